@@ -1,0 +1,364 @@
+"""Every setting of every command: typed, documented, bounded, in one place.
+
+The classes are the schema of the YAML files in `jobs/`, of the command line and of the Python
+API alike. A setting is known everywhere by its dotted name, such as `method.mask_ratio`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ray_mae.settings import check, setting
+
+
+class _Checked:
+    """A command's settings: their bounds are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+# ---------------------------------------------------------------------------------------- ingest
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """Names of the columns of a table archive."""
+
+    study: str = "study"
+    """Column with the study identifier."""
+    patient: str = "patient"
+    """Column with the patient identifier; splits are by patient."""
+    path: str = "path"
+    """Column with the image path, relative to the table's folder or absolute."""
+    view: str = "view"
+    """Column with the view: frontal, lateral, PA, AP, LL …; anything else is unknown."""
+    text: str = "text"
+    """Column with the report text; Findings and Impression sections are found in it."""
+    split: str = "split"
+    """Column with train, val or test; without it patients are split by hash."""
+    labels: str | None = None
+    """One column with positive label names separated by | or ;. Without it, one column per label
+    name, holding 1, 0, -1 (uncertain) or nothing (not mentioned)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig(_Checked):
+    """Turn an archive of studies into shards: decode, check, pseudonymise, write."""
+
+    archive: Literal["dicom", "table"]
+    """Layout of the archive: a folder of DICOM files, or a table that lists image files."""
+    source: Path
+    """Folder of DICOM files, or the CSV or Parquet table."""
+    output: Path
+    """Folder for the shards, the manifest, the quarantine table and summary.json."""
+    reports: Path | None = None
+    """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
+    of text files named STUDY.txt. Default: reports.csv in the source folder, if there."""
+    columns: TableColumns = field(default_factory=TableColumns)
+    """Names of the table's columns (the reports table uses the same names)."""
+    dataset: str = "archive"
+    """Name of the data set, written into every row."""
+    image_size: int = setting(256, ge=16, le=4096)
+    """Stored size of the short side of an image, in pixels; images are never enlarged."""
+    encoding: Literal["png", "jpeg"] = "png"
+    """How stored images are encoded (8 bit, one channel)."""
+    jpeg_quality: int = setting(95, ge=50, le=100)
+    """Quality of the jpeg encoding."""
+    studies_per_shard: int = setting(512, ge=1)
+    """Studies per Parquet file."""
+    studies_per_row_group: int = setting(32, ge=1)
+    """Studies per Parquet row group: the unit in which shards are read."""
+    validation_share: float = setting(0.1, ge=0, lt=1)
+    """Share of the patients in the validation split, where the archive brings no split."""
+    test_share: float = setting(0.1, ge=0, lt=1)
+    """Share of the patients in the test split, where the archive brings no split."""
+    pseudonym_key: Path | None = None
+    """File with the secret key of the pseudonyms. Default: environment RAY_MAE_PSEUDONYM_KEY."""
+    insecure_pseudonyms: bool = False
+    """Use a publicly known key instead: only for generated or public data."""
+    max_pixels: int = setting(100_000_000, ge=1)
+    """Images with more pixels than this are quarantined before memory is taken for them."""
+    max_views: int = setting(16, ge=1)
+    """Studies with more images than this are quarantined as implausible."""
+
+
+# -------------------------------------------------------------------------------------- pretrain
+
+
+@dataclass(frozen=True, kw_only=True)
+class MvmaeConfig:
+    """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
+
+    preset: Literal["tiny", "small", "base", "large", "huge"] = "base"
+    """Width, depth and heads of the encoder and the pixel decoder."""
+    image_size: int = setting(224, ge=16, le=2048)
+    """Side of the square crop the encoder sees, in pixels; a multiple of patch_size."""
+    patch_size: int = setting(16, ge=2, le=64)
+    """Side of a patch, in pixels."""
+    width: int | None = setting(None, ge=16)
+    """Encoder width; default from the preset."""
+    depth: int | None = setting(None, ge=1)
+    """Encoder blocks; default from the preset."""
+    heads: int | None = setting(None, ge=1)
+    """Encoder attention heads; default from the preset."""
+    qk_norm: bool = True
+    """Normalise queries and keys in every attention of encoder and decoder."""
+    positions: Literal["learned", "sincos"] = "learned"
+    """Position embedding of patches: learned table or fixed sine-cosine."""
+    mask_ratio: float = setting(0.9, ge=0, lt=1)
+    """Share of the patches hidden in each view, independently per view."""
+    norm_pix: bool = False
+    """Reconstruct patches normalised to mean 0 and variance 1 each."""
+    decoder_width: int | None = setting(None, ge=16)
+    """Pixel decoder width; default from the preset."""
+    decoder_depth: int | None = setting(None, ge=1)
+    """Pixel decoder blocks; default from the preset."""
+    decoder_heads: int | None = setting(None, ge=1)
+    """Pixel decoder attention heads; default from the preset."""
+    alignment: Literal["mse", "cosine", "infonce", "vicreg"] = "mse"
+    """Form of the alignment of a study's views; mse is the paper's."""
+    alignment_tokens: Literal["visible", "cls", "patches"] = "visible"
+    """Tokens pooled into a view's vector: visible patches and CLS, CLS alone, or patches alone."""
+    alignment_reduction: Literal["mean", "sum"] = "mean"
+    """mse only: mean over the vector's dimensions, as the paper, or their sum (2 - 2 cos)."""
+    alignment_temperature: float = setting(0.07, gt=0)
+    """infonce only: temperature of the softmax."""
+    beta: float = setting(2.0, ge=0)
+    """Final weight of the alignment: 0 until warm-up ends, then a half cosine up to beta."""
+    gamma: float = setting(1.0, ge=0)
+    """Weight of the report captioner; 0 builds none."""
+    caption_depth: int = setting(4, ge=1)
+    """Captioner blocks."""
+    caption_heads: int = setting(8, ge=1)
+    """Captioner attention heads."""
+    caption_mlp_ratio: float = setting(1.0, gt=0)
+    """Captioner feed-forward width over its model width."""
+    caption_memory: Literal["view", "study"] = "view"
+    """What a caption attends to: the tokens of one view (one caption loss per view), or those of
+    all views of the study (one per study, cheaper)."""
+    caption_parallel_share: float = setting(0.0, ge=0, le=1)
+    """Share of the studies decoded in parallel, from mask tokens alone (CapPa), not causally."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read from the shards and how a sample is drawn."""
+
+    max_views: int = setting(3, ge=1, le=16)
+    """Views per study at most; a larger study gives a random choice each epoch."""
+    text: Literal["impression", "findings", "both"] = "impression"
+    """Report section to caption; impression falls back to findings where it is missing."""
+    max_tokens: int = setting(128, ge=4, le=4096)
+    """Length of a report in tokens, first and last token included; longer ones are cut."""
+    tokenizer: Path | None = None
+    """A tokenizers JSON file. Default: WordPiece trained on the training split's reports."""
+    vocabulary: int = setting(8192, ge=64)
+    """Size of the vocabulary trained, at most."""
+    crop_scale: tuple[float, float] = setting((0.5, 1.0), gt=0, le=1)
+    """Area of the random square crop over the largest square, smallest and largest."""
+    brightness: float = setting(0.4, ge=0, lt=1)
+    """Random brightness factor within 1 ± this."""
+    contrast: float = setting(0.4, ge=0, lt=1)
+    """Random contrast factor within 1 ± this."""
+    jitter_share: float = setting(0.8, ge=0, le=1)
+    """Share of the views whose brightness and contrast are changed."""
+    flip: bool = False
+    """Mirror half of the views. Off: left and right carry meaning in medicine."""
+    shuffle_window: int = setting(2048, ge=1)
+    """Studies read together and shuffled among themselves; shards are shuffled as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay, by optimiser steps."""
+
+    batch_size: int = setting(1024, ge=1)
+    """Studies per optimiser step over all workers."""
+    micro_batch_size: int = setting(64, ge=1)
+    """Studies per worker and forward pass; the rest is gradient accumulation."""
+    epochs: float = setting(500.0, gt=0)
+    """Passes over the training studies, unless `steps` is given."""
+    steps: int | None = setting(None, ge=1)
+    """Optimiser steps, instead of `epochs`."""
+    base_lr: float = setting(1.5e-4, gt=0)
+    """Learning rate per 256 studies of batch_size; the absolute rate is printed at the start."""
+    min_lr: float = setting(0.0, ge=0)
+    """Absolute learning rate at the last step."""
+    warmup: float = setting(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    betas: tuple[float, float] = setting((0.9, 0.95), ge=0, lt=1)
+    """AdamW moments."""
+    weight_decay: float = setting(0.05, ge=0)
+    """Decay of weights; norms, biases, embeddings and positions are exempt."""
+    clip: float = setting(1.0, ge=0)
+    """Largest gradient norm; 0 switches clipping off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """DeepSpeed."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What is partitioned over workers: 1 optimiser states, 2 gradients too, 3 parameters too."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where a GPU supports it, else fp32."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more work."""
+    compile: bool = False
+    """torch.compile the method (GPU; the first steps are slow)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingConfig:
+    """Ray workers."""
+
+    workers: int = setting(2, ge=1)
+    """Training workers (GPUs, where they are used)."""
+    gpu: Literal["auto", "yes", "no"] = "auto"
+    """One GPU per worker; auto: if the cluster has any."""
+    cpus_per_worker: float = setting(1.0, ge=0)
+    """CPUs reserved per training worker; leave some of the cluster's for reading data."""
+    threads_per_worker: int | None = setting(None, ge=1)
+    """Threads of PyTorch in each worker; default: cpus_per_worker, at least 1."""
+    max_failures: int = setting(0, ge=-1)
+    """Restarts of the workers after a failure; -1 without limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Checkpoints."""
+
+    every: int = setting(500, ge=1)
+    """Steps between checkpoints; the last step always leaves one."""
+    keep: int | None = setting(2, ge=1)
+    """Latest checkpoints kept; null keeps all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """What is written down while training."""
+
+    every: int = setting(20, ge=1)
+    """Steps between lines of figures."""
+    pictures_every: int = setting(500, ge=1)
+    """Steps between pictures and generated reports in TensorBoard."""
+    pictures: int = setting(4, ge=0, le=64)
+    """Studies in a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(_Checked):
+    """Pretrain an encoder from shards, on Ray Train and DeepSpeed."""
+
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path
+    """Folder of the run: checkpoints, figures, summary.json. Started again, it continues."""
+    seed: int = setting(0, ge=0)
+    """Seed of weights, order of the data, masks and augmentation."""
+    method: MvmaeConfig = field(default_factory=MvmaeConfig)
+    """The method and its network."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Samples."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser, batch and length."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    """DeepSpeed."""
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    """Workers."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Figures and pictures."""
+
+
+# ----------------------------------------------------------------------------- after pretraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(_Checked):
+    """Run a frozen encoder over shards and write one embedding per study to Parquet."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path
+    """Folder for embeddings.parquet and summary.json."""
+    splits: list[Literal["train", "val", "test"]] = field(
+        default_factory=lambda: ["train", "val", "test"]
+    )
+    """Splits to embed."""
+    pool: Literal["cls", "mean"] = "mean"
+    """A view's vector: the CLS token, or the mean over the patch tokens."""
+    max_views: int = setting(16, ge=1)
+    """Views per study at most; the first ones are taken."""
+    batch_size: int = setting(64, ge=1)
+    """Studies per forward pass."""
+    workers: int = setting(1, ge=1)
+    """Encoder replicas."""
+    gpu: Literal["auto", "yes", "no"] = "auto"
+    """One GPU per replica; auto: if the cluster has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(_Checked):
+    """Logistic regression on frozen features, beside a random encoder and raw pixels."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path
+    """Folder for probe.json, probe.csv, report.html and summary.json."""
+    pool: Literal["cls", "mean"] = "mean"
+    """A view's vector: the CLS token, or the mean over the patch tokens."""
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    """What an uncertain label counts as; not mentioned is always negative."""
+    strengths: list[float] = field(
+        default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], metadata={"gt": 0}
+    )
+    """Inverse regularisation strengths C to choose from, on validation patients."""
+    bootstrap: int = setting(1000, ge=10)
+    """Patient resamples behind each 95 % interval."""
+    min_positive: int = setting(5, ge=1)
+    """Labels with fewer positive or negative studies in a split are left out, and named."""
+    train_studies: int | None = setting(None, ge=2)
+    """Use only this many training studies (label efficiency); default all."""
+    pca: int = setting(128, ge=1)
+    """Components of the raw-pixel baseline."""
+    seed: int = setting(0, ge=0)
+    """Seed of the random encoder, the bootstrap and the choice of training studies."""
+    batch_size: int = setting(64, ge=1)
+    """Studies per forward pass."""
+    workers: int = setting(1, ge=1)
+    """Encoder replicas."""
+    gpu: Literal["auto", "yes", "no"] = "auto"
+    """One GPU per replica; auto: if the cluster has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(_Checked):
+    """Write the encoder of a checkpoint as a file that other libraries load."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint) or one checkpoint."""
+    output: Path
+    """Folder for the exported files."""
+    format: Literal["timm"] = "timm"
+    """timm: safetensors for `timm.create_model(…, checkpoint_path=…)`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(_Checked):
+    """The whole way on a generated cohort, on this machine, in minutes."""
+
+    output: Path = Path("demo")
+    """Folder for everything the demo makes."""
+    seed: int = setting(0, ge=0)
+    """Seed of the cohort and of the training."""
+    patients: int = setting(400, ge=20)
+    """Patients in the cohort."""
+    steps: int = setting(600, ge=1)
+    """Optimiser steps of the pretraining."""

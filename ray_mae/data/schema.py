@@ -1,0 +1,99 @@
+"""The Arrow schema of a study row and the manifest of a folder of shards: the contract.
+
+Everything that writes shards writes this; everything that reads shards reads only this.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val", "test")
+VIEWS = ("frontal", "lateral", "unknown")
+
+STUDY_SCHEMA = pa.schema(
+    [
+        pa.field("study_id", pa.string(), nullable=False),  # pseudonym
+        pa.field("patient_id", pa.string(), nullable=False),  # pseudonym
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # one of SPLITS
+        pa.field(
+            "views",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("image", pa.large_binary(), nullable=False),
+                        pa.field("encoding", pa.string(), nullable=False),  # png or jpeg
+                        pa.field("height", pa.int32(), nullable=False),
+                        pa.field("width", pa.int32(), nullable=False),
+                        pa.field("view", pa.string(), nullable=False),  # one of VIEWS
+                        pa.field("position", pa.string()),  # the archive's own word
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("findings", pa.string()),
+        pa.field("impression", pa.string()),
+        # CheXpert-14 states, see ray_mae.data.labels
+        pa.field("labels", pa.list_(pa.int8(), 14), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file. All its rows belong to one split."""
+
+    file: str
+    split: str
+    rows: int
+    row_groups: list[int]
+    """Rows of each row group, in file order."""
+    images: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of shards holds: manifest.json."""
+
+    kind: str
+    """study"""
+    dataset: str
+    schema_version: int
+    shards: list[Shard]
+    """By split, then by file name."""
+
+    FILE = "manifest.json"
+
+    def of_split(self, split: str) -> list[Shard]:
+        """The shards of one split, in file order."""
+        return [s for s in self.shards if s.split == split]
+
+    def rows(self, split: str) -> int:
+        """Studies in one split."""
+        return sum(s.rows for s in self.of_split(split))
+
+    def write(self, folder: Path) -> None:
+        (folder / self.FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
+        path = Path(folder) / cls.FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"
+            )
+        raw = json.loads(path.read_text())
+        if raw.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} has schema version {raw.get('schema_version')}, this ray_mae reads "
+                f"{SCHEMA_VERSION}: ingest the archive again"
+            )
+        raw["shards"] = [Shard(**s) for s in raw["shards"]]
+        return cls(**raw)
