@@ -1,7 +1,11 @@
 """How a setting carries its bounds, and how a whole tree of settings is checked."""
 
 import dataclasses
-from typing import Any
+import types
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
 
 
 def setting(
@@ -47,3 +51,35 @@ def check(settings: Any, prefix: str = "") -> None:
                     raise ValueError(
                         f"{path} must be {bounds_in_words(field.metadata)}, got {value}"
                     )
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    out: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        elif isinstance(value, Path):
+            value = str(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        out[field.name] = value
+    return out
+
+
+def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    """The inverse of `to_dict`, for values that it wrote."""
+    hints = get_type_hints(cls)
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = hints[name]
+        options = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            value = from_dict(kind, value)
+        elif isinstance(value, str) and Path in options:
+            value = Path(value)
+        elif isinstance(value, list) and getattr(kind, "__origin__", None) is tuple:
+            value = tuple(value)
+        made[name] = value
+    return cls(**made)

@@ -23,6 +23,46 @@ CHEXPERT_LABELS = (
 )
 
 POSITIVE, NEGATIVE, UNCERTAIN, NOT_MENTIONED = 1, 0, -1, -2
+STATE_NAMES = {
+    POSITIVE: "positive",
+    NEGATIVE: "negative",
+    UNCERTAIN: "uncertain",
+    NOT_MENTIONED: "not mentioned",
+}
+
+# Names other archives use, where they mean the same or a part of one of the 14. Deliberately short:
+# a name that is neither here nor above (Emphysema, Fibrosis, Hernia …) is counted, not guessed.
+SYNONYMS = {
+    "normal": "No Finding",
+    "opacity": "Lung Opacity",
+    "infiltration": "Lung Opacity",  # ChestX-ray14
+    "infiltrate": "Lung Opacity",
+    "mass": "Lung Lesion",  # CheXpert: nodules and masses
+    "nodule": "Lung Lesion",
+    "effusion": "Pleural Effusion",
+    "pleural thickening": "Pleural Other",  # ChestX-ray14
+}
+_CANONICAL = {name.lower(): name for name in CHEXPERT_LABELS} | SYNONYMS
+
+
+def label_named(name: str) -> str | None:
+    """The CheXpert label an archive's name stands for; case and _ do not matter. None: none of 14."""
+    return _CANONICAL.get(" ".join(name.replace("_", " ").lower().split()))
+
+
+def state_of(cell: str) -> int:
+    """The state in one cell: 1, 0, -1, or nothing. ValueError for anything else."""
+    if not cell.strip() or cell.strip().lower() == "nan":
+        return NOT_MENTIONED
+    state = float(cell)
+    if state not in (POSITIVE, NEGATIVE, UNCERTAIN):
+        raise ValueError(f"a label state must be 1, 0, -1 or empty, got {cell!r}")
+    return int(state)
+
+
+def strongest(*states: int) -> int:
+    """One state for several statements: positive over uncertain over negative over not mentioned."""
+    return max(states, key=(NOT_MENTIONED, NEGATIVE, UNCERTAIN, POSITIVE).index)
 
 
 def binary_targets(

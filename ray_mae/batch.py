@@ -1,0 +1,57 @@
+"""What travels from the data to a method: batches of tensors."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+FRONTAL, LATERAL, UNKNOWN = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class StudyBatch:
+    """S studies with N views, packed: no absent view is stored or computed.
+
+    Each image is letterboxed into a square (black outside) in the upper left of the canvas.
+    """
+
+    images: Tensor
+    """[N, 1, C, C] uint8, grey values; only the first `side` rows and columns are the image's."""
+    side: Tensor
+    """[N] int64, side of the square that holds the image, in pixels."""
+    study: Tensor
+    """[N] int64, index of the view's study, non-decreasing."""
+    view: Tensor
+    """[N] int64, 0 frontal, 1 lateral, 2 unknown."""
+    key: Tensor
+    """[S] int64, stable key of the study."""
+    draw: Tensor
+    """[S] int64, key of the study's random draws in this epoch: from (seed, epoch, key)."""
+    view_draw: Tensor
+    """[N] int64, the same for each view."""
+    tokens: Tensor
+    """[S, L] int64, report tokens: first, words, last, padding."""
+    has_report: Tensor
+    """[S] bool."""
+
+    @property
+    def samples(self) -> int:
+        """S, the number of studies."""
+        return self.key.shape[0]
+
+    def to(self, device: torch.device | str) -> "StudyBatch":
+        """The batch on a device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return replace(self, **moved)
+
+    def first(self, samples: int) -> "StudyBatch":
+        """The first few studies with their views."""
+        per_study = {"key", "draw", "tokens", "has_report"}
+        views = int((self.study < samples).sum())
+        return replace(
+            self,
+            **{
+                f.name: getattr(self, f.name)[: samples if f.name in per_study else views]
+                for f in fields(self)
+            },
+        )

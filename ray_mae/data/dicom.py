@@ -1,0 +1,219 @@
+"""One DICOM file: the few header tags we read, and its pixels as an 8-bit image.
+
+Nothing in here takes memory for pixels before the header, the file and the compressed stream were
+seen to stay within max_pixels. What a file can have wrong ends as Unusable, never as a crash.
+"""
+
+import os
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.datadict import DicomDictionary
+from pydicom.encaps import generate_frames
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.pixels import pixel_array
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from ray_mae.data.codecs import coded_size
+from ray_mae.data.greyscale import to_grey
+from ray_mae.data.quarantine import Unusable
+from ray_mae.data.views import position_of, view_from_orientation, view_of
+
+# The only tags of a header that are ever read: what is not read cannot leak.
+IDENTIFIERS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality"]
+GEOMETRY = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
+VIEW_TAGS = [
+    "ViewPosition", "ViewCodeSequence", "PatientOrientation",
+    "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
+]  # fmt: skip
+# Group 0028 describes the pixels: sizes, windows, tables.
+PIXEL_TAGS = [tag for tag in DicomDictionary if tag >> 16 == 0x0028] + ["PixelData"]
+
+# Projections and secondary captures of them. Anything else (CT, MR, reports, …) is no view.
+PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is read of a header."""
+
+    patient: str
+    study: str
+    instance: str
+    modality: str
+    rows: int
+    columns: int
+    frames: int
+    view: str
+    position: str | None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """pydicom warns of every oddity of every file; what matters here ends in the quarantine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file starts as DICOM does: a preamble and DICM, or (old exports) a bare data set."""
+    return _start(path) is not None
+
+
+def _start(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(132)
+    if start[128:] == b"DICM":
+        return "preamble"
+    return "bare" if start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00" else None
+
+
+def _refuse_bombs(path: Path, limit: int) -> None:
+    """A deflated file is inflated as a whole when it is read; see first that it stays small."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = 0
+    data = path.read_bytes()[132 + 12 + meta.FileMetaInformationGroupLength :]
+    while data and not inflater.eof and inflated <= limit:
+        inflated += len(inflater.decompress(data, 1 << 20))
+        data = inflater.unconsumed_tail
+    if inflated > limit:
+        raise Unusable("too-large", f"inflates to more than {limit} bytes")
+
+
+def _read(path: Path, tags: list[int | str], max_bytes: int, *, pixels: bool) -> Dataset:
+    """The wanted elements of a file. Raises Unusable for everything that can be wrong with it."""
+    try:
+        start, size = _start(path), path.stat().st_size
+        if start is None:
+            raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
+        if pixels and size > max_bytes:
+            raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
+        with _quiet():
+            if start == "preamble":
+                _refuse_bombs(path, max_bytes)
+            ds = pydicom.dcmread(
+                path, specific_tags=tags, stop_before_pixels=not pixels, force=start == "bare"
+            )
+            if "TransferSyntaxUID" not in ds.file_meta:  # pydicom found out how it is encoded
+                implicit, _ = ds.original_encoding
+                ds.file_meta.TransferSyntaxUID = (
+                    ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+                )
+            return ds
+    except FileNotFoundError as error:
+        raise Unusable("missing") from error
+    except OSError as error:
+        raise Unusable("unreadable", os.strerror(error.errno or 0)) from error
+    except Unusable:
+        raise
+    except InvalidDicomError as error:
+        raise Unusable("not-dicom", str(error)) from error
+    except Exception as error:  # damaged files raise whatever they like
+        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+
+
+def _most_bytes(max_pixels: int) -> int:
+    """Largest file for an image of max_pixels: three 16-bit channels, and 64 MiB for the rest."""
+    return 6 * max_pixels + (64 << 20)
+
+
+def read_header(path: Path, max_pixels: int) -> Header:
+    """The identifiers, size and view of one file; pixels are not read. Raises Unusable."""
+    tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS]
+    ds = _read(path, tags, _most_bytes(max_pixels), pixels=False)
+    try:
+        with _quiet():
+            view, position = _view(ds)
+            return Header(
+                patient=str(ds.get("PatientID") or "").strip(),
+                study=str(ds.get("StudyInstanceUID") or "").strip(),
+                instance=str(ds.get("SOPInstanceUID") or "").strip(),
+                modality=str(ds.get("Modality") or "").strip().upper(),
+                rows=int(ds.get("Rows") or 0),
+                columns=int(ds.get("Columns") or 0),
+                frames=int(ds.get("NumberOfFrames") or 1),
+                view=view,
+                position=position,
+            )
+    except Exception as error:  # values are only parsed when they are asked for
+        raise Unusable("undecodable", f"header: {type(error).__name__}: {error}") from error
+
+
+def _view(ds: Dataset) -> tuple[str, str | None]:
+    """The view and the words it was read from, by the most reliable tag that names one."""
+    codes = [str(item.get("CodeMeaning") or "") for item in ds.get("ViewCodeSequence") or []]
+    for text in [str(ds.get("ViewPosition") or ""), *codes]:
+        if view := view_of(text):
+            return view, position_of(text)
+    if view := view_from_orientation(ds.get("PatientOrientation")):
+        return view, None
+    for tag in VIEW_TAGS[-3:]:
+        text = str(ds.get(tag) or "")
+        if view := view_of(text):
+            return view, position_of(text)
+    return "unknown", None
+
+
+def refuse(header: Header, max_pixels: int) -> None:
+    """Raise Unusable if the header already says that the file holds no usable image."""
+    if header.modality and header.modality not in PROJECTIONS:
+        raise Unusable("modality", header.modality)
+    if header.rows < 1 or header.columns < 1:
+        raise Unusable("no-pixels", f"{header.rows} rows, {header.columns} columns")
+    if header.frames > 1:
+        raise Unusable("multi-frame", f"{header.frames} frames")
+    if header.rows * header.columns > max_pixels:
+        raise Unusable("too-large", f"{header.rows} x {header.columns} pixels")
+
+
+def stored_pixels(path: Path, max_pixels: int) -> tuple[NDArray[np.generic], Dataset]:
+    """The decoded stored values [H, W], or [H, W, 3] in RGB, and the tags that explain them."""
+    ds = _read(path, PIXEL_TAGS, _most_bytes(max_pixels), pixels=True)
+    if "PixelData" not in ds:
+        raise Unusable("no-pixels")
+    try:
+        with _quiet():
+            if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+                frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+                size = coded_size(frame)
+                if size not in (None, (ds.Rows, ds.Columns)):
+                    raise Unusable(
+                        "undecodable", f"header {ds.Rows} x {ds.Columns}, stream {size[0]} x {size[1]}"
+                    )
+            pixels = pixel_array(ds)
+    except Unusable:
+        raise
+    except Exception as error:  # decoders of many makers, and files of many more
+        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), ds
+
+
+def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
+    """The image [H, W] as a viewer would show it, bright is dense, and the header. Raises Unusable."""
+    header = read_header(path, max_pixels)
+    refuse(header, max_pixels)
+    pixels, ds = stored_pixels(path, max_pixels)
+    try:
+        with _quiet():
+            return to_grey(pixels, ds), header
+    except Unusable:
+        raise
+    except Exception as error:
+        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error

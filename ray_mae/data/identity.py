@@ -1,0 +1,72 @@
+"""Pseudonyms of patients and studies, and the split that follows from a pseudonym."""
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+ENVIRONMENT = "RAY_MAE_PSEUDONYM_KEY"
+_PUBLIC_KEY = b"ray_mae: a key everybody knows"
+_LEAST_BYTES = 16
+_SPLIT_NAMES = {
+    "train": {"train", "training"},
+    "val": {"val", "valid", "validate", "validation", "dev"},
+    "test": {"test", "testing"},
+}
+
+
+def load_key(file: Path | None, insecure: bool) -> bytes:
+    """The secret key. ValueError or FileNotFoundError, saying what to do, where there is none."""
+    if insecure and file is not None:
+        raise ValueError(
+            "insecure_pseudonyms asks for the publicly known key and pseudonym_key names a secret "
+            "one: leave one of them out"
+        )
+    if insecure:
+        return _PUBLIC_KEY
+    if file is not None:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} does not exist (pseudonym_key): make one with `openssl rand -hex 32 > "
+                f"{file}` and keep it secret"
+            )
+        key, origin = file.read_bytes().strip(), str(file)
+    else:
+        key, origin = os.environ.get(ENVIRONMENT, "").strip().encode(), ENVIRONMENT
+    if not key:
+        raise ValueError(
+            f"there is no key for the pseudonyms: set {ENVIRONMENT} to a secret, or pseudonym_key "
+            "to a file that holds one; for public or generated data set insecure_pseudonyms"
+        )
+    if len(key) < _LEAST_BYTES:
+        raise ValueError(
+            f"the pseudonym key in {origin} must have at least {_LEAST_BYTES} bytes, got {len(key)}: "
+            "`openssl rand -hex 32` makes a good one"
+        )
+    return key
+
+
+def pseudonym(key: bytes, kind: str, identifier: str) -> str:
+    """20 hex digits that stand for the identifier of a `patient` or a `study`.
+
+    Without the key nobody can go back, nor try which of the known identifiers it is.
+    """
+    return hmac.new(key, f"{kind}\0{identifier}".encode(), hashlib.sha256).hexdigest()[:20]
+
+
+def split_by_hash(patient_id: str, validation_share: float, test_share: float) -> str:
+    """train, val or test for a patient's pseudonym: the same whatever else is in the archive.
+
+    A larger test share only moves patients into test, it never moves one out of it.
+    """
+    digest = hashlib.sha256(f"split\0{patient_id}".encode()).digest()
+    position = int.from_bytes(digest[:8]) / 2**64
+    if position < test_share:
+        return "test"
+    # From the other end, so that changing the one share leaves the other split as it is.
+    return "val" if position >= 1 - validation_share else "train"
+
+
+def split_named(word: str) -> str | None:
+    """train, val or test for the archive's own word; None if it is none of them."""
+    return next((s for s, names in _SPLIT_NAMES.items() if word.strip().lower() in names), None)

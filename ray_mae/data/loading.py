@@ -1,0 +1,262 @@
+"""Shards → packed batches, in the order of `order.py`, streamed by Ray Data.
+
+A row of the streamed dataset is one whole micro-batch for one worker, in a block of its own.
+Ray Data then deals whole blocks to the workers in turn, so that every worker gets the same number
+of them, of exact size, and the micro-batches of one optimiser step are the same samples whatever
+the number of workers. Nothing of torch is imported where data is read: that costs seconds in
+every process.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ray.data import Dataset, read_datasource
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from ray_mae.data.images import decode
+from ray_mae.data.order import Order, Place, key_of, mix, permutation
+from ray_mae.data.schema import VIEWS, Manifest
+
+if TYPE_CHECKING:
+    from ray_mae.batch import StudyBatch
+
+Row = dict[str, Any]
+_COLUMNS = ["study_id", "patient_id", "split", "views", "findings", "impression", "labels"]
+
+
+# ------------------------------------------------------------------------------- from rows to a batch
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How rows become a packed batch."""
+
+    max_views: int
+    text: str = "impression"
+    """impression, findings or both"""
+    tokenizer: str | None = None
+    """A tokenizers JSON document; None gives batches without text."""
+    max_tokens: int = 128
+    seed: int = 0
+
+    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+        """The arrays of a StudyBatch, by name; epochs: the epoch each row is drawn in."""
+        keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
+        draws = mix(self.seed, np.array(epochs), keys)
+        images, study, view, view_draw = [], [], [], []
+        for index, row in enumerate(rows):
+            for slot in self._chosen(len(row["views"]), int(draws[index])):
+                images.append(decode(row["views"][slot]["image"]))
+                study.append(index)
+                view.append(VIEWS.index(row["views"][slot]["view"]))
+                view_draw.append(mix(int(draws[index]), 1 + slot))
+        canvas, side = _letterbox(images)
+        tokens, has_report = self._tokens(rows)
+        return {
+            "images": canvas,
+            "side": side,
+            "study": np.array(study, dtype=np.int64),
+            "view": np.array(view, dtype=np.int64),
+            "key": keys,
+            "draw": draws,
+            "view_draw": np.array(view_draw, dtype=np.int64),
+            "tokens": tokens,
+            "has_report": has_report,
+        }
+
+    def _chosen(self, views: int, draw: int) -> list[int]:
+        if views <= self.max_views:
+            return list(range(views))
+        return sorted(permutation(views, draw, 0)[: self.max_views].tolist())
+
+    def _tokens(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+        if self.tokenizer is None:
+            return np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), bool)
+        from ray_mae.data.text import encode_reports, report_text
+
+        return encode_reports(
+            self.tokenizer, [report_text(row, self.text) for row in rows], self.max_tokens
+        )
+
+
+def _letterbox(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Images [H, W] of any shape → canvas [N, 1, C, C] and the side of each one's square [N]."""
+    side = np.array([max(image.shape) for image in images], dtype=np.int64)
+    canvas = np.zeros((len(images), 1, side.max(), side.max()), np.uint8)
+    for index, image in enumerate(images):
+        top, left = ((side[index] - extent) // 2 for extent in image.shape)
+        canvas[index, 0, top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas, side
+
+
+# --------------------------------------------------------------------------- one batch as an Arrow row
+
+
+def to_block(arrays: dict[str, np.ndarray], **scalars: Any) -> pa.Table:
+    """A block with one row. Bytes and a header: Ray's tensor columns want equal shapes."""
+    header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
+    columns = {
+        name: pa.array([memoryview(np.ascontiguousarray(array)).cast("B")], pa.large_binary())
+        for name, array in arrays.items()
+    }
+    plain = {name: pa.array([value]) for name, value in scalars.items()}
+    return pa.table({**plain, "header": [json.dumps(header)], **columns})
+
+
+def from_block(block: pa.Table) -> dict[str, np.ndarray]:
+    """The arrays of `to_block`, without a copy (read-only)."""
+    header = json.loads(block["header"][0].as_py())
+    return {
+        name: np.frombuffer(block[name][0].as_buffer(), np.dtype(dtype)).reshape(shape)
+        for name, (dtype, shape) in header.items()
+    }
+
+
+def to_study_batch(arrays: dict[str, np.ndarray]) -> "StudyBatch":
+    """Arrays → StudyBatch on the CPU (copied: Ray's memory is read-only)."""
+    import torch
+
+    from ray_mae.batch import StudyBatch
+
+    return StudyBatch(**{name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+
+
+# ------------------------------------------------------------------------------------------ streaming
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The micro-batches of steps `first_step` … `steps` − 1 of a run."""
+
+    shards: Path
+    order: Order
+    packing: Packing
+    batch_size: int
+    micro_batch_size: int
+    first_step: int
+    steps: int
+
+    def dataset(self) -> Dataset:
+        """A lazy dataset: one row per micro-batch, `step` counting optimiser steps."""
+        # Tasks of about one window, so that little is read twice, but enough of them to overlap.
+        steps_per_task = max(1, self.order.shuffle_window // self.batch_size)
+        starts = range(self.first_step, self.steps, steps_per_task)
+        tasks = [
+            (lambda s=s: self._read(s, min(s + steps_per_task, self.steps))) for s in starts
+        ]
+        rows = steps_per_task * self.batch_size // self.micro_batch_size
+        return _one_batch_per_block(_Tasks("ReadStudies", tasks, rows))
+
+    def _read(self, first: int, last: int) -> Iterator[pa.Table]:
+        places = self.order.places(first * self.batch_size, last * self.batch_size)
+        reader = _Reader(self.shards, self.order.shuffle_window)
+        buffer: list[Place] = []
+        step, filled = first, 0
+        for place in places:
+            buffer.append(place)
+            if len(buffer) == self.micro_batch_size:
+                rows = [reader.row(p) for p in buffer]
+                yield to_block(self.packing.pack(rows, [p.epoch for p in buffer]), step=step)
+                filled += len(buffer)
+                buffer = []
+                if filled == self.batch_size:
+                    step, filled = step + 1, 0
+
+
+class _Reader:
+    """Rows of shards by place; row groups stay in memory while their window is being drawn."""
+
+    def __init__(self, shards: Path, window: int) -> None:
+        self._shards = shards
+        self._limit = 2 * window
+        self._groups: dict[tuple[str, int], list[Row]] = {}
+        self._held = 0
+
+    def row(self, place: Place) -> Row:
+        at = (place.file, place.group)
+        if at not in self._groups:
+            rows = read_rows(self._shards / place.file, place.group)
+            self._held += len(rows)
+            while self._groups and self._held > self._limit:  # oldest first: its window is over
+                self._held -= len(self._groups.pop(next(iter(self._groups))))
+            self._groups[at] = rows
+        return self._groups[at][place.row]
+
+
+def read_rows(path: Path, group: int) -> list[Row]:
+    """The rows of one row group."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group, columns=_COLUMNS).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise OSError(
+            f"{path}, row group {group}, cannot be read ({error}): compare its sha256 with "
+            f"{Manifest.FILE} and restore or ingest it again"
+        ) from error
+
+
+def in_file_order(
+    shards: Path, manifest: Manifest, splits: list[str], packing: Packing, batch_size: int
+) -> Dataset:
+    """Every study of the splits once, in file order, `batch_size` per row; with identities.
+
+    Rows carry `study_id`, `patient_id`, `split` and `labels` beside the arrays of a batch.
+    """
+
+    def read(file: str, groups: int) -> Iterator[pa.Table]:
+        for group in range(groups):
+            rows = read_rows(shards / file, group)
+            for first in range(0, len(rows), batch_size):
+                part = rows[first : first + batch_size]
+                yield to_block(
+                    packing.pack(part, [0] * len(part)),
+                    study_id=[row["study_id"] for row in part],
+                    patient_id=[row["patient_id"] for row in part],
+                    split=[row["split"] for row in part],
+                    labels=[row["labels"] for row in part],
+                    views=[len(row["views"]) for row in part],
+                )
+
+    tasks = [
+        (lambda s=shard: read(s.file, len(s.row_groups)))
+        for split in splits
+        for shard in manifest.of_split(split)
+    ]
+    if not tasks:
+        raise ValueError(f"{shards} holds no study of the splits {', '.join(splits)}")
+    return _one_batch_per_block(_Tasks("ReadStudies", tasks, 8))
+
+
+class _Tasks(Datasource):
+    """Ray Data's view of a list of generators."""
+
+    def __init__(self, name: str, tasks: list[Callable[[], Iterator[pa.Table]]], rows: int) -> None:
+        super().__init__()
+        self._name, self._tasks, self._rows = name, tasks, rows
+
+    def get_name(self) -> str:
+        return self._name
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        meta = BlockMetadata(
+            num_rows=self._rows, size_bytes=None, input_files=None, exec_stats=None
+        )
+        return [ReadTask(task, meta) for task in self._tasks]
+
+
+def _one_batch_per_block(source: _Tasks) -> Dataset:
+    dataset = read_datasource(source, override_num_blocks=len(source._tasks))
+    dataset.context.target_max_block_size = 1  # bytes: each row closes its block
+    dataset.context.execution_options.preserve_order = True
+    dataset.context.enable_progress_bars = False
+    return dataset

@@ -1,0 +1,64 @@
+"""Why an image or a study is not used: a short code to count, and a detail to read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+REASONS = {
+    "missing": "there is no such file",
+    "unreadable": "the file system refused to read the file",
+    "not-dicom": "the file in a DICOM folder is not DICOM",
+    "not-an-image": "the file is no PNG, JPEG or DICOM image",
+    "modality": "the DICOM file is not a projection image (CT, MR, a report …)",
+    "no-pixels": "the DICOM file holds no pixels",
+    "too-large": "more pixels or bytes than max_pixels allows; refused before memory is taken",
+    "multi-frame": "several frames in one file: a sequence or a volume, not a view",
+    "undecodable": "the pixels cannot be decoded, or contradict the file's own header",
+    "constant": "all pixels have the same value",
+    "duplicate": "the same image (SOPInstanceUID, or path) was listed before",
+    "no-patient": "no patient identifier, so no split can be kept apart by patient",
+    "no-study": "no study identifier",
+    "patient-conflict": "the study is listed under more than one patient",
+    "split-conflict": "the archive puts the patient into more than one split",
+    "too-many-images": "the study has more images than max_views",
+    "no-usable-image": "none of the study's images could be used",
+}
+
+# Reasons that may have passed when the job is started again: such shards are made anew.
+PASSING = frozenset({"missing", "unreadable"})
+
+
+class Unusable(Exception):
+    """An image or study that goes to the quarantine table. It never stops the job."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        assert reason in REASONS, reason
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail[:300]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One row of the quarantine table."""
+
+    kind: Literal["image", "study"]
+    path: str | None
+    """Relative to the source, null for a study. Paths often hold names or numbers of patients: the
+    quarantine table stays with the owner of the archive, the shards never carry a path."""
+    study_id: str | None
+    """Pseudonym; null where the study is not known."""
+    reason: str
+    detail: str
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("path", pa.string()),
+        pa.field("study_id", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)

@@ -1,0 +1,102 @@
+"""Report text to tokens: a WordPiece vocabulary of our own, trained on the training split."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from ray_mae.data.schema import Manifest
+
+PAD, UNKNOWN, FIRST, LAST, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL = (PAD, UNKNOWN, FIRST, LAST, MASK)  # BERT's names, so that its vocabularies fit
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the tokens that are no words."""
+
+    pad: int
+    first: int
+    last: int
+    mask: int
+
+
+def report_text(row: dict, section: str) -> str | None:
+    """The text to caption: `impression` falls back to findings; `both` joins what there is."""
+    findings, impression = row["findings"], row["impression"]
+    if section == "findings":
+        return findings
+    if section == "impression":
+        return impression or findings
+    return " ".join(part for part in (findings, impression) if part) or None
+
+
+def training_reports(shards: Path, manifest: Manifest, section: str) -> Iterator[str]:
+    """The report texts of the training split."""
+    for shard in manifest.of_split("train"):
+        table = pq.read_table(shards / shard.file, columns=["findings", "impression"])
+        for row in table.to_pylist():
+            text = report_text(row, section)
+            if text:
+                yield text
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
+    """A lower-case WordPiece tokenizer trained on the texts, as a tokenizers JSON document."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str()
+
+
+def load_tokenizer(path: Path) -> str:
+    """A tokenizers file as JSON; ValueError where it lacks a special token."""
+    document = Tokenizer.from_file(str(path)).to_str()
+    missing = [token for token in SPECIAL if parse(document).token_to_id(token) is None]
+    if missing:
+        raise ValueError(
+            f"{path} lacks the special tokens {', '.join(missing)}: add them, or leave "
+            "data.tokenizer empty to train a vocabulary on the reports"
+        )
+    return document
+
+
+@lru_cache(maxsize=4)
+def parse(document: str) -> Tokenizer:
+    """The tokenizer of a JSON document."""
+    return Tokenizer.from_str(document)
+
+
+def special_ids(document: str) -> SpecialIds:
+    """Ids of padding, first, last and mask token."""
+    return SpecialIds(*(parse(document).token_to_id(token) for token in (PAD, FIRST, LAST, MASK)))
+
+
+def encode_reports(
+    document: str, texts: list[str | None], max_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens [S, L], first … last, padded to the longest text here, and has_report [S]."""
+    special = special_ids(document)
+    encoded = parse(document).encode_batch([text or "" for text in texts], add_special_tokens=False)
+    ids = [[special.first, *e.ids[: max_tokens - 2], special.last] for e in encoded]
+    tokens = np.full((len(ids), max(map(len, ids))), special.pad, np.int64)
+    for row, each in zip(tokens, ids, strict=True):
+        row[: len(each)] = each
+    return tokens, np.array([bool(text) for text in texts])
+
+
+def decode_tokens(document: str, ids: list[int]) -> str:
+    """Text of the tokens up to the last-token mark."""
+    last = special_ids(document).last
+    if last in ids:
+        ids = ids[: ids.index(last)]
+    return parse(document).decode(ids, skip_special_tokens=True)

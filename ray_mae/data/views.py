@@ -1,0 +1,55 @@
+"""Which view an image shows, from the words and tags archives use for it."""
+
+import re
+from collections.abc import Iterable
+
+FRONTAL = frozenset({"frontal", "pa", "ap"})
+LATERAL = frozenset({"lateral", "lat", "ll", "rl"})
+# Neither a frontal nor a lateral view, whatever else is said: "left lateral decubitus" is no lateral.
+NEITHER = frozenset(
+    "oblique obl decubitus decub rld lld rlo llo rao lao rpo lpo axial tangential cc mlo".split()
+)
+# Words of a position that are kept beside those above. All else is dropped: free text may hold names.
+_MANNERS = frozenset(
+    "supine prone erect upright standing sitting semi portable mobile bedside lordotic left right l r"
+    " inspiration expiration chest".split()
+)
+_SPELLINGS = (
+    (re.compile(r"antero?[\s-]?posterior", re.I), "AP"),
+    (re.compile(r"postero?[\s-]?anterior", re.I), "PA"),
+    (re.compile(r"\b([ap])\.\s?([ap])\b\.?", re.I), r"\1\2"),
+)
+
+
+def _words(text: str) -> list[str]:
+    for spelling, word in _SPELLINGS:
+        text = spelling.sub(word, text)
+    return re.findall(r"[A-Za-z]+", text)
+
+
+def view_of(text: str | None) -> str | None:
+    """frontal, lateral, unknown (it names another view, or both), or None: it names no view."""
+    words = {w.lower() for w in _words(text or "")}
+    if words == {"l"}:  # a cell with nothing but "L" means lateral; in a longer text it means left
+        return "lateral"
+    frontal, lateral = bool(words & FRONTAL), bool(words & LATERAL)
+    if words & NEITHER or (frontal and lateral):
+        return "unknown"
+    return "frontal" if frontal else "lateral" if lateral else None
+
+
+def position_of(text: str | None) -> str | None:
+    """The archive's own words for the position, less every word that is not known to be one."""
+    known = FRONTAL | LATERAL | NEITHER | _MANNERS
+    return " ".join(w for w in _words(text or "") if w.lower() in known) or None
+
+
+def view_from_orientation(orientation: Iterable[str] | None) -> str | None:
+    """View from DICOM's PatientOrientation: where the rows and the columns of the image point to.
+
+    The image plane of a frontal view spans left-right and head-foot, that of a lateral view
+    front-back and head-foot.
+    """
+    axes = {{"L": "x", "R": "x", "A": "y", "P": "y", "H": "z", "F": "z"}.get(str(d)[:1].upper())
+            for d in orientation or ()}
+    return {frozenset("xz"): "frontal", frozenset("yz"): "lateral"}.get(frozenset(axes - {None}))

@@ -1,0 +1,153 @@
+"""What a probe leaves for people and for programs: probe.json, probe.csv and report.html.
+
+The page is one file: figures, pictures and style are inside, nothing is loaded from anywhere, so
+that it can be mailed, archived and opened on a machine without a network.
+"""
+
+import csv
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ray_mae.evaluate import figures
+from ray_mae.evaluate.metrics import METRICS, Estimate
+from ray_mae.evaluate.probe import TRAINED, ProbeResult
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(
+    output: Path,
+    result: ProbeResult,
+    *,
+    title: str,
+    settings: dict[str, Any],
+    curves: Sequence[dict[str, Any]] | None = None,
+    pictures: Sequence[tuple[str, bytes]] = (),
+    captions: Sequence[dict[str, str]] | None = None,
+    notes: Sequence[str] = (),
+) -> dict[str, Path]:
+    """Write the three files into `output` and return their paths as json, csv and html.
+
+    settings: of the run, may be nested; shown by dotted name. If its `dataset` (at any depth)
+    names phantoms, the page says that the cohort is generated;
+    curves: records of the pretraining's metrics.jsonl, with `step` and the losses;
+    pictures: title and PNG of each reconstruction;
+    captions: dicts with `study_id`, `true` and `generated`;
+    notes: sentences a reader should know, besides those of the result.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    paths = {
+        "json": output / "probe.json",
+        "csv": output / "probe.csv",
+        "html": output / "report.html",
+    }
+    flat = _flatten(settings)
+    everything = {"title": title, "settings": flat, "run_notes": list(notes), **result.to_dict()}
+    paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
+    _write_csv(paths["csv"], result)
+    page = _page(result, title, flat, curves or [], pictures, captions or [], list(notes))
+    paths["html"].write_text(page, "utf-8")
+    return paths
+
+
+def _write_csv(path: Path, result: ProbeResult) -> None:
+    """One row per feature set and label, and one per feature set with label `macro`."""
+    spans = [f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")]
+    columns = ["features", "label", *spans, "C", "validation_auroc", "positive", "negative"]
+    test = result.counts["test"].labels
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, columns, restval="")
+        rows.writeheader()
+        for name, score in result.features.items():
+            rows.writerow({"features": name, "label": "macro", **_spans(score.macro)})
+            for label, one in score.labels.items():
+                rows.writerow(
+                    {
+                        "features": name,
+                        "label": label,
+                        **_spans(one.metrics),
+                        "C": one.strength,
+                        "validation_auroc": one.validation_auroc,
+                        "positive": test[label].positive,
+                        "negative": test[label].negative,
+                    }
+                )
+
+
+def _spans(metrics: dict[str, Estimate]) -> dict[str, float]:
+    return {
+        f"{m}{end}": value
+        for m, e in metrics.items()
+        for end, value in (("", e.value), ("_low", e.low), ("_high", e.high))
+    }
+
+
+def _page(
+    result: ProbeResult,
+    title: str,
+    settings: dict[str, Any],
+    curves: Sequence[dict[str, Any]],
+    pictures: Sequence[tuple[str, bytes]],
+    captions: Sequence[dict[str, str]],
+    notes: list[str],
+) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,  # reports and names of an archive are foreign text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
+    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    names = list(result.features)
+    first = result.features.get(TRAINED) or result.features[names[0]]
+    labels = sorted(first.labels, key=lambda label: -first.labels[label].metrics["auroc"].value)
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        result=result,
+        names=names,
+        labels=labels,
+        metrics=METRICS,
+        colours={name: figures.look(name, names)[0] for name in names},
+        markers={
+            name: {"o": "●", "s": "■", "^": "▲"}.get(figures.look(name, names)[1], "◆")
+            for name in names
+        },
+        generated=any(
+            k.split(".")[-1] == "dataset" and "phantom" in str(v).lower()
+            for k, v in settings.items()
+        ),
+        forest=_svg(figures.forest(result, labels)),
+        rocs=[(label, _svg(figures.roc(result, label))) for label in labels],
+        reliabilities=[(name, _svg(figures.reliability(result, name))) for name in names],
+        curves=[(name, _svg(svg)) for name, svg in figures.curves(curves).items()],
+        pictures=[(name, _data("image/png", png)) for name, png in pictures],
+        captions=captions,
+        settings=settings,
+        notes=notes,
+    )
+
+
+def _svg(svg: bytes) -> str:
+    return _data("image/svg+xml", svg)
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, each value as it is."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,86 @@
+"""Stored images → what the encoder sees, in batch, on the device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ray_mae.batch import StudyBatch
+from ray_mae.methods.randomness import CROP, FLIP, JITTER, uniforms
+
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+"""Of grey values in [0, 1]; close to the statistics of chest X-rays (.506, .252 in MIMIC-CXR)."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random square crop, brightness and contrast; no flip by default: laterality matters."""
+
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    brightness: float = 0.4
+    contrast: float = 0.4
+    jitter_share: float = 0.8
+    flip: bool = False
+
+    def __call__(self, batch: StudyBatch, size: int) -> Tensor:
+        """Normalised random crops [N, 1, size, size] float32, drawn per view from `view_draw`."""
+        side = batch.side.to(torch.float32)
+        u = uniforms(batch.view_draw, 3, CROP)  # [N, 3]
+        low, high = self.crop_scale
+        extent = side * (low + (high - low) * u[:, 0]).sqrt()  # [N], the scale is an area
+        box = torch.stack([*((side - extent) * u[:, i] for i in (1, 2)), extent], dim=1)
+        x = resample(batch.images, batch.side, box, size)
+
+        j = uniforms(batch.view_draw, 3, JITTER)
+        on = (j[:, 0] < self.jitter_share).float()[:, None, None, None]
+        bright, contrast = (
+            1 + on * amount * (2 * j[:, i, None, None, None] - 1)
+            for i, amount in ((1, self.brightness), (2, self.contrast))
+        )
+        x = (x * bright).clamp(0, 1)
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        x = ((x - mean) * contrast + mean).clamp(0, 1)
+        if self.flip:
+            mirrored = uniforms(batch.view_draw, 1, FLIP)[:, 0] < 0.5
+            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+        return normalise(x)
+
+
+def whole(batch: StudyBatch, size: int) -> Tensor:
+    """Each whole image in its square, normalised, [N, 1, size, size] float32: for frozen use."""
+    side = batch.side.to(torch.float32)
+    box = torch.stack([torch.zeros_like(side), torch.zeros_like(side), side], dim=1)
+    return normalise(resample(batch.images, batch.side, box, size))
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Grey values in [0, 1] → mean 0, deviation 1."""
+    return (x - PIXEL_MEAN) / PIXEL_STD
+
+
+def denormalise(x: Tensor) -> Tensor:
+    """The inverse of `normalise`, clipped to [0, 1]."""
+    return (x * PIXEL_STD + PIXEL_MEAN).clamp(0, 1)
+
+
+def resample(images: Tensor, side: Tensor, box: Tensor, size: int) -> Tensor:
+    """Crop and resize with a triangle filter as wide as the reduction (antialiased bilinear).
+
+    images: [N, 1, C, C] uint8; side: [N]; box: [N, 3] top, left and extent of the square crop in
+    pixels. Returns [N, 1, size, size] in [0, 1]. Two batched matrix products, one per axis, so
+    every image has a box of its own and any device does it.
+    """
+    rows = _filter(box[:, 0], box[:, 2], side, images.shape[-1], size)  # [N, size, C]
+    columns = _filter(box[:, 1], box[:, 2], side, images.shape[-1], size)
+    x = images[:, 0].to(torch.float32) / 255  # [N, C, C]
+    return (rows @ x @ columns.transpose(1, 2))[:, None]
+
+
+def _filter(start: Tensor, extent: Tensor, side: Tensor, canvas: int, size: int) -> Tensor:
+    """[N, size, canvas] weights of source pixels; each row sums to 1 and stays inside the image."""
+    source = torch.arange(canvas, device=start.device)
+    scale = extent / size  # [N] source pixels per target pixel
+    centre = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale[:, None]
+    distance = (source + 0.5 - centre[..., None]).abs() / scale.clamp(min=1)[:, None, None]
+    weight = (1 - distance).clamp(min=0) * (source < side[:, None])[:, None, :]
+    return weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)

@@ -1,0 +1,30 @@
+"""What batch-coupled losses need from the other workers; alone without a process group."""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def gather_rows(x: Tensor, study: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of all workers, differentiably: their gradients are summed over the workers' losses.
+
+    x: [N, D]; study: [N] index within this worker's batch. N may differ between workers.
+    Returns every row [A, D] by rank, their studies [A] made unique over workers, and ours [N].
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x, study, study
+    world, rank = dist.get_world_size(), dist.get_rank()
+    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([x.shape[0]], device=x.device))
+    longest = int(max(counts))
+    padded = F.pad(x, (0, 0, 0, longest - x.shape[0]))
+    mine = study + (rank << 32)
+    owners = [torch.zeros(longest, dtype=torch.long, device=x.device) for _ in range(world)]
+    dist.all_gather(owners, F.pad(mine, (0, longest - x.shape[0])))
+    rows = all_gather(padded)
+    kept = [int(count) for count in counts]
+    every = torch.cat([r[:k] for r, k in zip(rows, kept, strict=True)])
+    owner = torch.cat([o[:k] for o, k in zip(owners, kept, strict=True)])
+    return every, owner, mine

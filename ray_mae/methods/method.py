@@ -1,0 +1,55 @@
+"""What training and evaluation know of a method: this, and nothing of images or volumes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, device
+
+from ray_mae.methods.losses import Losses
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a person wants to see of a batch."""
+
+    images: dict[str, Tensor] = field(default_factory=dict)
+    """[H, W] grey values in [0, 1] by name."""
+    texts: list[dict[str, str]] = field(default_factory=list)
+    """Rows of named texts."""
+
+
+class Batch(Protocol):
+    """What training knows of a batch."""
+
+    key: Tensor
+    """[S] int64, stable keys of its samples."""
+
+    @property
+    def samples(self) -> int: ...
+
+    def to(self, device: device | str) -> "Batch": ...
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A pretraining method. One file in `methods/`, one YAML in `jobs/`."""
+
+    def forward(self, batch: Any, step: int, watch: bool = False) -> Losses:
+        """Corrupt, encode, decode: the loss, a mean over the batch's samples.
+
+        watch: also record figures that are too costly for every step.
+        """
+        ...
+
+    def encode(self, batch: Any, pool: str) -> Tensor:
+        """Features of whole, uncorrupted inputs, one row per image of the batch."""
+        ...
+
+    def pictures(self, batch: Any, decode: Callable[[list[int]], str] | None) -> Pictures:
+        """Originals beside reconstructions, true texts beside generated ones."""
+        ...
+
+    def flops(self, images: int, samples: int) -> float:
+        """Floating point operations of forward and backward for so many images and samples."""
+        ...

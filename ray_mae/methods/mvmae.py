@@ -1,0 +1,240 @@
+"""MVMAE and MVMAE-V2T ("Structure is Supervision", arXiv 2511.22294).
+
+L = L_rec + β·L_align + γ·L_caption. γ = 0 is MVMAE, β = 0 as well the independent MAE, and a
+data set of single views the plain MAE: one code.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ray_mae.batch import StudyBatch
+from ray_mae.methods import losses
+from ray_mae.methods.augment import Augmentation, denormalise, whole
+from ray_mae.methods.captioner import Captioner
+from ray_mae.methods.losses import Losses, mean_per_study
+from ray_mae.methods.masking import all_patches, random_masks, visible_count
+from ray_mae.methods.method import Pictures
+from ray_mae.methods.randomness import PARALLEL, uniforms
+from ray_mae.methods.vit import Encoder, PixelDecoder, gather, patchify, unpatchify
+
+
+class Mvmae(nn.Module):
+    """The whole pretraining model: encoder, pixel decoder and, for V2T, captioner."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: PixelDecoder,
+        captioner: Captioner | None,
+        *,
+        image_size: int,
+        patch_size: int,
+        mask_ratio: float,
+        augment: Augmentation,
+        beta: Callable[[int], float],
+        gamma: float,
+        norm_pix: bool = False,
+        alignment: str = "mse",
+        alignment_tokens: str = "visible",
+        alignment_reduction: str = "mean",
+        alignment_temperature: float = 0.07,
+        caption_memory: str = "view",
+        caption_parallel_share: float = 0.0,
+        special_ids: tuple[int, int, int] = (0, 2, 3),
+    ) -> None:
+        """special_ids: padding, first and last token of the reports."""
+        super().__init__()
+        self.encoder, self.decoder, self.captioner = encoder, decoder, captioner
+        self.image_size, self.patch_size = image_size, patch_size
+        self.visible = visible_count(encoder.patches, mask_ratio)
+        self.augment, self.beta, self.gamma = augment, beta, gamma
+        self.norm_pix = norm_pix
+        self.alignment, self.alignment_tokens = alignment, alignment_tokens
+        self.alignment_reduction = alignment_reduction
+        self.alignment_temperature = alignment_temperature
+        self.caption_memory = caption_memory
+        self.caption_parallel_share = caption_parallel_share
+        self.pad, self.first, self.last = special_ids
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encoder.patch.weight.dtype
+
+    def forward(self, batch: StudyBatch, step: int, watch: bool = False) -> Losses:
+        """The loss of S studies with N views, a mean over the studies.
+
+        watch: record signs of collapse as well, which cost a singular value decomposition.
+        """
+        images = self.augment(batch, self.image_size)  # [N, 1, H, W]
+        patches = patchify(images, self.patch_size)  # [N, L, patch²]
+        visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
+
+        tokens = self.encoder(gather(patches, visible).to(self.dtype), visible, batch.view)
+        pixels = self.decoder(tokens, visible, hidden, batch.view)  # [N, M, patch²]
+
+        S = batch.samples
+        rec = losses.reconstruction(pixels, gather(patches, hidden), self.norm_pix)  # [N]
+        rec = mean_per_study(rec, batch.study, S)  # [S]
+        z = self.pooled(tokens)  # [N, D]
+        align = losses.alignment(
+            z,
+            batch.study,
+            S,
+            self.alignment,
+            reduction=self.alignment_reduction,
+            temperature=self.alignment_temperature,
+        )
+        beta = self.beta(step)
+        total = rec.mean() + (beta * align.mean() if beta else 0.0)
+        parts = {"reconstruction": rec.mean(), "alignment": align.mean()}
+        if self.captioner is not None:
+            caption = self.caption(tokens, visible, batch)  # [S], 0 without a report
+            total = total + self.gamma * caption.mean()
+            # for the record per report, so that it reads as nats per token
+            parts["caption"] = caption.sum() / batch.has_report.sum().clamp(min=1)
+        if watch:
+            parts |= collapse_signs(z.detach().float(), batch.study)
+        return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """One vector per view [N, D] for the alignment, from tokens [N, 1 + V, D]."""
+        if self.alignment_tokens == "cls":
+            return tokens[:, 0]
+        return tokens[:, 1:].mean(1) if self.alignment_tokens == "patches" else tokens.mean(1)
+
+    def caption(self, tokens: Tensor, visible: Tensor, batch: StudyBatch) -> Tensor:
+        """L_caption per study [S]; 0, and no gradient, for a study without a report."""
+        assert self.captioner is not None
+        parallel = None
+        if self.caption_parallel_share > 0:
+            parallel = uniforms(batch.draw, 1, PARALLEL)[:, 0] < self.caption_parallel_share
+        read, target = batch.tokens[:, :-1], batch.tokens[:, 1:]
+        if self.caption_memory == "study":
+            logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel)
+            loss = losses.caption(logits, target, self.pad)  # [S]
+        else:
+            of = batch.study  # each view tells its study's report
+            parallel = None if parallel is None else parallel[of]
+            logits = self.captioner(read[of], tokens, visible, batch.view, parallel=parallel)
+            loss = losses.caption(logits, target[of], self.pad)  # [N]
+            loss = mean_per_study(loss, of, batch.samples)
+        return loss * batch.has_report
+
+    def encode(self, batch: StudyBatch, pool: str = "mean") -> Tensor:
+        """Frozen features [N, D] of whole views: nothing is hidden, no text is needed."""
+        tokens = self.tokens(batch)
+        return tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(1)
+
+    def tokens(self, batch: StudyBatch) -> Tensor:
+        """All tokens [N, 1 + L, D] of whole views."""
+        patches = patchify(whole(batch, self.image_size), self.patch_size)
+        index = all_patches(patches.shape[0], patches.shape[1], patches.device)
+        return self.encoder(patches.to(self.dtype), index, batch.view)
+
+    @torch.no_grad()
+    def pictures(
+        self, batch: StudyBatch, decode: Callable[[list[int]], str] | None = None
+    ) -> Pictures:
+        """Per view: what was shown, what was reconstructed, the original; and the reports."""
+        images = self.augment(batch, self.image_size)
+        patches = patchify(images, self.patch_size)
+        visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
+        tokens = self.encoder(gather(patches, visible).to(self.dtype), visible, batch.view)
+        pixels = self.decoder(tokens, visible, hidden, batch.view).float()
+        if self.norm_pix:  # back to grey values, or a viewer sees noise
+            target = gather(patches, hidden)
+            pixels = pixels * (target.var(-1, keepdim=True) + 1e-6).sqrt()
+            pixels = pixels + target.mean(-1, keepdim=True)
+        where = hidden[..., None].expand(-1, -1, patches.shape[-1])
+        masked = patches.scatter(1, where, 0.0)
+        filled = patches.scatter(1, where, pixels)
+        row = [denormalise(unpatchify(p, self.patch_size)) for p in (masked, filled, patches)]
+        rows = torch.cat(row, dim=-1)[:, 0]  # [N, H, 3 W]
+        texts = []
+        if decode is not None and self.captioner is not None:
+            generated = self.generate(batch, tokens, visible)
+            for study in batch.has_report.nonzero()[:, 0].tolist():
+                texts.append(
+                    {
+                        "true": decode(batch.tokens[study].tolist()),
+                        "generated": decode(generated[study].tolist()),
+                    }
+                )
+        return Pictures({"masked, reconstructed, original": rows.flatten(0, 1)}, texts)
+
+    @torch.no_grad()
+    def generate(
+        self, batch: StudyBatch, tokens: Tensor, index: Tensor, max_tokens: int = 64
+    ) -> Tensor:
+        """Greedy reports [S, ≤ max_tokens]; with `view` memory, from each study's first view."""
+        assert self.captioner is not None
+        group = batch.study if self.caption_memory == "study" else None
+        view = batch.view
+        if group is None:
+            of = torch.searchsorted(batch.study, torch.arange(batch.samples, device=view.device))
+            tokens, index, view = tokens[of], index[of], view[of]
+        text = torch.full((batch.samples, 1), self.first, device=view.device)
+        ended = torch.zeros(batch.samples, dtype=torch.bool, device=view.device)
+        longest = min(max_tokens, self.captioner.position.num_embeddings)
+        while text.shape[1] < longest and not ended.all():
+            logits = self.captioner(text, tokens, index, view, group)[:, -1]
+            following = torch.where(ended, self.pad, logits.argmax(-1))
+            ended |= following == self.last
+            text = torch.cat([text, following[:, None]], dim=1)
+        return text
+
+    def flops(self, images: int, samples: int) -> float:
+        """Forward and backward (twice the forward), products of matrices only."""
+        tokens = 1 + self.visible
+        every = 1 + self.encoder.patches
+        total = transformer_flops(self.encoder.body, tokens)
+        total += transformer_flops(self.decoder.body, every)
+        if self.captioner is not None:
+            c = self.captioner
+            D, L, V = c.word.embedding_dim, c.position.num_embeddings, c.word.num_embeddings
+            weights = sum(p.numel() for p in c.decoder.parameters())
+            total += 2 * L * (weights + D * V) + 4 * L * D * (L + tokens) * len(c.decoder.layers)
+        return 3.0 * images * total
+
+
+def transformer_flops(body: nn.Module, tokens: int) -> float:
+    """Forward of a stack of blocks over one sequence."""
+    weights = sum(p.numel() for p in body.parameters() if p.ndim == 2)
+    blocks = list(body.blocks)  # type: ignore[arg-type]
+    width = blocks[0].norm1.normalized_shape[0]
+    return 2.0 * tokens * weights + 4.0 * tokens * tokens * width * len(blocks)
+
+
+def collapse_signs(z: Tensor, study: Tensor) -> dict[str, Tensor]:
+    """Signs of collapse from vectors [N, D]: cosine of a study's views and of strangers, rank.
+
+    The effective rank is the exponential of the entropy of the normalised singular values (Roy
+    and Vetterli 2007); it is at most min(N, D).
+    """
+    n = nn.functional.normalize(z, dim=-1)
+    cosine = n @ n.T
+    same = study[:, None] == study[None, :]
+    diagonal = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    pairs, strangers = same & ~diagonal, ~same
+    s = torch.linalg.svdvals(z - z.mean(0))
+    p = s / s.sum().clamp(min=1e-12)
+    return {
+        "cosine_same_study": (cosine * pairs).sum() / pairs.sum().clamp(min=1),
+        "cosine_other_study": (cosine * strangers).sum() / strangers.sum().clamp(min=1),
+        "effective_rank": torch.exp(-(p * p.clamp(min=1e-12).log()).sum()),
+    }
+
+
+def ramp(final: float, start: int, end: int) -> Callable[[int], float]:
+    """β by step: exactly 0 up to `start`, then half a cosine up to `final` at `end`."""
+
+    def beta(step: int) -> float:
+        if step <= start or final == 0:
+            return 0.0
+        share = min(1.0, (step - start) / max(1, end - start))
+        return final * 0.5 * (1 - math.cos(math.pi * share))
+
+    return beta

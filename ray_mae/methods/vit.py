@@ -1,0 +1,180 @@
+"""The encoder and the pixel decoder: Vision Transformers made of timm's blocks."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+VIEWS = 3  # frontal, lateral, unknown
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Width, depth and heads of a transformer."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+
+PRESETS: dict[str, tuple[Shape, Shape]] = {
+    "tiny": (Shape(192, 12, 3), Shape(192, 4, 3)),
+    "small": (Shape(384, 12, 6), Shape(384, 4, 6)),
+    "base": (Shape(768, 12, 12), Shape(768, 4, 12)),
+    "large": (Shape(1024, 24, 16), Shape(1024, 8, 8, 2.0)),
+    "huge": (Shape(1280, 32, 16), Shape(1024, 8, 8, 2.0)),
+}
+"""Encoder and decoder; the decoders of tiny, base and large are those of the authors' code."""
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """[N, 1, H, W] → [N, L, patch²], patches row by row."""
+    N, _, H, W = images.shape
+    x = images.reshape(N, H // patch, patch, W // patch, patch)
+    return x.transpose(2, 3).reshape(N, -1, patch * patch)
+
+
+def unpatchify(patches: Tensor, patch: int) -> Tensor:
+    """The inverse of `patchify` for square images."""
+    N, L, _ = patches.shape
+    side = int(L**0.5)
+    x = patches.reshape(N, side, side, patch, patch).transpose(2, 3)
+    return x.reshape(N, 1, side * patch, side * patch)
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x [N, L, D] at index [N, K] → [N, K, D]."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def sincos_positions(side: int, width: int) -> Tensor:
+    """Fixed two-dimensional sine-cosine embedding [side², width] (MAE, appendix A.1)."""
+    if width % 4:
+        raise ValueError(f"sine-cosine positions need a width that is a multiple of 4, got {width}")
+    omega = 10000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    grid = torch.arange(side, dtype=torch.float64)
+    angle = grid[:, None] * omega  # [side, width / 4]
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # [side, width / 2]
+    down, across = axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)
+    return torch.cat([across, down], dim=-1).reshape(side * side, width).float()
+
+
+def _table(rows: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(rows, width) * 0.02)
+
+
+class _Blocks(nn.Module):
+    """timm's blocks and a final norm, with optional recomputation in the backward pass."""
+
+    def __init__(self, shape: Shape, qk_norm: bool, recompute: bool) -> None:
+        super().__init__()
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            Block(
+                shape.width,
+                shape.heads,
+                mlp_ratio=shape.mlp_ratio,
+                qkv_bias=True,
+                qk_norm=qk_norm,
+                norm_layer=norm,
+            )
+            for _ in range(shape.depth)
+        )
+        self.norm = norm(shape.width)
+        self.recompute = recompute
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            if self.recompute and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return self.norm(x)
+
+
+class Encoder(nn.Module):
+    """ViT over the visible patches of one view at a time; all views share it (section 4.1)."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        image_size: int,
+        patch_size: int,
+        qk_norm: bool = True,
+        positions: str = "learned",
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(
+                f"method.image_size must be a multiple of method.patch_size, "
+                f"got {image_size} and {patch_size}"
+            )
+        if shape.width % shape.heads:
+            raise ValueError(f"width {shape.width} must be a multiple of heads {shape.heads}")
+        side = image_size // patch_size
+        self.patches = side * side
+        self.patch = nn.Linear(patch_size**2, shape.width)
+        self.cls = nn.Parameter(torch.randn(shape.width) * 1e-6)
+        self.view = _table(VIEWS, shape.width)
+        if positions == "learned":
+            self.position = _table(self.patches, shape.width)
+        else:
+            self.register_buffer("position", sincos_positions(side, shape.width))
+        self.body = _Blocks(shape, qk_norm, recompute)
+        initialise(self)
+
+    def forward(self, patches: Tensor, index: Tensor, view: Tensor) -> Tensor:
+        """[N, K, patch²] patches at positions index [N, K] of views [N] → tokens [N, 1 + K, D].
+
+        The class token comes first and has neither position nor view embedding, as in the
+        authors' code.
+        """
+        x = self.patch(patches) + self.position[index] + self.view[view][:, None]
+        return self.body(torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1))
+
+
+class PixelDecoder(nn.Module):
+    """Tokens of the visible patches → pixels of the hidden ones."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        encoder_width: int,
+        patches: int,
+        patch_size: int,
+        qk_norm: bool = True,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(encoder_width, shape.width)
+        self.mask = nn.Parameter(torch.randn(shape.width) * 0.02)
+        self.position = _table(1 + patches, shape.width)
+        self.view = _table(VIEWS, shape.width)
+        self.body = _Blocks(shape, qk_norm, recompute)
+        self.pixels = nn.Linear(shape.width, patch_size**2)
+        initialise(self)
+
+    def forward(self, tokens: Tensor, visible: Tensor, hidden: Tensor, view: Tensor) -> Tensor:
+        """tokens [N, 1 + V, D], patch indices visible [N, V] and hidden [N, M] → [N, M, patch²]."""
+        x = self.embed(tokens)  # [N, 1 + V, Dd]
+        x = torch.cat([x, self.mask.expand(x.shape[0], hidden.shape[1], -1)], dim=1)
+        slot = torch.cat([torch.zeros_like(visible[:, :1]), 1 + visible, 1 + hidden], dim=1)
+        x = x + self.position[slot] + self.view[view][:, None]
+        x = self.body(x)  # attention does not mind that the hidden ones come last
+        return self.pixels(x[:, 1 + visible.shape[1] :])
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform linear layers with zero bias, as in MAE."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)

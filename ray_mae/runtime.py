@@ -1,0 +1,57 @@
+"""Joining a Ray cluster, or starting one on this machine."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def connect(cpus: int = 1) -> None:
+    """Join the cluster of RAY_ADDRESS or of this job; without one, start Ray on this machine.
+
+    cpus: logical CPUs that a local Ray must offer at least. Training workers keep theirs all the
+    time, so on a small machine the tasks that read data need some beyond the real ones.
+    """
+    # `uv run` would have Ray build a second environment for its workers from the working folder.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(address="local", num_cpus=max(cpus, os.cpu_count() or 1), **quiet)
+    from ray.data import DataContext
+
+    DataContext.get_current().enable_progress_bars = False
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def cluster(cpus: int = 1) -> Iterator[None]:
+    """`connect` for the time of a block; a Ray started by it ends with it."""
+    import ray
+
+    joined = ray.is_initialized()
+    connect(cpus)
+    try:
+        yield
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def gpus_wanted(setting: str) -> bool:
+    """Whether to use GPUs: yes, no, or auto, which looks at the cluster."""
+    import ray
+
+    return setting == "yes" or (setting == "auto" and ray.cluster_resources().get("GPU", 0) > 0)

@@ -1,0 +1,73 @@
+"""What a checkpoint holds, and which one is the last.
+
+model.safetensors   all weights of the method, fp32, by name: what evaluation and export read
+state.json          step, samples, settings, versions
+tokenizer.json      the tokenizer, if the method reads text
+deepspeed/          DeepSpeed's partitioned parameters and optimiser states, for going on
+"""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import PretrainConfig
+from ray_mae.settings import from_dict, to_dict
+
+WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+
+def write_state(folder: Path, config: PretrainConfig, *, step: int, workers: int) -> None:
+    """state.json after `step` optimiser steps."""
+    state = {
+        "step": step,
+        "position": step * config.optim.batch_size,
+        "workers": workers,
+        "zero_stage": config.engine.zero_stage,
+        "config": to_dict(config),
+        "versions": {
+            name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
+        },
+    }
+    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The content of state.json."""
+    return json.loads((checkpoint / STATE).read_text())
+
+
+def read_config(checkpoint: Path) -> PretrainConfig:
+    """The settings that the checkpoint was trained with."""
+    return from_dict(PretrainConfig, read_state(checkpoint)["config"])
+
+
+def last_committed(run: Path) -> Path | None:
+    """The last checkpoint that all workers finished, as Ray Train's own record says.
+
+    Never the newest folder: that may be the half-written one of a worker that was killed.
+    """
+    snapshot = run / SNAPSHOT
+    if not snapshot.is_file():
+        return None
+    record = json.loads(snapshot.read_text())
+    record = json.loads(record) if isinstance(record, str) else record
+    latest = record.get("latest_checkpoint_result")
+    return run / latest["checkpoint_dir_name"] if latest else None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A checkpoint folder from a run's folder (its last committed one) or from itself.
+
+    Raises FileNotFoundError with what was looked for.
+    """
+    if (path / STATE).is_file():
+        return path
+    last = last_committed(path)
+    if last is None or not (last / STATE).is_file():
+        raise FileNotFoundError(
+            f"{path} is neither a checkpoint (no {STATE}) nor the folder of a run with a "
+            f"committed checkpoint (no {SNAPSHOT}): give the --output folder of `ray-mae pretrain`"
+        )
+    return last

@@ -1,0 +1,131 @@
+"""DeepSpeed behind one small class: the only module that imports it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ray_mae.config import EngineConfig, OptimConfig
+
+TAG = "deepspeed"
+"""Folder of DeepSpeed's files within a checkpoint."""
+
+
+def resolve_precision(wanted: str) -> str:
+    """fp32 or bf16; auto takes bf16 where a GPU supports it."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay for matrices of linear layers alone: none for norms, biases, tables of embeddings."""
+    tables = {
+        id(p)
+        for m in module.modules()
+        for name, p in m.named_parameters(recurse=False)
+        if isinstance(m, nn.Embedding) or name in ("cls", "mask", "position", "view")
+    }
+    trained = [p for p in module.parameters() if p.requires_grad]
+    plain = [p for p in trained if p.ndim == 1 or id(p) in tables]
+    exempt = {id(p) for p in plain}
+    decayed = [p for p in trained if id(p) not in exempt]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+class Engine:
+    """A module, its optimiser and its gradients, partitioned over the workers by ZeRO."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: EngineConfig,
+        optim: OptimConfig,
+        *,
+        micro_batch_size: int,
+        accumulation: int,
+    ) -> None:
+        self.precision = resolve_precision(config.precision)
+        self.stage = config.zero_stage
+        self.accumulation = accumulation
+        if not torch.cuda.is_available():
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed
+
+        deepspeed.utils.logger.setLevel("ERROR")
+        # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes.
+        optimizer = torch.optim.AdamW(
+            parameter_groups(module, optim.weight_decay), lr=optim.base_lr, betas=optim.betas
+        )
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=torch.compile(module) if config.compile else module,
+            optimizer=optimizer,
+            dist_init_required=False,
+            config={
+                "train_micro_batch_size_per_gpu": micro_batch_size,
+                "gradient_accumulation_steps": accumulation,
+                "gradient_clipping": optim.clip,
+                "zero_optimization": {"stage": config.zero_stage},
+                "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
+                "bf16": {"enabled": self.precision == "bf16"},
+                "steps_per_print": 10**9,
+                "wall_clock_breakdown": False,
+            },
+        )
+        self.module = module
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._engine.device)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._engine(*args)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of loss / accumulation, added up."""
+        self._engine.backward(loss)
+
+    def step(self, lr: float) -> None:
+        """After each micro-batch; the last one of a step changes the weights."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._engine.step()
+
+    def gradient_norm(self) -> float:
+        """Norm before clipping, of the last step."""
+        norm = self._engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    @contextmanager
+    def whole(self) -> Iterator[nn.Module]:
+        """The module with all parameters on every worker, to be entered by every worker."""
+        gathered: Any = nullcontext()
+        if self.stage == 3:
+            import deepspeed
+
+            gathered = deepspeed.zero.GatheredParameters(list(self.module.parameters()))
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            with gathered:
+                yield self.module
+        finally:
+            self.module.train(was_training)
+
+    def save(self, folder: Path) -> None:
+        """This worker's part of parameters and optimiser states; called by every worker."""
+        self._engine.save_checkpoint(str(folder), tag=TAG)
+
+    def load(self, folder: Path) -> None:
+        """The counterpart of `save`, on the same number of workers; called by every worker."""
+        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+        if path is None:
+            raise FileNotFoundError(f"{folder / TAG} holds no DeepSpeed checkpoint")

@@ -1,0 +1,209 @@
+"""`pretrain`: from settings to a finished run, on Ray Train."""
+
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray.data import Dataset
+
+from ray_mae.config import PretrainConfig
+from ray_mae.data.loading import Packing, Stream
+from ray_mae.data.order import Order
+from ray_mae.data.schema import Manifest
+from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
+from ray_mae.runtime import cluster, gpus_wanted
+from ray_mae.settings import to_dict
+from ray_mae.train import checkpoint as ckpt
+from ray_mae.train.plan import Plan, make_plan
+from ray_mae.train.progress import Progress, print_plan
+from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+
+CONFIG = "config.yaml"
+_FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking"}
+"""Settings that may differ when a run is continued."""
+
+
+def pretrain(config: PretrainConfig) -> dict[str, Any]:
+    """Train to the last step, from the last committed checkpoint if the run has one.
+
+    Returns the summary that is also written to summary.json. Raises ValueError or
+    FileNotFoundError with what to do before any worker is asked for.
+    """
+    began = time.time()
+    config = replace(config, shards=config.shards.resolve(), output=config.output.resolve())
+    manifest = Manifest.read(config.shards)
+    plan = make_plan(config, manifest)
+    config.output.mkdir(parents=True, exist_ok=True)
+    first_step = _first_step(config)
+    tokenizer = _tokenizer(config, manifest)
+    (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    print_plan(config, plan, first_step)
+    if first_step < plan.steps:
+        (config.output / EVENTS).unlink(missing_ok=True)
+        # one CPU more than the workers keep, for the tasks that read data
+        with cluster(cpus=int(config.scaling.workers * config.scaling.cpus_per_worker) + 1):
+            _check_resources(config)
+            with Progress(config.output, began, after_step=first_step):
+                _fit(config, plan, manifest, tokenizer)
+    return _summary(config, plan, began, first_step)
+
+
+def _first_step(config: PretrainConfig) -> int:
+    """The step to go on with; refuses to go on with settings that make another run of it."""
+    last = ckpt.last_committed(config.output)
+    if last is None:
+        return 0
+    state = ckpt.read_state(last)
+    before, now = state["config"], to_dict(config)
+    changed = [
+        path
+        for path, value in _flat(now)
+        if path.split(".")[0] not in _FREE_TO_CHANGE and dict(_flat(before)).get(path) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{config.output} holds a run with other settings ({', '.join(changed)}): "
+            "choose another --output, or the same settings to continue it"
+        )
+    return int(state["step"])
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    out: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        out += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return out
+
+
+def _tokenizer(config: PretrainConfig, manifest: Manifest) -> str | None:
+    """The run's tokenizer, kept with it: the given one, the run's own, or a new one."""
+    if config.method.gamma == 0:
+        return None
+    kept = config.output / ckpt.TOKENIZER
+    if kept.is_file():
+        return kept.read_text()
+    if config.data.tokenizer:
+        document = load_tokenizer(config.data.tokenizer)
+    else:
+        texts = list(training_reports(config.shards, manifest, config.data.text))
+        if not texts:
+            raise ValueError(
+                f"no study of {config.shards} has a report to train the captioner on: "
+                "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
+            )
+        document = train_tokenizer(texts, config.data.vocabulary)
+    kept.write_text(document)
+    return document
+
+
+def _check_resources(config: PretrainConfig) -> None:
+    """Raise where training workers would leave no CPU for reading data: that run would hang."""
+    import ray
+
+    have = ray.cluster_resources()
+    keep = config.scaling.workers * config.scaling.cpus_per_worker
+    if have.get("CPU", 0) < keep + 1 and not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(
+            f"{config.scaling.workers} workers with {config.scaling.cpus_per_worker} CPUs each leave "
+            f"none of the {have.get('CPU', 0):g} logical CPUs for reading data: lower "
+            "scaling.workers or scaling.cpus_per_worker"
+        )
+    if config.scaling.gpu == "yes" and have.get("GPU", 0) < config.scaling.workers:
+        raise ValueError(
+            f"scaling.workers is {config.scaling.workers}, the cluster has {have.get('GPU', 0):g} GPUs"
+        )
+
+
+@dataclass(frozen=True)
+class _Remaining:
+    """The dataset that is left. Ray Train calls it whenever it starts the workers."""
+
+    config: PretrainConfig
+    plan: Plan
+    manifest: Manifest
+    packing: Packing
+
+    def __call__(self) -> Dataset:
+        last = ckpt.last_committed(self.config.output)
+        data = self.config.data
+        return Stream(
+            shards=self.config.shards,
+            order=Order.of(self.manifest, "train", self.config.seed, data.shuffle_window),
+            packing=self.packing,
+            batch_size=self.plan.batch_size,
+            micro_batch_size=self.plan.micro_batch_size,
+            first_step=ckpt.read_state(last)["step"] if last else 0,
+            steps=self.plan.steps,
+        ).dataset()
+
+
+def _fit(
+    config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None
+) -> None:
+    # Importing torch takes each worker seconds, minutes on a busy machine.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from ray_mae.train.worker import train
+
+    packing = Packing(
+        max_views=config.data.max_views,
+        text=config.data.text,
+        tokenizer=tokenizer,
+        max_tokens=config.data.max_tokens,
+        seed=config.seed,
+    )
+    trainer = TorchTrainer(
+        train,
+        train_loop_config={"config": to_dict(config), "tokenizer": tokenizer},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.scaling.workers,
+            use_gpu=gpus_wanted(config.scaling.gpu),
+            resources_per_worker={"CPU": config.scaling.cpus_per_worker}
+            | ({"GPU": 1} if gpus_wanted(config.scaling.gpu) else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=config.output.name,
+            storage_path=str(config.output.parent),
+            failure_config=ray.train.FailureConfig(max_failures=config.scaling.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.keep),
+        ),
+        datasets={"train": _Remaining(config, plan, manifest, packing)},
+        dataset_config=ray.train.DataConfig(
+            execution_options=_in_order(), enable_shard_locality=False
+        ),
+    )
+    trainer.fit()
+
+
+def _in_order() -> Any:
+    from ray.data import ExecutionOptions
+
+    return ExecutionOptions(preserve_order=True)
+
+
+def _summary(config: PretrainConfig, plan: Plan, began: float, first_step: int) -> dict[str, Any]:
+    events = {e["event"]: e["time"] for e in read_jsonl(config.output / EVENTS)}
+    figures = read_jsonl(config.output / METRICS)
+    last = ckpt.last_committed(config.output)
+    assert last is not None
+    summary: dict[str, Any] = {
+        "command": "pretrain",
+        "steps": plan.steps,
+        "continued_from_step": first_step,
+        "samples": plan.samples,
+        "epochs": round(plan.epochs, 2),
+        "last": figures[-1] if figures else {},
+        "seconds": round(time.time() - began, 1),
+        "start_up_seconds": {
+            name: round(at - began, 1) for name, at in events.items() if at >= began
+        },
+        "checkpoint": str(last),
+    }
+    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary

@@ -1,0 +1,102 @@
+"""What a person sees of a run in the terminal."""
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ray_mae.config import PretrainConfig
+from ray_mae.train.plan import Plan
+from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+
+console = Console(highlight=False, soft_wrap=True)
+
+_COLUMNS = ("loss", "reconstruction", "alignment", "caption", "beta", "lr")
+
+
+def print_plan(config: PretrainConfig, plan: Plan, first_step: int) -> None:
+    """The table that opens a run."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    scaling, optim = config.scaling, config.optim
+    rows = {
+        "training studies": f"{plan.studies:,} in {config.shards}",
+        "effective batch": f"{plan.batch_size:,} studies = {scaling.workers} workers × "
+        f"{plan.micro_batch_size} × {plan.accumulation} accumulated",
+        "learning rate": f"{plan.peak_lr:.2e} = {optim.base_lr:.1e} × {plan.batch_size}/256, "
+        f"{plan.warmup_steps} warm-up steps",
+        "steps": f"{plan.steps:,}" + (f", continuing after {first_step:,}" if first_step else ""),
+        "samples": f"{plan.samples:,} ({plan.epochs:.1f} epochs)",
+        "method": f"{config.method.preset}, {config.method.image_size} px, patches of "
+        f"{config.method.patch_size}, {config.method.mask_ratio:.0%} masked, "
+        f"β {config.method.beta:g} ({config.method.alignment}), γ {config.method.gamma:g}",
+        "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+class Progress:
+    """Prints events and figures of a run while it goes on, from the files that it writes."""
+
+    def __init__(self, run: Path, began: float, after_step: int) -> None:
+        self._run, self._began, self._step = run, began, after_step
+        self._events = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        console.print("starting workers …")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(0.5):
+            self._print_news()
+        self._print_news()
+
+    def _print_news(self) -> None:
+        events = read_jsonl(self._run / EVENTS)
+        for event in events[self._events :]:
+            self._print_event(event)
+        self._events = len(events)
+        for record in read_jsonl(self._run / METRICS):
+            if record["step"] > self._step:
+                self._step = record["step"]
+                console.print(figures_line(record))
+
+    def _print_event(self, event: dict[str, Any]) -> None:
+        text = event["event"]
+        if "parameters" in event:
+            count = event["parameters"]
+            text += (
+                f": {count['all'] / 1e6:.1f} M parameters (encoder {count['encoder'] / 1e6:.1f} M), "
+                f"{event['precision']} on {event['device']}"
+            )
+        console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
+
+
+def figures_line(record: dict[str, Any]) -> str:
+    """One line of figures."""
+    parts = [f"step {record['step']:>6}"]
+    for name in _COLUMNS:
+        if name in record:
+            value = record[name]
+            parts.append(f"{name} {value:.2e}" if 0 < abs(value) < 1e-2 else f"{name} {value:.3f}")
+    parts.append(f"{record['samples_per_s']:.0f} studies/s")
+    parts.append(f"waiting for data {record['data_wait']:.0%}")
+    parts.append(f"ETA {time.strftime('%H:%M:%S', time.gmtime(record['eta_s']))}")
+    return "  ".join(parts)

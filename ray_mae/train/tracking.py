@@ -1,0 +1,61 @@
+"""Where figures go: JSON lines always, TensorBoard beside them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ray_mae.methods.method import Pictures
+
+METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file; none if it is not there. A torn last line is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def append_jsonl(path: Path, record: dict[str, Any]) -> None:
+    """One record, in one write."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+class Tracker:
+    """Figures of a run, written by one worker. A continued run drops what it will repeat."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._metrics = folder / METRICS
+        kept = [r for r in read_jsonl(self._metrics) if r["step"] <= first_step]
+        self._metrics.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def figures(self, step: int, figures: dict[str, float]) -> None:
+        """Scalars after `step` steps."""
+        append_jsonl(self._metrics, {"step": step, **figures})
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
+
+    def pictures(self, step: int, pictures: Pictures) -> None:
+        """Images and texts after `step` steps."""
+        for name, image in pictures.images.items():
+            self._board.add_image(name, image.clamp(0, 1).cpu().numpy(), step, dataformats="HW")
+        if pictures.texts:
+            columns = list(pictures.texts[0])
+            rows = [" | ".join(row[c] for c in columns) for row in pictures.texts]
+            lines = [" | ".join(columns), " | ".join("---" for _ in columns), *rows]
+            self._board.add_text("reports", "\n".join(f"| {line} |" for line in lines), step)
+        self._board.flush()
+
+    def close(self) -> None:
+        self._board.close()

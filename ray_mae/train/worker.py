@@ -1,0 +1,243 @@
+"""The loop that each Ray Train worker runs. It knows a Method, and no images or volumes."""
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from ray_mae.config import PretrainConfig
+from ray_mae.data.loading import from_block, to_study_batch
+from ray_mae.data.schema import Manifest
+from ray_mae.data.text import decode_tokens, parse, special_ids
+from ray_mae.methods.build import build_method
+from ray_mae.methods.method import Batch
+from ray_mae.settings import from_dict
+from ray_mae.train import checkpoint as ckpt
+from ray_mae.train.engine import Engine
+from ray_mae.train.plan import Plan, make_plan
+from ray_mae.train.schedules import learning_rate
+from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl
+
+
+def train(job: dict[str, Any]) -> None:
+    """Train from the last committed checkpoint to the last step.
+
+    job: `config` (a PretrainConfig as plain values) and `tokenizer` (JSON document or None).
+    """
+    context = ray.train.get_context()
+    config = from_dict(PretrainConfig, job["config"])
+    threads = config.scaling.threads_per_worker or max(1, int(config.scaling.cpus_per_worker))
+    torch.set_num_threads(threads)
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    event = _events(config.output, rank)
+    event("worker ready")
+
+    plan = make_plan(config, Manifest.read(config.shards), workers)
+    tokenizer = job["tokenizer"]
+    ids = special_ids(tokenizer) if tokenizer else None
+    method = build_method(
+        config.method,
+        config.data,
+        seed=config.seed,
+        warmup_steps=plan.warmup_steps,
+        steps=plan.steps,
+        vocabulary=parse(tokenizer).get_vocab_size() if tokenizer else 0,
+        special_ids=(ids.pad, ids.first, ids.last, ids.mask) if ids else (0, 2, 3, 4),
+        recompute=config.engine.activation_checkpointing,
+    )
+    parameters = {
+        "encoder": sum(p.numel() for p in method.encoder.parameters()),
+        "all": sum(p.numel() for p in method.parameters()),
+    }
+    engine = Engine(
+        method,
+        config.engine,
+        config.optim,
+        micro_batch_size=plan.micro_batch_size,
+        accumulation=plan.accumulation,
+    )
+    first_step = _restore(engine)
+    event(
+        "engine ready",
+        parameters=parameters,
+        precision=engine.precision,
+        device=str(engine.device),
+        first_step=first_step,
+    )
+    tracker = Tracker(config.output, first_step) if rank == 0 else None
+
+    shard = ray.train.get_dataset_shard("train")
+    batches = _Batches(shard, engine.device)
+    window = _Window(workers)
+    for step in range(first_step, plan.steps):
+        last = step + 1 == plan.steps
+        report = (step + 1) % config.tracking.every == 0 or last
+        lr = learning_rate(
+            step,
+            peak=plan.peak_lr,
+            floor=config.optim.min_lr,
+            warmup=plan.warmup_steps,
+            steps=plan.steps,
+        )
+        for micro in range(plan.accumulation):
+            batch = batches.next(step)
+            losses = engine(batch, step, report and micro == 0)
+            engine.backward(losses.total)
+            engine.step(lr)
+            window.add(losses.total.detach(), losses.parts, batch.samples)
+        if step == first_step:
+            event("first step")
+        if report:
+            figures = window.figures(engine.device, batches.take_waited())
+            left = (plan.steps - step - 1) * plan.batch_size
+            figures |= {
+                "lr": lr,
+                "beta": method.beta(step),
+                "gradient_norm": engine.gradient_norm(),
+                "samples": (step + 1) * plan.batch_size,
+                "eta_s": left / max(figures["samples_per_s"], 1e-9),
+            }
+            if tracker:
+                tracker.figures(step + 1, figures)
+        if (step + 1) % config.tracking.pictures_every == 0 or last:
+            _show(engine, tracker, batch, step + 1, tokenizer, config.tracking.pictures)
+        if (step + 1) % config.checkpoint.every == 0 or last:
+            _save(engine, config, step + 1, rank, workers, tokenizer)
+            window.start()  # time spent on saving is not training
+            batches.take_waited()
+    if tracker:
+        tracker.close()
+    event("done")
+
+
+class _Batches:
+    """Micro-batches of this worker in the run's order, and the time spent waiting for them."""
+
+    def __init__(self, shard: Any, device: torch.device) -> None:
+        self._blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+        self._device = device
+        self._waited = 0.0
+
+    def next(self, step: int) -> Any:
+        """The next micro-batch of this optimiser step."""
+        start = time.perf_counter()
+        block = next(self._blocks)
+        if block.num_rows != 1 or block["step"][0].as_py() != step:
+            raise RuntimeError(
+                f"step {step} was given a micro-batch of step {block['step'].to_pylist()}: Ray Data "
+                "did not deal the blocks in turn; please report this with the versions in state.json"
+            )
+        batch = to_study_batch(from_block(block)).to(self._device)
+        self._waited += time.perf_counter() - start
+        return batch
+
+    def take_waited(self) -> float:
+        """Seconds waited since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+
+@dataclass
+class _Window:
+    """Figures added up since the last report, then averaged over the workers."""
+
+    workers: int
+    began: float = field(default_factory=time.perf_counter)
+    samples: int = 0
+    sums: dict[str, list[torch.Tensor]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, total: torch.Tensor, parts: dict[str, torch.Tensor], samples: int) -> None:
+        for name, value in {"loss": total, **parts}.items():
+            self.sums[name].append(value.detach())  # no .item(): it would wait for the device
+        self.samples += samples
+
+    def figures(self, device: torch.device, waited: float) -> dict[str, float]:
+        """Means since the last call; called by every worker at the same step."""
+        names = sorted(self.sums)
+        means = [torch.stack(self.sums[name]).float().mean() for name in names]
+        seconds = time.perf_counter() - self.began
+        waiting = torch.tensor(waited / seconds, device=device)
+        values = torch.stack([*means, waiting])
+        if self.workers > 1:
+            dist.all_reduce(values)
+            values /= self.workers
+        figures = dict(zip([*names, "data_wait"], values.tolist(), strict=True))
+        figures["samples_per_s"] = self.samples * self.workers / seconds
+        self.start()
+        return figures
+
+    def start(self) -> None:
+        self.began, self.samples = time.perf_counter(), 0
+        self.sums = defaultdict(list)
+
+
+def _restore(engine: Engine) -> int:
+    """Load the last committed checkpoint, if any; returns the next step."""
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return 0
+    with saved.as_directory() as folder:
+        engine.load(Path(folder))
+        step = ckpt.read_state(Path(folder))["step"]
+        dist.barrier()  # workers of one node share the folder: nobody may remove it early
+    return step
+
+
+def _save(
+    engine: Engine,
+    config: PretrainConfig,
+    step: int,
+    rank: int,
+    workers: int,
+    tokenizer: str | None,
+) -> None:
+    """Every worker writes its part; Ray Train merges them and commits."""
+    with tempfile.TemporaryDirectory(prefix="ray_mae_") as temporary:
+        folder = Path(temporary)
+        engine.save(folder)
+        with engine.whole() as module:
+            if rank == 0:
+                weights = {n: t.detach().float().cpu().contiguous() for n, t in module.state_dict().items()}
+                save_file(weights, folder / ckpt.WEIGHTS)
+                ckpt.write_state(folder, config, step=step, workers=workers)
+                if tokenizer:
+                    (folder / ckpt.TOKENIZER).write_text(tokenizer)
+        ray.train.report(
+            {"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder))
+        )
+
+
+def _show(
+    engine: Engine,
+    tracker: Tracker | None,
+    batch: Any,
+    step: int,
+    tokenizer: str | None,
+    samples: int,
+) -> None:
+    """Pictures of the last batch; every worker takes part, as ZeRO 3 needs all of them."""
+    if samples == 0:
+        return
+    decode = (lambda ids: decode_tokens(tokenizer, ids)) if tokenizer else None
+    with engine.whole() as module:
+        pictures = module.pictures(batch.first(samples), decode)
+    if tracker:
+        tracker.pictures(step, pictures)
+
+
+def _events(output: Path, rank: int) -> Any:
+    """What the first worker tells the driver while no figures are there yet."""
+
+    def event(name: str, **more: Any) -> None:
+        if rank == 0:
+            append_jsonl(output / EVENTS, {"event": name, "time": time.time(), **more})
+
+    return event
