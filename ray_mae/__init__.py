@@ -1,1 +1,66 @@
-"""x"""
+"""ray_mae: pretrain medical vision encoders on your own archive, on your own Ray cluster.
+
+The commands of `ray-mae` are functions here, with the same settings.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+__version__ = version("ray-mae")
+
+_HOMES = {
+    "ingest": "ray_mae.data.ingest",
+    "pretrain": "ray_mae.train.launch",
+    "embed": "ray_mae.evaluate.embed",
+    "evaluate_probe": "ray_mae.evaluate.probing",
+    "export": "ray_mae.export",
+    "demo": "ray_mae.demo",
+    "load_encoder": "ray_mae.encoder",
+    "IngestConfig": "ray_mae.config",
+    "PretrainConfig": "ray_mae.config",
+    "EmbedConfig": "ray_mae.config",
+    "ProbeConfig": "ray_mae.config",
+    "ExportConfig": "ray_mae.config",
+    "DemoConfig": "ray_mae.config",
+}
+
+if TYPE_CHECKING:
+    from ray_mae.config import (
+        DemoConfig,
+        EmbedConfig,
+        ExportConfig,
+        IngestConfig,
+        PretrainConfig,
+        ProbeConfig,
+    )
+    from ray_mae.data.ingest import ingest
+    from ray_mae.demo import demo
+    from ray_mae.encoder import load_encoder
+    from ray_mae.evaluate.embed import embed
+    from ray_mae.evaluate.probing import evaluate_probe
+    from ray_mae.export import export
+    from ray_mae.train.launch import pretrain
+
+__all__ = [
+    "DemoConfig",
+    "EmbedConfig",
+    "ExportConfig",
+    "IngestConfig",
+    "PretrainConfig",
+    "ProbeConfig",
+    "demo",
+    "embed",
+    "evaluate_probe",
+    "export",
+    "ingest",
+    "load_encoder",
+    "pretrain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: torch and Ray take seconds, and `--help` needs neither."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ray_mae' has no attribute '{name}'")

@@ -43,15 +43,3 @@ class StudyBatch:
         """The batch on a device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return replace(self, **moved)
-
-    def first(self, samples: int) -> "StudyBatch":
-        """The first few studies with their views."""
-        per_study = {"key", "draw", "tokens", "has_report"}
-        views = int((self.study < samples).sum())
-        return replace(
-            self,
-            **{
-                f.name: getattr(self, f.name)[: samples if f.name in per_study else views]
-                for f in fields(self)
-            },
-        )

@@ -33,7 +33,7 @@ _HOLDS = {
 
 
 def bounds_in_words(metadata: Any) -> str:
-    """"at least 0 and less than 1", or "" for a setting without bounds."""
+    """ "at least 0 and less than 1", or "" for a setting without bounds."""
     return " and ".join(f"{_WORDS[k]} {metadata[k]}" for k in _WORDS if k in metadata)
 
 
@@ -47,7 +47,9 @@ def check(settings: Any, prefix: str = "") -> None:
         elif value is not None and not isinstance(value, str):
             values = value if isinstance(value, (tuple, list)) else (value,)
             for each in values:
-                if any(k in field.metadata and not _HOLDS[k](each, field.metadata[k]) for k in _HOLDS):
+                if any(
+                    k in field.metadata and not _HOLDS[k](each, field.metadata[k]) for k in _HOLDS
+                ):
                     raise ValueError(
                         f"{path} must be {bounds_in_words(field.metadata)}, got {value}"
                     )

@@ -8,7 +8,6 @@ from pydicom.uid import JPEGExtended12Bit
 DECODER_DEPENDENCIES = {JPEGExtended12Bit: ("gdcm>=3.0.24",)}
 
 
-
 def is_available(uid: str) -> bool:
     """Part of pydicom's protocol for plugins."""
     return uid in DECODER_DEPENDENCIES

@@ -195,7 +195,8 @@ def stored_pixels(path: Path, max_pixels: int) -> tuple[NDArray[np.generic], Dat
                 size = coded_size(frame)
                 if size not in (None, (ds.Rows, ds.Columns)):
                     raise Unusable(
-                        "undecodable", f"header {ds.Rows} x {ds.Columns}, stream {size[0]} x {size[1]}"
+                        "undecodable",
+                        f"header {ds.Rows} x {ds.Columns}, stream {size[0]} x {size[1]}",
                     )
             pixels = pixel_array(ds)
     except Unusable:

@@ -23,7 +23,9 @@ LEAST_CONTRAST = 8 / 255
 def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
     """Display values [H, W] of decoded stored values."""
     if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
-        raise Unusable("undecodable", f"pixels of type {pixels.dtype}, 8 or 16 bit integers expected")
+        raise Unusable(
+            "undecodable", f"pixels of type {pixels.dtype}, 8 or 16 bit integers expected"
+        )
     if ds.PhotometricInterpretation == "PALETTE COLOR":
         colours = apply_color_lut(pixels, ds)[..., :3]
         return luminance(colours, 16 if colours.max() > 255 else 8)
@@ -70,9 +72,7 @@ def _display(
     return 1 - levels if ds.PhotometricInterpretation == "MONOCHROME1" else levels
 
 
-def _levels(
-    values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset
-) -> NDArray[np.float64]:
+def _levels(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
     real = _modality(values, ds)
     for shown in (_through_table, _through_window):
         levels = shown(real, ds)

@@ -51,7 +51,8 @@ def pseudonym(key: bytes, kind: str, identifier: str) -> str:
 
     Without the key nobody can go back, nor try which of the known identifiers it is.
     """
-    return hmac.new(key, f"{kind}\0{identifier}".encode(), hashlib.sha256).hexdigest()[:20]
+    message = f"{kind}\0{identifier}".encode(errors="surrogatepass")
+    return hmac.new(key, message, hashlib.sha256).hexdigest()[:20]
 
 
 def split_by_hash(patient_id: str, validation_share: float, test_share: float) -> str:

@@ -15,8 +15,9 @@ from ray_mae.data.quarantine import Unusable
 
 Encoding = Literal["png", "jpeg"]
 
-# zlib's fastest level: 2 % more bytes than the default level on X-rays, in a fraction of the time.
-PNG_LEVEL = 1
+# Of zlib's levels the first that saves as much as the last (tests/benchmarks/encodings.py: level 1
+# takes 16 % more bytes, level 6 takes no fewer and nearly twice the time).
+PNG_LEVEL = 4
 
 
 def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:

@@ -8,8 +8,9 @@ every process.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 _COLUMNS = ["study_id", "patient_id", "split", "views", "findings", "impression", "labels"]
 
 
-# ------------------------------------------------------------------------------- from rows to a batch
+# ---------------------------------------------------------------------------- from rows to a batch
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,14 @@ def _letterbox(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return canvas, side
 
 
-# --------------------------------------------------------------------------- one batch as an Arrow row
+# ----------------------------------------------------------------------- one batch as an Arrow row
 
 
 def to_block(arrays: dict[str, np.ndarray], **scalars: Any) -> pa.Table:
     """A block with one row. Bytes and a header: Ray's tensor columns want equal shapes."""
     header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     columns = {
-        name: pa.array([memoryview(np.ascontiguousarray(array)).cast("B")], pa.large_binary())
-        for name, array in arrays.items()
+        name: pa.array([array.tobytes()], pa.large_binary()) for name, array in arrays.items()
     }
     plain = {name: pa.array([value]) for name, value in scalars.items()}
     return pa.table({**plain, "header": [json.dumps(header)], **columns})
@@ -128,7 +128,7 @@ def to_study_batch(arrays: dict[str, np.ndarray]) -> "StudyBatch":
     return StudyBatch(**{name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
 
 
-# ------------------------------------------------------------------------------------------ streaming
+# --------------------------------------------------------------------------------------- streaming
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,7 @@ class Stream:
         # Tasks of about one window, so that little is read twice, but enough of them to overlap.
         steps_per_task = max(1, self.order.shuffle_window // self.batch_size)
         starts = range(self.first_step, self.steps, steps_per_task)
-        tasks = [
-            (lambda s=s: self._read(s, min(s + steps_per_task, self.steps))) for s in starts
-        ]
+        tasks = [partial(self._read, s, min(s + steps_per_task, self.steps)) for s in starts]
         rows = steps_per_task * self.batch_size // self.micro_batch_size
         return _one_batch_per_block(_Tasks("ReadStudies", tasks, rows))
 
@@ -225,7 +223,7 @@ def in_file_order(
                 )
 
     tasks = [
-        (lambda s=shard: read(s.file, len(s.row_groups)))
+        partial(read, shard.file, len(shard.row_groups))
         for split in splits
         for shard in manifest.of_split(split)
     ]
@@ -237,7 +235,7 @@ def in_file_order(
 class _Tasks(Datasource):
     """Ray Data's view of a list of generators."""
 
-    def __init__(self, name: str, tasks: list[Callable[[], Iterator[pa.Table]]], rows: int) -> None:
+    def __init__(self, name: str, tasks: Sequence[Callable[[], Iterator[pa.Table]]], rows: int) -> None:
         super().__init__()
         self._name, self._tasks, self._rows = name, tasks, rows
 

@@ -23,7 +23,9 @@ from ray_mae.data.schema import Manifest
 
 def key_of(name: str) -> int:
     """The stable signed 64-bit key of a sample: a hash of its identifier."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True
+    )
 
 
 def mix(*parts: NDArray[np.int64] | int) -> NDArray[np.int64]:
@@ -32,7 +34,7 @@ def mix(*parts: NDArray[np.int64] | int) -> NDArray[np.int64]:
     Our own few lines and not numpy's generators, because those may change their streams between
     versions and an order must not.
     """
-    state = np.uint64(0x243F6A8885A308D3)
+    state = np.asarray(0x243F6A8885A308D3, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
             x = np.asarray(part, dtype=np.int64).astype(np.uint64)
@@ -40,7 +42,7 @@ def mix(*parts: NDArray[np.int64] | int) -> NDArray[np.int64]:
             x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = x ^ (x >> np.uint64(31))
-    return np.asarray(state).astype(np.int64)
+    return state.astype(np.int64)
 
 
 def permutation(n: int, *seed: int) -> NDArray[np.int64]:
@@ -73,8 +75,12 @@ class Window:
         return sum(rows for _, _, rows in self.groups)
 
     def places(self, epoch: int) -> list[Place]:
-        flat = [(file, group, row) for file, group, rows in self.groups for row in range(rows)]
-        return [Place(*flat[i], epoch) for i in permutation(len(flat), *self.seed)]
+        flat = [
+            Place(file, group, row, epoch)
+            for file, group, rows in self.groups
+            for row in range(rows)
+        ]
+        return [flat[i] for i in permutation(len(flat), *self.seed)]
 
 
 @dataclass(frozen=True)

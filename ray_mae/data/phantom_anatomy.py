@@ -21,7 +21,7 @@ WHOLE: Window = (slice(None), slice(None))
 RIGHT, LEFT = 0, 1  # index of a lung; the patient's right is at negative x
 
 SOFT, LUNG = 0.19, 0.05  # attenuation per cm of soft tissue and of aerated lung
-CORTEX = 0.05  # attenuation of one wall of a bone
+CORTEX = 0.06  # attenuation of one wall of a bone
 PLEURA, SHELL = 0.4, 0.02  # attenuation per cm of a lung's own edge, and its share of the radius
 BLURS = {"bone": 0.14, "vessel": 0.16, "mesh": 0.26, "wire": 0.12}  # cm, sigma of a point
 MESH_BASELINE = 1.3  # cm; a mesh is drawn less its own blur: texture without brightness
@@ -174,8 +174,8 @@ class Chest:
     vessels: list[tuple[NDArray[np.float64], NDArray[np.float64]]]  # per lung: [n, 3], [n]
     bone: float = 1.0
     """Density of the bones, as a factor."""
-    fluid_above: list[Ellipsoid | None] = field(default_factory=lambda: [None, None])
-    """What a pleural fluid leaves of a lung: the inside of this ellipsoid."""
+    remains: list[list[Ellipsoid]] = field(default_factory=lambda: [[], []])
+    """What pleural fluid or thick pleura leaves of each lung: the inside of all of these."""
     collapsed: list[Ellipsoid | None] = field(default_factory=lambda: [None, None])
     """What a pneumothorax leaves of a lung."""
     solids: list[tuple[Ellipsoid, float]] = field(default_factory=list)
@@ -190,9 +190,9 @@ class Chest:
     def aerated(self, side: int, points: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which of the points [n, 3] are in the lung that still holds air and vessels."""
         inside = self.lungs[side].level(points) < 1
-        for e in (self.fluid_above[side], self.collapsed[side]):
-            if e is not None:
-                inside &= e.level(points) < 1
+        collapsed = self.collapsed[side]
+        for e in self.remains[side] if collapsed is None else [*self.remains[side], collapsed]:
+            inside &= e.level(points) < 1
         for e in (self.domes[side], self.heart, self.mediastinum):
             inside &= e.level(points) > 1
         return inside
@@ -348,10 +348,10 @@ def _lung(chest: Chest, camera: Camera, side: int, total: Array) -> None:
         organs.append(chest.knob)
     chords = [camera.chord(e, window)[0] for e in organs]
     air = camera.chord(chest.lungs[side], window)[0]
-    fluid, collapsed = chest.fluid_above[side], chest.collapsed[side]
-    if fluid is not None:
-        air = common(air, camera.chord(fluid, window)[0])
+    for e in chest.remains[side]:
+        air = common(air, camera.chord(e, window)[0])
     free = outside(air, chords)
+    collapsed = chest.collapsed[side]
     if collapsed is None:
         total[window] -= (SOFT - LUNG) * free
         return

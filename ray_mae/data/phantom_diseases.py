@@ -52,13 +52,13 @@ def lobe(side: int, point: NDArray[np.float64], lung: Ellipsoid) -> str:
 
 
 def lesion(chest: Chest, rng: np.random.Generator) -> Finding:
-    """One or two round nodules anywhere in the lungs."""
+    """One to three round nodules anywhere in the lungs."""
     side, place = _side(rng), ""
     share = rng.random()
-    for _ in range(1 + (rng.random() < 0.5)):
+    for _ in range(int(rng.integers(1, 4))):
         centre = chest.place(side, rng, 0.8)
-        radius = 1.0 + 0.9 * share
-        chest.solids.append((Ellipsoid.at(centre, radius * rng.uniform(0.9, 1.1, 3)), 0.3))
+        radius = 1.3 + 0.9 * share
+        chest.solids.append((Ellipsoid.at(centre, radius * rng.uniform(0.9, 1.1, 3)), 0.36))
         place = place or lobe(side, centre, chest.lungs[side])
     return Finding(SIDES[side], place, size_word(share))
 
@@ -67,7 +67,7 @@ def opacity(chest: Chest, rng: np.random.Generator) -> Finding:
     """A wide faint haze without structure."""
     side, share = _side(rng), rng.random()
     centre = chest.place(side, rng, 0.6)
-    chest.clouds.append((Ellipsoid.at(centre, rng.uniform(3.2, 5.2, 3)), 0.12 + 0.06 * share))
+    chest.clouds.append((Ellipsoid.at(centre, rng.uniform(3.2, 5.2, 3)), 0.18 + 0.08 * share))
     return Finding(SIDES[side], lobe(side, centre, chest.lungs[side]), size_word(share))
 
 
@@ -77,7 +77,7 @@ def consolidation(chest: Chest, rng: np.random.Generator) -> Finding:
     centre = chest.place(side, rng, 0.65)
     for _ in range(4):
         part = centre + rng.normal(0, 1.0, 3)
-        chest.clouds.append((Ellipsoid.at(part, rng.uniform(1.8, 3.0, 3)), 0.13 + 0.06 * share))
+        chest.clouds.append((Ellipsoid.at(part, rng.uniform(1.8, 3.0, 3)), 0.18 + 0.08 * share))
     _mesh(chest, rng, Ellipsoid.at(centre, [2.8, 2.8, 2.8]), side, 60, 0.08)
     return Finding(SIDES[side], lobe(side, centre, chest.lungs[side]), size_word(share))
 
@@ -86,8 +86,8 @@ def pneumonia(chest: Chest, rng: np.random.Generator) -> Finding:
     """A patch of small soft spots."""
     side, share = _side(rng), rng.random()
     centre = chest.place(side, rng, 0.6)
-    region = Ellipsoid.at(centre, [2.8, 3.0, 3.2])
-    for part in region.sample(rng, 9 + int(6 * share)):
+    region = Ellipsoid.at(centre, [3.2, 3.4, 3.6])
+    for part in region.sample(rng, 13 + int(7 * share)):
         chest.clouds.append((Ellipsoid.at(part, [rng.uniform(0.8, 1.2)] * 3), 0.4))
     return Finding(SIDES[side], lobe(side, centre, chest.lungs[side]), size_word(share))
 
@@ -119,7 +119,7 @@ def atelectasis(chest: Chest, rng: np.random.Generator) -> Finding:
     """One to three plates of airless lung at a base, and its diaphragm drawn up a little."""
     side, share = _side(rng), rng.random()
     lung = chest.lungs[side]
-    up = rng.uniform(0.3, 1.2)
+    up = rng.uniform(0.5, 1.6)
     chest.domes[side] = chest.domes[side].grown(1, (0, 0, up))
     top = chest.domes[side].centre[2] + chest.domes[side].radii[2]
     for _ in range(2 + (share > 0.5)):
@@ -128,9 +128,9 @@ def atelectasis(chest: Chest, rng: np.random.Generator) -> Finding:
             rng.uniform(-4, 4),
             top + rng.uniform(0.8, 4.5),
         ]
-        radii = [rng.uniform(2.0, 3.2), rng.uniform(2.0, 3.2), rng.uniform(0.22, 0.34)]
+        radii = [rng.uniform(2.2, 3.4), rng.uniform(2.4, 3.6), rng.uniform(0.3, 0.42)]
         tilt = rotation(x=rng.normal(0, 6), y=rng.normal(0, 14))
-        chest.solids.append((Ellipsoid.at(centre, radii, tilt), 0.22))
+        chest.solids.append((Ellipsoid.at(centre, radii, tilt), 0.27))
     return Finding(SIDES[side], f"{SIDES[side]} base", size_word(share))
 
 
@@ -143,9 +143,8 @@ def effusion(chest: Chest, rng: np.random.Generator) -> Finding:
         top = dome.centre[2] + dome.radii[2]
         level = top - 1.6 + 4.5 * share + rng.normal(0, 0.3)
         bowl = np.array([1.15, 1.15, 1.0]) * lung.radii
-        chest.fluid_above[side] = Ellipsoid.at(
-            [lung.centre[0] - _out(side) * 0.6, 0, level + bowl[2]], bowl, lung.turn
-        )
+        centre = [lung.centre[0] - _out(side) * 0.6, 0, level + bowl[2]]
+        chest.remains[side].append(Ellipsoid.at(centre, bowl, lung.turn))
     side_word = "bilateral" if len(sides) == 2 else SIDES[sides[0]]
     return Finding(side_word, "", size_word(share))
 
@@ -177,38 +176,40 @@ def wide_mediastinum(chest: Chest, rng: np.random.Generator) -> Finding:
 
 
 def plaques(chest: Chest, rng: np.random.Generator) -> Finding:
-    """Calcified plates on the inside of the chest wall."""
+    """A rind of thick pleura along the chest wall, with calcified plates in it."""
     sides = [RIGHT, LEFT] if rng.random() < 0.4 else [_side(rng)]
     share = rng.random()
     for side in sides:
         lung = chest.lungs[side]
-        for _ in range(3 + int(2 * share)):
-            turn = rng.uniform(0.25, 0.85) * np.pi  # from the back over the side to the front
+        inward = -_out(side) * (0.6 + 0.7 * share)
+        chest.remains[side].append(lung.grown(np.array([0.98, 0.99, 1.03]), (inward, 0, 0)))
+        for _ in range(5 + int(3 * share)):
+            turn = rng.uniform(0.1, 0.95) * np.pi  # from the back over the side to the front
             z = rng.uniform(-0.45, 0.6)
             shrink = np.sqrt(1 - z * z)
             wall = np.array([_out(side) * np.sin(turn) * shrink, np.cos(turn) * shrink, z])
             centre = lung.centre + (wall * lung.radii * 0.97) @ lung.turn.T
-            facing = rotation(z=np.degrees(np.arctan2(wall[1], wall[0])))
-            radii = [0.4, rng.uniform(1, 1.7), rng.uniform(0.8, 1.5)]
-            chest.solids.append((Ellipsoid.at(centre, radii, facing), 0.7))
+            facing = rotation(x=rng.normal(0, 40), z=np.degrees(np.arctan2(wall[1], wall[0])))
+            radii = [0.3, rng.uniform(1.4, 2.4), rng.uniform(0.5, 0.8)]
+            chest.solids.append((Ellipsoid.at(centre, radii, facing), 0.9))
     side_word = "bilateral" if len(sides) == 2 else SIDES[sides[0]]
     return Finding(side_word, "", size_word(share))
 
 
 def fracture(chest: Chest, rng: np.random.Generator) -> Finding:
-    """A step and a callus in two to four neighbouring ribs."""
+    """A step and a callus in three to five neighbouring ribs."""
     side = _side(rng)
-    first, count = int(rng.integers(2, 6)), int(rng.integers(2, 5))
-    broken = 0.35 + 0.4 * rng.random()  # share of the way round
+    first, count = int(rng.integers(2, 6)), int(rng.integers(3, 6))
+    broken = 0.15 + 0.3 * rng.random()  # share of the way round
     for number in range(first, min(first + count, 10)):
         tube = chest.ribs[side, number].copy()
-        cut = int(np.clip(broken + rng.normal(0, 0.03), 0.2, 0.9) * len(tube) / 8) * 8
-        tube[cut:, 2] -= rng.uniform(0.7, 1.1)
+        cut = int(np.clip(broken + rng.normal(0, 0.03), 0.1, 0.9) * len(tube) / 8) * 8
+        tube[cut:, 2] -= rng.uniform(1.0, 1.5)
         tube[cut:, 0] -= _out(side) * 0.4
         chest.ribs[side, number] = tube
         middle = tube[cut - 8 : cut + 8].mean(0)
-        chest.clouds.append((Ellipsoid.at(middle, [0.9, 0.9, 1.0]), 0.8))
-    region = "posterior" if broken < 0.45 else "lateral"
+        chest.clouds.append((Ellipsoid.at(middle, [1.0, 1.0, 1.1]), 1.0))
+    region = "posterior" if broken < 0.3 else "lateral"
     return Finding(SIDES[side], f"{SIDES[side]} {region} ribs", f"{SIDES[side]}")
 
 
@@ -233,7 +234,7 @@ def devices(chest: Chest, rng: np.random.Generator) -> Finding:
         a * (1 - steps) ** 3 + 3 * b * steps * (1 - steps) ** 2
         + 3 * c * steps**2 * (1 - steps) + e * steps**3
     )  # fmt: skip
-    chest.points["wire"].append((curve, np.full(len(curve), 0.05)))
+    chest.points["wire"].append((curve, np.full(len(curve), 0.08)))
     names = {
         "pacemaker": ("dual-chamber pacemaker", "cardiac pacemaker", "pacemaker"),
         "line": ("central venous catheter", "PICC line", "central line"),

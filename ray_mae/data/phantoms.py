@@ -180,7 +180,7 @@ def expose(chest: Chest, view: str, size: int, rng: np.random.Generator) -> NDAr
     long = scipy.fft.next_fast_len(int(size * rng.uniform(1, 1.18)), real=True)
     height, width = (long, size) if view == LATERAL or rng.random() < 0.5 else (size, long)
     tilt = rotation(x=rng.normal(0, 3), y=rng.normal(0, 3), z=rng.normal(0, 4))
-    field = rng.uniform(32, 43)
+    field = rng.uniform(33, 42)
     camera = Camera(
         AXES[view] @ tilt, height, width, field / size, tuple(rng.normal([0, 2.0], [1.8, 1.8]))
     )
@@ -193,7 +193,7 @@ def _develop(path: Array, camera: Camera, rng: np.random.Generator) -> NDArray[n
     """From attenuation [H, W] to 12-bit values: scatter, quanta, logarithm, display curve."""
     primary = np.exp(-path)
     focus = camera.gaussian(rng.uniform(0.04, 0.1))
-    blur = focus + np.float32(rng.uniform(0.05, 0.4)) * camera.gaussian(rng.uniform(3, 6))
+    blur = focus + np.float32(rng.uniform(0.05, 0.3)) * camera.gaussian(rng.uniform(3, 6))
     light = scipy.fft.irfft2(scipy.fft.rfft2(primary) * blur, s=path.shape)
     light = np.maximum(light, 1e-4)
     dose = np.exp(rng.uniform(np.log(2e4), np.log(2e5)))
@@ -205,10 +205,10 @@ def _develop(path: Array, camera: Camera, rng: np.random.Generator) -> NDArray[n
     h, w = signal.shape
     centre = signal[h // 5 : -h // 5 : 4, w // 4 : -w // 4 : 4]
     low, high = np.percentile(centre, [rng.uniform(1, 8), rng.uniform(88, 99)]).tolist()
-    dark, bright = rng.uniform(0.08, 0.25), rng.uniform(0.75, 0.97)
+    dark, bright = rng.uniform(0.12, 0.27), rng.uniform(0.78, 0.97)
     x = np.clip(dark + (bright - dark) * (signal - low) / max(high - low, 0.1), 0, 1)
-    x = x ** np.float32(np.exp(rng.normal(0, 0.3)))
-    if rng.random() < 0.4:  # the toe and shoulder of film
+    x = x ** np.float32(np.exp(rng.normal(0, 0.2)))
+    if rng.random() < 0.3:  # the toe and shoulder of film
         x = 0.5 - 0.5 * np.cos(np.pi * x)
     _marker(x, rng)
     if rng.random() < 0.35:

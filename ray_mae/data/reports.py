@@ -3,73 +3,80 @@
 import re
 from typing import NamedTuple
 
-_SECTIONS = {
-    "findings": "findings|finding|findings and impressions?|findings/impressions?",
-    "impression": "impressions?|conclusions?|opinion|summary|assessment|final impression"
-    "|final diagnosis|diagnosis",
-    # These end a section; what they hold is not used.
-    "other": "indications?|clinical indications?|history|clinical history|clinical information"
-    "|clinical data|clinical details|reason for exam|reason for examination|reason for study"
-    "|technique|comparisons?|comparison studies|prior studies|exam|examination|exam type|study"
-    "|procedure|views?|contrast|recommendations?|recommendation\\(s\\)|notifications?|communication"
-    "|wet read|final report|preliminary report|addendum|report|attestation|end of impression",
-    # Who and when: a line that starts so belongs to no section and is dropped.
-    "identity": "(?:patient'?s? )?(?:name|id|number)|patient|mrn|medical record number|dob"
-    "|date of birth|birth ?date|age|sex|gender|address|phone|telephone|accession(?: number| no)?"
-    "|(?:study|exam|examination|report|service) date|date|time|date of (?:exam|service|study)"
-    "|(?:referring|ordering|attending|requesting|reading) (?:physician|doctor|clinician|provider)"
-    "|physician|radiologist|attending|resident|referrer|doctor|hospital|institution|department"
-    "|ward|location|dictated(?: by)?|transcribed(?: by)?|transcriptionist|signed(?: by)?"
-    "|electronically signed(?: by)?|reported by|read by|reviewed by|approved by|verified by|cc",
-}
-_KIND = "|".join(f"(?P<{kind}>{words})" for kind, words in _SECTIONS.items())
-# A header starts a line, in any case, and ends with a colon or fills the line …
-_LINE_HEADER = re.compile(rf"^[ \t#*>\d.)]*(?:{_KIND})[ \t*]*(?::|$)", re.I | re.M)
-# … or, within a line, follows the end of a sentence, is capitalised and ends with a colon.
-_INLINE_HEADER = re.compile(rf"(?<=[.;!?:\]])\s+(?=[A-Z])(?:{_KIND})\s*:", re.I)
-_SIGNED = re.compile(r"^\W*(?:electronically )?(?:signed|dictated|transcribed|approved|verified)"
-                     r"(?: and \w+)* (?:by|on)\b.*$", re.I | re.M)  # fmt: skip
+_FINDINGS = r"findings?|findings?(?: and |/| / )impressions?|imaging notes"
+_IMPRESSION = (
+    r"impressions?|final impression|conclusions?|opinion|summary|assessment|(?:final )?diagnosis"
+)
+# These only end the section before them.
+_STAFF = (
+    r"(?:electronically )?signed(?: by)?|(?:dictated|transcribed|reported|read|reviewed|approved"
+    r"|verified)(?: by)?|(?:interpreting |attending |reading )?radiologists?|attending|resident|cc"
+)
+_OTHER = (
+    r"(?:clinical )?(?:indications?|history|information|data|details)|presentation|reason for (?:the )?(?:exam"
+    r"(?:ination)?|study|visit)|technique|comparisons?|comparison studies|prior studies|procedure"
+    r"|exam(?:ination)?s?|exam type|study|views?|contrast|recommendations?|notifications?"
+    r"|communication|discussion|wet read|(?:final |preliminary )?report|addendum|attestation|"
+    + _STAFF
+)
+# A header starts its line and has a colon or the line to itself, or it stands within a line …
+_HEADERS = re.compile(
+    rf"(?P<line>^[ \t#*>]*)?(?<!\S)(?:(?P<findings>{_FINDINGS})|(?P<impression>{_IMPRESSION})"
+    rf"|(?P<other>{_OTHER}))[ \t*]*(?P<end>:|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _is_header(match: re.Match[str]) -> bool:
+    """… and then it has a colon, and is in capitals or a capitalised word after a sentence."""
+    if match["line"] is not None:
+        return True
+    words = match.group().rstrip(" \t*:")
+    before = match.string[: match.start()].rstrip()
+    after_sentence = before.endswith((".", ";", "!", "?", ":", "]"))
+    return match["end"] == ":" and (words.isupper() or (words[0].isupper() and after_sentence))
+
+
+# Who and when: lines that are dropped wherever they stand.
+_IDENTITY_LINES = re.compile(
+    r"^[ \t#*>]*(?:(?:patient(?:'?s)?|medical record|accession|visit|account)? ?"
+    r"(?:name|id|no\.?|number|mrn|dob|patient|accession)|date of (?:birth|exam(?:ination)?|service"
+    r"|study)|birth ?date|(?:(?:study|exam|service|report) )?(?:date|time)|age|sex|gender|address"
+    r"|(?:tele)?phone|(?:(?:referring|ordering|requesting) )?(?:physician|doctor|clinician|provider"
+    r"|md)|referrer|hospital|institution|department|ward|location)[ \t]*:.*$"
+    rf"|^\W*(?:{_STAFF})[ \t]*(?::|(?<=by)[ \t]|\bon\b).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 class Sections(NamedTuple):
-    """The two sections that describe the image, None where the report has none."""
+    """The two sections that describe the images; None where a report has none."""
 
     findings: str | None
     impression: str | None
 
 
 def sections(report: str | None) -> Sections:
-    """Findings and Impression of a report, white space normalised.
+    """Findings and Impression of a report, word for word, white space normalised.
 
-    A text without any known header is taken as findings. What stands before the first header is
-    dropped: names, numbers and dates stand there. So are lines that name a person or a date by a
-    label of their own. A section written twice (an addendum) is joined in order.
+    A text without any known header is taken as findings, and so is a joint "Findings and
+    impression". What stands before the first header is dropped, since names, numbers and dates
+    stand there, and so are lines such as "Name: …" or "Signed by …". A section that is written
+    twice (an addendum) is joined in order.
     """
-    text = _SIGNED.sub("", (report or "").replace("\r\n", "\n").replace("\r", "\n"))
-    found: dict[str, list[str]] = {"findings": [], "impression": []}
-    headers = _headers(text)
-    if not any(kind != "identity" for _, _, kind in headers):
-        found["findings"].append(_without_lines(text, headers))
-    else:
-        kinds = [kind for _, _, kind in headers]
-        for i, (_, start, kind) in enumerate(headers):
-            end = headers[i + 1][0] if i + 1 < len(headers) else len(text)
-            if kind == "identity":
-                # Only the line itself: the section around it goes on below, if there is one.
-                kind = next((k for k in reversed(kinds[:i]) if k != "identity"), "other")
-                start = min(end, _line_end(text, start))
-            if kind in found:
-                found[kind].append(text[start:end])
-    return Sections(*(_normalised(" ".join(parts)) for parts in found.values()))
+    text = _IDENTITY_LINES.sub("", "\n".join((report or "").splitlines()))
+    headers = [match for match in _HEADERS.finditer(text) if _is_header(match)]
+    if not headers:
+        return Sections(_normalised(text), None)
+    parts: dict[str, list[str]] = {"findings": [], "impression": [], "other": []}
+    ends = [header.start() for header in headers[1:]] + [len(text)]
+    for header, end in zip(headers, ends, strict=True):
+        kind = next(kind for kind in parts if header[kind])
+        parts[kind].append(text[header.end() : end].lstrip(" .:-"))
+    return Sections(*(_normalised(" ".join(parts[kind])) for kind in Sections._fields))
 
 
-def _headers(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and kind of each header, in order."""
-    matches = {m.end(): m for pattern in (_INLINE_HEADER, _LINE_HEADER) for m in pattern.finditer(text)}
-    inline = {m.end() for m in _INLINE_HEADER.finditer(text)}
-    return [
-        (m.start(), end, str(m.lastgroup))
-        for end, m in sorted(matches.items())
-        # "Age:" or "Date:" within a sentence is the sentence's own.
-        if not (m.lastgroup == "identity" and end in inline and not _fills_line(text, m.start()))
-    ]
+def _normalised(text: str) -> str | None:
+    """Single spaces; None for a text without a single letter or digit."""
+    text = " ".join(text.split())
+    return text if any(c.isalnum() for c in text) else None

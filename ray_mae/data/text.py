@@ -78,7 +78,8 @@ def parse(document: str) -> Tokenizer:
 
 def special_ids(document: str) -> SpecialIds:
     """Ids of padding, first, last and mask token."""
-    return SpecialIds(*(parse(document).token_to_id(token) for token in (PAD, FIRST, LAST, MASK)))
+    vocabulary = parse(document).get_vocab()
+    return SpecialIds(*(vocabulary[token] for token in (PAD, FIRST, LAST, MASK)))
 
 
 def encode_reports(

@@ -15,9 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ray_mae.evaluate import figures
 from ray_mae.evaluate.metrics import METRICS, Estimate
-from ray_mae.evaluate.probe import TRAINED, ProbeResult
+from ray_mae.evaluate.result import TRAINED, ProbeResult
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}  # of matplotlib's markers
 
 
 def write_report(
@@ -37,7 +38,7 @@ def write_report(
     names phantoms, the page says that the cohort is generated;
     curves: records of the pretraining's metrics.jsonl, with `step` and the losses;
     pictures: title and PNG of each reconstruction;
-    captions: dicts with `study_id`, `true` and `generated`;
+    captions: dicts with `true`, `generated` and, where it may be shown, `study_id`;
     notes: sentences a reader should know, besides those of the result.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -47,10 +48,11 @@ def write_report(
         "html": output / "report.html",
     }
     flat = _flatten(settings)
-    everything = {"title": title, "settings": flat, "run_notes": list(notes), **result.to_dict()}
+    everything = {"title": title, "settings": flat, **result.to_dict()}
+    everything["notes"] = [*notes, *result.notes]
     paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
     _write_csv(paths["csv"], result)
-    page = _page(result, title, flat, curves or [], pictures, captions or [], list(notes))
+    page = _page(result, title, flat, curves or [], pictures, captions or [], notes)
     paths["html"].write_text(page, "utf-8")
     return paths
 
@@ -94,7 +96,7 @@ def _page(
     curves: Sequence[dict[str, Any]],
     pictures: Sequence[tuple[str, bytes]],
     captions: Sequence[dict[str, str]],
-    notes: list[str],
+    notes: Sequence[str],
 ) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -106,23 +108,18 @@ def _page(
     environment.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
     names = list(result.features)
+    looks = {name: figures.look(name, names) for name in names}
     first = result.features.get(TRAINED) or result.features[names[0]]
     labels = sorted(first.labels, key=lambda label: -first.labels[label].metrics["auroc"].value)
     return environment.get_template("report.html.j2").render(
         title=title,
+        generated=_generated(settings),
         result=result,
         names=names,
         labels=labels,
         metrics=METRICS,
-        colours={name: figures.look(name, names)[0] for name in names},
-        markers={
-            name: {"o": "●", "s": "■", "^": "▲"}.get(figures.look(name, names)[1], "◆")
-            for name in names
-        },
-        generated=any(
-            k.split(".")[-1] == "dataset" and "phantom" in str(v).lower()
-            for k, v in settings.items()
-        ),
+        colours={name: colour for name, (colour, _) in looks.items()},
+        markers={name: _GLYPHS[marker] for name, (_, marker) in looks.items()},
         forest=_svg(figures.forest(result, labels)),
         rocs=[(label, _svg(figures.roc(result, label))) for label in labels],
         reliabilities=[(name, _svg(figures.reliability(result, name))) for name in names],
@@ -130,8 +127,14 @@ def _page(
         pictures=[(name, _data("image/png", png)) for name, png in pictures],
         captions=captions,
         settings=settings,
-        notes=notes,
+        notes=[*notes, *result.notes],
     )
+
+
+def _generated(settings: dict[str, Any]) -> bool:
+    """Whether the data set named in the flat settings is one of phantoms."""
+    named = [str(v) for k, v in settings.items() if k.rpartition(".")[2] == "dataset"]
+    return any("phantom" in name.lower() for name in named)
 
 
 def _svg(svg: bytes) -> str:

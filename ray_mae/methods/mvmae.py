@@ -139,7 +139,7 @@ class Mvmae(nn.Module):
         self, batch: StudyBatch, decode: Callable[[list[int]], str] | None = None
     ) -> Pictures:
         """Per view: what was shown, what was reconstructed, the original; and the reports."""
-        images = self.augment(batch, self.image_size)
+        images = whole(batch, self.image_size)
         patches = patchify(images, self.patch_size)
         visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
         tokens = self.encoder(gather(patches, visible).to(self.dtype), visible, batch.view)

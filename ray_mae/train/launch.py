@@ -4,7 +4,6 @@ import json
 import os
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -75,7 +74,11 @@ def _first_step(config: PretrainConfig) -> int:
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     out: list[tuple[str, Any]] = []
     for name, value in values.items():
-        out += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+        out += (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else [(prefix + name, value)]
+        )
     return out
 
 
@@ -141,9 +144,7 @@ class _Remaining:
         ).dataset()
 
 
-def _fit(
-    config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None
-) -> None:
+def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None) -> None:
     # Importing torch takes each worker seconds, minutes on a busy machine.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     import ray.train

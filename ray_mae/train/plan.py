@@ -39,7 +39,9 @@ def make_plan(config: PretrainConfig, manifest: Manifest, workers: int | None = 
         raise ValueError(f"{config.shards} holds no study of the train split: nothing to train on")
     share = workers * optim.micro_batch_size
     if optim.batch_size % share:
-        possible = [m for m in range(1, optim.batch_size + 1) if optim.batch_size % (m * workers) == 0]
+        possible = [
+            m for m in range(1, optim.batch_size + 1) if optim.batch_size % (m * workers) == 0
+        ]
         advice = (
             f"micro_batch_size may be {', '.join(map(str, possible[-6:]))}"
             if possible

@@ -8,6 +8,10 @@ from ray_mae.methods.method import Pictures
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
+REPORTS = "reports.jsonl"
+"""Generated and true reports of held-out studies, as of the last picture."""
+PICTURES = "pictures"
+"""Folder of PNG files, named by step."""
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -35,6 +39,7 @@ class Tracker:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._folder = folder
         self._metrics = folder / METRICS
         kept = [r for r in read_jsonl(self._metrics) if r["step"] <= first_step]
         self._metrics.write_text("".join(json.dumps(r) + "\n" for r in kept))
@@ -48,13 +53,20 @@ class Tracker:
 
     def pictures(self, step: int, pictures: Pictures) -> None:
         """Images and texts after `step` steps."""
+        from PIL import Image
+
+        (self._folder / PICTURES).mkdir(exist_ok=True)
         for name, image in pictures.images.items():
-            self._board.add_image(name, image.clamp(0, 1).cpu().numpy(), step, dataformats="HW")
+            grey = (image.clamp(0, 1) * 255).byte().cpu().numpy()
+            self._board.add_image(name, grey, step, dataformats="HW")
+            Image.fromarray(grey).save(self._folder / PICTURES / f"{step:08d}.png")
+        lines = [json.dumps(text) + "\n" for text in pictures.texts]
+        (self._folder / REPORTS).write_text("".join(lines))
         if pictures.texts:
             columns = list(pictures.texts[0])
             rows = [" | ".join(row[c] for c in columns) for row in pictures.texts]
-            lines = [" | ".join(columns), " | ".join("---" for _ in columns), *rows]
-            self._board.add_text("reports", "\n".join(f"| {line} |" for line in lines), step)
+            table = [" | ".join(columns), " | ".join("---" for _ in columns), *rows]
+            self._board.add_text("reports", "\n".join(f"| {line} |" for line in table), step)
         self._board.flush()
 
     def close(self) -> None:

@@ -3,10 +3,9 @@
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray.train
 import torch
@@ -14,15 +13,15 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from ray_mae.config import PretrainConfig
-from ray_mae.data.loading import from_block, to_study_batch
+from ray_mae.data.loading import Packing, from_block, read_rows, to_study_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.data.text import decode_tokens, parse, special_ids
+from ray_mae.data.text import decode_tokens, parse, report_text, special_ids
 from ray_mae.methods.build import build_method
-from ray_mae.methods.method import Batch
+from ray_mae.methods.method import Method
 from ray_mae.settings import from_dict
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.engine import Engine
-from ray_mae.train.plan import Plan, make_plan
+from ray_mae.train.plan import make_plan
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl
 
@@ -40,7 +39,8 @@ def train(job: dict[str, Any]) -> None:
     event = _events(config.output, rank)
     event("worker ready")
 
-    plan = make_plan(config, Manifest.read(config.shards), workers)
+    manifest = Manifest.read(config.shards)
+    plan = make_plan(config, manifest, workers)
     tokenizer = job["tokenizer"]
     ids = special_ids(tokenizer) if tokenizer else None
     method = build_method(
@@ -73,6 +73,7 @@ def train(job: dict[str, Any]) -> None:
         first_step=first_step,
     )
     tracker = Tracker(config.output, first_step) if rank == 0 else None
+    held_out = _held_out(config, manifest, tokenizer, engine.device)
 
     shard = ray.train.get_dataset_shard("train")
     batches = _Batches(shard, engine.device)
@@ -108,7 +109,7 @@ def train(job: dict[str, Any]) -> None:
             if tracker:
                 tracker.figures(step + 1, figures)
         if (step + 1) % config.tracking.pictures_every == 0 or last:
-            _show(engine, tracker, batch, step + 1, tokenizer, config.tracking.pictures)
+            _show(engine, tracker, held_out, step + 1, tokenizer)
         if (step + 1) % config.checkpoint.every == 0 or last:
             _save(engine, config, step + 1, rank, workers, tokenizer)
             window.start()  # time spent on saving is not training
@@ -205,7 +206,9 @@ def _save(
         engine.save(folder)
         with engine.whole() as module:
             if rank == 0:
-                weights = {n: t.detach().float().cpu().contiguous() for n, t in module.state_dict().items()}
+                weights = {
+                    n: t.detach().float().cpu().contiguous() for n, t in module.state_dict().items()
+                }
                 save_file(weights, folder / ckpt.WEIGHTS)
                 ckpt.write_state(folder, config, step=step, workers=workers)
                 if tokenizer:
@@ -215,20 +218,29 @@ def _save(
         )
 
 
+def _held_out(
+    config: PretrainConfig, manifest: Manifest, tokenizer: str | None, device: torch.device
+) -> Any:
+    """A few studies for pictures, of validation patients where there are any; None for none."""
+    if config.tracking.pictures == 0:
+        return None
+    shard = (manifest.of_split("val") or manifest.of_split("train"))[0]
+    rows = read_rows(config.shards / shard.file, 0)
+    told = sorted(rows, key=lambda row: not report_text(row, config.data.text))  # with text first
+    packing = Packing(config.data.max_views, config.data.text, tokenizer, config.data.max_tokens)
+    chosen = told[: config.tracking.pictures]
+    return to_study_batch(packing.pack(chosen, [0] * len(chosen))).to(device)
+
+
 def _show(
-    engine: Engine,
-    tracker: Tracker | None,
-    batch: Any,
-    step: int,
-    tokenizer: str | None,
-    samples: int,
+    engine: Engine, tracker: Tracker | None, batch: Any, step: int, tokenizer: str | None
 ) -> None:
-    """Pictures of the last batch; every worker takes part, as ZeRO 3 needs all of them."""
-    if samples == 0:
+    """Pictures of held-out studies; every worker takes part, as ZeRO 3 needs all of them."""
+    if batch is None:
         return
     decode = (lambda ids: decode_tokens(tokenizer, ids)) if tokenizer else None
     with engine.whole() as module:
-        pictures = module.pictures(batch.first(samples), decode)
+        pictures = cast(Method, module).pictures(batch, decode)
     if tracker:
         tracker.pictures(step, pictures)
 

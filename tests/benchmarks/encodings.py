@@ -18,7 +18,7 @@ from ray_mae.data.images import read_image, shrink
 from ray_mae.data.quarantine import Unusable
 
 ENCODINGS: dict[str, dict[str, Any]] = {
-    **{f"png, level {n}": {"format": "PNG", "compress_level": n} for n in (0, 1, 3, 6, 9)},
+    **{f"png, level {n}": {"format": "PNG", "compress_level": n} for n in (0, 1, 3, 4, 5, 6, 9)},
     "webp, lossless": {"format": "WEBP", "lossless": True, "quality": 25, "method": 2},
     "jpeg 2000, lossless": {"format": "JPEG2000", "irreversible": False},
     **{f"jpeg, quality {q}": {"format": "JPEG", "quality": q} for q in (85, 90, 95, 98)},
@@ -73,7 +73,9 @@ def main() -> None:
             print(f"{path}: {reason}")
     pixels = np.mean([image.size for image in images])
     print(f"{len(images)} images, short side {args.short_side} px, {pixels:,.0f} pixels on average")
-    print(f"{'encoding':28} {'bytes':>8} {'encode ms':>10} {'decode ms':>10} {'error':>7} {'max':>4}")
+    print(
+        f"{'encoding':28} {'bytes':>8} {'encode ms':>10} {'decode ms':>10} {'error':>7} {'max':>4}"
+    )
     for name, options in ENCODINGS.items():
         if options["format"] == "JPEG2000" and not features.check("jpg_2000"):
             continue

@@ -1,0 +1,151 @@
+"""The command line: parse, call one function, print what happened."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from ray_mae import config as settings
+
+
+def _ingest(config: settings.IngestConfig) -> None:
+    from ray_mae.data.ingest import ingest
+
+    _print(ingest(config))
+
+
+def _pretrain(config: settings.PretrainConfig) -> None:
+    from ray_mae.train.launch import pretrain
+
+    _print(pretrain(config))
+
+
+def _embed(config: settings.EmbedConfig) -> None:
+    from ray_mae.evaluate.embed import embed
+
+    _print(embed(config))
+
+
+def _probe(config: settings.ProbeConfig) -> None:
+    from ray_mae.evaluate.probing import evaluate_probe
+
+    _print(evaluate_probe(config))
+
+
+def _export(config: settings.ExportConfig) -> None:
+    from ray_mae.export import export
+
+    _print(export(config))
+
+
+def _demo(config: settings.DemoConfig) -> None:
+    from ray_mae.demo import demo
+
+    demo(config)
+
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "demo": (settings.DemoConfig, _demo),
+    "ingest": (settings.IngestConfig, _ingest),
+    "pretrain": (settings.PretrainConfig, _pretrain),
+    "evaluate probe": (settings.ProbeConfig, _probe),
+    "embed": (settings.EmbedConfig, _embed),
+    "export": (settings.ExportConfig, _export),
+}
+
+
+class _Parser(ArgumentParser):
+    """Says in one line what is wrong, with the nearest right name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        known = [
+            name for action in self._actions for name in (action.option_strings or [action.dest])
+        ]
+        raise ValueError(_nearest(" ".join(message.split()), known))
+
+
+def _nearest(message: str, known: list[str]) -> str:
+    for word in re.findall(r"--[\w.]+|'[\w.]+'", message):
+        bare = word.strip("'")
+        names = {name.lstrip("-") for name in known}
+        tails = {name.split(".")[-1]: name for name in names}
+        close = difflib.get_close_matches(bare.lstrip("-"), names, 1, 0.6) or [
+            tails[t]
+            for t in difflib.get_close_matches(bare.lstrip("-").split(".")[-1], tails, 1, 0.6)
+        ]
+        if close and close[0] != bare.lstrip("-"):
+            return f"{message}; did you mean {close[0]}?"
+    return message
+
+
+def parser_of(command: str) -> ArgumentParser:
+    """The parser of one command: --config FILE and every setting by its dotted name."""
+    cls, _ = COMMANDS[command]
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _Parser(prog=f"ray-mae {command}", description=cls.__doc__)
+    parser.add_argument(
+        "--config", action="config", help="YAML file with settings; flags after it override it."
+    )
+    parser.add_class_arguments(cls, None)
+    return parser
+
+
+def run(arguments: list[str]) -> None:
+    """Run one command in this process. Raises what the command raises."""
+    name = _command(arguments)
+    if name is None:
+        return
+    parser = parser_of(name)
+    parsed = parser.parse_args(arguments[len(name.split()) :])
+    values = parser.instantiate(parsed).as_dict()
+    values.pop("config", None)
+    cls, call = COMMANDS[name]
+    call(cls(**values))
+
+
+def _command(arguments: list[str]) -> str | None:
+    for name in COMMANDS:
+        words = name.split()
+        if arguments[: len(words)] == words:
+            return name
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return None
+    said = " ".join(arguments[:2] if arguments[0] == "evaluate" else arguments[:1])
+    close = difflib.get_close_matches(said, COMMANDS, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ValueError(f"there is no command '{said}'{hint}\n{_usage()}")
+
+
+def _usage() -> str:
+    lines = ["usage: ray-mae COMMAND [--config FILE] [--SETTING VALUE …]", ""]
+    for name, (cls, _) in COMMANDS.items():
+        lines.append(f"  {name:<16} {(cls.__doc__ or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "ray-mae COMMAND --help lists every setting with its default."])
+
+
+def _print(summary: dict[str, Any], indent: int = 0) -> None:
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            print(f"{' ' * indent}{name}:")
+            _print(value, indent + 2)
+        elif name != "command":
+            print(f"{' ' * indent}{name}: {value}")
+
+
+def main() -> None:
+    """Entry point of `ray-mae`: exit code 0, or one clear line and 1."""
+    try:
+        run(sys.argv[1:])
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("RAY_MAE_TRACEBACK"):
+            raise
+        print(f"ray-mae: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("ray-mae: stopped; the same command continues where it was", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,154 @@
+"""A folder of DICOM files, grouped by StudyInstanceUID, with reports beside it."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.record import Archive, ImageRecord, Progress
+from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
+from ray_mae.data.dicom import read_header, refuse
+from ray_mae.data.distribute import distribute
+from ray_mae.data.quarantine import Unusable
+
+# What lies beside DICOM files and is none. Everything else is read, whatever its name: many
+# archives have no suffix, and a file that is passed over in silence would be missed by nobody.
+NOT_IMAGES = frozenset(
+    ".csv .tsv .parquet .txt .json .xml .html .htm .md .pdf .yaml .yml .log .zip .gz .tgz .tar .py"
+    .split()
+)  # fmt: skip
+FILES_PER_TASK = 256
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive:
+    """List the images of the folder. ValueError or FileNotFoundError if there are none."""
+    root = config.source
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root} is no folder (source): the `dicom` archive is a folder of DICOM files, for a "
+            "table of images use the archive `table`"
+        )
+    files, passed_over = _files(root, config.output)
+    if not files:
+        raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
+
+    records = []
+    max_pixels = config.max_pixels
+    chunks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
+    for found in distribute(lambda paths: _headers(root, paths, max_pixels), chunks):
+        records += [_record(fields) for fields in found]
+        progress(len(records), len(files))
+    records = _mark_duplicates(sorted(records, key=lambda record: record.path))
+
+    reports = _reports(config)
+    records = [reports.describe(record) for record in records]
+    unmatched = len(reports.studies.keys() - {record.study for record in records})
+    notes = {"files_passed_over": passed_over, "reports_without_images": unmatched, **reports.notes}
+    return Archive(root, records, notes)
+
+
+def _files(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
+    """Paths below root that may be DICOM, sorted; and how many others there are, by suffix."""
+    files, passed_over = [], Counter[str]()
+    for folder, folders, names in os.walk(root):
+        # The output may lie below the source; hidden folders belong to other programs.
+        folders[:] = [
+            f for f in folders
+            if not f.startswith(".") and Path(folder, f).resolve() != output.resolve()
+        ]  # fmt: skip
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            if suffix in NOT_IMAGES or name.startswith(".") or name.upper() == "DICOMDIR":
+                passed_over[suffix or name] += 1
+            else:
+                files.append(os.path.relpath(os.path.join(folder, name), root))
+    return sorted(files), dict(sorted(passed_over.items()))
+
+
+def _headers(root: Path, paths: list[str], max_pixels: int) -> list[dict[str, Any]]:
+    """On a worker: the records of some files as plain fields, since they travel as JSON."""
+    return [_header(root, path, max_pixels) for path in paths]
+
+
+def _header(root: Path, path: str, max_pixels: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {"path": path, "study": "", "patient": "", "view": "unknown"}
+    try:
+        header = read_header(root / path, max_pixels)
+        fields |= {
+            name: getattr(header, name)
+            for name in ("study", "patient", "view", "position", "instance")
+        }
+        refuse(header, max_pixels)
+    except Unusable as problem:
+        fields["problem"] = [problem.reason, problem.detail]
+    return fields
+
+
+def _record(fields: dict[str, Any]) -> ImageRecord:
+    problem = Unusable(*fields["problem"]) if "problem" in fields else None
+    return ImageRecord(**{**fields, "problem": problem})
+
+
+def _mark_duplicates(records: list[ImageRecord]) -> list[ImageRecord]:
+    """The first file of each SOPInstanceUID stays; the later ones are marked."""
+    first: dict[str, str] = {}
+    marked = []
+    for record in records:
+        if record.instance and not record.problem:
+            path = first.setdefault(record.instance, record.path)
+            if path != record.path:
+                problem = Unusable("duplicate", f"same SOPInstanceUID as {path}")
+                record = replace(record, problem=problem)
+        marked.append(record)
+    return marked
+
+
+@dataclass(frozen=True)
+class _Reports:
+    """What a sidecar says about each study, as fields of a record."""
+
+    studies: dict[str, dict[str, Any]]
+    notes: dict[str, Any]
+
+    def describe(self, record: ImageRecord) -> ImageRecord:
+        """The record with what the sidecar says about its study."""
+        return replace(record, **self.studies.get(record.study, {}))
+
+
+def _reports(config: IngestConfig) -> _Reports:
+    """The sidecar: a table, a folder of STUDY.txt, or nothing."""
+    path = config.reports
+    if path is None:
+        path = config.source / "reports.csv"
+        if not path.is_file():
+            return _Reports({}, {})
+    if path.is_dir():
+        texts = {
+            f.stem: {"text": f.read_text(errors="replace")} for f in sorted(path.glob("*.txt"))
+        }
+        if not texts:
+            raise FileNotFoundError(
+                f"{path} holds no .txt files (reports): one STUDY.txt per study"
+            )
+        return _Reports(texts, {})
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist (reports): a table, or a folder of STUDY.txt"
+        )
+
+    rows, columns = read_table(path), config.columns
+    need_columns(path, rows, columns, required=("study",))
+    labels = LabelReader.of(columns.labels, rows[0])
+    studies: dict[str, dict[str, Any]] = {}
+    repeated = 0
+    for row, split in zip(rows, given_splits(path, rows, columns.split), strict=True):
+        said: dict[str, Any] = {
+            "text": row.get(columns.text), "labels": labels.read(row), "split": split
+        }  # fmt: skip
+        if patient := row.get(columns.patient, "").strip():
+            said["patient"] = patient  # for archives whose headers were emptied
+        repeated += row[columns.study].strip() in studies
+        studies.setdefault(row[columns.study].strip(), said)
+    return _Reports(studies, {"reports_repeated": repeated, **labels.notes()})

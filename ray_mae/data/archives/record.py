@@ -1,0 +1,49 @@
+"""What every archive is turned into: one record per image, before any pixel is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray_mae.data.quarantine import Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image of an archive, with what the archive says about its study."""
+
+    path: str
+    """Relative to the archive's root, or absolute where a table says so."""
+    study: str
+    """The archive's own identifier, "" if there is none. Never leaves the driver unpseudonymised."""
+    patient: str
+    """The archive's own identifier, "" if there is none."""
+    view: str
+    """frontal, lateral or unknown."""
+    position: str | None = None
+    """The archive's own words for the position."""
+    text: str | None = None
+    """The report as it is, headers and all."""
+    labels: tuple[int, ...] | None = None
+    """14 states, see ray_mae.data.labels."""
+    split: str | None = None
+    """train, val, test, or None where the archive leaves it open."""
+    instance: str | None = None
+    """Identifier of the image (SOPInstanceUID), to find what is there twice."""
+    problem: Unusable | None = None
+    """What is already known to be wrong with it."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A whole archive, listed."""
+
+    root: Path
+    records: list[ImageRecord]
+    """In the archive's own order (by row, or by path)."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Counts that belong into the summary: label names not mapped, files passed over …"""
+
+
+# Says how far a listing is: done, of.
+Progress = Callable[[int, int], None]

@@ -1,0 +1,134 @@
+"""Reading a CSV or Parquet table as text, and the label columns archives have."""
+
+import csv
+import difflib
+import gzip
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ray_mae.config import TableColumns
+from ray_mae.data.identity import split_named
+from ray_mae.data.labels import (
+    CHEXPERT_LABELS,
+    NOT_MENTIONED,
+    POSITIVE,
+    label_named,
+    state_of,
+    strongest,
+)
+
+Row = dict[str, str]
+_DEFAULTS = {f.name: f.default for f in fields(TableColumns)}
+
+csv.field_size_limit(1 << 24)  # reports are longer than the 128 KiB that csv allows by default
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a CSV (also .tsv, .gz) or Parquet table, every cell as text, nothing as ""."""
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        columns = [[_text(v) for v in column.to_pylist()] for column in table.columns]
+        return [
+            dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)
+        ]
+    delimiter = "\t" if ".tsv" in path.suffixes else ","
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        try:
+            return [
+                {k: v or "" for k, v in row.items() if k is not None}
+                for row in csv.DictReader(file, delimiter=delimiter)
+            ]
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is not UTF-8 ({error}): convert it, or save it as Parquet"
+            ) from error
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value != value else str(value)  # NaN is what pandas calls nothing
+
+
+def need_columns(
+    path: Path, rows: Sequence[Row], columns: TableColumns, required: Sequence[str]
+) -> None:
+    """Raise ValueError, with the nearest names there are, where a column needed is not there.
+
+    Needed are the `required` settings, and all that were given another name than the default.
+    """
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    there = list(rows[0])
+    for name, default in _DEFAULTS.items():
+        column = getattr(columns, name)
+        if column is None or column in there or (name not in required and column == default):
+            continue
+        near = difflib.get_close_matches(column, there, n=3, cutoff=0.5) or there[:20]
+        raise ValueError(
+            f"{path} has no column {column!r} for the {name}; it has {', '.join(map(repr, near))}: "
+            f"name the right one with columns.{name}"
+        )
+
+
+@dataclass
+class LabelReader:
+    """Label states of a row, from one column of names or from one column per label.
+
+    What it does not understand is counted, never dropped without a trace.
+    """
+
+    column: str | None
+    """The column of names separated by | or ;, or None for one column per label."""
+    columns: dict[str, str]
+    """Without `column`: the columns that are labels, and which of the 14 they are."""
+    unmapped: Counter[str]
+    """Names in `column` that are none of the 14, and how often they occur."""
+    invalid: Counter[str]
+    """Columns with cells that are no state, and how many. They count as not mentioned."""
+
+    @classmethod
+    def of(cls, column: str | None, there: Iterable[str]) -> "LabelReader":
+        """A reader for a table with these columns."""
+        named = {} if column else {n: label for n in there if (label := label_named(n))}
+        return cls(column, named, Counter(), Counter())
+
+    def read(self, row: Row) -> tuple[int, ...]:
+        """The 14 states of a row."""
+        states = dict.fromkeys(CHEXPERT_LABELS, NOT_MENTIONED)
+        for name, label in self.columns.items():
+            try:
+                states[label] = strongest(states[label], state_of(row.get(name, "")))
+            except ValueError:
+                self.invalid[name] += 1
+        names = row.get(self.column, "").replace(";", "|").split("|") if self.column else []
+        for name in filter(None, map(str.strip, names)):
+            mapped = label_named(name)
+            if mapped is None:
+                self.unmapped[name] += 1
+            else:
+                states[mapped] = POSITIVE
+        return tuple(states.values())
+
+    def notes(self) -> dict[str, dict[str, int]]:
+        """The counts, for the summary."""
+        return {
+            "labels_not_mapped": dict(self.unmapped.most_common()),
+            "label_cells_not_understood": dict(self.invalid.most_common()),
+        }
+
+
+def given_splits(path: Path, rows: Sequence[Row], column: str | None) -> list[str | None]:
+    """The split of each row, None where the table leaves it open. ValueError for other words."""
+    words = [row.get(column, "").strip() if column else "" for row in rows]
+    unknown = Counter(word for word in words if word and split_named(word) is None)
+    if unknown:
+        word, times = unknown.most_common(1)[0]
+        raise ValueError(
+            f"{path}, column {column!r}: {word!r} ({times} rows) is no split: use train, val and "
+            "test, or set columns.split to null to split the patients by hash"
+        )
+    return [split_named(word) for word in words]

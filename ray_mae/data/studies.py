@@ -1,0 +1,142 @@
+"""From the images of an archive to its studies: pseudonyms, splits, and what cannot be kept."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ray_mae.data.archives.record import ImageRecord
+from ray_mae.data.identity import pseudonym, split_by_hash
+from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, strongest
+from ray_mae.data.quarantine import Refusal
+from ray_mae.data.reports import sections
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image to be read."""
+
+    path: str
+    view: str
+    position: str | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study to be written, under its pseudonyms."""
+
+    study_id: str
+    patient_id: str
+    split: str
+    images: list[Image]
+    """By path."""
+    findings: str | None
+    impression: str | None
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Every image of the archive: in a study, or refused."""
+
+    studies: list[Study]
+    """By pseudonym."""
+    refusals: list[Refusal]
+    listed: int
+    """Studies that the archive lists."""
+    several_texts: int
+    """Studies whose images bring different texts; the first one is used."""
+    texts_without_sections: int
+    """Studies with a text that has neither findings nor an impression."""
+
+
+def group(
+    records: Iterable[ImageRecord],
+    *,
+    key: bytes,
+    validation_share: float,
+    test_share: float,
+    max_views: int,
+) -> Grouped:
+    """Group images into studies and refuse what must not be used, image by image and as a study."""
+    by_study: dict[str, list[ImageRecord]] = defaultdict(list)
+    refusals: list[Refusal] = []
+    for record in records:
+        if record.study:
+            by_study[record.study].append(record)
+        else:
+            problem = record.problem
+            reason, detail = (problem.reason, problem.detail) if problem else ("no-study", "")
+            refusals.append(Refusal("image", record.path, None, reason, detail))
+
+    splits_given: dict[str, set[str]] = defaultdict(set)
+    for listed in by_study.values():
+        for record in listed:
+            if record.split:
+                splits_given[record.patient].add(record.split)
+
+    studies, several_texts, without_sections = [], 0, 0
+    for name, listed in by_study.items():
+        study_id = pseudonym(key, "study", name)
+        good = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
+        wrong = _wrong_with(good, splits_given, max_views)
+        for record in listed:
+            if record.problem or wrong:
+                reason, detail = (
+                    (record.problem.reason, record.problem.detail) if record.problem else wrong
+                ) or ("", "")
+                refusals.append(Refusal("image", record.path, study_id, reason, detail))
+        if wrong or not good:
+            refusals.append(Refusal("study", None, study_id, *(wrong or ("no-usable-image", ""))))
+            continue
+
+        patient_id = pseudonym(key, "patient", good[0].patient)
+        given = splits_given.get(good[0].patient)
+        split = (
+            next(iter(given)) if given else split_by_hash(patient_id, validation_share, test_share)
+        )
+        texts = list(dict.fromkeys(r.text for r in listed if r.text and r.text.strip()))
+        findings, impression = sections(texts[0] if texts else None)
+        several_texts += len(texts) > 1
+        without_sections += bool(texts) and findings is None and impression is None
+        studies.append(
+            Study(
+                study_id=study_id,
+                patient_id=patient_id,
+                split=split,
+                images=[Image(r.path, r.view, r.position) for r in good],
+                findings=findings,
+                impression=impression,
+                labels=_labels(listed),
+            )
+        )
+    studies.sort(key=lambda study: study.study_id)
+    return Grouped(studies, refusals, len(by_study), several_texts, without_sections)
+
+
+def _wrong_with(
+    images: list[ImageRecord], splits_given: dict[str, set[str]], max_views: int
+) -> tuple[str, str] | None:
+    """Why the study as a whole cannot be used, as reason and detail."""
+    patients = {record.patient for record in images}
+    if not images:
+        return None
+    if "" in patients:
+        return "no-patient", ""
+    if len(patients) > 1:
+        return "patient-conflict", (
+            f"{len(patients)} patients; if study numbers restart for each patient, join the two"
+        )
+    splits = splits_given.get(images[0].patient, set())
+    if len(splits) > 1:
+        return "split-conflict", ", ".join(sorted(splits))
+    if len(images) > max_views:
+        return "too-many-images", f"{len(images)} images, at most {max_views}"
+    return None
+
+
+def _labels(images: list[ImageRecord]) -> list[int]:
+    """The study's states: for each label the strongest that any of its images brings."""
+    states = [record.labels for record in images if record.labels is not None]
+    if not states:
+        return [NOT_MENTIONED] * len(CHEXPERT_LABELS)
+    return [strongest(*of_label) for of_label in zip(*states, strict=True)]

@@ -1,0 +1,62 @@
+"""`embed`: a checkpoint over a whole set of shards → Parquet."""
+
+import json
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_mae.config import EmbedConfig
+from ray_mae.evaluate.features import TRAINED, features
+from ray_mae.runtime import cluster
+
+FILE = "embeddings.parquet"
+
+
+def embed(config: EmbedConfig) -> dict[str, Any]:
+    """Write embeddings.parquet: study_id, patient_id, split, labels, views, embedding [D].
+
+    Returns the summary that is also written to summary.json.
+    """
+    began = time.time()
+    config.output.mkdir(parents=True, exist_ok=True)
+    studies, width = 0, 0
+    with cluster(cpus=config.workers + 1):
+        rows = features(
+            config.checkpoint,
+            config.shards,
+            splits=list(config.splits),
+            pool=config.pool,
+            kinds=[TRAINED],
+            max_views=config.max_views,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            gpu=config.gpu,
+        )
+        path = config.output / FILE
+        partial = path.with_suffix(".partial")
+        writer: pq.ParquetWriter | None = None
+        for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+            table: pa.Table = block.rename_columns(
+                ["embedding" if name == TRAINED else name for name in block.column_names]
+            )
+            if writer is None:
+                writer = pq.ParquetWriter(partial, table.schema)
+                width = table.schema.field("embedding").type.list_size
+            writer.write_table(table)
+            studies += len(table)
+        assert writer is not None
+        writer.close()
+        partial.replace(path)
+    seconds = time.time() - began
+    summary = {
+        "command": "embed",
+        "checkpoint": str(config.checkpoint),
+        "studies": studies,
+        "width": width,
+        "seconds": round(seconds, 1),
+        "file": str(path),
+    }
+    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary

@@ -1,0 +1,115 @@
+"""`evaluate probe`: frozen features of a checkpoint, probed and reported."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_mae.config import ProbeConfig
+from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.evaluate.features import PIXELS, RANDOM, TRAINED, features, matrix
+from ray_mae.evaluate.metrics import Estimate
+from ray_mae.evaluate.probe import pixel_components, probe
+from ray_mae.evaluate.report import write_report
+from ray_mae.runtime import cluster
+from ray_mae.settings import to_dict
+from ray_mae.train import checkpoint as ckpt
+from ray_mae.train.tracking import METRICS, PICTURES, REPORTS, read_jsonl
+
+
+def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
+    """Probe the trained encoder, a random one and raw pixels on the same studies.
+
+    Writes probe.json, probe.csv, report.html and summary.json; returns the summary.
+    """
+    began = time.time()
+    manifest = Manifest.read(config.shards)
+    with cluster(cpus=config.workers + 1):
+        rows = features(
+            config.checkpoint,
+            config.shards,
+            splits=list(SPLITS),
+            pool=config.pool,
+            kinds=[TRAINED, RANDOM, PIXELS],
+            batch_size=config.batch_size,
+            workers=config.workers,
+            gpu=config.gpu,
+            seed=config.seed,
+        )
+        blocks = list(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
+    table = pa.concat_tables(blocks)
+    embedded = time.time()
+    found = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
+    split = table["split"].to_numpy()
+    found[PIXELS] = pixel_components(found[PIXELS], split, config.pca, config.seed)
+    result = probe(
+        found,
+        np.array(table["labels"].to_pylist(), dtype=np.int8),
+        table["patient_id"].to_numpy(),
+        split,
+        config,
+    )
+    run = _run_of(config.checkpoint)
+    paths = write_report(
+        config.output,
+        result,
+        title=f"Probe of {config.checkpoint.name} on {manifest.dataset}",
+        settings={
+            "dataset": manifest.dataset,
+            "probe": to_dict(config),
+            "pretraining": _training_settings(config.checkpoint),
+        },
+        curves=read_jsonl(run / METRICS) if run else None,
+        pictures=_pictures(run) if run else (),
+        captions=read_jsonl(run / REPORTS) if run else None,
+    )
+    summary = {
+        "command": "evaluate probe",
+        "checkpoint": str(config.checkpoint),
+        "studies": {name: int((split == name).sum()) for name in SPLITS},
+        "macro_auroc": {
+            name: _interval(score.macro["auroc"]) for name, score in result.features.items()
+        },
+        "difference_of_trained": {n: _interval(e) for n, e in result.differences.items()},
+        "labels": result.labels,
+        "left_out": result.left_out,
+        "seconds": round(time.time() - began, 1),
+        "seconds_embedding": round(embedded - began, 1),
+        "report": str(paths["html"]),
+    }
+    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a checkpoint belongs to; None for an exported encoder."""
+    try:
+        return ckpt.find_checkpoint(checkpoint).resolve().parent
+    except FileNotFoundError:
+        return None
+
+
+def _training_settings(checkpoint: Path) -> dict[str, Any]:
+    try:
+        state = ckpt.read_state(ckpt.find_checkpoint(checkpoint))
+    except FileNotFoundError:
+        return {}
+    return {"step": state["step"], **state["config"]}
+
+
+def _pictures(run: Path) -> list[tuple[str, bytes]]:
+    """The last picture of the run."""
+    return [
+        (
+            f"Held-out studies after {int(path.stem)} steps: masked, reconstructed, original",
+            path.read_bytes(),
+        )
+        for path in sorted((run / PICTURES).glob("*.png"))[-1:]
+    ]

@@ -1,0 +1,287 @@
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import RAMP, SHARED, needs_shared, write_dicom
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from ray_mae.data.dicom import read_dicom, read_header, stored_pixels
+from ray_mae.data.greyscale import to_grey
+from ray_mae.data.quarantine import Unusable
+
+LIMIT = 10_000_000
+CASES = SHARED / "dicom_cases"
+LOSSY = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81",
+         "1.2.840.10008.1.2.4.91"}  # fmt: skip
+
+
+def real_cases() -> list[dict[str, str]]:
+    if not CASES.is_dir():
+        return []
+    with (CASES / "expected.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def reason(path: Path, max_pixels: int = LIMIT) -> str:
+    with pytest.raises(Unusable) as caught:
+        read_dicom(path, max_pixels)
+    return caught.value.reason
+
+
+def levels(path: Path) -> np.ndarray:
+    """The displayed image of a ramp, as one level per stored value."""
+    return read_dicom(path, LIMIT)[0].ravel().astype(int)
+
+
+@needs_shared
+@pytest.mark.parametrize("case", real_cases(), ids=lambda case: case["file"])
+def test_real_files_decode_to_the_known_stored_values(case: dict[str, str]) -> None:
+    name = case["file"].removeprefix("pydicom-data:")
+    found = get_testdata_file(name, download=False) if name != case["file"] else CASES / name
+    pixels, ds = stored_pixels(Path(str(found)), LIMIT)
+
+    assert "x".join(map(str, pixels.shape)) == case["decoded_shape"]
+    assert ds.PhotometricInterpretation == case["photometric"]
+    if case["transfer_syntax"] in LOSSY:
+        assert abs(int(pixels.min()) - int(case["stored_min"])) <= 1
+        assert abs(int(pixels.max()) - int(case["stored_max"])) <= 1
+        assert abs(pixels.mean() - float(case["stored_mean"])) < 0.05
+    else:
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        assert digest.startswith(case["decoded_sha256_16"])
+    grey = to_grey(pixels, ds)
+    assert grey.shape == pixels.shape
+    assert int(grey.max()) - int(grey.min()) > 150
+
+
+@needs_shared
+def test_real_chest_radiographs_look_alike_in_every_syntax_and_dark_where_air_is() -> None:
+    one, _ = read_dicom(CASES / "cxr_rg1_jpegls_near.dcm", LIMIT)
+    other, header = read_dicom(Path(str(get_testdata_file("RG1_J2KR.dcm", download=False))), LIMIT)
+    assert np.abs(one.astype(int) - other).max() <= 1
+    assert header.view == "frontal"
+    lung, spine = other[700:900, 350:450].mean(), other[700:900, 850:950].mean()
+    assert lung < spine - 50, "MONOCHROME1: lungs must come out dark"
+
+
+def test_monochrome1_is_the_mirror_of_monochrome2(tmp_path: Path) -> None:
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    two = levels(write_dicom(tmp_path / "2.dcm", **window))
+    one = levels(write_dicom(tmp_path / "1.dcm", PhotometricInterpretation="MONOCHROME1", **window))
+    assert (two == np.sort(two)).all()
+    np.testing.assert_array_equal(one, 255 - two)
+
+
+def test_of_several_windows_the_first_is_used(tmp_path: Path) -> None:
+    several = levels(
+        write_dicom(tmp_path / "a.dcm", WindowCenter=[1000, 3000], WindowWidth=[500, 100])
+    )
+    assert (several[:750] == 0).all()
+    assert (several[1250:] == 255).all()
+    assert 120 < several[1000] < 135
+
+
+def test_rescale_comes_before_the_window_for_signed_values(tmp_path: Path) -> None:
+    pixels = RAMP.astype(np.int16) - 2048
+    tags = {"RescaleSlope": 2, "RescaleIntercept": 1000, "WindowCenter": 1000, "WindowWidth": 2000}
+    shown = levels(write_dicom(tmp_path / "a.dcm", pixels, **tags))
+    assert (shown[: 2048 - 500] == 0).all()
+    assert (shown[2048 + 501 :] == 255).all()
+    assert 120 < shown[2048] < 135
+
+
+def lut(data: list[int], first: int, bits: int) -> list[Dataset]:
+    item = Dataset()
+    item.LUTDescriptor = [len(data), first, bits]
+    item.add_new("LUTData", "US", data)
+    return [item]
+
+
+def test_a_voi_lut_is_applied_and_goes_before_a_window(tmp_path: Path) -> None:
+    table = lut([0] * 1024 + [2048] * 1024 + [4095] * 2048, 0, 12)
+    path = write_dicom(tmp_path / "a.dcm", VOILUTSequence=table, WindowCenter=1, WindowWidth=2)
+    shown = levels(path)
+    assert [shown[0], shown[1500], shown[4000]] == [0, 128, 255]
+
+
+def test_a_modality_lut_is_applied_before_the_range_is_taken(tmp_path: Path) -> None:
+    table = lut(list(range(4095, -1, -1)), 0, 16)
+    shown = levels(write_dicom(tmp_path / "a.dcm", ModalityLUTSequence=table))
+    assert shown[0] == 255
+    assert shown[-1] == 0
+
+
+def test_without_a_window_outliers_and_padding_do_not_decide_the_range(tmp_path: Path) -> None:
+    pixels = np.tile(np.linspace(1000, 2000, 64).astype(np.uint16), (64, 1))
+    pixels[:8] = 0
+    pixels[-1, -1] = 4095
+    shown, _ = read_dicom(write_dicom(tmp_path / "a.dcm", pixels, PixelPaddingValue=0), LIMIT)
+    assert (shown[:8] == 0).all()
+    assert shown[20, 0] < 10
+    assert shown[20, 62] > 245
+
+
+@pytest.mark.parametrize(("center", "width"), [(100_000, 10), (2048, 0), (2048, 10_000_000)])
+def test_a_window_that_shows_nothing_is_not_believed(
+    tmp_path: Path, center: int, width: int
+) -> None:
+    shown = levels(write_dicom(tmp_path / "a.dcm", WindowCenter=center, WindowWidth=width))
+    assert shown.min() == 0
+    assert shown.max() == 255
+
+
+def test_eight_bits_without_a_window_are_shown_as_they_are(tmp_path: Path) -> None:
+    pixels = np.arange(50, 150, dtype=np.uint8).reshape(10, 10)
+    np.testing.assert_array_equal(
+        read_dicom(write_dicom(tmp_path / "a.dcm", pixels), LIMIT)[0], pixels
+    )
+
+
+def test_colours_become_luminance(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4], pixels[4:] = (255, 0, 0), (0, 255, 0)
+    shown, _ = read_dicom(write_dicom(tmp_path / "a.dcm", pixels), LIMIT)
+    assert shown[0, 0] == round(0.299 * 255)
+    assert shown[7, 7] == round(0.587 * 255)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless],
+)
+def test_every_encoding_gives_the_same_picture(tmp_path: Path, syntax: str) -> None:
+    plain = write_dicom(tmp_path / "plain.dcm")
+    other = tmp_path / "other.dcm"
+    if syntax == RLELossless:
+        ds = dcmread(plain)
+        ds.compress(RLELossless)
+        ds.save_as(other)
+    elif syntax == ExplicitVRBigEndian:
+        write_dicom(other, syntax=syntax, PixelData=RAMP.astype(">u2").tobytes())
+    else:
+        write_dicom(other, syntax=syntax)
+    np.testing.assert_array_equal(read_dicom(other, LIMIT)[0], read_dicom(plain, LIMIT)[0])
+
+
+def test_a_bare_data_set_without_preamble_is_read(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", syntax=ImplicitVRLittleEndian)
+    ds = dcmread(path)
+    del ds.file_meta
+    ds.save_as(tmp_path / "bare", implicit_vr=True, little_endian=True)
+    np.testing.assert_array_equal(
+        read_dicom(tmp_path / "bare", LIMIT)[0], read_dicom(path, LIMIT)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"Modality": "CT"}, "modality"),
+        ({"NumberOfFrames": 4}, "multi-frame"),
+        ({"Rows": 60_000, "Columns": 60_000}, "too-large"),
+        ({"Rows": None}, "no-pixels"),
+        ({"PixelData": None}, "no-pixels"),
+        ({"PixelData": b"\0" * 100}, "undecodable"),
+        ({"PixelData": b"\0" * RAMP.nbytes}, "constant"),
+        ({"BitsAllocated": 3}, "undecodable"),
+        ({"PhotometricInterpretation": "NONSENSE"}, "undecodable"),
+    ],
+)
+def test_an_unusable_file_is_refused_with_its_reason(
+    tmp_path: Path, tags: dict[str, object], expected: str
+) -> None:
+    assert reason(write_dicom(tmp_path / "a.dcm", **tags)) == expected
+
+
+def test_what_is_no_dicom_file_is_refused_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "text.dcm").write_text("not a DICOM file, only called so " * 20)
+    (tmp_path / "empty.dcm").touch()
+    assert reason(tmp_path / "text.dcm") == "not-dicom"
+    assert reason(tmp_path / "empty.dcm") == "not-dicom"
+    assert reason(tmp_path / "nowhere.dcm") == "missing"
+    assert reason(tmp_path) == "unreadable"
+
+
+def test_a_deflated_file_that_inflates_without_end_is_refused_before_it_does(
+    tmp_path: Path,
+) -> None:
+    bomb = np.zeros(66 << 20, np.uint8)
+    path = write_dicom(
+        tmp_path / "a.dcm", syntax=DeflatedExplicitVRLittleEndian, PixelData=bomb.tobytes()
+    )
+    assert path.stat().st_size < 1 << 20
+    assert reason(path, max_pixels=10_000) == "too-large"
+
+
+@needs_shared
+def test_a_stream_larger_than_its_header_says_is_refused_before_decoding(tmp_path: Path) -> None:
+    for name in ("mr_ts_5", "mr_ts_7", "mr_ts_9"):  # JPEG lossless, JPEG-LS, JPEG 2000
+        ds = dcmread(CASES / f"{name}.dcm")
+        ds.Modality, ds.Rows, ds.Columns = "DX", 16, 16
+        ds.save_as(tmp_path / "lie.dcm")
+        with pytest.raises(Unusable, match="stream 384 x 384"):
+            read_dicom(tmp_path / "lie.dcm", LIMIT)
+
+
+@settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    good = write_dicom(tmp_path / "good.dcm", WindowCenter=2048, WindowWidth=4096).read_bytes()
+    damaged = bytearray(good[: data.draw(st.integers(0, len(good)))])
+    for at in data.draw(st.lists(st.integers(0, 1200), max_size=8)):
+        if at < len(damaged):
+            damaged[at] = data.draw(st.integers(0, 255))
+    (tmp_path / "damaged.dcm").write_bytes(damaged)
+    try:
+        image, _ = read_dicom(tmp_path / "damaged.dcm", LIMIT)
+    except Unusable:
+        return
+    assert image.dtype == np.uint8
+    assert image.ndim == 2
+
+
+def code(meaning: str) -> list[Dataset]:
+    item = Dataset()
+    item.CodeMeaning = meaning
+    return [item]
+
+
+@pytest.mark.parametrize(
+    ("tags", "view"),
+    [
+        ({"ViewPosition": "PA", "SeriesDescription": "LAT"}, "frontal"),
+        ({"ViewPosition": "LL"}, "lateral"),
+        ({"ViewPosition": "LLO"}, "unknown"),
+        ({"ViewCodeSequence": code("left lateral")}, "lateral"),
+        ({"ViewCodeSequence": code("antero-posterior")}, "frontal"),
+        ({"PatientOrientation": ["L", "F"], "SeriesDescription": "LAT"}, "frontal"),
+        ({"PatientOrientation": ["A", "F"]}, "lateral"),
+        ({"PatientOrientation": ["P", "FL"]}, "lateral"),
+        ({"SeriesDescription": "Thorax LAT"}, "lateral"),
+        ({"ProtocolName": "chest pa upright"}, "frontal"),
+        ({"SeriesDescription": "CHEST PA AND LAT"}, "unknown"),
+        ({"SeriesDescription": "Smith, John"}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_the_view_comes_from_the_most_reliable_tag_that_names_one(
+    tmp_path: Path, tags: dict[str, object], view: str
+) -> None:
+    header = read_header(write_dicom(tmp_path / "a.dcm", **tags), LIMIT)
+    assert header.view == view
+    assert header.position is None or "smith" not in header.position.lower()

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ray_mae.data.images import decode, encode, read_image, shrink
+from ray_mae.data.quarantine import Unusable
+
+LIMIT = 1_000_000
+GREY = np.linspace(0, 255, 40 * 30).astype(np.uint8).reshape(40, 30)
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_eight_bit_grey_is_read_as_it_is(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", Image.fromarray(GREY))
+    np.testing.assert_array_equal(read_image(path, LIMIT), GREY)
+
+
+def test_colour_palette_and_opaque_images_give_the_same_grey(tmp_path: Path) -> None:
+    grey = Image.fromarray(GREY)
+    for i, image in enumerate(
+        (grey.convert("RGB"), grey.convert("P"), grey.convert("RGBA"), grey.convert("LA"))
+    ):
+        read = read_image(saved(tmp_path / f"{i}.png", image), LIMIT)
+        assert np.abs(read.astype(int) - GREY).max() <= 1
+
+
+def test_what_is_transparent_is_black(tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((10, 10, 4), 200, np.uint8), "RGBA")
+    image.putalpha(
+        Image.fromarray(np.repeat([[0], [255]], 5, axis=0).repeat(10, 1).astype(np.uint8))
+    )
+    read = read_image(saved(tmp_path / "a.png", image), LIMIT)
+    assert read[0, 0] == 0
+    assert read[9, 9] == 200
+
+
+def test_sixteen_bits_fill_the_range_whatever_part_of_it_they_use(tmp_path: Path) -> None:
+    wide = 1000 + 8 * np.arange(1200, dtype=np.uint16).reshape(40, 30)
+    read = read_image(saved(tmp_path / "a.png", Image.fromarray(wide)), LIMIT)
+    assert read.min() == 0
+    assert read.max() == 255
+    assert (np.diff(read.ravel().astype(int)) >= 0).all()
+
+
+def test_an_image_stored_sideways_is_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / "a.jpg", Image.fromarray(GREY), exif=exif, quality=95)
+    assert read_image(path, LIMIT).shape == (30, 40)
+
+
+def test_an_unusable_file_is_refused_with_its_reason(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "whole.jpg", Image.fromarray(GREY).resize((400, 300))).read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    saved(tmp_path / "black.png", Image.new("L", (9, 9)))
+    saved(tmp_path / "large.png", Image.new("L", (2000, 2000)))
+    saved(tmp_path / "other.bmp", Image.fromarray(GREY))
+    for name, reason in {
+        "half.jpg": "undecodable", "text.png": "not-an-image", "black.png": "constant",
+        "large.png": "too-large", "other.bmp": "not-an-image", "nowhere.png": "missing",
+    }.items():  # fmt: skip
+        with pytest.raises(Unusable) as caught:
+            read_image(tmp_path / name, LIMIT)
+        assert caught.value.reason == reason, name
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 64))
+def test_the_short_side_is_as_wanted_and_never_larger_than_it_was(
+    h: int, w: int, side: int
+) -> None:
+    small = shrink(np.zeros((h, w), np.uint8), side)
+    assert min(small.shape) == min(side, h, w)
+    if min(h, w) > side:
+        assert abs(max(small.shape) - max(h, w) * side / min(h, w)) <= 1
+    else:
+        assert small.shape == (h, w)
+
+
+def test_shrinking_averages_what_is_finer_than_the_new_pixels() -> None:
+    stripes = np.tile(np.array([0, 255], np.uint8), (256, 128))
+    inner = shrink(stripes, 32)[2:-2, 2:-2]
+    assert np.abs(inner.astype(int) - 127.5).max() < 5
+
+
+def test_png_keeps_every_pixel_and_jpeg_nearly() -> None:
+    np.testing.assert_array_equal(decode(encode(GREY, "png")), GREY)
+    assert np.abs(decode(encode(GREY, "jpeg", 95)).astype(int) - GREY).max() <= 8

@@ -1,0 +1,301 @@
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from dicom_files import RAMP, SHARED, needs_shared, write_dicom
+from PIL import Image
+
+from ray_mae.config import IngestConfig, TableColumns
+from ray_mae.data.images import decode
+from ray_mae.data.ingest import ingest
+from ray_mae.data.quarantine import REASONS
+from ray_mae.data.schema import STUDY_SCHEMA, Manifest
+from ray_mae.runtime import connect
+
+REPORT = "Name: {name}\nFINDINGS: Clear lungs.\nIMPRESSION: Normal."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> None:
+    connect()
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (80, 64)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
+    return path
+
+
+def settings(source: Path, output: Path, **other: Any) -> IngestConfig:
+    archive = "dicom" if source.is_dir() else "table"
+    return IngestConfig(
+        **{"archive": archive, "source": source, "output": output, "insecure_pseudonyms": True,
+           "image_size": 32, "studies_per_shard": 6, "studies_per_row_group": 4, **other}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """24 studies of 12 patients with two views each."""
+    rows = []
+    for study in range(24):
+        for view in ("PA", "LAT"):
+            file = picture(tmp_path / "archive" / f"{study}-{view}.png", 2 * study + (view == "PA"))
+            rows.append(
+                {"study": f"study-{study}", "patient": f"patient-{study // 2}", "path": file.name,
+                 "view": view, "text": REPORT.format(name="Ypsilanti"), "Edema": study % 2}
+            )  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "archive" / "table.csv", index=False)
+    return tmp_path / "archive" / "table.csv"
+
+
+def shards(output: Path) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in output.glob("*-0*.parquet")}
+
+
+def studies(output: Path) -> pd.DataFrame:
+    manifest = Manifest.read(output)
+    return pd.concat([pq.read_table(output / s.file).to_pandas() for s in manifest.shards])
+
+
+def quarantine(output: Path) -> dict[tuple[str, str], list[Any]]:
+    rows = pq.read_table(output / "quarantine.parquet").to_pylist()
+    found: dict[tuple[str, str], list[Any]] = {}
+    for row in rows:
+        assert row["reason"] in REASONS
+        found.setdefault((row["kind"], row["reason"]), []).append(row["path"])
+    return found
+
+
+def test_a_table_becomes_shards_as_the_manifest_says(table: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    summary = ingest(settings(table, output))
+
+    manifest = Manifest.read(output)
+    assert sum(s.rows for s in manifest.shards) == 24 == summary["studies"]["out"]
+    assert summary["images"] == {"in": 48, "out": 48, "quarantined": 0}
+    for shard in manifest.shards:
+        file = pq.ParquetFile(output / shard.file)
+        assert file.schema_arrow.equals(STUDY_SCHEMA)
+        assert file.metadata.metadata[b"ray_mae.schema_version"] == b"1"
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        assert groups == shard.row_groups
+        assert shards(output)[shard.file] == shard.sha256
+        assert (output / shard.file).stat().st_size == shard.bytes
+    assert json.loads((output / "summary.json").read_text()) == summary
+
+    row = studies(output).iloc[0]
+    assert [v["view"] for v in row["views"]] == ["lateral", "frontal"]
+    assert (row["findings"], row["impression"]) == ("Clear lungs.", "Normal.")
+    image = decode(row["views"][0]["image"])
+    assert image.shape == (40, 32) == (row["views"][0]["height"], row["views"][0]["width"])
+    assert image.dtype == np.uint8
+
+
+def test_a_patient_is_in_one_split_and_no_identity_is_in_a_shard(
+    table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    ingest(settings(table, output, validation_share=0.3, test_share=0.3))
+    assert (studies(output).groupby("patient_id")["split"].nunique() == 1).all()
+    assert set(studies(output)["split"]) == {"train", "val", "test"}
+    for file in [*output.glob("*.parquet"), output / "manifest.json", output / "summary.json"]:
+        for planted in (b"Ypsilanti", b"patient-1", b"study-1", str(tmp_path).encode()):
+            assert planted not in file.read_bytes(), file.name
+
+
+def test_two_runs_give_identical_shards_and_a_second_start_does_only_what_is_missing(
+    table: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    ingest(settings(table, first))
+    assert ingest(settings(table, second))["shards"]["kept"] == 0
+    assert shards(first) == shards(second)
+
+    made = shards(second)
+    gone, cut, *rest = sorted(made)
+    (second / gone).unlink()
+    (second / cut).write_bytes((second / cut).read_bytes()[:100])
+    kept = {f: (second / f).stat().st_mtime_ns for f in rest}
+    summary = ingest(settings(table, second))
+    assert summary["shards"] == {"written": 2, "kept": len(rest)}
+    assert shards(second) == made
+    assert {f: (second / f).stat().st_mtime_ns for f in rest} == kept
+    assert summary["images"]["out"] == 48
+
+
+def test_other_settings_make_other_shards_and_leave_no_old_ones(
+    table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    before = ingest(settings(table, output, studies_per_shard=2))
+    after = ingest(settings(table, output, studies_per_shard=20, encoding="jpeg"))
+    assert after["shards"]["kept"] == 0
+    assert after["shards"]["written"] < before["shards"]["written"]
+    assert set(shards(output)) == {s.file for s in Manifest.read(output).shards}
+    assert studies(output).iloc[0]["views"][0]["encoding"] == "jpeg"
+    with pytest.raises(ValueError, match="holds the shards of 'archive', not of 'other'"):
+        ingest(settings(table, output, dataset="other"))
+
+
+def test_a_file_that_was_missing_is_taken_in_when_it_is_there(table: Path, tmp_path: Path) -> None:
+    output, late = tmp_path / "out", table.parent / "3-PA.png"
+    whole = tmp_path / "whole"
+    ingest(settings(table, whole))
+    late.rename(tmp_path / "late.png")
+    assert ingest(settings(table, output))["quarantined"]["image"] == {"missing": 1}
+    assert len(quarantine(output)[("image", "missing")]) == 1
+    (tmp_path / "late.png").rename(late)
+    summary = ingest(settings(table, output))
+    assert summary["shards"]["written"] == 1
+    assert summary["images"]["quarantined"] == 0
+    assert shards(output) == shards(whole)
+
+
+@pytest.fixture
+def dicom_folder(tmp_path: Path) -> Path:
+    """Two good studies, one of them with bad files beside; and files that are no study."""
+    root = tmp_path / "archive"
+    write_dicom(
+        root / "a" / "1.dcm", ViewPosition="PA", StudyInstanceUID="1.1", PatientID="Ypsilanti"
+    )
+    write_dicom(root / "a" / "2", ViewPosition="LL", StudyInstanceUID="1.1", PatientID="Ypsilanti",
+                SOPInstanceUID="9.9")  # fmt: skip
+    write_dicom(root / "b" / "1.dcm", StudyInstanceUID="1.2", PatientID="Zeppelin")
+    write_dicom(root / "b" / "2.dcm", StudyInstanceUID="1.1", PatientID="Ypsilanti",
+                SOPInstanceUID="9.9")  # fmt: skip
+    write_dicom(
+        root / "b" / "3.dcm", StudyInstanceUID="1.2", PatientID="Zeppelin", NumberOfFrames=3
+    )
+    write_dicom(root / "b" / "4.dcm", StudyInstanceUID="1.2", PatientID="Zeppelin",
+                PixelData=b"\0" * RAMP.nbytes)  # fmt: skip
+    write_dicom(root / "b" / "5.dcm", StudyInstanceUID="1.2", PatientID="Zeppelin",
+                PixelData=b"\1" * 10)  # fmt: skip
+    write_dicom(root / "c.dcm", StudyInstanceUID="1.3", Modality="CT")
+    write_dicom(root / "d.dcm", StudyInstanceUID="1.4", PatientID="")
+    write_dicom(root / "e.dcm", StudyInstanceUID=None)
+    write_dicom(root / "f.dcm", StudyInstanceUID="1.5", Rows=9000, Columns=9000)
+    (root / "g.dcm").write_bytes(b"\x89PNG and so on" * 20)
+    (root / "notes.txt").write_text("no image")
+    pd.DataFrame(
+        {"study": ["1.1", "1.2", "1.9"], "text": [REPORT.format(name="Y"), "", "x"],
+         "Edema": ["1", "", "0"], "split": ["test", "train", "train"]}
+    ).to_csv(root / "reports.csv", index=False)  # fmt: skip
+    return root
+
+
+def test_a_dicom_folder_keeps_what_is_good_and_says_why_the_rest_is_not(
+    dicom_folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    summary = ingest(settings(dicom_folder, output, max_pixels=1_000_000))
+
+    assert quarantine(output) == {
+        ("image", "duplicate"): ["b/2.dcm"],
+        ("image", "multi-frame"): ["b/3.dcm"],
+        ("image", "constant"): ["b/4.dcm"],
+        ("image", "undecodable"): ["b/5.dcm"],
+        ("image", "modality"): ["c.dcm"],
+        ("image", "no-patient"): ["d.dcm"],
+        ("image", "no-study"): ["e.dcm"],
+        ("image", "too-large"): ["f.dcm"],
+        ("image", "not-dicom"): ["g.dcm"],
+        ("study", "no-patient"): [None],
+        ("study", "no-usable-image"): [None, None],
+    }
+    assert summary["images"] == {"in": 12, "out": 3, "quarantined": 9}
+    assert summary["studies"] == {"in": 5, "out": 2, "quarantined": 3}
+    assert summary["notes"]["files_passed_over"] == {".csv": 1, ".txt": 1}
+    assert summary["notes"]["reports_without_images"] == 1
+
+    by_split = studies(output).set_index("split")
+    assert [v["view"] for v in by_split.loc["test", "views"]] == ["frontal", "lateral"]
+    assert [v["position"] for v in by_split.loc["test", "views"]] == ["PA", "LL"]
+    assert by_split.loc["test", "findings"] == "Clear lungs."
+    assert pd.isna(by_split.loc["train", "findings"])
+    assert by_split.loc["test", "labels"][5] == 1
+
+
+def test_text_files_and_emptied_headers_can_be_completed_from_beside(
+    dicom_folder: Path, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "1.2.txt").write_text("IMPRESSION: Normal.")
+    ingest(settings(dicom_folder, tmp_path / "a", reports=texts, max_pixels=1_000_000))
+    assert list(studies(tmp_path / "a")["impression"].dropna()) == ["Normal."]
+
+    sidecar = tmp_path / "sidecar.csv"
+    pd.DataFrame({"study": ["1.4"], "patient": ["new"]}).to_csv(sidecar)
+    summary = ingest(settings(dicom_folder, tmp_path / "b", reports=sidecar, max_pixels=1_000_000))
+    assert summary["studies"]["out"] == 3
+
+
+def test_a_table_may_list_dicom_files_whose_view_they_know_themselves(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", ViewPosition="LL")
+    pd.DataFrame({"study": ["s"], "patient": ["p"], "path": ["a.dcm"]}).to_csv(tmp_path / "t.csv")
+    ingest(settings(tmp_path / "t.csv", tmp_path / "out", image_size=64))
+    view = studies(tmp_path / "out").iloc[0]["views"][0]
+    assert (view["view"], view["position"]) == ("lateral", "LL")
+    assert decode(view["image"]).shape == (64, 64)
+
+
+def test_an_archive_without_a_single_usable_study_is_an_error_that_says_why(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "in" / "a.dcm", Modality="MR")
+    with pytest.raises(ValueError, match=r"not one study .* reason 'modality'.*quarantine"):
+        ingest(settings(tmp_path / "in", tmp_path / "out"))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"insecure_pseudonyms": False}, "there is no key"),
+        ({"validation_share": 0.6, "test_share": 0.5}, "must be less than 1"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(
+    tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_MAE_PSEUDONYM_KEY", raising=False)
+    with pytest.raises(ValueError, match=message):
+        ingest(replace(settings(tmp_path / "t.csv", tmp_path / "out"), **change))
+    assert not (tmp_path / "out").exists()
+
+
+@needs_shared
+def test_the_real_radiographs_come_in_without_loss(tmp_path: Path) -> None:
+    columns = TableColumns(
+        study="study_id", patient="patient_id", path="image_path", labels="labels", split=None
+    )
+    summary = ingest(
+        settings(
+            SHARED / "cxr" / "metadata.csv",
+            tmp_path / "out",
+            columns=columns,
+            studies_per_shard=256,
+        )
+    )
+    assert summary["images"] == {"in": 975, "out": 975, "quarantined": 0}
+    assert summary["studies"] == {"in": 913, "out": 913, "quarantined": 0}
+    total: Callable[[str], int] = lambda view: sum(  # noqa: E731
+        split["views"][view] for split in summary["splits"].values()
+    )
+    assert [total(v) for v in ("frontal", "lateral", "unknown")] == [929, 30, 16]
+    assert summary["notes"]["labels_not_mapped"]["COVID-19"] == 270
+
+
+@needs_shared
+def test_the_real_dicom_files_come_in_or_are_refused_for_the_right_reason(tmp_path: Path) -> None:
+    summary = ingest(settings(SHARED / "dicom_cases", tmp_path / "out"))
+    assert summary["images"] == {"in": 19, "out": 7, "quarantined": 12}
+    assert summary["quarantined"]["image"] == {"modality": 11, "duplicate": 1}
+    assert summary["studies"] == {"in": 10, "out": 7, "quarantined": 3}

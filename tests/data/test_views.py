@@ -1,0 +1,35 @@
+import pytest
+
+from ray_mae.data.views import position_of, view_of
+
+
+@pytest.mark.parametrize(
+    ("words", "view"),
+    [
+        ("PA", "frontal"),
+        ("frontal AP", "frontal"),
+        ("AP Supine", "frontal"),
+        ("A.P. erect", "frontal"),
+        ("Postero-anterior", "frontal"),
+        ("anteroposterior", "frontal"),
+        ("LATERAL", "lateral"),
+        ("Left lateral", "lateral"),
+        ("LL", "lateral"),
+        ("L", "lateral"),
+        ("L shoulder", None),
+        ("left lateral decubitus", "unknown"),
+        ("PA and lateral", "unknown"),
+        ("LAO", "unknown"),
+        ("unknown", None),
+        ("nan", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_view_is_read_from_the_words_archives_use(words: str | None, view: str | None) -> None:
+    assert view_of(words) == view
+
+
+def test_a_position_keeps_only_words_that_are_positions() -> None:
+    assert position_of("AP supine, Mrs Miller, ward 7") == "AP supine"
+    assert position_of("Miller") is None

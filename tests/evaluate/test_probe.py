@@ -1,0 +1,211 @@
+"""What a probe may see, what it leaves out and says so, and that signal ranks above noise."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import Cohort
+
+from ray_mae.config import ProbeConfig
+from ray_mae.data.labels import CHEXPERT_LABELS, POSITIVE, UNCERTAIN
+from ray_mae.evaluate.probe import choose_studies, pixel_components, probe
+from ray_mae.evaluate.result import ProbeResult
+
+Config = Callable[..., ProbeConfig]
+EDEMA = CHEXPERT_LABELS.index("Edema")
+
+
+def _chosen(result: ProbeResult) -> dict[tuple[str, str], float]:
+    return {
+        (name, label): one.strength
+        for name, score in result.features.items()
+        for label, one in score.labels.items()
+    }
+
+
+def test_signal_ranks_above_noise(cohort: Cohort, config: Config) -> None:
+    result = probe(*cohort, config())
+    auroc = {name: score.macro["auroc"] for name, score in result.features.items()}
+    assert auroc["trained"].value > 0.85
+    assert auroc["trained"].low > auroc["random"].high
+    assert auroc["random"].value > auroc["pixels"].value
+    assert result.differences["random"].low > 0
+    assert result.differences["pixels"].value == pytest.approx(
+        auroc["trained"].value - auroc["pixels"].value
+    )
+
+
+def test_differences_are_paired(cohort: Cohort, config: Config) -> None:
+    twin = {"trained": cohort.features["trained"], "random": cohort.features["trained"] * 2 + 1}
+    difference = probe(twin, *cohort[1:], config()).differences["random"]
+    assert [difference.value, difference.low, difference.high] == pytest.approx([0, 0, 0], abs=1e-3)
+
+
+def test_the_macro_value_is_the_mean_over_the_labels(cohort: Cohort, config: Config) -> None:
+    score = probe(*cohort, config()).features["trained"]
+    values = [one.metrics["brier"].value for one in score.labels.values()]
+    assert score.macro["brier"].value == pytest.approx(np.mean(values))
+
+
+def test_the_same_seed_gives_the_same_numbers(cohort: Cohort, config: Config) -> None:
+    assert probe(*cohort, config()).to_dict() == probe(*cohort, config()).to_dict()
+
+
+def test_the_choice_of_strength_never_looks_at_test_labels(cohort: Cohort, config: Config) -> None:
+    strengths = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    test = np.flatnonzero(cohort.split == "test")
+    permuted = cohort.labels.copy()
+    permuted[test] = permuted[np.random.default_rng(1).permutation(test)]
+    before = probe(*cohort, config(strengths=strengths))
+    after = probe(cohort.features, permuted, *cohort[2:], config(strengths=strengths))
+    assert _chosen(before) == _chosen(after)
+    assert len(set(_chosen(before).values())) > 1
+    assert after.features["trained"].macro["auroc"].value < 0.65
+
+
+def test_test_features_change_nothing_that_is_fitted(cohort: Cohort, config: Config) -> None:
+    test = cohort.split == "test"
+    moved = {name: np.where(test[:, None], x + 100, x) for name, x in cohort.features.items()}
+    before, after = probe(*cohort, config()), probe(moved, *cohort[1:], config())
+    for name, score in before.features.items():
+        for label, one in score.labels.items():
+            assert after.features[name].labels[label].validation_auroc == one.validation_auroc
+
+
+def test_of_equally_good_strengths_the_smallest_is_chosen(cohort: Cohort, config: Config) -> None:
+    perfect = (cohort.labels == POSITIVE).astype(float)
+    result = probe({"trained": perfect}, *cohort[1:], config(strengths=[1.0, 0.01, 0.1]))
+    assert set(_chosen(result).values()) == {0.01}
+
+
+def test_ignored_studies_count_for_no_fit_and_no_metric(cohort: Cohort, config: Config) -> None:
+    result = probe(*cohort, config(uncertain="ignore"))
+    for split, count in result.counts.items():
+        rows = cohort.split == split
+        edema = count.labels["Edema"]
+        assert edema.ignored == (cohort.labels[rows, EDEMA] == UNCERTAIN).sum() > 0
+        assert edema.positive + edema.negative + edema.ignored == count.studies == rows.sum()
+    bins = result.features["trained"].labels["Edema"].reliability
+    test = result.counts["test"].labels["Edema"]
+    assert sum(b.studies for b in bins) == test.positive + test.negative
+
+    broken = {name: x.copy() for name, x in cohort.features.items()}
+    ignored_test = (cohort.split == "test") & (cohort.labels[:, EDEMA] == UNCERTAIN)
+    broken["trained"][ignored_test] = 1e6  # scored for other labels, not for this one
+    again = probe(broken, *cohort[1:], config(uncertain="ignore"))
+    assert again.features["trained"].labels["Edema"] == result.features["trained"].labels["Edema"]
+
+
+@pytest.mark.parametrize(("uncertain", "gained"), [("zeros", False), ("ones", True)])
+def test_the_policy_decides_what_uncertain_counts_as(
+    cohort: Cohort, config: Config, uncertain: str, gained: bool
+) -> None:
+    edema = probe(*cohort, config(uncertain=uncertain)).counts["train"].labels["Edema"]
+    states = cohort.labels[cohort.split == "train", EDEMA]
+    assert edema.positive == (states == POSITIVE).sum() + gained * (states == UNCERTAIN).sum()
+    assert edema.ignored == 0
+
+
+def test_a_label_with_too_few_positives_is_named_with_the_reason(
+    cohort: Cohort, config: Config
+) -> None:
+    rare = np.flatnonzero((cohort.split == "val") & (cohort.labels[:, EDEMA] == POSITIVE))[2:]
+    cohort.labels[rare, EDEMA] = 0
+    result = probe(*cohort, config())
+    assert result.labels == ["Cardiomegaly", "Pleural Effusion", "Fracture"]
+    assert result.left_out["Edema"] == "2 positive in val; at least 5 needed"
+    assert "0 positive in train, 0 positive in val" in result.left_out["Pneumonia"]
+    assert set(result.labels) | set(result.left_out) == set(CHEXPERT_LABELS)
+
+
+def test_without_any_label_the_probe_says_what_to_do(cohort: Cohort, config: Config) -> None:
+    with pytest.raises(ValueError, match="lower min_positive"):
+        probe(*cohort, config(min_positive=1000))
+
+
+def test_a_patient_in_two_splits_is_refused(cohort: Cohort, config: Config) -> None:
+    split = cohort.split.copy()
+    train = np.flatnonzero(split == "train")[0]
+    split[train] = "test"  # the patient's other study stays in train
+    with pytest.raises(ValueError, match="1 patients are in train and in test"):
+        probe(*cohort[:3], split, config())
+
+
+def test_broken_input_is_refused_by_name(cohort: Cohort, config: Config) -> None:
+    broken = {"random": cohort.features["random"].copy()}
+    broken["random"][3, 2] = np.nan
+    with pytest.raises(ValueError, match="features random are not finite in 1 of 600 studies"):
+        probe(broken, *cohort[1:], config())
+    with pytest.raises(ValueError, match=r"features trained must be \[600, D\]"):
+        probe({"trained": cohort.features["trained"][1:]}, *cohort[1:], config())
+    with pytest.raises(ValueError, match="got none in val"):
+        probe(*cohort[:3], np.where(cohort.split == "val", "train", cohort.split), config())
+    with pytest.raises(ValueError, match="must be one of train, val, test, got validate"):
+        probe(*cohort[:3], np.where(cohort.split == "val", "validate", cohort.split), config())
+
+
+def test_fewer_training_studies_are_drawn_by_seed_and_nested(cohort: Cohort) -> None:
+    small, large = (choose_studies(cohort.split, n, seed=0) for n in (50, 100))
+    train = cohort.split == "train"
+    assert small[train].sum() == 50
+    assert small[~train].all()
+    assert (large | ~small).all()
+    assert (choose_studies(cohort.split, 50, seed=1) != small).any()
+
+
+def test_fewer_training_studies_leave_the_test_studies_alone(
+    cohort: Cohort, config: Config
+) -> None:
+    everything, fifty = probe(*cohort, config()), probe(*cohort, config(train_studies=50))
+    assert fifty.counts["train"].studies == 50
+    assert fifty.counts["test"] == everything.counts["test"]
+    assert any("50 of" in note for note in fifty.notes)
+    few, many = (r.features["trained"].macro["auroc"].value for r in (fifty, everything))
+    assert few < many
+
+
+def test_a_fit_that_does_not_converge_is_noted(
+    cohort: Cohort, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_mae.evaluate.probe.MAX_ITERATIONS", 1)
+    notes = probe(*cohort, config(strengths=[10.0])).notes
+    assert any(note.startswith("trained features: Edema did not converge") for note in notes)
+
+
+def test_resamples_without_both_classes_are_noted(cohort: Cohort, config: Config) -> None:
+    test = np.flatnonzero((cohort.split == "test") & (cohort.labels[:, EDEMA] == POSITIVE))
+    cohort.labels[test[1:], EDEMA] = 0
+    result = probe(*cohort, config(min_positive=1))
+    assert any(note.startswith("Edema: ") and "one class only" in note for note in result.notes)
+    assert np.isfinite(result.features["trained"].macro["auroc"].low)
+
+
+def test_a_constant_feature_does_no_harm(cohort: Cohort, config: Config) -> None:
+    constant = np.concatenate([cohort.features["trained"], np.full((600, 3), 7.0)], axis=1)
+    result = probe({"trained": constant}, *cohort[1:], config())
+    plain = probe({"trained": cohort.features["trained"]}, *cohort[1:], config())
+    assert result.features["trained"].macro["auroc"].value == pytest.approx(
+        plain.features["trained"].macro["auroc"].value, abs=1e-3
+    )
+
+
+def test_pixel_components_are_fitted_on_training_studies_only(cohort: Cohort) -> None:
+    pixels = np.random.default_rng(0).normal(size=(600, 30))
+    moved = np.where((cohort.split == "train")[:, None], pixels, pixels * 5)
+    before, after = (pixel_components(p, cohort.split, 8) for p in (pixels, moved))
+    assert before.shape == (600, 8)
+    train = cohort.split == "train"
+    np.testing.assert_allclose(before[train], after[train])
+    assert pixel_components(pixels, cohort.split, 500).shape == (600, 30)
+
+
+def test_a_result_becomes_json_and_keeps_every_number(cohort: Cohort, config: Config) -> None:
+    result = probe(*cohort, config())
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    edema = plain["features"]["trained"]["labels"]["Edema"]
+    assert edema["metrics"]["auroc"]["value"] == pytest.approx(
+        result.features["trained"].labels["Edema"].metrics["auroc"].value
+    )
+    assert edema["false_positive_rate"][-1] == edema["true_positive_rate"][-1] == 1
+    assert len(edema["reliability"]) == 15

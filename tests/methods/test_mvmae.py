@@ -1,0 +1,235 @@
+"""What MVMAE-V2T means (methods of arXiv 2511.22294, and the defects its public code has)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ray_mae.batch import StudyBatch
+from ray_mae.methods.losses import alignment
+from ray_mae.methods.mvmae import ramp
+from tests.batches import gradients, method, part, study_batch
+
+
+def test_the_loss_is_the_plain_sum_of_its_terms() -> None:
+    losses = method(gamma=0.7, beta=20.0)(study_batch([2, 1, 3]), 100)
+    parts = losses.parts
+    expected = parts["reconstruction"] + 20.0 * parts["alignment"] + 0.7 * parts["caption"]
+    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_gamma_zero_is_mvmae_without_a_captioner() -> None:
+    with_text, without = method(gamma=1.0), method(gamma=0.0)
+    without.load_state_dict(with_text.state_dict(), strict=False)
+    batch = study_batch([2, 2])
+    assert without.captioner is None
+    both, image_only = with_text(batch, 100), without(batch, 100)
+    torch.testing.assert_close(
+        image_only.total, both.total - both.parts["caption"], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_beta_zero_is_an_independent_mae_of_every_view() -> None:
+    """The study's loss is then the mean of the losses of its views as studies of their own."""
+    model, batch = method(beta=0.0, gamma=0.0), study_batch([3])
+    alone = replace(
+        batch,
+        study=torch.arange(3),
+        key=batch.key.repeat(3),
+        draw=batch.draw.repeat(3),
+        tokens=batch.tokens.repeat(3, 1),
+        has_report=batch.has_report.repeat(3),
+    )
+    torch.testing.assert_close(model(batch, 100).total, model(alone, 100).total)
+
+
+@pytest.mark.parametrize("memory", ["view", "study"])
+def test_permuting_the_views_of_a_study_changes_nothing(memory: str) -> None:
+    model, batch = method(caption_memory=memory), study_batch([3, 2])
+    order = torch.tensor([2, 0, 1, 4, 3])
+    permuted = replace(
+        batch,
+        images=batch.images[order],
+        side=batch.side[order],
+        view=batch.view[order],
+        view_draw=batch.view_draw[order],
+    )
+    torch.testing.assert_close(
+        gradients(model, batch), gradients(model, permuted), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_the_same_image_mask_and_view_twice_is_aligned_perfectly() -> None:
+    batch = study_batch([2])
+    twin = replace(
+        batch,
+        images=batch.images[[0, 0]],
+        view=batch.view[[0, 0]],
+        view_draw=batch.view_draw[[0, 0]],
+    )
+    model = method()
+    assert model(twin, 100).parts["alignment"].item() == pytest.approx(0, abs=1e-9)
+    assert model(batch, 100).parts["alignment"].item() > 1e-6
+
+
+@pytest.mark.parametrize("form", ["mse", "cosine", "infonce", "vicreg"])
+def test_studies_with_one_view_are_finite_and_unaligned(form: str) -> None:
+    losses = method(alignment=form)(study_batch([1, 1, 1]), 100)
+    assert torch.isfinite(losses.total)
+    if form != "vicreg":  # whose variance and covariance act on single views too
+        assert losses.parts["alignment"].item() == 0
+
+
+def test_a_lone_pair_without_negatives_has_finite_infonce_gradients() -> None:
+    assert torch.isfinite(gradients(method(alignment="infonce"), study_batch([2]))).all()
+
+
+def test_a_study_without_a_report_gives_no_caption_gradient() -> None:
+    model, batch = method(beta=0.0), study_batch([2, 2])
+    silent = replace(batch, has_report=torch.tensor([True, False]))
+    other_words = replace(silent, tokens=silent.tokens.clone())
+    other_words.tokens[1, 1:-1] = 7
+    torch.testing.assert_close(gradients(model, silent), gradients(model, other_words))
+    # and the study that has one is not given the other's loss (a broadcast would)
+    told = model.caption(*_tokens_of(model, silent), silent)
+    assert told[1].item() == 0
+    torch.testing.assert_close(told[0], model.caption(*_tokens_of(model, batch), batch)[0])
+
+
+def _tokens_of(model, batch: StudyBatch):
+    seen = {}
+    original = model.captioner.forward
+
+    def spy(text, tokens, index, view, *rest, **more):
+        seen["tokens"], seen["index"] = tokens, index
+        return original(text, tokens, index, view, *rest, **more)
+
+    model.captioner.forward = spy
+    model(batch, 0)
+    model.captioner.forward = original
+    return seen["tokens"].detach(), seen["index"]
+
+
+def test_padding_is_neither_read_nor_predicted() -> None:
+    model, batch = method(), study_batch([2, 1])
+    batch.tokens[:, 6:] = 0
+    batch.tokens[:, 5] = 3
+    short = replace(batch, tokens=batch.tokens[:, :6])
+    torch.testing.assert_close(
+        gradients(model, batch), gradients(model, short), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_the_end_of_the_report_is_a_target() -> None:
+    model, batch = method(), study_batch([1])
+    other_end = replace(batch, tokens=batch.tokens.clone())
+    other_end.tokens[0, -1] = 9
+    assert model(batch, 0).total.item() != pytest.approx(model(other_end, 0).total.item(), rel=1e-6)
+
+
+def test_a_word_does_not_see_the_words_after_it() -> None:
+    model, batch = method(), study_batch([1])
+    later = replace(batch, tokens=batch.tokens.clone())
+    later.tokens[0, 8:] = 11
+    tokens, index = _tokens_of(model, batch)
+    before = model.captioner(batch.tokens, tokens, index, batch.view)
+    after = model.captioner(later.tokens, tokens, index, batch.view)
+    torch.testing.assert_close(before[:, :8], after[:, :8])
+    assert not torch.allclose(before[:, 8:], after[:, 8:])
+
+
+def test_parallel_decoding_reads_no_words() -> None:
+    model, batch = method(caption_parallel_share=1.0), study_batch([2])
+    other = replace(batch, tokens=batch.tokens.clone())
+    other.tokens[0, 4] = 9
+    tokens, index = _tokens_of(model, batch)
+    on = torch.ones(2, dtype=torch.bool)
+    text, changed = (b.tokens[:, :-1][b.study] for b in (batch, other))
+    torch.testing.assert_close(
+        model.captioner(text, tokens, index, batch.view, parallel=on),
+        model.captioner(changed, tokens, index, batch.view, parallel=on),
+    )
+
+
+def test_study_memory_reads_every_view_once() -> None:
+    """Padding the packed views changes nothing: one study alone gives the same loss."""
+    model, batch = method(caption_memory="study"), study_batch([3, 1])
+    together = model.caption(*_tokens_of(model, batch), batch)
+    alone = part(batch, [1])
+    torch.testing.assert_close(together[1:], model.caption(*_tokens_of(model, alone), alone))
+
+
+@given(st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_the_gradient_is_the_mean_over_studies_however_they_are_split(
+    views: list[int], seed: int
+) -> None:
+    """What makes it independent of the number of workers: studies weigh the same, absent things 0."""
+    model, batch = method(), study_batch(views, seed)
+    batch.has_report[0] = False
+    whole = gradients(model, batch)
+    single = [gradients(model, part(batch, [s])) for s in range(len(views))]
+    torch.testing.assert_close(whole, torch.stack(single).mean(0), rtol=1e-3, atol=1e-5)
+
+
+def test_beta_is_exactly_zero_until_warm_up_ends_and_final_at_the_end() -> None:
+    beta = ramp(2.0, start=10, end=100)
+    assert all(beta(step) == 0.0 for step in range(11))
+    assert 0 < beta(11) < beta(50) < beta(99) < 2.0
+    assert beta(100) == pytest.approx(2.0)
+
+
+def test_alignment_is_a_mean_over_the_pairs_that_exist() -> None:
+    z = torch.nn.functional.normalize(torch.randn(3, 8), dim=-1)
+    three = alignment(z, torch.tensor([0, 0, 0]), 1)
+    pairs = [((z[i] - z[j]) ** 2).mean() for i, j in ((0, 1), (0, 2), (1, 2))]
+    torch.testing.assert_close(three[0], torch.stack(pairs).mean())
+    summed = alignment(z, torch.tensor([0, 0, 0]), 1, reduction="sum")
+    cosine = alignment(z, torch.tensor([0, 0, 0]), 1, "cosine")
+    torch.testing.assert_close(summed, three * 8)
+    torch.testing.assert_close(summed, 2 * cosine)
+
+
+def test_masks_and_crops_belong_to_the_view_not_to_its_place_in_the_batch() -> None:
+    model, batch = method(), study_batch([2, 1, 2])
+    images = model.augment(batch, 32)
+    torch.testing.assert_close(model.augment(part(batch, [1, 2]), 32), images[2:])
+
+
+def test_activation_checkpointing_changes_no_gradient() -> None:
+    plain, batch = method(), study_batch([2, 1])
+    recomputing = method()
+    recomputing.encoder.body.recompute = recomputing.decoder.body.recompute = True
+    torch.testing.assert_close(gradients(plain, batch), gradients(recomputing, batch))
+
+
+def test_frozen_features_need_no_report_and_hide_nothing() -> None:
+    model, batch = method().eval(), study_batch([2, 1])
+    silent = replace(batch, tokens=batch.tokens * 0, has_report=batch.has_report & False)
+    for pool in ("cls", "mean"):
+        features = model.encode(batch, pool)
+        assert features.shape == (3, 32)
+        torch.testing.assert_close(features, model.encode(silent, pool))
+
+
+def test_greedy_reports_begin_and_end() -> None:
+    model, batch = method().eval(), study_batch([2, 1])
+    shown = model.pictures(batch, lambda ids: " ".join(map(str, ids)))
+    (image,) = shown.images.values()
+    assert image.shape == (3 * 32, 3 * 32)
+    assert len(shown.texts) == 2
+    assert all(text["generated"].startswith("2") for text in shown.texts)
+
+
+def test_pictures_of_normalised_patches_are_grey_values_again() -> None:
+    model, batch = method(norm_pix=True).eval(), study_batch([1])
+    with torch.no_grad():
+        model.decoder.pixels.weight.zero_()
+        model.decoder.pixels.bias.zero_()  # predicts each patch's mean
+    (image,) = model.pictures(batch).images.values()
+    masked, filled, original = image.split(32, dim=1)
+    hidden = (masked - 0.5).abs().amax() >= 0  # shape guard
+    assert hidden
+    torch.testing.assert_close(filled.mean(), original.mean(), rtol=1e-2, atol=1e-2)
