@@ -7,7 +7,7 @@ seen to stay within max_pixels. What a file can have wrong ends as Unusable, nev
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
@@ -42,6 +43,16 @@ VIEW_TAGS = [
 # Group 0028 describes the pixels: sizes, windows, tables.
 PIXEL_TAGS = [tag for tag in DicomDictionary if tag >> 16 == 0x0028] + ["PixelData"]
 
+# What is no image data in a codec's own format. Anything else, known or not, needs a decoder.
+NATIVE = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    }
+)
+
 # Projections and secondary captures of them. Anything else (CT, MR, reports, …) is no view.
 PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC"})
 
@@ -57,6 +68,8 @@ class Header:
     rows: int
     columns: int
     frames: int
+    compressed: bool
+    """Whether a decoder is needed, and not only the file's own bytes."""
     view: str
     position: str | None
 
@@ -97,7 +110,7 @@ def _refuse_bombs(path: Path, limit: int) -> None:
         raise Unusable("too-large", f"inflates to more than {limit} bytes")
 
 
-def _read(path: Path, tags: list[int | str], max_bytes: int, *, pixels: bool) -> Dataset:
+def _read(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool) -> Dataset:
     """The wanted elements of a file. Raises Unusable for everything that can be wrong with it."""
     try:
         start, size = _start(path), path.stat().st_size
@@ -109,7 +122,7 @@ def _read(path: Path, tags: list[int | str], max_bytes: int, *, pixels: bool) ->
             if start == "preamble":
                 _refuse_bombs(path, max_bytes)
             ds = pydicom.dcmread(
-                path, specific_tags=tags, stop_before_pixels=not pixels, force=start == "bare"
+                path, specific_tags=list(tags), stop_before_pixels=not pixels, force=start == "bare"
             )
             if "TransferSyntaxUID" not in ds.file_meta:  # pydicom found out how it is encoded
                 implicit, _ = ds.original_encoding
@@ -149,6 +162,7 @@ def read_header(path: Path, max_pixels: int) -> Header:
                 rows=int(ds.get("Rows") or 0),
                 columns=int(ds.get("Columns") or 0),
                 frames=int(ds.get("NumberOfFrames") or 1),
+                compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
                 view=view,
                 position=position,
             )
@@ -190,7 +204,7 @@ def stored_pixels(path: Path, max_pixels: int) -> tuple[NDArray[np.generic], Dat
         raise Unusable("no-pixels")
     try:
         with _quiet():
-            if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            if ds.file_meta.TransferSyntaxUID not in NATIVE:
                 frame = next(generate_frames(ds.PixelData, number_of_frames=1))
                 size = coded_size(frame)
                 if size not in (None, (ds.Rows, ds.Columns)):

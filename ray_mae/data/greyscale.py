@@ -83,16 +83,18 @@ def _levels(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> 
     return robust_range(real, np.where(_is_padding(values, ds), 0, counts))
 
 
-def _modality(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.generic]:
+def _modality(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
     """Stored values through the modality LUT or rescale, unless that is empty or wipes them out."""
     try:
-        real: NDArray[np.generic] = apply_modality_lut(values, ds)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-        return values
-    return real if np.isfinite(real).all() and np.ptp(real) > 0 else values
+        real = apply_modality_lut(values, ds).astype(np.float64)
+        if np.isfinite(real).all() and np.ptp(real) > 0:
+            return np.asarray(real)
+    except Exception:  # a damaged tag is no reason to lose the image; below as well
+        pass
+    return values.astype(np.float64)
 
 
-def _through_table(real: NDArray[np.generic], ds: Dataset) -> NDArray[np.float64] | None:
+def _through_table(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
     """Levels in [0, 1] by the first VOI LUT, None if there is no valid one."""
     if not ds.get("VOILUTSequence"):
         return None
@@ -100,12 +102,12 @@ def _through_table(real: NDArray[np.generic], ds: Dataset) -> NDArray[np.float64
         entries, first, bits = ds.VOILUTSequence[0].LUTDescriptor
         last = first + (entries or 2**16) - 1
         shown = apply_voi(np.rint(real).clip(first, last).astype(np.int32), ds)
-    except Exception:  # a damaged table is no reason to lose the image
+    except Exception:
         return None
-    return shown / max(2**bits - 1, int(shown.max()))
+    return np.asarray(shown / max(2**bits - 1, int(shown.max())))
 
 
-def _through_window(real: NDArray[np.generic], ds: Dataset) -> NDArray[np.float64] | None:
+def _through_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
     """Levels in [0, 1] by the first window, None if there is no valid one."""
     if not (ds.get("WindowWidth") and "WindowCenter" in ds):
         return None
@@ -114,10 +116,12 @@ def _through_window(real: NDArray[np.generic], ds: Dataset) -> NDArray[np.float6
         shown = apply_windowing(np.concatenate([[-1e12], real, [1e12]]), ds)
     except Exception:
         return None
-    return (shown[1:-1] - shown[0]) / (shown[-1] - shown[0])
+    return np.asarray((shown[1:-1] - shown[0]) / (shown[-1] - shown[0]))
 
 
-def robust_range(real: NDArray[np.generic], counts: NDArray[np.int_]) -> NDArray[np.float64]:
+def robust_range(
+    real: NDArray[np.float64] | NDArray[np.int_], counts: NDArray[np.int_]
+) -> NDArray[np.float64]:
     """Levels in [0, 1]: from the LOW to the HIGH percentile of the pixels, or their whole range."""
     below = np.cumsum(counts) / max(counts.sum(), 1)
     ends = real[np.searchsorted(below, [LOW / 100, HIGH / 100]).clip(max=len(real) - 1)]

@@ -28,8 +28,8 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > max_pixels:
                     raise Unusable("too-large", f"{image.height} x {image.width} pixels")
-                if getattr(image, "n_frames", 1) > 1:
-                    raise Unusable("multi-frame", f"{image.n_frames} frames")
+                if (frames := getattr(image, "n_frames", 1)) > 1:
+                    raise Unusable("multi-frame", f"{frames} frames")
                 grey = _grey(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise Unusable("missing") from error

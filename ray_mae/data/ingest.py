@@ -40,7 +40,7 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
             f"validation_share + test_share must be less than 1, got {config.validation_share} + "
             f"{config.test_share}: nothing would be left to train on"
         )
-    output = _prepare(config)
+    output = _output(config)
     connect()
 
     archive = READERS[config.archive](config, _Progress("listed", "files").show)
@@ -52,6 +52,8 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
         max_views=config.max_views,
     )
     plans = plan_shards(grouped.studies, config)
+    (output / RESULTS).mkdir(parents=True, exist_ok=True)
+    (output / Manifest.FILE).unlink(missing_ok=True)  # from here on the shards are on the move
     results, kept = _work_off(plans, archive, output)
 
     refusals = grouped.refusals + [
@@ -60,12 +62,13 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
     _check_nothing_is_lost(archive, grouped, results, refusals)
     _write_quarantine(output / QUARANTINE, refusals)
     if not any(result["rows"] for result in results):
-        reason, times = Counter(r.reason for r in refusals).most_common(1)[0]
+        images = Counter(r.reason for r in refusals if r.kind == "image")
+        reason, times = images.most_common(1)[0]
         raise ValueError(
             f"not one study of {config.source} could be used, most often ({times} times) for the "
             f"reason {reason!r}: see {output / QUARANTINE}"
         )
-    _remove_old_shards(output, {result["file"] for result in results if result["rows"]})
+    _remove_old_shards(output, {plan.file for plan in plans})
     _manifest(config, results).write(output)
 
     summary = _summary(config, archive, grouped, plans, results, refusals)
@@ -80,8 +83,8 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
     return summary
 
 
-def _prepare(config: IngestConfig) -> Path:
-    """The output folder, without the manifest of an earlier run: it is written when all is done."""
+def _output(config: IngestConfig) -> Path:
+    """The output folder. ValueError if it holds another data set."""
     output = config.output.absolute()
     manifest = output / Manifest.FILE
     if manifest.is_file():
@@ -91,8 +94,6 @@ def _prepare(config: IngestConfig) -> Path:
                 f"{output} holds the shards of {dataset!r}, not of {config.dataset!r}: choose "
                 "another output folder, or remove this one"
             )
-    (output / RESULTS).mkdir(parents=True, exist_ok=True)
-    manifest.unlink(missing_ok=True)
     return output
 
 
@@ -103,12 +104,9 @@ def _work_off(
     results = {plan.file: result for plan in plans if (result := finished(plan, output))}
     kept = set(results)
     todo = [asdict(plan) for plan in plans if plan.file not in kept]
-    progress = _Progress("wrote", "images")
-    root, images = (
-        archive.root.absolute(),
-        sum(len(s["images"]) for p in todo for s in p["studies"]),
-    )
-    done = 0
+    progress, done = _Progress("wrote", "images"), 0
+    images = sum(len(study["images"]) for plan in todo for study in plan["studies"])
+    root = archive.root  # not the archive: what the task names travels to the workers
     for result in distribute(
         lambda fields: write_shard(Plan.from_json(fields), root, output), todo
     ):
@@ -158,6 +156,7 @@ def _remove_old_shards(output: Path, current: set[str]) -> None:
         file = note.name.removesuffix(".json")
         if file not in current:
             (output / file).unlink(missing_ok=True)
+            note.unlink()
 
 
 def _manifest(config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:

@@ -116,7 +116,7 @@ def _mesh(
 
 
 def atelectasis(chest: Chest, rng: np.random.Generator) -> Finding:
-    """One to three plates of airless lung at a base, and its diaphragm drawn up a little."""
+    """Two or three plates of airless lung at a base, and its diaphragm drawn up a little."""
     side, share = _side(rng), rng.random()
     lung = chest.lungs[side]
     up = rng.uniform(0.5, 1.6)
@@ -238,7 +238,7 @@ def devices(chest: Chest, rng: np.random.Generator) -> Finding:
     names = {
         "pacemaker": ("dual-chamber pacemaker", "cardiac pacemaker", "pacemaker"),
         "line": ("central venous catheter", "PICC line", "central line"),
-        "tube": ("enteric tube", "nasogastric tube", "feeding tube"),
+        "tube": ("gastric tube", "nasogastric tube", "feeding tube"),
     }[kind]
     return Finding("left" if s > 0 else "right", "", names[rng.integers(3)])
 

@@ -1,7 +1,8 @@
 """A seeded cohort of synthetic chest X-ray studies as real DICOM files, with reports and labels.
 
-The films are projections of one simulated 3D chest per patient (`phantom_anatomy`), with diseases
-drawn as 3D objects (`phantom_diseases`) and reports from templates (`phantom_reports`). They are
+The films (`phantom_films`) are projections of one simulated 3D chest per patient
+(`phantom_anatomy`), with diseases drawn as 3D objects (`phantom_diseases`) and reports from
+templates (`phantom_reports`). They are
 made so that a place for the software to be tried exists without any patient's data. They look like
 chest films from afar, are synthetic throughout, and say nothing about medicine: a figure measured
 on them ranks nothing but the code that ran.
@@ -20,30 +21,21 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, POSITIVE
 from ray_mae.data.phantom_anatomy import (
-    Array,
-    Camera,
     Chest,
     build,
     draw_patient,
-    project,
-    rotation,
 )
 from ray_mae.data.phantom_diseases import DISEASES, Finding
+from ray_mae.data.phantom_films import FRONTAL, LATERAL, expose
 from ray_mae.data.phantom_reports import draw_states, write_report
 
 CR, DX, CT = (f"1.2.840.10008.5.1.4.1.1.{k}" for k in ("1", "1.1", "2"))
-FRONTAL, LATERAL = "frontal", "lateral"
-AXES = {  # rows: the image's right, its up, the ray
-    FRONTAL: np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]]),
-    LATERAL: np.array([[0, 1.0, 0], [0, 0, 1], [1, 0, 0]]),
-}
 BASE_RATE = 0.03
 CLUSTERS: list[dict[str, float]] = [  # diseases that come together, and how often in each
     {"Cardiomegaly": 0.65, "Edema": 0.6, "Pleural Effusion": 0.45, "Support Devices": 0.15},
@@ -59,10 +51,6 @@ FAMILY = ("Almeida", "Baker", "Chen", "Dubois", "Eriksen", "Fischer", "Garcia", 
           "Rossi", "Singh", "Tanaka", "Ueda", "Varga", "Weber", "Yilmaz", "Zeman")  # fmt: skip
 GIVEN = ("Alex", "Bea", "Chris", "Dana", "Elif", "Finn", "Grete", "Hugo", "Ines", "Jonas", "Kim",
          "Lena", "Mika", "Nora", "Omar", "Paula", "Rune", "Sara", "Tomas", "Vera")  # fmt: skip
-GLYPHS = {  # marker letters, 5 x 4
-    "L": ("1000", "1000", "1000", "1000", "1111"),
-    "R": ("1110", "1001", "1110", "1010", "1001"),
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +84,7 @@ def _uid(*key: int | str) -> str:
 
 
 def draw_diseases(rng: np.random.Generator) -> set[str]:
-    """Diseases of a new episode: none in a third of them, else one to three clusters."""
+    """Diseases of a new episode: none in three of ten, else one or two clusters."""
     if rng.random() < 0.3:
         return set()
     chosen = rng.choice(len(CLUSTERS), 1 + int(rng.random() < 0.5), replace=False)
@@ -167,75 +155,6 @@ def _parents(findings: dict[str, Finding]) -> dict[str, Finding]:
     if "Consolidation" in findings and "Lung Opacity" not in findings:
         return findings | {"Lung Opacity": findings["Consolidation"]}
     return findings
-
-
-# ------------------------------------------------------------------------------------------- films
-
-
-def expose(chest: Chest, view: str, size: int, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """One film [H, W], 12 bit, dense tissue bright; the short side has `size` pixels.
-
-    Each exposure has its own pose, field of view, kilovoltage, scatter, dose, and display curve.
-    """
-    long = scipy.fft.next_fast_len(int(size * rng.uniform(1, 1.18)), real=True)
-    height, width = (long, size) if view == LATERAL or rng.random() < 0.5 else (size, long)
-    tilt = rotation(x=rng.normal(0, 3), y=rng.normal(0, 3), z=rng.normal(0, 4))
-    field = rng.uniform(33, 42)
-    camera = Camera(
-        AXES[view] @ tilt, height, width, field / size, tuple(rng.normal([0, 2.0], [1.8, 1.8]))
-    )
-    path = project(chest, camera, arms_up=view == LATERAL)
-    path = path * np.float32(rng.uniform(0.85, 1.15) * (0.7 if view == LATERAL else 1))
-    return _develop(path, camera, rng)
-
-
-def _develop(path: Array, camera: Camera, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """From attenuation [H, W] to 12-bit values: scatter, quanta, logarithm, display curve."""
-    primary = np.exp(-path)
-    focus = camera.gaussian(rng.uniform(0.04, 0.1))
-    blur = focus + np.float32(rng.uniform(0.05, 0.3)) * camera.gaussian(rng.uniform(3, 6))
-    light = scipy.fft.irfft2(scipy.fft.rfft2(primary) * blur, s=path.shape)
-    light = np.maximum(light, 1e-4)
-    dose = np.exp(rng.uniform(np.log(2e4), np.log(2e5)))
-    noise = rng.standard_normal(path.shape, np.float32)
-    signal = -np.log(np.maximum(light + noise * np.sqrt(light / np.float32(dose)), 5e-5))
-    across, down = rng.normal(0, 0.015, 2)  # heel effect, per cm
-    signal += np.float32(across) * camera.u + np.float32(down) * camera.v
-
-    h, w = signal.shape
-    centre = signal[h // 5 : -h // 5 : 4, w // 4 : -w // 4 : 4]
-    low, high = np.percentile(centre, [rng.uniform(1, 8), rng.uniform(88, 99)]).tolist()
-    dark, bright = rng.uniform(0.12, 0.27), rng.uniform(0.78, 0.97)
-    x = np.clip(dark + (bright - dark) * (signal - low) / max(high - low, 0.1), 0, 1)
-    x = x ** np.float32(np.exp(rng.normal(0, 0.2)))
-    if rng.random() < 0.3:  # the toe and shoulder of film
-        x = 0.5 - 0.5 * np.cos(np.pi * x)
-    _marker(x, rng)
-    if rng.random() < 0.35:
-        _collimate(x, rng)
-    return np.clip(150 + 3700 * x, 0, 4095).astype(np.uint16)
-
-
-def _marker(x: Array, rng: np.random.Generator) -> None:
-    """A lead letter near an upper corner, in place: L at the image's right, R at its left."""
-    letter = "L" if rng.random() < 0.6 else "R"
-    height, width = x.shape
-    scale = max(1, int(min(x.shape) * rng.uniform(0.008, 0.013)))
-    glyph = np.kron([[c == "1" for c in row] for row in GLYPHS[letter]], np.ones((scale, scale)))
-    row = int(height * rng.uniform(0.03, 0.15))
-    column = int(width * rng.uniform(0.03, 0.1))
-    if letter == "L":
-        column = width - column - glyph.shape[1]
-    patch = x[row : row + glyph.shape[0], column : column + glyph.shape[1]]
-    patch[glyph > 0] = 1.0
-
-
-def _collimate(x: Array, rng: np.random.Generator) -> None:
-    """Blank the borders of the field, in place."""
-    top, bottom, left, right = (rng.uniform(0, 0.06, 4) * np.repeat(x.shape, 2)).astype(int)
-    value = 1.0 if rng.random() < 0.5 else 0.0
-    x[:top] = x[x.shape[0] - bottom :] = value
-    x[:, :left] = x[:, x.shape[1] - right :] = value
 
 
 # ------------------------------------------------------------------------------------------- files

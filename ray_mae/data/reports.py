@@ -13,8 +13,9 @@ _STAFF = (
     r"|verified)(?: by)?|(?:interpreting |attending |reading )?radiologists?|attending|resident|cc"
 )
 _OTHER = (
-    r"(?:clinical )?(?:indications?|history|information|data|details)|presentation|reason for (?:the )?(?:exam"
-    r"(?:ination)?|study|visit)|technique|comparisons?|comparison studies|prior studies|procedure"
+    r"(?:clinical )?(?:indications?|history|information|data|details)|presentation"
+    r"|reason for (?:the )?(?:exam(?:ination)?|study|visit)|technique|comparisons?"
+    r"|comparison studies|prior studies|procedure"
     r"|exam(?:ination)?s?|exam type|study|views?|contrast|recommendations?|notifications?"
     r"|communication|discussion|wet read|(?:final |preliminary )?report|addendum|attestation|"
     + _STAFF
@@ -29,9 +30,9 @@ _HEADERS = re.compile(
 
 def _is_header(match: re.Match[str]) -> bool:
     """… and then it has a colon, and is in capitals or a capitalised word after a sentence."""
-    if match["line"] is not None:
-        return True
-    words = match.group().rstrip(" \t*:")
+    words = match.group().strip(" \t*:#>")
+    if match["line"] is not None:  # a lone "study" in lower case is a sentence that was wrapped
+        return match["end"] == ":" or words[0].isupper()
     before = match.string[: match.start()].rstrip()
     after_sentence = before.endswith((".", ";", "!", "?", ":", "]"))
     return match["end"] == ":" and (words.isupper() or (words[0].isupper() and after_sentence))

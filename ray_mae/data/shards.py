@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.dicom import is_dicom, read_dicom
+from ray_mae.data.dicom import is_dicom
+from ray_mae.data.guard import read_dicom_guarded
 from ray_mae.data.images import Encoding, encode, read_image, shrink
 from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
 from ray_mae.data.quarantine import PASSING, Refusal, Unusable
@@ -173,7 +174,7 @@ def _view(image: Image, root: Path, plan: Plan) -> dict[str, Any]:
     except (OSError, ValueError):
         dicom = False  # the reader of images says what is wrong with it
     if dicom:
-        pixels, header = read_dicom(path, plan.max_pixels)
+        pixels, header = read_dicom_guarded(path, plan.max_pixels)
         if view == "unknown":  # a table need not repeat what the file knows
             view, position = header.view, position or header.position
     else:

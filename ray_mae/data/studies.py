@@ -59,34 +59,26 @@ def group(
 ) -> Grouped:
     """Group images into studies and refuse what must not be used, image by image and as a study."""
     by_study: dict[str, list[ImageRecord]] = defaultdict(list)
+    splits_given: dict[str, set[str]] = defaultdict(set)
     refusals: list[Refusal] = []
     for record in records:
         if record.study:
             by_study[record.study].append(record)
+            splits_given[record.patient].update([record.split] if record.split else [])
         else:
-            problem = record.problem
-            reason, detail = (problem.reason, problem.detail) if problem else ("no-study", "")
-            refusals.append(Refusal("image", record.path, None, reason, detail))
-
-    splits_given: dict[str, set[str]] = defaultdict(set)
-    for listed in by_study.values():
-        for record in listed:
-            if record.split:
-                splits_given[record.patient].add(record.split)
+            refusals.append(_refusal(record, None, ("no-study", "")))
 
     studies, several_texts, without_sections = [], 0, 0
     for name, listed in by_study.items():
         study_id = pseudonym(key, "study", name)
         good = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
         wrong = _wrong_with(good, splits_given, max_views)
-        for record in listed:
-            if record.problem or wrong:
-                reason, detail = (
-                    (record.problem.reason, record.problem.detail) if record.problem else wrong
-                ) or ("", "")
-                refusals.append(Refusal("image", record.path, study_id, reason, detail))
-        if wrong or not good:
-            refusals.append(Refusal("study", None, study_id, *(wrong or ("no-usable-image", ""))))
+        refusals += [_refusal(r, study_id, wrong) for r in listed if r.problem or wrong]
+        if wrong:
+            refusals.append(Refusal("study", None, study_id, *wrong))
+            continue
+        if not good:
+            refusals.append(Refusal("study", None, study_id, "no-usable-image", ""))
             continue
 
         patient_id = pseudonym(key, "patient", good[0].patient)
@@ -111,6 +103,13 @@ def group(
         )
     studies.sort(key=lambda study: study.study_id)
     return Grouped(studies, refusals, len(by_study), several_texts, without_sections)
+
+
+def _refusal(image: ImageRecord, study_id: str | None, other: tuple[str, str] | None) -> Refusal:
+    """The image's own problem, else the other one, which it shares with its whole study."""
+    problem = (image.problem.reason, image.problem.detail) if image.problem else other
+    assert problem is not None
+    return Refusal("image", image.path, study_id, *problem)
 
 
 def _wrong_with(

@@ -50,8 +50,10 @@ def view_from_orientation(orientation: Iterable[str] | None) -> str | None:
     The image plane of a frontal view spans left-right and head-foot, that of a lateral view
     front-back and head-foot.
     """
-    axes = {
+    axes: set[str | None] = {
         {"L": "x", "R": "x", "A": "y", "P": "y", "H": "z", "F": "z"}.get(str(d)[:1].upper())
         for d in orientation or ()
     }
-    return {frozenset("xz"): "frontal", frozenset("yz"): "lateral"}.get(frozenset(axes - {None}))
+    return {frozenset("xz"): "frontal", frozenset("yz"): "lateral"}.get(
+        frozenset(a for a in axes if a)
+    )

@@ -195,6 +195,7 @@ def test_a_bare_data_set_without_preamble_is_read(tmp_path: Path) -> None:
         ({"PixelData": b"\0" * 100}, "undecodable"),
         ({"PixelData": b"\0" * RAMP.nbytes}, "constant"),
         ({"BitsAllocated": 3}, "undecodable"),
+        ({"SeriesDescription": None, "BitsStored": 40}, "undecodable"),
         ({"PhotometricInterpretation": "NONSENSE"}, "undecodable"),
     ],
 )

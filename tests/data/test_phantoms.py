@@ -21,16 +21,9 @@ from ray_mae.data.phantom_anatomy import (
     rotation,
 )
 from ray_mae.data.phantom_diseases import DISEASES
+from ray_mae.data.phantom_films import AXES, FRONTAL, LATERAL, expose
 from ray_mae.data.phantom_reports import NEGATIVES
-from ray_mae.data.phantoms import (
-    AXES,
-    FRONTAL,
-    LATERAL,
-    chest_of,
-    draw_studies,
-    expose,
-    write_studies,
-)
+from ray_mae.data.phantoms import chest_of, draw_studies, write_studies
 
 SIZE, PATIENTS = 64, 12
 

@@ -24,7 +24,7 @@ FILES_PER_TASK = 256
 
 def read(config: IngestConfig, progress: Progress) -> Archive:
     """List the images of the folder. ValueError or FileNotFoundError if there are none."""
-    root = config.source
+    root = config.source.absolute()  # workers may have another working folder
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} is no folder (source): the `dicom` archive is a folder of DICOM files, for a "

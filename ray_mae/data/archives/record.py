@@ -39,6 +39,7 @@ class Archive:
     """A whole archive, listed."""
 
     root: Path
+    """Absolute, since workers may have another working folder."""
     records: list[ImageRecord]
     """In the archive's own order (by row, or by path)."""
     notes: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,159 @@
+"""From shards to packed batches, in order, on the workers of a streaming split."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from ray_mae.data.loading import (
+    Packing,
+    Stream,
+    from_block,
+    in_file_order,
+    read_rows,
+    to_block,
+    to_study_batch,
+)
+from ray_mae.data.order import Order, key_of
+from ray_mae.data.schema import Manifest
+from ray_mae.data.text import decode_tokens, special_ids, train_tokenizer, training_reports
+from ray_mae.runtime import connect
+from tests.shards import write_shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    connect(cpus=2)
+    yield
+    ray.shutdown()
+
+
+def stream(shards: Path, first_step: int = 0, steps: int = 9, max_views: int = 3) -> Stream:
+    manifest = Manifest.read(shards)
+    return Stream(
+        shards=shards,
+        order=Order.of(manifest, "train", seed=1, shuffle_window=8),
+        packing=Packing(max_views=max_views, seed=1),
+        batch_size=8,
+        micro_batch_size=4,
+        first_step=first_step,
+        steps=steps,
+    )
+
+
+def test_a_batch_is_packed_without_absent_views(shards: Path) -> None:
+    rows = read_rows(shards / "train-00000.parquet", 0)
+    batch = to_study_batch(Packing(max_views=3).pack(rows, [0] * len(rows)))
+    assert batch.study.tolist() == [i for i, row in enumerate(rows) for _ in row["views"]]
+    assert batch.images.shape[0] == sum(len(row["views"]) for row in rows)
+    assert batch.key.tolist() == [key_of(row["study_id"]) for row in rows]
+    assert (batch.images.flatten(1).float().std(1) > 1).all()
+
+
+def test_a_portrait_image_is_letterboxed_without_loss(shards: Path) -> None:
+    row = read_rows(shards / "train-00000.parquet", 0)[2]
+    batch = to_study_batch(Packing(max_views=3).pack([row], [0]))
+    assert batch.side.tolist() == [48, 48, 48]  # 40 × 48 images
+    assert (batch.images[:, :, :4] == 0).all()
+    assert (batch.images[:, :, -4:] == 0).all()
+
+
+def test_too_many_views_give_a_choice_that_changes_with_the_epoch(shards: Path) -> None:
+    row = read_rows(shards / "train-00000.parquet", 0)[2]
+    packing = Packing(max_views=1)
+    chosen = [int(packing.pack([row], [epoch])["view"][0]) for epoch in range(20)]
+    assert set(chosen) == {0, 1, 2}
+    again = [int(packing.pack([row], [epoch])["view"][0]) for epoch in range(20)]
+    assert chosen == again
+
+
+def test_a_view_keeps_its_draw_whatever_is_beside_it(shards: Path) -> None:
+    rows = read_rows(shards / "train-00000.parquet", 0)
+    packing = Packing(max_views=3, seed=5)
+    together = packing.pack(rows, [2] * len(rows))
+    alone = packing.pack(rows[1:2], [2])
+    np.testing.assert_array_equal(
+        together["view_draw"][together["study"] == 1], alone["view_draw"]
+    )
+    assert len(set(together["view_draw"].tolist())) == len(together["view_draw"])
+
+
+def test_arrays_travel_through_arrow_unchanged() -> None:
+    arrays = {"a": np.arange(6, dtype=np.int64).reshape(2, 3), "b": np.zeros((0, 2), np.uint8)}
+    back = from_block(to_block(arrays, step=3))
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].dtype == array.dtype
+
+
+def test_reports_become_tokens_with_first_and_last_and_missing_ones_are_marked(
+    shards: Path,
+) -> None:
+    manifest = Manifest.read(shards)
+    document = train_tokenizer(training_reports(shards, manifest, "impression"), 200)
+    rows = read_rows(shards / "train-00000.parquet", 0)
+    arrays = Packing(max_views=3, tokenizer=document, max_tokens=32).pack(rows, [0] * 4)
+    assert arrays["has_report"].tolist() == [False, True, True, True]  # 3 falls back to findings
+    ids = special_ids(document)
+    assert (arrays["tokens"][:, 0] == ids.first).all()
+    assert ((arrays["tokens"] == ids.last).sum(1) == 1).all()
+    assert decode_tokens(document, arrays["tokens"][1, 1:].tolist()) == "no acute process 1."
+
+
+def test_workers_share_every_step_evenly_and_in_order(shards: Path, local_ray: None) -> None:
+    """Steps of equal, exact size on each worker; together the run's order; nothing dropped."""
+    from ray.data import ExecutionOptions
+
+    work = stream(shards)
+    dataset = work.dataset()
+    dataset.context.execution_options = ExecutionOptions(preserve_order=True)
+    splits = dataset.streaming_split(2, equal=True)
+
+    @ray.remote(num_cpus=0)
+    def consume(split) -> list[tuple[int, list[int]]]:
+        blocks = split.iter_batches(batch_size=None, batch_format="pyarrow")
+        return [(b["step"][0].as_py(), from_block(b)["key"].tolist()) for b in blocks]
+
+    first, second = ray.get([consume.remote(split) for split in splits])
+    assert [step for step, _ in first] == [step for step, _ in second] == list(range(9))
+    names = {}
+    for shard in Manifest.read(shards).of_split("train"):
+        for group in range(len(shard.row_groups)):
+            for i, row in enumerate(read_rows(shards / shard.file, group)):
+                names[shard.file, group, i] = key_of(row["study_id"])
+    expected = [names[p.file, p.group, p.row] for p in work.order.places(0, 72)]
+    seen = [key for a, b in zip(first, second, strict=True) for key in [*a[1], *b[1]]]
+    assert seen == expected
+
+
+def test_a_stream_that_starts_later_gives_what_remains(shards: Path, local_ray: None) -> None:
+    def keys(work: Stream) -> list[int]:
+        blocks = work.dataset().iter_batches(batch_size=None, batch_format="pyarrow")
+        return [key for block in blocks for key in from_block(block)["key"].tolist()]
+
+    assert keys(stream(shards, first_step=5)) == keys(stream(shards))[5 * 8 :]
+
+
+def test_file_order_reads_every_study_once(shards: Path, local_ray: None) -> None:
+    manifest = Manifest.read(shards)
+    dataset = in_file_order(shards, manifest, ["val", "test"], Packing(max_views=3), 3)
+    found = []
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        found += block["study_id"][0].as_py()
+    assert found == [f"{s}-{i}" for s in ("val", "test") for i in range(8)]
+
+
+def test_a_broken_shard_is_named(shards: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "train-00000.parquet"
+    broken.write_bytes((shards / "train-00000.parquet").read_bytes()[:200])
+    with pytest.raises(OSError, match=r"train-00000\.parquet, row group 0, cannot be read"):
+        read_rows(broken, 0)

@@ -1,0 +1,110 @@
+"""Settings: refused with the nearest right name and the bound, from every door."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ray_mae import cli
+from ray_mae.config import DemoConfig, MvmaeConfig, PretrainConfig
+from ray_mae.settings import from_dict, to_dict
+
+JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
+
+
+def parse(*arguments: str) -> PretrainConfig:
+    parser = cli.parser_of("pretrain")
+    values = parser.instantiate(parser.parse_args(list(arguments))).as_dict()
+    values.pop("config")
+    return PretrainConfig(**values)
+
+
+def test_defaults_are_the_papers() -> None:
+    config = PretrainConfig(shards=Path("s"), output=Path("o"))
+    assert (config.method.preset, config.method.image_size) == ("base", 224)
+    assert (config.method.mask_ratio, config.method.beta, config.method.gamma) == (0.9, 2.0, 1.0)
+
+
+def test_a_value_out_of_bounds_is_refused_by_its_dotted_name() -> None:
+    with pytest.raises(ValueError, match=r"method\.mask_ratio must be at least 0 and less than 1"):
+        PretrainConfig(shards=Path("s"), output=Path("o"), method=MvmaeConfig(mask_ratio=1.0))
+    with pytest.raises(ValueError, match=r"patients must be at least 20, got 3"):
+        DemoConfig(patients=3)
+    with pytest.raises(ValueError, match=r"optim\.micro_batch_size must be at least 1, got 0"):
+        parse("--shards", "s", "--output", "o", "--optim.micro_batch_size", "0")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("--method.mask_ration", "method.mask_ratio"),
+        ("--optim.warmpu", "optim.warmup"),
+        ("--mask_ratio", "method.mask_ratio"),
+        ("--shard", "shards"),
+    ],
+)
+def test_an_unknown_flag_is_refused_with_the_nearest_name(wrong: str, right: str) -> None:
+    with pytest.raises(ValueError, match=rf"did you mean {right}\?"):
+        parse("--shards", "s", "--output", "o", wrong, "0.5")
+
+
+def test_an_unknown_setting_in_a_file_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"shards": "s", "output": "o", "method": {"mask_rato": 0.5}}))
+    with pytest.raises(ValueError, match=r"mask_rato.*did you mean method\.mask_ratio\?"):
+        parse("--config", str(file))
+
+
+def test_flags_override_the_file_that_comes_before(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        yaml.safe_dump({"shards": "s", "output": "o", "method": {"beta": 20, "gamma": 0}})
+    )
+    config = parse("--config", str(file), "--method.beta", "0")
+    assert (config.method.beta, config.method.gamma) == (0, 0)
+    assert config.shards == Path("s")
+
+
+def test_settings_survive_json() -> None:
+    config = parse("--shards", "s", "--output", "o", "--data.crop_scale", "[0.3, 0.9]")
+    assert from_dict(PretrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in cli.COMMANDS:
+        text = " ".join(cli.parser_of(command).format_help().split())
+        cls, _ = cli.COMMANDS[command]
+        for name in to_dict_names(cls):
+            assert f"--{name}" in text, (command, name)
+    assert "Share of the patches hidden in each view" in " ".join(
+        cli.parser_of("pretrain").format_help().split()
+    )
+
+
+def to_dict_names(cls: type) -> list[str]:
+    import dataclasses
+    from typing import get_type_hints
+
+    names = []
+    for name, kind in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            names += [f"{name}.{inner}" for inner in to_dict_names(kind)]  # type: ignore[arg-type]
+        else:
+            names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda p: p.name)
+def test_every_job_is_valid(job: Path) -> None:
+    command = "evaluate probe" if job.stem.startswith("probe") else job.stem.split("_")[0]
+    parser = cli.parser_of(command)
+    values = parser.instantiate(parser.parse_args(["--config", str(job)])).as_dict()
+    values.pop("config")
+    cls, _ = cli.COMMANDS[command]
+    assert cls(**values)
+
+
+def test_an_unknown_command_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean pretrain"):
+        cli.run(["pretrian"])
