@@ -54,7 +54,8 @@ class IngestConfig(_Checked):
     """Folder for the shards, the manifest, the quarantine table and summary.json."""
     reports: Path | None = None
     """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
-    of text files named STUDY.txt. Default: reports.csv in the source folder, if there."""
+    of text files named STUDY.txt. Default: reports.csv in the source folder, if there. A patient
+    column, if there, replaces the PatientID of the files."""
     columns: TableColumns = field(default_factory=TableColumns)
     """Names of the table's columns (the reports table uses the same names)."""
     dataset: str = "archive"

@@ -39,29 +39,30 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     out = config.output
     seconds: dict[str, float] = {}
 
-    print(f"Generating {config.patients} patients as DICOM files in {out / 'archive'} …", flush=True)
+    print(
+        f"Generating {config.patients} patients as DICOM files in {out / 'archive'} …", flush=True
+    )
     cohort = write_studies(out / "archive", config.patients, config.seed, SIZE, processes=2)
     seconds["generate"] = time.time() - began
     print(f"{cohort['studies']} studies, {cohort['images']} images, {cohort['reports']} reports")
 
-    steps: dict[str, list[str]] = {
-        "ingest": ["ingest", "--archive", "dicom", "--source", str(out / "archive")]
-        + ["--output", str(out / "shards"), "--dataset", "phantoms", "--insecure_pseudonyms", "true"]
-        + ["--image_size", str(SIZE), "--validation_share", "0.15", "--test_share", "0.25"],
-        "pretrain": ["pretrain", "--shards", str(out / "shards"), "--output", str(out / "run")]
-        + ["--seed", str(config.seed), "--optim.steps", str(config.steps)]
-        + [word for name, value in PRETRAIN.items() for word in (f"--{name}", str(value))],
-        "probe": ["evaluate", "probe", "--checkpoint", str(out / "run")]
-        + ["--shards", str(out / "shards"), "--output", str(out / "probe")],
-        "embed": ["embed", "--checkpoint", str(out / "run"), "--shards", str(out / "shards")]
-        + ["--output", str(out / "embeddings")],
-        "export": ["export", "--checkpoint", str(out / "run"), "--output", str(out / "timm")],
+    to = shlex.quote(str(out))
+    pretrain = " ".join(f"--{name} {value}" for name, value in PRETRAIN.items())
+    commands = {
+        "ingest": f"ingest --archive dicom --source {to}/archive --output {to}/shards "
+        f"--dataset phantoms --insecure_pseudonyms true --image_size {SIZE} "
+        "--validation_share 0.15 --test_share 0.25",
+        "pretrain": f"pretrain --shards {to}/shards --output {to}/run --seed {config.seed} "
+        f"--optim.steps {config.steps} {pretrain}",
+        "probe": f"evaluate probe --checkpoint {to}/run --shards {to}/shards --output {to}/probe",
+        "embed": f"embed --checkpoint {to}/run --shards {to}/shards --output {to}/embeddings",
+        "export": f"export --checkpoint {to}/run --output {to}/timm",
     }
     with cluster(cpus=3):
-        for name, arguments in steps.items():
+        for name, command in commands.items():
             start = time.time()
-            print(f"\n$ ray-mae {shlex.join(arguments)}", flush=True)
-            cli.run(arguments)
+            print(f"\n$ ray-mae {command}", flush=True)
+            cli.run(shlex.split(command))
             seconds[name] = time.time() - start
     return _close(out, seconds, time.time() - began)
 

@@ -235,7 +235,9 @@ def in_file_order(
 class _Tasks(Datasource):
     """Ray Data's view of a list of generators."""
 
-    def __init__(self, name: str, tasks: Sequence[Callable[[], Iterator[pa.Table]]], rows: int) -> None:
+    def __init__(
+        self, name: str, tasks: Sequence[Callable[[], Iterator[pa.Table]]], rows: int
+    ) -> None:
         super().__init__()
         self._name, self._tasks, self._rows = name, tasks, rows
 

@@ -197,6 +197,12 @@ class Chest:
             inside &= e.level(points) > 1
         return inside
 
+    def intensify(self, factor: float) -> None:
+        """Scale the attenuation of everything that was added to the healthy chest."""
+        self.solids = [(e, mu * factor) for e, mu in self.solids]
+        self.clouds = [(e, mu * factor) for e, mu in self.clouds]
+        self.points = {k: [(x, m * factor) for x, m in v] for k, v in self.points.items()}
+
     def place(self, side: int, rng: np.random.Generator, within: float = 0.75) -> NDArray:
         """A random point [3] in the aerated part of a lung."""
         p = self.lungs[side].sample(rng, 64, within)

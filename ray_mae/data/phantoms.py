@@ -111,11 +111,12 @@ def draw_views(rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def chest_of(
-    seed: int, patient: int, number: int, diseases: dict[str, int]
+    seed: int, patient: int, number: int, diseases: dict[str, int], contrast: float = 1.0
 ) -> tuple[Chest, dict[str, Finding]]:
     """The 3D chest of a patient in study `number`, with `diseases`, and the words for them.
 
     A disease that persists is drawn from the same random numbers and is found at the same place.
+    contrast: factor on the attenuation of what a disease adds to the chest.
     """
     build_of = draw_patient(_rng(seed, patient, 0))
     breath = float(_rng(seed, patient, 1, number).normal(0, 0.9))
@@ -124,10 +125,11 @@ def chest_of(
     for k, (name, draw) in enumerate(DISEASES.items()):
         if name in diseases:
             findings[name] = draw(chest, _rng(seed, patient, 3, k, diseases[name]))
+    chest.intensify(contrast)  # the healthy chest has none of what this scales
     return chest, findings
 
 
-def draw_studies(seed: int, patient: int) -> list[Study]:
+def draw_studies(seed: int, patient: int, contrast: float = 1.0) -> list[Study]:
     """The one to three studies of a patient; a disease persists with probability 0.6."""
     rng = _rng(seed, patient, 4)
     studies: list[Study] = []
@@ -140,7 +142,7 @@ def draw_studies(seed: int, patient: int) -> list[Study]:
         }
         if not studies or rng.random() < 0.5:
             diseases |= {name: number for name in sorted(fresh) if name not in diseases}
-        chest, findings = chest_of(seed, patient, number, diseases)
+        chest, findings = chest_of(seed, patient, number, diseases, contrast)
         findings = _parents(findings)
         states, views = draw_states(findings, rng), draw_views(rng)
         words = ["PA" if v == FRONTAL else "LAT" for v in views]
@@ -250,10 +252,10 @@ class Row:
     images: int
 
 
-def _write_patient(patient: int, folder: Path, seed: int, size: int) -> list[Row]:
+def _write_patient(patient: int, folder: Path, seed: int, size: int, contrast: float) -> list[Row]:
     """Write the DICOM files of one patient; returns the rows of its studies."""
     rows = []
-    for study in draw_studies(seed, patient):
+    for study in draw_studies(seed, patient, contrast):
         where = folder / f"P{patient:05d}" / f"S{study.number + 1}"
         where.mkdir(parents=True, exist_ok=True)
         for image, view in enumerate(study.views):
@@ -292,11 +294,13 @@ def write_studies(
     size: int = 256,
     processes: int | None = None,
     broken: int = 3,
+    contrast: float = 1.0,
 ) -> dict:
     """Write a cohort: `dicom/PATIENT/STUDY/IMAGE.dcm` and `reports.csv` in `output`.
 
     patients: how many. size: pixels of a film's short side. processes: default 1; the files do not
-    depend on it. broken: unusable files among the others, at most one a patient.
+    depend on it. broken: unusable files among the others, at most one a patient. contrast: how
+    strongly diseases show; 1 is subtle.
     reports.csv has the columns `study` (StudyInstanceUID), `text` (empty without a report) and the
     14 CheXpert names: 1 positive, 0 negative, -1 uncertain, empty not mentioned.
 
@@ -308,7 +312,7 @@ def write_studies(
         raise ValueError(f"size must be at least 32 pixels, got {size}")
     folder = Path(output) / "dicom"
     folder.mkdir(parents=True, exist_ok=True)
-    write = partial(_write_patient, folder=folder, seed=seed, size=size)
+    write = partial(_write_patient, folder=folder, seed=seed, size=size, contrast=contrast)
     if processes is None or processes == 1:
         written = [write(patient) for patient in range(patients)]
     else:

@@ -81,9 +81,7 @@ def test_a_view_keeps_its_draw_whatever_is_beside_it(shards: Path) -> None:
     packing = Packing(max_views=3, seed=5)
     together = packing.pack(rows, [2] * len(rows))
     alone = packing.pack(rows[1:2], [2])
-    np.testing.assert_array_equal(
-        together["view_draw"][together["study"] == 1], alone["view_draw"]
-    )
+    np.testing.assert_array_equal(together["view_draw"][together["study"] == 1], alone["view_draw"])
     assert len(set(together["view_draw"].tolist())) == len(together["view_draw"])
 
 

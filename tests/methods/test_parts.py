@@ -31,7 +31,8 @@ def test_every_patch_is_either_visible_or_hidden(n: int, ratio: float, key: int)
 
 def test_random_numbers_are_uniform_and_independent_of_each_other() -> None:
     u = uniforms(torch.arange(2000), 50, MASK)  # neighbouring keys
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0
+    assert u.max() < 1
     assert u.mean().item() == pytest.approx(0.5, abs=0.01)
     assert u.var().item() == pytest.approx(1 / 12, abs=0.002)
     correlation = torch.corrcoef(u.T) - torch.eye(50)
@@ -63,7 +64,7 @@ def test_only_visible_patches_reach_the_encoder() -> None:
 
 
 def test_positions_must_fit_the_image() -> None:
-    with pytest.raises(ValueError, match="multiple of method.patch_size, got 30 and 8"):
+    with pytest.raises(ValueError, match=r"multiple of method\.patch_size, got 30 and 8"):
         Encoder(PRESETS["tiny"][0], image_size=30, patch_size=8)
     assert sincos_positions(3, 8).unique(dim=0).shape == (9, 8)
     with pytest.raises(ValueError, match="multiple of 4, got 6"):

@@ -1,0 +1,43 @@
+"""The project's own rules: lint, types, direction of imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+    ],
+    ids=" ".join,
+)
+def test_the_code_passes(command: list[str]) -> None:
+    program = Path(sys.executable).parent / command[0]
+    done = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_command_line_starts_without_torch_or_ray() -> None:
+    """`--help` must not cost seconds."""
+    code = (
+        "import sys; from ray_mae import cli; cli.parser_of('pretrain').format_help(); "
+        "sys.exit(bool({'torch', 'ray', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_data_tasks_do_not_import_torch() -> None:
+    """Processes that only read data start fast."""
+    code = (
+        "import sys; import ray_mae.data.loading, ray_mae.data.ingest, ray_mae.data.text; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
