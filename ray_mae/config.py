@@ -107,8 +107,9 @@ class MvmaeConfig:
     """Encoder attention heads; default from the preset."""
     qk_norm: bool = True
     """Normalise queries and keys in every attention of encoder and decoder."""
-    positions: Literal["learned", "sincos"] = "learned"
-    """Position embedding of patches: learned table or fixed sine-cosine."""
+    positions: Literal["learned", "sincos"] = "sincos"
+    """Position embedding of patches: fixed sine-cosine (MAE), or a learned table (the authors'
+    code), which needs a longer training to tell the patches apart."""
     mask_ratio: float = setting(0.9, ge=0, lt=1)
     """Share of the patches hidden in each view, independently per view."""
     norm_pix: bool = False

@@ -148,11 +148,12 @@ class Stream:
         # Tasks of about one window, so that little is read twice, but enough of them to overlap.
         steps_per_task = max(1, self.order.shuffle_window // self.batch_size)
         starts = range(self.first_step, self.steps, steps_per_task)
-        tasks = [partial(self._read, s, min(s + steps_per_task, self.steps)) for s in starts]
+        tasks = [partial(self.read, s, min(s + steps_per_task, self.steps)) for s in starts]
         rows = steps_per_task * self.batch_size // self.micro_batch_size
         return _one_batch_per_block(_Tasks("ReadStudies", tasks, rows))
 
-    def _read(self, first: int, last: int) -> Iterator[pa.Table]:
+    def read(self, first: int, last: int) -> Iterator[pa.Table]:
+        """The micro-batches of steps first … last − 1, one block each."""
         places = self.order.places(first * self.batch_size, last * self.batch_size)
         reader = _Reader(self.shards, self.order.shuffle_window)
         buffer: list[Place] = []

@@ -61,6 +61,7 @@ def build_method(
         patches=encoder.patches,
         patch_size=config.patch_size,
         qk_norm=config.qk_norm,
+        positions=config.positions,
         recompute=recompute,
     )
     captioner = None

@@ -120,6 +120,7 @@ class Encoder(nn.Module):
         self.patch = nn.Linear(patch_size**2, shape.width)
         self.cls = nn.Parameter(torch.randn(shape.width) * 1e-6)
         self.view = _table(VIEWS, shape.width)
+        self.position: Tensor
         if positions == "learned":
             self.position = _table(self.patches, shape.width)
         else:
@@ -148,12 +149,18 @@ class PixelDecoder(nn.Module):
         patches: int,
         patch_size: int,
         qk_norm: bool = True,
+        positions: str = "learned",
         recompute: bool = False,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(encoder_width, shape.width)
         self.mask = nn.Parameter(torch.randn(shape.width) * 0.02)
-        self.position = _table(1 + patches, shape.width)
+        self.position: Tensor
+        if positions == "learned":
+            self.position = _table(1 + patches, shape.width)
+        else:
+            grid = sincos_positions(int(patches**0.5), shape.width)
+            self.register_buffer("position", torch.cat([torch.zeros(1, shape.width), grid]))
         self.view = _table(VIEWS, shape.width)
         self.body = _Blocks(shape, qk_norm, recompute)
         self.pixels = nn.Linear(shape.width, patch_size**2)

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -121,27 +121,24 @@ def _check_resources(config: PretrainConfig) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Remaining:
-    """The dataset that is left. Ray Train calls it whenever it starts the workers."""
-
-    config: PretrainConfig
-    plan: Plan
-    manifest: Manifest
-    packing: Packing
-
-    def __call__(self) -> Dataset:
-        last = ckpt.last_committed(self.config.output)
-        data = self.config.data
-        return Stream(
-            shards=self.config.shards,
-            order=Order.of(self.manifest, "train", self.config.seed, data.shuffle_window),
-            packing=self.packing,
-            batch_size=self.plan.batch_size,
-            micro_batch_size=self.plan.micro_batch_size,
-            first_step=ckpt.read_state(last)["step"] if last else 0,
-            steps=self.plan.steps,
-        ).dataset()
+def stream_of(
+    config: PretrainConfig,
+    plan: Plan,
+    manifest: Manifest,
+    tokenizer: str | None,
+    first_step: int,
+) -> Stream:
+    """The run's samples from `first_step` on."""
+    data = config.data
+    return Stream(
+        shards=config.shards,
+        order=Order.of(manifest, "train", config.seed, data.shuffle_window),
+        packing=Packing(data.max_views, data.text, tokenizer, data.max_tokens, config.seed),
+        batch_size=plan.batch_size,
+        micro_batch_size=plan.micro_batch_size,
+        first_step=first_step,
+        steps=plan.steps,
+    )
 
 
 def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None) -> None:
@@ -152,13 +149,12 @@ def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str 
 
     from ray_mae.train.worker import train
 
-    packing = Packing(
-        max_views=config.data.max_views,
-        text=config.data.text,
-        tokenizer=tokenizer,
-        max_tokens=config.data.max_tokens,
-        seed=config.seed,
-    )
+    def remaining() -> Dataset:
+        """What is left of the data. Ray Train calls it whenever it starts the workers."""
+        last = ckpt.last_committed(config.output)
+        first_step = ckpt.read_state(last)["step"] if last else 0
+        return stream_of(config, plan, manifest, tokenizer, first_step).dataset()
+
     trainer = TorchTrainer(
         train,
         train_loop_config={"config": to_dict(config), "tokenizer": tokenizer},
@@ -174,7 +170,7 @@ def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str 
             failure_config=ray.train.FailureConfig(max_failures=config.scaling.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.keep),
         ),
-        datasets={"train": _Remaining(config, plan, manifest, packing)},
+        datasets={"train": remaining},
         dataset_config=ray.train.DataConfig(
             execution_options=_in_order(), enable_shard_locality=False
         ),

@@ -1,0 +1,108 @@
+"""What Ray and DeepSpeed cost: a whole run against a bare PyTorch loop over the same model.
+
+    python tests/benchmarks/step_time.py --shards DIR [--steps 60] [--workers 1]
+
+Both run in turn on this machine, with the same settings and as many threads. The bare loop has
+its batches in memory; the run streams them from shards by Ray Data and trains with DeepSpeed.
+The figures of the run leave out the first third, in which the streams fill.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ray_mae.config import (
+    CheckpointConfig,
+    DataConfig,
+    EngineConfig,
+    MvmaeConfig,
+    OptimConfig,
+    PretrainConfig,
+    ScalingConfig,
+    TrackingConfig,
+)
+from ray_mae.data.loading import from_block, to_study_batch
+from ray_mae.data.schema import Manifest
+from ray_mae.data.text import parse, special_ids
+from ray_mae.methods.build import build_method
+from ray_mae.train.engine import parameter_groups
+from ray_mae.train.launch import pretrain, stream_of
+from ray_mae.train.plan import make_plan
+from ray_mae.train.tracking import METRICS, read_jsonl
+
+
+def settings(
+    shards: Path, output: Path, steps: int, workers: int, image_size: int
+) -> PretrainConfig:
+    return PretrainConfig(
+        shards=shards,
+        output=output,
+        method=MvmaeConfig(
+            preset="tiny", image_size=image_size, mask_ratio=0.75, caption_heads=3, decoder_depth=2
+        ),
+        data=DataConfig(max_tokens=64),
+        optim=OptimConfig(batch_size=16 * workers, micro_batch_size=16, steps=steps),
+        engine=EngineConfig(zero_stage=1),
+        scaling=ScalingConfig(workers=workers),
+        checkpoint=CheckpointConfig(every=10**6),
+        tracking=TrackingConfig(every=5, pictures=0),
+    )
+
+
+def bare(config: PretrainConfig, tokenizer: str) -> list[float]:
+    """Seconds per step of a plain loop, for the share of one worker."""
+    manifest = Manifest.read(config.shards)
+    plan = make_plan(config, manifest)
+    torch.set_num_threads(1)
+    ids = special_ids(tokenizer)
+    model = build_method(
+        config.method,
+        config.data,
+        seed=0,
+        warmup_steps=plan.warmup_steps,
+        steps=plan.steps,
+        vocabulary=parse(tokenizer).get_vocab_size(),
+        special_ids=(ids.pad, ids.first, ids.last, ids.mask),
+    )
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
+    read = stream_of(config, plan, manifest, tokenizer, first_step=0).read(0, plan.steps)
+    batches = [to_study_batch(from_block(block)) for block in read][:: config.scaling.workers]
+    seconds = []
+    for step, batch in enumerate(batches):
+        start = time.perf_counter()
+        loss = model(batch, step).total
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--image-size", type=int, default=128)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        config = settings(given.shards, output, given.steps, given.workers, given.image_size)
+        pretrain(config)
+        records = read_jsonl(output / METRICS)
+        kept = [r for r in records if r["step"] > given.steps // 3]
+        whole = np.median([config.optim.batch_size / r["samples_per_s"] for r in kept])
+        waiting = np.mean([r["data_wait"] for r in kept])
+        alone = np.median(bare(config, (output / "tokenizer.json").read_text())[given.steps // 3 :])
+    print(f"\nwhole run   {1000 * whole:7.1f} ms per step, {waiting:.1%} of it waiting for data")
+    print(f"bare loop   {1000 * alone:7.1f} ms per step of one worker's share")
+    print(f"ratio       {whole / alone:7.2f}")
+
+
+if __name__ == "__main__":
+    main()

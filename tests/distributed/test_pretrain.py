@@ -1,0 +1,222 @@
+"""Whole runs on real Ray workers with DeepSpeed: the losses, going on, and what is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+
+from ray_mae.config import (
+    CheckpointConfig,
+    DataConfig,
+    EngineConfig,
+    ExportConfig,
+    MvmaeConfig,
+    OptimConfig,
+    PretrainConfig,
+    ScalingConfig,
+    TrackingConfig,
+)
+from ray_mae.encoder import load_encoder
+from ray_mae.export import export
+from ray_mae.runtime import connect
+from ray_mae.train.checkpoint import find_checkpoint, last_committed, read_state
+from ray_mae.train.launch import pretrain
+from ray_mae.train.tracking import METRICS, REPORTS, read_jsonl
+from tests.shards import write_shards
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    connect(cpus=3)
+    yield
+    ray.shutdown()
+
+
+def run_of(
+    shards: Path, output: Path, workers: int, stage: int, steps: int = STEPS
+) -> PretrainConfig:
+    return PretrainConfig(
+        shards=shards,
+        output=output,
+        method=MvmaeConfig(
+            preset="tiny",
+            image_size=32,
+            patch_size=8,
+            width=32,
+            depth=2,
+            heads=2,
+            decoder_width=32,
+            decoder_depth=1,
+            decoder_heads=2,
+            mask_ratio=0.5,
+            beta=20.0,
+            caption_depth=1,
+            caption_heads=2,
+        ),
+        data=DataConfig(max_tokens=16, shuffle_window=8),
+        optim=OptimConfig(batch_size=8, micro_batch_size=2, steps=steps, base_lr=0.05),
+        engine=EngineConfig(zero_stage=stage, precision="fp32"),  # type: ignore[arg-type]
+        scaling=ScalingConfig(workers=workers),
+        checkpoint=CheckpointConfig(every=3),
+        tracking=TrackingConfig(every=1, pictures_every=6, pictures=2),
+    )
+
+
+def losses(run: Path) -> list[float]:
+    return [record["loss"] for record in read_jsonl(run / METRICS)]
+
+
+@pytest.fixture(scope="module")
+def one_worker(
+    shards: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
+) -> tuple[Path, dict]:
+    output = tmp_path_factory.mktemp("runs") / "one"
+    return output, pretrain(run_of(shards, output, workers=1, stage=0))
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_two_workers_and_any_zero_stage_train_as_one(
+    shards: Path, tmp_path: Path, one_worker: tuple[Path, dict], stage: int
+) -> None:
+    """The same samples, order and gradients: the losses agree step by step, and so do weights."""
+    output = tmp_path / "two"
+    pretrain(run_of(shards, output, workers=2, stage=stage))
+    alone = losses(one_worker[0])
+    assert len(alone) == STEPS
+    np.testing.assert_allclose(losses(output), alone, rtol=1e-4)
+    assert alone[-1] < alone[0] * 0.9  # it learns: the weights changed on every worker
+    ours, theirs = (
+        load_file(find_checkpoint(run) / "model.safetensors") for run in (output, one_worker[0])
+    )
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-2, atol=1e-3)
+
+
+def test_a_run_leaves_what_is_needed_to_use_it_and_to_go_on(
+    one_worker: tuple[Path, dict],
+) -> None:
+    output, summary = one_worker
+    last = last_committed(output)
+    assert last is not None
+    assert read_state(last)["step"] == STEPS
+    assert read_state(last)["position"] == STEPS * 8
+    assert len(list(output.glob("checkpoint_*"))) == 2  # of steps 3 and 6
+    assert (last / "tokenizer.json").is_file()
+    assert list((output / "tensorboard").glob("events*"))
+    assert list((output / "pictures").glob("*.png"))
+    assert {"true", "generated"} == set(read_jsonl(output / REPORTS)[0])
+    assert json.loads((output / "summary.json").read_text()) == summary
+    encoder, preprocess = load_encoder(output)
+    image = preprocess(np.zeros((50, 70), np.uint8))
+    assert encoder(image[None]).shape == (1, 32)
+
+
+def test_a_finished_run_is_not_trained_again(shards: Path, one_worker: tuple[Path, dict]) -> None:
+    before = read_jsonl(one_worker[0] / METRICS)
+    again = pretrain(run_of(shards, one_worker[0], workers=1, stage=0))
+    assert again["continued_from_step"] == STEPS
+    assert read_jsonl(one_worker[0] / METRICS) == before
+
+
+def test_other_settings_do_not_continue_a_run(shards: Path, one_worker: tuple[Path, dict]) -> None:
+    config = run_of(shards, one_worker[0], workers=1, stage=0)
+    other = replace(config, method=replace(config.method, beta=1.0))
+    with pytest.raises(ValueError, match=r"other settings \(method\.beta\)"):
+        pretrain(other)
+
+
+def test_the_timm_export_gives_the_same_features(
+    one_worker: tuple[Path, dict], tmp_path: Path
+) -> None:
+    import timm
+
+    summary = export(ExportConfig(checkpoint=one_worker[0], output=tmp_path))
+    described = json.loads((tmp_path / "timm.json").read_text())
+    encoder, preprocess = load_encoder(one_worker[0])
+    reloaded, _ = load_encoder(tmp_path)
+    rng = np.random.default_rng(0)
+    images = torch.stack(
+        [preprocess(rng.integers(0, 256, (40, 60), dtype=np.uint8)) for _ in range(3)]
+    )
+    for view, name in enumerate(("frontal", "lateral", "unknown")):
+        model = timm.create_model(
+            described["model"],
+            **described["arguments"],
+            checkpoint_path=str(tmp_path / described["files"][name]),
+        ).eval()
+        views = torch.full((3,), view)
+        with torch.no_grad():
+            ours = encoder.tokens(images, views)
+            torch.testing.assert_close(model.forward_features(images), ours, rtol=0, atol=1e-5)
+            torch.testing.assert_close(reloaded(images, views), encoder(images, views))
+    assert "frontal.safetensors" in summary["files"]
+
+
+def test_a_killed_run_goes_on_with_the_next_sample(
+    shards: Path, tmp_path: Path, local_ray: None
+) -> None:
+    """The whole process group is killed after a checkpoint; the same command finishes the run."""
+    import yaml
+
+    from ray_mae.settings import to_dict
+
+    steps = 40
+    config = run_of(shards, tmp_path / "killed", workers=2, stage=2, steps=steps)
+    config = replace(config, tracking=replace(config.tracking, pictures=0))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    program = Path(sys.executable).parent / "ray-mae"
+    command = [str(program), "pretrain", "--config", str(tmp_path / "run.yaml")]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 400
+    while last_committed(config.output) is None or len(losses(config.output)) < 5:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.time() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = read_state(last_committed(config.output) or tmp_path)["step"]
+    assert 0 < first < steps
+
+    summary = pretrain(config)
+    assert summary["continued_from_step"] == first
+    records = read_jsonl(config.output / METRICS)
+    assert [record["step"] for record in records] == list(range(1, steps + 1))
+
+    undisturbed = replace(config, output=tmp_path / "undisturbed")
+    pretrain(undisturbed)
+    np.testing.assert_allclose(losses(config.output), losses(undisturbed.output), rtol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_what_would(
+    shards: Path, tmp_path: Path
+) -> None:
+    config = run_of(shards, tmp_path / "x", workers=2, stage=0)
+    wrong = replace(config, optim=replace(config.optim, micro_batch_size=3))
+    with pytest.raises(ValueError, match=r"multiple of workers × .* may be 1, 2, 4"):
+        pretrain(wrong)
+
+
+def test_shards_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="ray-mae ingest"):
+        pretrain(run_of(tmp_path / "none", tmp_path / "x", workers=1, stage=0))
