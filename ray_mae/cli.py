@@ -69,6 +69,8 @@ class _Parser(ArgumentParser):
 
 
 def _nearest(message: str, known: list[str]) -> str:
+    if "Expected" in message:  # a value is wrong, not a name
+        return message
     for word in re.findall(r"--[\w.]+|'[\w.]+'", message):
         bare = word.strip("'")
         names = {name.lstrip("-") for name in known}
@@ -86,7 +88,7 @@ def parser_of(command: str) -> ArgumentParser:
     """The parser of one command: --config FILE and every setting by its dotted name."""
     cls, _ = COMMANDS[command]
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog=f"ray-mae {command}", description=cls.__doc__)
+    parser = _Parser(prog=f"ray-mae {command}", description=cls.__doc__, allow_abbrev=False)
     parser.add_argument(
         "--config", action="config", help="YAML file with settings; flags after it override it."
     )
@@ -129,12 +131,24 @@ def _usage() -> str:
 
 
 def _print(summary: dict[str, Any], indent: int = 0) -> None:
+    """A summary as indented lines; a group of plain values takes one."""
     for name, value in summary.items():
-        if isinstance(value, dict):
-            print(f"{' ' * indent}{name}:")
+        if name == "command" or value in ({}, [], None):
+            continue
+        lead = f"{' ' * indent}{name}: "
+        if isinstance(value, dict) and any(isinstance(v, (dict, list)) for v in value.values()):
+            print(lead)
             _print(value, indent + 2)
-        elif name != "command":
-            print(f"{' ' * indent}{name}: {value}")
+        elif isinstance(value, dict):
+            print(lead + ", ".join(f"{k} {_shown(v)}" for k, v in value.items()))
+        elif isinstance(value, list):
+            print(lead + ", ".join(map(str, value)))
+        else:
+            print(lead + _shown(value))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

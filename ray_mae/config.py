@@ -297,7 +297,7 @@ class EmbedConfig(_Checked):
     pool: Literal["cls", "mean"] = "mean"
     """A view's vector: the CLS token, or the mean over the patch tokens."""
     max_views: int = setting(16, ge=1)
-    """Views per study at most; the first ones are taken."""
+    """Views per study at most; of a larger study a fixed choice is taken."""
     batch_size: int = setting(64, ge=1)
     """Studies per forward pass."""
     workers: int = setting(1, ge=1)
@@ -362,7 +362,7 @@ class DemoConfig(_Checked):
     """Folder for everything the demo makes."""
     seed: int = setting(0, ge=0)
     """Seed of the cohort and of the training."""
-    patients: int = setting(400, ge=20)
+    patients: int = setting(500, ge=20)
     """Patients in the cohort."""
-    steps: int = setting(600, ge=1)
+    steps: int = setting(900, ge=1)
     """Optimiser steps of the pretraining."""

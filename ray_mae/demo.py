@@ -16,15 +16,21 @@ SIZE = 128  # pixels of a generated film's short side
 # A small network: it must learn something in two minutes of two cores.
 PRETRAIN = {
     "method.preset": "tiny",
-    "method.image_size": 96,
+    "method.image_size": 64,
     "method.patch_size": 8,
-    "method.depth": 4,
-    "method.mask_ratio": 0.75,
+    "method.width": 96,
+    "method.depth": 3,
+    "method.mask_ratio": 0.5,
+    "method.decoder_width": 64,
     "method.decoder_depth": 1,
+    "method.decoder_heads": 2,
     "method.caption_depth": 1,
     "method.caption_heads": 3,
+    "method.caption_memory": "study",
+    "method.gamma": 2.0,
     "data.max_tokens": 64,
-    "data.text": "both",
+    "data.crop_scale": "[0.8,1.0]",
+    "scaling.gpu": "no",
     "optim.batch_size": 32,
     "optim.micro_batch_size": 16,
     "optim.base_lr": 8e-3,
@@ -42,7 +48,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     print(
         f"Generating {config.patients} patients as DICOM files in {out / 'archive'} …", flush=True
     )
-    cohort = write_studies(out / "archive", config.patients, config.seed, SIZE, processes=2)
+    cohort = write_studies(
+        out / "archive", config.patients, config.seed, SIZE, processes=2, caricature=True
+    )
     seconds["generate"] = time.time() - began
     print(f"{cohort['studies']} studies, {cohort['images']} images, {cohort['reports']} reports")
 
@@ -54,8 +62,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "--validation_share 0.15 --test_share 0.25",
         "pretrain": f"pretrain --shards {to}/shards --output {to}/run --seed {config.seed} "
         f"--optim.steps {config.steps} {pretrain}",
-        "probe": f"evaluate probe --checkpoint {to}/run --shards {to}/shards --output {to}/probe",
-        "embed": f"embed --checkpoint {to}/run --shards {to}/shards --output {to}/embeddings",
+        "probe": f"evaluate probe --checkpoint {to}/run --shards {to}/shards --output {to}/probe --gpu no",
+        "embed": f"embed --checkpoint {to}/run --shards {to}/shards --output {to}/embeddings --gpu no",
         "export": f"export --checkpoint {to}/run --output {to}/timm",
     }
     with cluster(cpus=3):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ray_mae.batch import UNKNOWN
 from ray_mae.config import MvmaeConfig
+from ray_mae.data.images import letterbox
 from ray_mae.methods.augment import normalise, resample
 from ray_mae.methods.build import build_encoder
 from ray_mae.methods.masking import all_patches
@@ -29,18 +30,15 @@ class Preprocessing:
 
     def __call__(self, image: np.ndarray | Tensor) -> Tensor:
         """[H, W] uint8, black to white → [1, size, size] float32, letterboxed and normalised."""
-        grey = torch.as_tensor(np.asarray(image))
-        if grey.ndim != 2 or grey.dtype != torch.uint8:
+        grey = np.asarray(image)
+        if grey.ndim != 2 or grey.dtype != np.uint8:
             raise ValueError(
                 f"a grey uint8 image [H, W] is wanted, got {grey.dtype} {list(grey.shape)}"
             )
-        H, W = grey.shape
-        side = max(H, W)
-        square = torch.zeros(1, 1, side, side, dtype=torch.uint8)
-        top, left = (side - H) // 2, (side - W) // 2
-        square[0, 0, top : top + H, left : left + W] = grey
-        box = torch.tensor([[0.0, 0.0, side]])
-        return normalise(resample(square, torch.tensor([side]), box, self.image_size))[0]
+        square, side = letterbox([grey])
+        box = torch.tensor([[0.0, 0.0, float(side[0])]])
+        x = resample(torch.from_numpy(square), torch.from_numpy(side), box, self.image_size)
+        return normalise(x)[0]
 
 
 class FrozenEncoder(nn.Module):

@@ -16,7 +16,8 @@ def connect(cpus: int = 1) -> None:
     # `uv run` would have Ray build a second environment for its workers from the working folder.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # a worker that asked for no GPU sees none, or PyTorch and DeepSpeed would use it all the same
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
     import ray
 

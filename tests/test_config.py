@@ -99,7 +99,9 @@ def to_dict_names(cls: type) -> list[str]:
 def test_every_job_is_valid(job: Path) -> None:
     command = "evaluate probe" if job.stem.startswith("probe") else job.stem.split("_")[0]
     parser = cli.parser_of(command)
-    values = parser.instantiate(parser.parse_args(["--config", str(job)])).as_dict()
+    values = parser.instantiate(
+        parser.parse_args(["--config", str(job), "--shards", "s", "--output", "o"])
+    ).as_dict()
     values.pop("config")
     cls, _ = cli.COMMANDS[command]
     assert cls(**values)

@@ -87,3 +87,16 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """The image [H, W] of what `encode` made."""
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
         return np.asarray(image)
+
+
+def letterbox(images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images [H, W] of any shapes in the middle of squares as small as each needs, black outside.
+
+    Returns a canvas [N, 1, C, C] with the squares in its upper left, and their sides [N].
+    """
+    side = np.array([max(image.shape) for image in images], dtype=np.int64)
+    canvas = np.zeros((len(images), 1, side.max(), side.max()), np.uint8)
+    for index, image in enumerate(images):
+        top, left = ((side[index] - extent) // 2 for extent in image.shape)
+        canvas[index, 0, top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas, side

@@ -8,7 +8,7 @@ every process.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 from ray.data import Dataset, read_datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from ray_mae.data.images import decode
+from ray_mae.data.images import decode, letterbox
 from ray_mae.data.order import Order, Place, key_of, mix, permutation
 from ray_mae.data.schema import VIEWS, Manifest
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ray_mae.batch import StudyBatch
 
 Row = dict[str, Any]
+_WINDOWS_PER_TASK = 4
+_MOST_TASKS = 10_000
 _COLUMNS = ["study_id", "patient_id", "split", "views", "findings", "impression", "labels"]
 
 
@@ -58,7 +61,7 @@ class Packing:
                 study.append(index)
                 view.append(VIEWS.index(row["views"][slot]["view"]))
                 view_draw.append(mix(int(draws[index]), 1 + slot))
-        canvas, side = _letterbox(images)
+        canvas, side = letterbox(images)
         tokens, has_report = self._tokens(rows)
         return {
             "images": canvas,
@@ -85,16 +88,6 @@ class Packing:
         return encode_reports(
             self.tokenizer, [report_text(row, self.text) for row in rows], self.max_tokens
         )
-
-
-def _letterbox(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Images [H, W] of any shape → canvas [N, 1, C, C] and the side of each one's square [N]."""
-    side = np.array([max(image.shape) for image in images], dtype=np.int64)
-    canvas = np.zeros((len(images), 1, side.max(), side.max()), np.uint8)
-    for index, image in enumerate(images):
-        top, left = ((side[index] - extent) // 2 for extent in image.shape)
-        canvas[index, 0, top : top + image.shape[0], left : left + image.shape[1]] = image
-    return canvas, side
 
 
 # ----------------------------------------------------------------------- one batch as an Arrow row
@@ -145,12 +138,21 @@ class Stream:
 
     def dataset(self) -> Dataset:
         """A lazy dataset: one row per micro-batch, `step` counting optimiser steps."""
-        # Tasks of about one window, so that little is read twice, but enough of them to overlap.
-        steps_per_task = max(1, self.order.shuffle_window // self.batch_size)
-        starts = range(self.first_step, self.steps, steps_per_task)
-        tasks = [partial(self.read, s, min(s + steps_per_task, self.steps)) for s in starts]
-        rows = steps_per_task * self.batch_size // self.micro_batch_size
-        return _one_batch_per_block(_Tasks("ReadStudies", tasks, rows))
+        # Tasks of a few windows: those at their borders are read twice. Not too many tasks: Ray Data
+        # makes all of them at the start.
+        per_task = max(
+            1,
+            _WINDOWS_PER_TASK * self.order.shuffle_window // self.batch_size,
+            (self.steps - self.first_step) // _MOST_TASKS,
+        )
+        spans = [
+            (first, min(first + per_task, self.steps))
+            for first in range(self.first_step, self.steps, per_task)
+        ]
+        rows = per_task * self.batch_size // self.micro_batch_size
+        dataset = read_datasource(_Tasks(self, spans, rows), override_num_blocks=len(spans))
+        dataset.context.target_max_block_size = 1  # bytes: each row closes its block
+        return _in_order(dataset)
 
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """The micro-batches of steps first … last − 1, one block each."""
@@ -201,21 +203,33 @@ def read_rows(path: Path, group: int) -> list[Row]:
         ) from error
 
 
-def in_file_order(
-    shards: Path, manifest: Manifest, splits: list[str], packing: Packing, batch_size: int
-) -> Dataset:
-    """Every study of the splits once, in file order, `batch_size` per row; with identities.
+@dataclass(frozen=True)
+class FileOrder:
+    """Every study of some splits once, in file order."""
 
-    Rows carry `study_id`, `patient_id`, `split` and `labels` beside the arrays of a batch.
-    """
+    shards: Path
+    packing: Packing
+    batch_size: int
 
-    def read(file: str, groups: int) -> Iterator[pa.Table]:
+    def dataset(self, manifest: Manifest, splits: list[str]) -> Dataset:
+        """A lazy dataset: one row per batch, with its studies' identities and labels."""
+        files = [
+            (shard.file, len(shard.row_groups))
+            for split in splits
+            for shard in manifest.of_split(split)
+        ]
+        if not files:
+            raise ValueError(f"{self.shards} holds no study of the splits {', '.join(splits)}")
+        return _in_order(read_datasource(_Tasks(self, files, 8), override_num_blocks=len(files)))
+
+    def read(self, file: str, groups: int) -> Iterator[pa.Table]:
+        """The batches of one shard."""
         for group in range(groups):
-            rows = read_rows(shards / file, group)
-            for first in range(0, len(rows), batch_size):
-                part = rows[first : first + batch_size]
+            rows = read_rows(self.shards / file, group)
+            for first in range(0, len(rows), self.batch_size):
+                part = rows[first : first + self.batch_size]
                 yield to_block(
-                    packing.pack(part, [0] * len(part)),
+                    self.packing.pack(part, [0] * len(part)),
                     study_id=[row["study_id"] for row in part],
                     patient_id=[row["patient_id"] for row in part],
                     split=[row["split"] for row in part],
@@ -223,41 +237,33 @@ def in_file_order(
                     views=[len(row["views"]) for row in part],
                 )
 
-    tasks = [
-        partial(read, shard.file, len(shard.row_groups))
-        for split in splits
-        for shard in manifest.of_split(split)
-    ]
-    if not tasks:
-        raise ValueError(f"{shards} holds no study of the splits {', '.join(splits)}")
-    return _one_batch_per_block(_Tasks("ReadStudies", tasks, 8))
-
 
 class _Tasks(Datasource):
-    """Ray Data's view of a list of generators."""
+    """Ray Data's view of a reader and the arguments of its calls, one task each."""
 
-    def __init__(
-        self, name: str, tasks: Sequence[Callable[[], Iterator[pa.Table]]], rows: int
-    ) -> None:
+    def __init__(self, reader: Stream | FileOrder, calls: list[tuple], rows: int) -> None:
         super().__init__()
-        self._name, self._tasks, self._rows = name, tasks, rows
+        self._reader, self._calls, self._rows = reader, calls, rows
 
     def get_name(self) -> str:
-        return self._name
+        return "ReadStudies"
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        reader = ray.put(self._reader)  # once: it holds the whole order and the tokenizer
         meta = BlockMetadata(
             num_rows=self._rows, size_bytes=None, input_files=None, exec_stats=None
         )
-        return [ReadTask(task, meta) for task in self._tasks]
+        return [ReadTask(partial(_call, reader, call), meta) for call in self._calls]
 
 
-def _one_batch_per_block(source: _Tasks) -> Dataset:
-    dataset = read_datasource(source, override_num_blocks=len(source._tasks))
-    dataset.context.target_max_block_size = 1  # bytes: each row closes its block
+def _call(reader: Any, arguments: tuple) -> Iterator[pa.Table]:
+    yield from ray.get(reader).read(*arguments)
+
+
+def _in_order(dataset: Dataset) -> Dataset:
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     return dataset

@@ -23,8 +23,8 @@ RIGHT, LEFT = 0, 1  # index of a lung; the patient's right is at negative x
 SOFT, LUNG = 0.19, 0.05  # attenuation per cm of soft tissue and of aerated lung
 CORTEX = 0.06  # attenuation of one wall of a bone
 PLEURA, SHELL = 0.4, 0.02  # attenuation per cm of a lung's own edge, and its share of the radius
-BLURS = {"bone": 0.14, "vessel": 0.16, "mesh": 0.26, "wire": 0.12}  # cm, sigma of a point
-MESH_BASELINE = 1.3  # cm; a mesh is drawn less its own blur: texture without brightness
+BLURS = {"bone": 0.14, "vessel": 0.16, "mesh": 0.26, "coarse": 0.45, "wire": 0.12}  # cm, sigma
+BASELINES = {"mesh": 1.3, "coarse": 2.0}  # cm; drawn less its own blur: texture, no brightness
 
 
 def rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> NDArray[np.float64]:
@@ -196,12 +196,6 @@ class Chest:
         for e in (self.domes[side], self.heart, self.mediastinum):
             inside &= e.level(points) > 1
         return inside
-
-    def intensify(self, factor: float) -> None:
-        """Scale the attenuation of everything that was added to the healthy chest."""
-        self.solids = [(e, mu * factor) for e, mu in self.solids]
-        self.clouds = [(e, mu * factor) for e, mu in self.clouds]
-        self.points = {k: [(x, m * factor) for x, m in v] for k, v in self.points.items()}
 
     def place(self, side: int, rng: np.random.Generator, within: float = 0.75) -> NDArray:
         """A random point [3] in the aerated part of a lung."""
@@ -381,7 +375,7 @@ def _thin(chest: Chest, camera: Camera) -> Array:
         if some:
             where, mass = (np.concatenate(column) for column in zip(*some, strict=True))
             blur = camera.gaussian(BLURS[name])
-            if name == "mesh":
-                blur = blur - camera.gaussian(MESH_BASELINE)
+            if name in BASELINES:
+                blur = blur - camera.gaussian(BASELINES[name])
             spectrum += scipy.fft.rfft2(camera.splat(where, mass)) * blur
     return scipy.fft.irfft2(spectrum, s=(camera.height, camera.width)).astype(np.float32)

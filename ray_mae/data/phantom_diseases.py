@@ -243,6 +243,44 @@ def devices(chest: Chest, rng: np.random.Generator) -> Finding:
     return Finding("left" if s > 0 else "right", "", names[rng.integers(3)])
 
 
+@dataclass(frozen=True)
+class Texture:
+    """A coarse texture of both lungs that stands for a disease in a cohort of caricatures."""
+
+    lines: int
+    """Per lung."""
+    half_length: float
+    """In cm; 0 gives spots."""
+    direction: tuple[float, float, float]
+    """Weights of x, y and z in the lines' random directions."""
+    mass: float
+    """Of a line."""
+
+    def draw(self, chest: Chest, rng: np.random.Generator) -> None:
+        """Add it to the chest: no brightness of its own, in every patch of the lungs."""
+        mass = self.mass * rng.uniform(0.8, 1.2)
+        for side in (RIGHT, LEFT):
+            middle = chest.lungs[side].sample(rng, self.lines, 0.95)
+            along = rng.normal(size=(self.lines, 3)) * self.direction
+            along *= self.half_length / np.linalg.norm(along, axis=1, keepdims=True)
+            steps = np.linspace(-1, 1, 16)
+            points = (middle[:, None] + steps[None, :, None] * along[:, None]).reshape(-1, 3)
+            points = points[chest.aerated(side, points)]
+            chest.points["coarse"].append((points, np.full(len(points), mass / 16)))
+
+
+CARICATURES = {
+    "Atelectasis": Texture(30, 3.0, (1, 1, 0.05), 5.0),
+    "Consolidation": Texture(30, 3.0, (0.05, 0.05, 1), 5.0),
+    "Pneumonia": Texture(50, 0.0, (1, 1, 1), 3.0),
+    "Lung Lesion": Texture(9, 0.3, (1, 1, 1), 9.0),
+    "Support Devices": Texture(7, 6.0, (1, 0.2, 1), 14.0),
+    "Edema": Texture(70, 1.2, (1, 1, 1), 1.5),
+}
+"""Lying, standing and slanting lines, small and large spots, a mesh: what a network tells apart
+soon, and what has no brightness that a linear model of pixels could see."""
+
+
 DISEASES: dict[str, Callable[[Chest, np.random.Generator], Finding]] = {
     # anatomy first: what moves the lungs' borders comes before what is placed inside them
     "Cardiomegaly": cardiomegaly,

@@ -20,24 +20,35 @@ GLYPHS = {  # marker letters, 5 x 4
 }
 
 
-def expose(chest: Chest, view: str, size: int, rng: np.random.Generator) -> NDArray[np.uint16]:
+def expose(
+    chest: Chest, view: str, size: int, rng: np.random.Generator, varied: float = 1.0
+) -> NDArray[np.uint16]:
     """One film [H, W], 12 bit, dense tissue bright; the short side has `size` pixels.
 
     Each exposure has its own pose, field of view, kilovoltage, scatter, dose, and display curve.
+    varied: how much they differ, as a factor.
     """
     long = scipy.fft.next_fast_len(int(size * rng.uniform(1, 1.18)), real=True)
     height, width = (long, size) if view == LATERAL or rng.random() < 0.5 else (size, long)
-    tilt = rotation(x=rng.normal(0, 3), y=rng.normal(0, 3), z=rng.normal(0, 4))
-    field = rng.uniform(33, 42)
+    tilt = rotation(*(varied * rng.normal(0, [3, 3, 4])))
+    field = 37.5 + varied * rng.uniform(-4.5, 4.5)
     camera = Camera(
-        AXES[view] @ tilt, height, width, field / size, tuple(rng.normal([0, 2.0], [1.8, 1.8]))
+        AXES[view] @ tilt,
+        height,
+        width,
+        field / size,
+        tuple(rng.normal([0, 2.0], [1.8 * varied, 1.8 * varied])),
     )
     path = project(chest, camera, arms_up=view == LATERAL)
-    path = path * np.float32(rng.uniform(0.85, 1.15) * (0.7 if view == LATERAL else 1))
-    return _develop(path, camera, rng)
+    path = path * np.float32(
+        (1 + varied * rng.uniform(-0.15, 0.15)) * (0.7 if view == LATERAL else 1)
+    )
+    return _develop(path, camera, rng, varied)
 
 
-def _develop(path: Array, camera: Camera, rng: np.random.Generator) -> NDArray[np.uint16]:
+def _develop(
+    path: Array, camera: Camera, rng: np.random.Generator, varied: float
+) -> NDArray[np.uint16]:
     """From attenuation [H, W] to 12-bit values: scatter, quanta, logarithm, display curve."""
     primary = np.exp(-path)
     focus = camera.gaussian(rng.uniform(0.04, 0.1))
@@ -52,14 +63,16 @@ def _develop(path: Array, camera: Camera, rng: np.random.Generator) -> NDArray[n
 
     h, w = signal.shape
     centre = signal[h // 5 : -h // 5 : 4, w // 4 : -w // 4 : 4]
-    low, high = np.percentile(centre, [rng.uniform(1, 8), rng.uniform(88, 99)]).tolist()
-    dark, bright = rng.uniform(0.12, 0.27), rng.uniform(0.78, 0.97)
+    cuts = np.array([4.5, 93.5]) + varied * rng.uniform([-3.5, -5.5], [3.5, 5.5])
+    low, high = np.percentile(centre, cuts).tolist()
+    dark = 0.195 + varied * rng.uniform(-0.075, 0.075)
+    bright = 0.875 + varied * rng.uniform(-0.095, 0.095)
     x = np.clip(dark + (bright - dark) * (signal - low) / max(high - low, 0.1), 0, 1)
-    x = x ** np.float32(np.exp(rng.normal(0, 0.2)))
-    if rng.random() < 0.3:  # the toe and shoulder of film
+    x = x ** np.float32(np.exp(varied * rng.normal(0, 0.2)))
+    if rng.random() < 0.3 * varied:  # the toe and shoulder of film
         x = 0.5 - 0.5 * np.cos(np.pi * x)
     _marker(x, rng)
-    if rng.random() < 0.35:
+    if rng.random() < 0.35 * varied:
         _collimate(x, rng)
     return np.clip(150 + 3700 * x, 0, 4095).astype(np.uint16)
 

@@ -31,7 +31,7 @@ from ray_mae.data.phantom_anatomy import (
     build,
     draw_patient,
 )
-from ray_mae.data.phantom_diseases import DISEASES, Finding
+from ray_mae.data.phantom_diseases import CARICATURES, DISEASES, Finding
 from ray_mae.data.phantom_films import FRONTAL, LATERAL, expose
 from ray_mae.data.phantom_reports import draw_states, write_report
 
@@ -111,12 +111,12 @@ def draw_views(rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def chest_of(
-    seed: int, patient: int, number: int, diseases: dict[str, int], contrast: float = 1.0
+    seed: int, patient: int, number: int, diseases: dict[str, int], caricature: bool = False
 ) -> tuple[Chest, dict[str, Finding]]:
     """The 3D chest of a patient in study `number`, with `diseases`, and the words for them.
 
     A disease that persists is drawn from the same random numbers and is found at the same place.
-    contrast: factor on the attenuation of what a disease adds to the chest.
+    caricature: draw some of the diseases also as a texture of the whole lungs.
     """
     build_of = draw_patient(_rng(seed, patient, 0))
     breath = float(_rng(seed, patient, 1, number).normal(0, 0.9))
@@ -125,11 +125,14 @@ def chest_of(
     for k, (name, draw) in enumerate(DISEASES.items()):
         if name in diseases:
             findings[name] = draw(chest, _rng(seed, patient, 3, k, diseases[name]))
-    chest.intensify(contrast)  # the healthy chest has none of what this scales
+    if caricature:
+        for k, (name, texture) in enumerate(CARICATURES.items()):
+            if name in diseases:
+                texture.draw(chest, _rng(seed, patient, 5, k, diseases[name]))
     return chest, findings
 
 
-def draw_studies(seed: int, patient: int, contrast: float = 1.0) -> list[Study]:
+def draw_studies(seed: int, patient: int, caricature: bool = False) -> list[Study]:
     """The one to three studies of a patient; a disease persists with probability 0.6."""
     rng = _rng(seed, patient, 4)
     studies: list[Study] = []
@@ -142,7 +145,7 @@ def draw_studies(seed: int, patient: int, contrast: float = 1.0) -> list[Study]:
         }
         if not studies or rng.random() < 0.5:
             diseases |= {name: number for name in sorted(fresh) if name not in diseases}
-        chest, findings = chest_of(seed, patient, number, diseases, contrast)
+        chest, findings = chest_of(seed, patient, number, diseases, caricature)
         findings = _parents(findings)
         states, views = draw_states(findings, rng), draw_views(rng)
         words = ["PA" if v == FRONTAL else "LAT" for v in views]
@@ -252,15 +255,15 @@ class Row:
     images: int
 
 
-def _write_patient(patient: int, folder: Path, seed: int, size: int, contrast: float) -> list[Row]:
+def _write_patient(patient: int, folder: Path, seed: int, size: int, caricature: bool) -> list[Row]:
     """Write the DICOM files of one patient; returns the rows of its studies."""
-    rows = []
-    for study in draw_studies(seed, patient, contrast):
+    rows, varied = [], 0.7 if caricature else 1.0
+    for study in draw_studies(seed, patient, caricature):
         where = folder / f"P{patient:05d}" / f"S{study.number + 1}"
         where.mkdir(parents=True, exist_ok=True)
         for image, view in enumerate(study.views):
             rng = _rng(seed, patient, 8, study.number, image)
-            file = dicom_file(expose(study.chest, view, size, rng), study, image, seed)
+            file = dicom_file(expose(study.chest, view, size, rng, varied), study, image, seed)
             file.save_as(where / f"IM{image + 1}.dcm", enforce_file_format=True)
         rows.append(Row(study_uid(seed, study), study.report, study.states, len(study.views)))
     return rows
@@ -294,13 +297,13 @@ def write_studies(
     size: int = 256,
     processes: int | None = None,
     broken: int = 3,
-    contrast: float = 1.0,
+    caricature: bool = False,
 ) -> dict:
     """Write a cohort: `dicom/PATIENT/STUDY/IMAGE.dcm` and `reports.csv` in `output`.
 
     patients: how many. size: pixels of a film's short side. processes: default 1; the files do not
-    depend on it. broken: unusable files among the others, at most one a patient. contrast: how
-    strongly diseases show; 1 is subtle.
+    depend on it. broken: unusable files among the others, at most one a patient. caricature: some
+    diseases are coarse textures of the lungs, for networks that have minutes to learn them.
     reports.csv has the columns `study` (StudyInstanceUID), `text` (empty without a report) and the
     14 CheXpert names: 1 positive, 0 negative, -1 uncertain, empty not mentioned.
 
@@ -312,7 +315,7 @@ def write_studies(
         raise ValueError(f"size must be at least 32 pixels, got {size}")
     folder = Path(output) / "dicom"
     folder.mkdir(parents=True, exist_ok=True)
-    write = partial(_write_patient, folder=folder, seed=seed, size=size, contrast=contrast)
+    write = partial(_write_patient, folder=folder, seed=seed, size=size, caricature=caricature)
     if processes is None or processes == 1:
         written = [write(patient) for patient in range(patients)]
     else:

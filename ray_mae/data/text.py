@@ -16,9 +16,10 @@ SPECIAL = (PAD, UNKNOWN, FIRST, LAST, MASK)  # BERT's names, so that its vocabul
 
 
 @dataclass(frozen=True)
-class SpecialIds:
-    """Ids of the tokens that are no words."""
+class TextIds:
+    """What a method must know of a tokenizer: its size and the ids that are no words."""
 
+    size: int
     pad: int
     first: int
     last: int
@@ -76,10 +77,11 @@ def parse(document: str) -> Tokenizer:
     return Tokenizer.from_str(document)
 
 
-def special_ids(document: str) -> SpecialIds:
-    """Ids of padding, first, last and mask token."""
+def special_ids(document: str) -> TextIds:
+    """Size, and ids of padding, first, last and mask token."""
     vocabulary = parse(document).get_vocab()
-    return SpecialIds(*(vocabulary[token] for token in (PAD, FIRST, LAST, MASK)))
+    size = max(vocabulary.values()) + 1
+    return TextIds(size, *(vocabulary[token] for token in (PAD, FIRST, LAST, MASK)))
 
 
 def encode_reports(

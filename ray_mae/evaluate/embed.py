@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import EmbedConfig
-from ray_mae.evaluate.features import TRAINED, features
+from ray_mae.evaluate.features import features
+from ray_mae.evaluate.result import TRAINED
 from ray_mae.runtime import cluster
 
 FILE = "embeddings.parquet"
@@ -37,7 +38,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         path = config.output / FILE
         partial = path.with_suffix(".partial")
         writer: pq.ParquetWriter | None = None
-        for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for block in rows.iter_batches(batch_size=4096, batch_format="pyarrow"):
             table: pa.Table = block.rename_columns(
                 ["embedding" if name == TRAINED else name for name in block.column_names]
             )

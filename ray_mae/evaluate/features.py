@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
-from ray_mae.data.loading import Packing, from_block, in_file_order
+from ray_mae.data.loading import FileOrder, Packing, from_block
 from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
 from ray_mae.runtime import gpus_wanted
+from ray_mae.train.checkpoint import find_checkpoint
 
-TRAINED, RANDOM, PIXELS = "trained", "random", "pixels"
+EXPORTED = "encoder.json"
 PIXEL_SIDE = 32
 
 
@@ -81,17 +83,15 @@ def features(
     max_views: int = 16,
 ) -> Dataset:
     """A lazy dataset of study_id, patient_id, split, labels, views and one column per kind."""
-    batches = in_file_order(
-        shards.resolve(),
-        Manifest.read(shards),
-        splits,
-        Packing(max_views=max_views, seed=seed),
-        batch_size,
-    )
+    manifest = Manifest.read(shards)
+    if not (checkpoint / EXPORTED).is_file():
+        find_checkpoint(checkpoint)  # raises here and not in an actor
+    reader = FileOrder(shards.resolve(), Packing(max_views=max_views, seed=seed), batch_size)
+    batches = reader.dataset(manifest, splits)
     return batches.map_batches(
         Embedder,
         fn_constructor_args=(checkpoint.resolve(), pool, tuple(kinds), seed),
-        batch_size=None,
+        batch_size=1,  # a row is a batch already
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=workers),
         num_gpus=1 if gpus_wanted(gpu) else 0,

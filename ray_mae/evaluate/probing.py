@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from ray_mae.config import ProbeConfig
 from ray_mae.data.schema import SPLITS, Manifest
-from ray_mae.evaluate.features import PIXELS, RANDOM, TRAINED, features, matrix
+from ray_mae.evaluate.features import features, matrix
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.probe import pixel_components, probe
 from ray_mae.evaluate.report import write_report
+from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
 from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
@@ -39,8 +40,8 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             gpu=config.gpu,
             seed=config.seed,
         )
-        blocks = list(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
-    table = pa.concat_tables(blocks)
+        blocks = list(rows.iter_batches(batch_size=4096, batch_format="pyarrow"))
+    table = pa.concat_tables(blocks).sort_by("study_id")  # whatever order the shards came in
     embedded = time.time()
     found = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
     split = table["split"].to_numpy()

@@ -49,6 +49,10 @@ class Captioner(nn.Module):
         )
         self.decoder = nn.TransformerDecoder(layer, depth, norm=nn.LayerNorm(width))
         self.logits = nn.Linear(width, vocabulary, bias=False)
+        # the decoder copies one layer: without this all would start the same
+        for weight in (*self.decoder.parameters(), self.logits.weight):
+            if weight.ndim > 1:
+                nn.init.xavier_uniform_(weight)
         for table in (self.memory_position, self.memory_view, self.word, self.position):
             nn.init.normal_(table.weight, std=0.02)
 
@@ -80,7 +84,13 @@ class Captioner(nn.Module):
             causal = causal & ~parallel[:, None, None]  # [K, L, L]
             causal = causal.repeat_interleave(self.heads, dim=0)
         x = self.word(text) + self.position.weight[:length]
-        x = self.decoder(x, memory, tgt_mask=causal, memory_key_padding_mask=absent)
+        x = self.decoder(
+            x,
+            memory,
+            tgt_mask=causal,
+            memory_key_padding_mask=absent,
+            tgt_is_causal=parallel is None,
+        )
         return self.logits(x)
 
 

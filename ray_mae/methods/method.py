@@ -42,10 +42,6 @@ class Method(Protocol):
         """
         ...
 
-    def encode(self, batch: Any, pool: str) -> Tensor:
-        """Features of whole, uncorrupted inputs, one row per image of the batch."""
-        ...
-
     def pictures(self, batch: Any, decode: Callable[[list[int]], str] | None) -> Pictures:
         """Originals beside reconstructions, true texts beside generated ones."""
         ...

@@ -15,7 +15,7 @@ from ray_mae.methods import losses
 from ray_mae.methods.augment import Augmentation, denormalise, whole
 from ray_mae.methods.captioner import Captioner
 from ray_mae.methods.losses import Losses, mean_per_study
-from ray_mae.methods.masking import all_patches, random_masks, visible_count
+from ray_mae.methods.masking import random_masks, visible_count
 from ray_mae.methods.method import Pictures
 from ray_mae.methods.randomness import PARALLEL, uniforms
 from ray_mae.methods.vit import Encoder, PixelDecoder, gather, patchify, unpatchify
@@ -122,17 +122,6 @@ class Mvmae(nn.Module):
             loss = losses.caption(logits, target[of], self.pad)  # [N]
             loss = mean_per_study(loss, of, batch.samples)
         return loss * batch.has_report
-
-    def encode(self, batch: StudyBatch, pool: str = "mean") -> Tensor:
-        """Frozen features [N, D] of whole views: nothing is hidden, no text is needed."""
-        tokens = self.tokens(batch)
-        return tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(1)
-
-    def tokens(self, batch: StudyBatch) -> Tensor:
-        """All tokens [N, 1 + L, D] of whole views."""
-        patches = patchify(whole(batch, self.image_size), self.patch_size)
-        index = all_patches(patches.shape[0], patches.shape[1], patches.device)
-        return self.encoder(patches.to(self.dtype), index, batch.view)
 
     @torch.no_grad()
     def pictures(

@@ -118,7 +118,9 @@ class Encoder(nn.Module):
         side = image_size // patch_size
         self.patches = side * side
         self.patch = nn.Linear(patch_size**2, shape.width)
-        self.cls = nn.Parameter(torch.randn(shape.width) * 1e-6)
+        # not timm's 1e-6: without a position of its own, the first norm would magnify its gradient
+        # a thousandfold, and clipping would silence all others
+        self.cls = nn.Parameter(torch.randn(shape.width) * 0.02)
         self.view = _table(VIEWS, shape.width)
         self.position: Tensor
         if positions == "learned":
@@ -134,7 +136,8 @@ class Encoder(nn.Module):
         The class token comes first and has neither position nor view embedding, as in the
         authors' code.
         """
-        x = self.patch(patches) + self.position[index] + self.view[view][:, None]
+        x = self.patch(patches)
+        x = x + self.position.to(x.dtype)[index] + self.view[view][:, None]
         return self.body(torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1))
 
 
@@ -171,7 +174,7 @@ class PixelDecoder(nn.Module):
         x = self.embed(tokens)  # [N, 1 + V, Dd]
         x = torch.cat([x, self.mask.expand(x.shape[0], hidden.shape[1], -1)], dim=1)
         slot = torch.cat([torch.zeros_like(visible[:, :1]), 1 + visible, 1 + hidden], dim=1)
-        x = x + self.position[slot] + self.view[view][:, None]
+        x = x + self.position.to(x.dtype)[slot] + self.view[view][:, None]
         x = self.body(x)  # attention does not mind that the hidden ones come last
         return self.pixels(x[:, 1 + visible.shape[1] :])
 

@@ -1,17 +1,19 @@
 """What a checkpoint holds, and which one is the last.
 
 model.safetensors   all weights of the method, fp32, by name: what evaluation and export read
-state.json          step, samples, settings, versions
+state.json          step, position in the data, settings, hash of the shards, versions
 tokenizer.json      the tokenizer, if the method reads text
 deepspeed/          DeepSpeed's partitioned parameters and optimiser states, for going on
 """
 
+import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ray_mae.config import PretrainConfig
+from ray_mae.data.schema import Manifest
 from ray_mae.settings import from_dict, to_dict
 
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
@@ -25,12 +27,18 @@ def write_state(folder: Path, config: PretrainConfig, *, step: int, workers: int
         "position": step * config.optim.batch_size,
         "workers": workers,
         "zero_stage": config.engine.zero_stage,
+        "shards_sha256": fingerprint(config.shards),
         "config": to_dict(config),
         "versions": {
             name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
         },
     }
     (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
+
+
+def fingerprint(shards: Path) -> str:
+    """Which shards these are: the hash of their manifest."""
+    return hashlib.sha256((shards / Manifest.FILE).read_bytes()).hexdigest()
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

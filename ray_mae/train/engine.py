@@ -19,7 +19,8 @@ def resolve_precision(wanted: str) -> str:
     """fp32 or bf16; auto takes bf16 where a GPU supports it."""
     if wanted != "auto":
         return wanted
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if able else "fp32"
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -60,6 +61,10 @@ class Engine:
         import deepspeed
 
         deepspeed.utils.logger.setLevel("ERROR")
+        if not torch.cuda.is_available():
+            # a faster all-reduce between processes of one machine, which DeepSpeed would compile for
+            # two minutes on its first run; gloo does without
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes.
         optimizer = torch.optim.AdamW(
             parameter_groups(module, optim.weight_decay), lr=optim.base_lr, betas=optim.betas
@@ -68,11 +73,15 @@ class Engine:
             model=torch.compile(module) if config.compile else module,
             optimizer=optimizer,
             dist_init_required=False,
-            config={
+            config=self._in_fp32()
+            | {
                 "train_micro_batch_size_per_gpu": micro_batch_size,
                 "gradient_accumulation_steps": accumulation,
                 "gradient_clipping": optim.clip,
-                "zero_optimization": {"stage": config.zero_stage},
+                "zero_optimization": {
+                    "stage": config.zero_stage,
+                    "stage3_param_persistence_threshold": 1000,
+                },
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
                 "bf16": {"enabled": self.precision == "bf16"},
@@ -81,6 +90,12 @@ class Engine:
             },
         )
         self.module = module
+
+    def _in_fp32(self) -> dict[str, Any]:
+        """Gradients are added up and reduced in fp32, whatever the precision of the model."""
+        if self.precision == "fp32" or self.stage == 0:  # DeepSpeed has no such choice at stage 0
+            return {}
+        return {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
 
     @property
     def device(self) -> torch.device:
@@ -99,10 +114,10 @@ class Engine:
             group["lr"] = lr
         self._engine.step()
 
-    def gradient_norm(self) -> float:
-        """Norm before clipping, of the last step."""
+    def gradient_norm(self) -> dict[str, float]:
+        """Norm before clipping of the last step, as a figure; none where DeepSpeed keeps none."""
         norm = self._engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        return {} if norm is None else {"gradient_norm": float(norm)}
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
@@ -119,6 +134,18 @@ class Engine:
                 yield self.module
         finally:
             self.module.train(was_training)
+
+    def weights(self) -> dict[str, Tensor]:
+        """All parameters and buffers by name, fp32, on the CPU; to be called by every worker."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        with self.whole() as module:
+            found = {name: t.detach().float().cpu() for name, t in module.state_dict().items()}
+        if self.precision == "bf16" and self.stage > 0:  # the optimiser's own, not the rounded ones
+            for name, parameter in self.module.named_parameters():
+                master = safe_get_full_fp32_param(parameter)
+                found[name] = found[name] if master is None else master.cpu()
+        return {name: tensor.contiguous().clone() for name, tensor in found.items()}
 
     def save(self, folder: Path) -> None:
         """This worker's part of parameters and optimiser states; called by every worker."""

@@ -1,6 +1,7 @@
 """`pretrain`: from settings to a finished run, on Ray Train."""
 
 import json
+import math
 import os
 import time
 from dataclasses import replace
@@ -17,9 +18,10 @@ from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.runtime import cluster, gpus_wanted
 from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.plan import Plan, make_plan
+from ray_mae.train.build import method_of
+from ray_mae.train.plan import Plan, Work, make_plan
 from ray_mae.train.progress import Progress, print_plan
-from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+from ray_mae.train.tracking import EVENTS, METRICS, keep_until, read_jsonl
 
 CONFIG = "config.yaml"
 _FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking"}
@@ -38,13 +40,15 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     plan = make_plan(config, manifest)
     config.output.mkdir(parents=True, exist_ok=True)
     first_step = _first_step(config)
-    tokenizer = _tokenizer(config, manifest)
+    tokenizer = _tokenizer(config, manifest, first_step)
+    work = _work(config, plan, tokenizer)
     (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-    print_plan(config, plan, first_step)
+    print_plan(config, plan, first_step, work)
     if first_step < plan.steps:
         (config.output / EVENTS).unlink(missing_ok=True)
+        keep_until(config.output, first_step)
         # one CPU more than the workers keep, for the tasks that read data
-        with cluster(cpus=int(config.scaling.workers * config.scaling.cpus_per_worker) + 1):
+        with cluster(cpus=math.ceil(config.scaling.workers * config.scaling.cpus_per_worker) + 1):
             _check_resources(config)
             with Progress(config.output, began, after_step=first_step):
                 _fit(config, plan, manifest, tokenizer)
@@ -68,6 +72,16 @@ def _first_step(config: PretrainConfig) -> int:
             f"{config.output} holds a run with other settings ({', '.join(changed)}): "
             "choose another --output, or the same settings to continue it"
         )
+    if state["shards_sha256"] != ckpt.fingerprint(config.shards):
+        raise ValueError(
+            f"{config.output} was trained on other shards than {config.shards} holds now, so there is "
+            "no next sample to go on with: choose another --output, or the shards of before"
+        )
+    if state["zero_stage"] and state["workers"] != config.scaling.workers:
+        raise ValueError(
+            f"{last} was written by {state['workers']} workers with ZeRO {state['zero_stage']}: "
+            f"continue with scaling.workers {state['workers']}"
+        )
     return int(state["step"])
 
 
@@ -82,12 +96,25 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return out
 
 
-def _tokenizer(config: PretrainConfig, manifest: Manifest) -> str | None:
+def _work(config: PretrainConfig, plan: Plan, tokenizer: str | None) -> Work:
+    """Parameters and operations, from a network without memory; shapes that do not fit raise."""
+    import torch
+
+    with torch.device("meta"):
+        method = method_of(config, plan, tokenizer)
+    return Work(
+        encoder=sum(p.numel() for p in method.encoder.parameters()),
+        parameters=sum(p.numel() for p in method.parameters()),
+        flops=method.flops(images=1, samples=1),
+    )
+
+
+def _tokenizer(config: PretrainConfig, manifest: Manifest, first_step: int) -> str | None:
     """The run's tokenizer, kept with it: the given one, the run's own, or a new one."""
     if config.method.gamma == 0:
         return None
     kept = config.output / ckpt.TOKENIZER
-    if kept.is_file():
+    if first_step and kept.is_file():  # without a checkpoint it may be of other settings
         return kept.read_text()
     if config.data.tokenizer:
         document = load_tokenizer(config.data.tokenizer)
@@ -115,9 +142,14 @@ def _check_resources(config: PretrainConfig) -> None:
             f"none of the {have.get('CPU', 0):g} logical CPUs for reading data: lower "
             "scaling.workers or scaling.cpus_per_worker"
         )
-    if config.scaling.gpu == "yes" and have.get("GPU", 0) < config.scaling.workers:
+    if (
+        gpus_wanted(config.scaling.gpu)
+        and not os.environ.get("RAY_ADDRESS")
+        and have.get("GPU", 0) < config.scaling.workers
+    ):
         raise ValueError(
-            f"scaling.workers is {config.scaling.workers}, the cluster has {have.get('GPU', 0):g} GPUs"
+            f"scaling.workers is {config.scaling.workers}, there are {have.get('GPU', 0):g} GPUs: "
+            "lower it, or set scaling.gpu to no"
         )
 
 
@@ -175,7 +207,15 @@ def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str 
             execution_options=_in_order(), enable_shard_locality=False
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        rank, cause = next(iter(error.worker_failures.items()))
+        last_line = str(cause).strip().splitlines()[-1]
+        (config.output / "error.txt").write_text(f"{error}\n{cause}\n")
+        raise RuntimeError(
+            f"training ended on worker {rank}: {last_line} (in full: {config.output / 'error.txt'})"
+        ) from error
 
 
 def _in_order() -> Any:

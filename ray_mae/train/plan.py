@@ -30,9 +30,24 @@ class Plan:
         return self.samples / self.studies
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one forward and backward takes."""
+
+    encoder: int
+    """Parameters."""
+    parameters: int
+    """Of encoder, decoder and captioner."""
+    flops: float
+    """Per view."""
+
+
 def make_plan(config: PretrainConfig, manifest: Manifest, workers: int | None = None) -> Plan:
     """Raises ValueError where the batch does not divide over the workers, or there is no data."""
     workers = workers or config.scaling.workers
+    low, high = config.data.crop_scale
+    if low > high:
+        raise ValueError(f"data.crop_scale must be smallest, then largest, got {low} and {high}")
     optim = config.optim
     studies = manifest.rows("train")
     if studies == 0:

@@ -1,7 +1,6 @@
 """What a person sees of a run in the terminal."""
 
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ray_mae.config import PretrainConfig
-from ray_mae.train.plan import Plan
+from ray_mae.train.plan import Plan, Work
 from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
 
 console = Console(highlight=False, soft_wrap=True)
@@ -18,7 +17,7 @@ console = Console(highlight=False, soft_wrap=True)
 _COLUMNS = ("loss", "reconstruction", "alignment", "caption", "beta", "lr")
 
 
-def print_plan(config: PretrainConfig, plan: Plan, first_step: int) -> None:
+def print_plan(config: PretrainConfig, plan: Plan, first_step: int, work: Work) -> None:
     """The table that opens a run."""
     table = Table(show_header=False, box=None, pad_edge=False)
     scaling, optim = config.scaling, config.optim
@@ -33,6 +32,8 @@ def print_plan(config: PretrainConfig, plan: Plan, first_step: int) -> None:
         "method": f"{config.method.preset}, {config.method.image_size} px, patches of "
         f"{config.method.patch_size}, {config.method.mask_ratio:.0%} masked, "
         f"β {config.method.beta:g} ({config.method.alignment}), γ {config.method.gamma:g}",
+        "parameters": f"{work.parameters / 1e6:.1f} M (encoder {work.encoder / 1e6:.1f} M), "
+        f"{work.flops / 1e9:.2f} GFLOP per view and step",
         "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
     }
     for name, value in rows.items():
@@ -80,12 +81,8 @@ class Progress:
 
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]
-        if "parameters" in event:
-            count = event["parameters"]
-            text += (
-                f": {count['all'] / 1e6:.1f} M parameters (encoder {count['encoder'] / 1e6:.1f} M), "
-                f"{event['precision']} on {event['device']}"
-            )
+        if "precision" in event:
+            text += f": {event['precision']} on {event['device']}"
         console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
 
 
@@ -98,5 +95,6 @@ def figures_line(record: dict[str, Any]) -> str:
             parts.append(f"{name} {value:.2e}" if 0 < abs(value) < 1e-2 else f"{name} {value:.3f}")
     parts.append(f"{record['samples_per_s']:.0f} studies/s")
     parts.append(f"waiting for data {record['data_wait']:.0%}")
-    parts.append(f"ETA {time.strftime('%H:%M:%S', time.gmtime(record['eta_s']))}")
+    minutes, seconds = divmod(round(record["eta_s"]), 60)
+    parts.append(f"ETA {minutes // 60}:{minutes % 60:02d}:{seconds:02d}")
     return "  ".join(parts)

@@ -33,6 +33,13 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
+def keep_until(folder: Path, step: int) -> None:
+    """Drop the figures after `step`, which a continued run will write again."""
+    path = folder / METRICS
+    kept = [record for record in read_jsonl(path) if record["step"] <= step]
+    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
 class Tracker:
     """Figures of a run, written by one worker. A continued run drops what it will repeat."""
 
@@ -41,8 +48,7 @@ class Tracker:
 
         self._folder = folder
         self._metrics = folder / METRICS
-        kept = [r for r in read_jsonl(self._metrics) if r["step"] <= first_step]
-        self._metrics.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        keep_until(folder, first_step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def figures(self, step: int, figures: dict[str, float]) -> None:

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from ray_mae.config import PretrainConfig
 from ray_mae.data.loading import Packing, from_block, read_rows, to_study_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.data.text import decode_tokens, parse, report_text, special_ids
-from ray_mae.methods.build import build_method
+from ray_mae.data.text import decode_tokens, report_text
 from ray_mae.methods.method import Method
 from ray_mae.settings import from_dict
 from ray_mae.train import checkpoint as ckpt
+from ray_mae.train.build import method_of
 from ray_mae.train.engine import Engine
 from ray_mae.train.plan import make_plan
 from ray_mae.train.schedules import learning_rate
@@ -42,21 +42,7 @@ def train(job: dict[str, Any]) -> None:
     manifest = Manifest.read(config.shards)
     plan = make_plan(config, manifest, workers)
     tokenizer = job["tokenizer"]
-    ids = special_ids(tokenizer) if tokenizer else None
-    method = build_method(
-        config.method,
-        config.data,
-        seed=config.seed,
-        warmup_steps=plan.warmup_steps,
-        steps=plan.steps,
-        vocabulary=parse(tokenizer).get_vocab_size() if tokenizer else 0,
-        special_ids=(ids.pad, ids.first, ids.last, ids.mask) if ids else (0, 2, 3, 4),
-        recompute=config.engine.activation_checkpointing,
-    )
-    parameters = {
-        "encoder": sum(p.numel() for p in method.encoder.parameters()),
-        "all": sum(p.numel() for p in method.parameters()),
-    }
+    method = method_of(config, plan, tokenizer)
     engine = Engine(
         method,
         config.engine,
@@ -67,7 +53,6 @@ def train(job: dict[str, Any]) -> None:
     first_step = _restore(engine)
     event(
         "engine ready",
-        parameters=parameters,
         precision=engine.precision,
         device=str(engine.device),
         first_step=first_step,
@@ -102,7 +87,7 @@ def train(job: dict[str, Any]) -> None:
             figures |= {
                 "lr": lr,
                 "beta": method.beta(step),
-                "gradient_norm": engine.gradient_norm(),
+                **engine.gradient_norm(),
                 "samples": (step + 1) * plan.batch_size,
                 "eta_s": left / max(figures["samples_per_s"], 1e-9),
             }
@@ -164,6 +149,8 @@ class _Window:
         """Means since the last call; called by every worker at the same step."""
         names = sorted(self.sums)
         means = [torch.stack(self.sums[name]).float().mean() for name in names]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # or queued work would count in the next window
         seconds = time.perf_counter() - self.began
         waiting = torch.tensor(waited / seconds, device=device)
         values = torch.stack([*means, waiting])
@@ -204,15 +191,12 @@ def _save(
     with tempfile.TemporaryDirectory(prefix="ray_mae_") as temporary:
         folder = Path(temporary)
         engine.save(folder)
-        with engine.whole() as module:
-            if rank == 0:
-                weights = {
-                    n: t.detach().float().cpu().contiguous() for n, t in module.state_dict().items()
-                }
-                save_file(weights, folder / ckpt.WEIGHTS)
-                ckpt.write_state(folder, config, step=step, workers=workers)
-                if tokenizer:
-                    (folder / ckpt.TOKENIZER).write_text(tokenizer)
+        weights = engine.weights()
+        if rank == 0:
+            save_file(weights, folder / ckpt.WEIGHTS)
+            ckpt.write_state(folder, config, step=step, workers=workers)
+            if tokenizer:
+                (folder / ckpt.TOKENIZER).write_text(tokenizer)
         ray.train.report(
             {"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder))
         )

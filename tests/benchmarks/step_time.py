@@ -27,8 +27,7 @@ from ray_mae.config import (
 )
 from ray_mae.data.loading import from_block, to_study_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.data.text import parse, special_ids
-from ray_mae.methods.build import build_method
+from ray_mae.train.build import method_of
 from ray_mae.train.engine import parameter_groups
 from ray_mae.train.launch import pretrain, stream_of
 from ray_mae.train.plan import make_plan
@@ -58,16 +57,7 @@ def bare(config: PretrainConfig, tokenizer: str) -> list[float]:
     manifest = Manifest.read(config.shards)
     plan = make_plan(config, manifest)
     torch.set_num_threads(1)
-    ids = special_ids(tokenizer)
-    model = build_method(
-        config.method,
-        config.data,
-        seed=0,
-        warmup_steps=plan.warmup_steps,
-        steps=plan.steps,
-        vocabulary=parse(tokenizer).get_vocab_size(),
-        special_ids=(ids.pad, ids.first, ids.last, ids.mask),
-    )
+    model = method_of(config, plan, tokenizer)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
     read = stream_of(config, plan, manifest, tokenizer, first_step=0).read(0, plan.steps)
     batches = [to_study_batch(from_block(block)) for block in read][:: config.scaling.workers]

@@ -8,10 +8,10 @@ import pytest
 import ray
 
 from ray_mae.data.loading import (
+    FileOrder,
     Packing,
     Stream,
     from_block,
-    in_file_order,
     read_rows,
     to_block,
     to_study_batch,
@@ -143,9 +143,9 @@ def test_a_stream_that_starts_later_gives_what_remains(shards: Path, local_ray: 
 
 def test_file_order_reads_every_study_once(shards: Path, local_ray: None) -> None:
     manifest = Manifest.read(shards)
-    dataset = in_file_order(shards, manifest, ["val", "test"], Packing(max_views=3), 3)
+    dataset = FileOrder(shards, Packing(max_views=3), 3).dataset(manifest, ["val", "test"])
     found = []
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for block in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
         found += block["study_id"][0].as_py()
     assert found == [f"{s}-{i}" for s in ("val", "test") for i in range(8)]
 

@@ -78,7 +78,7 @@ def run_of(
         engine=EngineConfig(zero_stage=stage, precision="fp32"),  # type: ignore[arg-type]
         scaling=ScalingConfig(workers=workers),
         checkpoint=CheckpointConfig(every=3),
-        tracking=TrackingConfig(every=1, pictures_every=6, pictures=2),
+        tracking=TrackingConfig(every=1, pictures_every=4, pictures=2),
     )
 
 

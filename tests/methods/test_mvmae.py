@@ -205,15 +205,6 @@ def test_activation_checkpointing_changes_no_gradient() -> None:
     torch.testing.assert_close(gradients(plain, batch), gradients(recomputing, batch))
 
 
-def test_frozen_features_need_no_report_and_hide_nothing() -> None:
-    model, batch = method().eval(), study_batch([2, 1])
-    silent = replace(batch, tokens=batch.tokens * 0, has_report=batch.has_report & False)
-    for pool in ("cls", "mean"):
-        features = model.encode(batch, pool)
-        assert features.shape == (3, 32)
-        torch.testing.assert_close(features, model.encode(silent, pool))
-
-
 def test_greedy_reports_begin_and_end() -> None:
     model, batch = method().eval(), study_batch([2, 1])
     shown = model.pictures(batch, lambda ids: " ".join(map(str, ids)))
@@ -229,7 +220,5 @@ def test_pictures_of_normalised_patches_are_grey_values_again() -> None:
         model.decoder.pixels.weight.zero_()
         model.decoder.pixels.bias.zero_()  # predicts each patch's mean
     (image,) = model.pictures(batch).images.values()
-    masked, filled, original = image.split(32, dim=1)
-    hidden = (masked - 0.5).abs().amax() >= 0  # shape guard
-    assert hidden
+    _, filled, original = image.split(32, dim=1)
     torch.testing.assert_close(filled.mean(), original.mean(), rtol=1e-2, atol=1e-2)

@@ -1,0 +1,87 @@
+"""`embed` and `evaluate probe` on real Ray actors, from a checkpoint on disk."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from safetensors.torch import save_file
+
+from ray_mae import cli
+from ray_mae.config import EmbedConfig, MvmaeConfig, PretrainConfig
+from ray_mae.data.loading import Packing, read_rows, to_study_batch
+from ray_mae.encoder import load_encoder
+from ray_mae.evaluate.embed import embed
+from ray_mae.methods.augment import whole
+from ray_mae.methods.build import build_encoder
+from ray_mae.runtime import connect
+from ray_mae.train.checkpoint import write_state
+from tests.shards import write_shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, train=60, held_out=40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    method = MvmaeConfig(image_size=32, patch_size=8, width=32, depth=1, heads=2)
+    torch.manual_seed(7)
+    weights = build_encoder(method).state_dict()
+    save_file({f"encoder.{k}": v for k, v in weights.items()}, folder / "model.safetensors")
+    config = PretrainConfig(shards=shards, output=folder, method=method)
+    write_state(folder, config, step=1, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    connect(cpus=2)
+    yield
+    ray.shutdown()
+
+
+def test_every_study_has_the_mean_of_its_views_features(
+    shards: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    summary = embed(EmbedConfig(checkpoint=checkpoint, shards=shards, output=tmp_path))
+    assert (summary["studies"], summary["width"]) == (140, 32)
+    table = pq.read_table(tmp_path / "embeddings.parquet")
+    assert table["split"].to_pylist().count("train") == 60
+    rows = read_rows(shards / "val-00000.parquet", 0)
+    encoder, _ = load_encoder(checkpoint)
+    batch = to_study_batch(Packing(max_views=16).pack(rows, [0] * len(rows)))
+    with torch.no_grad():
+        per_view = encoder(whole(batch, 32), batch.view)
+    found = dict(zip(table["study_id"].to_pylist(), table["embedding"].to_pylist(), strict=True))
+    for index, row in enumerate(rows):
+        expected = per_view[batch.study == index].mean(0).numpy()
+        np.testing.assert_allclose(found[row["study_id"]], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_probe_command_compares_with_random_and_pixels_and_writes_its_report(
+    shards: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run(
+        f"evaluate probe --checkpoint {checkpoint} --shards {shards} --output {tmp_path} "
+        "--bootstrap 50 --strengths [0.01,1.0]".split()
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary["macro_auroc"]) == {"trained", "random", "pixels"}
+    assert summary["studies"] == {"train": 60, "val": 40, "test": 40}
+    assert "macro_auroc" in capsys.readouterr().out
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "probe.csv").is_file()
+
+
+def test_a_wrong_checkpoint_is_named_before_any_actor_starts(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"neither a checkpoint .* nor the folder of a run"):
+        embed(EmbedConfig(checkpoint=tmp_path, shards=shards, output=tmp_path / "out"))
