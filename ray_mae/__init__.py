@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import ray_mae.runtime  # noqa: F401  sets what Ray reads when it is imported
+
 __version__ = version("ray-mae")
 
 _HOMES = {

@@ -362,7 +362,7 @@ class DemoConfig(_Checked):
     """Folder for everything the demo makes."""
     seed: int = setting(0, ge=0)
     """Seed of the cohort and of the training."""
-    patients: int = setting(500, ge=20)
+    patients: int = setting(450, ge=20)
     """Patients in the cohort."""
     steps: int = setting(900, ge=1)
     """Optimiser steps of the pretraining."""

@@ -6,6 +6,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Ray reads these when it is imported: this module is, by `ray_mae` itself, before.
+# `uv run` would have Ray build a second environment for its workers from the working folder.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+# a worker that asked for no GPU sees none, or PyTorch and DeepSpeed would use it all the same
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
+
 
 def connect(cpus: int = 1) -> None:
     """Join the cluster of RAY_ADDRESS or of this job; without one, start Ray on this machine.
@@ -13,16 +21,12 @@ def connect(cpus: int = 1) -> None:
     cpus: logical CPUs that a local Ray must offer at least. Training workers keep theirs all the
     time, so on a small machine the tasks that read data need some beyond the real ones.
     """
-    # `uv run` would have Ray build a second environment for its workers from the working folder.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # a worker that asked for no GPU sees none, or PyTorch and DeepSpeed would use it all the same
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
     import ray
 
     if ray.is_initialized():
         return
+    # Ray says at each start that a local cluster has a token of its own: true, and no news
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)

@@ -274,11 +274,10 @@ CARICATURES = {
     "Consolidation": Texture(30, 3.0, (0.05, 0.05, 1), 5.0),
     "Pneumonia": Texture(50, 0.0, (1, 1, 1), 3.0),
     "Lung Lesion": Texture(9, 0.3, (1, 1, 1), 9.0),
-    "Support Devices": Texture(7, 6.0, (1, 0.2, 1), 14.0),
-    "Edema": Texture(70, 1.2, (1, 1, 1), 1.5),
+    "Edema": Texture(70, 1.2, (1, 1, 1), 2.2),
 }
-"""Lying, standing and slanting lines, small and large spots, a mesh: what a network tells apart
-soon, and what has no brightness that a linear model of pixels could see."""
+"""Lying and standing lines, small and large spots, a mesh: what a network tells apart soon, and
+what has no brightness that a linear model of pixels could see."""
 
 
 DISEASES: dict[str, Callable[[Chest, np.random.Generator], Finding]] = {

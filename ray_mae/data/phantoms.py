@@ -116,7 +116,7 @@ def chest_of(
     """The 3D chest of a patient in study `number`, with `diseases`, and the words for them.
 
     A disease that persists is drawn from the same random numbers and is found at the same place.
-    caricature: draw some of the diseases also as a texture of the whole lungs.
+    caricature: draw those of CARICATURES also as a texture of the whole lungs.
     """
     build_of = draw_patient(_rng(seed, patient, 0))
     breath = float(_rng(seed, patient, 1, number).normal(0, 0.9))
@@ -138,6 +138,8 @@ def draw_studies(seed: int, patient: int, caricature: bool = False) -> list[Stud
     studies: list[Study] = []
     for number in range(int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))):
         fresh = draw_diseases(rng)
+        if caricature:
+            fresh &= CARICATURES.keys()
         diseases = {
             name: episode
             for name, episode in (studies[-1].diseases if studies else {}).items()
@@ -302,8 +304,8 @@ def write_studies(
     """Write a cohort: `dicom/PATIENT/STUDY/IMAGE.dcm` and `reports.csv` in `output`.
 
     patients: how many. size: pixels of a film's short side. processes: default 1; the files do not
-    depend on it. broken: unusable files among the others, at most one a patient. caricature: some
-    diseases are coarse textures of the lungs, for networks that have minutes to learn them.
+    depend on it. broken: unusable files among the others, at most one a patient. caricature: fewer
+    diseases, which are coarse textures of the lungs, for networks that have minutes to learn them.
     reports.csv has the columns `study` (StudyInstanceUID), `text` (empty without a report) and the
     14 CheXpert names: 1 positive, 0 negative, -1 uncertain, empty not mentioned.
 
