@@ -1,5 +1,6 @@
 """Report text to tokens: a WordPiece vocabulary of our own, trained on the training split."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +57,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
         vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer.to_str()
+    document = json.loads(tokenizer.to_str())
+    # the trainer numbers words of equal counts as it happens; sorted, the same words get the same ids
+    words = sorted(set(document["model"]["vocab"]) - set(SPECIAL))
+    document["model"]["vocab"] = {word: i for i, word in enumerate((*SPECIAL, *words))}
+    return json.dumps(document)
 
 
 def load_tokenizer(path: Path) -> str:

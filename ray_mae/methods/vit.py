@@ -52,10 +52,14 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
 
 
 def sincos_positions(side: int, width: int) -> Tensor:
-    """Fixed two-dimensional sine-cosine embedding [side², width] (MAE, appendix A.1)."""
+    """Fixed two-dimensional sine-cosine embedding [side², width], as in MAE, appendix A.1.
+
+    Frequencies run from 1 to 1/side per patch. MAE's base of 10000 comes from sentences: on a grid
+    of 8 or 14 patches most of its waves hardly move, and patches far from the corner look alike.
+    """
     if width % 4:
         raise ValueError(f"sine-cosine positions need a width that is a multiple of 4, got {width}")
-    omega = 10000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    omega = float(side) ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     grid = torch.arange(side, dtype=torch.float64)
     angle = grid[:, None] * omega  # [side, width / 4]
     axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # [side, width / 2]

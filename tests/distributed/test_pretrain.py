@@ -27,6 +27,8 @@ from ray_mae.config import (
     ScalingConfig,
     TrackingConfig,
 )
+from ray_mae.data.schema import Manifest
+from ray_mae.data.text import train_tokenizer, training_reports
 from ray_mae.encoder import load_encoder
 from ray_mae.export import export
 from ray_mae.runtime import connect
@@ -43,6 +45,20 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     write_shards(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(shards: Path) -> Path:
+    """One for all runs: two trainings of a vocabulary may differ in ties."""
+    texts = training_reports(shards, Manifest.read(shards), "impression")
+    file = shards / "tokenizer.json"
+    file.write_text(train_tokenizer(texts, 200))
+    return file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def given_tokenizer(tokenizer: Path) -> None:
+    """`run_of` finds it beside the shards."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +89,7 @@ def run_of(
             caption_depth=1,
             caption_heads=2,
         ),
-        data=DataConfig(max_tokens=16, shuffle_window=8),
+        data=DataConfig(max_tokens=16, shuffle_window=8, tokenizer=shards / "tokenizer.json"),
         optim=OptimConfig(batch_size=8, micro_batch_size=2, steps=steps, base_lr=0.05),
         engine=EngineConfig(zero_stage=stage, precision="fp32"),  # type: ignore[arg-type]
         scaling=ScalingConfig(workers=workers),
@@ -94,7 +110,7 @@ def one_worker(
     return output, pretrain(run_of(shards, output, workers=1, stage=0))
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [2, 3])
 def test_two_workers_and_any_zero_stage_train_as_one(
     shards: Path, tmp_path: Path, one_worker: tuple[Path, dict], stage: int
 ) -> None:
