@@ -364,5 +364,5 @@ class DemoConfig(_Checked):
     """Seed of the cohort and of the training."""
     patients: int = setting(450, ge=20)
     """Patients in the cohort."""
-    steps: int = setting(900, ge=1)
+    steps: int = setting(500, ge=1)
     """Optimiser steps of the pretraining."""

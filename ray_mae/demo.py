@@ -13,7 +13,7 @@ from ray_mae.config import DemoConfig
 from ray_mae.data.phantoms import write_studies
 from ray_mae.runtime import cluster
 
-SIZE = 96  # pixels of a generated film's short side
+SIZE = 128  # pixels of a generated film's short side
 
 # A small network: it must learn something in two minutes of two cores.
 PRETRAIN = {
@@ -22,14 +22,14 @@ PRETRAIN = {
     "method.patch_size": 8,
     "method.width": 96,
     "method.depth": 3,
-    "method.mask_ratio": 0.75,
+    "method.mask_ratio": 0.5,
     "method.decoder_width": 64,
     "method.decoder_depth": 1,
     "method.decoder_heads": 2,
     "method.caption_depth": 1,
     "method.caption_heads": 3,
     "method.caption_memory": "study",
-    "method.gamma": 4.0,
+    "method.gamma": 2.0,
     "data.max_tokens": 64,
     "data.crop_scale": "[0.8,1.0]",
     "scaling.gpu": "no",
