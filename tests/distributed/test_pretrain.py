@@ -189,6 +189,7 @@ def test_the_timm_export_gives_the_same_features(
     assert "frontal.safetensors" in summary["files"]
 
 
+@pytest.mark.timeout(1500)  # three starts of two workers each
 def test_a_killed_run_goes_on_with_the_next_sample(
     shards: Path, tmp_path: Path, local_ray: None
 ) -> None:
