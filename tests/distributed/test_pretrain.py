@@ -222,7 +222,7 @@ def test_a_killed_run_goes_on_with_the_next_sample(
 
     undisturbed = replace(config, output=tmp_path / "undisturbed")
     pretrain(undisturbed)
-    np.testing.assert_allclose(losses(config.output), losses(undisturbed.output), rtol=1e-5)
+    np.testing.assert_allclose(losses(config.output), losses(undisturbed.output), rtol=1e-4)
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_what_would(
