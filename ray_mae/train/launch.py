@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
-from ray.data import Dataset
+from ray.data import Dataset, ExecutionOptions
 
 from ray_mae.config import PretrainConfig
 from ray_mae.data.loading import Packing, Stream
@@ -204,7 +204,7 @@ def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str 
         ),
         datasets={"train": remaining},
         dataset_config=ray.train.DataConfig(
-            execution_options=_in_order(), enable_shard_locality=False
+            execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
         ),
     )
     try:
@@ -216,12 +216,6 @@ def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str 
         raise RuntimeError(
             f"training ended on worker {rank}: {last_line} (in full: {config.output / 'error.txt'})"
         ) from error
-
-
-def _in_order() -> Any:
-    from ray.data import ExecutionOptions
-
-    return ExecutionOptions(preserve_order=True)
 
 
 def _summary(config: PretrainConfig, plan: Plan, began: float, first_step: int) -> dict[str, Any]:

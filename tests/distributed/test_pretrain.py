@@ -47,18 +47,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def tokenizer(shards: Path) -> Path:
-    """One for all runs: two trainings of a vocabulary may differ in ties."""
+    """One for all runs, where `run_of` looks for it: two trainings of a vocabulary may differ in ties."""
     texts = training_reports(shards, Manifest.read(shards), "impression")
     file = shards / "tokenizer.json"
     file.write_text(train_tokenizer(texts, 200))
     return file
-
-
-@pytest.fixture(scope="module", autouse=True)
-def given_tokenizer(tokenizer: Path) -> None:
-    """`run_of` finds it beside the shards."""
 
 
 @pytest.fixture(scope="module")
