@@ -15,7 +15,7 @@ from ray_mae.config import ExportConfig, MvmaeConfig
 from ray_mae.data.schema import VIEWS
 from ray_mae.encoder import load_encoder, save_encoder
 from ray_mae.methods.augment import PIXEL_MEAN, PIXEL_STD
-from ray_mae.methods.build import shapes
+from ray_mae.methods.shapes import shapes
 from ray_mae.methods.vit import Encoder
 
 TIMM_MODEL = "vit_base_patch16_224"

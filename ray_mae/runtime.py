@@ -31,6 +31,8 @@ def connect(cpus: int = 1) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
+        # nobody takes this machine away, and an actor that watches for it costs seconds of start-up
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(address="local", num_cpus=max(cpus, os.cpu_count() or 1), **quiet)

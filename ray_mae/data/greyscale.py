@@ -4,17 +4,13 @@ The steps are those of DICOM PS3.3 C.11: modality LUT or rescale, then VOI LUT o
 MONOCHROME1 inverted. pydicom does each; here is which of them apply, and what if a tag is wrong.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
+from ray_mae.data.levels import per_value, robust_range
 from ray_mae.data.quarantine import Unusable
-
-# Where no window is given, grey values between these percentiles of the pixels fill the range.
-LOW, HIGH = 0.5, 99.5
 
 # A window or table that shows all the pixels within so small a part of the grey range is wrong.
 LEAST_CONTRAST = 8 / 255
@@ -35,25 +31,6 @@ def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
         raise Unusable("multi-frame", f"pixels of shape {pixels.shape}")
 
     return per_value(pixels, lambda values, counts: _display(values, counts, ds))
-
-
-def per_value(
-    pixels: NDArray[np.generic],
-    display: Callable[[NDArray[np.int_], NDArray[np.int_]], NDArray[np.float64]],
-) -> NDArray[np.uint8]:
-    """8-bit image [H, W] of integers of up to 16 bits, by a function of their values alone.
-
-    `display` gets each value from the least to the greatest [K] and how often it occurs [K], and
-    gives levels in [0, 1]: 65,536 evaluations at most instead of millions.
-    """
-    low, high = int(pixels.min()), int(pixels.max())
-    if low == high:
-        raise Unusable("constant", f"every stored value is {low}")
-    index = pixels.astype(np.int32) - low
-    counts = np.bincount(index.ravel(), minlength=high - low + 1)
-    with np.errstate(all="ignore"):
-        levels = display(np.arange(low, high + 1), counts)
-    return np.asarray(np.rint(255 * levels).astype(np.uint8)[index])
 
 
 def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
@@ -117,18 +94,6 @@ def _through_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float6
     except Exception:
         return None
     return np.asarray((shown[1:-1] - shown[0]) / (shown[-1] - shown[0]))
-
-
-def robust_range(
-    real: NDArray[np.float64] | NDArray[np.int_], counts: NDArray[np.int_]
-) -> NDArray[np.float64]:
-    """Levels in [0, 1]: from the LOW to the HIGH percentile of the pixels, or their whole range."""
-    below = np.cumsum(counts) / max(counts.sum(), 1)
-    ends = real[np.searchsorted(below, [LOW / 100, HIGH / 100]).clip(max=len(real) - 1)]
-    low, high = float(ends.min()), float(ends.max())
-    if low == high:
-        low, high = float(real.min()), float(real.max())
-    return ((real - low) / (high - low)).clip(0, 1)
 
 
 def _is_padding(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ray_mae.data.greyscale import per_value, robust_range
+from ray_mae.data.levels import per_value, robust_range
 from ray_mae.data.quarantine import Unusable
 
 Encoding = Literal["png", "jpeg"]

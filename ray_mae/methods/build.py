@@ -1,28 +1,13 @@
 """From settings to a method."""
 
-from dataclasses import replace
-
 import torch
 
 from ray_mae.config import DataConfig, MvmaeConfig
 from ray_mae.methods.augment import Augmentation
 from ray_mae.methods.captioner import Captioner
 from ray_mae.methods.mvmae import Mvmae, ramp
-from ray_mae.methods.vit import PRESETS, Encoder, PixelDecoder, Shape
-
-
-def shapes(config: MvmaeConfig) -> tuple[Shape, Shape]:
-    """Encoder and decoder shape: the preset's, with single values overridden."""
-    encoder, decoder = PRESETS[config.preset]
-    return (
-        _override(encoder, config.width, config.depth, config.heads),
-        _override(decoder, config.decoder_width, config.decoder_depth, config.decoder_heads),
-    )
-
-
-def _override(shape: Shape, width: int | None, depth: int | None, heads: int | None) -> Shape:
-    given = {"width": width, "depth": depth, "heads": heads}
-    return replace(shape, **{k: v for k, v in given.items() if v is not None})
+from ray_mae.methods.shapes import shapes
+from ray_mae.methods.vit import Encoder, PixelDecoder
 
 
 def build_encoder(config: MvmaeConfig, recompute: bool = False) -> Encoder:

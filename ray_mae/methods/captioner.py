@@ -28,10 +28,6 @@ class Captioner(nn.Module):
     ) -> None:
         super().__init__()
         width = encoder_width
-        if width % heads:
-            raise ValueError(
-                f"encoder width {width} must be a multiple of method.caption_heads, got {heads}"
-            )
         self.mask_id, self.heads = mask_id, heads
         self.memory_position = nn.Embedding(1 + patches, width)
         self.memory_view = nn.Embedding(VIEWS, width)

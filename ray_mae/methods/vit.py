@@ -1,6 +1,5 @@
 """The encoder and the pixel decoder: Vision Transformers made of timm's blocks."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -8,27 +7,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ray_mae.methods.shapes import Shape
+
 VIEWS = 3  # frontal, lateral, unknown
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Width, depth and heads of a transformer."""
-
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-
-
-PRESETS: dict[str, tuple[Shape, Shape]] = {
-    "tiny": (Shape(192, 12, 3), Shape(192, 4, 3)),
-    "small": (Shape(384, 12, 6), Shape(384, 4, 6)),
-    "base": (Shape(768, 12, 12), Shape(768, 4, 12)),
-    "large": (Shape(1024, 24, 16), Shape(1024, 8, 8, 2.0)),
-    "huge": (Shape(1280, 32, 16), Shape(1024, 8, 8, 2.0)),
-}
-"""Encoder and decoder; the decoders of tiny, base and large are those of the authors' code."""
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -57,8 +38,6 @@ def sincos_positions(side: int, width: int) -> Tensor:
     Frequencies run from 1 to 1/side per patch. MAE's base of 10000 comes from sentences: on a grid
     of 8 or 14 patches most of its waves hardly move, and patches far from the corner look alike.
     """
-    if width % 4:
-        raise ValueError(f"sine-cosine positions need a width that is a multiple of 4, got {width}")
     omega = float(side) ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     grid = torch.arange(side, dtype=torch.float64)
     angle = grid[:, None] * omega  # [side, width / 4]
@@ -112,13 +91,6 @@ class Encoder(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        if image_size % patch_size:
-            raise ValueError(
-                f"method.image_size must be a multiple of method.patch_size, "
-                f"got {image_size} and {patch_size}"
-            )
-        if shape.width % shape.heads:
-            raise ValueError(f"width {shape.width} must be a multiple of heads {shape.heads}")
         side = image_size // patch_size
         self.patches = side * side
         self.patch = nn.Linear(patch_size**2, shape.width)

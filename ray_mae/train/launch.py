@@ -15,13 +15,13 @@ from ray_mae.data.loading import Packing, Stream
 from ray_mae.data.order import Order
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
+from ray_mae.methods.shapes import shapes
 from ray_mae.runtime import cluster, gpus_wanted
 from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.build import method_of
-from ray_mae.train.plan import Plan, Work, make_plan
+from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, print_plan
-from ray_mae.train.tracking import EVENTS, METRICS, keep_until, read_jsonl
+from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
 
 CONFIG = "config.yaml"
 _FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking"}
@@ -41,18 +41,20 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     config.output.mkdir(parents=True, exist_ok=True)
     first_step = _first_step(config)
     tokenizer = _tokenizer(config, manifest, first_step)
-    work = _work(config, plan, tokenizer)
+    shapes(config.method)  # raises for sizes that do not fit together
     (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-    print_plan(config, plan, first_step, work)
+    print_plan(config, plan, first_step)
     if first_step < plan.steps:
-        (config.output / EVENTS).unlink(missing_ok=True)
-        keep_until(config.output, first_step)
+        attempt = begin_attempt(config.output)
         # one CPU more than the workers keep, for the tasks that read data
         with cluster(cpus=math.ceil(config.scaling.workers * config.scaling.cpus_per_worker) + 1):
             _check_resources(config)
-            with Progress(config.output, began, after_step=first_step):
-                _fit(config, plan, manifest, tokenizer)
-    return _summary(config, plan, began, first_step)
+            with Progress(config.output, began, attempt):
+                _fit(config, plan, manifest, tokenizer, attempt)
+        events = read_events(config.output, attempt)
+    else:
+        events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
+    return _summary(config, plan, began, events)
 
 
 def _first_step(config: PretrainConfig) -> int:
@@ -94,19 +96,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
             else [(prefix + name, value)]
         )
     return out
-
-
-def _work(config: PretrainConfig, plan: Plan, tokenizer: str | None) -> Work:
-    """Parameters and operations, from a network without memory; shapes that do not fit raise."""
-    import torch
-
-    with torch.device("meta"):
-        method = method_of(config, plan, tokenizer)
-    return Work(
-        encoder=sum(p.numel() for p in method.encoder.parameters()),
-        parameters=sum(p.numel() for p in method.parameters()),
-        flops=method.flops(images=1, samples=1),
-    )
 
 
 def _tokenizer(config: PretrainConfig, manifest: Manifest, first_step: int) -> str | None:
@@ -173,13 +162,22 @@ def stream_of(
     )
 
 
-def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None) -> None:
+def _train(job: dict[str, Any]) -> None:
+    """What a worker runs. The driver and the controller know it by name, and import no torch."""
+    from ray_mae.train.worker import train
+
+    train(job)
+
+
+def _fit(
+    config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None, attempt: str
+) -> None:
     # Importing torch takes each worker seconds, minutes on a busy machine.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     import ray.train
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from ray_mae.train.worker import train
+    from ray_mae.train.group import ProcessGroup
 
     def remaining() -> Dataset:
         """What is left of the data. Ray Train calls it whenever it starts the workers."""
@@ -187,9 +185,10 @@ def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str 
         first_step = ckpt.read_state(last)["step"] if last else 0
         return stream_of(config, plan, manifest, tokenizer, first_step).dataset()
 
-    trainer = TorchTrainer(
-        train,
-        train_loop_config={"config": to_dict(config), "tokenizer": tokenizer},
+    trainer = DataParallelTrainer(
+        _train,
+        train_loop_config={"config": to_dict(config), "tokenizer": tokenizer, "attempt": attempt},
+        backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.scaling.workers,
             use_gpu=gpus_wanted(config.scaling.gpu),
@@ -218,22 +217,21 @@ def _fit(config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str 
         ) from error
 
 
-def _summary(config: PretrainConfig, plan: Plan, began: float, first_step: int) -> dict[str, Any]:
-    events = {e["event"]: e["time"] for e in read_jsonl(config.output / EVENTS)}
+def _summary(
+    config: PretrainConfig, plan: Plan, began: float, events: list[dict[str, Any]]
+) -> dict[str, Any]:
     figures = read_jsonl(config.output / METRICS)
     last = ckpt.last_committed(config.output)
     assert last is not None
     summary: dict[str, Any] = {
         "command": "pretrain",
         "steps": plan.steps,
-        "continued_from_step": first_step,
+        "continued_from_step": next(e["first_step"] for e in events if "first_step" in e),
         "samples": plan.samples,
         "epochs": round(plan.epochs, 2),
         "last": figures[-1] if figures else {},
         "seconds": round(time.time() - began, 1),
-        "start_up_seconds": {
-            name: round(at - began, 1) for name, at in events.items() if at >= began
-        },
+        "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
         "checkpoint": str(last),
     }
     (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

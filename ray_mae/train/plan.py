@@ -30,18 +30,6 @@ class Plan:
         return self.samples / self.studies
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one forward and backward takes."""
-
-    encoder: int
-    """Parameters."""
-    parameters: int
-    """Of encoder, decoder and captioner."""
-    flops: float
-    """Per view."""
-
-
 def make_plan(config: PretrainConfig, manifest: Manifest, workers: int | None = None) -> Plan:
     """Raises ValueError where the batch does not divide over the workers, or there is no data."""
     workers = workers or config.scaling.workers

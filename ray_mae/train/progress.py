@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ray_mae.config import PretrainConfig
-from ray_mae.train.plan import Plan, Work
-from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+from ray_mae.train.plan import Plan
+from ray_mae.train.tracking import METRICS, read_events, read_jsonl
 
 console = Console(highlight=False, soft_wrap=True)
 
 _COLUMNS = ("loss", "reconstruction", "alignment", "caption", "beta", "lr")
 
 
-def print_plan(config: PretrainConfig, plan: Plan, first_step: int, work: Work) -> None:
+def print_plan(config: PretrainConfig, plan: Plan, first_step: int) -> None:
     """The table that opens a run."""
     table = Table(show_header=False, box=None, pad_edge=False)
     scaling, optim = config.scaling, config.optim
@@ -32,8 +32,6 @@ def print_plan(config: PretrainConfig, plan: Plan, first_step: int, work: Work) 
         "method": f"{config.method.preset}, {config.method.image_size} px, patches of "
         f"{config.method.patch_size}, {config.method.mask_ratio:.0%} masked, "
         f"β {config.method.beta:g} ({config.method.alignment}), γ {config.method.gamma:g}",
-        "parameters": f"{work.parameters / 1e6:.1f} M (encoder {work.encoder / 1e6:.1f} M), "
-        f"{work.flops / 1e9:.2f} GFLOP per view and step",
         "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
     }
     for name, value in rows.items():
@@ -44,9 +42,10 @@ def print_plan(config: PretrainConfig, plan: Plan, first_step: int, work: Work) 
 class Progress:
     """Prints events and figures of a run while it goes on, from the files that it writes."""
 
-    def __init__(self, run: Path, began: float, after_step: int) -> None:
-        self._run, self._began, self._step = run, began, after_step
+    def __init__(self, run: Path, began: float, attempt: str) -> None:
+        self._run, self._began, self._attempt = run, began, attempt
         self._events = 0
+        self._step: int | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -70,10 +69,13 @@ class Progress:
         self._print_news()
 
     def _print_news(self) -> None:
-        events = read_jsonl(self._run / EVENTS)
+        events = read_events(self._run, self._attempt)
         for event in events[self._events :]:
             self._print_event(event)
+            self._step = event.get("first_step", self._step)
         self._events = len(events)
+        if self._step is None:  # what stands there is of an earlier start
+            return
         for record in read_jsonl(self._run / METRICS):
             if record["step"] > self._step:
                 self._step = record["step"]
@@ -82,7 +84,11 @@ class Progress:
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]
         if "precision" in event:
-            text += f": {event['precision']} on {event['device']}"
+            text += (
+                f": {event['precision']} on {event['device']}, {event['parameters'] / 1e6:.1f} M "
+                f"parameters (encoder {event['encoder'] / 1e6:.1f} M), "
+                f"{event['flops'] / 1e9:.2f} GFLOP per view and step"
+            )
         console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
 
 

@@ -1,10 +1,12 @@
 """Where figures go: JSON lines always, TensorBoard beside them."""
 
 import json
+import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ray_mae.methods.method import Pictures
+if TYPE_CHECKING:  # the driver reads these files without PyTorch
+    from ray_mae.methods.method import Pictures
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -12,6 +14,26 @@ REPORTS = "reports.jsonl"
 """Generated and true reports of held-out studies, as of the last picture."""
 PICTURES = "pictures"
 """Folder of PNG files, named by step."""
+
+
+ATTEMPT = "attempt"
+"""File with the name of the start of the run that may write into its folder."""
+
+
+def begin_attempt(folder: Path) -> str:
+    """Name a new start of the run: whatever an earlier one left running ends at its next figures."""
+    attempt = uuid.uuid4().hex[:12]
+    (folder / ATTEMPT).write_text(attempt)
+    return attempt
+
+
+def check_attempt(folder: Path, attempt: str) -> None:
+    """Raise RuntimeError where the run was started again: two starts would mix their files.
+
+    A driver that was killed leaves its workers alive for some seconds; two people may start one run.
+    """
+    if (folder / ATTEMPT).read_text() != attempt:
+        raise RuntimeError(f"{folder} was started again elsewhere: this start ends here")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -25,6 +47,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def read_events(folder: Path, attempt: str) -> list[dict[str, Any]]:
+    """What the first worker of this start has told so far."""
+    return [e for e in read_jsonl(folder / EVENTS) if e.get("attempt") == attempt]
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
@@ -57,7 +84,7 @@ class Tracker:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
-    def pictures(self, step: int, pictures: Pictures) -> None:
+    def pictures(self, step: int, pictures: "Pictures") -> None:
         """Images and texts after `step` steps."""
         from PIL import Image
 

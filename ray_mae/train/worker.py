@@ -23,26 +23,29 @@ from ray_mae.train.build import method_of
 from ray_mae.train.engine import Engine
 from ray_mae.train.plan import make_plan
 from ray_mae.train.schedules import learning_rate
-from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl
+from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
 
 
 def train(job: dict[str, Any]) -> None:
     """Train from the last committed checkpoint to the last step.
 
-    job: `config` (a PretrainConfig as plain values) and `tokenizer` (JSON document or None).
+    job: `config` (a PretrainConfig as plain values), `tokenizer` (JSON document or None) and
+    `attempt` (the name of this start).
     """
     context = ray.train.get_context()
     config = from_dict(PretrainConfig, job["config"])
     threads = config.scaling.threads_per_worker or max(1, int(config.scaling.cpus_per_worker))
     torch.set_num_threads(threads)
     rank, workers = context.get_world_rank(), context.get_world_size()
-    event = _events(config.output, rank)
+    attempt = job["attempt"]
+    event = _events(config.output, rank, attempt)
     event("worker ready")
 
     manifest = Manifest.read(config.shards)
     plan = make_plan(config, manifest, workers)
     tokenizer = job["tokenizer"]
     method = method_of(config, plan, tokenizer)
+    size = _size(method)
     engine = Engine(
         method,
         config.engine,
@@ -51,13 +54,15 @@ def train(job: dict[str, Any]) -> None:
         accumulation=plan.accumulation,
     )
     first_step = _restore(engine)
+    check_attempt(config.output, attempt)
+    tracker = Tracker(config.output, first_step) if rank == 0 else None
     event(
         "engine ready",
         precision=engine.precision,
         device=str(engine.device),
         first_step=first_step,
+        **size,
     )
-    tracker = Tracker(config.output, first_step) if rank == 0 else None
     held_out = _held_out(config, manifest, tokenizer, engine.device)
 
     shard = ray.train.get_dataset_shard("train")
@@ -92,10 +97,12 @@ def train(job: dict[str, Any]) -> None:
                 "eta_s": left / max(figures["samples_per_s"], 1e-9),
             }
             if tracker:
+                check_attempt(config.output, attempt)
                 tracker.figures(step + 1, figures)
         if (step + 1) % config.tracking.pictures_every == 0 or last:
             _show(engine, tracker, held_out, step + 1, tokenizer)
         if (step + 1) % config.checkpoint.every == 0 or last:
+            check_attempt(config.output, attempt)
             _save(engine, config, step + 1, rank, workers, tokenizer)
             window.start()  # time spent on saving is not training
             batches.take_waited()
@@ -167,6 +174,16 @@ class _Window:
         self.sums = defaultdict(list)
 
 
+def _size(method: Method) -> dict[str, float]:
+    """Parameters and operations, before ZeRO 3 takes the parameters apart."""
+    module = cast(Any, method)
+    return {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "encoder": sum(p.numel() for p in module.encoder.parameters()),
+        "flops": method.flops(images=1, samples=1),
+    }
+
+
 def _restore(engine: Engine) -> int:
     """Load the last committed checkpoint, if any; returns the next step."""
     saved = ray.train.get_checkpoint()
@@ -229,11 +246,12 @@ def _show(
         tracker.pictures(step, pictures)
 
 
-def _events(output: Path, rank: int) -> Any:
+def _events(output: Path, rank: int, attempt: str) -> Any:
     """What the first worker tells the driver while no figures are there yet."""
 
     def event(name: str, **more: Any) -> None:
         if rank == 0:
-            append_jsonl(output / EVENTS, {"event": name, "time": time.time(), **more})
+            record = {"event": name, "time": time.time(), "attempt": attempt}
+            append_jsonl(output / EVENTS, record | more)
 
     return event

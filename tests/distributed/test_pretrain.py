@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_with_the_next_sample(
     assert 0 < first < steps
 
     summary = pretrain(config)
-    assert summary["continued_from_step"] == first
+    assert first <= summary["continued_from_step"] < steps  # it may have saved once more
     records = read_jsonl(config.output / METRICS)
     assert [record["step"] for record in records] == list(range(1, steps + 1))
 

@@ -5,11 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_mae.config import MvmaeConfig
 from ray_mae.methods.augment import resample
 from ray_mae.methods.losses import mean_per_study, reconstruction
 from ray_mae.methods.masking import random_masks, visible_count
 from ray_mae.methods.randomness import MASK, uniforms
-from ray_mae.methods.vit import PRESETS, Encoder, patchify, sincos_positions, unpatchify
+from ray_mae.methods.shapes import PRESETS, shapes
+from ray_mae.methods.vit import Encoder, patchify, sincos_positions, unpatchify
 
 
 def test_visible_counts_are_those_of_the_papers() -> None:
@@ -63,12 +65,22 @@ def test_only_visible_patches_reach_the_encoder() -> None:
     assert tokens.shape == (1, 1 + 4, 192)
 
 
-def test_positions_must_fit_the_image() -> None:
-    with pytest.raises(ValueError, match=r"multiple of method\.patch_size, got 30 and 8"):
-        Encoder(PRESETS["tiny"][0], image_size=30, patch_size=8)
+def test_positions_tell_all_patches_apart() -> None:
     assert sincos_positions(3, 8).unique(dim=0).shape == (9, 8)
-    with pytest.raises(ValueError, match="multiple of 4, got 6"):
-        sincos_positions(3, 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"image_size": 30, "patch_size": 8}, r"image_size \(30\) .* method\.patch_size, 8"),
+        ({"width": 190}, r"method\.width \(190\) .* method\.heads, 3"),
+        ({"decoder_width": 66, "decoder_heads": 2}, r"decoder_width \(66\) .* 4 \(positions"),
+        ({"caption_heads": 5}, r"method\.width \(192\) .* method\.caption_heads, 5"),
+    ],
+)
+def test_sizes_must_fit_together(settings: dict[str, int], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        shapes(MvmaeConfig(preset="tiny", **{"caption_heads": 8, **settings}))  # type: ignore[arg-type]
 
 
 def test_reconstruction_is_a_mean_over_hidden_pixels() -> None:
