@@ -1,0 +1,75 @@
+"""DeepSpeed in one process: precision, what is saved, and the gradient norm."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from ray_mae.config import EngineConfig, OptimConfig
+from ray_mae.train.engine import Engine
+from tests.batches import method, study_batch
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    store = tmp_path_factory.mktemp("group") / "store"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def engine_of(precision: str, stage: int) -> Engine:
+    return Engine(
+        method(beta=2.0),
+        EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
+        OptimConfig(),
+        micro_batch_size=4,
+        accumulation=1,
+    )
+
+
+def trained(engine: Engine) -> list[float]:
+    losses = []
+    for step in range(STEPS):
+        loss = engine(study_batch([2, 1, 3, 2]), step).total
+        engine.backward(loss)
+        engine.step(2e-3)
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.fixture(scope="module")
+def fp32() -> list[float]:
+    return trained(engine_of("fp32", 1))
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[float]) -> None:
+    engine = engine_of("bf16", stage)
+    losses = trained(engine)
+    assert losses[-1] < 0.9 * losses[0]
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(fp32), rtol=0.03, atol=0)
+    weight = engine.weights()["encoder.patch.weight"]
+    assert weight.dtype == torch.float32
+    assert (weight != weight.bfloat16().float()).float().mean() > 0.9  # not the rounded ones
+    assert engine.gradient_norm()["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize(("precision", "stage"), [("fp32", 0), ("bf16", 2)])
+def test_what_is_saved_goes_on_as_if_nothing_had_happened(
+    precision: str, stage: int, tmp_path: Path
+) -> None:
+    first = engine_of(precision, stage)
+    trained(first)
+    first.save(tmp_path)
+    second = engine_of(precision, stage)
+    second.load(tmp_path)
+    assert trained(second) == trained(first)
+    ours, theirs = second.weights(), first.weights()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
