@@ -43,3 +43,27 @@ class StudyBatch:
         """The batch on a device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class VolumeBatch:
+    """B crops of volumes, one channel each: several contrasts of one person are several samples."""
+
+    voxels: Tensor
+    """[B, 1, D, H, W] float16 or float32, z-scored over the foreground; 0 where nothing is."""
+    valid: Tensor
+    """[B, 1, D, H, W] bool, False outside the volume and where it was anonymised."""
+    key: Tensor
+    """[B] int64, stable key of the volume."""
+    draw: Tensor
+    """[B] int64, key of the sample's random draws in this epoch: from (seed, epoch, key)."""
+
+    @property
+    def samples(self) -> int:
+        """B, the number of crops."""
+        return self.key.shape[0]
+
+    def to(self, device: torch.device | str) -> "VolumeBatch":
+        """The batch on a device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return replace(self, **moved)

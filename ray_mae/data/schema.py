@@ -1,4 +1,4 @@
-"""The Arrow schema of a study row and the manifest of a folder of shards: the contract.
+"""The Arrow schemas of a study row and a volume row, and the manifest of a folder of shards: the contract.
 
 Everything that writes shards writes this; everything that reads shards reads only this.
 """
@@ -42,6 +42,30 @@ STUDY_SCHEMA = pa.schema(
     ]
 )
 
+VOLUME_SCHEMA = pa.schema(
+    [
+        pa.field("volume_id", pa.string(), nullable=False),  # pseudonym
+        pa.field("patient_id", pa.string(), nullable=False),  # pseudonym
+        pa.field("session_id", pa.string()),  # pseudonym; volumes of one session are co-registered
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("site", pa.string()),  # the archive's own word for where it was taken
+        pa.field("split", pa.string(), nullable=False),  # one of SPLITS
+        pa.field("modality", pa.string(), nullable=False),  # T1w, T1c, T2w, FLAIR …, or unknown
+        # voxels in RAS order, z-scored over the foreground; see ray_mae.data.voxels
+        pa.field("voxels", pa.large_binary(), nullable=False),
+        pa.field("encoding", pa.string(), nullable=False),
+        pa.field("dtype", pa.string(), nullable=False),
+        pa.field("shape", pa.list_(pa.int32(), 3), nullable=False),
+        pa.field("spacing_mm", pa.list_(pa.float32(), 3), nullable=False),
+        pa.field("affine", pa.list_(pa.float64(), 16), nullable=False),  # voxel → RAS mm, by rows
+        pa.field("mean", pa.float64(), nullable=False),  # of the foreground, before z-scoring
+        pa.field("std", pa.float64(), nullable=False),
+        pa.field("valid", pa.large_binary()),  # packed bits; null: every voxel is valid
+        pa.field("segmentation", pa.large_binary()),  # uint8 label map, same encoding and shape
+        pa.field("labels", pa.map_(pa.string(), pa.float64()), nullable=False),
+    ]
+)
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -62,7 +86,7 @@ class Manifest:
     """What a folder of shards holds: manifest.json."""
 
     kind: str
-    """study"""
+    """study or volume: which of the two schemas the rows have."""
     dataset: str
     schema_version: int
     shards: list[Shard]
@@ -75,7 +99,7 @@ class Manifest:
         return [s for s in self.shards if s.split == split]
 
     def rows(self, split: str) -> int:
-        """Studies in one split."""
+        """Studies or volumes in one split."""
         return sum(s.rows for s in self.of_split(split))
 
     def write(self, folder: Path) -> None:
