@@ -1,0 +1,87 @@
+"""Voxels as bytes: how a volume, its valid mask and its label map lie in a row of VOLUME_SCHEMA.
+
+Arrays are [X, Y, Z] in RAS order: the first index grows to the right of the patient, the second to
+the front, the third to the head. Bytes are in C order, little endian.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+VoxelType = Literal["int16", "float16", "float32"]
+ENCODING = "zstd-shuffle"
+# int16 holds z-scores in steps of this: a range of ± 64 standard deviations.
+STEP = 2.0**-9
+
+
+def encode_voxels(voxels: NDArray[np.floating], dtype: VoxelType, level: int) -> bytes:
+    """Z-scores [X, Y, Z] as bytes of `dtype`, byte planes apart, compressed at a zstd level."""
+    if dtype == "int16":
+        limits = np.iinfo(np.int16)
+        stored = np.rint(voxels / STEP).clip(limits.min, limits.max).astype("<i2")
+    else:
+        stored = voxels.astype(np.dtype(dtype).newbyteorder("<"))
+    return _compress(stored, level)
+
+
+def encode_labels(labels: NDArray[np.uint8], level: int) -> bytes:
+    """A label map [X, Y, Z] as bytes, compressed."""
+    return _compress(labels, level)
+
+
+def encode_valid(valid: NDArray[np.bool_]) -> bytes:
+    """A mask [X, Y, Z] as packed bits."""
+    return np.packbits(valid).tobytes()
+
+
+def decode_voxels(row: Mapping[str, Any]) -> NDArray[np.floating]:
+    """The z-scores [X, Y, Z] of a row, float16 or float32.
+
+    Raises ValueError for a row that this version cannot read.
+    """
+    kind = np.dtype(row["dtype"])
+    stored = _decompress(row["voxels"], row, kind)
+    return stored.astype(np.float32) * np.float32(STEP) if kind == np.int16 else stored
+
+
+def decode_labels(row: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    """The label map [X, Y, Z] of a row, None if it has none."""
+    if row["segmentation"] is None:
+        return None
+    return _decompress(row["segmentation"], row, np.dtype(np.uint8))
+
+
+def decode_valid(row: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    """The valid mask [X, Y, Z] of a row, None if every voxel is valid."""
+    if row["valid"] is None:
+        return None
+    shape = tuple(row["shape"])
+    bits = np.unpackbits(np.frombuffer(row["valid"], np.uint8), count=int(np.prod(shape)))
+    return bits.reshape(shape).view(bool)
+
+
+def _compress(array: NDArray[np.generic], level: int) -> bytes:
+    """High and low bytes apart: neighbours differ little, so the high ones compress far better."""
+    planes = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
+    return zstandard.compress(np.ascontiguousarray(planes.T).tobytes(), level)
+
+
+def _decompress(data: bytes, row: Mapping[str, Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    if row["encoding"] != ENCODING:
+        raise ValueError(
+            f"volume {row.get('volume_id')} is encoded as {row['encoding']!r}, this ray_mae reads "
+            f"{ENCODING!r}: ingest the archive again"
+        )
+    shape = tuple(row["shape"])
+    size = int(np.prod(shape)) * kind.itemsize
+    raw = zstandard.decompress(data, max_output_size=size)
+    if len(raw) != size:
+        raise ValueError(
+            f"volume {row.get('volume_id')} holds {len(raw)} bytes where its shape {shape} of "
+            f"{kind} needs {size}: restore the shard or ingest it again"
+        )
+    planes = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1)
+    return np.ascontiguousarray(planes.T).view(kind.newbyteorder("<")).reshape(shape)
