@@ -5,8 +5,10 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from ray_mae import config as settings
@@ -18,7 +20,7 @@ def _ingest(config: settings.IngestConfig) -> None:
     _print(ingest(config))
 
 
-def _pretrain(config: settings.PretrainConfig) -> None:
+def _pretrain(config: settings.AnyPretrainConfig) -> None:
     from ray_mae.train.launch import pretrain
 
     _print(pretrain(config))
@@ -84,9 +86,9 @@ def _nearest(message: str, known: list[str]) -> str:
     return message
 
 
-def parser_of(command: str) -> ArgumentParser:
-    """The parser of one command: --config FILE and every setting by its dotted name."""
-    cls, _ = COMMANDS[command]
+def parser_of(command: str, cls: type | None = None) -> ArgumentParser:
+    """The parser of one command: --config FILE and every setting of `cls` by its dotted name."""
+    cls = cls or COMMANDS[command][0]
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _Parser(prog=f"ray-mae {command}", description=cls.__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -101,12 +103,39 @@ def run(arguments: list[str]) -> None:
     name = _command(arguments)
     if name is None:
         return
-    parser = parser_of(name)
-    parsed = parser.parse_args(arguments[len(name.split()) :])
+    cls, call = COMMANDS[name]
+    rest = arguments[len(name.split()) :]
+    if cls is settings.PretrainConfig:
+        cls = settings.PRETRAIN[_method(rest)]
+    parser = parser_of(name, cls)
+    parsed = parser.parse_args(rest)
     values = parser.instantiate(parsed).as_dict()
     values.pop("config", None)
-    cls, call = COMMANDS[name]
     call(cls(**values))
+
+
+def _method(arguments: list[str]) -> str:
+    """The method that the flags or the YAML file name: it decides which settings there are."""
+    words = [w for a in arguments for w in (a.split("=", 1) if a.startswith("--") else [a])]
+    found = {
+        flag: words[words.index(flag) + 1]
+        for flag in ("--method.name", "--config")
+        if flag in words[:-1]
+    }
+    name = found.get("--method.name")
+    file = Path(found.get("--config", ""))
+    if name is None and file.is_file():
+        content = yaml.safe_load(file.read_text())
+        method = content.get("method") if isinstance(content, dict) else None
+        name = method.get("name") if isinstance(method, dict) else None
+    name = name or "mvmae"
+    if name not in settings.PRETRAIN:
+        close = difflib.get_close_matches(name, settings.PRETRAIN, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"method.name must be one of {', '.join(settings.PRETRAIN)}, got {name}{hint}"
+        )
+    return name
 
 
 def _command(arguments: list[str]) -> str | None:

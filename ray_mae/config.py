@@ -6,9 +6,9 @@ API alike. A setting is known everywhere by its dotted name, such as `method.mas
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from ray_mae.settings import check, setting
+from ray_mae.settings import check, from_dict, setting
 
 
 class _Checked:
@@ -93,6 +93,8 @@ class IngestConfig(_Checked):
 class MvmaeConfig:
     """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
 
+    name: Literal["mvmae"] = "mvmae"
+    """The method; mdae has settings of its own: see `pretrain --method.name mdae --help`."""
     preset: Literal["tiny", "small", "base", "large", "huge"] = "base"
     """Width, depth and heads of the encoder and the pixel decoder."""
     image_size: int = setting(224, ge=16, le=2048)
@@ -144,6 +146,14 @@ class MvmaeConfig:
     caption_parallel_share: float = setting(0.0, ge=0, le=1)
     """Share of the studies decoded in parallel, from mask tokens alone (CapPa), not causally."""
 
+    @property
+    def in_words(self) -> str:
+        """For the table that opens a run."""
+        return (
+            f"{self.image_size} px, patches of {self.patch_size}, {self.mask_ratio:.0%} masked, "
+            f"β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class MdaeConfig:
@@ -160,7 +170,7 @@ class MdaeConfig:
     """Side of the random crop, in voxels; a multiple of block_size and of the network's stride."""
     block_size: int = setting(16, ge=1, le=64)
     """Side of a masked block, in voxels."""
-    mask_ratio: tuple[float, float] = setting((0.01, 0.99), ge=0, le=1)
+    mask_ratio: tuple[float, float] = setting((0.01, 0.99), ge=0, le=1, rising=True)
     """The share p of hidden blocks is drawn per sample between these; equal values fix it. At least
     one block is hidden and one visible, unless the ratio is exactly 0 or 1."""
     masking: Literal["exact", "bernoulli"] = "exact"
@@ -187,8 +197,18 @@ class MdaeConfig:
     """Share of the crops rotated by up to 30 degrees about each axis."""
     scale_share: float = setting(0.2, ge=0, le=1)
     """Share of the crops scaled."""
-    scale_range: tuple[float, float] = setting((0.7, 1.4), gt=0)
+    scale_range: tuple[float, float] = setting((0.7, 1.4), gt=0, rising=True)
     """Smallest and largest scale."""
+
+    @property
+    def in_words(self) -> str:
+        """For the table that opens a run."""
+        low, high = self.mask_ratio
+        return (
+            f"crops of {self.crop_size}³, blocks of {self.block_size}³, {low:.0%} to {high:.0%} "
+            f"masked, noise {self.noise} up to {self.sigma_max:g}, λ {self.lambda_masked:g} masked "
+            f"and {self.lambda_visible:g} visible ({self.weighting})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +225,7 @@ class DataConfig:
     """A tokenizers JSON file. Default: WordPiece trained on the training split's reports."""
     vocabulary: int = setting(8192, ge=64)
     """Size of the vocabulary trained, at most."""
-    crop_scale: tuple[float, float] = setting((0.5, 1.0), gt=0, le=1)
+    crop_scale: tuple[float, float] = setting((0.5, 1.0), gt=0, le=1, rising=True)
     """Area of the random square crop over the largest square, smallest and largest."""
     brightness: float = setting(0.4, ge=0, lt=1)
     """Random brightness factor within 1 ± this."""
@@ -220,25 +240,42 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumeDataConfig:
+    """What is read from shards of volumes."""
+
+    shuffle_window: int = setting(32, ge=1)
+    """Volumes read together and shuffled among themselves, kept in memory; shards are shuffled as
+    well."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay, by optimiser steps."""
+    """Linear warm-up and decay, by optimiser steps."""
 
     batch_size: int = setting(1024, ge=1)
-    """Studies per optimiser step over all workers."""
+    """Samples (studies or volumes) per optimiser step over all workers."""
     micro_batch_size: int = setting(64, ge=1)
-    """Studies per worker and forward pass; the rest is gradient accumulation."""
+    """Samples per worker and forward pass; the rest is gradient accumulation."""
     epochs: float = setting(500.0, gt=0)
-    """Passes over the training studies, unless `steps` is given."""
+    """Passes over the training samples, unless `steps` is given."""
     steps: int | None = setting(None, ge=1)
     """Optimiser steps, instead of `epochs`."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd: with Nesterov momentum, as nnU-Net trains its networks."""
     base_lr: float = setting(1.5e-4, gt=0)
-    """Learning rate per 256 studies of batch_size; the absolute rate is printed at the start."""
+    """Learning rate per 256 samples of batch_size; the absolute rate is printed at the start."""
+    lr: float | None = setting(None, gt=0)
+    """Absolute learning rate, instead of `base_lr`."""
     min_lr: float = setting(0.0, ge=0)
     """Absolute learning rate at the last step."""
+    decay: Literal["cosine", "poly"] = "cosine"
+    """Fall of the learning rate after warm-up: half a cosine, or (1 - share)^0.9 (nnU-Net)."""
     warmup: float = setting(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     betas: tuple[float, float] = setting((0.9, 0.95), ge=0, lt=1)
     """AdamW moments."""
+    momentum: float = setting(0.99, ge=0, lt=1)
+    """sgd only: Nesterov momentum."""
     weight_decay: float = setting(0.05, ge=0)
     """Decay of weights; norms, biases, embeddings and positions are exempt."""
     clip: float = setting(1.0, ge=0)
@@ -298,8 +335,8 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(_Checked):
-    """Pretrain an encoder from shards, on Ray Train and DeepSpeed."""
+class RunConfig(_Checked):
+    """What every pretraining has in common, whatever its method."""
 
     shards: Path
     """Folder that `ingest` wrote."""
@@ -307,10 +344,6 @@ class PretrainConfig(_Checked):
     """Folder of the run: checkpoints, figures, summary.json. Started again, it continues."""
     seed: int = setting(0, ge=0)
     """Seed of weights, order of the data, masks and augmentation."""
-    method: MvmaeConfig = field(default_factory=MvmaeConfig)
-    """The method and its network."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Samples."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser, batch and length."""
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -321,6 +354,39 @@ class PretrainConfig(_Checked):
     """Checkpoints."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Figures and pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
+    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MVMAE of studies."""
+
+    method: MvmaeConfig = field(default_factory=MvmaeConfig)
+    """The method and its network."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainMdaeConfig(RunConfig):
+    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MDAE of volumes."""
+
+    method: MdaeConfig = field(default_factory=MdaeConfig)
+    """The method and its network."""
+    data: VolumeDataConfig = field(default_factory=VolumeDataConfig)
+    """Samples."""
+
+
+AnyPretrainConfig = PretrainConfig | PretrainMdaeConfig
+PRETRAIN: dict[str, type[PretrainConfig] | type[PretrainMdaeConfig]] = {
+    "mvmae": PretrainConfig,
+    "mdae": PretrainMdaeConfig,
+}
+"""The settings of `pretrain` by `method.name`."""
+
+
+def pretrain_config(values: dict[str, Any]) -> AnyPretrainConfig:
+    """The settings of a run from what `to_dict` wrote of them."""
+    return from_dict(PRETRAIN[values["method"].get("name", "mvmae")], values)
 
 
 # ----------------------------------------------------------------------------- after pretraining

@@ -3,23 +3,29 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ray_mae.batch import UNKNOWN
-from ray_mae.config import MvmaeConfig
+from ray_mae.batch import UNKNOWN, StudyBatch
+from ray_mae.config import MdaeConfig, MvmaeConfig
 from ray_mae.data.images import letterbox
-from ray_mae.methods.augment import normalise, resample
+from ray_mae.methods.augment import normalise, resample, whole
 from ray_mae.methods.build import build_encoder
+from ray_mae.methods.losses import mean_per_study
 from ray_mae.methods.masking import all_patches
 from ray_mae.methods.vit import Encoder, patchify
-from ray_mae.settings import from_dict, to_dict
+from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
 
-WEIGHTS, CONFIG = "encoder.safetensors", "encoder.json"
+if TYPE_CHECKING:
+    from ray_mae.volume_encoder import FrozenVolumeEncoder
+
+WEIGHTS = "encoder.safetensors"
+RAW_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class FrozenEncoder(nn.Module):
         self.encoder, self.config, self.pool = encoder, config, pool
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """What turns an image into the encoder's input."""
+        return Preprocessing(self.config.image_size)
+
+    @property
     def width(self) -> int:
         """Length of a feature vector."""
         return self.encoder.cls.shape[0]
@@ -66,37 +77,63 @@ class FrozenEncoder(nn.Module):
         tokens = self.tokens(images, view)
         return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(1)
 
+    def embed(self, batch: StudyBatch) -> Tensor:
+        """[S, D]: the mean over each study's views.
 
-def load_encoder(path: Path | str, pool: str = "mean") -> tuple[FrozenEncoder, Preprocessing]:
+        This is late fusion: for a linear head the mean of the views' logits is the logit of their
+        mean.
+        """
+        images = whole(batch, self.config.image_size)
+        return mean_per_study(self(images, batch.view), batch.study, batch.samples)
+
+    def raw(self, batch: StudyBatch) -> Tensor:
+        """[S, P]: small images as they are, the mean over each study's views: a baseline."""
+        pixels = whole(batch, RAW_SIDE).flatten(1)
+        return mean_per_study(pixels, batch.study, batch.samples)
+
+
+AnyEncoder: TypeAlias = "FrozenEncoder | FrozenVolumeEncoder"
+
+
+def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]:
     """The encoder of a run, a checkpoint or an exported folder, in evaluation mode, on the CPU.
 
-    pool: "mean" over patch tokens or "cls". Only safetensors and JSON are read: no code runs.
+    Returns the module and the preprocessing that belongs to it: FrozenEncoder and Preprocessing for
+    images, FrozenVolumeEncoder and VolumePreprocessing for volumes. pool: "mean" over patch tokens
+    or "cls" (images only). Only safetensors and JSON are read: no code runs.
     Raises FileNotFoundError that says what was looked for.
     """
     path = Path(path)
-    if (path / CONFIG).is_file():
-        config = from_dict(MvmaeConfig, json.loads((path / CONFIG).read_text()))
+    config = ckpt.method_config(path)
+    if (path / ckpt.EXPORTED).is_file():
         weights = load_file(path / WEIGHTS)
     else:
-        checkpoint = ckpt.find_checkpoint(path)
-        config = ckpt.read_config(checkpoint).method
         prefix = "encoder."
-        every = load_file(checkpoint / ckpt.WEIGHTS)
+        every = load_file(ckpt.find_checkpoint(path) / ckpt.WEIGHTS)
         weights = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
-    encoder = build_encoder(config)
-    encoder.load_state_dict(weights)
-    return FrozenEncoder(encoder, config, pool).eval(), Preprocessing(config.image_size)
+    encoder = _fresh(config, pool)
+    encoder.encoder.load_state_dict(weights)
+    return encoder.eval(), encoder.preprocessing
 
 
-def random_encoder(config: MvmaeConfig, seed: int, pool: str = "mean") -> FrozenEncoder:
+def random_encoder(config: MvmaeConfig | MdaeConfig, seed: int, pool: str = "mean") -> AnyEncoder:
     """The same network with fresh weights: what a probe must beat."""
     torch.manual_seed(seed)
-    return FrozenEncoder(build_encoder(config), config, pool).eval()
+    return _fresh(config, pool).eval()
 
 
-def save_encoder(encoder: FrozenEncoder, folder: Path) -> None:
+def _fresh(config: MvmaeConfig | MdaeConfig, pool: str) -> AnyEncoder:
+    if isinstance(config, MdaeConfig):  # its libraries take seconds to import
+        from ray_mae.methods.mdae_build import build_volume_encoder
+        from ray_mae.volume_encoder import FrozenVolumeEncoder
+
+        return FrozenVolumeEncoder(build_volume_encoder(config), config)
+    return FrozenEncoder(build_encoder(config), config, pool)
+
+
+def save_encoder(encoder: AnyEncoder, folder: Path) -> None:
     """What `load_encoder` reads."""
     from safetensors.torch import save_file
 
     save_file(encoder.encoder.state_dict(), folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(to_dict(encoder.config), indent=1) + "\n")
+    (folder / ckpt.EXPORTED).write_text(json.dumps(to_dict(encoder.config), indent=1) + "\n")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ray_mae.config import ExportConfig, MvmaeConfig
 from ray_mae.data.schema import VIEWS
-from ray_mae.encoder import load_encoder, save_encoder
+from ray_mae.encoder import FrozenEncoder, load_encoder, save_encoder
 from ray_mae.methods.augment import PIXEL_MEAN, PIXEL_STD
 from ray_mae.methods.shapes import shapes
 from ray_mae.methods.vit import Encoder
@@ -25,6 +25,10 @@ TIMM_MODEL = "vit_base_patch16_224"
 def export(config: ExportConfig) -> dict[str, Any]:
     """Write the encoder in the format asked for; returns the summary, also in summary.json."""
     encoder, _ = load_encoder(config.checkpoint)
+    if not isinstance(encoder, FrozenEncoder):
+        raise ValueError(
+            f"{config.checkpoint} holds an encoder of volumes, which timm has no network for"
+        )
     config.output.mkdir(parents=True, exist_ok=True)
     save_encoder(encoder, config.output)
     arguments = timm_arguments(encoder.config)

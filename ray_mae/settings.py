@@ -15,9 +15,13 @@ def setting(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
+    rising: bool = False,
 ) -> Any:
-    """A dataclass field whose value must lie within the bounds given (`None` values are exempt)."""
-    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    """A dataclass field whose value must lie within the bounds given (`None` values are exempt).
+
+    rising: the values of a pair must not fall: smallest, then largest.
+    """
+    bounds: dict[str, Any] = {"ge": ge, "gt": gt, "le": le, "lt": lt, "rising": rising or None}
     return dataclasses.field(
         default=default, metadata={k: v for k, v in bounds.items() if v is not None}
     )
@@ -46,6 +50,8 @@ def check(settings: Any, prefix: str = "") -> None:
             check(value, f"{path}.")
         elif value is not None and not isinstance(value, str):
             values = value if isinstance(value, (tuple, list)) else (value,)
+            if field.metadata.get("rising") and list(values) != sorted(values):
+                raise ValueError(f"{path} must be smallest, then largest, got {value}")
             for each in values:
                 if any(
                     k in field.metadata and not _HOLDS[k](each, field.metadata[k]) for k in _HOLDS

@@ -7,7 +7,13 @@ import pytest
 import yaml
 
 from ray_mae import cli
-from ray_mae.config import DemoConfig, MvmaeConfig, PretrainConfig
+from ray_mae.config import (
+    DemoConfig,
+    MvmaeConfig,
+    PretrainConfig,
+    PretrainMdaeConfig,
+    pretrain_config,
+)
 from ray_mae.settings import from_dict, to_dict
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
@@ -110,3 +116,26 @@ def test_every_job_is_valid(job: Path) -> None:
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean pretrain"):
         cli.run(["pretrian"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--method.name", "mdae"], ["--method.name=mdae"], ["--config", "FILE"]]
+)
+def test_the_method_decides_which_settings_there_are(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("method:\n  name: mdae\n  sigma_max: 0.5\n")
+    seen = []
+    monkeypatch.setitem(cli.COMMANDS, "pretrain", (PretrainConfig, seen.append))
+    arguments = [str(file) if word == "FILE" else word for word in arguments]
+    cli.run(["pretrain", "--shards", "s", "--output", "o", *arguments, "--method.crop_size", "96"])
+    assert isinstance(seen[0], PretrainMdaeConfig)
+    assert seen[0].method.crop_size == 96
+    assert pretrain_config(json.loads(json.dumps(to_dict(seen[0])))) == seen[0]
+    with pytest.raises(ValueError, match=r"mask_ratio must be smallest, then largest"):
+        cli.run(
+            ["pretrain", "--shards=s", "--output=o", *arguments, "--method.mask_ratio=[0.9,0.1]"]
+        )
+    with pytest.raises(ValueError, match="did you mean mdae"):
+        cli.run(["pretrain", "--method.name", "mdea"])

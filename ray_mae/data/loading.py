@@ -8,11 +8,11 @@ every process.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,72 +22,12 @@ from ray.data import Dataset, read_datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from ray_mae.data.images import decode, letterbox
-from ray_mae.data.order import Order, Place, key_of, mix, permutation
-from ray_mae.data.schema import VIEWS, Manifest
-
-if TYPE_CHECKING:
-    from ray_mae.batch import StudyBatch
+from ray_mae.data.order import Order, Place
+from ray_mae.data.schema import Manifest
 
 Row = dict[str, Any]
 _WINDOWS_PER_TASK = 4
 _MOST_TASKS = 10_000
-_COLUMNS = ["study_id", "patient_id", "split", "views", "findings", "impression", "labels"]
-
-
-# ---------------------------------------------------------------------------- from rows to a batch
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How rows become a packed batch."""
-
-    max_views: int
-    text: str = "impression"
-    """impression, findings or both"""
-    tokenizer: str | None = None
-    """A tokenizers JSON document; None gives batches without text."""
-    max_tokens: int = 128
-    seed: int = 0
-
-    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of a StudyBatch, by name; epochs: the epoch each row is drawn in."""
-        keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
-        draws = mix(self.seed, np.array(epochs), keys)
-        images, study, view, view_draw = [], [], [], []
-        for index, row in enumerate(rows):
-            for slot in self._chosen(len(row["views"]), int(draws[index])):
-                images.append(decode(row["views"][slot]["image"]))
-                study.append(index)
-                view.append(VIEWS.index(row["views"][slot]["view"]))
-                view_draw.append(mix(int(draws[index]), 1 + slot))
-        canvas, side = letterbox(images)
-        tokens, has_report = self._tokens(rows)
-        return {
-            "images": canvas,
-            "side": side,
-            "study": np.array(study, dtype=np.int64),
-            "view": np.array(view, dtype=np.int64),
-            "key": keys,
-            "draw": draws,
-            "view_draw": np.array(view_draw, dtype=np.int64),
-            "tokens": tokens,
-            "has_report": has_report,
-        }
-
-    def _chosen(self, views: int, draw: int) -> list[int]:
-        if views <= self.max_views:
-            return list(range(views))
-        return sorted(permutation(views, draw, 0)[: self.max_views].tolist())
-
-    def _tokens(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
-        if self.tokenizer is None:
-            return np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), bool)
-        from ray_mae.data.text import encode_reports, report_text
-
-        return encode_reports(
-            self.tokenizer, [report_text(row, self.text) for row in rows], self.max_tokens
-        )
 
 
 # ----------------------------------------------------------------------- one batch as an Arrow row
@@ -112,16 +52,34 @@ def from_block(block: pa.Table) -> dict[str, np.ndarray]:
     }
 
 
-def to_study_batch(arrays: dict[str, np.ndarray]) -> "StudyBatch":
-    """Arrays → StudyBatch on the CPU (copied: Ray's memory is read-only)."""
+def to_batch(arrays: dict[str, np.ndarray]) -> Any:
+    """Arrays of a packing → its StudyBatch or VolumeBatch on the CPU (copied: Ray's is read-only)."""
     import torch
 
-    from ray_mae.batch import StudyBatch
+    from ray_mae.batch import StudyBatch, VolumeBatch
 
-    return StudyBatch(**{name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    return VolumeBatch(**tensors) if "voxels" in tensors else StudyBatch(**tensors)
 
 
 # --------------------------------------------------------------------------------------- streaming
+
+
+class Packing(Protocol):
+    """How rows of one schema become a batch."""
+
+    kind: ClassVar[str]
+    """Of the manifest: study or volume."""
+    columns: ClassVar[tuple[str, ...]]
+    """What is read of a row."""
+
+    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+        """The arrays of a batch, by name; epochs: the epoch each row is drawn in."""
+        ...
+
+    def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
+        """What an evaluation wants to know of the rows, by name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -157,7 +115,7 @@ class Stream:
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """The micro-batches of steps first … last − 1, one block each."""
         places = self.order.places(first * self.batch_size, last * self.batch_size)
-        reader = _Reader(self.shards, self.order.shuffle_window)
+        reader = _Reader(self.shards, self.packing.columns, self.order.shuffle_window)
         buffer: list[Place] = []
         step, filled = first, 0
         for place in places:
@@ -174,8 +132,8 @@ class Stream:
 class _Reader:
     """Rows of shards by place; row groups stay in memory while their window is being drawn."""
 
-    def __init__(self, shards: Path, window: int) -> None:
-        self._shards = shards
+    def __init__(self, shards: Path, columns: Sequence[str], window: int) -> None:
+        self._shards, self._columns = shards, columns
         self._limit = 2 * window
         self._groups: dict[tuple[str, int], list[Row]] = {}
         self._held = 0
@@ -183,7 +141,7 @@ class _Reader:
     def row(self, place: Place) -> Row:
         at = (place.file, place.group)
         if at not in self._groups:
-            rows = read_rows(self._shards / place.file, place.group)
+            rows = read_rows(self._shards / place.file, place.group, self._columns)
             self._held += len(rows)
             while self._groups and self._held > self._limit:  # oldest first: its window is over
                 self._held -= len(self._groups.pop(next(iter(self._groups))))
@@ -191,11 +149,11 @@ class _Reader:
         return self._groups[at][place.row]
 
 
-def read_rows(path: Path, group: int) -> list[Row]:
-    """The rows of one row group."""
+def read_rows(path: Path, group: int, columns: Sequence[str]) -> list[Row]:
+    """Some columns of the rows of one row group."""
     try:
         with pq.ParquetFile(path) as file:
-            return file.read_row_group(group, columns=_COLUMNS).to_pylist()
+            return file.read_row_group(group, columns=list(columns)).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise OSError(
             f"{path}, row group {group}, cannot be read ({error}): compare its sha256 with "
@@ -205,37 +163,31 @@ def read_rows(path: Path, group: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class FileOrder:
-    """Every study of some splits once, in file order."""
+    """Every row of some splits once, in file order."""
 
     shards: Path
     packing: Packing
     batch_size: int
 
     def dataset(self, manifest: Manifest, splits: list[str]) -> Dataset:
-        """A lazy dataset: one row per batch, with its studies' identities and labels."""
+        """A lazy dataset: one row per batch, with its rows' identities and labels."""
         files = [
             (shard.file, len(shard.row_groups))
             for split in splits
             for shard in manifest.of_split(split)
         ]
         if not files:
-            raise ValueError(f"{self.shards} holds no study of the splits {', '.join(splits)}")
+            raise ValueError(f"{self.shards} holds nothing of the splits {', '.join(splits)}")
         return _in_order(read_datasource(_Tasks(self, files, 8), override_num_blocks=len(files)))
 
     def read(self, file: str, groups: int) -> Iterator[pa.Table]:
         """The batches of one shard."""
         for group in range(groups):
-            rows = read_rows(self.shards / file, group)
+            rows = read_rows(self.shards / file, group, self.packing.columns)
             for first in range(0, len(rows), self.batch_size):
                 part = rows[first : first + self.batch_size]
-                yield to_block(
-                    self.packing.pack(part, [0] * len(part)),
-                    study_id=[row["study_id"] for row in part],
-                    patient_id=[row["patient_id"] for row in part],
-                    split=[row["split"] for row in part],
-                    labels=[row["labels"] for row in part],
-                    views=[len(row["views"]) for row in part],
-                )
+                arrays = self.packing.pack(part, [0] * len(part))
+                yield to_block(arrays, **self.packing.describe(part))
 
 
 class _Tasks(Datasource):
@@ -246,7 +198,7 @@ class _Tasks(Datasource):
         self._reader, self._calls, self._rows = reader, calls, rows
 
     def get_name(self) -> str:
-        return "ReadStudies"
+        return "ReadShards"
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None

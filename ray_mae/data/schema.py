@@ -12,6 +12,8 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 VIEWS = ("frontal", "lateral", "unknown")
+NOUNS = {"study": "studies", "volume": "volumes"}
+"""What rows are called, by kind of the manifest."""
 
 STUDY_SCHEMA = pa.schema(
     [

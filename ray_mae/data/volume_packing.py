@@ -1,7 +1,8 @@
 """Rows of volumes → the arrays of a VolumeBatch: one cubic crop of each."""
 
+import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,19 @@ class VolumePacking:
     centre: bool = False
     """The middle of every volume instead of a random place: for evaluation."""
 
-    columns: tuple[str, ...] = ("volume_id", "voxels", "encoding", "dtype", "shape", "valid")
-    """What `pack` reads of a row."""
+    kind: ClassVar[str] = "volume"
+    columns: ClassVar[tuple[str, ...]] = (
+        *("volume_id", "patient_id", "session_id", "site", "split", "modality", "labels"),
+        *("voxels", "encoding", "dtype", "shape", "valid"),
+    )
+    """What is read of a row."""
+
+    def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
+        """What an evaluation wants to know of the rows, by name; labels as JSON."""
+        names = self.columns[:6]
+        return {name: [row[name] or "" for row in rows] for name in names} | {
+            "labels": [json.dumps(dict(row["labels"])) for row in rows]
+        }
 
     def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
         """The arrays of a VolumeBatch, by name; epochs: the epoch each row is drawn in.

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import EmbedConfig
+from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.evaluate.features import features
 from ray_mae.evaluate.result import TRAINED
 from ray_mae.runtime import cluster
@@ -16,13 +17,14 @@ FILE = "embeddings.parquet"
 
 
 def embed(config: EmbedConfig) -> dict[str, Any]:
-    """Write embeddings.parquet: study_id, patient_id, split, labels, views, embedding [D].
+    """Write embeddings.parquet: what `features` tells of each study or volume, and embedding [D].
 
     Returns the summary that is also written to summary.json.
     """
     began = time.time()
+    manifest = Manifest.read(config.shards)
     config.output.mkdir(parents=True, exist_ok=True)
-    studies, width = 0, 0
+    rows_written, width = 0, 0
     with cluster(cpus=config.workers + 1):
         rows = features(
             config.checkpoint,
@@ -46,7 +48,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
                 writer = pq.ParquetWriter(partial, table.schema)
                 width = table.schema.field("embedding").type.list_size
             writer.write_table(table)
-            studies += len(table)
+            rows_written += len(table)
         assert writer is not None
         writer.close()
         partial.replace(path)
@@ -54,7 +56,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     summary = {
         "command": "embed",
         "checkpoint": str(config.checkpoint),
-        "studies": studies,
+        NOUNS[manifest.kind]: rows_written,
         "width": width,
         "seconds": round(seconds, 1),
         "file": str(path),

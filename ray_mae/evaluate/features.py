@@ -1,4 +1,4 @@
-"""Frozen features of studies, by Ray Data batch inference."""
+"""Frozen features of studies or volumes, by Ray Data batch inference."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,22 +8,18 @@ import numpy as np
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
+from ray_mae.config import MdaeConfig
 from ray_mae.data.loading import FileOrder, Packing, from_block
 from ray_mae.data.schema import Manifest
+from ray_mae.data.study_packing import StudyPacking
+from ray_mae.data.volume_packing import VolumePacking
 from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
 from ray_mae.runtime import gpus_wanted
-from ray_mae.train.checkpoint import find_checkpoint
-
-EXPORTED = "encoder.json"
-PIXEL_SIDE = 32
+from ray_mae.train.checkpoint import method_config
 
 
 class Embedder:
-    """Lives in an actor: blocks of images in, one row per study with its features out.
-
-    A study's vector is the mean over its views (late fusion: for a linear head the mean of the
-    views' logits is the logit of their mean).
-    """
+    """Lives in an actor: blocks of one batch in, one row per study or volume with features out."""
 
     def __init__(self, checkpoint: Path, pool: str, kinds: Sequence[str], seed: int) -> None:
         import torch
@@ -34,39 +30,27 @@ class Embedder:
         made = {TRAINED: trained, RANDOM: random_encoder(trained.config, seed, pool)}
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._encoders = {k: made[k].to(self._device) for k in kinds if k in made}
-        self._pixels = PIXELS in kinds
-        self._size = trained.config.image_size
+        self._raw = trained.raw if PIXELS in kinds else None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         import torch
 
-        from ray_mae.data.loading import to_study_batch
-        from ray_mae.methods.augment import whole
+        from ray_mae.data.loading import to_batch
 
-        batch = to_study_batch(from_block(block)).to(self._device)
+        arrays = from_block(block)
+        batch = to_batch(arrays).to(self._device)
         found: dict[str, Any] = {}
         with torch.inference_mode():
-            images = whole(batch, self._size)
             for kind, encoder in self._encoders.items():
-                found[kind] = encoder(images, batch.view)
-            if self._pixels:
-                found[PIXELS] = whole(batch, PIXEL_SIDE).flatten(1)
-            rows = {
-                kind: _study_means(per_view, batch.study, batch.samples)
-                for kind, per_view in found.items()
-            }
-        names = ("study_id", "patient_id", "split", "labels", "views")
-        columns = {name: block[name][0].as_py() for name in names}
-        for kind, values in rows.items():
+                found[kind] = encoder.embed(batch)
+            if self._raw is not None:
+                found[PIXELS] = self._raw(batch)
+        names = [name for name in block.column_names if name not in {"header", *arrays}]
+        columns = {name: block[name].combine_chunks().flatten() for name in names}
+        for kind, values in found.items():
             flat = pa.array(values.float().cpu().numpy().ravel(), pa.float32())
             columns[kind] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
         return pa.table(columns)
-
-
-def _study_means(per_view: Any, study: Any, studies: int) -> Any:
-    """[S, D] means of the rows [N, D] of each study."""
-    total = per_view.new_zeros(studies, per_view.shape[1]).index_add(0, study, per_view)
-    return total / study.bincount(minlength=studies)[:, None]
 
 
 def features(
@@ -82,11 +66,24 @@ def features(
     seed: int = 0,
     max_views: int = 16,
 ) -> Dataset:
-    """A lazy dataset of study_id, patient_id, split, labels, views and one column per kind."""
+    """A lazy dataset of what the packing describes and one column of features per kind.
+
+    Studies have study_id, patient_id, split, labels and views; volumes have volume_id, patient_id,
+    session_id, site, split, modality and labels. The first column is the identifier.
+    """
     manifest = Manifest.read(shards)
-    if not (checkpoint / EXPORTED).is_file():
-        find_checkpoint(checkpoint)  # raises here and not in an actor
-    reader = FileOrder(shards.resolve(), Packing(max_views=max_views, seed=seed), batch_size)
+    config = method_config(checkpoint)  # raises here and not in an actor
+    packing: Packing
+    if isinstance(config, MdaeConfig):
+        packing = VolumePacking(config.crop_size, seed, centre=True)
+    else:
+        packing = StudyPacking(max_views=max_views, seed=seed)
+    if manifest.kind != packing.kind:
+        raise ValueError(
+            f"{shards} holds shards of kind {manifest.kind!r}, the encoder of {checkpoint} reads "
+            f"{packing.kind!r}"
+        )
+    reader = FileOrder(shards.resolve(), packing, batch_size)
     batches = reader.dataset(manifest, splits)
     return batches.map_batches(
         Embedder,

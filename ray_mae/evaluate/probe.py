@@ -9,6 +9,7 @@ features that come in are the mean over a study's views, and fusion costs nothin
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,21 +47,23 @@ ROC_POINTS = 200
 
 def probe(
     features: dict[str, FloatArray],
-    labels: NDArray[np.int8],
+    labels: NDArray[np.int8] | FloatArray,
     patient: ArrayLike,
     split: ArrayLike,
     config: ProbeConfig,
+    names: Sequence[str] = CHEXPERT_LABELS,
 ) -> ProbeResult:
     """Probe every feature set on the same studies, labels and resamples.
 
     features: by name, [S, D] mean over the views of each study (D may differ between sets);
-    labels: [S, 14] states of `ray_mae.data.labels`; patient, split: [S].
+    labels: [S, L] int8 states of `ray_mae.data.labels`, or float targets 0, 1 or NaN (unknown);
+    names: of the L labels; patient, split: [S].
     A label with fewer than `config.min_positive` positive or negative studies in a split is left
     out and named in the result. Raises ValueError if a patient is in two splits, if arrays do not
     fit together, if a feature is not finite, or if no label is left.
     """
     patient, split = np.asarray(patient), np.asarray(split)
-    _check(features, labels, patient, split)
+    _check(features, labels, patient, split, names)
     notes: list[str] = []
 
     keep = choose_studies(split, config.train_studies, config.seed)
@@ -70,10 +73,13 @@ def probe(
     elif config.train_studies is not None and config.train_studies > n_train:
         notes.append(f"train_studies is {config.train_studies}, but there are only {n_train}.")
 
-    targets = binary_targets(labels, config.uncertain)
-    counts = {s: _count(targets, patient, keep & (split == s)) for s in SPLITS}
+    if labels.dtype.kind == "f":  # targets already
+        targets: FloatArray = labels.astype(np.float64)
+    else:
+        targets = binary_targets(labels.astype(np.int8), config.uncertain)
+    counts = {s: _count(targets, patient, keep & (split == s), names) for s in SPLITS}
     left_out = _left_out(counts, config.min_positive)
-    probed = [name for name in CHEXPERT_LABELS if name not in left_out]
+    probed = {name: i for i, name in enumerate(names) if name not in left_out}
     if not probed:
         raise ValueError(
             f"no label can be probed: none has {config.min_positive} positive and "
@@ -139,7 +145,7 @@ def pixel_components(
 def _probe_one(
     x: FloatArray,
     targets: FloatArray,
-    probed: list[str],
+    probed: dict[str, int],
     split: NDArray,
     keep: NDArray[np.bool_],
     weights: NDArray,
@@ -155,8 +161,8 @@ def _probe_one(
     scores: dict[str, LabelScore] = {}
     resampled: dict[str, list[FloatArray]] = {metric: [] for metric in METRICS}
     notes = []
-    for name in probed:
-        y = targets[:, CHEXPERT_LABELS.index(name)]
+    for name, column in probed.items():
+        y = targets[:, column]
         known = ~np.isnan(y)
         fit, choose, score = train & known, val & known, test & known
         logit, strength, best, failed = _fit(
@@ -227,15 +233,17 @@ def _fit(
 
 
 def _check(
-    features: dict[str, FloatArray], labels: NDArray[np.int8], patient: NDArray, split: NDArray
+    features: dict[str, FloatArray],
+    labels: NDArray,
+    patient: NDArray,
+    split: NDArray,
+    names: Sequence[str],
 ) -> None:
     studies = len(split)
     if not features:
         raise ValueError("features must hold at least one feature set, got none")
-    if labels.shape != (studies, len(CHEXPERT_LABELS)):
-        raise ValueError(
-            f"labels must be [{studies}, {len(CHEXPERT_LABELS)}], got {list(labels.shape)}"
-        )
+    if labels.shape != (studies, len(names)):
+        raise ValueError(f"labels must be [{studies}, {len(names)}], got {list(labels.shape)}")
     if patient.shape != (studies,):
         raise ValueError(f"patient must be [{studies}], got {list(patient.shape)}")
     for name, x in features.items():
@@ -257,7 +265,9 @@ def _check(
             )
 
 
-def _count(targets: FloatArray, patient: NDArray, rows: NDArray[np.bool_]) -> SplitCount:
+def _count(
+    targets: FloatArray, patient: NDArray, rows: NDArray[np.bool_], names: Sequence[str]
+) -> SplitCount:
     t = targets[rows]
     return SplitCount(
         studies=int(rows.sum()),
@@ -268,7 +278,7 @@ def _count(targets: FloatArray, patient: NDArray, rows: NDArray[np.bool_]) -> Sp
                 negative=int((t[:, i] == 0).sum()),
                 ignored=int(np.isnan(t[:, i]).sum()),
             )
-            for i, name in enumerate(CHEXPERT_LABELS)
+            for i, name in enumerate(names)
         },
     )
 
@@ -276,7 +286,7 @@ def _count(targets: FloatArray, patient: NDArray, rows: NDArray[np.bool_]) -> Sp
 def _left_out(counts: dict[str, SplitCount], least: int) -> dict[str, str]:
     """Labels with fewer than `least` studies of a class in a split, with the counts as reason."""
     left_out = {}
-    for name in CHEXPERT_LABELS:
+    for name in next(iter(counts.values())).labels:
         few = [
             f"{n} {kind} in {split}"
             for split, count in counts.items()
@@ -291,11 +301,11 @@ def _left_out(counts: dict[str, SplitCount], least: int) -> dict[str, str]:
     return left_out
 
 
-def _one_class_notes(targets: FloatArray, probed: list[str], weights: NDArray) -> list[str]:
-    """One line per label that some resamples cannot score; targets: [S_test, 14]."""
+def _one_class_notes(targets: FloatArray, probed: dict[str, int], weights: NDArray) -> list[str]:
+    """One line per label that some resamples cannot score; targets: [S_test, L]."""
     notes = []
-    for name in probed:
-        y = targets[:, CHEXPERT_LABELS.index(name)]
+    for name, column in probed.items():
+        y = targets[:, column]
         drawn = weights > 0
         skipped = ~(drawn[y == 1].any(axis=0) & drawn[y == 0].any(axis=0))
         if skipped.any():

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from ray_mae.config import ProbeConfig
-from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.data.labels import CHEXPERT_LABELS
+from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.features import features, matrix
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.probe import pixel_components, probe
 from ray_mae.evaluate.report import write_report
 from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
+from ray_mae.evaluate.volume_labels import label_targets
 from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
@@ -41,18 +44,15 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             seed=config.seed,
         )
         blocks = list(rows.iter_batches(batch_size=4096, batch_format="pyarrow"))
-    table = pa.concat_tables(blocks).sort_by("study_id")  # whatever order the shards came in
+    table = pa.concat_tables(blocks)
+    table = table.sort_by(table.column_names[0])  # whatever order the shards came in
     embedded = time.time()
     found = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
     split = table["split"].to_numpy()
     found[PIXELS] = pixel_components(found[PIXELS], split, config.pca, config.seed)
-    result = probe(
-        found,
-        np.array(table["labels"].to_pylist(), dtype=np.int8),
-        table["patient_id"].to_numpy(),
-        split,
-        config,
-    )
+    labels, names, no_classes = _labels(manifest, table)
+    result = probe(found, labels, table["patient_id"].to_numpy(), split, config, names)
+    result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
     paths = write_report(
         config.output,
@@ -70,7 +70,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     summary = {
         "command": "evaluate probe",
         "checkpoint": str(config.checkpoint),
-        "studies": {name: int((split == name).sum()) for name in SPLITS},
+        NOUNS[manifest.kind]: {name: int((split == name).sum()) for name in SPLITS},
         "macro_auroc": {
             name: _interval(score.macro["auroc"]) for name, score in result.features.items()
         },
@@ -83,6 +83,15 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     }
     (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _labels(
+    manifest: Manifest, table: pa.Table
+) -> tuple[np.ndarray, Sequence[str], dict[str, str]]:
+    """Labels of the rows for `probe`, their names, and labels that are no classes, with the reason."""
+    if manifest.kind == "volume":
+        return label_targets([json.loads(row) for row in table["labels"].to_pylist()])
+    return np.array(table["labels"].to_pylist(), dtype=np.int8), CHEXPERT_LABELS, {}
 
 
 def _interval(estimate: Estimate) -> str:
@@ -109,7 +118,7 @@ def _pictures(run: Path) -> list[tuple[str, bytes]]:
     """The last picture of the run."""
     return [
         (
-            f"Held-out studies after {int(path.stem)} steps: masked, reconstructed, original",
+            f"Held-out samples after {int(path.stem)} steps: masked, reconstructed, original",
             path.read_bytes(),
         )
         for path in sorted((run / PICTURES).glob("*.png"))[-1:]

@@ -27,7 +27,7 @@ class SplitCount:
     studies: int
     patients: int
     labels: dict[str, LabelCount]
-    """All 14 labels, also those left out."""
+    """All labels, also those left out."""
 
 
 @dataclass(frozen=True)

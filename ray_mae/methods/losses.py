@@ -23,10 +23,10 @@ class Losses(NamedTuple):
 
 
 def mean_per_study(value: Tensor, study: Tensor, studies: int) -> Tensor:
-    """[S] mean of the values [K] of each study [K]; 0 for a study without any."""
-    total = value.new_zeros(studies).index_add(0, study, value)
-    count = value.new_zeros(studies).index_add(0, study, torch.ones_like(value))
-    return total / count.clamp(min=1)
+    """[S, …] mean of the values [K, …] of each study [K]; 0 for a study without any."""
+    total = value.new_zeros(studies, *value.shape[1:]).index_add(0, study, value)
+    count = study.bincount(minlength=studies).clamp(min=1)
+    return total / count.reshape(-1, *[1] * (value.ndim - 1))
 
 
 def reconstruction(pixels: Tensor, target: Tensor, norm_pix: bool = False) -> Tensor:

@@ -46,6 +46,10 @@ class Method(Protocol):
         """Originals beside reconstructions, true texts beside generated ones."""
         ...
 
+    def figures(self, step: int) -> dict[str, float]:
+        """What else belongs beside the losses of a step: weights that change, such as β."""
+        ...
+
     def flops(self, images: int, samples: int) -> float:
         """Floating point operations of forward and backward for so many images and samples."""
         ...

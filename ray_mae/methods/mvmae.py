@@ -175,6 +175,10 @@ class Mvmae(nn.Module):
             text = torch.cat([text, following[:, None]], dim=1)
         return text
 
+    def figures(self, step: int) -> dict[str, float]:
+        """β of this step."""
+        return {"beta": self.beta(step)}
+
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = 1 + self.visible

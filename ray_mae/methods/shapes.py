@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ray_mae.config import MvmaeConfig
+from ray_mae.config import MdaeConfig, MvmaeConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ def shapes(config: MvmaeConfig) -> tuple[Shape, Shape]:
     if config.gamma > 0:
         _multiple("width", encoder.width, "caption_heads", config.caption_heads)
     return encoder, decoder
+
+
+def check_sizes(config: MvmaeConfig | MdaeConfig) -> None:
+    """Raise ValueError where the sizes of a method's network do not fit together."""
+    if isinstance(config, MvmaeConfig):
+        shapes(config)
 
 
 def _override(shape: Shape, width: int | None, depth: int | None, heads: int | None) -> Shape:

@@ -1,14 +1,24 @@
-"""The method of a run."""
+"""The method of a run, and how its samples are packed."""
 
-from ray_mae.config import PretrainConfig
+from ray_mae.config import AnyPretrainConfig, MdaeConfig, PretrainConfig
+from ray_mae.data.loading import Packing
+from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.text import special_ids
-from ray_mae.methods.build import build_method
-from ray_mae.methods.mvmae import Mvmae
+from ray_mae.data.volume_packing import VolumePacking
+from ray_mae.methods.method import Method
 from ray_mae.train.plan import Plan
 
 
-def method_of(config: PretrainConfig, plan: Plan, tokenizer: str | None) -> Mvmae:
-    """With fresh weights, the same for the same seed. Raises ValueError where shapes do not fit."""
+def method_of(config: AnyPretrainConfig, plan: Plan, tokenizer: str | None) -> Method:
+    """With fresh weights, the same for the same seed. Imports PyTorch."""
+    recompute = config.engine.activation_checkpointing
+    if isinstance(config.method, MdaeConfig):
+        from ray_mae.methods.mdae_build import build_mdae
+
+        return build_mdae(config.method, seed=config.seed, recompute=recompute)
+    from ray_mae.methods.build import build_method
+
+    assert isinstance(config, PretrainConfig)
     text = special_ids(tokenizer) if tokenizer else None
     return build_method(
         config.method,
@@ -18,5 +28,19 @@ def method_of(config: PretrainConfig, plan: Plan, tokenizer: str | None) -> Mvma
         steps=plan.steps,
         vocabulary=text.size if text else 0,
         special_ids=(text.pad, text.first, text.last, text.mask) if text else (0, 2, 3, 4),
-        recompute=config.engine.activation_checkpointing,
+        recompute=recompute,
     )
+
+
+def packing_of(config: AnyPretrainConfig, tokenizer: str | None) -> Packing:
+    """How rows of the shards become the method's batches."""
+    if isinstance(config, PretrainConfig):
+        data = config.data
+        return StudyPacking(data.max_views, data.text, tokenizer, data.max_tokens, config.seed)
+    return VolumePacking(config.method.crop_size, config.seed)
+
+
+def text_of(config: AnyPretrainConfig) -> str | None:
+    """Which report section the method reads; None for a method without text."""
+    with_text = isinstance(config, PretrainConfig) and config.method.gamma > 0
+    return config.data.text if with_text else None  # type: ignore[union-attr]

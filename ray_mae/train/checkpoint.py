@@ -12,15 +12,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ray_mae.config import PretrainConfig
+from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, pretrain_config
 from ray_mae.data.schema import Manifest
 from ray_mae.settings import from_dict, to_dict
 
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
 SNAPSHOT = "checkpoint_manager_snapshot.json"
+EXPORTED = "encoder.json"
+"""Settings of an exported encoder, beside its encoder.safetensors."""
 
 
-def write_state(folder: Path, config: PretrainConfig, *, step: int, workers: int) -> None:
+def write_state(folder: Path, config: AnyPretrainConfig, *, step: int, workers: int) -> None:
     """state.json after `step` optimiser steps."""
     state = {
         "step": step,
@@ -46,9 +48,21 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / STATE).read_text())
 
 
-def read_config(checkpoint: Path) -> PretrainConfig:
+def read_config(checkpoint: Path) -> AnyPretrainConfig:
     """The settings that the checkpoint was trained with."""
-    return from_dict(PretrainConfig, read_state(checkpoint)["config"])
+    return pretrain_config(read_state(checkpoint)["config"])
+
+
+def method_config(path: Path) -> MvmaeConfig | MdaeConfig:
+    """The method's settings of a run, a checkpoint or an exported encoder.
+
+    Raises FileNotFoundError that says what was looked for.
+    """
+    exported = path / EXPORTED
+    if not exported.is_file():
+        return read_config(find_checkpoint(path)).method
+    values = json.loads(exported.read_text())
+    return from_dict(MdaeConfig if values.get("name") == "mdae" else MvmaeConfig, values)
 
 
 def last_committed(run: Path) -> Path | None:

@@ -41,6 +41,14 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
+def optimizer_of(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD; the loop sets the learning rate before each step."""
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True)
+    # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes
+    return torch.optim.AdamW(groups, lr=optim.base_lr, betas=optim.betas)
+
+
 class Engine:
     """A module, its optimiser and its gradients, partitioned over the workers by ZeRO."""
 
@@ -65,10 +73,7 @@ class Engine:
             # a faster all-reduce between processes of one machine, which DeepSpeed would compile for
             # two minutes on its first run; gloo does without
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes.
-        optimizer = torch.optim.AdamW(
-            parameter_groups(module, optim.weight_decay), lr=optim.base_lr, betas=optim.betas
-        )
+        optimizer = optimizer_of(parameter_groups(module, optim.weight_decay), optim)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=torch.compile(module) if config.compile else module,
             optimizer=optimizer,

@@ -10,15 +10,16 @@ from typing import Any
 import yaml
 from ray.data import Dataset, ExecutionOptions
 
-from ray_mae.config import PretrainConfig
-from ray_mae.data.loading import Packing, Stream
+from ray_mae.config import AnyPretrainConfig, PretrainConfig
+from ray_mae.data.loading import Stream
 from ray_mae.data.order import Order
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
-from ray_mae.methods.shapes import shapes
+from ray_mae.methods.shapes import check_sizes
 from ray_mae.runtime import cluster, gpus_wanted
 from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
+from ray_mae.train.build import packing_of, text_of
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, print_plan
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
@@ -28,7 +29,7 @@ _FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking"}
 """Settings that may differ when a run is continued."""
 
 
-def pretrain(config: PretrainConfig) -> dict[str, Any]:
+def pretrain(config: AnyPretrainConfig) -> dict[str, Any]:
     """Train to the last step, from the last committed checkpoint if the run has one.
 
     Returns the summary that is also written to summary.json. Raises ValueError or
@@ -41,7 +42,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     config.output.mkdir(parents=True, exist_ok=True)
     first_step = _first_step(config)
     tokenizer = _tokenizer(config, manifest, first_step)
-    shapes(config.method)  # raises for sizes that do not fit together
+    check_sizes(config.method)
     (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     print_plan(config, plan, first_step)
     if first_step < plan.steps:
@@ -49,7 +50,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         # one CPU more than the workers keep, for the tasks that read data
         with cluster(cpus=math.ceil(config.scaling.workers * config.scaling.cpus_per_worker) + 1):
             _check_resources(config)
-            with Progress(config.output, began, attempt):
+            with Progress(config.output, began, attempt, plan.kind):
                 _fit(config, plan, manifest, tokenizer, attempt)
         events = read_events(config.output, attempt)
     else:
@@ -57,7 +58,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     return _summary(config, plan, began, events)
 
 
-def _first_step(config: PretrainConfig) -> int:
+def _first_step(config: AnyPretrainConfig) -> int:
     """The step to go on with; refuses to go on with settings that make another run of it."""
     last = ckpt.last_committed(config.output)
     if last is None:
@@ -98,17 +99,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return out
 
 
-def _tokenizer(config: PretrainConfig, manifest: Manifest, first_step: int) -> str | None:
+def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -> str | None:
     """The run's tokenizer, kept with it: the given one, the run's own, or a new one."""
-    if config.method.gamma == 0:
+    text = text_of(config)
+    if text is None:
         return None
+    assert isinstance(config, PretrainConfig)
     kept = config.output / ckpt.TOKENIZER
     if first_step and kept.is_file():  # without a checkpoint it may be of other settings
         return kept.read_text()
     if config.data.tokenizer:
         document = load_tokenizer(config.data.tokenizer)
     else:
-        texts = list(training_reports(config.shards, manifest, config.data.text))
+        texts = list(training_reports(config.shards, manifest, text))
         if not texts:
             raise ValueError(
                 f"no study of {config.shards} has a report to train the captioner on: "
@@ -119,7 +122,7 @@ def _tokenizer(config: PretrainConfig, manifest: Manifest, first_step: int) -> s
     return document
 
 
-def _check_resources(config: PretrainConfig) -> None:
+def _check_resources(config: AnyPretrainConfig) -> None:
     """Raise where training workers would leave no CPU for reading data: that run would hang."""
     import ray
 
@@ -143,18 +146,17 @@ def _check_resources(config: PretrainConfig) -> None:
 
 
 def stream_of(
-    config: PretrainConfig,
+    config: AnyPretrainConfig,
     plan: Plan,
     manifest: Manifest,
     tokenizer: str | None,
     first_step: int,
 ) -> Stream:
     """The run's samples from `first_step` on."""
-    data = config.data
     return Stream(
         shards=config.shards,
-        order=Order.of(manifest, "train", config.seed, data.shuffle_window),
-        packing=Packing(data.max_views, data.text, tokenizer, data.max_tokens, config.seed),
+        order=Order.of(manifest, "train", config.seed, config.data.shuffle_window),
+        packing=packing_of(config, tokenizer),
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,
         first_step=first_step,
@@ -170,7 +172,7 @@ def _train(job: dict[str, Any]) -> None:
 
 
 def _fit(
-    config: PretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None, attempt: str
+    config: AnyPretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None, attempt: str
 ) -> None:
     # Importing torch takes each worker seconds, minutes on a busy machine.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
@@ -218,7 +220,7 @@ def _fit(
 
 
 def _summary(
-    config: PretrainConfig, plan: Plan, began: float, events: list[dict[str, Any]]
+    config: AnyPretrainConfig, plan: Plan, began: float, events: list[dict[str, Any]]
 ) -> dict[str, Any]:
     figures = read_jsonl(config.output / METRICS)
     last = ckpt.last_committed(config.output)

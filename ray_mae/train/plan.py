@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 
-from ray_mae.config import PretrainConfig
+from ray_mae.config import AnyPretrainConfig, PretrainConfig
 from ray_mae.data.schema import Manifest
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All in studies and optimiser steps; nothing depends on how far the run has come."""
+    """All in samples and optimiser steps; nothing depends on how far the run has come."""
 
-    studies: int
-    """Studies in the training split."""
+    kind: str
+    """What a sample is: study or volume."""
+    available: int
+    """Samples in the training split."""
     batch_size: int
-    """Studies per optimiser step over all workers."""
+    """Samples per optimiser step over all workers."""
     micro_batch_size: int
     accumulation: int
     """Forward passes per worker and step."""
@@ -27,19 +29,25 @@ class Plan:
 
     @property
     def epochs(self) -> float:
-        return self.samples / self.studies
+        return self.samples / self.available
 
 
-def make_plan(config: PretrainConfig, manifest: Manifest, workers: int | None = None) -> Plan:
+def make_plan(config: AnyPretrainConfig, manifest: Manifest, workers: int | None = None) -> Plan:
     """Raises ValueError where the batch does not divide over the workers, or there is no data."""
     workers = workers or config.scaling.workers
-    low, high = config.data.crop_scale
-    if low > high:
-        raise ValueError(f"data.crop_scale must be smallest, then largest, got {low} and {high}")
+    wanted = "study" if isinstance(config, PretrainConfig) else "volume"
+    if manifest.kind != wanted:
+        other = "mdae" if manifest.kind == "volume" else "mvmae"
+        raise ValueError(
+            f"{config.shards} holds shards of kind {manifest.kind!r}, the method "
+            f"{config.method.name} reads {wanted!r}: give other shards, or --method.name {other}"
+        )
     optim = config.optim
-    studies = manifest.rows("train")
-    if studies == 0:
-        raise ValueError(f"{config.shards} holds no study of the train split: nothing to train on")
+    available = manifest.rows("train")
+    if available == 0:
+        raise ValueError(
+            f"{config.shards} holds no {wanted} of the train split: nothing to train on"
+        )
     share = workers * optim.micro_batch_size
     if optim.batch_size % share:
         possible = [
@@ -54,13 +62,14 @@ def make_plan(config: PretrainConfig, manifest: Manifest, workers: int | None = 
             f"optim.batch_size ({optim.batch_size}) must be a multiple of workers × "
             f"optim.micro_batch_size ({workers} × {optim.micro_batch_size}); {advice}"
         )
-    steps = optim.steps or max(1, round(optim.epochs * studies / optim.batch_size))
+    steps = optim.steps or max(1, round(optim.epochs * available / optim.batch_size))
     return Plan(
-        studies=studies,
+        kind=wanted,
+        available=available,
         batch_size=optim.batch_size,
         micro_batch_size=optim.micro_batch_size,
         accumulation=optim.batch_size // share,
         steps=steps,
         warmup_steps=int(optim.warmup * steps),
-        peak_lr=optim.base_lr * optim.batch_size / 256,
+        peak_lr=optim.lr or optim.base_lr * optim.batch_size / 256,
     )

@@ -8,30 +8,31 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ray_mae.config import PretrainConfig
+from ray_mae.config import AnyPretrainConfig
+from ray_mae.data.schema import NOUNS
 from ray_mae.train.plan import Plan
 from ray_mae.train.tracking import METRICS, read_events, read_jsonl
 
 console = Console(highlight=False, soft_wrap=True)
 
-_COLUMNS = ("loss", "reconstruction", "alignment", "caption", "beta", "lr")
+_COLUMNS = ("loss", "reconstruction", "alignment", "caption", "masked", "visible", "beta", "lr")
 
 
-def print_plan(config: PretrainConfig, plan: Plan, first_step: int) -> None:
+def print_plan(config: AnyPretrainConfig, plan: Plan, first_step: int) -> None:
     """The table that opens a run."""
     table = Table(show_header=False, box=None, pad_edge=False)
     scaling, optim = config.scaling, config.optim
+    noun = NOUNS[plan.kind]
+    scale = "" if optim.lr else f" = {optim.base_lr:.1e} × {plan.batch_size}/256"
     rows = {
-        "training studies": f"{plan.studies:,} in {config.shards}",
-        "effective batch": f"{plan.batch_size:,} studies = {scaling.workers} workers × "
+        "training data": f"{plan.available:,} {noun} in {config.shards}",
+        "effective batch": f"{plan.batch_size:,} {noun} = {scaling.workers} workers × "
         f"{plan.micro_batch_size} × {plan.accumulation} accumulated",
-        "learning rate": f"{plan.peak_lr:.2e} = {optim.base_lr:.1e} × {plan.batch_size}/256, "
-        f"{plan.warmup_steps} warm-up steps",
+        "learning rate": f"{plan.peak_lr:.2e}{scale}, {plan.warmup_steps} warm-up steps, "
+        f"{optim.optimizer}, {optim.decay} decay",
         "steps": f"{plan.steps:,}" + (f", continuing after {first_step:,}" if first_step else ""),
         "samples": f"{plan.samples:,} ({plan.epochs:.1f} epochs)",
-        "method": f"{config.method.preset}, {config.method.image_size} px, patches of "
-        f"{config.method.patch_size}, {config.method.mask_ratio:.0%} masked, "
-        f"β {config.method.beta:g} ({config.method.alignment}), γ {config.method.gamma:g}",
+        "method": f"{config.method.name} {config.method.preset}, {config.method.in_words}",
         "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
     }
     for name, value in rows.items():
@@ -42,8 +43,9 @@ def print_plan(config: PretrainConfig, plan: Plan, first_step: int) -> None:
 class Progress:
     """Prints events and figures of a run while it goes on, from the files that it writes."""
 
-    def __init__(self, run: Path, began: float, attempt: str) -> None:
+    def __init__(self, run: Path, began: float, attempt: str, kind: str) -> None:
         self._run, self._began, self._attempt = run, began, attempt
+        self._noun = NOUNS[kind]
         self._events = 0
         self._step: int | None = None
         self._ended = threading.Event()
@@ -79,7 +81,7 @@ class Progress:
         for record in read_jsonl(self._run / METRICS):
             if record["step"] > self._step:
                 self._step = record["step"]
-                console.print(figures_line(record))
+                console.print(figures_line(record, self._noun))
 
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]
@@ -87,19 +89,19 @@ class Progress:
             text += (
                 f": {event['precision']} on {event['device']}, {event['parameters'] / 1e6:.1f} M "
                 f"parameters (encoder {event['encoder'] / 1e6:.1f} M), "
-                f"{event['flops'] / 1e9:.2f} GFLOP per view and step"
+                f"{event['flops'] / 1e9:.2f} GFLOP per sample and step"
             )
         console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
 
 
-def figures_line(record: dict[str, Any]) -> str:
+def figures_line(record: dict[str, Any], noun: str) -> str:
     """One line of figures."""
     parts = [f"step {record['step']:>6}"]
     for name in _COLUMNS:
         if name in record:
             value = record[name]
             parts.append(f"{name} {value:.2e}" if 0 < abs(value) < 1e-2 else f"{name} {value:.3f}")
-    parts.append(f"{record['samples_per_s']:.0f} studies/s")
+    parts.append(f"{record['samples_per_s']:.3g} {noun}/s")
     parts.append(f"waiting for data {record['data_wait']:.0%}")
     minutes, seconds = divmod(round(record["eta_s"]), 60)
     parts.append(f"ETA {minutes // 60}:{minutes % 60:02d}:{seconds:02d}")

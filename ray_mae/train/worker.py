@@ -12,14 +12,13 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from ray_mae.config import PretrainConfig
-from ray_mae.data.loading import Packing, from_block, read_rows, to_study_batch
+from ray_mae.config import AnyPretrainConfig, pretrain_config
+from ray_mae.data.loading import from_block, read_rows, to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import decode_tokens, report_text
 from ray_mae.methods.method import Method
-from ray_mae.settings import from_dict
 from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.build import method_of
+from ray_mae.train.build import method_of, packing_of, text_of
 from ray_mae.train.engine import Engine
 from ray_mae.train.plan import make_plan
 from ray_mae.train.schedules import learning_rate
@@ -33,7 +32,7 @@ def train(job: dict[str, Any]) -> None:
     `attempt` (the name of this start).
     """
     context = ray.train.get_context()
-    config = from_dict(PretrainConfig, job["config"])
+    config = pretrain_config(job["config"])
     threads = config.scaling.threads_per_worker or max(1, int(config.scaling.cpus_per_worker))
     torch.set_num_threads(threads)
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -47,7 +46,7 @@ def train(job: dict[str, Any]) -> None:
     method = method_of(config, plan, tokenizer)
     size = _size(method)
     engine = Engine(
-        method,
+        cast(torch.nn.Module, method),
         config.engine,
         config.optim,
         micro_batch_size=plan.micro_batch_size,
@@ -77,6 +76,7 @@ def train(job: dict[str, Any]) -> None:
             floor=config.optim.min_lr,
             warmup=plan.warmup_steps,
             steps=plan.steps,
+            decay=config.optim.decay,
         )
         for micro in range(plan.accumulation):
             batch = batches.next(step)
@@ -91,7 +91,7 @@ def train(job: dict[str, Any]) -> None:
             left = (plan.steps - step - 1) * plan.batch_size
             figures |= {
                 "lr": lr,
-                "beta": method.beta(step),
+                **method.figures(step),
                 **engine.gradient_norm(),
                 "samples": (step + 1) * plan.batch_size,
                 "eta_s": left / max(figures["samples_per_s"], 1e-9),
@@ -128,7 +128,7 @@ class _Batches:
                 f"step {step} was given a micro-batch of step {block['step'].to_pylist()}: Ray Data "
                 "did not deal the blocks in turn; please report this with the versions in state.json"
             )
-        batch = to_study_batch(from_block(block)).to(self._device)
+        batch = to_batch(from_block(block)).to(self._device)
         self._waited += time.perf_counter() - start
         return batch
 
@@ -198,7 +198,7 @@ def _restore(engine: Engine) -> int:
 
 def _save(
     engine: Engine,
-    config: PretrainConfig,
+    config: AnyPretrainConfig,
     step: int,
     rank: int,
     workers: int,
@@ -220,23 +220,24 @@ def _save(
 
 
 def _held_out(
-    config: PretrainConfig, manifest: Manifest, tokenizer: str | None, device: torch.device
+    config: AnyPretrainConfig, manifest: Manifest, tokenizer: str | None, device: torch.device
 ) -> Any:
-    """A few studies for pictures, of validation patients where there are any; None for none."""
+    """A few samples for pictures, of validation patients where there are any; None for none."""
     if config.tracking.pictures == 0:
         return None
     shard = (manifest.of_split("val") or manifest.of_split("train"))[0]
-    rows = read_rows(config.shards / shard.file, 0)
-    told = sorted(rows, key=lambda row: not report_text(row, config.data.text))  # with text first
-    packing = Packing(config.data.max_views, config.data.text, tokenizer, config.data.max_tokens)
-    chosen = told[: config.tracking.pictures]
-    return to_study_batch(packing.pack(chosen, [0] * len(chosen))).to(device)
+    packing = packing_of(config, tokenizer)
+    rows = read_rows(config.shards / shard.file, 0, packing.columns)
+    if text := text_of(config):
+        rows = sorted(rows, key=lambda row: not report_text(row, text))  # with text first
+    chosen = rows[: config.tracking.pictures]
+    return to_batch(packing.pack(chosen, [0] * len(chosen))).to(device)
 
 
 def _show(
     engine: Engine, tracker: Tracker | None, batch: Any, step: int, tokenizer: str | None
 ) -> None:
-    """Pictures of held-out studies; every worker takes part, as ZeRO 3 needs all of them."""
+    """Pictures of held-out samples; every worker takes part, as ZeRO 3 needs all of them."""
     if batch is None:
         return
     decode = (lambda ids: decode_tokens(tokenizer, ids)) if tokenizer else None

@@ -25,7 +25,7 @@ from ray_mae.config import (
     ScalingConfig,
     TrackingConfig,
 )
-from ray_mae.data.loading import from_block, to_study_batch
+from ray_mae.data.loading import from_block, to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.train.build import method_of
 from ray_mae.train.engine import parameter_groups
@@ -60,7 +60,7 @@ def bare(config: PretrainConfig, tokenizer: str) -> list[float]:
     model = method_of(config, plan, tokenizer)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
     read = stream_of(config, plan, manifest, tokenizer, first_step=0).read(0, plan.steps)
-    batches = [to_study_batch(from_block(block)) for block in read][:: config.scaling.workers]
+    batches = [to_batch(from_block(block)) for block in read][:: config.scaling.workers]
     seconds = []
     for step, batch in enumerate(batches):
         start = time.perf_counter()

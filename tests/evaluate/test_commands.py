@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from ray_mae import cli
 from ray_mae.config import EmbedConfig, MvmaeConfig, PretrainConfig
-from ray_mae.data.loading import Packing, read_rows, to_study_batch
+from ray_mae.data.loading import read_rows, to_batch
+from ray_mae.data.study_packing import StudyPacking
 from ray_mae.encoder import load_encoder
 from ray_mae.evaluate.embed import embed
 from ray_mae.methods.augment import whole
@@ -56,9 +57,9 @@ def test_every_study_has_the_mean_of_its_views_features(
     assert (summary["studies"], summary["width"]) == (140, 32)
     table = pq.read_table(tmp_path / "embeddings.parquet")
     assert table["split"].to_pylist().count("train") == 60
-    rows = read_rows(shards / "val-00000.parquet", 0)
+    rows = read_rows(shards / "val-00000.parquet", 0, StudyPacking.columns)
     encoder, _ = load_encoder(checkpoint)
-    batch = to_study_batch(Packing(max_views=16).pack(rows, [0] * len(rows)))
+    batch = to_batch(StudyPacking(max_views=16).pack(rows, [0] * len(rows)))
     with torch.no_grad():
         per_view = encoder(whole(batch, 32), batch.view)
     found = dict(zip(table["study_id"].to_pylist(), table["embedding"].to_pylist(), strict=True))

@@ -1,0 +1,66 @@
+"""A pretrained encoder of volumes for frozen use, and what prepares a volume for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool3d
+
+from ray_mae.batch import VolumeBatch
+from ray_mae.config import MdaeConfig
+from ray_mae.methods.unet import VolumeEncoder
+
+RAW_SIDE = 8
+"""Side of the small volumes that are the baseline of raw intensities."""
+
+
+@dataclass(frozen=True)
+class VolumePreprocessing:
+    """One volume as a file → what the encoder takes."""
+
+    crop_size: int
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __call__(self, path: Path | str) -> Tensor:
+        """A NIfTI file → [1, S, S, S] float32: RAS, resampled, foreground, z-scored, centre crop."""
+        import numpy as np
+
+        from ray_mae.data.volume_packing import crop_slices
+        from ray_mae.data.volume_preparation import prepare_file
+
+        voxels = prepare_file(Path(path), self.spacing_mm)
+        source, target = crop_slices(voxels.shape, self.crop_size, None)
+        cube = np.zeros([self.crop_size] * 3, np.float32)
+        cube[target] = voxels[source]
+        return torch.from_numpy(cube)[None]
+
+
+class FrozenVolumeEncoder(nn.Module):
+    """Volumes → feature vectors at noise level 0. Nothing is masked."""
+
+    def __init__(self, encoder: VolumeEncoder, config: MdaeConfig) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+
+    @property
+    def preprocessing(self) -> VolumePreprocessing:
+        """What turns a file into the encoder's input."""
+        return VolumePreprocessing(self.config.crop_size)
+
+    @property
+    def width(self) -> int:
+        """Length of a feature vector."""
+        return self.encoder.width
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """[B, 1, D, H, W] preprocessed → [B, C]: the mean over the last stage."""
+        return self.encoder(volumes.to(next(self.parameters()).dtype))
+
+    def embed(self, batch: VolumeBatch) -> Tensor:
+        """[B, C]."""
+        return self(batch.voxels.float())
+
+    def raw(self, batch: VolumeBatch) -> Tensor:
+        """[B, P]: intensities of small volumes, as they are: a baseline."""
+        return adaptive_avg_pool3d(batch.voxels.float(), RAW_SIDE).flatten(1)
