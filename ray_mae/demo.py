@@ -2,9 +2,7 @@
 
 import json
 import shlex
-import threading
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +36,8 @@ PRETRAIN = {
     "optim.batch_size": 32,
     "optim.micro_batch_size": 16,
     "optim.lr": 2e-3,
-    "checkpoint.every": 300,
-    "tracking.pictures_every": 300,
+    "checkpoint.every": 1000,
+    "tracking.pictures_every": 1000,
 }
 
 
@@ -49,8 +47,6 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     out = config.output
     seconds: dict[str, float] = {}
 
-    # torch and timm take half a minute to import on a small machine: meanwhile
-    threading.Thread(target=import_module, args=("ray_mae.train.worker",), daemon=True).start()
     print(
         f"Generating {config.patients} patients as DICOM files in {out / 'archive'} …", flush=True
     )

@@ -1,13 +1,11 @@
 """A pretrained encoder for frozen use: `load_encoder`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ray_mae.batch import UNKNOWN, StudyBatch
@@ -18,13 +16,11 @@ from ray_mae.methods.build import build_encoder
 from ray_mae.methods.losses import mean_per_study
 from ray_mae.methods.masking import all_patches
 from ray_mae.methods.vit import Encoder, patchify
-from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
 
 if TYPE_CHECKING:
     from ray_mae.volume_encoder import FrozenVolumeEncoder
 
-WEIGHTS = "encoder.safetensors"
 RAW_SIDE = 32
 
 
@@ -103,14 +99,8 @@ def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]
     or "cls" (images only). Only safetensors and JSON are read: no code runs.
     Raises FileNotFoundError that says what was looked for.
     """
-    path = Path(path)
-    config = ckpt.method_config(path)
-    if (path / ckpt.EXPORTED).is_file():
-        weights = load_file(path / WEIGHTS)
-    else:
-        prefix = "encoder."
-        every = load_file(ckpt.find_checkpoint(path) / ckpt.WEIGHTS)
-        weights = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
+    config = ckpt.method_config(Path(path))
+    weights = {name: torch.from_numpy(w) for name, w in ckpt.encoder_weights(Path(path)).items()}
     encoder = _fresh(config, pool)
     encoder.encoder.load_state_dict(weights)
     return encoder.eval(), encoder.preprocessing
@@ -129,11 +119,3 @@ def _fresh(config: MvmaeConfig | MdaeConfig, pool: str) -> AnyEncoder:
 
         return FrozenVolumeEncoder(build_volume_encoder(config), config)
     return FrozenEncoder(build_encoder(config), config, pool)
-
-
-def save_encoder(encoder: AnyEncoder, folder: Path) -> None:
-    """What `load_encoder` reads."""
-    from safetensors.torch import save_file
-
-    save_file(encoder.encoder.state_dict(), folder / WEIGHTS)
-    (folder / ckpt.EXPORTED).write_text(json.dumps(to_dict(encoder.config), indent=1) + "\n")

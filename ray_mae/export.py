@@ -7,16 +7,15 @@ per view: frontal.safetensors, lateral.safetensors and unknown.safetensors.
 import json
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
-from ray_mae.config import ExportConfig, MvmaeConfig
+from ray_mae.config import ExportConfig, MdaeConfig, MvmaeConfig
 from ray_mae.data.schema import VIEWS
-from ray_mae.encoder import FrozenEncoder, load_encoder, save_encoder
-from ray_mae.methods.augment import PIXEL_MEAN, PIXEL_STD
-from ray_mae.methods.shapes import shapes
-from ray_mae.methods.vit import Encoder
+from ray_mae.methods.shapes import PIXEL_MEAN, PIXEL_STD, shapes
+from ray_mae.settings import to_dict
+from ray_mae.train import checkpoint as ckpt
 
 TIMM_MODEL = "vit_base_patch16_224"
 """Any of timm's ViTs: the arguments replace its sizes."""
@@ -24,16 +23,18 @@ TIMM_MODEL = "vit_base_patch16_224"
 
 def export(config: ExportConfig) -> dict[str, Any]:
     """Write the encoder in the format asked for; returns the summary, also in summary.json."""
-    encoder, _ = load_encoder(config.checkpoint)
-    if not isinstance(encoder, FrozenEncoder):
+    method = ckpt.method_config(config.checkpoint)
+    if isinstance(method, MdaeConfig):
         raise ValueError(
             f"{config.checkpoint} holds an encoder of volumes, which timm has no network for"
         )
+    weights = ckpt.encoder_weights(config.checkpoint)
     config.output.mkdir(parents=True, exist_ok=True)
-    save_encoder(encoder, config.output)
-    arguments = timm_arguments(encoder.config)
+    save_file(weights, config.output / ckpt.ENCODER)
+    (config.output / ckpt.EXPORTED).write_text(json.dumps(to_dict(method), indent=1) + "\n")
+    arguments = timm_arguments(method)
     for view, name in enumerate(VIEWS):
-        save_file(timm_weights(encoder.encoder, view), config.output / f"{name}.safetensors")
+        save_file(timm_weights(weights, view), config.output / f"{name}.safetensors")
     (config.output / "timm.json").write_text(
         json.dumps(
             {
@@ -76,17 +77,18 @@ def timm_arguments(config: MvmaeConfig) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
-def timm_weights(encoder: Encoder, view: int) -> dict[str, Tensor]:
+def timm_weights(
+    weights: dict[str, NDArray[np.float32]], view: int
+) -> dict[str, NDArray[np.float32]]:
     """timm's names and shapes, with the embedding of one view in the position table."""
-    D, P = encoder.patch.weight.shape
+    D, P = weights["patch.weight"].shape
     side = int(P**0.5)
-    positions = torch.cat([torch.zeros(1, D), encoder.position + encoder.view[view]])
-    weights = {
-        "cls_token": encoder.cls.reshape(1, 1, D),
-        "pos_embed": positions[None],
-        "patch_embed.proj.weight": encoder.patch.weight.reshape(D, 1, side, side),
-        "patch_embed.proj.bias": encoder.patch.bias,
-        **encoder.body.state_dict(),
+    positions = weights["position"] + weights["view"][view]
+    body = {k.removeprefix("body."): v for k, v in weights.items() if k.startswith("body.")}
+    return {
+        "cls_token": weights["cls"].reshape(1, 1, D),
+        "pos_embed": np.concatenate([np.zeros((1, D), np.float32), positions])[None],
+        "patch_embed.proj.weight": weights["patch.weight"].reshape(D, 1, side, side),
+        "patch_embed.proj.bias": weights["patch.bias"],
+        **body,
     }
-    return {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}

@@ -8,12 +8,14 @@ import yaml
 
 from ray_mae import cli
 from ray_mae.config import (
+    PRETRAIN,
     DemoConfig,
     MvmaeConfig,
     PretrainConfig,
     PretrainMdaeConfig,
     pretrain_config,
 )
+from ray_mae.methods.shapes import check_sizes
 from ray_mae.settings import from_dict, to_dict
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
@@ -104,13 +106,17 @@ def to_dict_names(cls: type) -> list[str]:
 @pytest.mark.parametrize("job", JOBS, ids=lambda p: p.name)
 def test_every_job_is_valid(job: Path) -> None:
     command = "evaluate probe" if job.stem.startswith("probe") else job.stem.split("_")[0]
-    parser = cli.parser_of(command)
+    cls = cli.COMMANDS[command][0]
+    if command == "pretrain":
+        cls = PRETRAIN[yaml.safe_load(job.read_text())["method"].get("name", "mvmae")]
+    parser = cli.parser_of(command, cls)
     values = parser.instantiate(
         parser.parse_args(["--config", str(job), "--shards", "s", "--output", "o"])
     ).as_dict()
     values.pop("config")
-    cls, _ = cli.COMMANDS[command]
-    assert cls(**values)
+    config = cls(**values)
+    if command == "pretrain":
+        check_sizes(config.method)
 
 
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:

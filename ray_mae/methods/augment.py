@@ -7,9 +7,7 @@ from torch import Tensor
 
 from ray_mae.batch import StudyBatch
 from ray_mae.methods.randomness import CROP, FLIP, JITTER, uniforms
-
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
-"""Of grey values in [0, 1]; close to the statistics of chest X-rays (.506, .252 in MIMIC-CXR)."""
+from ray_mae.methods.shapes import PIXEL_MEAN, PIXEL_STD
 
 
 @dataclass(frozen=True)

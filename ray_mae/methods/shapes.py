@@ -1,8 +1,11 @@
-"""Sizes of the networks, from settings, and whether they fit together. Needs no PyTorch."""
+"""Sizes of networks and their input, and whether they fit together. Needs no PyTorch."""
 
 from dataclasses import dataclass, replace
 
 from ray_mae.config import MdaeConfig, MvmaeConfig
+
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+"""Of grey values in [0, 1]; close to the statistics of chest X-rays (.506, .252 in MIMIC-CXR)."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,13 @@ def shapes(config: MvmaeConfig) -> tuple[Shape, Shape]:
     encoder, decoder = PRESETS[config.preset]
     encoder = _override(encoder, config.width, config.depth, config.heads)
     decoder = _override(decoder, config.decoder_width, config.decoder_depth, config.decoder_heads)
-    _multiple("image_size", config.image_size, "patch_size", config.patch_size)
+    multiple("image_size", config.image_size, "patch_size", config.patch_size)
     for part, shape in (("", encoder), ("decoder_", decoder)):
-        _multiple(f"{part}width", shape.width, f"{part}heads", shape.heads)
+        multiple(f"{part}width", shape.width, f"{part}heads", shape.heads)
         if config.positions == "sincos":
-            _multiple(f"{part}width", shape.width, "4 (positions: sincos)", 4)
+            multiple(f"{part}width", shape.width, "4 (positions: sincos)", 4)
     if config.gamma > 0:
-        _multiple("width", encoder.width, "caption_heads", config.caption_heads)
+        multiple("width", encoder.width, "caption_heads", config.caption_heads)
     return encoder, decoder
 
 
@@ -54,7 +57,8 @@ def _override(shape: Shape, width: int | None, depth: int | None, heads: int | N
     return replace(shape, **{k: v for k, v in given.items() if v is not None})
 
 
-def _multiple(name: str, value: int, of: str, divisor: int) -> None:
+def multiple(name: str, value: int, of: str, divisor: int) -> None:
+    """Raise ValueError unless value is a multiple; of: a setting, or words that start with a digit."""
     if value % divisor:
         what = of if of[0].isdigit() else f"method.{of}, {divisor}"
         raise ValueError(f"method.{name} ({value}) must be a multiple of {what}")

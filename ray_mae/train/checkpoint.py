@@ -12,14 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, pretrain_config
 from ray_mae.data.schema import Manifest
 from ray_mae.settings import from_dict, to_dict
 
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
 SNAPSHOT = "checkpoint_manager_snapshot.json"
-EXPORTED = "encoder.json"
-"""Settings of an exported encoder, beside its encoder.safetensors."""
+EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
+"""An exported encoder: its settings and its weights."""
 
 
 def write_state(folder: Path, config: AnyPretrainConfig, *, step: int, workers: int) -> None:
@@ -93,3 +97,12 @@ def find_checkpoint(path: Path) -> Path:
             f"committed checkpoint (no {SNAPSHOT}): give the --output folder of `ray-mae pretrain`"
         )
     return last
+
+
+def encoder_weights(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The encoder's weights by name, of a run, a checkpoint or an exported folder."""
+    if (path / EXPORTED).is_file():
+        return load_file(path / ENCODER)
+    prefix = "encoder."
+    every = load_file(find_checkpoint(path) / WEIGHTS)
+    return {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
