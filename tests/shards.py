@@ -1,14 +1,24 @@
 """Small folders of shards for tests, written without an archive."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from ray_mae.data.schema import SCHEMA_VERSION, STUDY_SCHEMA, VIEWS, Manifest, Shard
+from ray_mae.data.schema import (
+    SCHEMA_VERSION,
+    STUDY_SCHEMA,
+    VIEWS,
+    VOLUME_SCHEMA,
+    Manifest,
+    Shard,
+)
+from ray_mae.data.voxels import ENCODING, encode_valid, encode_voxels
 
 
 def png(rng: np.random.Generator, height: int, width: int) -> bytes:
@@ -23,26 +33,46 @@ def write_shards(
     folder: Path, train: int = 24, held_out: int = 8, size: int = 40, rows_per_shard: int = 10
 ) -> Manifest:
     """Studies of one to three views, most with a report; two shards or more for training."""
+    return _write(folder, "study", STUDY_SCHEMA, _study, train, held_out, size, rows_per_shard)
+
+
+def write_volume_shards(
+    folder: Path, train: int = 24, held_out: int = 8, size: int = 20, rows_per_shard: int = 10
+) -> Manifest:
+    """Smooth volumes of two classes; two shards or more for training."""
+    return _write(folder, "volume", VOLUME_SCHEMA, _volume, train, held_out, size, rows_per_shard)
+
+
+def _write(
+    folder: Path,
+    kind: str,
+    schema: pa.Schema,
+    make: Callable[[np.random.Generator, str, int, int], dict],
+    train: int,
+    held_out: int,
+    size: int,
+    rows_per_shard: int,
+) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     shards = []
     for split, count in (("train", train), ("val", held_out), ("test", held_out)):
-        rows = [_row(rng, split, i, size) for i in range(count)]
+        rows = [make(rng, split, i, size) for i in range(count)]
         for k, first in enumerate(range(0, count, rows_per_shard)):
             part = rows[first : first + rows_per_shard]
             file = folder / f"{split}-{k:05d}.parquet"
-            pq.write_table(pa.Table.from_pylist(part, STUDY_SCHEMA), file, row_group_size=4)
+            pq.write_table(pa.Table.from_pylist(part, schema), file, row_group_size=4)
             groups = [min(4, len(part) - g) for g in range(0, len(part), 4)]
-            images = sum(len(row["views"]) for row in part)
+            images = sum(len(row.get("views", [None])) for row in part)
             shards.append(
                 Shard(file.name, split, len(part), groups, images, file.stat().st_size, "")
             )
-    manifest = Manifest("study", "generated", SCHEMA_VERSION, shards)
+    manifest = Manifest(kind, "generated", SCHEMA_VERSION, shards)
     manifest.write(folder)
     return manifest
 
 
-def _row(rng: np.random.Generator, split: str, i: int, size: int) -> dict:
+def _study(rng: np.random.Generator, split: str, i: int, size: int) -> dict:
     views = [
         {
             "image": png(rng, size, size + 4 * (i % 3)),
@@ -63,4 +93,31 @@ def _row(rng: np.random.Generator, split: str, i: int, size: int) -> dict:
         "findings": "The heart is normal in size." if i % 4 else None,
         "impression": f"No acute process {i % 5}." if i % 3 else None,
         "labels": [int(x) for x in rng.integers(-2, 2, 14)],
+    }
+
+
+def _volume(rng: np.random.Generator, split: str, i: int, size: int) -> dict:
+    """Noise smoothed by its class; every other volume is larger than the crop along one axis."""
+    shape = (size, size, size + 8 * (i % 2))
+    smooth = gaussian_filter(rng.normal(size=shape), 1 + i % 2)
+    voxels = (smooth - smooth.mean()) / smooth.std()
+    return {
+        "volume_id": f"{split}-{i}",
+        "patient_id": f"{split}-patient-{i // 2}",
+        "session_id": None,
+        "dataset": "generated",
+        "site": None,
+        "split": split,
+        "modality": "T1w",
+        "voxels": encode_voxels(voxels, "float16", 1),
+        "encoding": ENCODING,
+        "dtype": "float16",
+        "shape": shape,
+        "spacing_mm": [1.0] * 3,
+        "affine": np.eye(4).ravel().tolist(),
+        "mean": 0.0,
+        "std": 1.0,
+        "valid": encode_valid(rng.random(shape) < 0.9) if i % 3 else None,
+        "segmentation": None,
+        "labels": {"rough": float(1 - i % 2), "age": 50.0 + i},
     }

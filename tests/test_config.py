@@ -15,8 +15,8 @@ from ray_mae.config import (
     PretrainMdaeConfig,
     pretrain_config,
 )
-from ray_mae.methods.shapes import check_sizes
 from ray_mae.settings import from_dict, to_dict
+from ray_mae.train.build import check_sizes
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
 

@@ -21,7 +21,7 @@ from ray_mae.evaluate.volume_labels import label_targets
 from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.tracking import METRICS, PICTURES, REPORTS, read_jsonl
+from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
 
 
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             "pretraining": _training_settings(config.checkpoint),
         },
         curves=read_jsonl(run / METRICS) if run else None,
-        pictures=_pictures(run) if run else (),
+        pictures=last_pictures(run) if run else (),
         captions=read_jsonl(run / REPORTS) if run else None,
     )
     summary = {
@@ -112,14 +112,3 @@ def _training_settings(checkpoint: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return {"step": state["step"], **state["config"]}
-
-
-def _pictures(run: Path) -> list[tuple[str, bytes]]:
-    """The last picture of the run."""
-    return [
-        (
-            f"Held-out samples after {int(path.stem)} steps: masked, reconstructed, original",
-            path.read_bytes(),
-        )
-        for path in sorted((run / PICTURES).glob("*.png"))[-1:]
-    ]

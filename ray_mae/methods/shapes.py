@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ray_mae.config import MdaeConfig, MvmaeConfig
+from ray_mae.config import MvmaeConfig
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 """Of grey values in [0, 1]; close to the statistics of chest X-rays (.506, .252 in MIMIC-CXR)."""
@@ -44,12 +44,6 @@ def shapes(config: MvmaeConfig) -> tuple[Shape, Shape]:
     if config.gamma > 0:
         multiple("width", encoder.width, "caption_heads", config.caption_heads)
     return encoder, decoder
-
-
-def check_sizes(config: MvmaeConfig | MdaeConfig) -> None:
-    """Raise ValueError where the sizes of a method's network do not fit together."""
-    if isinstance(config, MvmaeConfig):
-        shapes(config)
 
 
 def _override(shape: Shape, width: int | None, depth: int | None, heads: int | None) -> Shape:

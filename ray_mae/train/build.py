@@ -1,15 +1,21 @@
 """The method of a run, and how its samples are packed."""
 
-from ray_mae.config import AnyPretrainConfig, MdaeConfig, PretrainConfig
+from typing import TYPE_CHECKING
+
+from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, PretrainConfig
 from ray_mae.data.loading import Packing
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.text import special_ids
 from ray_mae.data.volume_packing import VolumePacking
-from ray_mae.methods.method import Method
+from ray_mae.methods.shapes import shapes
+from ray_mae.methods.volume_shapes import stages_of
 from ray_mae.train.plan import Plan
 
+if TYPE_CHECKING:
+    from ray_mae.methods.method import Method
 
-def method_of(config: AnyPretrainConfig, plan: Plan, tokenizer: str | None) -> Method:
+
+def method_of(config: AnyPretrainConfig, plan: Plan, tokenizer: str | None) -> "Method":
     """With fresh weights, the same for the same seed. Imports PyTorch."""
     recompute = config.engine.activation_checkpointing
     if isinstance(config.method, MdaeConfig):
@@ -30,6 +36,14 @@ def method_of(config: AnyPretrainConfig, plan: Plan, tokenizer: str | None) -> M
         special_ids=(text.pad, text.first, text.last, text.mask) if text else (0, 2, 3, 4),
         recompute=recompute,
     )
+
+
+def check_sizes(config: MvmaeConfig | MdaeConfig) -> None:
+    """Raise ValueError, naming settings, where the sizes of a network do not fit together."""
+    if isinstance(config, MdaeConfig):
+        stages_of(config)
+    else:
+        shapes(config)
 
 
 def packing_of(config: AnyPretrainConfig, tokenizer: str | None) -> Packing:

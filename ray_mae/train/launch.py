@@ -15,11 +15,10 @@ from ray_mae.data.loading import Stream
 from ray_mae.data.order import Order
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
-from ray_mae.methods.shapes import check_sizes
 from ray_mae.runtime import cluster, gpus_wanted
 from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.build import packing_of, text_of
+from ray_mae.train.build import check_sizes, packing_of, text_of
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, print_plan
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl

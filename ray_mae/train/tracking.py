@@ -13,7 +13,7 @@ EVENTS = "events.jsonl"
 REPORTS = "reports.jsonl"
 """Generated and true reports of held-out studies, as of the last picture."""
 PICTURES = "pictures"
-"""Folder of PNG files, named by step."""
+"""Folder of PNG files, named by step, each with its title inside."""
 
 
 ATTEMPT = "attempt"
@@ -67,6 +67,19 @@ def keep_until(folder: Path, step: int) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
 
+def last_pictures(folder: Path) -> list[tuple[str, bytes]]:
+    """Titles and PNG files of the last step that has pictures."""
+    from PIL import Image
+
+    paths = sorted((folder / PICTURES).glob("*-*.png"))
+    found = []
+    for path in paths:
+        if path.name.split("-")[0] == paths[-1].name.split("-")[0]:
+            with Image.open(path) as image:
+                found.append((image.info["Title"], path.read_bytes()))
+    return found
+
+
 class Tracker:
     """Figures of a run, written by one worker. A continued run drops what it will repeat."""
 
@@ -87,12 +100,16 @@ class Tracker:
     def pictures(self, step: int, pictures: "Pictures") -> None:
         """Images and texts after `step` steps."""
         from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
 
         (self._folder / PICTURES).mkdir(exist_ok=True)
-        for name, image in pictures.images.items():
+        for i, (name, image) in enumerate(pictures.images.items()):
             grey = (image.clamp(0, 1) * 255).byte().cpu().numpy()
             self._board.add_image(name, grey, step, dataformats="HW")
-            Image.fromarray(grey).save(self._folder / PICTURES / f"{step:08d}.png")
+            title = PngInfo()
+            title.add_itxt("Title", f"Held-out samples after {step} steps: {name}")
+            path = self._folder / PICTURES / f"{step:08d}-{i}.png"
+            Image.fromarray(grey).save(path, pnginfo=title)
         lines = [json.dumps(text) + "\n" for text in pictures.texts]
         (self._folder / REPORTS).write_text("".join(lines))
         if pictures.texts:

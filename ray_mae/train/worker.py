@@ -16,6 +16,7 @@ from ray_mae.config import AnyPretrainConfig, pretrain_config
 from ray_mae.data.loading import from_block, read_rows, to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import decode_tokens, report_text
+from ray_mae.methods.losses import Losses
 from ray_mae.methods.method import Method
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import method_of, packing_of, text_of
@@ -83,7 +84,7 @@ def train(job: dict[str, Any]) -> None:
             losses = engine(batch, step, report and micro == 0)
             engine.backward(losses.total)
             engine.step(lr)
-            window.add(losses.total.detach(), losses.parts, batch.samples)
+            window.add(losses, batch.samples)
         if step == first_step:
             event("first step")
         if report:
@@ -146,32 +147,40 @@ class _Window:
     began: float = field(default_factory=time.perf_counter)
     samples: int = 0
     sums: dict[str, list[torch.Tensor]] = field(default_factory=lambda: defaultdict(list))
+    counted: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def add(self, total: torch.Tensor, parts: dict[str, torch.Tensor], samples: int) -> None:
-        for name, value in {"loss": total, **parts}.items():
+    def add(self, losses: Losses, samples: int) -> None:
+        for name, value in {"loss": losses.total, **losses.parts}.items():
             self.sums[name].append(value.detach())  # no .item(): it would wait for the device
+        for name, pair in losses.counted.items():
+            self.counted[name] = self.counted.get(name, 0) + pair.detach()
         self.samples += samples
 
     def figures(self, device: torch.device, waited: float) -> dict[str, float]:
         """Means since the last call; called by every worker at the same step."""
-        names = sorted(self.sums)
+        names, counted = sorted(self.sums), sorted(self.counted)
         means = [torch.stack(self.sums[name]).float().mean() for name in names]
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or queued work would count in the next window
         seconds = time.perf_counter() - self.began
         waiting = torch.tensor(waited / seconds, device=device)
         values = torch.stack([*means, waiting])
+        pairs = torch.stack([torch.zeros(2, device=device), *(self.counted[n] for n in counted)])
         if self.workers > 1:
             dist.all_reduce(values)
+            dist.all_reduce(pairs)
             values /= self.workers
         figures = dict(zip([*names, "data_wait"], values.tolist(), strict=True))
+        for name, (total, count) in zip(counted, pairs[1:].tolist(), strict=True):
+            if count:
+                figures[name] = total / count
         figures["samples_per_s"] = self.samples * self.workers / seconds
         self.start()
         return figures
 
     def start(self) -> None:
         self.began, self.samples = time.perf_counter(), 0
-        self.sums = defaultdict(list)
+        self.sums, self.counted = defaultdict(list), {}
 
 
 def _size(method: Method) -> dict[str, float]:

@@ -21,11 +21,14 @@ from ray_mae.config import (
     DataConfig,
     EngineConfig,
     ExportConfig,
+    MdaeConfig,
     MvmaeConfig,
     OptimConfig,
     PretrainConfig,
+    PretrainMdaeConfig,
     ScalingConfig,
     TrackingConfig,
+    VolumeDataConfig,
 )
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import train_tokenizer, training_reports
@@ -34,8 +37,8 @@ from ray_mae.export import export
 from ray_mae.runtime import connect
 from ray_mae.train.checkpoint import find_checkpoint, last_committed, read_state
 from ray_mae.train.launch import pretrain
-from ray_mae.train.tracking import METRICS, REPORTS, read_jsonl
-from tests.shards import write_shards
+from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
+from tests.shards import write_shards, write_volume_shards
 
 STEPS = 6
 
@@ -122,6 +125,36 @@ def test_two_workers_and_any_zero_stage_train_as_one(
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-2, atol=1e-3)
+
+
+def test_volumes_go_the_same_way(tmp_path: Path, local_ray: None) -> None:
+    """MDAE by the same loop: trained, saved, continued and loaded."""
+    write_volume_shards(tmp_path / "volumes")
+    config = PretrainMdaeConfig(
+        shards=tmp_path / "volumes",
+        output=tmp_path / "run",
+        method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
+        data=VolumeDataConfig(shuffle_window=8),
+        optim=OptimConfig(
+            batch_size=8, micro_batch_size=4, steps=STEPS, optimizer="sgd", lr=0.02, decay="poly"
+        ),
+        engine=EngineConfig(zero_stage=1, precision="fp32"),
+        scaling=ScalingConfig(workers=1),
+        tracking=TrackingConfig(every=1, pictures_every=4, pictures=2),
+    )
+    summary = pretrain(config)
+    records = read_jsonl(config.output / METRICS)
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    assert {"masked", "visible", "lr"} <= records[0].keys()
+    assert "beta" not in records[0]
+    levels = [name for record in records for name in record if "_error_t" in name]
+    assert len(set(levels)) == 8  # both regions at four noise levels, though not in every record
+    assert len(last_pictures(config.output)) == 3
+    assert summary["samples"] == STEPS * 8
+    encoder, _ = load_encoder(config.output)
+    assert encoder(torch.randn(2, 1, 16, 16, 24)).shape == (2, encoder.width)
+    with pytest.raises(ValueError, match=r"kind 'volume', the method mvmae reads 'study'"):
+        pretrain(run_of(config.shards, tmp_path / "other", workers=1, stage=0))
 
 
 def test_a_run_leaves_what_is_needed_to_use_it_and_to_go_on(
