@@ -66,6 +66,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         curves=read_jsonl(run / METRICS) if run else None,
         pictures=last_pictures(run) if run else (),
         captions=read_jsonl(run / REPORTS) if run else None,
+        kind=manifest.kind,
     )
     summary = {
         "command": "evaluate probe",

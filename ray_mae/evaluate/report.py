@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ray_mae.data.schema import NOUNS
 from ray_mae.evaluate import figures
 from ray_mae.evaluate.metrics import METRICS, Estimate
 from ray_mae.evaluate.result import TRAINED, ProbeResult
@@ -31,6 +32,7 @@ def write_report(
     pictures: Sequence[tuple[str, bytes]] = (),
     captions: Sequence[dict[str, str]] | None = None,
     notes: Sequence[str] = (),
+    kind: str = "study",
 ) -> dict[str, Path]:
     """Write the three files into `output` and return their paths as json, csv and html.
 
@@ -39,7 +41,8 @@ def write_report(
     curves: records of the pretraining's metrics.jsonl, with `step` and the losses;
     pictures: title and PNG of each reconstruction;
     captions: dicts with `true`, `generated` and, where it may be shown, `study_id`;
-    notes: sentences a reader should know, besides those of the result.
+    notes: sentences a reader should know, besides those of the result;
+    kind: what a row is, study or volume.
     """
     output.mkdir(parents=True, exist_ok=True)
     paths = {
@@ -52,7 +55,7 @@ def write_report(
     everything["notes"] = [*notes, *result.notes]
     paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
     _write_csv(paths["csv"], result)
-    page = _page(result, title, flat, curves or [], pictures, captions or [], notes)
+    page = _page(result, title, flat, curves or [], pictures, captions or [], notes, kind)
     paths["html"].write_text(page, "utf-8")
     return paths
 
@@ -97,6 +100,7 @@ def _page(
     pictures: Sequence[tuple[str, bytes]],
     captions: Sequence[dict[str, str]],
     notes: Sequence[str],
+    kind: str,
 ) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -114,6 +118,8 @@ def _page(
     return environment.get_template("report.html.j2").render(
         title=title,
         generated=_generated(settings),
+        noun=kind,
+        nouns=NOUNS[kind],
         result=result,
         names=names,
         labels=labels,
