@@ -1,9 +1,14 @@
-"""The terms of L = L_rec + β·L_align + γ·L_caption, each one value per sample.
+"""The terms of the methods' losses, each one value per sample.
+
+MVMAE: L_rec + β·L_align + γ·L_caption; MDAE: λ_m·L_masked + λ_v·L_visible, means over regions.
 
 A mean over samples follows elsewhere, over all of them: a study that lacks something (a second
 view, a report) counts as 0. So the gradient does not depend on how samples fall on workers.
 """
 
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -20,6 +25,11 @@ class Losses(NamedTuple):
     """Scalar: what is minimised."""
     parts: dict[str, Tensor]
     """Scalars by name, unweighted, for the record; without gradient."""
+    counted: Mapping[str, Tensor] = MappingProxyType({})
+    """[2] each: a sum over some of the samples and how many they were, for the record of their mean.
+
+    To be added up over steps and workers before dividing; there is no mean where the count is 0.
+    """
 
 
 def mean_per_study(value: Tensor, study: Tensor, studies: int) -> Tensor:
@@ -130,3 +140,35 @@ def caption(logits: Tensor, target: Tensor, pad: int) -> Tensor:
         logits.float().flatten(0, 1), target.flatten(), ignore_index=pad, reduction="none"
     ).view_as(target)
     return loss.sum(1) / (target != pad).sum(1).clamp(min=1)
+
+
+def region_mean(error: Tensor, region: Tensor) -> Tensor:
+    """[B] mean of each sample's error [B, …] over its region [B, …] bool; 0 where that is empty.
+
+    What lies outside the region has no effect, not even NaN.
+    """
+    total = torch.where(region, error, 0).flatten(1).sum(1)
+    return total / region.flatten(1).sum(1).clamp(min=1)
+
+
+_SMALLEST = 0.1
+"""σ below which 1/σ² grows no further, or t near 0 would be all that counts."""
+
+
+def noise_weight(sigma: Tensor, sigma_max: float, form: str = "dsm_clipped") -> Tensor:
+    """w(σ) [B] of the visible loss, float32, with mean 1 over σ = t·σ_max, t ~ U(0, 1).
+
+    sigma: [B]. With x₀ predicted, the score is (x̂ − x_t)/σ² (Tweedie), and denoising score matching
+    weighted by σ² (Song and Ermon 2019) is 1/σ². dsm_clipped: 1/max(σ, 0.1)²; edm: that plus 1
+    (Karras et al. 2022, equation 5 with σ_data 1); bounded: 1/(σ² + 1); none: 1.
+    """
+    sigma = sigma.float()
+    if form == "none":
+        return torch.ones_like(sigma)
+    if form == "bounded":
+        mean = math.atan(sigma_max) / sigma_max if sigma_max else 1.0
+        return 1 / (sigma.square() + 1) / mean
+    s, c = sigma_max, _SMALLEST
+    mean = 1 / c**2 if s <= c else 2 / (c * s) - 1 / s**2  # ∫ 1/max(t·s, c)² dt
+    more = 1.0 if form == "edm" else 0.0
+    return (1 / sigma.clamp(min=c).square() + more) / (mean + more)

@@ -1,4 +1,4 @@
-"""Which patches are hidden."""
+"""Which patches of an image, or blocks of a volume, are hidden."""
 
 import torch
 from torch import Tensor
@@ -23,3 +23,18 @@ def random_masks(draw: Tensor, patches: int, visible: int) -> tuple[Tensor, Tens
 def all_patches(n: int, patches: int, device: torch.device) -> Tensor:
     """[n, L] indices of an unmasked view."""
     return torch.arange(patches, device=device).expand(n, patches)
+
+
+def random_blocks(draw: Tensor, blocks: int, ratio: Tensor, masking: str = "exact") -> Tensor:
+    """[B, blocks] bool, which are hidden: a share ratio [B] in [0, 1] of them, by the keys draw [B].
+
+    exact: the share of the blocks, rounded down; bernoulli: each block with that probability. At
+    least one block is hidden and one visible, unless the ratio is exactly 0 or 1.
+    """
+    u = uniforms(draw, blocks, MASK)  # [B, blocks]
+    rank = u.argsort(dim=1).argsort(dim=1)
+    expected = (ratio.double() * blocks + 1e-6).long()
+    count = expected if masking == "exact" else (u < ratio[:, None]).sum(1)  # [B]
+    between = (ratio > 0) & (ratio < 1)
+    count = torch.where(between, count.clamp(1, blocks - 1), count)
+    return rank < count[:, None]

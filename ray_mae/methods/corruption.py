@@ -1,0 +1,78 @@
+"""What is done to a volume before the network sees it: noise, then hidden blocks (MDAE, section 3)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ray_mae.methods.masking import random_blocks
+from ray_mae.methods.randomness import LEVEL, NOISE, normals, uniforms
+
+
+class Corrupted(NamedTuple):
+    """B corrupted volumes and how they came about."""
+
+    voxels: Tensor
+    """x̃ [B, 1, D, H, W] float32: noisy where visible, exactly 0 where hidden."""
+    hidden: Tensor
+    """[B, 1, D, H, W] bool: Ω_M."""
+    t: Tensor
+    """[B] float32 in [0, 1): what the network is told."""
+    sigma: Tensor
+    """[B] float32: σ_t."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """x̃ = M_v ⊙ x_t, with noise of σ_t = t·σ_max, t ~ U(0, 1), and a share p ~ U(low, high) hidden.
+
+    Noise comes first, on the whole volume. ve: x + σ_t z; vp: √(1−a) x + √a z; flow: (1−a) x + a z,
+    where a = σ_t. Without noise (σ_max 0) there is nothing to tell and t is 0.
+    """
+
+    noise: str
+    sigma_max: float
+    mask_ratio: tuple[float, float]
+    masking: str
+    block_size: int
+
+    def __call__(
+        self, x: Tensor, draw: Tensor, *, p: float | None = None, t: float | None = None
+    ) -> Corrupted:
+        """Corrupt x [B, 1, D, H, W] float32, z-scored, by the keys draw [B].
+
+        D, H and W are multiples of block_size. p, t: for all samples, instead of drawn.
+        """
+        u = uniforms(draw, 2, LEVEL)  # [B, 2]
+        time = u[:, 0] if t is None else torch.full_like(u[:, 0], t)
+        if self.sigma_max == 0:
+            time = torch.zeros_like(time)
+        low, high = self.mask_ratio if p is None else (p, p)
+        ratio = low + (high - low) * u[:, 1].double()  # [B]
+
+        sigma = time * self.sigma_max  # [B]
+        noisy = self._noised(x, sigma, draw)
+        hidden = self._hidden(x, ratio, draw)
+        return Corrupted(torch.where(hidden, 0.0, noisy), hidden, time, sigma)
+
+    def _noised(self, x: Tensor, sigma: Tensor, draw: Tensor) -> Tensor:
+        """x_t [B, 1, D, H, W]."""
+        if self.sigma_max == 0:
+            return x
+        z = normals(draw, x[0].numel(), NOISE).view_as(x)
+        a = sigma.view(-1, 1, 1, 1, 1)
+        if self.noise == "ve":
+            return torch.addcmul(x, a, z)
+        if self.noise == "vp":
+            return (1 - a).sqrt() * x + a.sqrt() * z
+        return torch.lerp(x, z, a)
+
+    def _hidden(self, x: Tensor, ratio: Tensor, draw: Tensor) -> Tensor:
+        """Ω_M [B, 1, D, H, W]: whole blocks, by share ratio [B]."""
+        grid = [side // self.block_size for side in x.shape[2:]]
+        blocks = grid[0] * grid[1] * grid[2]
+        hidden = random_blocks(draw, blocks, ratio, self.masking).view(-1, 1, *grid)
+        for axis in (2, 3, 4):
+            hidden = hidden.repeat_interleave(self.block_size, dim=axis)
+        return hidden

@@ -1,0 +1,121 @@
+"""MDAE, the masked-diffusion autoencoder of volumes (CVPR 2026).
+
+L = λ_m·L_masked + λ_v·L_visible. Without noise and λ_v it is a masked autoencoder (MAE-3D), without
+hidden blocks denoising score matching: one code.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ray_mae.batch import VolumeBatch
+from ray_mae.methods.corruption import Corruption
+from ray_mae.methods.losses import Losses, noise_weight, region_mean
+from ray_mae.methods.method import Pictures
+from ray_mae.methods.randomness import repeated
+from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, unet_flops
+from ray_mae.methods.volume_augment import VolumeAugmentation, clean
+
+LEVELS = 4
+"""Equal parts of t in [0, 1) by which errors are recorded."""
+
+SHOWN = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75))
+"""Share of hidden blocks p and noise level t of the pictures."""
+
+
+class Mdae(nn.Module):
+    """The whole pretraining model: encoder, and a decoder back to voxels."""
+
+    def __init__(
+        self,
+        encoder: VolumeEncoder,
+        decoder: VolumeDecoder,
+        *,
+        crop_size: int,
+        corruption: Corruption,
+        augment: VolumeAugmentation,
+        weighting: str = "dsm_clipped",
+        lambda_masked: float = 1.0,
+        lambda_visible: float = 1.0,
+        mask_repeats: int = 1,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.crop_size = crop_size
+        self.corruption, self.augment = corruption, augment
+        self.weighting = weighting
+        self.lambda_masked, self.lambda_visible = lambda_masked, lambda_visible
+        self.mask_repeats = mask_repeats
+
+    def forward(self, batch: VolumeBatch, step: int, watch: bool = False) -> Losses:
+        """The loss of B volumes, each corrupted K times: a mean over them all."""
+        x, valid = self.augment(batch)  # [B, 1, D, H, W]
+        x, valid = (a.repeat_interleave(self.mask_repeats, dim=0) for a in (x, valid))
+        corrupted, hidden, t, sigma = self.corruption(x, repeated(batch.draw, self.mask_repeats))
+
+        error = (self.reconstruct(corrupted, t) - x).square()  # [B·K, 1, D, H, W]
+        regions = {"masked": hidden & valid, "visible": ~hidden & valid}
+        errors = {name: region_mean(error, region) for name, region in regions.items()}  # [B·K]
+
+        masked = errors["masked"].mean()
+        weight = noise_weight(sigma, self.corruption.sigma_max, self.weighting)  # [B·K]
+        visible = (weight * errors["visible"]).mean()
+        total = self.lambda_masked * masked + self.lambda_visible * visible
+        parts = {"masked": masked.detach(), "visible": visible.detach()}
+        counted = {}
+        for name, region in regions.items():
+            for level, pair in enumerate(by_level(errors[name].detach(), region, t)):
+                counted[f"{name}_error_t{level}"] = pair
+        return Losses(total, parts, counted)
+
+    def reconstruct(self, corrupted: Tensor, t: Tensor) -> Tensor:
+        """x̂ [B, 1, D, H, W] float32 from x̃ [B, 1, D, H, W] and noise levels t [B]."""
+        e = self.encoder.embed(t)
+        return self.decoder(self.encoder.skips(corrupted, e), e).float()
+
+    @torch.no_grad()
+    def pictures(
+        self, batch: VolumeBatch, decode: Callable[[list[int]], str] | None = None
+    ) -> Pictures:
+        """Per volume, clean, corrupted and reconstructed: the middle axial slice, left on the left.
+
+        Grey values from the 1st to the 99th percentile of the clean slice.
+        """
+        x, _ = clean(batch)
+        images = {}
+        for p, t in SHOWN:
+            c = self.corruption(x, batch.draw, p=p, t=t)
+            rows = [axial(v) for v in (x, c.voxels, self.reconstruct(c.voxels, c.t))]
+            edges = torch.tensor([0.01, 0.99], device=x.device)
+            low, high = rows[0].flatten(1).quantile(edges, dim=1)[..., None, None]  # [B, 1, 1]
+            row = (torch.cat(rows, dim=2) - low) / (high - low).clamp(min=1e-6)  # [B, H, 3 W]
+            name = f"clean, corrupted, reconstructed (p {p:g}, t {t:g})"
+            images[name] = row.clamp(0, 1).flatten(0, 1)
+        return Pictures(images)
+
+    def figures(self, step: int) -> dict[str, float]:
+        """None: no weight of the loss changes with the step."""
+        return {}
+
+    def flops(self, images: int, samples: int) -> float:
+        """Forward and backward (twice the forward), convolutions only."""
+        forward = unet_flops(self.encoder, self.decoder, self.crop_size)
+        return 3.0 * images * self.mask_repeats * forward
+
+
+def by_level(error: Tensor, region: Tensor, t: Tensor) -> Tensor:
+    """[4, 2] sum of the errors [B] and their number, by quarter of the noise level t [B].
+
+    A sample whose region [B, …] is empty has no error and does not count.
+    """
+    present = region.flatten(1).any(1)
+    level = (t * LEVELS).long().clamp(max=LEVELS - 1)
+    pairs = torch.stack([error, torch.ones_like(error)], dim=1) * present[:, None]  # [B, 2]
+    return pairs.new_zeros(LEVELS, 2).index_add(0, level, pairs)
+
+
+def axial(volumes: Tensor) -> Tensor:
+    """The middle slice [B, H, W] of volumes [B, 1, D, H, W] in RAS order: anterior up, left left."""
+    middle = volumes[:, 0, :, :, volumes.shape[4] // 2]  # [B, right, anterior]
+    return middle.transpose(1, 2).flip(1)

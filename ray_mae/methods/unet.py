@@ -1,0 +1,224 @@
+"""The network of MDAE: nnU-Net's residual-encoder U-Net, told the noise level by FiLM."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ray_mae.methods.volume_shapes import Stages
+
+EMBEDDING = 256
+"""Width of the time embedding (section 3)."""
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """nnU-Net's norm, with statistics in float32, whatever the precision of the weights.
+
+    Voxels come out channels last, which the convolutions after it then keep: on a CPU core a step
+    of the tiny network takes two thirds of the time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Of voxels in a row: PyTorch's gradient of a single volume laid out channels last is wrong.
+        # With float32 weights the statistics of bf16 values are float32, without a copy of them.
+        row = x.contiguous().flatten(2)  # [B, C, D · H · W]
+        y = F.instance_norm(row, weight=self.weight.float(), bias=self.bias.float(), eps=self.eps)
+        return y.view(x.shape).contiguous(memory_format=torch.channels_last_3d)
+
+
+class AveragePool(nn.AvgPool3d):
+    """nnU-Net's pool beside strided convolutions; PyTorch has none of bf16 values on CPUs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float() if x.device.type == "cpu" else x
+        return super().forward(wide).to(x.dtype)
+
+
+def architecture(stages: Stages) -> dict[str, Any]:
+    """What nnU-Net's plans say of a residual-encoder network, as its keyword arguments."""
+    return {
+        "n_stages": len(stages.features),
+        "features_per_stage": list(stages.features),
+        "conv_op": nn.Conv3d,
+        "kernel_sizes": [[3, 3, 3] for _ in stages.features],
+        "strides": [[stride] * 3 for stride in stages.strides],
+        "n_blocks_per_stage": list(stages.blocks),
+        "n_conv_per_stage_decoder": [1] * (len(stages.features) - 1),
+        "conv_bias": True,
+        "norm_op": InstanceNorm,
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True},
+    }
+
+
+def residual_unet(stages: Stages, classes: int = 1) -> ResidualEncoderUNet:
+    """nnU-Net's network with fresh weights: one input channel, `classes` output channels."""
+    net = ResidualEncoderUNet(1, num_classes=classes, **architecture(stages))
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.AvgPool3d):
+                setattr(module, name, AveragePool(child.kernel_size, child.stride))
+    return net.apply(net.initialize)
+
+
+class TimeEmbedding(nn.Module):
+    """t [B] in [0, 1] → [B, 256]: sines and cosines, then a small network (section 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU()
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = EMBEDDING // 2
+        octave = torch.arange(half, device=t.device, dtype=torch.float32) / half
+        # the usual frequencies are for a thousand steps (Ho et al. 2020)
+        angle = 1000 * t.float()[:, None] * torch.exp(-math.log(10000) * octave)  # [B, 128]
+        wave = torch.cat([angle.sin(), angle.cos()], dim=1)
+        return self.mlp(wave.to(next(self.mlp.parameters()).dtype))
+
+
+class Film(nn.Module):
+    """h·(γ(t) + 1) + β(t), per channel (Perez et al. 2018); the identity until it is trained."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(EMBEDDING, 2 * channels)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """h: [B, C, D, H, W]; e: [B, 256]."""
+        gamma, beta = self.project(e)[..., None, None, None].chunk(2, dim=1)  # [B, C, 1, 1, 1]
+        return torch.addcmul(beta, h, gamma + 1)
+
+
+def _run(
+    stage: Callable[..., Tensor],
+    film: nn.Module | None,
+    e: Tensor | None,
+    recompute: bool,
+    *inputs: Tensor,
+) -> Tensor:
+    """One stage and its FiLM; with `recompute` its activations are made again in the backward pass."""
+
+    def call(*inputs: Tensor) -> Tensor:
+        h = stage(*inputs)
+        return h if film is None or e is None else film(h, e)
+
+    return checkpoint(call, *inputs, use_reentrant=False) if recompute else call(*inputs)
+
+
+class VolumeEncoder(nn.Module):
+    """nnU-Net's residual encoder with FiLM after each stage: what is kept after pretraining.
+
+    Its weights have nnU-Net's names, `stem.…` and `stages.…`; those of `time.…` and `film.…` are
+    not nnU-Net's.
+    """
+
+    def __init__(self, net: ResidualEncoder, *, film: bool = True, recompute: bool = False) -> None:
+        super().__init__()
+        self.stem, self.stages = net.stem, net.stages
+        self.features: list[int] = net.output_channels
+        self.stride: int = math.prod(stride[0] for stride in net.strides)
+        self.time = TimeEmbedding() if film else None
+        self.film = nn.ModuleList(Film(C) for C in self.features) if film else None
+        self.recompute = recompute
+
+    @property
+    def width(self) -> int:
+        """C, length of a feature vector."""
+        return self.features[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.stem.convs[0].conv.weight.dtype
+
+    def embed(self, t: Tensor) -> Tensor | None:
+        """[B, 256] of noise levels t [B]; None in a network without FiLM."""
+        return None if self.time is None else self.time(t)
+
+    def skips(self, x: Tensor, e: Tensor | None) -> list[Tensor]:
+        """x [B, 1, D, H, W] → the output of each stage [B, C, D/s, H/s, W/s], the finest first.
+
+        e: `embed(t)`, or None to leave FiLM out.
+        """
+        h = self.stem(x.to(self.dtype))
+        out = []
+        for i, stage in enumerate(self.stages):
+            film = None if self.film is None else self.film[i]
+            h = _run(stage, film, e, self.recompute and self.training, h)
+            out.append(h)
+        return out
+
+    def forward(self, volumes: Tensor, t: float | None = 0.0) -> Tensor:
+        """Feature vectors [B, C] float32 of clean volumes [B, 1, D, H, W]: the last stage's mean.
+
+        D, H and W are multiples of `stride`, at least twice that. t: the noise level the network is
+        told; None leaves FiLM out. Raises ValueError for sides that do not fit.
+        """
+        if any(side % self.stride or side < 2 * self.stride for side in volumes.shape[2:]):
+            raise ValueError(
+                f"the sides of a volume must be multiples of {self.stride}, and at least "
+                f"{2 * self.stride} voxels, got {list(volumes.shape[2:])}: pad or crop it"
+            )
+        e = None
+        if t is not None:
+            e = self.embed(torch.full(volumes.shape[:1], t, device=volumes.device))
+        return self.skips(volumes, e)[-1].float().mean(dim=(2, 3, 4))
+
+
+class VolumeDecoder(nn.Module):
+    """nnU-Net's U-Net decoder with FiLM after each stage; its weights have nnU-Net's names."""
+
+    def __init__(self, net: UNetDecoder, *, film: bool = True, recompute: bool = False) -> None:
+        super().__init__()
+        self.stages, self.transpconvs, self.seg_layers = net.stages, net.transpconvs, net.seg_layers
+        channels = [up.out_channels for up in self.transpconvs]
+        for i in range(len(channels) - 1):
+            self.seg_layers[i] = nn.Identity()  # deep supervision would use them
+        self.film = nn.ModuleList(Film(C) for C in channels) if film else None
+        self.recompute = recompute
+
+    def forward(self, skips: list[Tensor], e: Tensor | None) -> Tensor:
+        """[B, classes, D, H, W] from the encoder's skips and embedding."""
+        h = skips[-1]
+        for i, skip in enumerate(skips[-2::-1]):
+            film = None if self.film is None else self.film[i]
+            h = _run(partial(self._merge, i), film, e, self.recompute and self.training, h, skip)
+        return self.seg_layers[-1](h)
+
+    def _merge(self, i: int, below: Tensor, skip: Tensor) -> Tensor:
+        return self.stages[i](torch.cat([self.transpconvs[i](below), skip], dim=1))
+
+
+def unet_flops(encoder: VolumeEncoder, decoder: VolumeDecoder, side: int) -> float:
+    """Forward of one volume of side³ voxels, convolutions only.
+
+    Every convolution of a stage, strided or not, gives voxels of the stage's resolution.
+    """
+    voxels = [float(side**3)]
+    for stage in encoder.stages[1:]:
+        stride = stage.blocks[0].conv1.conv.stride[0]
+        voxels.append(voxels[-1] / stride**3)
+    parts = [(encoder.stem, voxels[0]), (decoder.seg_layers, voxels[0])]
+    parts += zip(encoder.stages, voxels, strict=True)
+    parts += zip(decoder.stages, voxels[-2::-1], strict=True)
+    parts += zip(decoder.transpconvs, voxels[:0:-1], strict=True)  # one product per voxel below
+    return sum(2 * n * _kernels(part) for part, n in parts)
+
+
+def _kernels(module: nn.Module) -> int:
+    """Weights of a part's convolutions."""
+    kinds = (nn.Conv3d, nn.ConvTranspose3d)
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, kinds))

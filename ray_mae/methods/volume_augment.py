@@ -1,0 +1,84 @@
+"""Crops of volumes → what is corrupted: turned, scaled and mirrored in batch, on the device."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ray_mae.batch import VolumeBatch
+from ray_mae.methods.randomness import FLIP, WARP, uniforms
+
+LARGEST_ANGLE = math.radians(30)
+"""About each axis, as nnssl turns its volumes."""
+
+
+@dataclass(frozen=True)
+class VolumeAugmentation:
+    """Rotation, isotropic scaling and mirroring, each for a share of the crops."""
+
+    mirror: bool = True
+    rotate_share: float = 0.2
+    scale_share: float = 0.2
+    scale_range: tuple[float, float] = (0.7, 1.4)
+
+    def __call__(self, batch: VolumeBatch) -> tuple[Tensor, Tensor]:
+        """Voxels x [B, 1, S, S, S] float32 and where they are valid [B, 1, S, S, S] bool.
+
+        x is 0 where it is not valid: outside the volume, anonymised, turned in from outside.
+        """
+        x, valid = clean(batch)
+        warp, chosen = self._warps(batch.draw)
+        rows = chosen.nonzero()[:, 0]
+        if len(rows):
+            x, valid = x.clone(), valid.clone()
+            x[rows], valid[rows] = resample(x[rows], valid[rows], warp[rows])
+        if self.mirror:
+            mirrored = uniforms(batch.draw, 3, FLIP) < 0.5  # [B, 3]
+            for i, axis in enumerate((2, 3, 4)):
+                which = mirrored[:, i].view(-1, 1, 1, 1, 1)
+                x = torch.where(which, x.flip(axis), x)
+                valid = torch.where(which, valid.flip(axis), valid)
+        return x, valid
+
+    def _warps(self, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, 3] from a place in the result to one in the crop; [B] bool, which need it."""
+        u = uniforms(draw, 6, WARP)
+        turned, scaled = u[:, 0] < self.rotate_share, u[:, 1] < self.scale_share
+        angles = (2 * u[:, 2:5] - 1) * LARGEST_ANGLE * turned[:, None]  # [B, 3]
+        low, high = (math.log(bound) for bound in self.scale_range)
+        # even in the logarithm, or most crops would be enlarged
+        scale = torch.exp((low + (high - low) * u[:, 5]) * scaled)  # [B]
+        return rotations(angles) / scale[:, None, None], turned | scaled
+
+
+def clean(batch: VolumeBatch) -> tuple[Tensor, Tensor]:
+    """Voxels as they are [B, 1, S, S, S] float32, 0 where not valid; and `valid`."""
+    return torch.where(batch.valid, batch.voxels.float(), 0.0), batch.valid
+
+
+def rotations(angles: Tensor) -> Tensor:
+    """[B, 3, 3]: turn about each axis in succession, by angles [B, 3] in radians."""
+    cos, sin = angles.cos(), angles.sin()
+    turn = torch.eye(3, device=angles.device).repeat(len(angles), 1, 1)
+    for axis in range(3):
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        step = torch.eye(3, device=angles.device).repeat(len(angles), 1, 1)
+        step[:, a, a] = step[:, b, b] = cos[:, axis]
+        step[:, a, b], step[:, b, a] = -sin[:, axis], sin[:, axis]
+        turn = turn @ step
+    return turn
+
+
+def resample(x: Tensor, valid: Tensor, warp: Tensor) -> tuple[Tensor, Tensor]:
+    """Volumes [B, 1, S, S, S] seen through warps [B, 3, 3] about their centre, trilinearly.
+
+    A voxel is valid if all it was made of is valid; the others are 0.
+    """
+    theta = F.pad(warp, (0, 1))  # [B, 3, 4], no shift
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # [B, S, S, S, 3]
+    both = torch.cat([x, valid.float()], dim=1)
+    moved, share = F.grid_sample(both, grid, align_corners=False).split(1, dim=1)
+    inside = share > 0.999  # of weights that are rounded
+    return torch.where(inside, moved, 0.0), inside
