@@ -43,13 +43,93 @@ class TableColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestConfig(_Checked):
-    """Turn an archive of studies into shards: decode, check, pseudonymise, write."""
+class VolumeColumns:
+    """Names of the columns of a table of volumes. Columns that are not there are left out."""
 
-    archive: Literal["dicom", "table"]
-    """Layout of the archive: a folder of DICOM files, or a table that lists image files."""
+    path: str = "path"
+    """Column with the file's path, relative to the table's folder or absolute."""
+    patient: str = "patient"
+    """Column with the patient identifier; splits are by patient."""
+    volume: str | None = "volume"
+    """Column with the volume identifier; null, or without it, the path."""
+    session: str | None = "session"
+    """Column with the session (visit) identifier."""
+    modality: str | None = "modality"
+    """Column with the contrast: T1w, T1c, T2w, FLAIR …"""
+    split: str | None = "split"
+    """Column with train, val or test; null, or without it, patients are split by hash."""
+    site: str | None = "site"
+    """Column with the site."""
+    valid: str | None = "mask"
+    """Column with the path of a mask that is not 0 where voxels are valid."""
+    anonymised: str | None = "anonymised"
+    """Column with the path of a mask that is not 0 where a face was removed: not valid."""
+    anatomy: str | None = "anatomy"
+    """Column with the path of a mask of the anatomy; without it the foreground is found."""
+    segmentation: str | None = "segmentation"
+    """Column with the path of a label map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSettings:
+    """How volumes are read, checked and stored."""
+
+    columns: VolumeColumns = field(default_factory=VolumeColumns)
+    """Names of the columns, for `volume-table`."""
+    labels: list[str] = field(default_factory=list)
+    """Columns of the table (of participants.tsv for `bids`) with numbers that become labels. For
+    `bids` the default is every column of numbers."""
+    label_prefix: str = "label_"
+    """Columns of the table whose names start with this become labels too, under the rest of it."""
+    patient_pattern: str | None = None
+    """For `nifti`: regular expression that is searched in a file's path below the source, with a
+    group (?P<patient>…) and perhaps (?P<session>…). Default: the first folder, or the file name up
+    to the words that name a session or a contrast."""
+    spacing_mm: float | None = setting(1.0, gt=0)
+    """Stored distance between voxels along each axis, in mm; null keeps each volume's own."""
+    margin_mm: float = setting(4.0, ge=0)
+    """Room around the anatomy that is kept when a volume is cropped to it."""
+    modalities: list[str] | None = None
+    """Keep only these, such as [T1w, FLAIR]; the others go to quarantine. Null keeps all."""
+    max_voxels: int = setting(512**3, ge=1)
+    """Volumes with more voxels, as they are or at `spacing_mm`, are quarantined before memory is
+    taken for them."""
+    min_slices: int = setting(4, ge=2)
+    """Volumes with fewer slices along an axis are quarantined."""
+    max_spacing_mm: float = setting(10.0, gt=0)
+    """Volumes whose slices lie further apart are quarantined."""
+    max_extent_mm: float = setting(600.0, gt=0)
+    """Volumes that are longer than this along an axis are quarantined."""
+    min_solid: float = setting(0.4, ge=0, le=1)
+    """Least share of the foreground that lies 4 mm or more below its surface; heads and brains have
+    0.6 and more. 0 switches the check off."""
+    max_deviation: float = setting(100.0, gt=1)
+    """Volumes with a voxel further than this from the mean, in standard deviations of the
+    foreground, are quarantined."""
+    dtype: Literal["int16", "float16", "float32"] = "float16"
+    """How z-scores are stored; int16 in steps of 1/512."""
+    compression: int = setting(3, ge=1, le=19)
+    """Level of zstd."""
+    volumes_per_shard: int = setting(64, ge=1)
+    """Volumes per Parquet file."""
+    volumes_per_row_group: int = setting(4, ge=1)
+    """Volumes per Parquet row group: the unit in which shards are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig(_Checked):
+    """Turn an archive of studies or volumes into shards: decode, check, pseudonymise, write."""
+
+    archive: Literal[
+        "dicom", "table",
+        "bids", "brats", "dicom-series", "nifti", "openmind", "volume-table",
+    ]  # fmt: skip
+    """Layout of the archive. Studies: a folder of DICOM images, or a table of image files. Volumes:
+    a BIDS or BraTS folder, a folder of DICOM series, of NIfTI files, an OpenMind (nnssl) manifest,
+    or a table of volume files."""
     source: Path
-    """Folder of DICOM files, or the CSV or Parquet table."""
+    """Folder of the archive; for `table` and `volume-table` the CSV or Parquet table, for
+    `openmind` the pretrain_data.json."""
     output: Path
     """Folder for the shards, the manifest, the quarantine table and summary.json."""
     reports: Path | None = None
@@ -84,6 +164,8 @@ class IngestConfig(_Checked):
     """Images with more pixels than this are quarantined before memory is taken for them."""
     max_views: int = setting(16, ge=1)
     """Studies with more images than this are quarantined as implausible."""
+    volumes: VolumeSettings = field(default_factory=VolumeSettings)
+    """For archives of volumes."""
 
 
 # -------------------------------------------------------------------------------------- pretrain

@@ -75,7 +75,7 @@ class Header:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """pydicom warns of every oddity of every file; what matters here ends in the quarantine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -110,7 +110,7 @@ def _refuse_bombs(path: Path, limit: int) -> None:
         raise Unusable("too-large", f"inflates to more than {limit} bytes")
 
 
-def _read(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool) -> Dataset:
+def read_dataset(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool) -> Dataset:
     """The wanted elements of a file. Raises Unusable for everything that can be wrong with it."""
     try:
         start, size = _start(path), path.stat().st_size
@@ -118,7 +118,7 @@ def _read(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool
             raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
         if pixels and size > max_bytes:
             raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
-        with _quiet():
+        with quiet():
             if start == "preamble":
                 _refuse_bombs(path, max_bytes)
             ds = pydicom.dcmread(
@@ -142,7 +142,7 @@ def _read(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool
         raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
 
 
-def _most_bytes(max_pixels: int) -> int:
+def most_bytes(max_pixels: int) -> int:
     """Largest file for an image of max_pixels: three 16-bit channels, and 64 MiB for the rest."""
     return 6 * max_pixels + (64 << 20)
 
@@ -150,9 +150,9 @@ def _most_bytes(max_pixels: int) -> int:
 def read_header(path: Path, max_pixels: int) -> Header:
     """The identifiers, size and view of one file; pixels are not read. Raises Unusable."""
     tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS]
-    ds = _read(path, tags, _most_bytes(max_pixels), pixels=False)
+    ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
     try:
-        with _quiet():
+        with quiet():
             view, position = _view(ds)
             return Header(
                 patient=str(ds.get("PatientID") or "").strip(),
@@ -197,15 +197,21 @@ def refuse(header: Header, max_pixels: int) -> None:
         raise Unusable("too-large", f"{header.rows} x {header.columns} pixels")
 
 
-def stored_pixels(path: Path, max_pixels: int) -> tuple[NDArray[np.generic], Dataset]:
-    """The decoded stored values [H, W], or [H, W, 3] in RGB, and the tags that explain them."""
-    ds = _read(path, PIXEL_TAGS, _most_bytes(max_pixels), pixels=True)
+def stored_pixels(
+    path: Path, max_pixels: int, more_tags: Sequence[int | str] = ()
+) -> tuple[NDArray[np.generic], Dataset]:
+    """The decoded stored values, and the tags that explain them.
+
+    [H, W], or [H, W, 3] in RGB, with a leading axis where there are several frames.
+    """
+    ds = read_dataset(path, [*PIXEL_TAGS, *more_tags], most_bytes(max_pixels), pixels=True)
     if "PixelData" not in ds:
         raise Unusable("no-pixels")
     try:
-        with _quiet():
+        with quiet():
             if ds.file_meta.TransferSyntaxUID not in NATIVE:
-                frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+                frames = int(ds.get("NumberOfFrames") or 1)
+                frame = next(generate_frames(ds.PixelData, number_of_frames=frames))
                 size = coded_size(frame)
                 if size not in (None, (ds.Rows, ds.Columns)):
                     raise Unusable(
@@ -226,7 +232,7 @@ def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
     refuse(header, max_pixels)
     pixels, ds = stored_pixels(path, max_pixels)
     try:
-        with _quiet():
+        with quiet():
             return to_grey(pixels, ds), header
     except Unusable:
         raise

@@ -14,11 +14,13 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.data.dicom import Header, read_dicom, read_header, refuse
+from ray_mae.data.frames import read_values
 from ray_mae.data.quarantine import Unusable
 
 # The largest radiographs take a second or two; what takes this long will not end.
@@ -31,11 +33,24 @@ def read_dicom_guarded(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], 
     refuse(header, max_pixels)
     if not header.compressed:
         return read_dicom(path, max_pixels)
+    image, fields = _in_child("image", path, max_pixels)
+    return image, Header(**fields)
+
+
+def read_values_guarded(path: Path, compressed: bool, max_pixels: int) -> NDArray[np.float32]:
+    """As `read_values`, for any file: compressed ones are decoded in this process's child."""
+    if not compressed:
+        return read_values(path, max_pixels)
+    return _in_child("values", path, max_pixels)[0]
+
+
+def _in_child(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    """An array and what belongs to it, from the child. Raises Unusable if it came to harm."""
     global _child
     if _child is None:
         _child = _Child()
     try:
-        return _child.read(path, max_pixels)
+        return _child.read(what, path, max_pixels)
     except (EOFError, BrokenPipeError, TimeoutError) as error:
         end = _child.stop()
         _child = None
@@ -62,16 +77,16 @@ class _Child:
         atexit.register(self.stop)
         self.receive(deadline=time.monotonic() + SECONDS)  # it says when it has started
 
-    def read(self, path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
-        """The image and header of one file. EOFError or TimeoutError if the child came to harm."""
-        self.requests.write(json.dumps([str(path.absolute()), max_pixels]).encode() + b"\n")
+    def read(self, what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
+        """What is asked of one file. EOFError or TimeoutError if the child came to harm."""
+        self.requests.write(json.dumps([what, str(path.absolute()), max_pixels]).encode() + b"\n")
         self.requests.flush()
         deadline = time.monotonic() + SECONDS
         reply = json.loads(self.receive(deadline))
         if "problem" in reply:
             raise Unusable(*reply["problem"])
-        image = np.frombuffer(self.receive(deadline), np.uint8).reshape(reply["shape"])
-        return image, Header(**reply["header"])
+        array = np.frombuffer(self.receive(deadline), reply["dtype"]).reshape(reply["shape"])
+        return array, reply["fields"]
 
     def receive(self, deadline: float) -> bytearray:
         """The next message: its length in 8 bytes, then its bytes."""
@@ -110,17 +125,24 @@ def _serve() -> None:
 
     send(b"ready")
     for line in sys.stdin.buffer:
-        path, max_pixels = json.loads(line)
+        what, path, max_pixels = json.loads(line)
+        fields: dict[str, Any] = {}
+        array: NDArray[Any]
         try:
-            image, header = read_dicom(Path(path), max_pixels)
+            if what == "values":
+                array = read_values(Path(path), max_pixels)
+            else:
+                array, header = read_dicom(Path(path), max_pixels)
+                fields = asdict(header)
         except Unusable as why:
             send(json.dumps({"problem": [why.reason, why.detail]}).encode())
         except BaseException as error:  # a panic in a decoder written in Rust is no Exception
             problem = ["undecodable", f"{type(error).__name__}: {error}"]
             send(json.dumps({"problem": problem}).encode())
         else:
-            send(json.dumps({"shape": image.shape, "header": asdict(header)}).encode())
-            send(image.tobytes())
+            about = {"shape": array.shape, "dtype": array.dtype.str, "fields": fields}
+            send(json.dumps(about).encode())
+            send(array.tobytes())
 
 
 if __name__ == "__main__":

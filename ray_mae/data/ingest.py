@@ -11,19 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives import READERS
-from ray_mae.data.archives.record import Archive
+from ray_mae.data import study_shards, volume_shards
+from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.distribute import distribute
 from ray_mae.data.identity import load_key
-from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
 from ray_mae.data.quarantine import QUARANTINE_SCHEMA, Refusal
-from ray_mae.data.schema import SCHEMA_VERSION, SPLITS, VIEWS, Manifest, Shard
-from ray_mae.data.shards import RESULTS, Plan, finished, plan_shards, write_shard
-from ray_mae.data.studies import Grouped, group
+from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
+from ray_mae.data.shards import RESULTS, Job, finished, write_shard
 from ray_mae.runtime import connect
 
 QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
+_PLURAL = {**NOUNS, "image": "images"}
 
 
 def ingest(config: IngestConfig) -> dict[str, Any]:
@@ -43,41 +42,39 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
     output = _output(config)
     connect()
 
-    archive = READERS[config.archive](config, _Progress("listed", "files").show)
-    grouped = group(
-        archive.records,
-        key=key,
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        max_views=config.max_views,
-    )
-    plans = plan_shards(grouped.studies, config)
+    progress = _Progress("listed", "files").show
+    if config.archive in VOLUME_READERS:
+        volumes = VOLUME_READERS[config.archive](config, progress)
+        root, job = volumes.root, volume_shards.prepare(volumes, config, key)
+    else:
+        images = READERS[config.archive](config, progress)
+        root, job = images.root, study_shards.prepare(images, config, key)
     (output / RESULTS).mkdir(parents=True, exist_ok=True)
     (output / Manifest.FILE).unlink(missing_ok=True)  # from here on the shards are on the move
-    results, kept = _work_off(plans, archive, output)
+    results, kept = _work_off(job, root, output)
 
-    refusals = grouped.refusals + [
+    refusals = job.refusals + [
         Refusal(**refusal) for result in results for refusal in result["refusals"]
     ]
-    _check_nothing_is_lost(archive, grouped, results, refusals)
+    _check_nothing_is_lost(job, results, refusals)
     _write_quarantine(output / QUARANTINE, refusals)
     if not any(result["rows"] for result in results):
-        images = Counter(r.reason for r in refusals if r.kind == "image")
-        reason, times = images.most_common(1)[0]
+        smallest = next(iter(job.listed))
+        reason, times = Counter(r.reason for r in refusals if r.kind == smallest).most_common(1)[0]
         raise ValueError(
-            f"not one study of {config.source} could be used, most often ({times} times) for the "
+            f"not one {job.kind} of {config.source} could be used, most often ({times} times) for the "
             f"reason {reason!r}: see {output / QUARANTINE}"
         )
-    _remove_old_shards(output, {plan.file for plan in plans})
-    _manifest(config, results).write(output)
+    _remove_old_shards(output, {plan.file for plan in job.plans})
+    _manifest(job, config, results).write(output)
 
-    summary = _summary(config, archive, grouped, plans, results, refusals)
+    summary = _summary(config, job, results, refusals)
     seconds = time.monotonic() - start
     made = sum(result["images"] for result in results if result["file"] not in kept)
     summary |= {
         "shards": {"written": len(results) - len(kept), "kept": len(kept)},
         "seconds": round(seconds, 2),
-        "images_per_second": round(made / seconds, 2),
+        f"{_PLURAL[next(iter(job.listed))]}_per_second": round(made / seconds, 2),
     }
     (output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
@@ -97,18 +94,18 @@ def _output(config: IngestConfig) -> Path:
     return output
 
 
-def _work_off(
-    plans: list[Plan], archive: Archive, output: Path
-) -> tuple[list[dict[str, Any]], set[str]]:
+def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
     """The result of every plan, in order, and the files kept from an earlier run."""
-    results = {plan.file: result for plan in plans if (result := finished(plan, output))}
+    results = {plan.file: result for plan in job.plans if (result := finished(plan, output))}
     kept = set(results)
-    todo = [asdict(plan) for plan in plans if plan.file not in kept]
-    progress, done = _Progress("wrote", "images"), 0
-    images = sum(len(study["images"]) for plan in todo for study in plan["studies"])
-    root = archive.root  # not the archive: what the task names travels to the workers
+    todo = [plan for plan in job.plans if plan.file not in kept]
+    entry = next(iter(job.listed))
+    progress, done = _Progress("wrote", _PLURAL[entry]), 0
+    entries = sum(plan.entries for plan in todo)
+    kind = job.plan  # not the job: what the task names travels to the workers
     for result in distribute(
-        lambda fields: write_shard(Plan.from_json(fields), root, output), todo
+        lambda fields: write_shard(kind.from_json(fields), root, output),
+        [asdict(plan) for plan in todo],
     ):
         if result["rows"] and not (output / result["file"]).is_file():
             raise ValueError(
@@ -116,21 +113,19 @@ def _work_off(
                 "output must be a folder that every node of the cluster sees under this path"
             )
         results[result["file"]] = result
-        done += result["images"] + sum(r["kind"] == "image" for r in result["refusals"])
-        progress.show(done, images)
+        done += result["images"] + sum(r["kind"] == entry for r in result["refusals"])
+        progress.show(done, entries)
     for leftover in (output / RESULTS).glob("*.unfinished"):
         leftover.unlink()
-    return [results[plan.file] for plan in plans], kept
+    return [results[plan.file] for plan in job.plans], kept
 
 
 def _check_nothing_is_lost(
-    archive: Archive, grouped: Grouped, results: list[dict[str, Any]], refusals: list[Refusal]
+    job: Job, results: list[dict[str, Any]], refusals: list[Refusal]
 ) -> None:
     """Raise RuntimeError unless everything that came in went out or into quarantine."""
-    for kind, listed, written in (
-        ("image", len(archive.records), sum(result["images"] for result in results)),
-        ("study", grouped.listed, sum(result["rows"] for result in results)),
-    ):
+    for kind, listed in job.listed.items():
+        written = _written(results, kind)
         refused = sum(refusal.kind == kind for refusal in refusals)
         if listed != written + refused:
             raise RuntimeError(
@@ -139,10 +134,14 @@ def _check_nothing_is_lost(
             )
 
 
+def _written(results: list[dict[str, Any]], kind: str) -> int:
+    return sum(result["counts"].get(kind, 0) for result in results)
+
+
 def _write_quarantine(path: Path, refusals: list[Refusal]) -> None:
     rows = sorted(
         (asdict(refusal) for refusal in refusals),
-        key=lambda r: (r["kind"], r["path"] or "", r["study_id"] or ""),
+        key=lambda r: (r["kind"], r["path"] or "", r["sample_id"] or ""),
     )
     for row in rows:  # names of files need not be valid text
         row["path"] = row["path"] and row["path"].encode(errors="replace").decode()
@@ -159,79 +158,60 @@ def _remove_old_shards(output: Path, current: set[str]) -> None:
             note.unlink()
 
 
-def _manifest(config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
+def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
     fields = ("file", "split", "rows", "row_groups", "images", "bytes", "sha256")
     shards = [
         Shard(**{name: result[name] for name in fields}) for result in results if result["rows"]
     ]
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))
-    return Manifest("study", config.dataset, SCHEMA_VERSION, shards)
+    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards)
 
 
 def _summary(
-    config: IngestConfig,
-    archive: Archive,
-    grouped: Grouped,
-    plans: list[Plan],
-    results: list[dict[str, Any]],
-    refusals: list[Refusal],
+    config: IngestConfig, job: Job, results: list[dict[str, Any]], refusals: list[Refusal]
 ) -> dict[str, Any]:
     """What came in, what went out, what did not and why."""
-    lost = {refusal.study_id for refusal in refusals if refusal.kind == "study"}
+    lost = {refusal.sample_id for refusal in refusals if refusal.kind == job.kind}
     splits = {}
     for split in SPLITS:
         counts: Counter[str] = Counter()
         for result in results:
             if result["split"] == split:
                 counts.update(result["counts"])
-        studies = [s for plan in plans if plan.split == split for s in plan.studies]
+        patients = {
+            patient
+            for plan in job.plans
+            if plan.split == split
+            for sample, patient in plan.samples
+            if sample not in lost
+        }
         splits[split] = {
-            "studies": counts["studies"],
-            "patients": len({s.patient_id for s in studies if s.study_id not in lost}),
-            "images": counts["images"],
-            "views": {view: counts[f"views/{view}"] for view in VIEWS},
-            "views_per_study": _under(counts, "views per study/"),
-            "with_report": counts["with report"],
-            "with_findings": counts["with findings"],
-            "with_impression": counts["with impression"],
-            "labels": {
-                label: {name: counts[f"labels/{label}/{name}"] for name in STATE_NAMES.values()}
-                for label in CHEXPERT_LABELS
-            },
-            "image_bytes": counts["image bytes"],
+            _PLURAL[job.kind]: counts[job.kind],
+            "patients": len(patients),
+            **job.describe(counts),
         }
     quarantined = {
         kind: dict(Counter(r.reason for r in refusals if r.kind == kind).most_common())
-        for kind in ("image", "study")
+        for kind in job.listed
+    }
+    flows = {
+        _PLURAL[kind]: {
+            "in": listed,
+            "out": _written(results, kind),
+            "quarantined": sum(quarantined[kind].values()),
+        }
+        for kind, listed in job.listed.items()
     }
     return {
         "archive": config.archive,
         "dataset": config.dataset,
-        "images": {
-            "in": len(archive.records),
-            "out": sum(result["images"] for result in results),
-            "quarantined": sum(quarantined["image"].values()),
-        },
-        "studies": {
-            "in": grouped.listed,
-            "out": sum(result["rows"] for result in results),
-            "quarantined": sum(quarantined["study"].values()),
-        },
+        **flows,
         "quarantined": quarantined,
         "splits": splits,
         "bytes": sum(result["bytes"] for result in results if result["rows"]),
-        "notes": {
-            "studies_with_several_texts": grouped.several_texts,
-            "texts_without_findings_or_impression": grouped.texts_without_sections,
-            **archive.notes,
-        },
+        "notes": job.notes,
     }
-
-
-def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
-    found = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
-    return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
 
 class _Progress:

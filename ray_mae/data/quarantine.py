@@ -1,4 +1,4 @@
-"""Why an image or a study is not used: a short code to count, and a detail to read."""
+"""Why an image, a study or a volume is not used: a short code to count, and a detail to read."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +23,23 @@ REASONS = {
     "split-conflict": "the archive puts the patient into more than one split",
     "too-many-images": "the study has more images than max_views",
     "no-usable-image": "none of the study's images could be used",
+    # volumes
+    "not-a-volume-file": "the file is no NIfTI or MGH volume",
+    "four-dimensional": "several volumes in one file (time, echoes, directions, colours)",
+    "non-finite": "some values are infinite or no numbers",
+    "wrong-range": "a handful of values (a mask or label map), or some absurdly far from the rest",
+    "too-few-slices": "fewer slices along one axis than volumes.min_slices",
+    "implausible-size": "spacing or extent that no scan of a person has",
+    "no-anatomy": "nothing solid in the foreground: noise, a grid, an empty skull",
+    "no-series": "no series identifier",
+    "no-geometry": "position, orientation or pixel spacing is missing or impossible",
+    "mixed-sizes": "slices of different sizes or pixel spacings in one series",
+    "mixed-orientations": "slices of different orientations in one series: a localizer, or several scans",
+    "repeated-positions": "several slices at one position: several echoes, phases or scans in one series",
+    "missing-slices": "the slices of the series are not evenly spaced: some are missing",
+    "gantry-tilt": "the slices are shifted against each other: a tilted gantry",
+    "localizer": "the series is a localizer",
+    "other-modality": "a modality that volumes.modalities leaves out",
 }
 
 # Reasons that may have passed when the job is started again: such shards are made anew.
@@ -30,7 +47,7 @@ PASSING = frozenset({"missing", "unreadable"})
 
 
 class Unusable(Exception):
-    """An image or study that goes to the quarantine table. It never stops the job."""
+    """An image, study or volume that goes to the quarantine table. It never stops the job."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         assert reason in REASONS, reason
@@ -43,12 +60,13 @@ class Unusable(Exception):
 class Refusal:
     """One row of the quarantine table."""
 
-    kind: Literal["image", "study"]
+    kind: Literal["image", "study", "volume"]
     path: str | None
-    """Relative to the source, null for a study. Paths often hold names or numbers of patients: the
-    quarantine table stays with the owner of the archive, the shards never carry a path."""
-    study_id: str | None
-    """Pseudonym; null where the study is not known."""
+    """Relative to the source, null for a study; of a DICOM series its first file. Paths often hold
+    names or numbers of patients: the quarantine table stays with the owner of the archive, the
+    shards never carry a path."""
+    sample_id: str | None
+    """Pseudonym of the study or volume; null where it is not known."""
     reason: str
     detail: str
 
@@ -57,7 +75,7 @@ QUARANTINE_SCHEMA = pa.schema(
     [
         pa.field("kind", pa.string(), nullable=False),
         pa.field("path", pa.string()),
-        pa.field("study_id", pa.string()),
+        pa.field("sample_id", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
     ]

@@ -1,12 +1,29 @@
-"""One small module per archive layout. Each lists its images as records."""
+"""One small module per archive layout. Each lists its images or volumes as records."""
 
 from collections.abc import Callable
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives import dicom, table
-from ray_mae.data.archives.record import Archive, Progress
+from ray_mae.data.archives import (
+    bids,
+    brats,
+    dicom,
+    dicom_series,
+    nifti,
+    openmind,
+    table,
+    volume_table,
+)
+from ray_mae.data.archives.record import Archive, ImageRecord, Progress, VolumeRecord
 
-READERS: dict[str, Callable[[IngestConfig, Progress], Archive]] = {
+READERS: dict[str, Callable[[IngestConfig, Progress], Archive[ImageRecord]]] = {
     "dicom": dicom.read,
     "table": table.read,
+}
+VOLUME_READERS: dict[str, Callable[[IngestConfig, Progress], Archive[VolumeRecord]]] = {
+    "bids": bids.read,
+    "brats": brats.read,
+    "dicom-series": dicom_series.read,
+    "nifti": nifti.read,
+    "openmind": openmind.read,
+    "volume-table": volume_table.read,
 }

@@ -30,7 +30,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             f"{root} is no folder (source): the `dicom` archive is a folder of DICOM files, for a "
             "table of images use the archive `table`"
         )
-    files, passed_over = _files(root, config.output)
+    files, passed_over = files_below(root, config.output)
     if not files:
         raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
 
@@ -49,7 +49,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     return Archive(root, records, notes)
 
 
-def _files(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
+def files_below(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
     """Paths below root that may be DICOM, sorted; and how many others there are, by suffix."""
     files, passed_over = [], Counter[str]()
     for folder, folders, names in os.walk(root):

@@ -1,9 +1,9 @@
-"""What every archive is turned into: one record per image, before any pixel is read."""
+"""What every archive is turned into: one record per image or volume, before any pixel is read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ray_mae.data.quarantine import Unusable
 
@@ -34,13 +34,47 @@ class ImageRecord:
     """What is already known to be wrong with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeRecord:
+    """One volume of an archive. Paths are relative to the archive's root, or absolute."""
+
+    paths: tuple[str, ...]
+    """One file, or the DICOM files of one series."""
+    volume: str
+    """The archive's own identifier, never empty."""
+    patient: str
+    """The archive's own identifier, "" if there is none. Never leaves the driver unpseudonymised."""
+    modality: str
+    """See ray_mae.data.contrasts."""
+    session: str | None = None
+    """Volumes of one session are of one visit."""
+    site: str | None = None
+    """The archive's own word for where it was taken."""
+    split: str | None = None
+    """train, val, test, or None where the archive leaves it open."""
+    valid: str | None = None
+    """A mask: other than 0 where the voxels are valid."""
+    anonymised: str | None = None
+    """A mask: other than 0 where the voxels were changed to hide the person: not valid."""
+    anatomy: str | None = None
+    """A mask: other than 0 where the anatomy is. Without it the foreground is found."""
+    segmentation: str | None = None
+    """A label map."""
+    labels: dict[str, float] = field(default_factory=dict)
+    problem: Unusable | None = None
+    """What is already known to be wrong with it."""
+
+
+R = TypeVar("R", ImageRecord, VolumeRecord)
+
+
 @dataclass(frozen=True)
-class Archive:
+class Archive(Generic[R]):
     """A whole archive, listed."""
 
     root: Path
     """Absolute, since workers may have another working folder."""
-    records: list[ImageRecord]
+    records: list[R]
     """In the archive's own order (by row, or by path)."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Counts that belong into the summary: label names not mapped, files passed over …"""

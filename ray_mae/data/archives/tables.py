@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ray_mae.config import TableColumns
+from ray_mae.config import TableColumns, VolumeColumns
 from ray_mae.data.identity import split_named
 from ray_mae.data.labels import (
     CHEXPERT_LABELS,
@@ -22,7 +22,6 @@ from ray_mae.data.labels import (
 )
 
 Row = dict[str, str]
-_DEFAULTS = {f.name: f.default for f in fields(TableColumns)}
 
 csv.field_size_limit(1 << 24)  # reports are longer than the 128 KiB that csv allows by default
 
@@ -54,7 +53,11 @@ def _text(value: object) -> str:
 
 
 def need_columns(
-    path: Path, rows: Sequence[Row], columns: TableColumns, required: Sequence[str]
+    path: Path,
+    rows: Sequence[Row],
+    columns: TableColumns | VolumeColumns,
+    required: Sequence[str],
+    setting: str = "columns",
 ) -> None:
     """Raise ValueError, with the nearest names there are, where a column needed is not there.
 
@@ -63,14 +66,14 @@ def need_columns(
     if not rows:
         raise ValueError(f"{path} has no rows")
     there = list(rows[0])
-    for name, default in _DEFAULTS.items():
+    for name, default in ((f.name, f.default) for f in fields(columns)):
         column = getattr(columns, name)
         if column is None or column in there or (name not in required and column == default):
             continue
         near = difflib.get_close_matches(column, there, n=3, cutoff=0.5) or there[:20]
         raise ValueError(
             f"{path} has no column {column!r} for the {name}; it has {', '.join(map(repr, near))}: "
-            f"name the right one with columns.{name}"
+            f"name the right one with {setting}.{name}"
         )
 
 
@@ -121,7 +124,9 @@ class LabelReader:
         }
 
 
-def given_splits(path: Path, rows: Sequence[Row], column: str | None) -> list[str | None]:
+def given_splits(
+    path: Path, rows: Sequence[Row], column: str | None, setting: str = "columns"
+) -> list[str | None]:
     """The split of each row, None where the table leaves it open. ValueError for other words."""
     words = [row.get(column, "").strip() if column else "" for row in rows]
     unknown = Counter(word for word in words if word and split_named(word) is None)
@@ -129,6 +134,6 @@ def given_splits(path: Path, rows: Sequence[Row], column: str | None) -> list[st
         word, times = unknown.most_common(1)[0]
         raise ValueError(
             f"{path}, column {column!r}: {word!r} ({times} rows) is no split: use train, val and "
-            "test, or set columns.split to null to split the patients by hash"
+            f"test, or set {setting}.split to null to split the patients by hash"
         )
     return [split_named(word) for word in words]

@@ -1,0 +1,149 @@
+"""The frames of one DICOM file as slices in space: where each lies, and its values.
+
+A classic file holds one frame and describes it at its top; an enhanced one holds many and describes
+them in functional groups, shared or per frame (PS3.3 C.7.6.16).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from ray_mae.data.dicom import NATIVE, most_bytes, quiet, read_dataset, stored_pixels
+from ray_mae.data.quarantine import Unusable
+
+GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+IDENTITY = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality"]
+SIZE = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
+WORDS = ["SeriesDescription", "ProtocolName", "SequenceName", "AcquisitionContrast"]
+IMAGING = frozenset({"MR", "CT", "PT", "NM", "OT"})
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where one slice lies. Lengths in mm, directions in DICOM's LPS (left, posterior, superior)."""
+
+    position: tuple[float, ...]
+    """[3] of the centre of the first pixel."""
+    along: tuple[float, ...]
+    """[6] directions of growing column and growing row index."""
+    spacing: tuple[float, ...]
+    """[2] between rows, between columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFile:
+    """What is read of a header."""
+
+    patient: str
+    study: str
+    series: str
+    instance: str
+    modality: str
+    words: str
+    """What the series says of its contrast."""
+    localizer: bool
+    rows: int
+    columns: int
+    compressed: bool
+    frames: tuple[Frame, ...]
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "SliceFile":
+        """The inverse of `asdict`, after a way through JSON."""
+        frames = tuple(Frame(**{k: tuple(v) for k, v in f.items()}) for f in fields["frames"])
+        return cls(**{**fields, "frames": frames})
+
+
+def read_frames(path: Path, max_pixels: int) -> SliceFile:
+    """The identifiers and the geometry of one file; pixels are not read. Raises Unusable."""
+    tags = [*IDENTITY, *SIZE, *WORDS, *PLACE, *GROUPS, "ImageType"]
+    ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
+    try:
+        with quiet():
+            modality = str(ds.get("Modality") or "").strip().upper()
+            if modality and modality not in IMAGING:
+                raise Unusable("modality", modality)
+            rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
+            if rows < 1 or columns < 1:
+                raise Unusable("no-pixels", f"{rows} rows, {columns} columns")
+            if int(ds.get("SamplesPerPixel") or 1) != 1:
+                raise Unusable("four-dimensional", "colours")
+            return SliceFile(
+                **{
+                    name: str(ds.get(tag) or "").strip()
+                    for name, tag in zip(
+                        ("patient", "study", "series", "instance"), IDENTITY, strict=False
+                    )
+                },
+                modality=modality,
+                words=" ".join(str(ds[tag].value or "") for tag in WORDS if tag in ds),
+                localizer="LOCALIZER" in (ds.get("ImageType") or []),
+                rows=rows,
+                columns=columns,
+                compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
+                frames=tuple(
+                    _frame(ds, index) for index in range(int(ds.get("NumberOfFrames") or 1))
+                ),
+            )
+    except Unusable:
+        raise
+    except Exception as error:  # values are only parsed when they are asked for
+        raise Unusable("undecodable", f"header: {type(error).__name__}: {error}") from error
+
+
+def _frame(ds: Dataset, index: int) -> Frame:
+    """Raises Unusable where something is missing or impossible."""
+    found: list[tuple[float, ...]] = []
+    macros = ["PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"]
+    for tag, macro, length in zip(PLACE, macros, (3, 6, 2), strict=True):
+        value = _of_frame(ds, index, macro, tag)
+        numbers = tuple(float(x) for x in value) if value is not None else ()
+        if len(numbers) != length or not np.isfinite(numbers).all():
+            raise Unusable("no-geometry", f"{tag} is {value}")
+        found.append(numbers)
+    frame = Frame(*found)
+    directions = np.reshape(frame.along, (2, 3))
+    if not np.allclose(directions @ directions.T, np.eye(2), atol=1e-2) or min(frame.spacing) <= 0:
+        raise Unusable("no-geometry", f"directions {frame.along}, spacing {frame.spacing}")
+    return frame
+
+
+def _of_frame(ds: Dataset, index: int, macro: str, tag: str) -> Any:
+    """A tag of a frame: from its own group, the shared one, or the top of the file."""
+    per_frame, shared = ds.get(GROUPS[1]) or [], ds.get(GROUPS[0]) or []
+    for group in [*per_frame[index : index + 1], *shared[:1]]:
+        if macro in group and tag in group[macro][0]:
+            return group[macro][0][tag].value
+    return ds.get(tag)
+
+
+def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
+    """The rescaled values of every frame [F, H, W], as the scanner meant them. Raises Unusable."""
+    stored, ds = stored_pixels(path, max_pixels, GROUPS)
+    try:
+        with quiet():
+            stored = stored.reshape(-1, ds.Rows, ds.Columns)
+            values = stored.astype(np.float32)
+            for index, frame in enumerate(values):
+                slope = _rescale(ds, index, "RescaleSlope", 1.0)
+                frame *= slope
+                frame += _rescale(ds, index, "RescaleIntercept", 0.0)
+    except Exception as error:
+        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+    return values
+
+
+def _rescale(ds: Dataset, index: int, tag: str, default: float) -> np.float32:
+    value = _of_frame(ds, index, "PixelValueTransformationSequence", tag)
+    return np.float32(default if value in (None, "") else value)
+
+
+def total(files: Sequence[SliceFile]) -> int:
+    """Voxels of the files together."""
+    return sum(file.rows * file.columns * len(file.frames) for file in files)

@@ -1,0 +1,178 @@
+"""The shards of studies: how they are planned, and the rows of one."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.record import Archive, ImageRecord
+from ray_mae.data.dicom import is_dicom
+from ray_mae.data.guard import read_dicom_guarded
+from ray_mae.data.images import Encoding, encode, read_image, shrink
+from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
+from ray_mae.data.quarantine import Refusal, Unusable
+from ray_mae.data.schema import STUDY_SCHEMA, VIEWS
+from ray_mae.data.shards import Job, Plan, cut
+from ray_mae.data.studies import Image, Study, group
+
+_TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression"]
+_SMALL = [f"views.list.element.{name}" for name in ("encoding", "view", "position")]
+# Images are compressed already: no second compression, no dictionary of them, and above all no
+# statistics, which would repeat the least and the greatest image in the footer of the file.
+_PARQUET: dict[str, Any] = {
+    "compression": {name: "zstd" for name in [*_TEXT, *_SMALL]},
+    "use_dictionary": ["dataset", "split", *_SMALL],
+    "write_statistics": ["study_id", "patient_id", "dataset", "split"],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan(Plan):
+    """A shard of studies."""
+
+    schema = STUDY_SCHEMA
+    parquet = _PARQUET
+
+    studies: list[Study]
+    image_size: int
+    encoding: Encoding
+    jpeg_quality: int
+    max_pixels: int
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "StudyPlan":
+        studies = [
+            Study(**{**study, "images": [Image(**image) for image in study["images"]]})
+            for study in fields["studies"]
+        ]
+        return cls(**{**fields, "studies": studies})
+
+    @property
+    def entries(self) -> int:
+        return sum(len(study.images) for study in self.studies)
+
+    @property
+    def samples(self) -> list[tuple[str, str]]:
+        return [(study.study_id, study.patient_id) for study in self.studies]
+
+    def rows(
+        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        for study in self.studies:
+            views = []
+            for image in study.images:
+                try:
+                    views.append(_view(image, root, self))
+                except Unusable as why:
+                    refusals.append(
+                        Refusal("image", image.path, study.study_id, why.reason, why.detail)
+                    )
+            if not views:
+                refusals.append(Refusal("study", None, study.study_id, "no-usable-image", ""))
+                continue
+            _count(counts, study, views)
+            yield {
+                "study_id": study.study_id,
+                "patient_id": study.patient_id,
+                "dataset": self.dataset,
+                "split": study.split,
+                "views": views,
+                "findings": study.findings,
+                "impression": study.impression,
+                "labels": study.labels,
+            }
+
+
+def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> Job:
+    """Group the images into studies and plan their shards."""
+    grouped = group(
+        archive.records,
+        key=key,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        max_views=config.max_views,
+    )
+    plans = [
+        StudyPlan(
+            file=file,
+            dataset=config.dataset,
+            split=split,
+            rows_per_row_group=config.studies_per_row_group,
+            studies=studies,
+            image_size=config.image_size,
+            encoding=config.encoding,
+            jpeg_quality=config.jpeg_quality,
+            max_pixels=config.max_pixels,
+        )
+        for file, split, studies in cut(
+            grouped.studies, lambda study: study.split, config.studies_per_shard
+        )
+    ]
+    notes = {
+        "studies_with_several_texts": grouped.several_texts,
+        "texts_without_findings_or_impression": grouped.texts_without_sections,
+        **archive.notes,
+    }
+    listed = {"image": len(archive.records), "study": grouped.listed}
+    return Job("study", StudyPlan, plans, listed, grouped.refusals, notes, _describe)
+
+
+def _view(image: Image, root: Path, plan: StudyPlan) -> dict[str, Any]:
+    path = root / image.path
+    view, position = image.view, image.position
+    try:
+        dicom = path.suffix.lower() == ".dcm" or is_dicom(path)
+    except (OSError, ValueError):
+        dicom = False  # the reader of images says what is wrong with it
+    if dicom:
+        pixels, header = read_dicom_guarded(path, plan.max_pixels)
+        if view == "unknown":  # a table need not repeat what the file knows
+            view, position = header.view, position or header.position
+    else:
+        pixels = read_image(path, plan.max_pixels)
+    pixels = shrink(pixels, plan.image_size)
+    return {
+        "image": encode(pixels, plan.encoding, plan.jpeg_quality),
+        "encoding": plan.encoding,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "view": view,
+        "position": position,
+    }
+
+
+def _count(counts: Counter[str], study: Study, views: list[dict[str, Any]]) -> None:
+    counts["study"] += 1
+    counts["image"] += len(views)
+    counts["image bytes"] += sum(len(view["image"]) for view in views)
+    counts["with findings"] += study.findings is not None
+    counts["with impression"] += study.impression is not None
+    counts["with report"] += study.findings is not None or study.impression is not None
+    counts[f"views per study/{len(views)}"] += 1
+    counts.update(f"views/{view['view']}" for view in views)
+    for label, state in zip(CHEXPERT_LABELS, study.labels, strict=True):
+        counts[f"labels/{label}/{STATE_NAMES[state]}"] += 1
+
+
+def _describe(counts: Counter[str]) -> dict[str, Any]:
+    """What the summary says of a split."""
+    return {
+        "images": counts["image"],
+        "views": {view: counts[f"views/{view}"] for view in VIEWS},
+        "views_per_study": _under(counts, "views per study/"),
+        "with_report": counts["with report"],
+        "with_findings": counts["with findings"],
+        "with_impression": counts["with impression"],
+        "labels": {
+            label: {name: counts[f"labels/{label}/{name}"] for name in STATE_NAMES.values()}
+            for label in CHEXPERT_LABELS
+        },
+        "image_bytes": counts["image bytes"],
+    }
+
+
+def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
+    found = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
+    return dict(sorted(found.items(), key=lambda item: int(item[0])))

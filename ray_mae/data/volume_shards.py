@@ -1,0 +1,148 @@
+"""The shards of volumes: how they are planned, and the rows of one."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.record import Archive, VolumeRecord
+from ray_mae.data.quarantine import Refusal, Unusable
+from ray_mae.data.schema import VOLUME_SCHEMA
+from ray_mae.data.shards import Job, Plan, cut
+from ray_mae.data.volume_preparation import MASKS, Preparation
+from ray_mae.data.volumes import Listed, sort
+from ray_mae.data.voxels import ENCODING, VoxelType, encode_labels, encode_valid, encode_voxels
+
+_NAMES = ["volume_id", "patient_id", "session_id", "dataset", "site", "split", "modality"]
+# Voxels are compressed already; see study_shards for why there are no statistics.
+_PARQUET: dict[str, Any] = {
+    "compression": {name: "zstd" for name in [*_NAMES, "valid"]},
+    "use_dictionary": ["dataset", "site", "split", "modality"],
+    "write_statistics": _NAMES,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumePlan(Plan):
+    """A shard of volumes."""
+
+    schema = VOLUME_SCHEMA
+    parquet = _PARQUET
+
+    volumes: list[Listed]
+    preparation: Preparation
+    dtype: VoxelType
+    compression: int
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "VolumePlan":
+        volumes = [Listed(**volume) for volume in fields["volumes"]]
+        preparation = Preparation.from_json(fields["preparation"])
+        return cls(**{**fields, "volumes": volumes, "preparation": preparation})
+
+    @property
+    def entries(self) -> int:
+        return len(self.volumes)
+
+    @property
+    def samples(self) -> list[tuple[str, str]]:
+        return [(volume.volume_id, volume.patient_id) for volume in self.volumes]
+
+    def rows(
+        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        for listed in self.volumes:
+            try:
+                row = self._row(listed, root)
+            except Unusable as why:
+                refusals.append(
+                    Refusal("volume", listed.paths[0], listed.volume_id, why.reason, why.detail)
+                )
+                continue
+            _count(counts, row)
+            yield row
+
+    def _row(self, listed: Listed, root: Path) -> dict[str, Any]:
+        """The row of one volume. Raises Unusable."""
+        masks = {name: root / path for name in MASKS if (path := getattr(listed, name))}
+        made = self.preparation.prepare([root / path for path in listed.paths], masks)
+        image = made.image
+        return {
+            **{name: getattr(listed, name) for name in _NAMES if name != "dataset"},
+            "dataset": self.dataset,
+            "voxels": encode_voxels(image.values, self.dtype, self.compression),
+            "encoding": ENCODING,
+            "dtype": self.dtype,
+            "shape": list(image.values.shape),
+            "spacing_mm": image.spacing.tolist(),
+            "affine": image.affine.ravel().tolist(),
+            "mean": made.mean,
+            "std": made.std,
+            "valid": None if made.valid is None else encode_valid(made.valid),
+            "segmentation": None
+            if made.segmentation is None
+            else encode_labels(made.segmentation, self.compression),
+            "labels": sorted(listed.labels.items()),
+        }
+
+
+def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> Job:
+    """Give the volumes pseudonyms and splits, and plan their shards."""
+    settings = config.volumes
+    found = sort(
+        archive.records,
+        key=key,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        modalities=settings.modalities,
+    )
+    plans = [
+        VolumePlan(
+            file=file,
+            dataset=config.dataset,
+            split=split,
+            rows_per_row_group=settings.volumes_per_row_group,
+            volumes=volumes,
+            preparation=Preparation.of(settings),
+            dtype=settings.dtype,
+            compression=settings.compression,
+        )
+        for file, split, volumes in cut(
+            found.volumes, lambda volume: volume.split, settings.volumes_per_shard
+        )
+    ]
+    listed = {"volume": len(archive.records)}
+    return Job("volume", VolumePlan, plans, listed, found.refusals, archive.notes, _describe)
+
+
+def _count(counts: Counter[str], row: dict[str, Any]) -> None:
+    counts["volume"] += 1
+    counts["voxels"] += int(np.prod(row["shape"]))
+    counts["voxel bytes"] += len(row["voxels"])
+    counts["with a mask"] += row["valid"] is not None
+    counts["with a segmentation"] += row["segmentation"] is not None
+    counts[f"modality/{row['modality']}"] += 1
+    counts[f"site/{row['site'] or 'unknown'}"] += 1
+    counts.update(f"label/{name}" for name, _ in row["labels"])
+
+
+def _describe(counts: Counter[str]) -> dict[str, Any]:
+    """What the summary says of a split."""
+
+    def under(prefix: str) -> dict[str, int]:
+        found = {n.removeprefix(prefix): k for n, k in counts.items() if n.startswith(prefix)}
+        return dict(sorted(found.items()))
+
+    return {
+        "modalities": under("modality/"),
+        "sites": under("site/"),
+        "with_mask": counts["with a mask"],
+        "with_segmentation": counts["with a segmentation"],
+        "labels": under("label/"),
+        "voxels": counts["voxels"],
+        "voxel_bytes": counts["voxel bytes"],
+    }

