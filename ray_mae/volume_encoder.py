@@ -20,7 +20,8 @@ class VolumePreprocessing:
     """One volume as a file → what the encoder takes."""
 
     crop_size: int
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spacing_mm: float | None = 1.0
+    """None keeps the file's own."""
 
     def __call__(self, path: Path | str) -> Tensor:
         """A NIfTI file → [1, S, S, S] float32: RAS, resampled, foreground, z-scored, centre crop."""

@@ -20,6 +20,9 @@ from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, pretrain_
 from ray_mae.data.schema import Manifest
 from ray_mae.settings import from_dict, to_dict
 
+Weights = dict[str, NDArray[np.float32]]
+"""Arrays by name."""
+
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
@@ -66,7 +69,9 @@ def method_config(path: Path) -> MvmaeConfig | MdaeConfig:
     if not exported.is_file():
         return read_config(find_checkpoint(path)).method
     values = json.loads(exported.read_text())
-    return from_dict(MdaeConfig if values.get("name") == "mdae" else MvmaeConfig, values)
+    if values.get("name") == "mdae":
+        return from_dict(MdaeConfig, values)
+    return from_dict(MvmaeConfig, values)
 
 
 def last_committed(run: Path) -> Path | None:
@@ -99,10 +104,15 @@ def find_checkpoint(path: Path) -> Path:
     return last
 
 
-def encoder_weights(path: Path) -> dict[str, NDArray[np.float32]]:
+def encoder_weights(path: Path) -> Weights:
     """The encoder's weights by name, of a run, a checkpoint or an exported folder."""
     if (path / EXPORTED).is_file():
         return load_file(path / ENCODER)
     prefix = "encoder."
-    every = load_file(find_checkpoint(path) / WEIGHTS)
+    every = all_weights(path)
     return {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
+
+
+def all_weights(path: Path) -> Weights:
+    """Encoder and decoder by name, of a run or a checkpoint. Raises FileNotFoundError."""
+    return load_file(find_checkpoint(path) / WEIGHTS)

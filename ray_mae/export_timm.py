@@ -1,0 +1,69 @@
+"""The encoder of images for timm.
+
+timm's ViT has no view embedding. Added to the positions it is part of them, so there is one file
+per view: frontal.safetensors, lateral.safetensors and unknown.safetensors.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ray_mae.config import MvmaeConfig
+from ray_mae.data.schema import VIEWS
+from ray_mae.methods.shapes import PIXEL_MEAN, PIXEL_STD, shapes
+from ray_mae.train.checkpoint import Weights
+
+TIMM_MODEL = "vit_base_patch16_224"
+"""Any of timm's ViTs: the arguments replace its sizes."""
+
+
+def export_timm(weights: Weights, method: MvmaeConfig, output: Path) -> str:
+    """Write timm's files into `output`; returns the call that loads them."""
+    arguments = timm_arguments(method)
+    for view, name in enumerate(VIEWS):
+        save_file(timm_weights(weights, view), output / f"{name}.safetensors")
+    described = {
+        "model": TIMM_MODEL,
+        "arguments": arguments,
+        "mean": PIXEL_MEAN,
+        "std": PIXEL_STD,
+        "files": {name: f"{name}.safetensors" for name in VIEWS},
+    }
+    (output / "timm.json").write_text(json.dumps(described, indent=1) + "\n")
+    given = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+    file = str(output / "frontal.safetensors")
+    return f"timm.create_model({TIMM_MODEL!r}, {given}, checkpoint_path={file!r})"
+
+
+def timm_arguments(config: MvmaeConfig) -> dict[str, Any]:
+    """Arguments of `timm.create_model` that give this encoder's network."""
+    shape, _ = shapes(config)
+    return {
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "in_chans": 1,
+        "num_classes": 0,
+        "embed_dim": shape.width,
+        "depth": shape.depth,
+        "num_heads": shape.heads,
+        "mlp_ratio": shape.mlp_ratio,
+        "qk_norm": config.qk_norm,
+    }
+
+
+def timm_weights(weights: Weights, view: int) -> Weights:
+    """timm's names and shapes, with the embedding of one view in the position table."""
+    D, P = weights["patch.weight"].shape
+    side = int(P**0.5)
+    positions = weights["position"] + weights["view"][view]
+    body = {k.removeprefix("body."): v for k, v in weights.items() if k.startswith("body.")}
+    return {
+        "cls_token": weights["cls"].reshape(1, 1, D),
+        "pos_embed": np.concatenate([np.zeros((1, D), np.float32), positions])[None],
+        "patch_embed.proj.weight": weights["patch.weight"].reshape(D, 1, side, side),
+        "patch_embed.proj.bias": weights["patch.bias"],
+        **body,
+    }

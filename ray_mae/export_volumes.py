@@ -1,0 +1,119 @@
+"""The network of volumes for nnU-Net, and for MONAI or plain PyTorch.
+
+Both get nnU-Net's ResidualEncoderUNet, encoder and decoder, under its own names. FiLM is left out:
+it is the identity until it is trained, and no other network has it. What the network then says at
+noise level 0 is close to what ours says, not equal; fine-tuning starts there.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ray_mae.config import MdaeConfig
+from ray_mae.methods.volume_shapes import stages_of
+from ray_mae.train.checkpoint import Weights
+
+NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+CONFIGURATION = "3d_ray_mae"
+OURS = (".film.", ".time.")
+"""Parts of the names that nnU-Net's network does not have."""
+
+
+def network_weights(weights: Weights) -> dict[str, torch.Tensor]:
+    """nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own."""
+    theirs = {k: torch.from_numpy(v) for k, v in weights.items() if not any(o in k for o in OURS)}
+    again = {f"decoder.{k}": v for k, v in theirs.items() if k.startswith("encoder.")}
+    return theirs | again
+
+
+def architecture_plan(config: MdaeConfig) -> dict[str, Any]:
+    """The `architecture` entry of nnU-Net's plans."""
+    stages = stages_of(config)
+    n = len(stages.features)
+    return {
+        "network_class_name": NETWORK,
+        "arch_kwargs": {
+            "n_stages": n,
+            "features_per_stage": list(stages.features),
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [[3, 3, 3]] * n,
+            "strides": [[s] * 3 for s in stages.strides],
+            "n_blocks_per_stage": list(stages.blocks),
+            "n_conv_per_stage_decoder": [1] * (n - 1),
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def export_nnunet(weights: Weights, config: MdaeConfig, output: Path) -> str:
+    """Write nnunet.pth and the configuration for a data set's plans; returns how to use them."""
+    torch.save({"network_weights": network_weights(weights)}, output / "nnunet.pth")
+    configuration = {
+        CONFIGURATION: {
+            "inherits_from": "3d_fullres",
+            "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
+            "preprocessor_name": "DefaultPreprocessor",
+            "patch_size": [config.crop_size] * 3,
+            "spacing": [1.0, 1.0, 1.0],
+            "normalization_schemes": ["ZScoreNormalization"],
+            "use_mask_for_norm": [True],
+            "architecture": architecture_plan(config),
+        }
+    }
+    file = output / "nnunet_configuration.json"
+    file.write_text(json.dumps(configuration, indent=1) + "\n")
+    return (
+        f"add what is in {file} to `configurations` of the data set's nnUNetPlans.json, then "
+        f"nnUNetv2_preprocess -d DATASET -c {CONFIGURATION} and nnUNetv2_train DATASET "
+        f"{CONFIGURATION} FOLD -pretrained_weights {output / 'nnunet.pth'}"
+    )
+
+
+def export_monai(weights: Weights, config: MdaeConfig, output: Path) -> str:
+    """Write network.pt (a plain state dict) and load_network.py; returns how to use them."""
+    torch.save(network_weights(weights), output / "network.pt")
+    kwargs = architecture_plan(config)["arch_kwargs"]
+    imported = {"conv_op": "nn.Conv3d", "norm_op": "nn.InstanceNorm3d", "nonlin": "nn.LeakyReLU"}
+    lines = [f"    {name}={imported.get(name, repr(value))}," for name, value in kwargs.items()]
+    (output / "load_network.py").write_text(_LOADER.format(arguments="\n    ".join(lines)))
+    return (
+        f"from load_network import load_network (in {output}): a module for MONAI's losses, engines "
+        "and sliding_window_inference, or for a loop of your own"
+    )
+
+
+_LOADER = '''"""nnU-Net's network with pretrained weights, for MONAI or plain PyTorch.
+
+Input: [B, 1, D, H, W], RAS, 1 mm, z-scored over the foreground.
+"""
+
+from pathlib import Path
+
+import torch
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from torch import nn
+
+
+def load_network(classes: int) -> nn.Module:
+    """Pretrained encoder and decoder, and a fresh last layer for so many classes."""
+    network = ResidualEncoderUNet(
+        1,
+        num_classes=classes,
+    {arguments}
+    )
+    network.apply(network.initialize)
+    weights = torch.load(Path(__file__).with_name("network.pt"), weights_only=True)
+    kept = {{k: v for k, v in weights.items() if ".seg_layers." not in k}}
+    missing, unexpected = network.load_state_dict(kept, strict=False)
+    assert not unexpected and all(".seg_layers." in name for name in missing)
+    return network
+'''

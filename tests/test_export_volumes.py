@@ -1,0 +1,99 @@
+"""What leaves for nnU-Net and MONAI is the network that was trained."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from safetensors.torch import save_file
+from torch import nn
+
+import ray_mae
+from ray_mae.config import ExportConfig, MdaeConfig, PretrainMdaeConfig
+from ray_mae.export import export
+from ray_mae.methods.mdae import Mdae
+from ray_mae.methods.mdae_build import build_mdae
+from ray_mae.train.checkpoint import write_state
+from tests.shards import write_volume_shards
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mdae]:
+    folder = tmp_path_factory.mktemp("run")
+    write_volume_shards(folder / "shards", train=4, held_out=2)
+    config = PretrainMdaeConfig(
+        shards=folder / "shards",
+        output=folder,
+        method=MdaeConfig(preset="tiny", crop_size=32, block_size=8),
+    )
+    method = build_mdae(config.method, seed=3).eval()
+    save_file({k: v.clone() for k, v in method.state_dict().items()}, folder / "model.safetensors")
+    write_state(folder, config, step=1, workers=1)
+    return folder, method
+
+
+def output_of(method: Mdae, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return method.reconstruct(x, torch.zeros(len(x)))
+
+
+def test_nnunet_takes_all_but_its_last_layers(run: tuple[Path, Mdae], tmp_path: Path) -> None:
+    """The conditions of nnU-Net's `load_pretrained_weights`, and the function is the same."""
+    folder, method = run
+    summary = export(ExportConfig(checkpoint=folder, output=tmp_path, format="nnunet"))
+    plan = json.loads((tmp_path / "nnunet_configuration.json").read_text())["3d_ray_mae"]
+    kwargs = dict(plan["architecture"]["arch_kwargs"])
+    for name in plan["architecture"]["_kw_requires_import"]:
+        if kwargs[name]:
+            module, _, attribute = kwargs[name].rpartition(".")
+            kwargs[name] = getattr(import_module(module), attribute)
+    network = ResidualEncoderUNet(input_channels=1, num_classes=1, deep_supervision=True, **kwargs)
+    given = torch.load(tmp_path / "nnunet.pth", weights_only=True)["network_weights"]
+    wanted = network.state_dict()
+    for name, value in wanted.items():
+        if ".seg_layers." not in name:
+            assert given[name].shape == value.shape, name
+    network.load_state_dict(wanted | {k: v for k, v in given.items() if k in wanted})
+    network.decoder.deep_supervision = False
+    x = torch.randn(2, 1, 32, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(x), output_of(method, x), rtol=0, atol=1e-5)
+    assert "nnUNetv2_train" in summary["load"]
+
+
+def test_monai_gets_a_module_that_loads_itself(
+    run: tuple[Path, Mdae], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from monai.inferers import sliding_window_inference
+
+    folder, method = run
+    export(ExportConfig(checkpoint=folder, output=tmp_path, format="monai"))
+    monkeypatch.syspath_prepend(tmp_path)
+    network = import_module("load_network").load_network(classes=1).eval()
+    sys.modules.pop("load_network")
+    last = network.decoder.seg_layers[-1]
+    assert isinstance(last, nn.Conv3d)
+    last.load_state_dict(method.decoder.seg_layers[-1].state_dict())
+    x = torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        shown = sliding_window_inference(x, 32, 1, network)
+    torch.testing.assert_close(shown, output_of(method, x), rtol=0, atol=1e-5)
+
+
+def test_the_exported_encoder_gives_the_same_features(
+    run: tuple[Path, Mdae], tmp_path: Path
+) -> None:
+    folder, method = run
+    export(ExportConfig(checkpoint=folder, output=tmp_path, format="monai"))
+    encoder, _ = ray_mae.load_encoder(tmp_path)
+    x = torch.randn(2, 1, 32, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x), method.encoder(x))
+
+
+def test_a_format_that_does_not_fit_is_refused(run: tuple[Path, Mdae], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give --format nnunet or monai, not timm"):
+        export(ExportConfig(checkpoint=run[0], output=tmp_path, format="timm"))
