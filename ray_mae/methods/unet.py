@@ -129,16 +129,16 @@ class VolumeEncoder(nn.Module):
     def __init__(self, net: ResidualEncoder, *, film: bool = True, recompute: bool = False) -> None:
         super().__init__()
         self.stem, self.stages = net.stem, net.stages
-        self.features: list[int] = net.output_channels
+        self.channels: list[int] = net.output_channels
         self.stride: int = math.prod(stride[0] for stride in net.strides)
         self.time = TimeEmbedding() if film else None
-        self.film = nn.ModuleList(Film(C) for C in self.features) if film else None
+        self.film = nn.ModuleList(Film(C) for C in self.channels) if film else None
         self.recompute = recompute
 
     @property
     def width(self) -> int:
         """C, length of a feature vector."""
-        return self.features[-1]
+        return self.channels[-1]
 
     @property
     def dtype(self) -> torch.dtype:
