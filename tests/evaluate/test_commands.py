@@ -12,16 +12,24 @@ import torch
 from safetensors.torch import save_file
 
 from ray_mae import cli
-from ray_mae.config import EmbedConfig, MvmaeConfig, PretrainConfig
+from ray_mae.config import (
+    EmbedConfig,
+    MdaeConfig,
+    MvmaeConfig,
+    PretrainConfig,
+    PretrainMdaeConfig,
+)
 from ray_mae.data.loading import read_rows, to_batch
 from ray_mae.data.study_packing import StudyPacking
+from ray_mae.data.volume_packing import VolumePacking
 from ray_mae.encoder import load_encoder
 from ray_mae.evaluate.embed import embed
 from ray_mae.methods.augment import whole
 from ray_mae.methods.build import build_encoder
+from ray_mae.methods.mdae_build import build_volume_encoder
 from ray_mae.runtime import connect
 from ray_mae.train.checkpoint import write_state
-from tests.shards import write_shards
+from tests.shards import write_shards, write_volume_shards
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +94,37 @@ def test_the_probe_command_compares_with_random_and_pixels_and_writes_its_report
 def test_a_wrong_checkpoint_is_named_before_any_actor_starts(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"neither a checkpoint .* nor the folder of a run"):
         embed(EmbedConfig(checkpoint=tmp_path, shards=shards, output=tmp_path / "out"))
+
+
+def test_volumes_are_embedded_and_probed_by_their_own_labels(tmp_path: Path) -> None:
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    write_volume_shards(shards, train=40, held_out=20)
+    method = MdaeConfig(preset="tiny", crop_size=16, block_size=4)
+    run.mkdir()
+    torch.manual_seed(7)
+    weights = build_volume_encoder(method).state_dict()
+    save_file({f"encoder.{k}": v.clone() for k, v in weights.items()}, run / "model.safetensors")
+    write_state(
+        run, PretrainMdaeConfig(shards=shards, output=run, method=method), step=1, workers=1
+    )
+
+    summary = embed(EmbedConfig(checkpoint=run, shards=shards, output=tmp_path / "e"))
+    table = pq.read_table(tmp_path / "e" / "embeddings.parquet")
+    assert summary["volumes"] == len(set(table["volume_id"].to_pylist())) == 80
+    encoder, _ = load_encoder(run)
+    rows = read_rows(shards / "val-00000.parquet", 0, VolumePacking.columns)
+    batch = to_batch(VolumePacking(16, centre=True).pack(rows, [0] * len(rows)))
+    with torch.no_grad():
+        expected = encoder(batch.voxels.float())
+    found = {row["volume_id"]: row["embedding"] for row in table.to_pylist()}
+    for row, vector in zip(rows, expected, strict=True):
+        np.testing.assert_allclose(found[row["volume_id"]], vector, rtol=1e-4, atol=1e-5)
+
+    where = [f"--checkpoint={run}", f"--shards={shards}", f"--output={tmp_path / 'p'}"]
+    cli.run(["evaluate", "probe", *where, "--bootstrap=20"])
+    probed = json.loads((tmp_path / "p" / "probe.json").read_text())
+    assert list(probed["features"]["random"]["labels"]) == ["rough"]
+    assert probed["left_out"] == {"age": "40 values: a number, no class"}
+    page = (tmp_path / "p" / "report.html").read_text()
+    assert "test volumes" in page
+    assert "test studies" not in page
