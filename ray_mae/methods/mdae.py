@@ -49,7 +49,11 @@ class Mdae(nn.Module):
         self.mask_repeats = mask_repeats
 
     def forward(self, batch: VolumeBatch, step: int, watch: bool = False) -> Losses:
-        """The loss of B volumes, each corrupted K times: a mean over them all."""
+        """The loss of B volumes, each corrupted K times: a mean over them all.
+
+        The part `visible` is weighted by w(σ), as in the sum; `masked_error_t0` (t < 1/4) and so on
+        are plain squared errors by noise level.
+        """
         x, valid = self.augment(batch)  # [B, 1, D, H, W]
         x, valid = (a.repeat_interleave(self.mask_repeats, dim=0) for a in (x, valid))
         corrupted, hidden, t, sigma = self.corruption(x, repeated(batch.draw, self.mask_repeats))
