@@ -147,7 +147,7 @@ class Engine:
         with self.whole() as module:
             found = {name: t.detach().float().cpu() for name, t in module.state_dict().items()}
         if self.precision == "bf16" and self.stage > 0:  # the optimiser's own, not the rounded ones
-            for name, parameter in self.module.named_parameters():
+            for name, parameter in self.module.named_parameters(remove_duplicate=False):
                 master = safe_get_full_fp32_param(parameter)
                 found[name] = found[name] if master is None else master.cpu()
         return {name: tensor.contiguous().clone() for name, tensor in found.items()}

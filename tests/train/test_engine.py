@@ -11,6 +11,7 @@ import torch.distributed as dist
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.train.engine import Engine
 from tests.batches import method, study_batch
+from tests.volume_batches import mdae, volume_batch
 
 STEPS = 12
 
@@ -73,3 +74,24 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(
     assert trained(second) == trained(first)
     ours, theirs = second.weights(), first.weights()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_weights_with_two_names_are_the_same_under_both() -> None:
+    """nnU-Net registers each convolution twice: both names are loaded, so both must be the fp32 ones."""
+    engine = Engine(
+        mdae(),
+        EngineConfig(zero_stage=1, precision="bf16"),
+        OptimConfig(),
+        micro_batch_size=4,
+        accumulation=1,
+    )
+    for step in range(3):
+        engine.backward(engine(volume_batch(4), step).total)
+        engine.step(1e-3)
+    weights = engine.weights()
+    names = [name for name in weights if ".all_modules.0." in name]
+    assert names
+    for name in names:
+        torch.testing.assert_close(
+            weights[name], weights[name.replace(".all_modules.0.", ".conv.")], rtol=0, atol=0
+        )
