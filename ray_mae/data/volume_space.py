@@ -80,9 +80,16 @@ def resample(volume: Volume, wanted: Spacing, *, nearest: bool = False) -> Volum
         if nearest:
             values = np.take(values, np.rint(places).clip(0, old - 1).astype(int), axis)
         else:
-            mixed = np.tensordot(_weights(places, old, step), values, ([1], [axis]))
-            values = np.moveaxis(mixed, 0, axis)
+            values = _mixed(values, _weights(places, old, step), axis)
     return Volume(np.ascontiguousarray(values), affine)
+
+
+def _mixed(values: NDArray[Any], weights: NDArray[np.float32], axis: int) -> NDArray[Any]:
+    """The weighted sums [new, old] along an axis: products of matrices, none of them copied."""
+    if axis == 0:
+        flat = weights @ values.reshape(len(values), -1)
+        return np.asarray(flat.reshape(-1, *values.shape[1:]))
+    return np.asarray(weights @ values if axis == 1 else values @ weights.T)
 
 
 def _weights(places: NDArray[np.float64], old: int, step: float) -> NDArray[np.float32]:

@@ -84,4 +84,7 @@ def _decompress(data: bytes, row: Mapping[str, Any], kind: np.dtype[Any]) -> NDA
             f"{kind} needs {size}: restore the shard or ingest it again"
         )
     planes = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1)
-    return np.ascontiguousarray(planes.T).view(kind.newbyteorder("<")).reshape(shape)
+    together = np.empty(planes.shape[::-1], np.uint8)
+    for place, plane in enumerate(planes):  # many times faster than numpy's transposed copy
+        together[:, place] = plane
+    return together.view(kind.newbyteorder("<")).reshape(shape)

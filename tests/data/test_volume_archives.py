@@ -1,0 +1,163 @@
+"""Archives of volumes, listed before a voxel is read."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from volume_files import listed, settings
+
+from ray_mae.config import VolumeColumns
+from ray_mae.data.archives import VOLUME_READERS
+from ray_mae.data.contrasts import contrast_in, contrast_of
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("T1", "T1w"), ("t1n", "T1w"), ("T1w", "T1w"), ("t1ce", "T1c"), ("T1post", "T1c"),
+     ("t1c", "T1c"), ("T2", "T2w"), ("t2f", "FLAIR"), ("FLAIR_reg B Ax Flair", "FLAIR"),
+     ("B Ax T1 +C", "T1c"), ("*tfl3d1_16ns", "T1w"), ("SWI", "SWI"), ("", "unknown"),
+     ("asl", "asl")],
+)  # fmt: skip
+def test_contrasts_have_one_name(words: str, name: str) -> None:
+    assert contrast_of(words) == name
+
+
+def test_a_description_without_a_contrast_is_unknown() -> None:
+    assert contrast_in("localizer 3 planes") == "unknown"
+    assert contrast_in("product test") == "unknown"
+
+
+def test_openmind_keeps_equal_subject_names_of_two_data_sets_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def data_set(masks: dict[str, str | None] | None) -> dict:
+        image = {"name": "a_T1w.nii.gz", "modality": "T1w", "image_path": "$nnssl_raw/D/a.nii.gz",
+                 "image_info": {}, "associated_masks": masks}  # fmt: skip
+        session = {"session_id": "ses-DEFAULT", "images": [image]}
+        info = {"age": 31, "sex": "F"}
+        subject = {
+            "subject_id": "sub-01",
+            "subject_info": info,
+            "sessions": {"ses-DEFAULT": session},
+        }
+        return {"dataset_index": "x", "subjects": {"sub-01": subject}}
+
+    masks = {"anonymization_mask": "$nnssl_raw/D/m.nii.gz", "anatomy_mask": None}
+    manifest = tmp_path / "raw" / "Dataset745" / "pretrain_data.json"
+    manifest.parent.mkdir(parents=True)
+    collection = {"collection_index": 745, "collection_name": "OpenMind",
+                  "datasets": {"ds1": data_set(masks), "ds2": data_set(None)}}  # fmt: skip
+    manifest.write_text(json.dumps(collection))
+
+    first, second = listed("openmind", manifest)
+    assert first.patient != second.patient
+    assert (first.site, first.modality, first.labels) == ("ds1", "T1w", {"age": 31.0})
+    assert first.paths == (str(tmp_path / "raw" / "D" / "a.nii.gz"),)
+    assert first.anonymised == str(tmp_path / "raw" / "D" / "m.nii.gz")
+    assert (first.anatomy, second.anonymised) == (None, None)
+    monkeypatch.setenv("nnssl_raw", "/elsewhere")
+    assert listed("openmind", manifest)[0].paths == ("/elsewhere/D/a.nii.gz",)
+
+
+def test_a_file_that_is_no_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(json.dumps({"datasets": {"a": {}}}))
+    with pytest.raises(ValueError, match=r"m\.json is no manifest of nnssl \(KeyError: 'subjects'"):
+        listed("openmind", tmp_path / "m.json")
+
+
+def test_bids_images_have_their_participants_numbers_and_their_sessions_label_map(
+    tmp_path: Path,
+) -> None:
+    folder = touch(
+        tmp_path / "bids",
+        "sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_FLAIR.nii.gz",
+        "sub-1/func/sub-1_bold.nii.gz", "sub-1/anat/sub-1_mod-T1w_defacemask.nii.gz",
+        "sub-2/ses-a/anat/sub-2_ses-a_T2w.nii", "sub-2/ses-b/anat/sub-2_ses-b_T2w.nii",
+        "derivatives/x/sub-2/ses-b/anat/sub-2_ses-b_dseg.nii.gz",
+    )  # fmt: skip
+    (folder / "participants.tsv").write_text(
+        "participant_id\tage\tsex\tsite\tsplit\nsub-1\t30\tF\tnorth\ttest\nsub-2\tn/a\tM\tsouth\t\n"
+    )
+    archive = VOLUME_READERS["bids"](settings("bids", folder, tmp_path / "o"), lambda *_: None)
+    found = {record.paths[0]: record for record in archive.records}
+    assert len(found) == 4
+    one = found["sub-1/anat/sub-1_T1w.nii.gz"]
+    assert (one.patient, one.modality, one.site, one.split) == ("sub-1", "T1w", "north", "test")
+    assert one.labels == {"age": 30.0}
+    b = found["sub-2/ses-b/anat/sub-2_ses-b_T2w.nii"]
+    assert b.segmentation == "derivatives/x/sub-2/ses-b/anat/sub-2_ses-b_dseg.nii.gz"
+    assert found["sub-2/ses-a/anat/sub-2_ses-a_T2w.nii"].segmentation is None
+    assert b.labels == {}
+    assert archive.notes["volumes_passed_over"] == {"bold": 1, "defacemask": 1}
+    assert archive.notes["labels_not_numbers"] == {"sex": 4}  # one per image
+
+
+def test_brats_cases_of_both_namings_keep_a_patients_visits_together(tmp_path: Path) -> None:
+    folder = touch(
+        tmp_path / "brats",
+        *(f"HGG/Brats18_A_1/Brats18_A_1_{k}.nii.gz" for k in ("t1", "t1ce", "t2", "flair", "seg")),
+        *(f"BraTS-GLI-00005-10{v}/BraTS-GLI-00005-10{v}-{k}.nii.gz"
+          for v in (0, 1) for k in ("t1n", "t1c", "t2w", "t2f")),
+    )  # fmt: skip
+    records = listed("brats", folder)
+    old = [r for r in records if r.patient == "Brats18_A_1"]
+    assert sorted(r.modality for r in old) == ["FLAIR", "T1c", "T1w", "T2w"]
+    assert {r.segmentation for r in old} == {"HGG/Brats18_A_1/Brats18_A_1_seg.nii.gz"}
+    assert {r.labels["high_grade"] for r in old} == {1.0}
+    new = [r for r in records if r.patient == "BraTS-GLI-00005"]
+    assert sorted(r.modality for r in new) == sorted(["FLAIR", "T1c", "T1w", "T2w"] * 2)
+    assert {r.session for r in new} == {"100", "101"}
+    assert {r.segmentation for r in new} == {None}
+
+
+@pytest.mark.parametrize(
+    ("path", "patient", "session"),
+    [("p7/visit1/T1.nii.gz", "p7", "visit1"), ("p7_ses-2_FLAIR.nii", "p7", "ses-2"),
+     ("anna_b_T1w.nii.gz", "anna_b", None), ("scan.nii.gz", "scan", None)],
+)  # fmt: skip
+def test_nifti_files_tell_their_patient_by_folder_or_name(
+    tmp_path: Path, path: str, patient: str, session: str | None
+) -> None:
+    (record,) = listed("nifti", touch(tmp_path / "in", path))
+    assert (record.patient, record.session) == (patient, session)
+
+
+def test_nifti_patients_may_be_told_by_a_pattern(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "x/A12-2_T1.nii.gz", "x/other.nii.gz")
+    one, other = listed("nifti", folder, patient_pattern=r"(?P<patient>A\d+)-(?P<session>\d)")
+    assert (one.patient, one.session, other.patient) == ("A12", "2", "")
+    with pytest.raises(ValueError, match=r"no group \(\?P<patient>.*volumes\.patient_pattern"):
+        listed("nifti", folder, patient_pattern="A")
+
+
+def test_a_table_gives_labels_by_prefix_and_by_name(tmp_path: Path) -> None:
+    rows = [
+        {"p": "1", "path": "a.nii", "modality": "T1", "mask": "m.nii", "label_x": "1", "age": "40"},
+        {"p": "1", "path": "", "modality": "", "mask": "", "label_x": "high", "age": ""},
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv")
+    columns = VolumeColumns(patient="p")
+    one, two = listed("volume-table", tmp_path / "t.csv", columns=columns, labels=["age"])
+    assert (one.volume, one.modality, one.valid) == ("a.nii", "T1w", "m.nii")
+    assert one.labels == {"x": 1.0, "age": 40.0}
+    assert two.labels == {}
+    assert two.problem
+    assert two.problem.reason == "missing"
+    with pytest.raises(ValueError, match=r"no column 'patient'.*volumes\.columns\.patient"):
+        listed("volume-table", tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=r"no column 'height' \(volumes\.labels\)"):
+        listed("volume-table", tmp_path / "t.csv", columns=columns, labels=["height"])
+
+
+@pytest.mark.parametrize("archive", sorted(VOLUME_READERS))
+def test_a_source_that_is_not_there_is_named(tmp_path: Path, archive: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none.* is no .*\(source\)"):
+        listed(archive, tmp_path / "none")

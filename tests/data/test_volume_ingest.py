@@ -1,0 +1,147 @@
+"""From an archive of volumes to shards: what studies are promised holds for volumes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from dicom_files import SHARED, needs_shared
+from volume_files import settings
+
+from ray_mae.config import VolumeColumns
+from ray_mae.data.ingest import ingest
+from ray_mae.data.phantom_volumes import write_volumes
+from ray_mae.data.quarantine import REASONS
+from ray_mae.data.schema import VOLUME_SCHEMA, Manifest
+from ray_mae.data.voxels import decode_labels, decode_voxels
+from ray_mae.runtime import connect
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> None:
+    connect()
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_volumes(tmp_path_factory.mktemp("cohort"), 8, seed=0, size=24)
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    files = [output / shard.file for shard in Manifest.read(output).shards]
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def quarantine(output: Path) -> dict[str, str]:
+    table = pq.read_table(output / "quarantine.parquet").to_pylist()
+    assert {row["reason"] for row in table} <= set(REASONS)
+    return {row["path"]: row["reason"] for row in table}
+
+
+def test_volumes_become_shards_as_the_manifest_says(cohort: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    config = settings("volume-table", cohort, output, spacing_mm=8.0, volumes_per_shard=10)
+    summary = ingest(config)
+    assert summary["volumes"] == {"in": 37, "out": 32, "quarantined": 5}
+    assert sorted(quarantine(output).values()) == [
+        "constant", "four-dimensional", "no-anatomy", "undecodable", "wrong-range",
+    ]  # fmt: skip
+    manifest = Manifest.read(output)
+    assert manifest.kind == "volume"
+    for shard in manifest.shards:
+        file = pq.ParquetFile(output / shard.file)
+        assert file.schema_arrow.equals(VOLUME_SCHEMA)
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        assert groups == shard.row_groups
+    assert json.loads((output / "summary.json").read_text()) == summary
+
+    found = rows(output)
+    assert len(found) == 32 == sum(s["volumes"] for s in summary["splits"].values())
+    by_patient = pd.DataFrame(found).groupby("patient_id")
+    assert (by_patient["split"].nunique() == 1).all()
+    assert (by_patient["session_id"].nunique() == 1).all()
+    assert (by_patient["modality"].nunique() == 4).all()
+    for row in found:
+        voxels, labels = decode_voxels(row), decode_labels(row)
+        assert labels is not None
+        assert voxels.shape == labels.shape == tuple(row["shape"])
+        assert voxels.dtype == np.float16
+        assert labels.max() == 1
+        assert {name for name, _ in row["labels"]} == {"high_grade", "wide_ventricles"}
+    for file in [*output.glob("*.parquet"), output / "manifest.json", output / "summary.json"]:
+        if file.name != "quarantine.parquet":
+            assert b"sub-0000" not in file.read_bytes(), file.name
+
+    before = {s.file: s.sha256 for s in manifest.shards}
+    gone = manifest.shards[0].file
+    (output / gone).unlink()
+    again = ingest(config)
+    assert again["shards"] == {"written": 1, "kept": len(before) - 1}
+    assert {s.file: s.sha256 for s in Manifest.read(output).shards} == before
+
+
+def test_modalities_that_are_not_wanted_are_counted_and_kept_out(
+    cohort: Path, tmp_path: Path
+) -> None:
+    summary = ingest(
+        settings("bids", cohort.parent, tmp_path, spacing_mm=8.0, modalities=["T1w", "T2w"])
+    )
+    assert {row["modality"] for row in rows(tmp_path)} == {"T1w", "T2w"}
+    assert summary["quarantined"]["volume"]["other-modality"] == 16
+
+
+def test_dicom_series_are_ingested_and_broken_ones_refused(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "in", 2, seed=0, size=24, as_dicom=True)
+    (tmp_path / "in" / "notes").write_text("no DICOM")
+    summary = ingest(settings("dicom-series", tmp_path / "in", tmp_path / "out", spacing_mm=8.0))
+    assert summary["volumes"] == {"in": 9, "out": 6, "quarantined": 3}
+    assert summary["quarantined"]["volume"] == {
+        "missing-slices": 1, "not-dicom": 1, "too-few-slices": 1,
+    }  # fmt: skip
+
+
+def test_an_archive_without_a_single_usable_volume_is_an_error_that_says_why(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nii.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"not one volume .* reason 'not-a-volume-file'"):
+        ingest(settings("nifti", tmp_path / "in", tmp_path / "out"))
+
+
+@needs_shared
+def test_the_real_volumes_come_in_as_their_index_says(tmp_path: Path) -> None:
+    source = SHARED / "mri" / "metadata.csv"
+    index = pd.read_csv(source, dtype=str, keep_default_na=False)
+    columns = VolumeColumns(volume="volume_id", patient="subject", split=None, site="source")
+    summary = ingest(settings("volume-table", source, tmp_path, columns=columns, spacing_mm=4.0))
+    refused = quarantine(tmp_path)
+    usable = index[
+        index["kind"].isin(["image", "original image"]) & ~index["use"].str.startswith("no")
+    ]
+    assert summary["volumes"]["out"] == len(usable) == 180
+    assert set(refused) == set(index["path"]) - set(usable["path"])
+    not_for_use = index[index["use"].str.startswith("no")]["path"]
+    assert {refused[path] for path in not_for_use} == {"no-anatomy"}
+
+
+@needs_shared
+def test_the_real_series_come_in_or_are_refused_for_the_right_reason(tmp_path: Path) -> None:
+    source = SHARED / "dicom_series"
+    summary = ingest(settings("dicom-series", source, tmp_path, spacing_mm=4.0))
+    index = pd.read_csv(source / "series.csv")
+    regular = index[index["expect"] == "one regular volume"]
+    assert summary["volumes"] == {"in": len(index), "out": len(regular), "quarantined": 5}
+    by_series = {path.split("/")[0]: reason for path, reason in quarantine(tmp_path).items()}
+    assert by_series == {
+        "d2n_failing_gantrytilting_001": "gantry-tilt",
+        "d2n_failing_notavolume_001": "repeated-positions",
+        "d2n_failing_slicecount_001": "too-few-slices",
+        "d2n_failing_sliceincrement_002": "missing-slices",
+        "d2n_failing_sliceorientation_001": "mixed-orientations",
+    }
+    modalities = sorted(row["modality"] for row in rows(tmp_path))
+    assert modalities == ["FLAIR", "MR", "MR", "MR", "T1c", "T1w", "T1w"]
