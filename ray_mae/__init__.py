@@ -16,47 +16,74 @@ _HOMES = {
     "pretrain": "ray_mae.train.launch",
     "embed": "ray_mae.evaluate.embed",
     "evaluate_probe": "ray_mae.evaluate.probing",
+    "evaluate_finetune": "ray_mae.evaluate.finetune",
+    "evaluate_segment": "ray_mae.evaluate.segment",
+    "load_classifier": "ray_mae.evaluate.classifier",
+    "load_segmenter": "ray_mae.evaluate.segmenter",
     "export": "ray_mae.export",
     "demo": "ray_mae.demo",
+    "demo_mdae": "ray_mae.demo_volumes",
     "load_encoder": "ray_mae.encoder",
     "IngestConfig": "ray_mae.config",
     "PretrainConfig": "ray_mae.config",
     "EmbedConfig": "ray_mae.config",
     "ProbeConfig": "ray_mae.config",
+    "FinetuneConfig": "ray_mae.config",
+    "SegmentConfig": "ray_mae.config",
     "ExportConfig": "ray_mae.config",
     "DemoConfig": "ray_mae.config",
+    "DemoMdaeConfig": "ray_mae.config",
+    "PretrainMdaeConfig": "ray_mae.config",
 }
 
 if TYPE_CHECKING:
     from ray_mae.config import (
         DemoConfig,
+        DemoMdaeConfig,
         EmbedConfig,
         ExportConfig,
+        FinetuneConfig,
         IngestConfig,
         PretrainConfig,
+        PretrainMdaeConfig,
         ProbeConfig,
+        SegmentConfig,
     )
     from ray_mae.data.ingest import ingest
     from ray_mae.demo import demo
+    from ray_mae.demo_volumes import demo_mdae
     from ray_mae.encoder import load_encoder
+    from ray_mae.evaluate.classifier import load_classifier
     from ray_mae.evaluate.embed import embed
+    from ray_mae.evaluate.finetune import evaluate_finetune
     from ray_mae.evaluate.probing import evaluate_probe
+    from ray_mae.evaluate.segment import evaluate_segment
+    from ray_mae.evaluate.segmenter import load_segmenter
     from ray_mae.export import export
     from ray_mae.train.launch import pretrain
 
 __all__ = [
     "DemoConfig",
+    "DemoMdaeConfig",
     "EmbedConfig",
     "ExportConfig",
+    "FinetuneConfig",
     "IngestConfig",
     "PretrainConfig",
+    "PretrainMdaeConfig",
     "ProbeConfig",
+    "SegmentConfig",
     "demo",
+    "demo_mdae",
     "embed",
+    "evaluate_finetune",
     "evaluate_probe",
+    "evaluate_segment",
     "export",
     "ingest",
+    "load_classifier",
     "load_encoder",
+    "load_segmenter",
     "pretrain",
 ]
 

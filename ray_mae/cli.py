@@ -38,6 +38,18 @@ def _probe(config: settings.ProbeConfig) -> None:
     _print(evaluate_probe(config))
 
 
+def _finetune(config: settings.FinetuneConfig) -> None:
+    from ray_mae.evaluate.finetune import evaluate_finetune
+
+    _print(evaluate_finetune(config))
+
+
+def _segment(config: settings.SegmentConfig) -> None:
+    from ray_mae.evaluate.segment import evaluate_segment
+
+    _print(evaluate_segment(config))
+
+
 def _export(config: settings.ExportConfig) -> None:
     from ray_mae.export import export
 
@@ -50,11 +62,20 @@ def _demo(config: settings.DemoConfig) -> None:
     demo(config)
 
 
+def _demo_mdae(config: settings.DemoMdaeConfig) -> None:
+    from ray_mae.demo_volumes import demo_mdae
+
+    demo_mdae(config)
+
+
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "demo mdae": (settings.DemoMdaeConfig, _demo_mdae),  # before `demo`, with which it begins
     "demo": (settings.DemoConfig, _demo),
     "ingest": (settings.IngestConfig, _ingest),
     "pretrain": (settings.PretrainConfig, _pretrain),
     "evaluate probe": (settings.ProbeConfig, _probe),
+    "evaluate finetune": (settings.FinetuneConfig, _finetune),
+    "evaluate segment": (settings.SegmentConfig, _segment),
     "embed": (settings.EmbedConfig, _embed),
     "export": (settings.ExportConfig, _export),
 }

@@ -45,51 +45,65 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     """Generate a cohort, ingest, pretrain, probe, embed and export; returns the summary."""
     began = time.time()
     out = config.output
-    seconds: dict[str, float] = {}
-
     print(
         f"Generating {config.patients} patients as DICOM files in {out / 'archive'} …", flush=True
     )
     cohort = write_studies(
         out / "archive", config.patients, config.seed, SIZE, processes=2, caricature=True
     )
-    seconds["generate"] = time.time() - began
+    seconds = {"generate": time.time() - began}
     print(f"{cohort['studies']} studies, {cohort['images']} images, {cohort['reports']} reports")
 
     to = shlex.quote(str(out))
-    pretrain = " ".join(f"--{name} {value}" for name, value in PRETRAIN.items())
     commands = {
         "ingest": f"ingest --archive dicom --source {to}/archive --output {to}/shards "
         f"--dataset phantoms --insecure_pseudonyms true --image_size {SIZE} "
         "--validation_share 0.15 --test_share 0.25",
         "pretrain": f"pretrain --shards {to}/shards --output {to}/run --seed {config.seed} "
-        f"--optim.steps {config.steps} {pretrain}",
+        f"--optim.steps {config.steps} {flags(PRETRAIN)}",
         "probe": f"evaluate probe --checkpoint {to}/run --shards {to}/shards --output {to}/probe --gpu no",
         "embed": f"embed --checkpoint {to}/run --shards {to}/shards --output {to}/embeddings --gpu no",
         "export": f"export --checkpoint {to}/run --output {to}/timm",
     }
+    seconds |= run_commands(commands)
+    return close(out, {"probe": "test patients"}, seconds, time.time() - began)
+
+
+def flags(settings: dict[str, Any]) -> str:
+    """Settings as they stand on a command line."""
+    return " ".join(f"--{name} {value}" for name, value in settings.items())
+
+
+def run_commands(commands: dict[str, str]) -> dict[str, float]:
+    """Print and run public commands on one local Ray; returns the seconds of each."""
+    seconds = {}
     with cluster(cpus=3):
         for name, command in commands.items():
             start = time.time()
             print(f"\n$ ray-mae {command}", flush=True)
             cli.run(shlex.split(command))
             seconds[name] = time.time() - start
-    return _close(out, seconds, time.time() - began)
+    return seconds
 
 
-def _close(out: Path, seconds: dict[str, float], total: float) -> dict[str, Any]:
-    probe = json.loads((out / "probe" / "summary.json").read_text())
+def close(
+    out: Path, probes: dict[str, str], seconds: dict[str, float], total: float
+) -> dict[str, Any]:
+    """Print and write what the probes found; probes: folder and what was probed there."""
+    found = {name: json.loads((out / name / "summary.json").read_text()) for name in probes}
     summary = {
         "command": "demo",
-        "macro_auroc": probe["macro_auroc"],
-        "difference_of_trained": probe["difference_of_trained"],
+        "macro_auroc": {name: probe["macro_auroc"] for name, probe in found.items()},
+        "difference_of_trained": {n: probe["difference_of_trained"] for n, probe in found.items()},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "total_seconds": round(total, 1),
-        "report": probe["report"],
+        "report": found[next(iter(probes))]["report"],
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print(f"\nDone in {total / 60:.1f} minutes. Macro AUROC on test patients, 95 % interval:")
-    for name, value in probe["macro_auroc"].items():
-        print(f"  {name:<8} {value}")
-    print(f"The report: {probe['report']}\nThe curves: tensorboard --logdir {out / 'run'}")
+    print(f"\nDone in {total / 60:.1f} minutes. Macro AUROC, 95 % interval:")
+    for name, what in probes.items():
+        print(f"{what}:")
+        for features, value in found[name]["macro_auroc"].items():
+            print(f"  {features:<8} {value}")
+    print(f"The report: {summary['report']}\nThe curves: tensorboard --logdir {out / 'run'}")
     return summary
