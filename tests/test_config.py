@@ -105,7 +105,8 @@ def to_dict_names(cls: type) -> list[str]:
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda p: p.name)
 def test_every_job_is_valid(job: Path) -> None:
-    command = "evaluate probe" if job.stem.startswith("probe") else job.stem.split("_")[0]
+    command = job.stem.split("_")[0]
+    command = f"evaluate {command}" if f"evaluate {command}" in cli.COMMANDS else command
     cls = cli.COMMANDS[command][0]
     if command == "pretrain":
         cls = PRETRAIN[yaml.safe_load(job.read_text())["method"].get("name", "mvmae")]

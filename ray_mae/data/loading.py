@@ -115,7 +115,7 @@ class Stream:
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """The micro-batches of steps first … last − 1, one block each."""
         places = self.order.places(first * self.batch_size, last * self.batch_size)
-        reader = _Reader(self.shards, self.packing.columns, self.order.shuffle_window)
+        reader = WindowReader(self.shards, self.packing.columns, self.order.shuffle_window)
         buffer: list[Place] = []
         step, filled = first, 0
         for place in places:
@@ -129,7 +129,7 @@ class Stream:
                     step, filled = step + 1, 0
 
 
-class _Reader:
+class WindowReader:
     """Rows of shards by place; row groups stay in memory while their window is being drawn."""
 
     def __init__(self, shards: Path, columns: Sequence[str], window: int) -> None:

@@ -7,7 +7,7 @@ A feature set has one colour and one marker everywhere, and can be told without 
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,9 @@ CURVES = {
 
 _LOOKS = {TRAINED: ("#0072b2", "o"), RANDOM: ("#d55e00", "s"), PIXELS: ("#6b7280", "^")}
 _OTHERS = (("#009e73", "D"), ("#cc79a7", "v"), ("#8a6d00", "P"))  # Okabe and Ito's palette
+
+GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+"""Of matplotlib's markers."""
 
 _INK, _SOFT, _FAINT = "#1d2330", "#59606e", "#d5d9e0"
 _STYLE: Any = {
@@ -63,30 +66,38 @@ def _svg(width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
 
 def forest(result: ProbeResult, labels: list[str]) -> bytes:
     """AUROC with interval of each feature set: a row for the macro mean, then one per label."""
-    names = list(result.features)
-    rows = ["Mean over labels", *labels]
+    points = {
+        name: [score.macro["auroc"], *(score.labels[n].metrics["auroc"] for n in labels)]
+        for name, score in result.features.items()
+    }
+    return intervals(points, ["Mean over labels", *labels], "AUROC and 95 % interval", chance=0.5)
+
+
+def intervals(
+    points: Mapping[str, Sequence[Estimate]], rows: list[str], label: str, chance: float | None
+) -> bytes:
+    """Shares with intervals, of each name in each row; the first row is a mean over the others."""
+    names = list(points)
     with _svg(4.8, 0.7 + 0.4 * len(rows)) as (axes, out):
         lowest = 1.0
         for k, name in enumerate(names):
             colour, marker = look(name, names)
-            score = result.features[name]
-            points = [score.macro["auroc"], *(score.labels[n].metrics["auroc"] for n in labels)]
             offset = 0.22 * (k - (len(names) - 1) / 2)
-            for row, point in enumerate(points):
-                lowest = min(lowest, point.low, point.value)
+            for row, point in enumerate(points[name]):
+                lowest = np.nanmin([lowest, point.low, point.value])
                 _interval(axes, point, row + offset, colour, marker)
         axes.set_yticks(range(len(rows)), rows)
         axes.get_yticklabels()[0].set_fontweight("bold")
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.axhline(0.5, color="#8b92a0", linewidth=0.8)
         axes.set_xlim(max(0.0, np.floor(lowest * 20) / 20), 1.005)
-        if axes.get_xlim()[0] < 0.5:
-            axes.axvline(0.5, color="#8b92a0", linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
+        if chance is not None and axes.get_xlim()[0] < chance:
+            axes.axvline(chance, color="#8b92a0", linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
         axes.grid(axis="x", color=_FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("AUROC and 95 % interval")
+        axes.set_xlabel(label)
     return out.getvalue()
 
 
@@ -185,3 +196,22 @@ def curves(records: Sequence[dict[str, Any]]) -> dict[str, bytes]:
             axes.ticklabel_format(axis="y", scilimits=(-2, 4))
         figures[title] = out.getvalue()
     return figures
+
+
+def histories(
+    runs: Sequence[tuple[str, int, list[dict[str, float]]]], names: list[str], key: str
+) -> bytes:
+    """One figure of trainings by step: a line each, in the colour of its name, what was kept marked.
+
+    runs: name, step of the weights kept, history.
+    """
+    with _svg(3.6, 2.4) as (axes, out):
+        for name, kept, history in runs:
+            colour, marker = look(name, names)
+            points = [(record["step"], record[key]) for record in history]
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.8)
+            axes.plot(kept, dict(points)[kept], marker, color=colour, markersize=4.5)
+        axes.margins(y=0.1)
+        axes.set_xlabel("Step")
+        axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+    return out.getvalue()

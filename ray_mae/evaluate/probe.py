@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
 from ray_mae.data.schema import SPLITS
+from ray_mae.evaluate.cohort import check_splits, count_labels, too_rare
 from ray_mae.evaluate.metrics import (
     METRICS,
     FloatArray,
@@ -35,10 +36,8 @@ from ray_mae.evaluate.metrics import (
 from ray_mae.evaluate.result import (
     TRAINED,
     FeatureScore,
-    LabelCount,
     LabelScore,
     ProbeResult,
-    SplitCount,
 )
 
 MAX_ITERATIONS = 2000
@@ -77,8 +76,8 @@ def probe(
         targets: FloatArray = labels.astype(np.float64)
     else:
         targets = binary_targets(labels.astype(np.int8), config.uncertain)
-    counts = {s: _count(targets, patient, keep & (split == s), names) for s in SPLITS}
-    left_out = _left_out(counts, config.min_positive)
+    counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
+    left_out = too_rare(counts, config.min_positive)
     probed = {name: i for i, name in enumerate(names) if name not in left_out}
     if not probed:
         raise ValueError(
@@ -252,53 +251,7 @@ def _check(
         broken = int((~np.isfinite(x)).any(axis=1).sum())
         if broken:
             raise ValueError(f"features {name} are not finite in {broken} of {studies} studies")
-    if unknown := sorted(set(split.tolist()) - set(SPLITS)):
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {', '.join(unknown)}")
-    if missing := [s for s in SPLITS if s not in split]:
-        raise ValueError(f"a probe needs train, val and test studies, got none in {missing[0]}")
-    seen = {s: set(patient[split == s].tolist()) for s in SPLITS}
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        if both := seen[a] & seen[b]:
-            raise ValueError(
-                f"{len(both)} patients are in {a} and in {b}, such as {min(both)}: the numbers "
-                "would be of patients already seen; split by patient and ingest again"
-            )
-
-
-def _count(
-    targets: FloatArray, patient: NDArray, rows: NDArray[np.bool_], names: Sequence[str]
-) -> SplitCount:
-    t = targets[rows]
-    return SplitCount(
-        studies=int(rows.sum()),
-        patients=len(np.unique(patient[rows])),
-        labels={
-            name: LabelCount(
-                positive=int((t[:, i] == 1).sum()),
-                negative=int((t[:, i] == 0).sum()),
-                ignored=int(np.isnan(t[:, i]).sum()),
-            )
-            for i, name in enumerate(names)
-        },
-    )
-
-
-def _left_out(counts: dict[str, SplitCount], least: int) -> dict[str, str]:
-    """Labels with fewer than `least` studies of a class in a split, with the counts as reason."""
-    left_out = {}
-    for name in next(iter(counts.values())).labels:
-        few = [
-            f"{n} {kind} in {split}"
-            for split, count in counts.items()
-            for kind, n in (
-                ("positive", count.labels[name].positive),
-                ("negative", count.labels[name].negative),
-            )
-            if n < least
-        ]
-        if few:
-            left_out[name] = f"{', '.join(few)}; at least {least} needed"
-    return left_out
+    check_splits(patient, split)
 
 
 def _one_class_notes(targets: FloatArray, probed: dict[str, int], weights: NDArray) -> list[str]:

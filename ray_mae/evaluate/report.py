@@ -6,20 +6,15 @@ that it can be mailed, archived and opened on a machine without a network.
 
 import csv
 import json
-from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ray_mae.data.schema import NOUNS
 from ray_mae.evaluate import figures
 from ray_mae.evaluate.metrics import METRICS, Estimate
+from ray_mae.evaluate.page import environment, flatten, generated, png, svg
 from ray_mae.evaluate.result import TRAINED, ProbeResult
-
-_TEMPLATES = Path(__file__).parent / "templates"
-_GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}  # of matplotlib's markers
 
 
 def write_report(
@@ -50,7 +45,7 @@ def write_report(
         "csv": output / "probe.csv",
         "html": output / "report.html",
     }
-    flat = _flatten(settings)
+    flat = flatten(settings)
     everything = {"title": title, "settings": flat, **result.to_dict()}
     everything["notes"] = [*notes, *result.notes]
     paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
@@ -102,61 +97,31 @@ def _page(
     notes: Sequence[str],
     kind: str,
 ) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,  # reports and names of an archive are foreign text
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
     names = list(result.features)
     looks = {name: figures.look(name, names) for name in names}
     first = result.features.get(TRAINED) or result.features[names[0]]
     labels = sorted(first.labels, key=lambda label: -first.labels[label].metrics["auroc"].value)
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        generated=_generated(settings),
-        noun=kind,
-        nouns=NOUNS[kind],
-        result=result,
-        names=names,
-        labels=labels,
-        metrics=METRICS,
-        colours={name: colour for name, (colour, _) in looks.items()},
-        markers={name: _GLYPHS[marker] for name, (_, marker) in looks.items()},
-        forest=_svg(figures.forest(result, labels)),
-        rocs=[(label, _svg(figures.roc(result, label))) for label in labels],
-        reliabilities=[(name, _svg(figures.reliability(result, name))) for name in names],
-        curves=[(name, _svg(svg)) for name, svg in figures.curves(curves).items()],
-        pictures=[(name, _data("image/png", png)) for name, png in pictures],
-        captions=captions,
-        settings=settings,
-        notes=[*notes, *result.notes],
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            generated=generated(settings),
+            noun=kind,
+            nouns=NOUNS[kind],
+            result=result,
+            names=names,
+            labels=labels,
+            metrics=METRICS,
+            colours={name: colour for name, (colour, _) in looks.items()},
+            markers={name: figures.GLYPHS[marker] for name, (_, marker) in looks.items()},
+            forest=svg(figures.forest(result, labels)),
+            rocs=[(label, svg(figures.roc(result, label))) for label in labels],
+            reliabilities=[(name, svg(figures.reliability(result, name))) for name in names],
+            curves=[(name, svg(curve)) for name, curve in figures.curves(curves).items()],
+            pictures=[(name, png(image)) for name, image in pictures],
+            captions=captions,
+            settings=settings,
+            notes=[*notes, *result.notes],
+        )
     )
-
-
-def _generated(settings: dict[str, Any]) -> bool:
-    """Whether the data set named in the flat settings is one of phantoms."""
-    named = [str(v) for k, v in settings.items() if k.rpartition(".")[2] == "dataset"]
-    return any("phantom" in name.lower() for name in named)
-
-
-def _svg(svg: bytes) -> str:
-    return _data("image/svg+xml", svg)
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"
-
-
-def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, each value as it is."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

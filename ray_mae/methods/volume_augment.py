@@ -34,13 +34,29 @@ class VolumeAugmentation:
         if len(rows):
             x, valid = x.clone(), valid.clone()
             x[rows], valid[rows] = resample(x[rows], valid[rows], warp[rows])
-        if self.mirror:
-            mirrored = uniforms(batch.draw, 3, FLIP) < 0.5  # [B, 3]
-            for i, axis in enumerate((2, 3, 4)):
-                which = mirrored[:, i].view(-1, 1, 1, 1, 1)
-                x = torch.where(which, x.flip(axis), x)
-                valid = torch.where(which, valid.flip(axis), valid)
-        return x, valid
+        return self._mirrored(x, batch.draw), self._mirrored(valid, batch.draw)
+
+    def labels(self, labels: Tensor, draw: Tensor) -> Tensor:
+        """Label maps [B, 1, S, S, S] uint8, moved as the voxels of the same draws [B] are.
+
+        Each voxel takes the nearest label; 0 is turned in from outside.
+        """
+        warp, chosen = self._warps(draw)
+        rows = chosen.nonzero()[:, 0]
+        if len(rows):
+            grid = _grid(warp[rows], len(rows), labels.shape[-1])
+            moved = F.grid_sample(labels[rows].float(), grid, mode="nearest", align_corners=False)
+            labels = labels.clone()
+            labels[rows] = moved.to(labels.dtype)
+        return self._mirrored(labels, draw)
+
+    def _mirrored(self, x: Tensor, draw: Tensor) -> Tensor:
+        if not self.mirror:
+            return x
+        mirrored = uniforms(draw, 3, FLIP) < 0.5  # [B, 3]
+        for i, axis in enumerate((2, 3, 4)):
+            x = torch.where(mirrored[:, i].view(-1, 1, 1, 1, 1), x.flip(axis), x)
+        return x
 
     def _warps(self, draw: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, 3] from a place in the result to one in the crop; [B] bool, which need it."""
@@ -76,9 +92,14 @@ def resample(x: Tensor, valid: Tensor, warp: Tensor) -> tuple[Tensor, Tensor]:
 
     A voxel is valid if all it was made of is valid; the others are 0.
     """
-    theta = F.pad(warp, (0, 1))  # [B, 3, 4], no shift
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # [B, S, S, S, 3]
+    grid = _grid(warp, len(x), x.shape[-1])
     both = torch.cat([x, valid.float()], dim=1)
     moved, share = F.grid_sample(both, grid, align_corners=False).split(1, dim=1)
     inside = share > 0.999  # of weights that are rounded
     return torch.where(inside, moved, 0.0), inside
+
+
+def _grid(warp: Tensor, samples: int, side: int) -> Tensor:
+    """[B, S, S, S, 3]: where each voxel of the result lies in the crop, by warps [B, 3, 3]."""
+    theta = F.pad(warp, (0, 1))  # [B, 3, 4], no shift
+    return F.affine_grid(theta, [samples, 1, side, side, side], align_corners=False)

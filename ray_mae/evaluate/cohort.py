@@ -1,0 +1,135 @@
+"""Who is in a folder of shards: rows by place, patient, split and labels, without their images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
+from ray_mae.data.order import Place
+from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.evaluate.metrics import FloatArray
+from ray_mae.evaluate.result import LabelCount, SplitCount
+from ray_mae.evaluate.volume_labels import label_targets
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """S studies or volumes, in the order of the files."""
+
+    kind: str
+    """study or volume"""
+    place: list[Place]
+    name: NDArray[np.str_]
+    """[S] study_id or volume_id."""
+    patient: NDArray[np.str_]
+    """[S]"""
+    split: NDArray[np.str_]
+    """[S]"""
+    labels: list[Any]
+    """[S] label states of a study, or the labels of a volume by name."""
+
+    def rows(self, split: str, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
+        """Indices of a split's rows, or of the wanted [S] ones among them."""
+        inside = self.split == split
+        return np.flatnonzero(inside if wanted is None else inside & wanted)
+
+    def labelled(self, targets: FloatArray, split: str) -> NDArray[np.intp]:
+        """Indices of a split's rows of which one of the targets [S, L] is known."""
+        return self.rows(split, np.asarray(~np.isnan(targets).all(axis=1)))
+
+    def targets(self, uncertain: Any) -> tuple[FloatArray, Sequence[str], dict[str, str]]:
+        """Targets [S, L] (0, 1, NaN where ignored or unknown), names of the labels, and what is no class.
+
+        uncertain: what an uncertain label of a study counts as.
+        """
+        if self.kind == "volume":
+            return label_targets(self.labels)
+        states = np.array(self.labels, dtype=np.int8).reshape(-1, len(CHEXPERT_LABELS))
+        return binary_targets(states, uncertain), CHEXPERT_LABELS, {}
+
+
+def read_cohort(shards: Path, manifest: Manifest) -> Cohort:
+    """All rows of the shards. Raises ValueError if a patient is in two splits, or a split is empty."""
+    identifier = f"{manifest.kind}_id"
+    place, rows = [], []
+    for shard in manifest.shards:
+        columns = [identifier, "patient_id", "split", "labels"]
+        rows += pq.read_table(shards / shard.file, columns=columns).to_pylist()
+        place += [
+            Place(shard.file, group, row, 0)
+            for group, count in enumerate(shard.row_groups)
+            for row in range(count)
+        ]
+    if len(rows) != len(place):
+        raise ValueError(
+            f"{shards} holds {len(rows)} rows, {Manifest.FILE} tells of {len(place)}: restore the "
+            "shards or ingest again"
+        )
+    volumes = manifest.kind == "volume"
+    cohort = Cohort(
+        manifest.kind,
+        place,
+        np.array([row[identifier] for row in rows]),
+        np.array([row["patient_id"] for row in rows]),
+        np.array([row["split"] for row in rows]),
+        [dict(row["labels"]) if volumes else row["labels"] for row in rows],
+    )
+    check_splits(cohort.patient, cohort.split)
+    return cohort
+
+
+def check_splits(patient: NDArray, split: NDArray) -> None:
+    """Raise ValueError where a split [S] has no row, or a patient [S] is in two splits."""
+    if unknown := sorted(set(split.tolist()) - set(SPLITS)):
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {', '.join(unknown)}")
+    if missing := [s for s in SPLITS if s not in split]:
+        raise ValueError(f"train, val and test patients are needed, got none in {missing[0]}")
+    seen = {s: set(patient[split == s].tolist()) for s in SPLITS}
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        if both := seen[a] & seen[b]:
+            raise ValueError(
+                f"{len(both)} patients are in {a} and in {b}, such as {min(both)}: the numbers "
+                "would be of patients already seen; split by patient and ingest again"
+            )
+
+
+def count_labels(
+    targets: FloatArray, patient: NDArray, rows: NDArray[np.bool_], names: Sequence[str]
+) -> SplitCount:
+    """Positive, negative and ignored targets [S, L] of some rows [S], by label."""
+    t = targets[rows]
+    return SplitCount(
+        studies=int(rows.sum()),
+        patients=len(np.unique(patient[rows])),
+        labels={
+            name: LabelCount(
+                positive=int((t[:, i] == 1).sum()),
+                negative=int((t[:, i] == 0).sum()),
+                ignored=int(np.isnan(t[:, i]).sum()),
+            )
+            for i, name in enumerate(names)
+        },
+    )
+
+
+def too_rare(counts: dict[str, SplitCount], least: int) -> dict[str, str]:
+    """Labels with fewer than `least` rows of a class in a split, with the counts as reason."""
+    left_out = {}
+    for name in next(iter(counts.values())).labels:
+        few = [
+            f"{n} {kind} in {split}"
+            for split, count in counts.items()
+            for kind, n in (
+                ("positive", count.labels[name].positive),
+                ("negative", count.labels[name].negative),
+            )
+            if n < least
+        ]
+        if few:
+            left_out[name] = f"{', '.join(few)}; at least {least} needed"
+    return left_out

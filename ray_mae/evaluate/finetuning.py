@@ -1,0 +1,164 @@
+"""One fine-tuning: a start, a seed, a fixed number of steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ray_mae.config import FinetuneConfig, MdaeConfig, MvmaeConfig
+from ray_mae.data.loading import Packing, to_batch
+from ray_mae.data.order import Order
+from ray_mae.data.schema import Manifest
+from ray_mae.data.study_packing import StudyPacking
+from ray_mae.data.volume_packing import VolumePacking
+from ray_mae.encoder import AnyEncoder, load_encoder, random_encoder
+from ray_mae.evaluate.classifier import (
+    AnyBatch,
+    Classifier,
+    augmentation_of,
+    bce,
+    layer_decay_of,
+    with_crop,
+)
+from ray_mae.evaluate.cohort import Cohort
+from ray_mae.evaluate.fitting import Fit, Validation, device_of_this_run, fit, mixed
+from ray_mae.evaluate.metrics import FloatArray, measure
+from ray_mae.evaluate.result import TRAINED
+from ray_mae.evaluate.runs import Run
+from ray_mae.evaluate.samples import Samples, ahead
+from ray_mae.train.checkpoint import method_config
+
+MOST_VIEWS = 16
+"""Views of a study that is validated or tested."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs of a fine-tuning share."""
+
+    shards: Path
+    manifest: Manifest
+    cohort: Cohort
+    labels: list[str]
+    targets: FloatArray
+    """[S, L] of the cohort's rows: 0, 1, NaN where ignored."""
+    steps: int
+    """Of the optimiser."""
+    validate_at: set[int]
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """The cohort's rows of a split of which a target is known."""
+        return self.cohort.labelled(self.targets, split)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What one run leaves for the driver."""
+
+    fit: Fit
+    probability: FloatArray
+    """[T, L] of the task's test rows."""
+
+
+def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
+    """Train, keep the weights that are best on validation patients, predict the test patients."""
+    torch.set_num_threads(config.cpus_per_run)
+    device = device_of_this_run()
+    model = classifier_of(run, config, task.labels).to(device)
+    method = model.encoder.config
+    read = Samples(task.shards, task.cohort.place, config.batch_size, config.shuffle_window)
+    targets = torch.from_numpy(task.targets.astype(np.float32))
+    order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
+    drawn = read.drawn(order, task.rows("train"), packing_of(method, config, run.seed))
+    whole = packing_of(method, config, run.seed, whole=True)
+
+    def batches() -> Iterator[tuple[AnyBatch, torch.Tensor]]:
+        for arrays, rows in ahead(drawn):
+            yield to_batch(arrays).to(device), targets[torch.from_numpy(rows)].to(device)
+
+    def loss_of(batch: tuple[AnyBatch, torch.Tensor]) -> torch.Tensor:
+        with mixed(config.precision, device):
+            logits = model(batch[0])
+        return bce(logits, batch[1], config.label_smoothing).mean()
+
+    def logits_of(split: str) -> torch.Tensor:
+        found = []
+        with torch.inference_mode(), mixed(config.precision, device):
+            for arrays, _ in read.each(task.rows(split), whole):
+                found.append(model(to_batch(arrays).to(device)).cpu())
+        return torch.cat(found)
+
+    def validate() -> Validation:
+        logits = logits_of("val")
+        known = task.targets[task.rows("val")]
+        loss = float(bce(logits, torch.from_numpy(known.astype(np.float32))).mean())
+        return Validation(macro_auroc(known, logits.numpy()), loss)
+
+    fitted = fit(
+        model,
+        config,
+        batches(),
+        loss_of,
+        validate,
+        steps=task.steps,
+        validate_at=task.validate_at,
+        layer_scale=layer_decay_of(model.encoder, config.layer_decay),
+        note=lambda record: run.note({**record, "steps": task.steps}),
+    )
+    model.save(run.folder)
+    return Finetuned(fitted, logits_of("test").double().sigmoid().numpy())
+
+
+def classifier_of(run: Run, config: FinetuneConfig, labels: list[str]) -> Classifier:
+    """The network of a run before its first step; heads of one seed are alike."""
+    method = with_crop(method_config(config.checkpoint), config.crop_size)
+    encoder: AnyEncoder
+    if run.start == TRAINED:
+        encoder, _ = load_encoder(config.checkpoint, config.pool)
+        encoder.config = method
+    else:
+        encoder = random_encoder(method, run.seed, config.pool)
+    for module in encoder.modules():
+        if hasattr(module, "recompute"):
+            module.recompute = config.activation_checkpointing  # type: ignore[assignment]
+    encoder.requires_grad_(not config.freeze)
+    torch.manual_seed(run.seed)
+    return Classifier(
+        encoder,
+        labels,
+        dropout=config.dropout,
+        film=config.film_at_finetune == "zero",
+        augment=augmentation_of(method) if config.augment else None,
+    )
+
+
+def packing_of(
+    method: MvmaeConfig | MdaeConfig, config: FinetuneConfig, seed: int, *, whole: bool = False
+) -> Packing:
+    """Rows → batches: for training, or the same each time (all views, the middle of a volume)."""
+    if isinstance(method, MdaeConfig):
+        return VolumePacking(method.crop_size, seed, centre=whole)
+    return StudyPacking(max_views=MOST_VIEWS if whole else config.max_views, seed=seed)
+
+
+def macro_auroc(target: FloatArray, logits: FloatArray) -> float:
+    """Mean AUROC over labels; target: [S, L] with NaN where unknown."""
+    values = []
+    for i in range(target.shape[1]):
+        known = ~np.isnan(target[:, i])
+        p = 1 / (1 + np.exp(-logits[known, i].astype(np.float64)))
+        values.append(measure(target[known, i], p)["auroc"][0])
+    return float(np.mean(values))
+
+
+def schedule(samples: int, config: FinetuneConfig) -> dict[str, Any]:
+    """steps and validate_at: after each pass over the samples, and at the end."""
+    per_pass = samples / (config.batch_size * config.accumulate)
+    steps = config.steps or max(1, round(config.epochs * per_pass))
+    passes = range(1, int(steps / per_pass) + 1)
+    at = {min(steps, max(1, round(k * per_pass))) for k in passes} | {steps}
+    return {"steps": steps, "validate_at": at}

@@ -1,0 +1,55 @@
+"""Pictures of segmentations: one axial slice, outlines of the truth and of what was found."""
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+_PANEL = 2.6
+"""Inches."""
+_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
+"""Of the classes, in turn: Okabe and Ito's palette."""
+
+
+def plane_of(classes: NDArray) -> int:
+    """The axial slice of [X, Y, Z] that shows most of the truth; the middle one if there is none."""
+    area = (classes > 0).sum(axis=(0, 1))
+    return int(area.argmax()) if area.any() else classes.shape[2] // 2
+
+
+def axial(volume: NDArray, plane: int) -> NDArray:
+    """[Y, X] of a volume [X, Y, Z] in RAS order: anterior up, left on the left."""
+    return volume[:, :, plane].T[::-1]
+
+
+def outlines(image: NDArray, truth: NDArray, found: dict[str, NDArray]) -> bytes:
+    """A PNG: the truth's outlines by class, then what each start found over the truth in white.
+
+    image, truth, and found by name: [H, W].
+    """
+    low, high = np.percentile(image, [1, 99])
+    panels = {"truth": truth, **found}
+    height = _PANEL * image.shape[0] / image.shape[1] + 0.3
+    out = io.BytesIO()
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+        figure = Figure(figsize=(_PANEL * len(panels), height), layout="constrained", dpi=110)
+        for axes, (name, classes) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+            if name != "truth":
+                _outline(axes, truth > 0, "white", 0.8)
+            for k in range(1, int(classes.max(initial=0)) + 1):
+                _outline(axes, classes == k, _COLOURS[(k - 1) % len(_COLOURS)], 1.3)
+            axes.set_title(name)
+            axes.set_axis_off()
+        figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _outline(axes: Axes, mask: NDArray, colour: str, width: float) -> None:
+    if mask.any() and not mask.all():
+        axes.contour(mask, levels=[0.5], colors=[colour], linewidths=width)

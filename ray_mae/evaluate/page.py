@@ -1,0 +1,54 @@
+"""Parts of the pages that evaluations leave: one file each, nothing is loaded from anywhere."""
+
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment() -> Environment:
+    """Templates with the filters `number` (three digits) and `signed`."""
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,  # reports and names of an archive are foreign text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
+    made.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return made
+
+
+def generated(settings: dict[str, Any]) -> bool:
+    """Whether the data set named in the flat settings is one of phantoms."""
+    named = [str(v) for k, v in settings.items() if k.rpartition(".")[2] == "dataset"]
+    return any("phantom" in name.lower() for name in named)
+
+
+def svg(content: bytes) -> str:
+    """An SVG as the source of an image."""
+    return _data("image/svg+xml", content)
+
+
+def png(content: bytes) -> str:
+    """A PNG as the source of an image."""
+    return _data("image/png", content)
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, each value as it is."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

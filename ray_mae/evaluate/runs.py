@@ -1,0 +1,105 @@
+"""One Ray task per start and seed, and what a person sees of them meanwhile."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayTaskError
+from rich.console import Console
+
+from ray_mae.config import SupervisedConfig
+from ray_mae.runtime import gpus_wanted
+from ray_mae.train.tracking import append_jsonl, read_jsonl
+
+console = Console(highlight=False, soft_wrap=True)
+MODELS = "models"
+"""Folder of the runs: weights kept and history, in a folder of its own each."""
+HISTORY = "history.jsonl"
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which of the runs."""
+
+    start: str
+    """trained or random"""
+    seed: int
+    output: Path
+    """Of the whole evaluation."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.start}-seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Its weights and history."""
+        return self.output / MODELS / self.name
+
+    def note(self, record: dict[str, Any]) -> None:
+        """One line of the history."""
+        append_jsonl(self.folder / HISTORY, record)
+
+
+def runs_of(config: SupervisedConfig) -> list[Run]:
+    """All starts and seeds, with empty folders."""
+    output = config.output.resolve()
+    runs = [Run(start, seed, output) for seed in config.seeds for start in config.compare]
+    for run in runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / HISTORY).unlink(missing_ok=True)
+    return runs
+
+
+def run_all(
+    work: Callable[..., R], runs: Sequence[Run], config: SupervisedConfig, *shared: Any, score: str
+) -> list[R]:
+    """`work(run, config, *shared)` of each run, in the order of `runs`.
+
+    As many at a time as the cluster has room for. score: what the history's validation_score is
+    called. Raises what a run raised first, with its name.
+    """
+    gpus = 1 if gpus_wanted(config.gpu) else 0
+    task = ray.remote(num_cpus=config.cpus_per_run, num_gpus=gpus)(work)
+    common = [ray.put(value) for value in (config, *shared)]
+    console.print(f"{len(runs)} runs: {', '.join(run.name for run in runs)}")
+    pending = {task.remote(run, *common): run for run in runs}
+    results: dict[str, R] = {}
+    shown = dict.fromkeys((run.name for run in runs), 0)
+    while pending:
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
+        for run in runs:
+            lines = read_jsonl(run.folder / HISTORY)
+            for record in lines[shown[run.name] :]:
+                console.print(_line(run, record, score), markup=False)
+            shown[run.name] = len(lines)
+        for ref in done:
+            run = pending.pop(ref)
+            try:
+                results[run.name] = ray.get(ref)
+            except RayTaskError as error:
+                for other in pending:
+                    ray.cancel(other, force=True)
+                (run.folder / "error.txt").write_text(f"{error}\n")
+                cause = error.cause
+                raise RuntimeError(
+                    f"{run.name}: {cause} (in full: {run.folder / 'error.txt'})"
+                ) from cause
+    return [results[run.name] for run in runs]
+
+
+def _line(run: Run, record: dict[str, Any], score: str) -> str:
+    return (
+        f"{run.name}: step {record['step']}/{record['steps']}  loss {record['loss']:.4f}  "
+        f"validation {score} {record['validation_score']:.3f}"
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON for people and programs; numbers that are not finite must be None already."""
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")

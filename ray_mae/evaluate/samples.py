@@ -1,0 +1,78 @@
+"""Rows of shards as batches for training under supervision, read in the process that trains.
+
+The order is that of pretraining: shuffled windows of row groups, so that a run touches few files
+at a time and holds no more than two windows of rows, as they are stored.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_mae.data.loading import Packing, Row, WindowReader
+from ray_mae.data.order import Order, Place
+
+T = TypeVar("T")
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some rows of shards."""
+
+    shards: Path
+    place: Sequence[Place]
+    """Where each row of the cohort lies."""
+    batch_size: int
+    shuffle_window: int
+
+    def drawn(
+        self, order: Order, rows: NDArray[np.intp], packing: Packing
+    ) -> Iterator[tuple[Arrays, NDArray[np.intp]]]:
+        """Packed batches and the rows [B] in them, without end: each row once per epoch.
+
+        rows: those of the cohort that are wanted, at least one, all within the order.
+        """
+        index = {_at(self.place[i]): int(i) for i in rows}
+        reader = WindowReader(self.shards, packing.columns, self.shuffle_window)
+        wanted = (place for place in order.places(0, sys.maxsize) if _at(place) in index)
+        while True:
+            places = list(islice(wanted, self.batch_size))
+            found = [reader.row(place) for place in places]
+            epochs = [place.epoch for place in places]
+            yield packing.pack(found, epochs), np.array([index[_at(p)] for p in places])
+
+    def each(
+        self, rows: NDArray[np.intp], packing: Packing
+    ) -> Iterator[tuple[Arrays, NDArray[np.intp]]]:
+        """Packed batches of these rows of the cohort, once each, in their order, and the rows [B]."""
+        found = self.read(rows, packing.columns)
+        for first in range(0, len(rows), self.batch_size):
+            part = rows[first : first + self.batch_size]
+            yield packing.pack(list(islice(found, len(part))), [0] * len(part)), part
+
+    def read(self, rows: NDArray[np.intp], columns: Sequence[str]) -> Iterator[Row]:
+        """Some columns of these rows of the cohort, in their order."""
+        reader = WindowReader(self.shards, columns, 1)
+        return (reader.row(self.place[i]) for i in rows)
+
+
+def _at(place: Place) -> Place:
+    """The place in any epoch."""
+    return replace(place, epoch=0)
+
+
+def ahead(batches: Iterator[T]) -> Iterator[T]:
+    """The same; while one is used the next is made, in a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (ready := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield ready

@@ -1,0 +1,110 @@
+"""A U-Net that gives every voxel a class: the pretrained network with another last layer."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from monai.inferers.utils import sliding_window_inference
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ray_mae.config import MdaeConfig
+from ray_mae.evaluate.fitting import weights_of
+from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, residual_unet
+from ray_mae.methods.volume_shapes import PRESETS
+from ray_mae.settings import from_dict, to_dict
+from ray_mae.train import checkpoint as ckpt
+
+WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
+_FILM = ("time.", "film.")
+_LAST = "seg_layers."
+
+
+class Segmenter(nn.Module):
+    """Volumes → classes of voxels."""
+
+    def __init__(self, config: MdaeConfig, values: list[int], *, film: bool = True) -> None:
+        """Fresh weights. values: what the classes are called in label maps, the background first;
+        film: False builds no FiLM, True tells the network noise level 0.
+        """
+        super().__init__()
+        film = film and config.film
+        self.config, self.values = replace(config, film=film), values
+        net = residual_unet(PRESETS[config.preset], classes=len(values))
+        self.encoder = VolumeEncoder(net.encoder, film=film)
+        self.decoder = VolumeDecoder(net.decoder, film=film)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, K, D, H, W] float32 of clean crops [B, 1, D, H, W]."""
+        e = self.encoder.embed(torch.zeros(len(x), device=x.device))
+        return self.decoder(self.encoder.skips(x, e), e).float()
+
+    @torch.no_grad()
+    def logits(self, volume: Tensor, *, overlap: float = 0.5, windows: int = 2) -> Tensor:
+        """[K, X, Y, Z] of a whole volume [X, Y, Z]: MONAI's sliding windows, weighted to the middle.
+
+        volume: z-scored, 0 where nothing is; windows: per forward pass.
+        """
+        found = sliding_window_inference(
+            volume[None, None],
+            roi_size=self.config.crop_size,
+            sw_batch_size=windows,
+            predictor=self,
+            overlap=overlap,
+            mode="gaussian",
+        )
+        assert isinstance(found, Tensor)
+        return found[0]
+
+    def segment(self, volume: Tensor, *, overlap: float = 0.5, windows: int = 2) -> Tensor:
+        """The label map [X, Y, Z] uint8 of a whole volume, in the archive's own values."""
+        index = self.logits(volume, overlap=overlap, windows=windows).argmax(0)
+        return torch.tensor(self.values, dtype=torch.uint8, device=index.device)[index]
+
+    def start_from(self, checkpoint: Path, *, decoder: bool) -> None:
+        """Take the encoder's weights of a checkpoint, and the decoder's, but for its last layer.
+
+        Raises FileNotFoundError where an exported encoder is to give a decoder.
+        """
+        _load(self.encoder, ckpt.encoder_weights(checkpoint))
+        if decoder:
+            every = ckpt.all_weights(checkpoint)
+            inner = {
+                k.removeprefix("decoder."): v for k, v in every.items() if k.startswith("decoder.")
+            }
+            fresh = {k: v.numpy() for k, v in self.decoder.state_dict().items() if _LAST in k}
+            _load(self.decoder, {k: v for k, v in inner.items() if _LAST not in k} | fresh)
+
+    def save(self, folder: Path) -> None:
+        """Write the files that `load_segmenter` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights_of(self), folder / WEIGHTS)
+        facts = {"method": to_dict(self.config), "values": self.values}
+        (folder / SEGMENTER).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _load(module: nn.Module, weights: ckpt.Weights) -> None:
+    """All weights; those of FiLM where the module has it."""
+    film = getattr(module, "film", None) is not None
+    module.load_state_dict(
+        {k: torch.tensor(v) for k, v in weights.items() if film or not k.startswith(_FILM)}
+    )
+
+
+def load_segmenter(folder: Path | str) -> Segmenter:
+    """A trained segmenter, in evaluation mode, on the CPU.
+
+    folder: models/START-seedN in the output of `ray-mae evaluate segment`. Raises FileNotFoundError.
+    """
+    path = Path(folder) / SEGMENTER
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: give a folder below models/ in the --output folder of "
+            "`ray-mae evaluate segment`"
+        )
+    facts = json.loads(path.read_text())
+    config = from_dict(MdaeConfig, facts["method"])
+    model = Segmenter(config, facts["values"], film=config.film)
+    model.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    return model.eval()

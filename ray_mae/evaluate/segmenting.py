@@ -1,0 +1,165 @@
+"""One training of a segmentation: a start, a seed, a fixed number of steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.losses.dice import DiceCELoss
+from numpy.typing import NDArray
+
+from ray_mae.batch import VolumeBatch
+from ray_mae.config import MdaeConfig, SegmentConfig
+from ray_mae.data.loading import to_batch
+from ray_mae.data.order import Order
+from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.classifier import augmentation_of
+from ray_mae.evaluate.cohort import Cohort
+from ray_mae.evaluate.fitting import Fit, Validation, device_of_this_run, fit, mixed
+from ray_mae.evaluate.label_maps import LabelledCrops, Whole, whole_of
+from ray_mae.evaluate.metrics import FloatArray
+from ray_mae.evaluate.outlines import plane_of
+from ray_mae.evaluate.overlap import dice, surface_dice
+from ray_mae.evaluate.result import TRAINED
+from ray_mae.evaluate.runs import Run
+from ray_mae.evaluate.samples import Samples, ahead
+from ray_mae.evaluate.segmenter import Segmenter
+from ray_mae.methods.volume_augment import VolumeAugmentation, clean
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """What all runs of a segmentation share."""
+
+    shards: Path
+    manifest: Manifest
+    cohort: Cohort
+    labelled: NDArray[np.bool_]
+    """[S], the cohort's rows with a label map."""
+    values: tuple[int, ...]
+    """Of the K classes in the label maps, the background first."""
+    method: MdaeConfig
+    """Of the network, with the crop of this task."""
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """The cohort's rows of a split that have a label map."""
+        return self.cohort.rows(split, self.labelled)
+
+    def wholes(self, config: SegmentConfig, split: str) -> Iterator[Whole]:
+        """The volumes of a split."""
+        read = Samples(self.shards, self.cohort.place, 1, config.shuffle_window)
+        for row in read.read(self.rows(split), LabelledCrops.columns):
+            yield whole_of(row, self.values)
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What one run leaves for the driver: of the task's test volumes."""
+
+    fit: Fit
+    dice: FloatArray
+    """[T, K − 1]; NaN where a class is neither there nor found."""
+    nsd: FloatArray
+    """[T, K − 1]"""
+    planes: list[NDArray[np.uint8]]
+    """[X, Y] classes found in the slices to be drawn."""
+
+
+def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
+    """Train, keep the weights that are best on validation patients, segment the test patients."""
+    torch.set_num_threads(config.cpus_per_run)
+    device = device_of_this_run()
+    model = segmenter_of(run, config, task).to(device)
+    augment = augmentation_of(task.method)
+    assert isinstance(augment, VolumeAugmentation)
+    overlap_and_entropy = DiceCELoss(
+        include_background=False, to_onehot_y=True, softmax=True, batch=True
+    )
+    packing = LabelledCrops(
+        task.method.crop_size, task.values, config.foreground_share, seed=run.seed
+    )
+    read = Samples(task.shards, task.cohort.place, config.batch_size, config.shuffle_window)
+    order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
+    drawn = read.drawn(order, task.rows("train"), packing)
+
+    def batches() -> Iterator[tuple[VolumeBatch, torch.Tensor]]:
+        for arrays, _ in ahead(drawn):
+            classes = torch.from_numpy(arrays.pop("classes"))
+            yield to_batch(arrays).to(device), classes.to(device)
+
+    def loss_of(crops: tuple[VolumeBatch, torch.Tensor]) -> torch.Tensor:
+        batch, classes = crops
+        if config.augment:
+            x, _ = augment(batch)
+            classes = augment.labels(classes, batch.draw)
+        else:
+            x, _ = clean(batch)
+        with mixed(config.precision, device):
+            logits = model(x)  # [B, K, S, S, S]
+        return overlap_and_entropy(logits, classes)
+
+    def logits_of(volume: Whole) -> torch.Tensor:
+        x = torch.from_numpy(volume.voxels).to(device)
+        with mixed(config.precision, device):
+            return model.logits(x, overlap=config.overlap, windows=config.batch_size)
+
+    def validate() -> Validation:
+        scores, losses = [], []
+        for volume in task.wholes(config, "val"):
+            logits = logits_of(volume)  # [K, X, Y, Z]
+            truth = torch.from_numpy(volume.classes.astype(np.int64)).to(device)
+            losses.append(float(F.cross_entropy(logits[None], truth[None])))
+            found = logits.argmax(0).cpu().numpy()
+            scores.append(dice(found, volume.classes, len(task.values)))
+        return Validation(mean_dice(np.stack(scores)), float(np.mean(losses)))
+
+    every = range(config.validate_every, config.steps, config.validate_every)
+    fitted = fit(
+        model,
+        config,
+        batches(),
+        loss_of,
+        validate,
+        steps=config.steps,
+        validate_at={*every, config.steps},
+        optimizer=config.optimizer,
+        note=lambda record: run.note({**record, "steps": config.steps}),
+    )
+    model.save(run.folder)
+
+    scored: dict[str, list[FloatArray]] = {"dice": [], "nsd": []}
+    planes: list[NDArray[np.uint8]] = []
+    for volume in task.wholes(config, "test"):
+        found = logits_of(volume).argmax(0).cpu().numpy().astype(np.uint8)
+        scored["dice"].append(dice(found, volume.classes, len(task.values)))
+        scored["nsd"].append(
+            surface_dice(
+                found,
+                volume.classes,
+                len(task.values),
+                spacing_mm=volume.spacing_mm,
+                tolerance_mm=config.tolerance_mm,
+            )
+        )
+        if len(planes) < config.pictures:
+            planes.append(found[:, :, plane_of(volume.classes)])
+    return Segmented(fitted, np.stack(scored["dice"]), np.stack(scored["nsd"]), planes)
+
+
+def segmenter_of(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmenter:
+    """The network of a run before its first step; what is fresh is alike in both starts of a seed."""
+    torch.manual_seed(run.seed)
+    model = Segmenter(task.method, list(task.values), film=config.film_at_finetune == "zero")
+    if run.start == TRAINED:
+        model.start_from(config.checkpoint, decoder=config.init == "all")
+    model.encoder.recompute = model.decoder.recompute = config.activation_checkpointing
+    return model
+
+
+def mean_dice(scores: FloatArray) -> float:
+    """Mean over the classes of their mean over volumes; scores: [V, K − 1] with NaN."""
+    known = ~np.isnan(scores)
+    by_class = np.where(known, scores, 0).sum(0)[known.any(0)] / known.sum(0)[known.any(0)]
+    return float(by_class.mean()) if len(by_class) else 0.0

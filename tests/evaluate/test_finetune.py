@@ -1,0 +1,343 @@
+"""`evaluate finetune`: what is learnt, what decides, what may be seen, what is left."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from ray_mae import cli
+from ray_mae.config import (
+    FinetuneConfig,
+    MdaeConfig,
+    MvmaeConfig,
+    PretrainConfig,
+    PretrainMdaeConfig,
+)
+from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
+from ray_mae.data.loading import to_batch
+from ray_mae.data.order import Order, key_of
+from ray_mae.data.schema import Manifest
+from ray_mae.data.voxels import encode_voxels
+from ray_mae.encoder import load_encoder, random_encoder
+from ray_mae.evaluate.classifier import bce, layer_decay_of, load_classifier
+from ray_mae.evaluate.finetune import task_of
+from ray_mae.evaluate.finetuning import classifier_of, finetune, packing_of
+from ray_mae.evaluate.fitting import scaled_groups, weights_of
+from ray_mae.evaluate.runs import HISTORY, Run, runs_of
+from ray_mae.evaluate.samples import Samples
+from ray_mae.runtime import connect
+from ray_mae.train.checkpoint import ENCODER, write_state
+from tests.shards import write_shards, write_volume_shards
+from tests.volume_batches import config as mdae_config
+
+EDEMA = CHEXPERT_LABELS.index("Edema")
+STUDY = MvmaeConfig(image_size=32, patch_size=8, width=32, depth=2, heads=2)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stripes lie when there is Edema and stand when there is none; other labels are chance."""
+    folder = tmp_path_factory.mktemp("studies")
+    write_shards(folder, train=48, held_out=24)
+    rewrite(folder, with_stripes)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("volumes")
+    write_volume_shards(folder, train=24, held_out=16)
+    rewrite(folder, with_layers)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint_of(tmp_path_factory.mktemp("checkpoint"), STUDY)
+
+
+@pytest.fixture(scope="module")
+def volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint_of(tmp_path_factory.mktemp("checkpoint"), mdae_config())
+
+
+def checkpoint_of(folder: Path, method: MvmaeConfig | MdaeConfig) -> Path:
+    """Weights of no training, kept as those of one."""
+    weights = weights_of(random_encoder(method, seed=7).encoder)
+    save_file({f"encoder.{k}": v for k, v in weights.items()}, folder / "model.safetensors")
+    cls: Any = PretrainMdaeConfig if isinstance(method, MdaeConfig) else PretrainConfig
+    Manifest("study", "generated", 1, []).write(folder)
+    write_state(folder, cls(shards=folder, output=folder, method=method), step=1, workers=1)
+    return folder
+
+
+def rewrite(folder: Path, change: Callable[[dict], None]) -> None:
+    """Change every row of the shards."""
+    for shard in Manifest.read(folder).shards:
+        table = pq.read_table(folder / shard.file)
+        rows = table.to_pylist()
+        for row in rows:
+            change(row)
+        pq.write_table(
+            pa.Table.from_pylist(rows, table.schema), folder / shard.file, row_group_size=4
+        )
+
+
+def with_stripes(row: dict) -> None:
+    number = int(row["study_id"].split("-")[1])
+    positive = number % 3 == 0 or number % 7 == 1
+    bars = np.zeros((40, 40), np.uint8)
+    bars[(np.arange(40) // 4) % 2 == 0] = 200
+    file = io.BytesIO()
+    Image.fromarray(bars if positive else bars.T).save(file, "PNG")
+    for view in row["views"]:
+        view["image"] = file.getvalue()
+    row["labels"][EDEMA] = POSITIVE if positive else NEGATIVE
+
+
+def with_layers(row: dict) -> None:
+    """Rough volumes have layers along another axis than the others."""
+    shape = tuple(row["shape"])
+    axis = 0 if dict(row["labels"])["rough"] else 2
+    along = np.sin(np.arange(shape[axis]) * 1.5).reshape([-1 if i == axis else 1 for i in range(3)])
+    noise = np.random.default_rng(key_of(row["volume_id"]) % 2**32).normal(size=shape)
+    row["voxels"] = encode_voxels(along + 0.3 * noise, "float16", 1)
+
+
+def config_of(checkpoint: Path, shards: Path, output: Path, **settings: Any) -> FinetuneConfig:
+    small: dict[str, Any] = {"steps": 30, "batch_size": 8, "lr": 3e-3, "bootstrap": 50}
+    return FinetuneConfig(checkpoint=checkpoint, shards=shards, output=output, **(small | settings))
+
+
+def run_of(config: FinetuneConfig, start: str = "trained") -> Run:
+    return next(run for run in runs_of(config) if run.start == start)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    connect(cpus=2)
+    yield
+    ray.shutdown()
+
+
+def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
+    studies: Path,
+    study_checkpoint: Path,
+    tmp_path: Path,
+    local_ray: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cli.run(
+        f"evaluate finetune --checkpoint {study_checkpoint} --shards {studies} --output {tmp_path} "
+        "--epochs 8 --batch_size 8 --accumulate 2 --lr 0.003 --seeds [0,3] --bootstrap 50".split()
+    )
+    printed = capsys.readouterr().out
+    assert "trained-seed3: step 24/24" in printed
+    assert "macro_auroc" in printed
+    found = json.loads((tmp_path / "finetune.json").read_text())
+    for start in ("trained", "random"):
+        edema = found["starts"][start]["Edema"]["auroc"]
+        assert edema["value"] > 0.9, start
+        assert edema["low"] <= edema["value"] <= edema["high"]
+        assert len(edema["seeds"]) == 2
+        assert edema["value"] == pytest.approx(np.mean([s["value"] for s in edema["seeds"]]))
+    others = [row for row in found["starts"]["trained"] if row not in ("Edema", "macro")]
+    chance = np.mean([found["starts"]["trained"][row]["auroc"]["value"] for row in others])
+    assert chance < 0.75
+
+    assert found["budget"]["trained"] == found["budget"]["random"]
+    assert found["budget"]["trained"] == {"steps": 24, "samples": 24 * 16, "validations": 8}
+    assert all(run["steps"] == 24 and run["batches"] == 48 for run in found["runs"])
+    difference = found["differences"]["macro"]["auroc"]["value"]
+    values = [found["starts"][s]["macro"]["auroc"]["value"] for s in ("trained", "random")]
+    assert difference == pytest.approx(values[0] - values[1])
+
+    rows = list(csv.DictReader((tmp_path / "finetune.csv").open()))
+    assert {row["seed"] for row in rows if row["row"] == "Edema"} == {"mean", "0", "3"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["studies"] == {"train": 48, "val": 24, "test": 24}
+    assert set(summary["kept_step"]) == {
+        f"{s}-seed{n}" for s in ("trained", "random") for n in (0, 3)
+    }
+    page = (tmp_path / "report.html").read_text()
+    assert "http" not in page
+    assert "Edema" in page
+
+    kept = load_classifier(tmp_path / "models" / "trained-seed0")
+    assert "Edema" in kept.labels
+    encoder, _ = load_encoder(tmp_path / "models" / "trained-seed0")
+    assert torch.equal(encoder.encoder.cls, kept.encoder.encoder.cls)
+    kept_again = json.loads(
+        (tmp_path / "models/trained-seed0" / HISTORY).read_text().splitlines()[0]
+    )
+    assert kept_again["steps"] == 24
+
+
+def test_a_visible_label_of_volumes_is_learnt(
+    volumes: Path, volume_checkpoint: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        volume_checkpoint, volumes, tmp_path, steps=20, film_at_finetune="drop", seeds=[0]
+    )
+    task, counts, left_out = task_of(config)
+    assert task.labels == ["rough"]
+    assert left_out["age"].endswith("a number, no class")
+    assert counts["train"].labels["rough"].positive == 12
+    done = finetune(run_of(config), config, task)
+    rough = task.targets[task.rows("test"), 0] == 1
+    assert done.probability[rough].min() > done.probability[~rough].max()
+    kept = load_classifier(tmp_path / "models" / "trained-seed0")
+    assert not kept.film
+    read = Samples(task.shards, task.cohort.place, 8, 4)
+    whole = packing_of(kept.encoder.config, config, 0, whole=True)
+    with torch.no_grad():
+        again = [
+            kept(to_batch(arrays)).sigmoid() for arrays, _ in read.each(task.rows("test"), whole)
+        ]
+    np.testing.assert_allclose(torch.cat(again).numpy(), done.probability, atol=1e-5)
+
+
+def test_test_labels_decide_nothing(studies: Path, study_checkpoint: Path, tmp_path: Path) -> None:
+    config = config_of(study_checkpoint, studies, tmp_path, seeds=[0])
+    task, _, _ = task_of(config)
+    shuffled = task.targets.copy()
+    test = task.rows("test")
+    shuffled[test] = 1 - shuffled[test]
+    first = finetune(run_of(config), config, task)
+    second = finetune(run_of(config), config, replace(task, targets=shuffled))
+    assert first.fit.history == second.fit.history
+    assert first.fit.step == second.fit.step
+    np.testing.assert_array_equal(first.probability, second.probability)
+    assert (
+        first.fit.step
+        == max(first.fit.history, key=lambda r: (r["validation_score"], -r["validation_loss"]))[
+            "step"
+        ]
+    )
+
+
+def test_validation_labels_decide(studies: Path, study_checkpoint: Path, tmp_path: Path) -> None:
+    config = config_of(study_checkpoint, studies, tmp_path, seeds=[0])
+    task, _, _ = task_of(config)
+    turned = task.targets.copy()
+    turned[task.rows("val")] = 1 - turned[task.rows("val")]
+    first = finetune(run_of(config), config, task)
+    second = finetune(run_of(config), config, replace(task, targets=turned))
+    assert [r["loss"] for r in first.fit.history] == [r["loss"] for r in second.fit.history]
+    assert first.fit.step != second.fit.step
+
+
+def test_an_unknown_target_gives_no_gradient_and_a_sample_without_any_no_loss() -> None:
+    logits = torch.zeros(3, 2, requires_grad=True)
+    target = torch.tensor([[1.0, torch.nan], [0.0, 1.0], [torch.nan, torch.nan]])
+    loss = bce(logits, target)
+    np.testing.assert_allclose(loss.detach().numpy(), [np.log(2), np.log(2), 0], atol=1e-6)
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[-0.5, 0.0], [0.25, -0.25], [0.0, 0.0]]
+
+
+def test_uncertain_studies_are_neither_read_nor_counted_where_they_are_ignored(
+    study_checkpoint: Path, tmp_path: Path
+) -> None:
+    write_shards(tmp_path / "shards", train=16, held_out=16)
+
+    def only_edema(row: dict) -> None:
+        number = int(row["study_id"].split("-")[1])
+        row["labels"] = [UNCERTAIN] * 14
+        if number % 4:
+            row["labels"][EDEMA] = number % 2
+
+    rewrite(tmp_path / "shards", only_edema)
+    settings = {"min_positive": 2, "uncertain": "ignore", "seeds": [0]}
+    config = config_of(study_checkpoint, tmp_path / "shards", tmp_path, **settings)
+    task, counts, left_out = task_of(config)
+    assert task.labels == ["Edema"]
+    assert len(left_out) == 13
+    assert (counts["train"].labels["Edema"].ignored, len(task.rows("train"))) == (4, 12)
+    read = Samples(task.shards, task.cohort.place, 6, 8)
+    order = Order.of(task.manifest, "train", 0, 8)
+    drawn = read.drawn(order, task.rows("train"), packing_of(STUDY, config, 0))
+    epochs = [np.concatenate([next(drawn)[1], next(drawn)[1]]) for _ in range(2)]
+    for rows in epochs:
+        assert sorted(rows) == sorted(task.rows("train"))
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_a_frozen_encoder_keeps_its_weights(
+    studies: Path, study_checkpoint: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        study_checkpoint, studies, tmp_path, steps=3, freeze=True, seeds=[0], weight_decay=0.1
+    )
+    finetune(run_of(config), config, task_of(config)[0])
+    before, _ = load_encoder(study_checkpoint)
+    after = load_classifier(tmp_path / "models" / "trained-seed0")
+    for name, weight in before.encoder.state_dict().items():
+        assert torch.equal(weight, after.encoder.encoder.state_dict()[name]), name
+    assert after.head.weight.abs().sum() > 0
+    assert (tmp_path / "models" / "trained-seed0" / ENCODER).is_file()
+
+
+def test_both_starts_of_a_seed_have_the_same_head_and_different_encoders(
+    volumes: Path, volume_checkpoint: Path, tmp_path: Path
+) -> None:
+    config = config_of(volume_checkpoint, volumes, tmp_path, seeds=[5])
+    trained, fresh = (
+        classifier_of(run_of(config, start), config, ["a", "b"]) for start in config.compare
+    )
+    assert torch.equal(trained.head.weight, fresh.head.weight)
+    w = "encoder.encoder.stages.1.blocks.0.conv1.conv.weight"
+    assert not torch.equal(trained.state_dict()[w], fresh.state_dict()[w])
+
+
+def test_the_learning_rate_falls_from_the_head_to_the_input(
+    volumes: Path, volume_checkpoint: Path, study_checkpoint: Path, tmp_path: Path
+) -> None:
+    for checkpoint, last, first in (
+        (study_checkpoint, "encoder.encoder.body.norm.weight", "encoder.encoder.patch.weight"),
+        (
+            volume_checkpoint,
+            "encoder.encoder.film.3.project.bias",
+            "encoder.encoder.stem.convs.0.conv.weight",
+        ),
+    ):
+        config = config_of(checkpoint, volumes, tmp_path, layer_decay=0.5)
+        model = classifier_of(run_of(config), config, ["a"])
+        scale = layer_decay_of(model.encoder, 0.5)
+        depth = scale.depth
+        assert scale("head.weight") == 1.0
+        assert scale(first) == 0.5 ** (depth + 1)
+        assert scale(last) == (1.0 if "norm" in last else 0.5)
+        groups = scaled_groups(model, 0.1, scale)
+        counted = sum(p.numel() for group in groups for p in group["params"])
+        assert counted == sum(p.numel() for p in model.parameters())
+        assert len({group["scale"] for group in groups}) == depth + 2
+
+
+def test_shards_of_the_other_kind_are_refused(
+    studies: Path, volume_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"holds shards of kind 'study'.* reads 'volume'"):
+        task_of(config_of(volume_checkpoint, studies, tmp_path))
+
+
+def test_settings_that_do_not_fit_are_refused(
+    volumes: Path, volume_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"seeds must hold one or more values, each once"):
+        config_of(volume_checkpoint, volumes, tmp_path, seeds=[1, 1])
+    with pytest.raises(ValueError, match=r"crop_size must be a multiple of 8"):
+        task_of(config_of(volume_checkpoint, volumes, tmp_path, crop_size=20))
