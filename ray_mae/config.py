@@ -490,6 +490,9 @@ class EmbedConfig(_Checked):
     """Splits to embed."""
     pool: Literal["cls", "mean"] = "mean"
     """A view's vector: the CLS token, or the mean over the patch tokens."""
+    crop_size: int | None = setting(None, ge=16, le=1024)
+    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    default: that of the pretraining. Larger sees more of the volume."""
     max_views: int = setting(16, ge=1)
     """Views per study at most; of a larger study a fixed choice is taken."""
     batch_size: int = setting(64, ge=1)
@@ -512,6 +515,9 @@ class ProbeConfig(_Checked):
     """Folder for probe.json, probe.csv, report.html and summary.json."""
     pool: Literal["cls", "mean"] = "mean"
     """A view's vector: the CLS token, or the mean over the patch tokens."""
+    crop_size: int | None = setting(None, ge=16, le=1024)
+    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    default: that of the pretraining. Larger sees more of the volume."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What an uncertain label counts as; not mentioned is always negative."""
     strengths: list[float] = field(

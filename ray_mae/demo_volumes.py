@@ -50,15 +50,15 @@ def demo_mdae(config: DemoMdaeConfig) -> dict[str, Any]:
         "--validation_share 0.2 --test_share 0.3"
     )
     seen = ",".join(PRETRAINING)
-    probe = f"evaluate probe --checkpoint {to}/run --gpu no"
+    look = f"--checkpoint {to}/run --gpu no --crop_size {SIZE}"
     commands = {
         "ingest": f"{ingest} --output {to}/shards --volumes.modalities [{seen}]",
         "ingest unseen": f"{ingest} --output {to}/shards-unseen --volumes.modalities [{UNSEEN}]",
         "pretrain": f"pretrain --shards {to}/shards --output {to}/run --seed {config.seed} "
         f"--optim.steps {config.steps} {flags(PRETRAIN)}",
-        "probe": f"{probe} --shards {to}/shards --output {to}/probe",
-        "probe unseen": f"{probe} --shards {to}/shards-unseen --output {to}/probe-unseen",
-        "embed": f"embed --checkpoint {to}/run --shards {to}/shards --output {to}/embeddings --gpu no",
+        "probe": f"evaluate probe {look} --shards {to}/shards --output {to}/probe",
+        "probe unseen": f"evaluate probe {look} --shards {to}/shards-unseen --output {to}/probe-unseen",
+        "embed": f"embed {look} --shards {to}/shards --output {to}/embeddings",
         "export": f"export --checkpoint {to}/run --output {to}/nnunet --format nnunet",
     }
     seconds |= run_commands(commands)

@@ -36,6 +36,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
             batch_size=config.batch_size,
             workers=config.workers,
             gpu=config.gpu,
+            crop_size=config.crop_size,
         )
         path = config.output / FILE
         partial = path.with_suffix(".partial")

@@ -14,6 +14,7 @@ from ray_mae.data.schema import Manifest
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.volume_packing import VolumePacking
 from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
+from ray_mae.methods.volume_shapes import stages_of
 from ray_mae.runtime import gpus_wanted
 from ray_mae.train.checkpoint import method_config
 
@@ -65,6 +66,7 @@ def features(
     gpu: str,
     seed: int = 0,
     max_views: int = 16,
+    crop_size: int | None = None,
 ) -> Dataset:
     """A lazy dataset of what the packing describes and one column of features per kind.
 
@@ -75,7 +77,7 @@ def features(
     config = method_config(checkpoint)  # raises here and not in an actor
     packing: Packing
     if isinstance(config, MdaeConfig):
-        packing = VolumePacking(config.crop_size, seed, centre=True)
+        packing = VolumePacking(_side(config, crop_size), seed, centre=True)
     else:
         packing = StudyPacking(max_views=max_views, seed=seed)
     if manifest.kind != packing.kind:
@@ -94,6 +96,17 @@ def features(
         num_gpus=1 if gpus_wanted(gpu) else 0,
         num_cpus=1,
     )
+
+
+def _side(config: MdaeConfig, crop_size: int | None) -> int:
+    stride = stages_of(config).stride
+    side = crop_size or config.crop_size
+    if side % stride or side < 2 * stride:
+        raise ValueError(
+            f"crop_size ({side}) must be a multiple of {stride}, the network's stride, and at least "
+            f"{2 * stride}"
+        )
+    return side
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -41,6 +41,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             batch_size=config.batch_size,
             workers=config.workers,
             gpu=config.gpu,
+            crop_size=config.crop_size,
             seed=config.seed,
         )
         blocks = list(rows.iter_batches(batch_size=4096, batch_format="pyarrow"))
