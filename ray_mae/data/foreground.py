@@ -59,7 +59,7 @@ def extent(
         first = max(0, found.start * step - (step - 1) - margin)
         box.append(slice(first, min(length, found.stop * step + margin)))
     reach = [
-        round(DEPTH_MM / (s * t)) if n * s > 4 * DEPTH_MM else 0  # a thin slab has no depth
+        max(1, round(DEPTH_MM / (s * t))) if n * s > 4 * DEPTH_MM else 0  # a thin slab has no depth
         for n, s, t in zip(mask.shape, spacing, steps, strict=True)
     ]
     filled = ndimage.uniform_filter(part.astype(np.float32), 3, mode="nearest") > 0.5
