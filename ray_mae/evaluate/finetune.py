@@ -123,7 +123,8 @@ def protocol(config: FinetuneConfig, task: Task, noun: str) -> dict[str, str]:
         f"{noun} each, for every start and seed; validated {len(task.validate_at)} times.",
         "Choice": "the weights with the highest mean AUROC on validation patients, of equal ones "
         "those with the lower loss. Test patients serve for the numbers alone.",
-        "Labels": "a volume without a label is left out of it"
+        "Labels": "a volume without a label is left out of it; of a label with more than two values each is "
+        "learnt against the rest."
         if task.manifest.kind == "volume"
         else f"not mentioned counts as negative; uncertain {uncertain[config.uncertain]}.",
         "Intervals": f"percentiles 2.5 to 97.5 of {config.bootstrap:,} resamples of the test "

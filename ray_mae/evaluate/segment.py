@@ -39,7 +39,7 @@ def evaluate_segment(config: SegmentConfig) -> dict[str, Any]:
     that failed.
     """
     began = time.time()
-    manifest, method = _readable(config)
+    manifest, method = readable(config)
     with cluster(cpus=config.cpus_per_run + 1):
         task, left_out = task_of(config, manifest, method)
         runs = runs_of(config)
@@ -74,7 +74,7 @@ def evaluate_segment(config: SegmentConfig) -> dict[str, Any]:
     return write_comparison(config.output, finding, began)
 
 
-def _readable(config: SegmentConfig) -> tuple[Manifest, MdaeConfig]:
+def readable(config: SegmentConfig) -> tuple[Manifest, MdaeConfig]:
     """The manifest and the method, if they are of volumes and what is wanted of them is there."""
     manifest = Manifest.read(config.shards)
     method = with_crop(ckpt.method_config(config.checkpoint), config.crop_size)

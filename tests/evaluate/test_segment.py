@@ -25,7 +25,7 @@ from ray_mae.evaluate.fitting import weights_of
 from ray_mae.evaluate.label_maps import LabelledCrops, around, whole_of
 from ray_mae.evaluate.overlap import dice, over_volumes, surface_dice
 from ray_mae.evaluate.runs import Run, runs_of
-from ray_mae.evaluate.segment import _readable, task_of
+from ray_mae.evaluate.segment import readable, task_of
 from ray_mae.evaluate.segmenter import load_segmenter
 from ray_mae.evaluate.segmenting import SegmentTask, segment, segmenter_of
 from ray_mae.methods.volume_augment import VolumeAugmentation
@@ -97,7 +97,7 @@ def config_of(checkpoint: Path, shards: Path, output: Path, **settings: Any) -> 
 
 
 def prepared(config: SegmentConfig) -> tuple[Run, SegmentTask, dict[str, str]]:
-    task, left_out = task_of(config, *_readable(config))
+    task, left_out = task_of(config, *readable(config))
     return runs_of(config)[0], task, left_out
 
 
@@ -187,7 +187,7 @@ def test_a_decoder_is_not_looked_for_in_an_exported_encoder(
     exported.mkdir()
     (exported / "encoder.json").write_text(json.dumps({"name": "mdae", "preset": "tiny"}))
     with pytest.raises(ValueError, match="init all needs the decoder"):
-        _readable(config_of(exported, shards, tmp_path, init="all", crop_size=16))
+        readable(config_of(exported, shards, tmp_path, init="all", crop_size=16))
 
 
 def test_an_encoder_of_studies_is_refused(shards: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_an_encoder_of_studies_is_refused(shards: Path, tmp_path: Path) -> None:
     run = PretrainConfig(shards=tmp_path, output=tmp_path, method=method)
     write_state(tmp_path, run, step=1, workers=1)
     with pytest.raises(ValueError, match="segmentation is for volumes"):
-        _readable(config_of(tmp_path, shards, tmp_path))
+        readable(config_of(tmp_path, shards, tmp_path))
 
 
 def test_a_value_that_no_training_volume_has_is_named_and_is_background(
