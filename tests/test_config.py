@@ -1,5 +1,6 @@
 """Settings: refused with the nearest right name and the bound, from every door."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -91,7 +92,6 @@ def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def to_dict_names(cls: type) -> list[str]:
-    import dataclasses
     from typing import get_type_hints
 
     names = []
@@ -111,9 +111,8 @@ def test_every_job_is_valid(job: Path) -> None:
     if command == "pretrain":
         cls = PRETRAIN[yaml.safe_load(job.read_text())["method"].get("name", "mvmae")]
     parser = cli.parser_of(command, cls)
-    values = parser.instantiate(
-        parser.parse_args(["--config", str(job), "--shards", "s", "--output", "o"])
-    ).as_dict()
+    own = [f"--{f.name}=x" for f in dataclasses.fields(cls) if f.default is f.default_factory]
+    values = parser.instantiate(parser.parse_args(["--config", str(job), *own])).as_dict()
     values.pop("config")
     config = cls(**values)
     if command == "pretrain":

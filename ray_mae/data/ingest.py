@@ -18,7 +18,7 @@ from ray_mae.data.identity import load_key
 from ray_mae.data.quarantine import QUARANTINE_SCHEMA, Refusal
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
 from ray_mae.data.shards import RESULTS, Job, finished, write_shard
-from ray_mae.runtime import connect
+from ray_mae.runtime import cluster
 
 QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
@@ -40,8 +40,11 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
             f"{config.test_share}: nothing would be left to train on"
         )
     output = _output(config)
-    connect()
+    with cluster():
+        return _ingest(config, key, output, start)
 
+
+def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dict[str, Any]:
     progress = _Progress("listed", "files").show
     if config.archive in VOLUME_READERS:
         volumes = VOLUME_READERS[config.archive](config, progress)

@@ -6,7 +6,7 @@ differences between starts are taken within each of them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,6 +51,8 @@ class Comparison:
 
     metrics: dict[str, str]
     """Key and printed name."""
+    seeds: list[int]
+    """Of the runs of every start, in order."""
     rows: list[str]
     """macro, then labels or classes."""
     starts: dict[str, dict[str, dict[str, SeedEstimate]]]
@@ -63,39 +65,39 @@ class Comparison:
         records: list[dict[str, object]] = []
         for start, rows in self.starts.items():
             for row, metrics in rows.items():
-                count = len(next(iter(metrics.values())).seeds)
-                for seed in ("mean", *range(count)):
+                for i, seed in enumerate(("mean", *self.seeds)):
                     record: dict[str, object] = {"start": start, "row": row, "seed": seed}
                     for name, mean in metrics.items():
-                        one = mean if seed == "mean" else mean.seeds[int(seed)]
+                        one = mean.seeds[i - 1] if i else mean
                         record |= {
                             name: one.value,
                             f"{name}_low": one.low,
                             f"{name}_high": one.high,
                         }
-                        record[f"{name}_spread"] = mean.spread if seed == "mean" else None
+                        record[f"{name}_spread"] = None if i else mean.spread
                     records.append(record)
         return records
 
 
 def compare(
     found: Mapping[str, Sequence[Mapping[str, Measured]]],
+    seeds: Sequence[int],
     rows: Sequence[str],
     metrics: Mapping[str, str],
 ) -> Comparison:
     """Means over seeds and differences of the starts.
 
-    found: by start, for each seed, each metric [L] by row. The ECE's intervals are moved as in
+    found: by start, for each of `seeds`, each metric [L] by row. The ECE's intervals are moved as in
     `estimate`.
     """
     names = [MACRO, *rows]
     starts: dict[str, dict[str, dict[str, SeedEstimate]]] = {}
     means: dict[str, dict[str, Measured]] = {}
-    for start, seeds in found.items():
+    for start, runs in found.items():
         starts[start] = {name: {} for name in names}
         means[start] = {}
         for metric in metrics:
-            each = [run[metric].with_macro() for run in seeds]
+            each = [run[metric].with_macro() for run in runs]
             values = np.stack([m.value for m in each])  # [seeds, 1 + L]
             mean = Measured(values.mean(0), np.stack([m.resampled for m in each]).mean(0))
             means[start][metric] = mean
@@ -120,14 +122,9 @@ def compare(
             }
             for i, name in enumerate(names)
         }
-    return Comparison(dict(metrics), names, starts, differences)
+    return Comparison(dict(metrics), list(seeds), names, starts, differences)
 
 
 def in_words(value: Estimate) -> str:
     """value [low, high]"""
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-
-
-def as_plain(comparison: Comparison) -> dict[str, object]:
-    """For JSON."""
-    return asdict(comparison)

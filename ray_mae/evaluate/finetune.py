@@ -45,7 +45,7 @@ def evaluate_finetune(config: FinetuneConfig) -> dict[str, Any]:
         "choice has seen.",
         main="auroc",
         chance=0.5,
-        comparison=compare(by_start, task.labels, METRICS),
+        comparison=compare(by_start, config.seeds, task.labels, METRICS),
         runs=list(zip(runs, (one.fit for one in found), strict=True)),
         samples_per_batch=config.batch_size,
         left_out=left_out,

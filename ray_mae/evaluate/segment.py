@@ -60,7 +60,7 @@ def evaluate_segment(config: SegmentConfig) -> dict[str, Any]:
         "has seen.",
         main="dice",
         chance=None,
-        comparison=compare(by_start, classes, METRICS),
+        comparison=compare(by_start, config.seeds, classes, METRICS),
         runs=list(zip(runs, (one.fit for one in found), strict=True)),
         samples_per_batch=config.batch_size,
         left_out=left_out,

@@ -17,14 +17,10 @@ from ray_mae.data.images import decode
 from ray_mae.data.ingest import ingest
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
-from ray_mae.runtime import connect
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 REPORT = "Name: {name}\nFINDINGS: Clear lungs.\nIMPRESSION: Normal."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray() -> None:
-    connect()
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (80, 64)) -> Path:

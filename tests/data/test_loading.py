@@ -1,6 +1,5 @@
 """From shards to packed batches, in order, on the workers of a streaming split."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from ray_mae.data.order import Order, key_of
 from ray_mae.data.schema import Manifest
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.text import decode_tokens, special_ids, train_tokenizer, training_reports
-from ray_mae.runtime import connect
 from tests.shards import write_shards
 
 
@@ -28,13 +26,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     write_shards(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    connect(cpus=2)
-    yield
-    ray.shutdown()
 
 
 def stream(shards: Path, first_step: int = 0, steps: int = 9, max_views: int = 3) -> Stream:

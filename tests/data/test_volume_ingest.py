@@ -17,12 +17,8 @@ from ray_mae.data.phantom_volumes import write_volumes
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import VOLUME_SCHEMA, Manifest
 from ray_mae.data.voxels import decode_labels, decode_voxels
-from ray_mae.runtime import connect
 
-
-@pytest.fixture(scope="module", autouse=True)
-def ray() -> None:
-    connect()
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture(scope="module")

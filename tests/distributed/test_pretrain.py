@@ -6,13 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file
 
@@ -34,7 +32,6 @@ from ray_mae.data.schema import Manifest
 from ray_mae.data.text import train_tokenizer, training_reports
 from ray_mae.encoder import load_encoder
 from ray_mae.export import export
-from ray_mae.runtime import connect
 from ray_mae.train.checkpoint import find_checkpoint, last_committed, read_state
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
@@ -57,13 +54,6 @@ def tokenizer(shards: Path) -> Path:
     file = shards / "tokenizer.json"
     file.write_text(train_tokenizer(texts, 200))
     return file
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    connect(cpus=3)
-    yield
-    ray.shutdown()
 
 
 def run_of(

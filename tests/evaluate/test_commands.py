@@ -1,13 +1,11 @@
 """`embed` and `evaluate probe` on real Ray actors, from a checkpoint on disk."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from safetensors.torch import save_file
 
@@ -27,9 +25,10 @@ from ray_mae.evaluate.embed import embed
 from ray_mae.methods.augment import whole
 from ray_mae.methods.build import build_encoder
 from ray_mae.methods.mdae_build import build_volume_encoder
-from ray_mae.runtime import connect
 from ray_mae.train.checkpoint import write_state
 from tests.shards import write_shards, write_volume_shards
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +48,6 @@ def checkpoint(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = PretrainConfig(shards=shards, output=folder, method=method)
     write_state(folder, config, step=1, workers=1)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    connect(cpus=2)
-    yield
-    ray.shutdown()
 
 
 def test_every_study_has_the_mean_of_its_views_features(

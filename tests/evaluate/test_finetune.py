@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -37,7 +36,6 @@ from ray_mae.evaluate.finetuning import classifier_of, finetune, packing_of
 from ray_mae.evaluate.fitting import scaled_groups, weights_of
 from ray_mae.evaluate.runs import HISTORY, Run, runs_of
 from ray_mae.evaluate.samples import Samples
-from ray_mae.runtime import connect
 from ray_mae.train.checkpoint import ENCODER, write_state
 from tests.shards import write_shards, write_volume_shards
 from tests.volume_batches import config as mdae_config
@@ -123,13 +121,6 @@ def config_of(checkpoint: Path, shards: Path, output: Path, **settings: Any) -> 
 
 def run_of(config: FinetuneConfig, start: str = "trained") -> Run:
     return next(run for run in runs_of(config) if run.start == start)
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    connect(cpus=2)
-    yield
-    ray.shutdown()
 
 
 def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from safetensors.torch import save_file
 
@@ -29,20 +28,14 @@ from ray_mae.evaluate.segment import readable, task_of
 from ray_mae.evaluate.segmenter import load_segmenter
 from ray_mae.evaluate.segmenting import SegmentTask, segment, segmenter_of
 from ray_mae.methods.volume_augment import VolumeAugmentation
-from ray_mae.runtime import connect
 from ray_mae.train.checkpoint import write_state
 from tests.shards import write_volume_shards
 from tests.volume_batches import config as mdae_config
 from tests.volume_batches import mdae
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 VALUES = (0, 1, 4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    connect(cpus=2)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
