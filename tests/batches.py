@@ -39,6 +39,7 @@ def part(batch: StudyBatch, studies: list[int]) -> StudyBatch:
     """Some of the batch's studies, renumbered from 0."""
     rows = torch.cat([(batch.study == s).nonzero()[:, 0] for s in studies])
     of_study = torch.tensor(studies)
+    tokens = batch.tokens[of_study]
     return replace(
         batch,
         images=batch.images[rows],
@@ -48,7 +49,7 @@ def part(batch: StudyBatch, studies: list[int]) -> StudyBatch:
         view_draw=batch.view_draw[rows],
         key=batch.key[of_study],
         draw=batch.draw[of_study],
-        tokens=batch.tokens[of_study],
+        tokens=tokens[:, : int((tokens != 0).sum(1).max())],  # as a packing would
         has_report=batch.has_report[of_study],
     )
 

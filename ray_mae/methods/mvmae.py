@@ -112,13 +112,16 @@ class Mvmae(nn.Module):
         if self.caption_parallel_share > 0:
             parallel = uniforms(batch.draw, 1, PARALLEL)[:, 0] < self.caption_parallel_share
         read, target = batch.tokens[:, :-1], batch.tokens[:, 1:]
+        asked = target != self.pad
         if self.caption_memory == "study":
-            logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel)
+            logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel, asked)
             loss = losses.caption(logits, target, self.pad)  # [S]
         else:
             of = batch.study  # each view tells its study's report
             parallel = None if parallel is None else parallel[of]
-            logits = self.captioner(read[of], tokens, visible, batch.view, parallel=parallel)
+            logits = self.captioner(
+                read[of], tokens, visible, batch.view, parallel=parallel, asked=asked[of]
+            )
             loss = losses.caption(logits, target[of], self.pad)  # [N]
             loss = mean_per_study(loss, of, batch.samples)
         return loss * batch.has_report

@@ -10,7 +10,14 @@ import torch.multiprocessing as mp
 
 from tests.batches import gradients, method, part, study_batch
 
-FORMS = ("mse", "cosine", "infonce", "vicreg")
+FORMS: dict[str, dict] = {
+    "mse": {"alignment": "mse"},
+    "cosine": {"alignment": "cosine"},
+    "infonce": {"alignment": "infonce"},
+    "vicreg": {"alignment": "vicreg"},
+    "captions of studies": {"caption_memory": "study"},
+    "parallel captions": {"caption_parallel_share": 0.5},
+}
 VIEWS = [2, 1, 3, 2, 1, 2, 1, 3]  # of the eight studies: uneven over workers
 
 
@@ -18,6 +25,9 @@ def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     batch = study_batch(VIEWS)
     batch.has_report[:3] = False  # one worker of four has no report at all
+    for study, length in enumerate([12, 12, 12, 5, 7, 12, 4, 9]):  # of a part the longest may be short
+        batch.tokens[study, length - 1] = 3
+        batch.tokens[study, length:] = 0
     for world in (4, 2):
         if rank >= world:
             continue
@@ -26,15 +36,15 @@ def _worker(rank: int, folder: str) -> None:
         )
         share = len(VIEWS) // world
         mine = part(batch, list(range(rank * share, (rank + 1) * share)))
-        for form in FORMS:
-            gradient = gradients(method(alignment=form, beta=20.0), mine)
+        for form, settings in FORMS.items():
+            gradient = gradients(method(beta=20.0, **settings), mine)
             dist.all_reduce(gradient)
             if rank == 0:
                 torch.save(gradient / world, f"{folder}/{form}-{world}.pt")
         dist.destroy_process_group()
     if rank == 0:
-        for form in FORMS:
-            gradient = gradients(method(alignment=form, beta=20.0), batch)
+        for form, settings in FORMS.items():
+            gradient = gradients(method(beta=20.0, **settings), batch)
             torch.save(gradient, f"{folder}/{form}-1.pt")
 
 
