@@ -194,7 +194,7 @@ class MvmaeConfig:
     positions: Literal["learned", "sincos"] = "sincos"
     """Position embedding of patches: fixed sine-cosine (MAE), or a learned table (the authors'
     code), which needs a longer training to tell the patches apart."""
-    mask_ratio: float = setting(0.9, ge=0, lt=1)
+    mask_ratio: float = setting(0.9, gt=0, lt=1)
     """Share of the patches hidden in each view, independently per view."""
     norm_pix: bool = False
     """Reconstruct patches normalised to mean 0 and variance 1 each."""
@@ -521,7 +521,7 @@ class ProbeConfig(_Checked):
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What an uncertain label counts as; not mentioned is always negative."""
     strengths: list[float] = field(
-        default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], metadata={"gt": 0}
+        default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], metadata={"gt": 0, "some": True}
     )
     """Inverse regularisation strengths C to choose from, on validation patients."""
     bootstrap: int = setting(1000, ge=10)

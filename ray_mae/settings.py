@@ -50,6 +50,8 @@ def check(settings: Any, prefix: str = "") -> None:
             check(value, f"{path}.")
         elif value is not None and not isinstance(value, str):
             values = value if isinstance(value, (tuple, list)) else (value,)
+            if field.metadata.get("some") and not values:
+                raise ValueError(f"{path} must hold at least one value")
             if field.metadata.get("rising") and list(values) != sorted(values):
                 raise ValueError(f"{path} must be smallest, then largest, got {value}")
             for each in values:

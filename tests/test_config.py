@@ -36,7 +36,7 @@ def test_defaults_are_the_papers() -> None:
 
 
 def test_a_value_out_of_bounds_is_refused_by_its_dotted_name() -> None:
-    with pytest.raises(ValueError, match=r"method\.mask_ratio must be at least 0 and less than 1"):
+    with pytest.raises(ValueError, match=r"method\.mask_ratio must be more than 0 and less than 1"):
         PretrainConfig(shards=Path("s"), output=Path("o"), method=MvmaeConfig(mask_ratio=1.0))
     with pytest.raises(ValueError, match=r"patients must be at least 20, got 3"):
         DemoConfig(patients=3)

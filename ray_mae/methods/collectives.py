@@ -7,24 +7,26 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 
-def gather_rows(x: Tensor, study: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gather_rows(x: Tensor, study: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows of all workers, differentiably: their gradients are summed over the workers' losses.
 
-    x: [N, D]; study: [N] index within this worker's batch. N may differ between workers.
-    Returns every row [A, D] by rank, their studies [A] made unique over workers, and ours [N].
+    x: [N, D]; study: [N] index within this worker's batch; key: [N]. N may differ between workers.
+    Returns every row [A, D] by rank, their studies [A] made unique over workers, ours [N], and
+    their keys [A].
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return x, study, study
+        return x, study, study, key
     world, rank = dist.get_world_size(), dist.get_rank()
     counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world)]
     dist.all_gather(counts, torch.tensor([x.shape[0]], device=x.device))
     longest = int(max(counts))
     padded = F.pad(x, (0, 0, 0, longest - x.shape[0]))
     mine = study + (rank << 32)
-    owners = [torch.zeros(longest, dtype=torch.long, device=x.device) for _ in range(world)]
-    dist.all_gather(owners, F.pad(mine, (0, longest - x.shape[0])))
+    marks = torch.stack([mine, key], dim=1)  # [N, 2]
+    others = [torch.zeros(longest, 2, dtype=torch.long, device=x.device) for _ in range(world)]
+    dist.all_gather(others, F.pad(marks, (0, 0, 0, longest - x.shape[0])))
     rows = all_gather(padded)
     kept = [int(count) for count in counts]
     every = torch.cat([r[:k] for r, k in zip(rows, kept, strict=True)])
-    owner = torch.cat([o[:k] for o, k in zip(owners, kept, strict=True)])
-    return every, owner, mine
+    owner, keys = torch.cat([o[:k] for o, k in zip(others, kept, strict=True)]).unbind(1)
+    return every, owner, mine, keys

@@ -66,10 +66,12 @@ def alignment(
     *,
     reduction: str = "mean",
     temperature: float = 0.07,
+    key: Tensor | None = None,
 ) -> Tensor:
     """L_align (section 4.1): [S], how far apart the views of a study are; 0 with a single view.
 
-    z: [N, D], one pooled vector per view. Forms:
+    z: [N, D], one pooled vector per view; key: [N], the same wherever a study is drawn again, as at
+    the border of two epochs (infonce only; default: no study is). Forms:
     mse: d_MSE of the L2-normalised vectors, mean over the study's pairs; with reduction "sum" the
     distance is summed over D, which is 2 − 2 cos. The paper's 1/(1−α) turns a mean over all
     positions into one over visible ones; the pooled mean is that already.
@@ -81,7 +83,7 @@ def alignment(
         return vicreg(z, study, studies)
     n = F.normalize(z, dim=-1)
     if form == "infonce":
-        return infonce(n, study, studies, temperature)
+        return infonce(n, study, studies, temperature, study if key is None else key)
     if form == "cosine":
         distance = 1 - (n[u] * n[v]).sum(-1)
     else:
@@ -90,19 +92,23 @@ def alignment(
     return mean_per_study(distance, study[u], studies)
 
 
-def infonce(n: Tensor, study: Tensor, studies: int, temperature: float) -> Tensor:
+def infonce(
+    n: Tensor, study: Tensor, studies: int, temperature: float, key: Tensor
+) -> Tensor:
     """[S] contrastive loss over all views of the global micro-batch; 0 with a single view.
 
     n: [N, D] L2-normalised. Each view is an anchor; the study's other views are its positives
     and every view of another study, on any worker, a negative (van den Oord et al. 2018).
+    A study that was drawn twice is no negative of itself.
     """
-    every, owner, mine = gather_rows(n, study)  # [A, D], [A] study over all workers, [N] of ours
+    every, owner, mine, keys = gather_rows(n, study, key)  # [A, D], [A] over all workers, [N], [A]
     logits = n @ every.T / temperature  # [N, A]
     positive = mine[:, None] == owner[None, :]
     itself = _itself(n.shape[0], every.shape[0], mine, owner)
     positive &= ~itself
     never = -1e9  # finite, so that an anchor without negatives has no NaN gradient
-    negatives = logits.masked_fill(positive | itself, never).logsumexp(1, keepdim=True)  # [N, 1]
+    again = key[:, None] == keys[None, :]  # the anchor itself, its study, and its study once more
+    negatives = logits.masked_fill(again, never).logsumexp(1, keepdim=True)  # [N, 1]
     logits = logits.masked_fill(~positive, 0)
     loss = torch.logaddexp(logits, negatives) - logits  # [N, A] −log softmax against negatives
     count = positive.sum(1)
@@ -126,7 +132,7 @@ def vicreg(z: Tensor, study: Tensor, studies: int) -> Tensor:
     """
     u, v = study_pairs(study)
     invariance = mean_per_study((z[u] - z[v]).square().mean(-1), study[u], studies)
-    every, _, _ = gather_rows(z, study)
+    every, *_ = gather_rows(z, study, study)
     centred = every - every.mean(0)
     variance = (1 - (centred.square().mean(0) + 1e-4).sqrt()).clamp(min=0).mean()
     covariance = centred.T @ centred / max(1, every.shape[0] - 1)

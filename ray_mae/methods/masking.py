@@ -7,8 +7,11 @@ from ray_mae.methods.randomness import MASK, uniforms
 
 
 def visible_count(patches: int, mask_ratio: float) -> int:
-    """Patches left visible, at least one: the exact count of the MAE papers, int(n · (1 − r))."""
-    return max(1, int(patches * (1 - mask_ratio) + 1e-6))
+    """Patches left visible: the exact count of the MAE papers, int(n · (1 − r)).
+
+    At least one is visible and, of two or more, one hidden.
+    """
+    return max(1, min(patches - 1, int(patches * (1 - mask_ratio) + 1e-6)))
 
 
 def random_masks(draw: Tensor, patches: int, visible: int) -> tuple[Tensor, Tensor]:

@@ -86,18 +86,20 @@ class Mvmae(nn.Module):
             self.alignment,
             reduction=self.alignment_reduction,
             temperature=self.alignment_temperature,
+            key=batch.key[batch.study],
         )
         beta = self.beta(step)
         total = rec.mean() + (beta * align.mean() if beta else 0.0)
         parts = {"reconstruction": rec.mean(), "alignment": align.mean()}
+        counted = {}
         if self.captioner is not None:
             caption = self.caption(tokens, visible, batch)  # [S], 0 without a report
             total = total + self.gamma * caption.mean()
             # for the record per report, so that it reads as nats per token
-            parts["caption"] = caption.sum() / batch.has_report.sum().clamp(min=1)
+            counted["caption"] = torch.stack([caption.sum(), batch.has_report.sum()]).detach()
         if watch:
             parts |= collapse_signs(z.detach().float(), batch.study)
-        return Losses(total, {name: value.detach() for name, value in parts.items()})
+        return Losses(total, {name: value.detach() for name, value in parts.items()}, counted)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """One vector per view [N, D] for the alignment, from tokens [N, 1 + V, D]."""

@@ -8,15 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_mae.batch import StudyBatch
-from ray_mae.methods.losses import alignment
+from ray_mae.methods.losses import Losses, alignment
 from ray_mae.methods.mvmae import ramp
 from tests.batches import gradients, method, part, study_batch
+
+
+def caption_of(losses: Losses) -> torch.Tensor:
+    total, reports = losses.counted["caption"]
+    return total / reports
 
 
 def test_the_loss_is_the_plain_sum_of_its_terms() -> None:
     losses = method(gamma=0.7, beta=20.0)(study_batch([2, 1, 3]), 100)
     parts = losses.parts
-    expected = parts["reconstruction"] + 20.0 * parts["alignment"] + 0.7 * parts["caption"]
+    expected = parts["reconstruction"] + 20.0 * parts["alignment"] + 0.7 * caption_of(losses)
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -27,7 +32,7 @@ def test_gamma_zero_is_mvmae_without_a_captioner() -> None:
     assert without.captioner is None
     both, image_only = with_text(batch, 100), without(batch, 100)
     torch.testing.assert_close(
-        image_only.total, both.total - both.parts["caption"], rtol=1e-5, atol=1e-6
+        image_only.total, both.total - caption_of(both), rtol=1e-5, atol=1e-6
     )
 
 
@@ -84,6 +89,16 @@ def test_studies_with_one_view_are_finite_and_unaligned(form: str) -> None:
 
 def test_a_lone_pair_without_negatives_has_finite_infonce_gradients() -> None:
     assert torch.isfinite(gradients(method(alignment="infonce"), study_batch([2]))).all()
+
+
+def test_a_study_drawn_twice_is_no_negative_of_itself() -> None:
+    z = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)))
+    study = torch.tensor([0, 0, 1, 1, 2, 2])
+    once = alignment(z[:4], study[:4], 2, "infonce", key=study[:4])
+    again = alignment(z, study, 3, "infonce", key=torch.tensor([7, 7, 8, 8, 7, 7]))
+    other = alignment(z, study, 3, "infonce", key=torch.tensor([7, 7, 8, 8, 9, 9]))
+    torch.testing.assert_close(again[0], once[0])
+    assert other[0] > once[0]
 
 
 def test_a_study_without_a_report_gives_no_caption_gradient() -> None:
