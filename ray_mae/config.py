@@ -162,6 +162,9 @@ class IngestConfig(_Checked):
     """Use a publicly known key instead: only for generated or public data."""
     max_pixels: int = setting(100_000_000, ge=1)
     """Images with more pixels than this are quarantined before memory is taken for them."""
+    max_aspect: float = setting(4.0, ge=1)
+    """Images whose long side is more than this times the short one are quarantined: images are padded
+    to squares, and one strip would make every image of its batch as large."""
     max_views: int = setting(16, ge=1)
     """Studies with more images than this are quarantined as implausible."""
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
@@ -384,7 +387,7 @@ class ScalingConfig:
 
     workers: int = setting(2, ge=1)
     """Training workers (GPUs, where they are used)."""
-    gpu: Literal["auto", "yes", "no"] = "auto"
+    gpu: Literal["auto"] | bool = "auto"
     """One GPU per worker; auto: if the cluster has any."""
     cpus_per_worker: float = setting(1.0, ge=0)
     """CPUs reserved per training worker; leave some of the cluster's for reading data."""
@@ -499,7 +502,7 @@ class EmbedConfig(_Checked):
     """Studies per forward pass."""
     workers: int = setting(1, ge=1)
     """Encoder replicas."""
-    gpu: Literal["auto", "yes", "no"] = "auto"
+    gpu: Literal["auto"] | bool = "auto"
     """One GPU per replica; auto: if the cluster has any."""
 
 
@@ -521,7 +524,8 @@ class ProbeConfig(_Checked):
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What an uncertain label counts as; not mentioned is always negative."""
     strengths: list[float] = field(
-        default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], metadata={"gt": 0, "some": True}
+        default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0],
+        metadata={"gt": 0, "some": True},
     )
     """Inverse regularisation strengths C to choose from, on validation patients."""
     bootstrap: int = setting(1000, ge=10)
@@ -538,7 +542,7 @@ class ProbeConfig(_Checked):
     """Studies per forward pass."""
     workers: int = setting(1, ge=1)
     """Encoder replicas."""
-    gpu: Literal["auto", "yes", "no"] = "auto"
+    gpu: Literal["auto"] | bool = "auto"
     """One GPU per replica; auto: if the cluster has any."""
 
 
@@ -596,7 +600,7 @@ class SupervisedConfig(_Checked):
     cpus_per_run: int = setting(1, ge=1)
     """CPUs reserved for each run and threads of its PyTorch. As many runs go on at a time as the
     cluster has room for."""
-    gpu: Literal["auto", "yes", "no"] = "auto"
+    gpu: Literal["auto"] | bool = "auto"
     """One GPU per run; auto: if the cluster has any."""
 
     def __post_init__(self) -> None:
@@ -684,6 +688,9 @@ class DemoConfig(_Checked):
     """Seed of the cohort and of the training."""
     patients: int = setting(450, ge=20)
     """Patients in the cohort."""
+    disease: Literal["caricature", "subtle"] = "caricature"
+    """How disease shows: as textures that a small network learns in minutes, or as subtle as on real
+    films, for which it takes a larger cohort and a longer training."""
     steps: int = setting(500, ge=1)
     """Optimiser steps of the pretraining."""
 

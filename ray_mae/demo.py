@@ -49,7 +49,12 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         f"Generating {config.patients} patients as DICOM files in {out / 'archive'} …", flush=True
     )
     cohort = write_studies(
-        out / "archive", config.patients, config.seed, SIZE, processes=2, caricature=True
+        out / "archive",
+        config.patients,
+        config.seed,
+        SIZE,
+        processes=2,
+        caricature=config.disease == "caricature",
     )
     seconds = {"generate": time.time() - began}
     print(f"{cohort['studies']} studies, {cohort['images']} images, {cohort['reports']} reports")

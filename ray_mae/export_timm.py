@@ -35,7 +35,11 @@ def export_timm(weights: Weights, method: MvmaeConfig, output: Path) -> str:
     (output / "timm.json").write_text(json.dumps(described, indent=1) + "\n")
     given = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
     file = str(output / "frontal.safetensors")
-    return f"timm.create_model({TIMM_MODEL!r}, {given}, checkpoint_path={file!r})"
+    return (
+        f"timm.create_model({TIMM_MODEL!r}, {given}, checkpoint_path={file!r}); the features that "
+        "are probed are model.forward_features(x)[:, 1:].mean(1), x = (grey / 255 − "
+        f"{PIXEL_MEAN}) / {PIXEL_STD}; one file per view"
+    )
 
 
 def timm_arguments(config: MvmaeConfig) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def connect(cpus: int = 1) -> None:
     DataContext.get_current().enable_progress_bars = False
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # warns that there are no progress bars
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -57,8 +59,10 @@ def cluster(cpus: int = 1) -> Iterator[None]:
             ray.shutdown()
 
 
-def gpus_wanted(setting: str) -> bool:
-    """Whether to use GPUs: yes, no, or auto, which looks at the cluster."""
+def gpus_wanted(setting: bool | str) -> bool:
+    """Whether to use GPUs: true, false, or "auto", which looks at the cluster."""
     import ray
 
-    return setting == "yes" or (setting == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+    if isinstance(setting, bool):
+        return setting
+    return ray.cluster_resources().get("GPU", 0) > 0

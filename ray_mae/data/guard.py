@@ -25,6 +25,7 @@ from ray_mae.data.quarantine import Unusable
 
 # The largest radiographs take a second or two; what takes this long will not end.
 SECONDS = 60.0
+START_SECONDS = 600.0
 
 
 def read_dicom_guarded(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
@@ -48,7 +49,8 @@ def _in_child(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dic
     """An array and what belongs to it, from the child. Raises Unusable if it came to harm."""
     global _child
     if _child is None:
-        _child = _Child()
+        _child = _Child()  # on a busy machine this takes a while; what cannot start at all is no
+        # matter of this image: the error ends the task, and Ray tries it again
     try:
         return _child.read(what, path, max_pixels)
     except (EOFError, BrokenPipeError, TimeoutError) as error:
@@ -75,7 +77,13 @@ class _Child:
         assert self.process.stdout
         self.requests, self.replies = self.process.stdin, self.process.stdout
         atexit.register(self.stop)
-        self.receive(deadline=time.monotonic() + SECONDS)  # it says when it has started
+        try:
+            self.receive(deadline=time.monotonic() + START_SECONDS)  # it says when it has started
+        except (EOFError, TimeoutError) as error:
+            raise RuntimeError(
+                f"the decoder of compressed DICOM files did not start within {START_SECONDS:.0f} s "
+                f"(exit status {self.stop()}): `{sys.executable} -m {__name__}` should wait for input"
+            ) from error
 
     def read(self, what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
         """What is asked of one file. EOFError or TimeoutError if the child came to harm."""

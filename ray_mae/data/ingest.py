@@ -99,7 +99,7 @@ def _output(config: IngestConfig) -> Path:
 
 def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
     """The result of every plan, in order, and the files kept from an earlier run."""
-    results = {plan.file: result for plan in job.plans if (result := finished(plan, output))}
+    results = {plan.file: result for plan in job.plans if (result := finished(plan, root, output))}
     kept = set(results)
     todo = [plan for plan in job.plans if plan.file not in kept]
     entry = next(iter(job.listed))
@@ -206,9 +206,17 @@ def _summary(
         }
         for kind, listed in job.listed.items()
     }
+    empty = [name for name, split in splits.items() if not split["patients"]]
+    caution = f"no patient is in {' and '.join(empty)}: " + (
+        "there is nothing to pretrain on"
+        if "train" in empty
+        else "a probe or fine-tuning needs some; more patients, another patient identifier, or larger "
+        "shares would bring them"
+    )
     return {
         "archive": config.archive,
         "dataset": config.dataset,
+        "caution": caution if empty else None,
         **flows,
         "quarantined": quarantined,
         "splits": splits,

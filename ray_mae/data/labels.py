@@ -51,10 +51,13 @@ def label_named(name: str) -> str | None:
 
 
 def state_of(cell: str) -> int:
-    """The state in one cell: 1, 0, -1, or nothing. ValueError for anything else."""
-    if not cell.strip() or cell.strip().lower() == "nan":
+    """The state in one cell: 1, 0, -1, true, false, or nothing. ValueError for anything else."""
+    word = cell.strip().lower()
+    if word in ("", "nan"):
         return NOT_MENTIONED
-    state = float(cell)
+    if word in ("true", "false"):
+        return POSITIVE if word == "true" else NEGATIVE
+    state = float(word)
     if state not in (POSITIVE, NEGATIVE, UNCERTAIN):
         raise ValueError(f"a label state must be 1, 0, -1 or empty, got {cell!r}")
     return int(state)

@@ -16,6 +16,7 @@ REASONS = {
     "multi-frame": "several frames in one file: a sequence or a volume, not a view",
     "undecodable": "the pixels cannot be decoded, or contradict the file's own header",
     "constant": "all pixels have the same value",
+    "elongated": "longer than max_aspect times its width: a strip, a ruler, a part of a film",
     "duplicate": "the same image (SOPInstanceUID, or path) was listed before",
     "no-patient": "no patient identifier, so no split can be kept apart by patient",
     "no-study": "no study identifier",

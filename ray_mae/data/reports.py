@@ -10,7 +10,8 @@ _IMPRESSION = (
 # These only end the section before them.
 _STAFF = (
     r"(?:electronically )?signed(?: by)?|(?:dictated|transcribed|reported|read|reviewed|approved"
-    r"|verified)(?: by)?|(?:interpreting |attending |reading )?radiologists?|attending|resident|cc"
+    r"|verified)(?: by)?|(?:interpreting |attending |reading )?(?:radiologists?|physicians?|doctors?)"
+    r"|attending|resident|fellow|cc"
 )
 _OTHER = (
     r"(?:clinical )?(?:indications?|history|information|data|details)|presentation"
@@ -44,8 +45,11 @@ _IDENTITY_LINES = re.compile(
     r"(?:name|id|no\.?|number|mrn|dob|patient|accession)|date of (?:birth|exam(?:ination)?|service"
     r"|study)|birth ?date|(?:(?:study|exam|service|report) )?(?:date|time)|age|sex|gender|address"
     r"|(?:tele)?phone|(?:(?:referring|ordering|requesting) )?(?:physician|doctor|clinician|provider"
-    r"|md)|referrer|hospital|institution|department|ward|location)[ \t]*:.*$"
-    rf"|^\W*(?:{_STAFF})[ \t]*(?::|(?<=by)[ \t]|\bon\b).*$",
+    r"|md)|referrer|hospital|institution|department|ward|location)(?:[ \t]*:|[ \t]+[-–—=][ \t]).*$"
+    rf"|^\W*(?:{_STAFF})[ \t]*(?::|[-–—][ \t]|(?<=by)[ \t]|\bon\b).*$"
+    # a signature: a short line of a name and a degree, perhaps with a date
+    r"|^[^.\n]{0,40}(?:\b\w\.[^.\n]{0,40})?,?[ \t]+(?:M\.?D|D\.?O|MBBS|MBChB|FRCR|FRCPC|FACR|Ph\.?D)\b"
+    r"\.?,?[^.\n]{0,40}$",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -61,14 +65,18 @@ def sections(report: str | None) -> Sections:
     """Findings and Impression of a report, word for word, white space normalised.
 
     A text without any known header is taken as findings, and so is a joint "Findings and
-    impression". What stands before the first header is dropped, since names, numbers and dates
-    stand there, and so are lines such as "Name: …" or "Signed by …". A section that is written
-    twice (an addendum) is joined in order.
+    impression", and sentences that run into a lone other header ("… is clear. View: PA."). Else what
+    stands before the first header is dropped, since names, numbers and dates stand there, and so are
+    lines such as "Name: …" or "Signed by …". A section that is written twice (an addendum) is
+    joined in order.
     """
     text = _IDENTITY_LINES.sub("", "\n".join((report or "").splitlines()))
     headers = [match for match in _HEADERS.finditer(text) if _is_header(match)]
     if not headers:
         return Sections(_normalised(text), None)
+    described = any(header["findings"] or header["impression"] for header in headers)
+    if not described and headers[0]["line"] is None:
+        return Sections(_normalised(text[: headers[0].start()]), None)
     parts: dict[str, list[str]] = {"findings": [], "impression": [], "other": []}
     ends = [header.start() for header in headers[1:]] + [len(text)]
     for header, end in zip(headers, ends, strict=True):

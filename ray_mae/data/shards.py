@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -24,7 +25,7 @@ RESULTS = ".ingest"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(ABC):
-    """Everything that decides the bytes of one shard, except the archive's own files."""
+    """Everything that decides the bytes of one shard, except the content of the archive's files."""
 
     file: str
     dataset: str
@@ -48,6 +49,11 @@ class Plan(ABC):
 
     @property
     @abstractmethod
+    def sources(self) -> list[str]:
+        """Every file that is read, relative to the archive's root, or absolute."""
+
+    @property
+    @abstractmethod
     def samples(self) -> list[tuple[str, str]]:
         """Pseudonyms of each study or volume and of its patient."""
 
@@ -61,8 +67,20 @@ class Plan(ABC):
         """
 
     def fingerprint(self) -> str:
-        """Changes if and only if the plan does."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Changes if the plan does, or the software that follows it."""
+        planned = json.dumps([version("ray-mae"), asdict(self)], sort_keys=True)
+        return hashlib.sha256(planned.encode()).hexdigest()
+
+    def state_of_sources(self, root: Path) -> str:
+        """Changes if one of the files is replaced, as far as size and time of change tell."""
+        told = hashlib.sha256()
+        for path in self.sources:
+            try:
+                stat = (root / path).stat()
+                told.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+            except (OSError, ValueError):
+                told.update(b"not there\n")
+        return told.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -97,13 +115,15 @@ def cut(
             yield file, split, of_split[start : start + per_shard]
 
 
-def finished(plan: Plan, output: Path) -> dict[str, Any] | None:
-    """The result of a shard that an earlier run finished with this very plan, else None."""
+def finished(plan: Plan, root: Path, output: Path) -> dict[str, Any] | None:
+    """The result of a shard that an earlier run made of these files by this very plan, else None."""
     try:
         result: dict[str, Any] = json.loads(_result_path(plan.file, output).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    if result["plan"] != plan.fingerprint() or PASSING & {r["reason"] for r in result["refusals"]}:
+    if result["plan"] != plan.fingerprint() or result["sources"] != plan.state_of_sources(root):
+        return None
+    if PASSING & {r["reason"] for r in result["refusals"]}:
         return None
     if result["rows"]:
         shard = output / plan.file
@@ -123,6 +143,7 @@ def write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
     """
     refusals: list[Refusal] = []
     counts: Counter[str] = Counter()
+    sources = plan.state_of_sources(root)  # before they are read: a later change is seen next time
     rows = plan.rows(root, refusals, counts)
     schema = plan.schema.with_metadata({"ray_mae.schema_version": str(SCHEMA_VERSION)})
     target = output / plan.file
@@ -137,6 +158,7 @@ def write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "file": plan.file,
         "plan": plan.fingerprint(),
+        "sources": sources,
         "split": plan.split,
         "rows": sum(row_groups),
         "row_groups": row_groups,

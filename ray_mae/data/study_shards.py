@@ -40,6 +40,7 @@ class StudyPlan(Plan):
     encoding: Encoding
     jpeg_quality: int
     max_pixels: int
+    max_aspect: float
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "StudyPlan":
@@ -52,6 +53,10 @@ class StudyPlan(Plan):
     @property
     def entries(self) -> int:
         return sum(len(study.images) for study in self.studies)
+
+    @property
+    def sources(self) -> list[str]:
+        return [image.path for study in self.studies for image in study.images]
 
     @property
     def samples(self) -> list[tuple[str, str]]:
@@ -105,6 +110,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
             encoding=config.encoding,
             jpeg_quality=config.jpeg_quality,
             max_pixels=config.max_pixels,
+            max_aspect=config.max_aspect,
         )
         for file, split, studies in cut(
             grouped.studies, lambda study: study.split, config.studies_per_shard
@@ -132,6 +138,9 @@ def _view(image: Image, root: Path, plan: StudyPlan) -> dict[str, Any]:
             view, position = header.view, position or header.position
     else:
         pixels = read_image(path, plan.max_pixels)
+    long, short = max(pixels.shape), min(pixels.shape)
+    if long > plan.max_aspect * short:
+        raise Unusable("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
     pixels = shrink(pixels, plan.image_size)
     return {
         "image": encode(pixels, plan.encoding, plan.jpeg_quality),

@@ -15,6 +15,10 @@ from ray_mae.data.schema import Manifest
 PAD, UNKNOWN, FIRST, LAST, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, FIRST, LAST, MASK)  # BERT's names, so that its vocabularies fit
 
+# A vocabulary travels with every checkpoint: a word of a single report, perhaps a name that no rule
+# found, must not become part of it.
+MIN_FREQUENCY = 5
+
 
 @dataclass(frozen=True)
 class TextIds:
@@ -54,7 +58,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
+        vocab_size=vocabulary,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     document = json.loads(tokenizer.to_str())

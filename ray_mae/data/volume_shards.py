@@ -49,6 +49,13 @@ class VolumePlan(Plan):
         return len(self.volumes)
 
     @property
+    def sources(self) -> list[str]:
+        masks = [getattr(volume, name) for volume in self.volumes for name in MASKS]
+        return [path for volume in self.volumes for path in volume.paths] + list(
+            filter(None, masks)
+        )
+
+    @property
     def samples(self) -> list[tuple[str, str]]:
         return [(volume.volume_id, volume.patient_id) for volume in self.volumes]
 

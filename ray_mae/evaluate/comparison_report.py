@@ -38,6 +38,8 @@ class Finding:
     """How the numbers were made."""
     limits: Sequence[str]
     """What they do not show."""
+    cautions: Sequence[str]
+    """What a reader must know before the numbers."""
     settings: dict[str, Any]
     counts: dict[str, SplitCount] = field(default_factory=dict)
     """By split."""
@@ -88,6 +90,7 @@ def write_comparison(output: Path, finding: Finding, began: float) -> dict[str, 
         finding.noun: finding.of_splits,
         "rows": [row for row in comparison.rows if row != MACRO],
         "left_out": finding.left_out,
+        "cautions": list(finding.cautions),
         "budget": budget,
         **{
             f"macro_{metric}": {start: in_words(found[metric]) for start, found in macro.items()}

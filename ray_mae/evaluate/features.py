@@ -63,7 +63,7 @@ def features(
     kinds: Sequence[str],
     batch_size: int,
     workers: int,
-    gpu: str,
+    gpu: bool | str,
     seed: int = 0,
     max_views: int = 16,
     crop_size: int | None = None,

@@ -17,7 +17,7 @@ from ray_mae.evaluate.result import SplitCount
 from ray_mae.evaluate.runs import run_all, runs_of
 from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
-from ray_mae.train.checkpoint import method_config
+from ray_mae.train.checkpoint import cautions, method_config
 
 
 def evaluate_finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -53,6 +53,7 @@ def evaluate_finetune(config: FinetuneConfig) -> dict[str, Any]:
         noun=noun,
         protocol=protocol(config, task, noun),
         limits=LIMITS,
+        cautions=cautions(config.checkpoint, config.shards),
         settings={"dataset": task.manifest.dataset, **to_dict(config)},
     )
     return write_comparison(config.output, finding, began)

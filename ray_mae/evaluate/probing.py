@@ -55,6 +55,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     result = probe(found, labels, table["patient_id"].to_numpy(), split, config, names)
     result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
+    cautions = ckpt.cautions(config.checkpoint, config.shards)
     paths = write_report(
         config.output,
         result,
@@ -67,6 +68,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         curves=read_jsonl(run / METRICS) if run else None,
         pictures=last_pictures(run) if run else (),
         captions=read_jsonl(run / REPORTS) if run else None,
+        cautions=cautions,
         kind=manifest.kind,
     )
     summary = {
@@ -79,6 +81,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "difference_of_trained": {n: _interval(e) for n, e in result.differences.items()},
         "labels": result.labels,
         "left_out": result.left_out,
+        "cautions": cautions,
         "seconds": round(time.time() - began, 1),
         "seconds_embedding": round(embedded - began, 1),
         "report": str(paths["html"]),

@@ -1,7 +1,7 @@
 """What a probe leaves for people and for programs: probe.json, probe.csv and report.html.
 
 The page is one file: figures, pictures and style are inside, nothing is loaded from anywhere, so
-that it can be mailed, archived and opened on a machine without a network.
+that it can be archived and opened on a machine without a network.
 """
 
 import csv
@@ -26,7 +26,7 @@ def write_report(
     curves: Sequence[dict[str, Any]] | None = None,
     pictures: Sequence[tuple[str, bytes]] = (),
     captions: Sequence[dict[str, str]] | None = None,
-    notes: Sequence[str] = (),
+    cautions: Sequence[str] = (),
     kind: str = "study",
 ) -> dict[str, Path]:
     """Write the three files into `output` and return their paths as json, csv and html.
@@ -36,7 +36,7 @@ def write_report(
     curves: records of the pretraining's metrics.jsonl, with `step` and the losses;
     pictures: title and PNG of each reconstruction;
     captions: dicts with `true`, `generated` and, where it may be shown, `study_id`;
-    notes: sentences a reader should know, besides those of the result;
+    cautions: sentences that a reader must know before the numbers;
     kind: what a row is, study or volume.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -47,10 +47,10 @@ def write_report(
     }
     flat = flatten(settings)
     everything = {"title": title, "settings": flat, **result.to_dict()}
-    everything["notes"] = [*notes, *result.notes]
+    everything["cautions"] = list(cautions)
     paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
     _write_csv(paths["csv"], result)
-    page = _page(result, title, flat, curves or [], pictures, captions or [], notes, kind)
+    page = _page(result, title, flat, curves or [], pictures, captions or [], cautions, kind)
     paths["html"].write_text(page, "utf-8")
     return paths
 
@@ -94,7 +94,7 @@ def _page(
     curves: Sequence[dict[str, Any]],
     pictures: Sequence[tuple[str, bytes]],
     captions: Sequence[dict[str, str]],
-    notes: Sequence[str],
+    cautions: Sequence[str],
     kind: str,
 ) -> str:
     names = list(result.features)
@@ -122,6 +122,7 @@ def _page(
             pictures=[(name, png(image)) for name, image in pictures],
             captions=captions,
             settings=settings,
-            notes=[*notes, *result.notes],
+            cautions=cautions,
+            notes=result.notes,
         )
     )

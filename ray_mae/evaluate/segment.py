@@ -68,6 +68,7 @@ def evaluate_segment(config: SegmentConfig) -> dict[str, Any]:
         noun=NOUNS[manifest.kind],
         protocol=_protocol(config, task),
         limits=LIMITS,
+        cautions=ckpt.cautions(config.checkpoint, config.shards),
         settings={"dataset": manifest.dataset, **to_dict(config)},
         pictures=_pictures(config, task, runs, found),
     )

@@ -92,9 +92,7 @@ def alignment(
     return mean_per_study(distance, study[u], studies)
 
 
-def infonce(
-    n: Tensor, study: Tensor, studies: int, temperature: float, key: Tensor
-) -> Tensor:
+def infonce(n: Tensor, study: Tensor, studies: int, temperature: float, key: Tensor) -> Tensor:
     """[S] contrastive loss over all views of the global micro-batch; 0 with a single view.
 
     n: [N, D] L2-normalised. Each view is an anchor; the study's other views are its positives

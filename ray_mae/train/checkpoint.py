@@ -29,13 +29,20 @@ EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 """An exported encoder: its settings and its weights."""
 
 
-def write_state(folder: Path, config: AnyPretrainConfig, *, step: int, workers: int) -> None:
-    """state.json after `step` optimiser steps."""
+def write_state(
+    folder: Path,
+    config: AnyPretrainConfig,
+    *,
+    step: int,
+    workers: int,
+    zero_stage: int | None = None,
+) -> None:
+    """state.json after `step` optimiser steps; zero_stage: where it differs from the settings'."""
     state = {
         "step": step,
         "position": step * config.optim.batch_size,
         "workers": workers,
-        "zero_stage": config.engine.zero_stage,
+        "zero_stage": config.engine.zero_stage if zero_stage is None else zero_stage,
         "shards_sha256": fingerprint(config.shards),
         "config": to_dict(config),
         "versions": {
@@ -86,6 +93,23 @@ def last_committed(run: Path) -> Path | None:
     record = json.loads(record) if isinstance(record, str) else record
     latest = record.get("latest_checkpoint_result")
     return run / latest["checkpoint_dir_name"] if latest else None
+
+
+def cautions(path: Path, shards: Path) -> list[str]:
+    """What a reader of test figures on these shards must know of the encoder at `path`.
+
+    Nothing where it was pretrained on the same shards, whose splits kept the test patients apart.
+    """
+    known = not (path / EXPORTED).is_file()
+    if known and read_state(find_checkpoint(path))["shards_sha256"] == fingerprint(shards):
+        return []
+    trained_on = (
+        "other shards than these" if known else "shards that an exported encoder does not name"
+    )
+    return [
+        f"The encoder was pretrained on {trained_on}: whether it saw test patients in its "
+        "pretraining cannot be told from here."
+    ]
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -62,7 +62,9 @@ class Engine:
         accumulation: int,
     ) -> None:
         self.precision = resolve_precision(config.precision)
-        self.stage = config.zero_stage
+        # DeepSpeed's bf16 without ZeRO keeps no fp32 weights that could be saved, and adds up
+        # gradients in bf16; stage 1 computes the same and does both
+        self.stage = max(config.zero_stage, 1) if self.precision == "bf16" else config.zero_stage
         self.accumulation = accumulation
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
@@ -84,7 +86,7 @@ class Engine:
                 "gradient_accumulation_steps": accumulation,
                 "gradient_clipping": optim.clip,
                 "zero_optimization": {
-                    "stage": config.zero_stage,
+                    "stage": self.stage,
                     "stage3_param_persistence_threshold": 1000,
                 },
                 "zero_allow_untested_optimizer": True,
@@ -98,7 +100,7 @@ class Engine:
 
     def _in_fp32(self) -> dict[str, Any]:
         """Gradients are added up and reduced in fp32, whatever the precision of the model."""
-        if self.precision == "fp32" or self.stage == 0:  # DeepSpeed has no such choice at stage 0
+        if self.precision == "fp32":
             return {}
         return {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
 
@@ -146,7 +148,7 @@ class Engine:
 
         with self.whole() as module:
             found = {name: t.detach().float().cpu() for name, t in module.state_dict().items()}
-        if self.precision == "bf16" and self.stage > 0:  # the optimiser's own, not the rounded ones
+        if self.precision == "bf16":  # the optimiser's own, not the rounded ones
             for name, parameter in self.module.named_parameters(remove_duplicate=False):
                 master = safe_get_full_fp32_param(parameter)
                 found[name] = found[name] if master is None else master.cpu()

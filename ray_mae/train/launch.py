@@ -20,7 +20,7 @@ from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import check_sizes, packing_of, text_of
 from ray_mae.train.plan import Plan, make_plan
-from ray_mae.train.progress import Progress, print_plan
+from ray_mae.train.progress import Progress, console, print_plan
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
 
 CONFIG = "config.yaml"
@@ -63,11 +63,12 @@ def _first_step(config: AnyPretrainConfig) -> int:
     if last is None:
         return 0
     state = ckpt.read_state(last)
-    before, now = state["config"], to_dict(config)
+    # through the schema, so that a setting that came later has its default in an older run, too
+    before, now = (dict(_flat(to_dict(c))) for c in (ckpt.read_config(last), config))
     changed = [
         path
-        for path, value in _flat(now)
-        if path.split(".")[0] not in _FREE_TO_CHANGE and dict(_flat(before)).get(path) != value
+        for path, value in now.items()
+        if path.split(".")[0] not in _FREE_TO_CHANGE and before.get(path) != value
     ]
     if changed:
         raise ValueError(
@@ -127,12 +128,14 @@ def _check_resources(config: AnyPretrainConfig) -> None:
 
     have = ray.cluster_resources()
     keep = config.scaling.workers * config.scaling.cpus_per_worker
-    if have.get("CPU", 0) < keep + 1 and not os.environ.get("RAY_ADDRESS"):
-        raise ValueError(
+    if have.get("CPU", 0) < keep + 1:
+        problem = (
             f"{config.scaling.workers} workers with {config.scaling.cpus_per_worker} CPUs each leave "
-            f"none of the {have.get('CPU', 0):g} logical CPUs for reading data: lower "
-            "scaling.workers or scaling.cpus_per_worker"
+            f"none of the {have.get('CPU', 0):g} logical CPUs for reading data"
         )
+        if not os.environ.get("RAY_ADDRESS"):
+            raise ValueError(f"{problem}: lower scaling.workers or scaling.cpus_per_worker")
+        console.print(f"{problem}: the run waits until the cluster has grown")
     if (
         gpus_wanted(config.scaling.gpu)
         and not os.environ.get("RAY_ADDRESS")

@@ -11,7 +11,7 @@ from rich.table import Table
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.data.schema import NOUNS
 from ray_mae.train.plan import Plan
-from ray_mae.train.tracking import METRICS, read_events, read_jsonl
+from ray_mae.train.tracking import EVENTS, METRICS, Tail
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -46,7 +46,7 @@ class Progress:
     def __init__(self, run: Path, began: float, attempt: str, kind: str) -> None:
         self._run, self._began, self._attempt = run, began, attempt
         self._noun = NOUNS[kind]
-        self._events = 0
+        self._events, self._metrics = Tail(run / EVENTS), Tail(run / METRICS)
         self._step: int | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -71,14 +71,13 @@ class Progress:
         self._print_news()
 
     def _print_news(self) -> None:
-        events = read_events(self._run, self._attempt)
-        for event in events[self._events :]:
-            self._print_event(event)
-            self._step = event.get("first_step", self._step)
-        self._events = len(events)
+        for event in self._events.news():
+            if event.get("attempt") == self._attempt:
+                self._print_event(event)
+                self._step = event.get("first_step", self._step)
         if self._step is None:  # what stands there is of an earlier start
             return
-        for record in read_jsonl(self._run / METRICS):
+        for record in self._metrics.news():
             if record["step"] > self._step:
                 self._step = record["step"]
                 console.print(figures_line(record, self._noun))

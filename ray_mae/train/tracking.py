@@ -40,13 +40,36 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The records of a JSON-lines file; none if it is not there. A torn last line is left out."""
     if not path.is_file():
         return []
+    return _records(path.read_text().splitlines())
+
+
+def _records(lines: list[str]) -> list[dict[str, Any]]:
     records = []
-    for line in path.read_text().splitlines():
+    for line in lines:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
             continue
     return records
+
+
+class Tail:
+    """The records that a JSON-lines file has gained since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._place = path, 0
+
+    def news(self) -> list[dict[str, Any]]:
+        """Whole lines alone. A file that became shorter, or is new, is read from its start."""
+        if not self._path.is_file():
+            return []
+        if self._path.stat().st_size < self._place:
+            self._place = 0
+        with self._path.open("rb") as file:
+            file.seek(self._place)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._place += len(whole + newline)
+        return _records(whole.decode(errors="replace").splitlines())
 
 
 def read_events(folder: Path, attempt: str) -> list[dict[str, Any]]:

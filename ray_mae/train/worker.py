@@ -220,7 +220,7 @@ def _save(
         weights = engine.weights()
         if rank == 0:
             save_file(weights, folder / ckpt.WEIGHTS)
-            ckpt.write_state(folder, config, step=step, workers=workers)
+            ckpt.write_state(folder, config, step=step, workers=workers, zero_stage=engine.stage)
             if tokenizer:
                 (folder / ckpt.TOKENIZER).write_text(tokenizer)
         ray.train.report(

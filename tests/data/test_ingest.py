@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +219,43 @@ def test_a_dicom_folder_keeps_what_is_good_and_says_why_the_rest_is_not(
     assert by_split.loc["test", "findings"] == "Clear lungs."
     assert pd.isna(by_split.loc["train", "findings"])
     assert by_split.loc["test", "labels"][5] == 1
+
+
+def test_a_file_that_was_replaced_is_read_again_and_the_others_are_not(tmp_path: Path) -> None:
+    good = write_dicom(tmp_path / "in" / "a.dcm", StudyInstanceUID="1.1", PatientID="p")
+    broken = write_dicom(tmp_path / "in" / "b.dcm", StudyInstanceUID="1.2", PatientID="q")
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-2000])
+    wanted = settings(tmp_path / "in", tmp_path / "out", studies_per_shard=1)
+    wanted = replace(wanted, validation_share=0.0, test_share=0.0)
+    assert ingest(wanted)["studies"]["out"] == 1
+    broken.write_bytes(whole)
+    summary = ingest(wanted)
+    assert summary["studies"]["out"] == 2
+    assert summary["shards"] == {"written": 1, "kept": 1}
+    os.utime(good, (0, 0))
+    assert ingest(wanted)["shards"] == {"written": 1, "kept": 1}
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "elsewhere" / "a.dcm")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "same").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "in")
+    assert ingest(settings(tmp_path / "in", tmp_path / "out"))["images"]["in"] == 1
+
+
+def test_a_strip_is_refused_as_it_would_make_every_image_of_its_batch_as_long(
+    tmp_path: Path,
+) -> None:
+    write_dicom(tmp_path / "in" / "a.dcm")
+    strip = np.arange(20 * 200, dtype=np.uint8).reshape(200, 20)
+    Image.fromarray(strip).save(tmp_path / "in" / "strip.png")
+    rows = {"study": ["1", "2"], "patient": ["1", "2"], "path": ["in/a.dcm", "in/strip.png"]}
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv")
+    ingest(settings(tmp_path / "t.csv", tmp_path / "out"))
+    assert ("image", "elongated") in quarantine(tmp_path / "out")
 
 
 def test_text_files_and_emptied_headers_can_be_completed_from_beside(

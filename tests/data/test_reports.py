@@ -32,6 +32,12 @@ SENTENCES = st.lists(
         ),
         ("FINDINGS:\n\nIMPRESSION: ___\n", None, None),
         ("TECHNIQUE: two views\nCOMPARISON: none", None, None),
+        ("Lungs are clear. View: PA. No effusion.", "Lungs are clear.", None),
+        (
+            "FINDINGS: Seen by the team, MD aware. Clear.",
+            "Seen by the team, MD aware. Clear.",
+            None,
+        ),
         ("FINDINGS: A.\nADDENDUM: z\nIMPRESSION: B.\nIMPRESSION: C.", "A.", "B. C."),
         ("", None, None),
         (None, None, None),
@@ -51,6 +57,10 @@ def test_findings_and_impression_are_found(
         "FINAL REPORT\nName: Miller\nFINDINGS:\nReferring physician: Brown\nClear.",
         "FINDINGS: Clear. Radiologist: Brown",
         "FINDINGS: Clear.\nElectronically signed by Brown on 12.3.1960",
+        "FINDINGS: Clear.\nAttending physician: Jane Brown MD",
+        "Patient Name - John Miller\nFINDINGS: Clear.",
+        "FINDINGS: Clear.\nJohn A. Miller, MD 03/04/2020",
+        "FINDINGS: Clear.\n  Jane Brown, M.D.",
     ],
 )
 def test_names_numbers_and_dates_around_the_sections_are_left_out(report: str) -> None:

@@ -25,7 +25,9 @@ def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     batch = study_batch(VIEWS)
     batch.has_report[:3] = False  # one worker of four has no report at all
-    for study, length in enumerate([12, 12, 12, 5, 7, 12, 4, 9]):  # of a part the longest may be short
+    for study, length in enumerate(
+        [12, 12, 12, 5, 7, 12, 4, 9]
+    ):  # of a part the longest may be short
         batch.tokens[study, length - 1] = 3
         batch.tokens[study, length:] = 0
     for world in (4, 2):

@@ -43,7 +43,7 @@ def _written(output: Path, result: ProbeResult, **more: object) -> dict[str, Pat
             {"study_id": "s1", "true": "No <edema>.", "generated": "Edema & more."},
             {"true": "A report without an identifier.", "generated": ""},
         ],
-        "notes": ["One study had no image."],
+        "cautions": ["It may have seen them."],
     }
     return write_report(output, result, **{**given, **more})  # type: ignore[arg-type]
 
@@ -89,9 +89,9 @@ def test_the_page_names_every_label_with_its_numbers_or_its_reason(
         assert name in page
     for label, reason in result.left_out.items():
         assert f"{label}: {reason}." in page
+    assert "It may have seen them." in page
     for note in result.notes:
         assert note in page
-    assert "One study had no image." in page
     assert "method.mask_ratio" in page
 
 
@@ -139,12 +139,13 @@ def test_the_csv_has_a_row_per_set_and_label_and_macro_rows(
     assert rows["trained", "macro"]["C"] == ""
 
 
-def test_the_json_holds_result_settings_and_all_notes(
+def test_the_json_holds_result_settings_and_cautions(
     written: dict[str, Path], result: ProbeResult
 ) -> None:
     held = json.loads(written["json"].read_text("utf-8"))
     assert held["settings"]["method.mask_ratio"] == 0.9
-    assert held["notes"] == ["One study had no image.", *result.notes]
+    assert held["notes"] == result.notes
+    assert held["cautions"] == ["It may have seen them."]
     assert held["differences"]["pixels"]["value"] == result.differences["pixels"].value
 
 

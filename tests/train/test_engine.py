@@ -50,7 +50,7 @@ def fp32() -> list[float]:
     return trained(engine_of("fp32", 1))
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[float]) -> None:
     engine = engine_of("bf16", stage)
     losses = trained(engine)

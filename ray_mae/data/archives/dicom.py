@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.folders import walk
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
 from ray_mae.data.dicom import read_header, refuse
@@ -52,12 +53,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
 def files_below(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
     """Paths below root that may be DICOM, sorted; and how many others there are, by suffix."""
     files, passed_over = [], Counter[str]()
-    for folder, folders, names in os.walk(root):
-        # The output may lie below the source; hidden folders belong to other programs.
-        folders[:] = [
-            f for f in folders
-            if not f.startswith(".") and Path(folder, f).resolve() != output.resolve()
-        ]  # fmt: skip
+    for folder, names in walk(root, output):
         for name in names:
             suffix = Path(name).suffix.lower()
             if suffix in NOT_IMAGES or name.startswith(".") or name.upper() == "DICOMDIR":

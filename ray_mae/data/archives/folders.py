@@ -1,9 +1,9 @@
-"""What archives in folders have in common: finding volume files, and labels that are numbers."""
+"""What archives in folders have in common: finding files, and labels that are numbers."""
 
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
@@ -18,6 +18,24 @@ def stem_of(path: str) -> str:
     return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
 
 
+def walk(root: Path, output: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below root and the names of its files, links to folders followed, each once.
+
+    Left out are the output, which may lie below the source, and hidden folders, which belong to
+    other programs.
+    """
+    seen = {root.resolve(), output.resolve()}
+    for folder, folders, names in os.walk(root, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            place = Path(folder, name).resolve()
+            if not name.startswith(".") and place not in seen:
+                seen.add(place)
+                kept.append(name)
+        folders[:] = kept
+        yield folder, names
+
+
 def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]:
     """The source, its volume files as paths below it, sorted, and what else there is, by suffix.
 
@@ -30,12 +48,7 @@ def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]
             "files, for a table that lists them use the archive `volume-table`"
         )
     found, passed_over = [], Counter[str]()
-    for folder, folders, names in os.walk(root):
-        # The output may lie below the source; hidden folders belong to other programs.
-        folders[:] = sorted(
-            f for f in folders
-            if not f.startswith(".") and Path(folder, f).resolve() != config.output.resolve()
-        )  # fmt: skip
+    for folder, names in walk(root, config.output):
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(folder, name), root))
