@@ -107,7 +107,7 @@ class VolumeSettings:
     """Volumes with a voxel further than this from the mean, in standard deviations of the
     foreground, are quarantined."""
     dtype: Literal["int16", "float16", "float32"] = "float16"
-    """How z-scores are stored; int16 in steps of 1/512."""
+    """How z-scores are stored; int16 in steps of 1/512, up to 64 standard deviations."""
     compression: int = setting(3, ge=1, le=19)
     """Level of zstd."""
     volumes_per_shard: int = setting(64, ge=1)
@@ -359,7 +359,7 @@ class OptimConfig:
     """Share of the steps in which the learning rate rises from 0."""
     betas: tuple[float, float] = setting((0.9, 0.95), ge=0, lt=1)
     """AdamW moments."""
-    momentum: float = setting(0.99, ge=0, lt=1)
+    momentum: float = setting(0.99, gt=0, lt=1)
     """sgd only: Nesterov momentum."""
     weight_decay: float = setting(0.05, ge=0)
     """Decay of weights; norms, biases, embeddings and positions are exempt."""
@@ -459,6 +459,20 @@ class PretrainMdaeConfig(RunConfig):
     """The method and its network."""
     data: VolumeDataConfig = field(default_factory=VolumeDataConfig)
     """Samples."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            optimizer="sgd",
+            lr=0.01,
+            decay="poly",
+            weight_decay=3e-5,
+            clip=12.0,
+            warmup=0.0,
+            batch_size=32,
+            micro_batch_size=2,
+            steps=250_000,
+        )
+    )
+    """Optimiser, batch and length: by default nnssl's."""
 
 
 AnyPretrainConfig = PretrainConfig | PretrainMdaeConfig
@@ -580,7 +594,7 @@ class SupervisedConfig(_Checked):
     """Volumes only: side of the crops, in voxels, a multiple of the network's stride. Default: as
     in pretraining."""
     film_at_finetune: Literal["zero", "drop"] = "zero"
-    """Volumes only: tell the network noise level 0, or leave its FiLM layers out."""
+    """Volumes only: keep FiLM and tell it noise level 0, or fold it at level 0 into the norms."""
     accumulate: int = setting(1, ge=1)
     """Batches whose gradients are added up for one optimiser step."""
     warmup: float = setting(0.1, ge=0, lt=1)

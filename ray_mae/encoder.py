@@ -49,6 +49,7 @@ class FrozenEncoder(nn.Module):
     def __init__(self, encoder: Encoder, config: MvmaeConfig, pool: str = "mean") -> None:
         super().__init__()
         self.encoder, self.config, self.pool = encoder, config, pool
+        self.spacing_mm: float | None = None  # images have none
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -72,6 +73,9 @@ class FrozenEncoder(nn.Module):
         """[N, D]: the class token or the mean over patch tokens, as `pool` says."""
         tokens = self.tokens(images, view)
         return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(1)
+
+    def drop_film(self) -> None:
+        """There is none."""
 
     def embed(self, batch: StudyBatch) -> Tensor:
         """[S, D]: the mean over each study's views.
@@ -103,6 +107,7 @@ def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]
     weights = {name: torch.from_numpy(w) for name, w in ckpt.encoder_weights(Path(path)).items()}
     encoder = _fresh(config, pool)
     encoder.encoder.load_state_dict(weights)
+    encoder.spacing_mm = ckpt.spacing_of(Path(path))
     return encoder.eval(), encoder.preprocessing
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from ray_mae.config import ExportConfig, MdaeConfig
-from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
 
 
@@ -26,12 +25,13 @@ def export(config: ExportConfig) -> dict[str, Any]:
     weights = ckpt.encoder_weights(config.checkpoint)
     config.output.mkdir(parents=True, exist_ok=True)
     save_file(weights, config.output / ckpt.ENCODER)
-    (config.output / ckpt.EXPORTED).write_text(json.dumps(to_dict(method), indent=1) + "\n")
+    spacing = ckpt.spacing_of(config.checkpoint)
+    ckpt.write_exported(config.output, method, spacing)
     if isinstance(method, MdaeConfig):
         from ray_mae.export_volumes import export_monai, export_nnunet
 
         write = export_nnunet if config.format == "nnunet" else export_monai
-        load = write(ckpt.all_weights(config.checkpoint), method, config.output)
+        load = write(ckpt.all_weights(config.checkpoint), method, spacing, config.output)
     else:
         from ray_mae.export_timm import export_timm
 

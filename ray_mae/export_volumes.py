@@ -1,8 +1,7 @@
 """The network of volumes for nnU-Net, and for MONAI or plain PyTorch.
 
-Both get nnU-Net's ResidualEncoderUNet, encoder and decoder, under its own names. FiLM is left out:
-it is the identity until it is trained, and no other network has it. What the network then says at
-noise level 0 is close to what ours says, not equal; fine-tuning starts there.
+Both get nnU-Net's ResidualEncoderUNet, encoder and decoder, under its own names. FiLM at noise level 0
+is folded into the norms, so that the network says exactly what ours says of a clean volume.
 """
 
 import json
@@ -12,20 +11,33 @@ from typing import Any
 import torch
 
 from ray_mae.config import MdaeConfig
+from ray_mae.methods.mdae_build import build_mdae
+from ray_mae.methods.unet import fold_film
 from ray_mae.methods.volume_shapes import stages_of
 from ray_mae.train.checkpoint import Weights
 
 NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"
-OURS = (".film.", ".time.")
-"""Parts of the names that nnU-Net's network does not have."""
 
 
-def network_weights(weights: Weights) -> dict[str, torch.Tensor]:
+def network_weights(weights: Weights, config: MdaeConfig) -> dict[str, torch.Tensor]:
     """nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own."""
-    theirs = {k: torch.from_numpy(v) for k, v in weights.items() if not any(o in k for o in OURS)}
+    method = build_mdae(config, seed=0)
+    method.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
+    fold_film(method.encoder, method.decoder)
+    theirs = method.state_dict()
     again = {f"decoder.{k}": v for k, v in theirs.items() if k.startswith("encoder.")}
     return theirs | again
+
+
+def turned(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same network for volumes with their axes in reverse: kernels [O, I, x, y, z] → [O, I, z, y, x].
+
+    We train on [x, y, z]; nnU-Net's readers give [z, y, x], and a volume has a front and a top.
+    """
+    return {
+        k: w.permute(0, 1, 4, 3, 2).contiguous() if w.ndim == 5 else w for k, w in weights.items()
+    }
 
 
 def architecture_plan(config: MdaeConfig) -> dict[str, Any]:
@@ -54,16 +66,19 @@ def architecture_plan(config: MdaeConfig) -> dict[str, Any]:
     }
 
 
-def export_nnunet(weights: Weights, config: MdaeConfig, output: Path) -> str:
+def export_nnunet(
+    weights: Weights, config: MdaeConfig, spacing_mm: float | None, output: Path
+) -> str:
     """Write nnunet.pth and the configuration for a data set's plans; returns how to use them."""
-    torch.save({"network_weights": network_weights(weights)}, output / "nnunet.pth")
+    network = turned(network_weights(weights, config))
+    torch.save({"network_weights": network}, output / "nnunet.pth")
     configuration = {
         CONFIGURATION: {
             "inherits_from": "3d_fullres",
             "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
             "preprocessor_name": "DefaultPreprocessor",
             "patch_size": [config.crop_size] * 3,
-            "spacing": [1.0, 1.0, 1.0],
+            **({"spacing": [spacing_mm] * 3} if spacing_mm else {}),
             "normalization_schemes": ["ZScoreNormalization"],
             "use_mask_for_norm": [True],
             "architecture": architecture_plan(config),
@@ -78,13 +93,20 @@ def export_nnunet(weights: Weights, config: MdaeConfig, output: Path) -> str:
     )
 
 
-def export_monai(weights: Weights, config: MdaeConfig, output: Path) -> str:
+def export_monai(
+    weights: Weights, config: MdaeConfig, spacing_mm: float | None, output: Path
+) -> str:
     """Write network.pt (a plain state dict) and load_network.py; returns how to use them."""
-    torch.save(network_weights(weights), output / "network.pt")
+    torch.save(network_weights(weights, config), output / "network.pt")
     kwargs = architecture_plan(config)["arch_kwargs"]
     imported = {"conv_op": "nn.Conv3d", "norm_op": "nn.InstanceNorm3d", "nonlin": "nn.LeakyReLU"}
     lines = [f"    {name}={imported.get(name, repr(value))}," for name, value in kwargs.items()]
-    (output / "load_network.py").write_text(_LOADER.format(arguments="\n    ".join(lines)))
+    (output / "load_network.py").write_text(
+        _LOADER.format(
+            arguments="\n    ".join(lines),
+            spacing=f"{spacing_mm:g} mm" if spacing_mm else "of any spacing",
+        )
+    )
     return (
         f"from load_network import load_network (in {output}): a module for MONAI's losses, engines "
         "and sliding_window_inference, or for a loop of your own"
@@ -93,7 +115,7 @@ def export_monai(weights: Weights, config: MdaeConfig, output: Path) -> str:
 
 _LOADER = '''"""nnU-Net's network with pretrained weights, for MONAI or plain PyTorch.
 
-Input: [B, 1, D, H, W], RAS, 1 mm, z-scored over the foreground.
+Input: [B, 1, X, Y, Z], RAS, {spacing}, z-scored over the foreground.
 """
 
 from pathlib import Path

@@ -63,6 +63,9 @@ def gpus_wanted(setting: bool | str) -> bool:
     """Whether to use GPUs: true, false, or "auto", which looks at the cluster."""
     import ray
 
-    if isinstance(setting, bool):
-        return setting
-    return ray.cluster_resources().get("GPU", 0) > 0
+    there = ray.cluster_resources().get("GPU", 0) > 0
+    if setting is True and not there and not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(
+            "gpu is true, and Ray sees no GPU on this machine: set it to auto or false"
+        )
+    return there if setting == "auto" else bool(setting)

@@ -1,6 +1,6 @@
 """A pretrained encoder of volumes for frozen use, and what prepares a volume for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,7 +9,8 @@ from torch.nn.functional import adaptive_avg_pool3d
 
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import MdaeConfig
-from ray_mae.methods.unet import VolumeEncoder
+from ray_mae.methods.unet import VolumeEncoder, fold_film
+from ray_mae.methods.volume_augment import clean
 
 RAW_SIDE = 8
 """Side of the small volumes that are the baseline of raw intensities."""
@@ -20,7 +21,7 @@ class VolumePreprocessing:
     """One volume as a file → what the encoder takes."""
 
     crop_size: int
-    spacing_mm: float | None = 1.0
+    spacing_mm: float | None
     """None keeps the file's own."""
 
     def __call__(self, path: Path | str) -> Tensor:
@@ -40,14 +41,17 @@ class VolumePreprocessing:
 class FrozenVolumeEncoder(nn.Module):
     """Volumes → feature vectors at noise level 0. Nothing is masked."""
 
-    def __init__(self, encoder: VolumeEncoder, config: MdaeConfig) -> None:
+    def __init__(
+        self, encoder: VolumeEncoder, config: MdaeConfig, spacing_mm: float | None = None
+    ) -> None:
+        """spacing_mm: of the volumes that it was trained on; None: each had its own."""
         super().__init__()
-        self.encoder, self.config = encoder, config
+        self.encoder, self.config, self.spacing_mm = encoder, config, spacing_mm
 
     @property
     def preprocessing(self) -> VolumePreprocessing:
         """What turns a file into the encoder's input."""
-        return VolumePreprocessing(self.config.crop_size)
+        return VolumePreprocessing(self.config.crop_size, self.spacing_mm)
 
     @property
     def width(self) -> int:
@@ -60,8 +64,13 @@ class FrozenVolumeEncoder(nn.Module):
 
     def embed(self, batch: VolumeBatch) -> Tensor:
         """[B, C]."""
-        return self(batch.voxels.float())
+        return self(clean(batch)[0])
 
     def raw(self, batch: VolumeBatch) -> Tensor:
         """[B, P]: intensities of small volumes, as they are: a baseline."""
-        return adaptive_avg_pool3d(batch.voxels.float(), RAW_SIDE).flatten(1)
+        return adaptive_avg_pool3d(clean(batch)[0], RAW_SIDE).flatten(1)
+
+    def drop_film(self) -> None:
+        """Leave FiLM out, without changing the features."""
+        fold_film(self.encoder)
+        self.config = replace(self.config, film=False)

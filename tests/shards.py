@@ -67,7 +67,8 @@ def _write(
             shards.append(
                 Shard(file.name, split, len(part), groups, images, file.stat().st_size, "")
             )
-    manifest = Manifest(kind, "generated", SCHEMA_VERSION, shards)
+    spacing = 4.0 if kind == "volume" else None
+    manifest = Manifest(kind, "generated", SCHEMA_VERSION, shards, spacing)
     manifest.write(folder)
     return manifest
 
@@ -113,7 +114,7 @@ def _volume(rng: np.random.Generator, split: str, i: int, size: int) -> dict:
         "encoding": ENCODING,
         "dtype": "float16",
         "shape": shape,
-        "spacing_mm": [1.0] * 3,
+        "spacing_mm": [4.0] * 3,
         "affine": np.eye(4).ravel().tolist(),
         "mean": 0.0,
         "std": 1.0,

@@ -168,7 +168,8 @@ def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> 
     ]
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))
-    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards)
+    spacing = config.volumes.spacing_mm if job.kind == "volume" else None
+    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards, spacing)
 
 
 def _summary(

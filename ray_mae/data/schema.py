@@ -93,6 +93,8 @@ class Manifest:
     schema_version: int
     shards: list[Shard]
     """By split, then by file name."""
+    spacing_mm: float | None = None
+    """Between the voxels of every volume; None: each has its own, or these are studies."""
 
     FILE = "manifest.json"
 

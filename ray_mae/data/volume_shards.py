@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,14 @@ from ray_mae.data.schema import VOLUME_SCHEMA
 from ray_mae.data.shards import Job, Plan, cut
 from ray_mae.data.volume_preparation import MASKS, Preparation
 from ray_mae.data.volumes import Listed, sort
-from ray_mae.data.voxels import ENCODING, VoxelType, encode_labels, encode_valid, encode_voxels
+from ray_mae.data.voxels import (
+    ENCODING,
+    LARGEST,
+    VoxelType,
+    encode_labels,
+    encode_valid,
+    encode_voxels,
+)
 
 _NAMES = ["volume_id", "patient_id", "session_id", "dataset", "site", "split", "modality"]
 # Voxels are compressed already; see study_shards for why there are no statistics.
@@ -107,6 +114,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         test_share=config.test_share,
         modalities=settings.modalities,
     )
+    most = min(settings.max_deviation, LARGEST[settings.dtype])
     plans = [
         VolumePlan(
             file=file,
@@ -114,7 +122,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
             split=split,
             rows_per_row_group=settings.volumes_per_row_group,
             volumes=volumes,
-            preparation=Preparation.of(settings),
+            preparation=Preparation.of(replace(settings, max_deviation=most)),
             dtype=settings.dtype,
             compression=settings.compression,
         )

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 VoxelType = Literal["int16", "float16", "float32"]
 ENCODING = "zstd-shuffle"
-# int16 holds z-scores in steps of this: a range of ± 64 standard deviations.
+# int16 holds z-scores in steps of this.
 STEP = 2.0**-9
+LARGEST: dict[VoxelType, float] = {"int16": 63.9, "float16": 65_000.0, "float32": 3e38}
+"""Standard deviations that can be stored."""
 
 
 def encode_voxels(voxels: NDArray[np.floating], dtype: VoxelType, level: int) -> bytes:

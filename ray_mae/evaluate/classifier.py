@@ -17,7 +17,6 @@ from ray_mae.evaluate.fitting import weights_of
 from ray_mae.methods.augment import Augmentation, whole
 from ray_mae.methods.losses import mean_per_study
 from ray_mae.methods.volume_augment import VolumeAugmentation, clean
-from ray_mae.settings import to_dict
 from ray_mae.train import checkpoint as ckpt
 
 HEAD, CLASSIFIER = "head.safetensors", "classifier.json"
@@ -38,12 +37,11 @@ class Classifier(nn.Module):
         labels: list[str],
         *,
         dropout: float = 0.0,
-        film: bool = True,
         augment: Augmentation | VolumeAugmentation | None = None,
     ) -> None:
-        """labels: names of the outputs; film: False leaves FiLM out of an encoder of volumes."""
+        """labels: names of the outputs."""
         super().__init__()
-        self.encoder, self.labels, self.film = encoder, labels, film
+        self.encoder, self.labels = encoder, labels
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.width, len(labels))
         nn.init.zeros_(self.head.bias)
@@ -59,7 +57,7 @@ class Classifier(nn.Module):
         augment = self.augment if self.training else None
         if isinstance(batch, VolumeBatch):
             x, _ = augment(batch) if isinstance(augment, VolumeAugmentation) else clean(batch)
-            return self.encoder.encoder(x, 0.0 if self.film else None)
+            return self.encoder.encoder(x)
         assert isinstance(self.encoder, FrozenEncoder)
         size = self.encoder.config.image_size
         images = augment(batch, size) if isinstance(augment, Augmentation) else whole(batch, size)
@@ -69,12 +67,11 @@ class Classifier(nn.Module):
         """Write the files that `load_classifier` reads; `load_encoder` reads the encoder's alone."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights_of(self.encoder.encoder), folder / ckpt.ENCODER)
-        settings = to_dict(self.encoder.config)
-        (folder / ckpt.EXPORTED).write_text(json.dumps(settings, indent=1) + "\n")
+        ckpt.write_exported(folder, self.encoder.config, self.encoder.spacing_mm)
         save_file(weights_of(self.head), folder / HEAD)
         pool = self.encoder.pool if isinstance(self.encoder, FrozenEncoder) else "mean"
         (folder / CLASSIFIER).write_text(
-            json.dumps({"labels": self.labels, "pool": pool, "film": self.film}, indent=1) + "\n"
+            json.dumps({"labels": self.labels, "pool": pool}, indent=1) + "\n"
         )
 
 
@@ -91,7 +88,7 @@ def load_classifier(folder: Path | str) -> Classifier:
         )
     facts = json.loads(path.read_text())
     encoder, _ = load_encoder(folder, facts["pool"])
-    model = Classifier(encoder, facts["labels"], film=facts["film"])
+    model = Classifier(encoder, facts["labels"])
     model.head.load_state_dict(load_file(Path(folder) / HEAD))
     return model.eval()
 

@@ -30,7 +30,7 @@ from ray_mae.evaluate.metrics import FloatArray, measure
 from ray_mae.evaluate.result import TRAINED
 from ray_mae.evaluate.runs import Run
 from ray_mae.evaluate.samples import Samples, ahead
-from ray_mae.train.checkpoint import method_config
+from ray_mae.train.checkpoint import method_config, spacing_of
 
 MOST_VIEWS = 16
 """Views of a study that is validated or tested."""
@@ -122,16 +122,18 @@ def classifier_of(run: Run, config: FinetuneConfig, labels: list[str]) -> Classi
         encoder.config = method
     else:
         encoder = random_encoder(method, run.seed, config.pool)
+        encoder.spacing_mm = spacing_of(config.checkpoint)
     for module in encoder.modules():
         if hasattr(module, "recompute"):
             module.recompute = config.activation_checkpointing  # type: ignore[assignment]
+    if config.film_at_finetune == "drop":
+        encoder.drop_film()
     encoder.requires_grad_(not config.freeze)
     torch.manual_seed(run.seed)
     return Classifier(
         encoder,
         labels,
         dropout=config.dropout,
-        film=config.film_at_finetune == "zero",
         augment=augmentation_of(method) if config.augment else None,
     )
 

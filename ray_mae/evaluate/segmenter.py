@@ -11,29 +11,25 @@ from torch import Tensor, nn
 
 from ray_mae.config import MdaeConfig
 from ray_mae.evaluate.fitting import weights_of
-from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, residual_unet
+from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, fold_film, residual_unet
 from ray_mae.methods.volume_shapes import PRESETS
 from ray_mae.settings import from_dict, to_dict
 from ray_mae.train import checkpoint as ckpt
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
-_FILM = ("time.", "film.")
 _LAST = "seg_layers."
 
 
 class Segmenter(nn.Module):
     """Volumes → classes of voxels."""
 
-    def __init__(self, config: MdaeConfig, values: list[int], *, film: bool = True) -> None:
-        """Fresh weights. values: what the classes are called in label maps, the background first;
-        film: False builds no FiLM, True tells the network noise level 0.
-        """
+    def __init__(self, config: MdaeConfig, values: list[int]) -> None:
+        """Fresh weights. values: what the classes are called in label maps, the background first."""
         super().__init__()
-        film = film and config.film
-        self.config, self.values = replace(config, film=film), values
+        self.config, self.values = config, values
         net = residual_unet(PRESETS[config.preset], classes=len(values))
-        self.encoder = VolumeEncoder(net.encoder, film=film)
-        self.decoder = VolumeDecoder(net.decoder, film=film)
+        self.encoder = VolumeEncoder(net.encoder, film=config.film)
+        self.decoder = VolumeDecoder(net.decoder, film=config.film)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K, D, H, W] float32 of clean crops [B, 1, D, H, W]."""
@@ -76,6 +72,11 @@ class Segmenter(nn.Module):
             fresh = {k: v.numpy() for k, v in self.decoder.state_dict().items() if _LAST in k}
             _load(self.decoder, {k: v for k, v in inner.items() if _LAST not in k} | fresh)
 
+    def drop_film(self) -> None:
+        """Leave FiLM out, without changing what is computed at noise level 0."""
+        fold_film(self.encoder, self.decoder)
+        self.config = replace(self.config, film=False)
+
     def save(self, folder: Path) -> None:
         """Write the files that `load_segmenter` reads."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,11 +86,7 @@ class Segmenter(nn.Module):
 
 
 def _load(module: nn.Module, weights: ckpt.Weights) -> None:
-    """All weights; those of FiLM where the module has it."""
-    film = getattr(module, "film", None) is not None
-    module.load_state_dict(
-        {k: torch.tensor(v) for k, v in weights.items() if film or not k.startswith(_FILM)}
-    )
+    module.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
 
 
 def load_segmenter(folder: Path | str) -> Segmenter:
@@ -105,6 +102,6 @@ def load_segmenter(folder: Path | str) -> Segmenter:
         )
     facts = json.loads(path.read_text())
     config = from_dict(MdaeConfig, facts["method"])
-    model = Segmenter(config, facts["values"], film=config.film)
+    model = Segmenter(config, facts["values"])
     model.load_state_dict(load_file(Path(folder) / WEIGHTS))
     return model.eval()

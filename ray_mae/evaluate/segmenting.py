@@ -151,9 +151,11 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
 def segmenter_of(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmenter:
     """The network of a run before its first step; what is fresh is alike in both starts of a seed."""
     torch.manual_seed(run.seed)
-    model = Segmenter(task.method, list(task.values), film=config.film_at_finetune == "zero")
+    model = Segmenter(task.method, list(task.values))
     if run.start == TRAINED:
         model.start_from(config.checkpoint, decoder=config.init == "all")
+    if config.film_at_finetune == "drop":
+        model.drop_film()
     model.encoder.recompute = model.decoder.recompute = config.activation_checkpointing
     return model
 

@@ -20,15 +20,15 @@ class Corrupted(NamedTuple):
     t: Tensor
     """[B] float32 in [0, 1): what the network is told."""
     sigma: Tensor
-    """[B] float32: σ_t."""
+    """[B] float32: σ_t, the noise's deviation over the signal's: what Tweedie's formula wants."""
 
 
 @dataclass(frozen=True)
 class Corruption:
     """x̃ = M_v ⊙ x_t, with noise of σ_t = t·σ_max, t ~ U(0, 1), and a share p ~ U(low, high) hidden.
 
-    Noise comes first, on the whole volume. ve: x + σ_t z; vp: √(1−a) x + √a z; flow: (1−a) x + a z,
-    where a = σ_t. Without noise (σ_max 0) there is nothing to tell and t is 0.
+    Noise comes first, on the whole volume. With a = t·σ_max: ve x + a z; vp √(1−a) x + √a z; flow
+    (1−a) x + a z. Without noise (σ_max 0) there is nothing to tell and t is 0.
     """
 
     noise: str
@@ -51,17 +51,24 @@ class Corruption:
         low, high = self.mask_ratio if p is None else (p, p)
         ratio = low + (high - low) * u[:, 1].double()  # [B]
 
-        sigma = time * self.sigma_max  # [B]
-        noisy = self._noised(x, sigma, draw)
+        noisy = self._noised(x, time * self.sigma_max, draw)
         hidden = self._hidden(x, ratio, draw)
-        return Corrupted(torch.where(hidden, 0.0, noisy), hidden, time, sigma)
+        return Corrupted(torch.where(hidden, 0.0, noisy), hidden, time, self.sigma(time))
 
-    def _noised(self, x: Tensor, sigma: Tensor, draw: Tensor) -> Tensor:
-        """x_t [B, 1, D, H, W]."""
+    def sigma(self, t: Tensor) -> Tensor:
+        """σ_t [B] of t [B]: x_t, divided by what x is multiplied with, is x + σ_t z."""
+        a = t * self.sigma_max
+        if self.noise == "ve":
+            return a
+        share = a / (1 - a).clamp(min=1e-6)
+        return share.sqrt() if self.noise == "vp" else share
+
+    def _noised(self, x: Tensor, a: Tensor, draw: Tensor) -> Tensor:
+        """x_t [B, 1, D, H, W]; a: [B]."""
         if self.sigma_max == 0:
             return x
         z = normals(draw, x[0].numel(), NOISE).view_as(x)
-        a = sigma.view(-1, 1, 1, 1, 1)
+        a = a.view(-1, 1, 1, 1, 1)
         if self.noise == "ve":
             return torch.addcmul(x, a, z)
         if self.noise == "vp":

@@ -6,7 +6,6 @@ A mean over samples follows elsewhere, over all of them: a study that lacks some
 view, a report) counts as 0. So the gradient does not depend on how samples fall on workers.
 """
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -159,20 +158,16 @@ _SMALLEST = 0.1
 """σ below which 1/σ² grows no further, or t near 0 would be all that counts."""
 
 
-def noise_weight(sigma: Tensor, sigma_max: float, form: str = "dsm_clipped") -> Tensor:
-    """w(σ) [B] of the visible loss, float32, with mean 1 over σ = t·σ_max, t ~ U(0, 1).
+def noise_weight(sigma: Tensor, form: str = "dsm_clipped") -> Tensor:
+    """w(σ) [B] of the visible loss, float32, before it is divided by its mean over t.
 
-    sigma: [B]. With x₀ predicted, the score is (x̂ − x_t)/σ² (Tweedie), and denoising score matching
-    weighted by σ² (Song and Ermon 2019) is 1/σ². dsm_clipped: 1/max(σ, 0.1)²; edm: that plus 1
-    (Karras et al. 2022, equation 5 with σ_data 1); bounded: 1/(σ² + 1); none: 1.
+    sigma: [B] of x + σ z. With x₀ predicted, the score is (x̂ − x_t)/σ² (Tweedie), and denoising score
+    matching weighted by σ² (Song and Ermon 2019) is 1/σ². dsm_clipped: 1/max(σ, 0.1)²; edm: that plus
+    1 (Karras et al. 2022, equation 5 with σ_data 1); bounded: 1/(σ² + 1); none: 1.
     """
     sigma = sigma.float()
     if form == "none":
         return torch.ones_like(sigma)
     if form == "bounded":
-        mean = math.atan(sigma_max) / sigma_max if sigma_max else 1.0
-        return 1 / (sigma.square() + 1) / mean
-    s, c = sigma_max, _SMALLEST
-    mean = 1 / c**2 if s <= c else 2 / (c * s) - 1 / s**2  # ∫ 1/max(t·s, c)² dt
-    more = 1.0 if form == "edm" else 0.0
-    return (1 / sigma.clamp(min=c).square() + more) / (mean + more)
+        return 1 / (sigma.square() + 1)
+    return 1 / sigma.clamp(min=_SMALLEST).square() + (1.0 if form == "edm" else 0.0)

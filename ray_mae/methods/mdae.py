@@ -45,6 +45,9 @@ class Mdae(nn.Module):
         self.crop_size = crop_size
         self.corruption, self.augment = corruption, augment
         self.weighting = weighting
+        # w(σ) has mean 1 over t ~ U(0, 1), or λ 1:1 would not mean what it says
+        t = (torch.arange(100_000, dtype=torch.float64, device="cpu") + 0.5) / 100_000
+        self.mean_weight = float(noise_weight(corruption.sigma(t), weighting).double().mean())
         self.lambda_masked, self.lambda_visible = lambda_masked, lambda_visible
         self.mask_repeats = mask_repeats
 
@@ -63,7 +66,7 @@ class Mdae(nn.Module):
         errors = {name: region_mean(error, region) for name, region in regions.items()}  # [B·K]
 
         masked = errors["masked"].mean()
-        weight = noise_weight(sigma, self.corruption.sigma_max, self.weighting)  # [B·K]
+        weight = noise_weight(sigma, self.weighting) / self.mean_weight  # [B·K]
         visible = (weight * errors["visible"]).mean()
         total = self.lambda_masked * masked + self.lambda_visible * visible
         parts = {"masked": masked.detach(), "visible": visible.detach()}

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.residual import StackedResidualBlocks
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -89,7 +91,13 @@ class TimeEmbedding(nn.Module):
 
 
 class Film(nn.Module):
-    """h·(γ(t) + 1) + β(t), per channel (Perez et al. 2018); the identity until it is trained."""
+    """h·(γ(t) + 1) + β(t), per channel (Perez et al. 2018); the identity until it is trained.
+
+    The paper puts one at each stage and leaves open where. Here h is what the last norm of the stage
+    gives, before the sum with the skip and the nonlinearity, as in the scale-shift norms of diffusion
+    models (Dhariwal and Nichol 2021). Of one noise level it is then part of the norm's own scale and
+    shift, so that nnU-Net's plain network can compute exactly what this one does: `fold_film`.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,24 +111,38 @@ class Film(nn.Module):
         return torch.addcmul(beta, h, gamma + 1)
 
 
-def _run(
-    stage: Callable[..., Tensor],
-    film: nn.Module | None,
-    e: Tensor | None,
-    recompute: bool,
-    *inputs: Tensor,
-) -> Tensor:
-    """One stage and its FiLM; with `recompute` its activations are made again in the backward pass."""
+Told = Callable[[Tensor], Tensor]
+"""FiLM of one stage at the noise levels of a batch."""
 
-    def call(*inputs: Tensor) -> Tensor:
-        h = stage(*inputs)
-        return h if film is None or e is None else film(h, e)
 
+def _told(film: nn.ModuleList | None, i: int, e: Tensor | None) -> Told:
+    """FiLM of stage i, or the identity."""
+    return nn.Identity() if film is None or e is None else partial(film[i], e=e)
+
+
+def residual_stage(stage: StackedResidualBlocks, x: Tensor, told: Told) -> Tensor:
+    """nnU-Net's residual blocks, with FiLM after the last norm."""
+    for block in stage.blocks[:-1]:
+        x = block(x)
+    last = stage.blocks[-1]
+    return last.nonlin2(told(last.conv2(last.conv1(x))) + last.skip(x))
+
+
+def plain_stage(stage: StackedConvBlocks, x: Tensor, told: Told) -> Tensor:
+    """nnU-Net's convolutions, with FiLM after the last norm."""
+    for block in stage.convs[:-1]:
+        x = block(x)
+    last = stage.convs[-1]
+    return last.nonlin(told(last.norm(last.conv(x))))
+
+
+def _run(call: Callable[..., Tensor], recompute: bool, *inputs: Tensor) -> Tensor:
+    """call(*inputs); with `recompute` its activations are made again in the backward pass."""
     return checkpoint(call, *inputs, use_reentrant=False) if recompute else call(*inputs)
 
 
 class VolumeEncoder(nn.Module):
-    """nnU-Net's residual encoder with FiLM after each stage: what is kept after pretraining.
+    """nnU-Net's residual encoder with FiLM in each stage: what is kept after pretraining.
 
     Its weights have nnU-Net's names, `stem.…` and `stages.…`; those of `time.…` and `film.…` are
     not nnU-Net's.
@@ -153,13 +175,16 @@ class VolumeEncoder(nn.Module):
 
         e: `embed(t)`, or None to leave FiLM out.
         """
-        h = self.stem(x.to(self.dtype))
+        h = x.to(self.dtype)
         out = []
-        for i, stage in enumerate(self.stages):
-            film = None if self.film is None else self.film[i]
-            h = _run(stage, film, e, self.recompute and self.training, h)
+        for i in range(len(self.stages)):
+            h = _run(partial(self._stage, i, e), self.recompute and self.training, h)
             out.append(h)
         return out
+
+    def _stage(self, i: int, e: Tensor | None, h: Tensor) -> Tensor:
+        h = self.stem(h) if i == 0 else h
+        return residual_stage(self.stages[i], h, _told(self.film, i, e))
 
     def forward(self, volumes: Tensor, t: float | None = 0.0) -> Tensor:
         """Feature vectors [B, C] float32 of clean volumes [B, 1, D, H, W]: the last stage's mean.
@@ -179,7 +204,7 @@ class VolumeEncoder(nn.Module):
 
 
 class VolumeDecoder(nn.Module):
-    """nnU-Net's U-Net decoder with FiLM after each stage; its weights have nnU-Net's names."""
+    """nnU-Net's U-Net decoder with FiLM in each stage; its weights have nnU-Net's names."""
 
     def __init__(self, net: UNetDecoder, *, film: bool = True, recompute: bool = False) -> None:
         super().__init__()
@@ -194,12 +219,34 @@ class VolumeDecoder(nn.Module):
         """[B, classes, D, H, W] from the encoder's skips and embedding."""
         h = skips[-1]
         for i, skip in enumerate(skips[-2::-1]):
-            film = None if self.film is None else self.film[i]
-            h = _run(partial(self._merge, i), film, e, self.recompute and self.training, h, skip)
+            h = _run(partial(self._stage, i, e), self.recompute and self.training, h, skip)
         return self.seg_layers[-1](h)
 
-    def _merge(self, i: int, below: Tensor, skip: Tensor) -> Tensor:
-        return self.stages[i](torch.cat([self.transpconvs[i](below), skip], dim=1))
+    def _stage(self, i: int, e: Tensor | None, below: Tensor, skip: Tensor) -> Tensor:
+        both = torch.cat([self.transpconvs[i](below), skip], dim=1)
+        return plain_stage(self.stages[i], both, _told(self.film, i, e))
+
+
+@torch.no_grad()
+def fold_film(encoder: VolumeEncoder, decoder: VolumeDecoder | None = None) -> None:
+    """Make FiLM at noise level 0 part of the norms before it, and leave the networks without FiLM.
+
+    What they compute at level 0 stays the same, and is then what nnU-Net's network computes.
+    """
+    e = encoder.embed(torch.zeros(1, device=encoder.stem.convs[0].conv.weight.device))
+    if e is None:
+        return
+    norms: list[Any] = [stage.blocks[-1].conv2.norm for stage in encoder.stages]
+    films: list[Any] = [*(encoder.film or ())]
+    if decoder is not None:
+        norms += [stage.convs[-1].norm for stage in decoder.stages]
+        films += [*(decoder.film or ())]
+        decoder.film = None
+    for norm, film in zip(norms, films, strict=True):
+        gamma, beta = film.project(e)[0].chunk(2)
+        norm.weight.mul_(gamma + 1)
+        norm.bias.mul_(gamma + 1).add_(beta)
+    encoder.time = encoder.film = None
 
 
 def unet_flops(encoder: VolumeEncoder, decoder: VolumeDecoder, side: int) -> float:

@@ -44,6 +44,7 @@ def write_state(
         "workers": workers,
         "zero_stage": config.engine.zero_stage if zero_stage is None else zero_stage,
         "shards_sha256": fingerprint(config.shards),
+        "spacing_mm": Manifest.read(config.shards).spacing_mm,
         "config": to_dict(config),
         "versions": {
             name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
@@ -76,9 +77,26 @@ def method_config(path: Path) -> MvmaeConfig | MdaeConfig:
     if not exported.is_file():
         return read_config(find_checkpoint(path)).method
     values = json.loads(exported.read_text())
+    values.pop("spacing_mm", None)
     if values.get("name") == "mdae":
         return from_dict(MdaeConfig, values)
     return from_dict(MvmaeConfig, values)
+
+
+def spacing_of(path: Path) -> float | None:
+    """Distance in mm between the voxels trained on; None for images, and where each volume has its own."""
+    exported = path / EXPORTED
+    if exported.is_file():
+        return json.loads(exported.read_text()).get("spacing_mm")
+    return read_state(find_checkpoint(path)).get("spacing_mm")
+
+
+def write_exported(
+    folder: Path, method: MvmaeConfig | MdaeConfig, spacing_mm: float | None
+) -> None:
+    """encoder.json: the method's settings, and the spacing of the volumes."""
+    facts = to_dict(method) | ({"spacing_mm": spacing_mm} if spacing_mm else {})
+    (folder / EXPORTED).write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def last_committed(run: Path) -> Path | None:

@@ -246,8 +246,8 @@ def _held_out(
 def _show(
     engine: Engine, tracker: Tracker | None, batch: Any, step: int, tokenizer: str | None
 ) -> None:
-    """Pictures of held-out samples; every worker takes part, as ZeRO 3 needs all of them."""
-    if batch is None:
+    """Pictures of held-out samples; with ZeRO 3 every worker takes part."""
+    if batch is None or (tracker is None and engine.stage < 3):
         return
     decode = (lambda ids: decode_tokens(tokenizer, ids)) if tokenizer else None
     with engine.whole() as module:

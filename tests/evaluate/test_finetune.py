@@ -190,7 +190,7 @@ def test_a_visible_label_of_volumes_is_learnt(
     rough = task.targets[task.rows("test"), 0] == 1
     assert done.probability[rough].min() > done.probability[~rough].max()
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
-    assert not kept.film
+    assert kept.encoder.encoder.film is None
     read = Samples(task.shards, task.cohort.place, 8, 4)
     whole = packing_of(kept.encoder.config, config, 0, whole=True)
     with torch.no_grad():

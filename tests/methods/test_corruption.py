@@ -10,6 +10,7 @@ from ray_mae.methods.corruption import Corrupted, Corruption
 from ray_mae.methods.losses import noise_weight, region_mean
 from ray_mae.methods.masking import random_blocks
 from ray_mae.methods.randomness import NOISE, normals, repeated
+from tests.volume_batches import mdae
 
 DRAW = torch.arange(64) * 7919 - 100
 
@@ -155,24 +156,34 @@ def test_normal_numbers_do_not_depend_on_how_many_are_made_at_a_time(
 
 @given(
     st.sampled_from(["dsm_clipped", "none", "edm", "bounded"]),
-    st.one_of(st.just(0.0), st.floats(0.01, 10)),
+    st.sampled_from(["ve", "vp", "flow"]),
+    st.one_of(st.just(0.0), st.floats(0.01, 1)),
 )
-@settings(max_examples=40, deadline=None)
-def test_weights_have_mean_1_over_the_noise_levels(form: str, sigma_max: float) -> None:
-    t = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-    weight = noise_weight(t * sigma_max, sigma_max, form)
+@settings(max_examples=20, deadline=None)
+def test_weights_have_mean_1_over_the_noise_levels(form: str, noise: str, sigma_max: float) -> None:
+    model = mdae(weighting=form, noise=noise, sigma_max=sigma_max)
+    t = torch.rand(200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight = noise_weight(model.corruption.sigma(t), form) / model.mean_weight
     assert weight.dtype == torch.float32
-    assert weight.double().mean().item() == pytest.approx(1, rel=1e-3)
+    assert weight.double().mean().item() == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize("noise", ["ve", "vp", "flow"])
+def test_sigma_is_the_noise_over_the_signal(noise: str) -> None:
+    """Regression of x_t on x gives what x is multiplied with, and the rest is the noise."""
+    x = volumes(4, 32)
+    c = corrupt(x, DRAW[:4], noise=noise, p=0.0, t=0.3)
+    scale = (c.voxels * x).mean() / x.square().mean()
+    rest = (c.voxels - scale * x).std() / scale
+    torch.testing.assert_close(c.sigma, rest.expand(4), rtol=0.02, atol=0)
 
 
 def test_weights_are_those_of_the_papers_up_to_a_constant() -> None:
     sigma = torch.tensor([0.0, 0.05, 0.1, 0.2, 1.0])
     inverse = torch.tensor([100.0, 100.0, 100.0, 25.0, 1.0])
-    weight = noise_weight(sigma, 1.0)
-    torch.testing.assert_close(weight * 19, inverse)  # ∫ 1/max(t, 0.1)² dt
-    torch.testing.assert_close(noise_weight(sigma, 1.0, "edm") * 20, inverse + 1)
-    bounded = noise_weight(sigma, 1.0, "bounded")
-    torch.testing.assert_close(bounded / bounded[0], 1 / (sigma**2 + 1))
+    torch.testing.assert_close(noise_weight(sigma), inverse)
+    torch.testing.assert_close(noise_weight(sigma, "edm"), inverse + 1)
+    torch.testing.assert_close(noise_weight(sigma, "bounded"), 1 / (sigma**2 + 1))
 
 
 def test_what_lies_outside_a_region_has_no_effect_not_even_nan() -> None:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ray_mae.config import MdaeConfig
 from ray_mae.methods.mdae_build import build_mdae, build_volume_encoder
-from ray_mae.methods.unet import InstanceNorm, architecture, residual_unet
+from ray_mae.methods.unet import InstanceNorm, architecture, fold_film, residual_unet
 from ray_mae.methods.volume_shapes import PRESETS, stages_of
 from tests.volume_batches import config, mdae, volume_batch
 
@@ -34,6 +34,25 @@ def test_once_trained_film_tells_the_noise_level_to_every_stage() -> None:
         assert (before - after).abs().max() > 1e-4
     swapped = model.reconstruct(x, t.flip(0))
     assert ((swapped - after).abs().amax((1, 2, 3, 4)) > 1e-4).all()
+
+
+def train_film(*networks: torch.nn.Module) -> None:
+    for network in networks:
+        for film in network.film:
+            torch.nn.init.normal_(film.project.weight, std=0.1)
+            torch.nn.init.normal_(film.project.bias, std=0.3)
+
+
+def test_folded_film_changes_nothing_at_noise_level_0() -> None:
+    model = mdae()
+    train_film(model.encoder, model.decoder)
+    x, t = volume_batch(2).voxels, torch.zeros(2)
+    before, features = model.reconstruct(x, t), model.encoder(x)
+    fold_film(model.encoder, model.decoder)
+    assert not any("film" in name or "time" in name for name in model.state_dict())
+    torch.testing.assert_close(model.reconstruct(x, t), before, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.encoder(x), features, rtol=1e-4, atol=1e-5)
+    fold_film(model.encoder, model.decoder)  # there is nothing left to fold
 
 
 def test_nnu_net_s_network_loads_the_weights_strictly_and_computes_the_same() -> None:
