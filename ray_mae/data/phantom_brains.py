@@ -23,7 +23,7 @@ CONTRASTS: dict[str, tuple[float, ...]] = {
     "T1w": (0.00, 0.80, 0.12, 0.18, 0.52, 0.78, 0.50),
     "T2w": (0.00, 0.60, 0.10, 1.00, 0.62, 0.42, 0.75),
     "FLAIR": (0.00, 0.55, 0.10, 0.12, 0.62, 0.50, 0.85),
-    "SWI": (0.00, 0.35, 0.08, 0.70, 0.60, 0.66, 0.40),
+    "SWI": (0.00, 0.35, 0.08, 0.90, 0.45, 0.70, 0.58),
 }
 PRETRAINING = ("T1w", "T2w", "FLAIR")
 TEXTURE = 0.28
@@ -103,11 +103,11 @@ def _lesions(
     places = np.argwhere((tissue == WHITE) | (tissue == GREY))
     for _ in range(int(rng.integers(1, 3))):
         centre = at[(slice(None), *places[rng.integers(len(places))])]
-        radius = rng.uniform(0.20, 0.32)
+        radius = rng.uniform(0.28, 0.40)
         away = _ellipsoid(at, tuple(centre), radius * rng.uniform(0.85, 1.15, 3))
         inside = (away < 1 + 0.15 * _clouds(rng, n, 0.1)) & (tissue >= CSF) & (mask == 0)
-        clouds = _clouds(rng, n, 0.11)
-        turns = 2 * np.pi * radius / 0.17  # a ring every 0.17, four voxels of 48
+        clouds = _clouds(rng, n, 0.16)
+        turns = 2 * np.pi * radius / 0.25  # a ring every 0.25, four voxels of 32
         pattern = np.cos(turns * away + rng.uniform(0, 2 * np.pi)) if rings else clouds
         if inside.sum() > 8:
             ranks = pattern[inside].argsort().argsort() + 0.5

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from ray_mae.data.schema import Manifest
 from ray_mae.data.text import train_tokenizer, training_reports
 from ray_mae.encoder import load_encoder
 from ray_mae.export import export
-from ray_mae.train.checkpoint import find_checkpoint, last_committed, read_state
+from ray_mae.train.checkpoint import SNAPSHOT, find_checkpoint, last_committed, read_state
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
 from tests.shards import write_shards, write_volume_shards
@@ -117,8 +118,24 @@ def test_two_workers_and_any_zero_stage_train_as_one(
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-2, atol=1e-3)
 
 
+def rewind(run: Path) -> int:
+    """As if the run had been killed before its last checkpoint; the step of the one before."""
+    snapshot = run / SNAPSHOT
+    record = json.loads(snapshot.read_text())
+    *kept, last = record["checkpoint_results"]
+    shutil.rmtree(run / last["checkpoint_dir_name"])
+    record |= {
+        "checkpoint_results": kept,
+        "latest_checkpoint_result": kept[-1],
+        "checkpoint_report_indices": record["checkpoint_report_indices"][:-1],
+        "current_report_index": record["current_report_index"] - 1,
+    }
+    snapshot.write_text(json.dumps(record))
+    return kept[-1]["metrics"]["step"]
+
+
 def test_volumes_go_the_same_way(tmp_path: Path, local_ray: None) -> None:
-    """MDAE by the same loop: trained, saved, continued and loaded."""
+    """MDAE by the same loop on two workers: trained, saved, continued exactly, loaded."""
     write_volume_shards(tmp_path / "volumes")
     config = PretrainMdaeConfig(
         shards=tmp_path / "volumes",
@@ -126,10 +143,11 @@ def test_volumes_go_the_same_way(tmp_path: Path, local_ray: None) -> None:
         method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
         data=VolumeDataConfig(shuffle_window=8),
         optim=OptimConfig(
-            batch_size=8, micro_batch_size=4, steps=STEPS, optimizer="sgd", lr=0.02, decay="poly"
+            batch_size=8, micro_batch_size=2, steps=STEPS, optimizer="sgd", lr=0.02, decay="poly"
         ),
-        engine=EngineConfig(zero_stage=1, precision="fp32"),
-        scaling=ScalingConfig(workers=1),
+        engine=EngineConfig(zero_stage=2, precision="fp32"),
+        scaling=ScalingConfig(workers=2),
+        checkpoint=CheckpointConfig(every=4),
         tracking=TrackingConfig(every=1, pictures_every=4, pictures=2),
     )
     summary = pretrain(config)
@@ -141,6 +159,11 @@ def test_volumes_go_the_same_way(tmp_path: Path, local_ray: None) -> None:
     assert len(set(levels)) == 8  # both regions at four noise levels, though not in every record
     assert len(last_pictures(config.output)) == 3
     assert summary["samples"] == STEPS * 8
+
+    undisturbed = losses(config.output)
+    assert rewind(config.output) == 4
+    assert pretrain(config)["continued_from_step"] == 4
+    np.testing.assert_allclose(losses(config.output), undisturbed, rtol=1e-5)
     encoder, _ = load_encoder(config.output)
     assert encoder(torch.randn(2, 1, 16, 16, 24)).shape == (2, encoder.width)
     with pytest.raises(ValueError, match=r"kind 'volume', the method mvmae reads 'study'"):
