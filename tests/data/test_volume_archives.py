@@ -24,10 +24,35 @@ def touch(folder: Path, *names: str) -> Path:
     [("T1", "T1w"), ("t1n", "T1w"), ("T1w", "T1w"), ("t1ce", "T1c"), ("T1post", "T1c"),
      ("t1c", "T1c"), ("T2", "T2w"), ("t2f", "FLAIR"), ("FLAIR_reg B Ax Flair", "FLAIR"),
      ("B Ax T1 +C", "T1c"), ("*tfl3d1_16ns", "T1w"), ("SWI", "SWI"), ("", "unknown"),
-     ("asl", "asl")],
+     ("asl", "ASL"), ("MR", "MR"), ("PT", "PT")],
 )  # fmt: skip
 def test_contrasts_have_one_name(words: str, name: str) -> None:
     assert contrast_of(words) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("T1 non-contrast", "T1w"), ("T1 without contrast", "T1w"), ("T1 w/o contrast", "T1w"),
+     ("T1 PRE GAD", "T1w"), ("T1 noncontrast", "T1w"), ("T1 pre", "T1w"), ("T1 POST GAD", "T1c"),
+     ("T1 postcontrast", "T1c"), ("T1 with gadolinium", "T1c")],
+)  # fmt: skip
+def test_a_t1_that_is_said_to_be_without_contrast_agent_is_plain(words: str, name: str) -> None:
+    assert contrast_of(words) == contrast_in(words) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("Ax T1 FLAIR", "T1w"), ("t1_tirm_tra_dark-fluid", "T1w"), ("T1 FLAIR +C", "T1c"),
+     ("FLAIR", "FLAIR"), ("T2 FLAIR", "FLAIR"), ("t2_tirm_tra_dark-fluid", "FLAIR"),
+     ("p7_space-T1w_FLAIR", "FLAIR"), ("FLAIR_reg_T1", "FLAIR")],
+)  # fmt: skip
+def test_a_t1_flair_is_t1_weighted_and_other_flairs_are_flair(words: str, name: str) -> None:
+    assert contrast_of(words) == name
+
+
+@pytest.mark.parametrize("words", ["DOE^JOHN ASL", "Doe John MR", "1957-03-02", "some words"])
+def test_free_text_never_becomes_a_contrast(words: str) -> None:
+    assert contrast_of(words) == "unknown"
 
 
 def test_a_description_without_a_contrast_is_unknown() -> None:
