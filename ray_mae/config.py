@@ -77,8 +77,10 @@ class VolumeSettings:
     columns: VolumeColumns = field(default_factory=VolumeColumns)
     """Names of the columns, for `volume-table`."""
     labels: list[str] = field(default_factory=list)
-    """Columns of the table (of participants.tsv for `bids`) with numbers that become labels. For
-    `bids` the default is every column of numbers."""
+    """Columns with numbers that become labels: of the table, of participants.tsv (`bids`), or of what
+    the manifest says of a subject (`openmind`). No other column is taken, as it may be a record number
+    or a date of birth; columns_of_numbers in summary.json names those that `bids` and `openmind`
+    have."""
     label_prefix: str = "label_"
     """Columns of the table whose names start with this become labels too, under the rest of it."""
     patient_pattern: str | None = None

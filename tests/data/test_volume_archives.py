@@ -1,6 +1,7 @@
 """Archives of volumes, listed before a voxel is read."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from volume_files import listed, settings
 
 from ray_mae.config import VolumeColumns
-from ray_mae.data.archives import VOLUME_READERS
+from ray_mae.data.archives import VOLUME_READERS, dicom_series
 from ray_mae.data.contrasts import contrast_in, contrast_of
 
 
@@ -67,7 +68,7 @@ def test_openmind_keeps_equal_subject_names_of_two_data_sets_apart(
         image = {"name": "a_T1w.nii.gz", "modality": "T1w", "image_path": "$nnssl_raw/D/a.nii.gz",
                  "image_info": {}, "associated_masks": masks}  # fmt: skip
         session = {"session_id": "ses-DEFAULT", "images": [image]}
-        info = {"age": 31, "sex": "F"}
+        info = {"age": 31, "sex": "F", "record": 4711}
         subject = {
             "subject_id": "sub-01",
             "subject_info": info,
@@ -82,7 +83,7 @@ def test_openmind_keeps_equal_subject_names_of_two_data_sets_apart(
                   "datasets": {"ds1": data_set(masks), "ds2": data_set(None)}}  # fmt: skip
     manifest.write_text(json.dumps(collection))
 
-    first, second = listed("openmind", manifest)
+    first, second = listed("openmind", manifest, labels=["age"])
     assert first.patient != second.patient
     assert (first.site, first.modality, first.labels) == ("ds1", "T1w", {"age": 31.0})
     assert first.paths == (str(tmp_path / "raw" / "D" / "a.nii.gz"),)
@@ -90,6 +91,23 @@ def test_openmind_keeps_equal_subject_names_of_two_data_sets_apart(
     assert (first.anatomy, second.anonymised) == (None, None)
     monkeypatch.setenv("nnssl_raw", "/elsewhere")
     assert listed("openmind", manifest)[0].paths == ("/elsewhere/D/a.nii.gz",)
+
+
+def test_openmind_labels_are_those_that_were_asked_for_and_the_others_are_named(
+    tmp_path: Path,
+) -> None:
+    image = {"name": "a", "modality": "DOE^JOHN ASL", "image_path": "a.nii.gz"}
+    subject = {"subject_info": {"age": 31, "sex": "F", "record": 4711},
+               "sessions": {"1": {"images": [image]}}}  # fmt: skip
+    manifest = tmp_path / "m.json"
+    manifest.write_text(json.dumps({"datasets": {"d": {"subjects": {"s": subject}}}}))
+    archive = VOLUME_READERS["openmind"](
+        settings("openmind", manifest, tmp_path / "o"), lambda *_: None
+    )
+    assert (archive.records[0].labels, archive.records[0].modality) == ({}, "unknown")
+    assert archive.notes["columns_of_numbers"] == ["age", "record"]
+    with pytest.raises(ValueError, match=r"says no 'height' of any subject \(volumes\.labels\)"):
+        listed("openmind", manifest, labels=["height"])
 
 
 def test_a_file_that_is_no_manifest_is_named(tmp_path: Path) -> None:
@@ -111,7 +129,8 @@ def test_bids_images_have_their_participants_numbers_and_their_sessions_label_ma
     (folder / "participants.tsv").write_text(
         "participant_id\tage\tsex\tsite\tsplit\nsub-1\t30\tF\tnorth\ttest\nsub-2\tn/a\tM\tsouth\t\n"
     )
-    archive = VOLUME_READERS["bids"](settings("bids", folder, tmp_path / "o"), lambda *_: None)
+    config = settings("bids", folder, tmp_path / "o", labels=["age", "sex"])
+    archive = VOLUME_READERS["bids"](config, lambda *_: None)
     found = {record.paths[0]: record for record in archive.records}
     assert len(found) == 4
     one = found["sub-1/anat/sub-1_T1w.nii.gz"]
@@ -123,6 +142,54 @@ def test_bids_images_have_their_participants_numbers_and_their_sessions_label_ma
     assert b.labels == {}
     assert archive.notes["volumes_passed_over"] == {"bold": 1, "defacemask": 1}
     assert archive.notes["labels_not_numbers"] == {"sex": 4}  # one per image
+
+
+def test_bids_columns_become_labels_only_where_they_were_asked_for(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "bids", "sub-1/anat/sub-1_T1w.nii.gz")
+    (folder / "participants.tsv").write_text(
+        "participant_id\tage\tmrn\tcode\nsub-1\t30\t4711\tA7\nsub-2\tn/a\t4712\t12\n"
+    )
+    archive = VOLUME_READERS["bids"](settings("bids", folder, tmp_path / "o"), lambda *_: None)
+    assert archive.records[0].labels == {}
+    assert archive.notes["columns_of_numbers"] == ["age", "mrn"]
+    with pytest.raises(ValueError, match=r"no column 'height' \(volumes\.labels\)"):
+        listed("bids", folder, labels=["height"])
+
+
+def test_a_bids_label_map_in_another_space_is_not_attached_to_a_native_image(
+    tmp_path: Path,
+) -> None:
+    folder = touch(
+        tmp_path / "bids",
+        "sub-1/anat/sub-1_T1w.nii.gz", "sub-2/anat/sub-2_T1w.nii.gz",
+        *(f"derivatives/x/sub-{n}/anat/sub-{n}_space-MNI152_dseg.nii.gz" for n in (1, 2)),
+        "derivatives/x/sub-2/anat/sub-2_dseg.nii.gz",
+    )  # fmt: skip
+    archive = VOLUME_READERS["bids"](settings("bids", folder, tmp_path / "o"), lambda *_: None)
+    one, two = archive.records
+    assert one.segmentation is None
+    assert two.segmentation == "derivatives/x/sub-2/anat/sub-2_dseg.nii.gz"
+    assert archive.notes["segmentations_in_another_space"] == 2
+    assert archive.notes["sessions_with_several_segmentations"] == 0
+
+
+@pytest.mark.parametrize("archive", ["bids", "brats", "nifti", "dicom-series"])
+def test_notes_hold_no_part_of_a_files_name(
+    tmp_path: Path, archive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = touch(
+        tmp_path / "in",
+        "sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_doe.nii.gz", "doe/x_T1w.nii.gz",
+        "x/doe", "x/scan.doe", "x/1.2.840.4711", "x/.doe", "x/doe.json",
+    )  # fmt: skip
+    monkeypatch.setattr(dicom_series, "distribute", map)
+    config = settings(archive, folder, tmp_path / "o")
+    notes = VOLUME_READERS[archive](config, lambda *_: None).notes
+    assert not {"doe", "4711"} & set(re.findall(r"[a-z]+|\d+", json.dumps(notes).lower()))
+    assert notes["files_passed_over"][".json"] == 1
+    if archive != "dicom-series":  # which tries to read them
+        assert notes["files_passed_over"]["without suffix"] == 1
+        assert notes["files_passed_over"]["other suffix"] == 2
 
 
 def test_brats_cases_of_both_namings_keep_a_patients_visits_together(tmp_path: Path) -> None:
