@@ -85,8 +85,9 @@ class VolumeSettings:
     """Columns of the table whose names start with this become labels too, under the rest of it."""
     patient_pattern: str | None = None
     """For `nifti`: regular expression that is searched in a file's path below the source, with a
-    group (?P<patient>…) and perhaps (?P<session>…). Default: the first folder, or the file name up
-    to the words that name a session or a contrast."""
+    group (?P<patient>…) and perhaps (?P<session>…). Default: the first folder that
+    is no split, contrast or collection (imagesTr, train, T1 …), else the file name; both up to the
+    word that names a session or a contrast. What came out is in the notes of summary.json."""
     spacing_mm: float | None = setting(1.0, gt=0)
     """Stored distance between voxels along each axis, in mm; null keeps each volume's own."""
     margin_mm: float = setting(4.0, ge=0)

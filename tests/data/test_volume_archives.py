@@ -213,13 +213,65 @@ def test_brats_cases_of_both_namings_keep_a_patients_visits_together(tmp_path: P
 @pytest.mark.parametrize(
     ("path", "patient", "session"),
     [("p7/visit1/T1.nii.gz", "p7", "visit1"), ("p7_ses-2_FLAIR.nii", "p7", "ses-2"),
-     ("anna_b_T1w.nii.gz", "anna_b", None), ("scan.nii.gz", "scan", None)],
+     ("anna_b_T1w.nii.gz", "anna_b", None), ("scan.nii.gz", "scan", None),
+     ("p7-ses-2-T1.nii", "p7", "ses-2"), ("sub-1_visit1/T1.nii", "sub-1", "visit1"),
+     ("OAS1_0001_MR2/mpr.nii", "OAS1_0001", "MR2"), ("p7/anat/T1.nii", "p7", None),
+     ("IXI/train/p7/T1.nii", "p7", None), ("PD012/T1.nii", "PD012", None),
+     ("site_CT001_T1.nii", "site_CT001", None)],
 )  # fmt: skip
 def test_nifti_files_tell_their_patient_by_folder_or_name(
     tmp_path: Path, path: str, patient: str, session: str | None
 ) -> None:
     (record,) = listed("nifti", touch(tmp_path / "in", path))
     assert (record.patient, record.session) == (patient, session)
+
+
+@pytest.mark.parametrize(
+    ("patient", "paths"),
+    [
+        ("IXI002-Guys-0828", ["IXI002-Guys-0828-T1.nii.gz", "IXI002-Guys-0828-T2.nii.gz",
+                              "IXI002-Guys-0828-DTI-00.nii.gz"]),
+        ("IXI002-Guys-0828", ["IXI-T1/IXI002-Guys-0828-T1.nii", "IXI-T2/IXI002-Guys-0828-T2.nii"]),
+        ("BRATS_001", ["BRATS_001_0000.nii.gz", "BRATS_001_0001.nii.gz"]),
+        ("BRATS_001", ["Task01_X/imagesTr/BRATS_001_0000.nii", "Task01_X/labelsTr/BRATS_001.nii"]),
+        ("la", ["imagesTr/la_0000.nii", "imagesTr/la_0001.nii"]),
+        ("001", ["train/T1/001.nii.gz", "train/T2/001.nii.gz", "val/FLAIR/001.nii.gz"]),
+        ("p7", ["p7_T1/image.nii", "p7_T2/image.nii", "p7_post/T1.nii", "p7_baseline/T1.nii"]),
+        ("p7", ["T1_p7.nii", "T2_p7.nii", "p7_pre_T1.nii", "p7_post_T1.nii", "p7_FLAIR2.nii"]),
+    ],
+)  # fmt: skip
+def test_nifti_files_of_one_person_are_one_patient(
+    tmp_path: Path, patient: str, paths: list[str]
+) -> None:
+    records = listed("nifti", touch(tmp_path / "in", *paths))
+    assert {record.patient for record in records} == {patient}
+    assert len(records) == len(paths)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["imagesTr", "imagesTs", "labelsTr", "train", "val", "test", "images", "volumes", "labels",
+     "data", "nifti", "anat", "T1", "IXI-T1", "train_images", "fold0"],
+)  # fmt: skip
+def test_a_folder_that_only_sorts_files_is_no_patient(tmp_path: Path, folder: str) -> None:
+    names = [f"{folder}/p1.nii.gz", f"{folder}/p2-T1.nii.gz", f"{folder}/p3/T1.nii.gz"]
+    records = listed("nifti", touch(tmp_path / "in", *names))
+    assert [record.patient for record in records] == ["p1", "p2", "p3"]
+
+
+def test_a_nifti_folder_notes_its_patients_and_is_an_error_where_they_are_implausible(
+    tmp_path: Path,
+) -> None:
+    folder = touch(tmp_path / "in", "p1_T1.nii.gz", "p1_T2.nii.gz", "p2_T1.nii.gz")
+    archive = VOLUME_READERS["nifti"](settings("nifti", folder, tmp_path / "o"), lambda *_: None)
+    assert archive.notes["patients"] == 2
+    assert archive.notes["volumes_per_patient"] == {"mean": 1.5, "most": 2}
+    many = touch(tmp_path / "many", *(f"IXI/x{n}.nii.gz" for n in range(51)))
+    with pytest.raises(ValueError, match=r"51 volumes of 1 patients.*volumes\.patient_pattern"):
+        listed("nifti", many)
+    assert len(listed("nifti", many, patient_pattern="(?P<patient>IXI)")) == 51
+    with pytest.raises(ValueError, match=r"1 volumes of 0 patients.*volumes\.patient_pattern"):
+        listed("nifti", touch(tmp_path / "none", "T1.nii.gz"))
 
 
 def test_nifti_patients_may_be_told_by_a_pattern(tmp_path: Path) -> None:
