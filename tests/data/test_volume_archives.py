@@ -3,9 +3,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from dicom_files import write_dicom
 from volume_files import listed, settings
 
 from ray_mae.config import VolumeColumns
@@ -305,3 +308,41 @@ def test_a_table_gives_labels_by_prefix_and_by_name(tmp_path: Path) -> None:
 def test_a_source_that_is_not_there_is_named(tmp_path: Path, archive: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"none.* is no .*\(source\)"):
         listed(archive, tmp_path / "none")
+
+
+def write_series(
+    folder: Path, uid: str, count: int = 5, patient: str = "p", **tags: Any
+) -> list[Path]:
+    """A regular DICOM series; its instances are named by series and slice."""
+    return [
+        write_dicom(
+            folder / f"{k}.dcm", np.zeros((4, 5), np.uint16), Modality="MR", PatientID=patient,
+            SeriesInstanceUID=uid, SOPInstanceUID=f"{uid}.{k}", ImagePositionPatient=[0, 0, 2 * k],
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[3, 1.5], **tags,
+        )
+        for k in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_first_of_two_equal_dicom_files_stays_whichever_is_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    folder = tmp_path / "in"
+    write_series(folder / "b", "1.1")
+    write_series(folder / "a", "1.1")
+    write_series(folder / "c", "1.2")
+    write_series(folder / "d", "1.2")
+    monkeypatch.setattr(dicom_series, "FILES_PER_TASK", 3)
+    monkeypatch.setattr(
+        dicom_series, "distribute", lambda work, chunks: map(work, list(chunks)[::order])
+    )
+    config = settings("dicom-series", folder, tmp_path / "o")
+    archive = VOLUME_READERS["dicom-series"](config, lambda *_: None)
+    assert archive.notes["duplicate_files"] == 10
+    found = [(r.paths[0], len(r.paths), r.problem and r.problem.reason) for r in archive.records]
+    assert found == [("a/0.dcm", 5, None), ("b/0.dcm", 1, "duplicate"),
+                     ("c/0.dcm", 5, None), ("d/0.dcm", 1, "duplicate")]  # fmt: skip
+    problem = archive.records[1].problem
+    assert problem
+    assert problem.detail == "5 files, as a/0.dcm"
