@@ -316,7 +316,7 @@ def write_series(
     """A regular DICOM series; its instances are named by series and slice."""
     return [
         write_dicom(
-            folder / f"{k}.dcm", np.zeros((4, 5), np.uint16), Modality="MR", PatientID=patient,
+            folder / f"{uid}.{k}.dcm", np.zeros((4, 5), np.uint16), Modality="MR", PatientID=patient,
             SeriesInstanceUID=uid, SOPInstanceUID=f"{uid}.{k}", ImagePositionPatient=[0, 0, 2 * k],
             ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[3, 1.5], **tags,
         )
@@ -341,8 +341,58 @@ def test_the_first_of_two_equal_dicom_files_stays_whichever_is_read_first(
     archive = VOLUME_READERS["dicom-series"](config, lambda *_: None)
     assert archive.notes["duplicate_files"] == 10
     found = [(r.paths[0], len(r.paths), r.problem and r.problem.reason) for r in archive.records]
-    assert found == [("a/0.dcm", 5, None), ("b/0.dcm", 1, "duplicate"),
-                     ("c/0.dcm", 5, None), ("d/0.dcm", 1, "duplicate")]  # fmt: skip
+    assert found == [("a/1.1.0.dcm", 5, None), ("b/1.1.0.dcm", 1, "duplicate"),
+                     ("c/1.2.0.dcm", 5, None), ("d/1.2.0.dcm", 1, "duplicate")]  # fmt: skip
     problem = archive.records[1].problem
     assert problem
-    assert problem.detail == "5 files, as a/0.dcm"
+    assert problem.detail == "5 files, as a/1.1.0.dcm"
+
+
+def test_a_table_beside_dicom_series_says_what_their_headers_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, table = tmp_path / "in", tmp_path / "t.csv"
+    for number, (place, patient) in enumerate(
+        {"a": "p", "b/x": "p", "b/y": "p", "c": "q", "d": "r"}.items()
+    ):
+        write_series(folder / place, f"1.{number}", patient=patient, SeriesDescription="T2")
+    write_series(folder / "d", "1.9", patient="r", SeriesDescription="T2")
+    rows = [
+        {"volume": "1.0", "patient": "new", "modality": "t1ce", "session": "s", "label_x": "1"},
+        {"path": "b/x/", "split": "test", "site": "north", "age": "40", "label_x": "high"},
+        {"patient": "q", "modality": "T1", "label_x": "3", "split": "val"},
+        {"path": "d", "label_x": "4"},  # two series lie there
+        {"volume": "1.77", "label_x": "5"},
+    ]
+    pd.DataFrame(rows).to_csv(table)
+    monkeypatch.setattr(dicom_series, "distribute", map)
+    config = settings("dicom-series", folder, tmp_path / "o", table=table, labels=["age"])
+    archive = VOLUME_READERS["dicom-series"](config, lambda *_: None)
+    found = {record.volume: record for record in archive.records}
+    a, x, y, c = (found[f"1.{number}"] for number in range(4))
+    assert (a.patient, a.modality, a.session, a.labels) == ("new", "T1c", "s", {"x": 1.0})
+    assert (x.modality, x.session, x.labels) == ("T2w", "1.2.3", {"age": 40.0})
+    assert (x.site, x.split) == ("north", "test")
+    assert (y.labels, y.split) == ({}, None)
+    assert x.patient == y.patient == "new"  # one person stays one patient
+    assert (c.patient, c.modality, c.split, c.labels) == ("q", "T2w", "val", {"x": 3.0})
+    assert found["1.4"].labels == found["1.9"].labels == {}
+    assert archive.notes["table_rows_without_series"] == 2
+    assert archive.notes["series_without_table_row"] == 3
+    assert archive.notes["labels_not_numbers"] == {"label_x": 1}
+
+
+def test_a_table_beside_dicom_series_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "in", "1.1")
+    monkeypatch.setattr(dicom_series, "distribute", map)
+    table = tmp_path / "t.csv"
+    with pytest.raises(FileNotFoundError, match=r"t\.csv does not exist \(volumes\.table\)"):
+        listed("dicom-series", tmp_path / "in", table=table)
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"none of the columns 'volume'.*volumes\.columns"):
+        listed("dicom-series", tmp_path / "in", table=table)
+    table.write_text("volume\n1.1\n")
+    with pytest.raises(ValueError, match=r"no column 'age' \(volumes\.labels\)"):
+        listed("dicom-series", tmp_path / "in", table=table, labels=["age"])

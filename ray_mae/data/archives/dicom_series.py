@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives import series_table
 from ray_mae.data.archives.dicom import FILES_PER_TASK, files_below
 from ray_mae.data.archives.record import Archive, Progress, VolumeRecord
 from ray_mae.data.contrasts import UNKNOWN, contrast_in
@@ -42,7 +43,10 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                 records.append(_alone(path, why))
         progress(len(headers) + len(records), len(files))
     series, duplicates = _grouped(dict(sorted(headers.items())))
-    records += [_record(slices, max_voxels) for slices in series.values()]
+    described, of_table = series_table.describe(
+        [_record(slices, max_voxels) for slices in series.values()], root, config
+    )
+    records += described
     records += [_duplicates(of_series) for of_series in duplicates.values()]
     records.sort(key=lambda record: record.paths)
     notes = {
@@ -50,6 +54,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         "series": len(series),
         "duplicate_files": sum(map(len, duplicates.values())),
         "files_passed_over": passed_over,
+        **of_table,
     }
     return Archive(root, records, notes)
 

@@ -4,9 +4,10 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from ray_mae.config import IngestConfig
+from ray_mae.config import IngestConfig, VolumeSettings
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 # Suffixes that may be named in the summary. What follows the last dot of another name may be a
@@ -95,6 +96,34 @@ def numbers(
         if math.isfinite(value):
             labels[name] = value
     return labels
+
+
+@dataclass(frozen=True)
+class NumberLabels:
+    """Labels of a table's rows: columns that volumes.labels names or that have volumes.label_prefix."""
+
+    columns: Mapping[str, str]
+    """The label's name by column."""
+    not_numbers: Counter[str]
+
+    @classmethod
+    def of(cls, path: Path, there: Iterable[str], settings: VolumeSettings) -> "NumberLabels":
+        """Of a table with these columns. ValueError if one that was asked for is not there."""
+        there, prefix = list(there), settings.label_prefix
+        for name in settings.labels:
+            if name not in there:
+                raise ValueError(f"{path} has no column {name!r} (volumes.labels)")
+        prefixed = {n: n.removeprefix(prefix) for n in there if prefix and n.startswith(prefix)}
+        return cls({name: name for name in settings.labels} | prefixed, Counter())
+
+    def read(self, row: Mapping[str, object]) -> dict[str, float]:
+        """The labels of a row."""
+        found = numbers(row, self.columns, self.not_numbers)
+        return {self.columns[name]: value for name, value in found.items()}
+
+    def notes(self) -> dict[str, dict[str, int]]:
+        """Cells that hold something else than a number, for the summary."""
+        return {"labels_not_numbers": noted(self.not_numbers)}
 
 
 def number_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
