@@ -75,16 +75,23 @@ class VolumeSettings:
     """How volumes are read, checked and stored."""
 
     columns: VolumeColumns = field(default_factory=VolumeColumns)
-    """Names of the columns, for `volume-table`."""
+    """Names of the columns, for `volume-table` and `table`."""
+    table: Path | None = None
+    """For `dicom-series`: table (CSV or Parquet) with one row per series, found by volume (its
+    SeriesInstanceUID) or by path (its folder below the source), or per patient. It gives labels, split
+    and site, of a series also modality and session; its patient replaces the PatientID of the files."""
     labels: list[str] = field(default_factory=list)
-    """Columns of the table (of participants.tsv for `bids`) with numbers that become labels. For
-    `bids` the default is every column of numbers."""
+    """Columns with numbers that become labels: of a table, of participants.tsv (`bids`), or of what
+    the manifest says of a subject (`openmind`). No other column is taken, as it may be a record number
+    or a date of birth; columns_of_numbers in summary.json names those that `bids` and `openmind`
+    have."""
     label_prefix: str = "label_"
     """Columns of the table whose names start with this become labels too, under the rest of it."""
     patient_pattern: str | None = None
     """For `nifti`: regular expression that is searched in a file's path below the source, with a
-    group (?P<patient>…) and perhaps (?P<session>…). Default: the first folder, or the file name up
-    to the words that name a session or a contrast."""
+    group (?P<patient>…) and perhaps (?P<session>…). Default: the first folder that is no split,
+    contrast or collection (imagesTr, train, T1 …), else the file name; both up to the word that names
+    a session or a contrast. What came out is in the notes of summary.json."""
     spacing_mm: float | None = setting(1.0, gt=0)
     """Stored distance between voxels along each axis, in mm; null keeps each volume's own."""
     margin_mm: float = setting(4.0, ge=0)
@@ -135,7 +142,7 @@ class IngestConfig(_Checked):
     reports: Path | None = None
     """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
     of text files named STUDY.txt. Default: reports.csv in the source folder, if there. A patient
-    column, if there, replaces the PatientID of the files."""
+    column, if there, replaces the PatientID of the files. For `dicom-series` see volumes.table."""
     columns: TableColumns = field(default_factory=TableColumns)
     """Names of the table's columns (the reports table uses the same names)."""
     dataset: str = "archive"

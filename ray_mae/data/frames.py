@@ -61,7 +61,10 @@ class SliceFile:
 
 
 def read_frames(path: Path, max_pixels: int) -> SliceFile:
-    """The identifiers and the geometry of one file; pixels are not read. Raises Unusable."""
+    """The identifiers and the geometry of one file; pixels are not read. Raises Unusable.
+
+    max_pixels: of all frames together.
+    """
     tags = [*IDENTITY, *SIZE, *WORDS, *PLACE, *GROUPS, "ImageType"]
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
     try:
@@ -72,6 +75,14 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
             rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
             if rows < 1 or columns < 1:
                 raise Unusable("no-pixels", f"{rows} rows, {columns} columns")
+            frames = int(ds.get("NumberOfFrames") or 1)
+            if frames < 1:
+                raise Unusable("no-pixels", f"{frames} frames")
+            if frames * rows * columns > max_pixels:  # before anything is done for each of them
+                raise Unusable(
+                    "too-large",
+                    f"{frames:,} frames of {rows} x {columns} pixels, at most {max_pixels:,}",
+                )
             if int(ds.get("SamplesPerPixel") or 1) != 1:
                 raise Unusable("four-dimensional", "colours")
             return SliceFile(
@@ -87,9 +98,7 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 rows=rows,
                 columns=columns,
                 compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
-                frames=tuple(
-                    _frame(ds, index) for index in range(int(ds.get("NumberOfFrames") or 1))
-                ),
+                frames=tuple(_frame(ds, index) for index in range(frames)),
             )
     except Unusable:
         raise

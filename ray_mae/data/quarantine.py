@@ -39,6 +39,7 @@ REASONS = {
     "repeated-positions": "several slices at one position: several echoes, phases or scans in one series",
     "missing-slices": "the slices of the series are not evenly spaced: some are missing",
     "gantry-tilt": "the slices are shifted against each other: a tilted gantry",
+    "sheared": "the axes of the volume are not at right angles",
     "localizer": "the series is a localizer",
     "other-modality": "a modality that volumes.modalities leaves out",
 }

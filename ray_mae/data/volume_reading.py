@@ -18,6 +18,8 @@ from ray_mae.data.quarantine import Unusable
 from ray_mae.data.volume_space import Spacing, Volume, size_at
 
 LEAST_SPACING_MM = 0.02
+# How far axes may be from right angles. Rotations are stored in float32, and some tools round them.
+SHEAR_DEGREES = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,16 @@ def read_nifti(path: Path, bounds: Bounds) -> Volume:
     shape = _three(image.shape)
     affine = np.asarray(image.affine, np.float64)
     bounds.check(shape, affine)
+    _refuse_shear(affine)
     return Volume(_values(image, shape, np.dtype(np.float32)), affine)
+
+
+def _refuse_shear(affine: NDArray[np.float64]) -> None:
+    """Raise Unusable where axes are not at right angles: resampling goes along one at a time."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    off = np.degrees(np.arcsin(np.abs(axes.T @ axes - np.eye(3)).clip(0, 1).max()))
+    if off > SHEAR_DEGREES:
+        raise Unusable("sheared", f"axes {off:.1f} degrees off the right angle")
 
 
 def read_mask(path: Path, bounds: Bounds) -> Volume:

@@ -37,8 +37,9 @@ def test_table_and_bids_say_the_same_and_a_contrast_is_kept_for_later(tmp_path: 
     rows = pd.read_csv(table)
     assert set(rows["modality"]) == set(CONTRASTS) > set(PRETRAINING)
     assert rows.groupby("patient")["label_high_grade"].nunique().max() == 1
+    labels = ["high_grade", "wide_ventricles"]
     by_table = {r.paths: r for r in listed("volume-table", table)}
-    by_bids = {r.paths: r for r in listed("bids", tmp_path / "a")}
+    by_bids = {r.paths: r for r in listed("bids", tmp_path / "a", labels=labels)}
     assert by_table.keys() == by_bids.keys()
     for paths, record in by_table.items():
         other = by_bids[paths]

@@ -84,6 +84,20 @@ def test_a_slice_without_a_place_is_refused(tmp_path: Path) -> None:
         read_frames(path, 10**6)
 
 
+@pytest.mark.parametrize(("frames", "reason"), [(2_000_000_000, "too-large"), (-3, "no-pixels")])
+def test_a_number_of_frames_that_no_file_has_is_refused_before_they_are_counted(
+    tmp_path: Path, frames: int, reason: str
+) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm", np.zeros((4, 5), np.uint16), Modality="MR", NumberOfFrames=frames,
+        ImagePositionPatient=[0, 0, 0], ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        PixelSpacing=[3, 1.5],
+    )  # fmt: skip
+    with pytest.raises(Unusable) as refused:
+        read_frames(path, 10**6)
+    assert refused.value.reason == reason
+
+
 @needs_shared
 @pytest.mark.parametrize(
     ("series", "reference"),

@@ -99,6 +99,23 @@ def test_dicom_series_are_ingested_and_broken_ones_refused(tmp_path: Path) -> No
     }  # fmt: skip
 
 
+def test_the_phantoms_table_gives_dicom_series_labels_to_probe(tmp_path: Path) -> None:
+    table = write_volumes(tmp_path / "in", 2, seed=0, size=24, as_dicom=True, broken=False)
+    summary = ingest(
+        settings("dicom-series", tmp_path / "in", tmp_path / "out", spacing_mm=8.0, table=table)
+    )
+    assert summary["notes"]["table_rows_without_series"] == 0
+    assert summary["notes"]["series_without_table_row"] == 0
+    written, said = pd.DataFrame(rows(tmp_path / "out")), pd.read_csv(table)
+    assert len(written) == len(said)
+    assert sorted(written["modality"]) == sorted(said["modality"])
+    assert sorted(written["site"]) == sorted(said["site"])
+    labels = pd.DataFrame(list(map(dict, written["labels"])))
+    assert set(labels) == {"high_grade", "wide_ventricles"}
+    for name in labels:
+        assert sorted(labels[name]) == sorted(said[f"label_{name}"])
+
+
 def test_an_archive_without_a_single_usable_volume_is_an_error_that_says_why(
     tmp_path: Path,
 ) -> None:

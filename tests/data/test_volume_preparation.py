@@ -163,6 +163,20 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(tmp_p
     assert refused.value.reason == "too-large"
 
 
+@pytest.mark.parametrize(("degrees", "refused"), [(0.3, False), (2.0, True), (20.0, True)])
+def test_a_grid_whose_axes_are_not_at_right_angles_is_refused(
+    tmp_path: Path, degrees: float, refused: bool
+) -> None:
+    turned = nib.eulerangles.euler2mat(0.3, 0.2, 0.1) * 4.0
+    turned[:, 2] += np.tan(np.radians(degrees)) * turned[:, 1]
+    path = write_nifti(tmp_path / "a.nii.gz", ball(), affine=nib.affines.from_matvec(turned))
+    if refused:
+        with pytest.raises(Unusable, match=rf"sheared: axes {degrees:.1f} degrees"):
+            prepared(path)
+    else:
+        assert prepared(path).std > 0
+
+
 @pytest.mark.parametrize("damage", ["cut", "not gzip", "text", "missing"])
 def test_damaged_files_are_refused_and_nothing_else(tmp_path: Path, damage: str) -> None:
     path = write_nifti(tmp_path / "a.nii.gz", ball())

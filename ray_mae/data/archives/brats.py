@@ -5,7 +5,7 @@ end in the number of the visit: BraTS-GLI-00005-100 and -101 are one patient.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.folders import stem_of, volume_files
@@ -23,7 +23,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     cases: dict[str, list[str]] = defaultdict(list)
     for path in files:
         cases[path.rpartition("/")[0]].append(path)
-    records, other = [], Counter[str]()
+    records, passed_over_volumes = [], 0
     for folder, paths in cases.items():
         kinds = {path: re.split(r"[_-]", stem_of(path))[-1] for path in paths}
         segmentations = [path for path, kind in kinds.items() if kind.lower() == "seg"]
@@ -33,7 +33,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         for path, kind in kinds.items():
             modality = contrast_in(kind)
             if modality == UNKNOWN:
-                other[kind] += path not in segmentations
+                passed_over_volumes += path not in segmentations
                 continue
             records.append(
                 VolumeRecord(
@@ -54,6 +54,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     progress(len(records), len(records))
     notes = {
         "files_passed_over": passed_over,
-        "volumes_passed_over": {k: n for k, n in other.items() if n},
+        # no kinds: the last word of a file's name may be a part of a patient's
+        "volumes_passed_over": {"no known contrast": passed_over_volumes},
     }
     return Archive(root, records, notes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import walk
+from ray_mae.data.archives.folders import kind_of, walk
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
 from ray_mae.data.dicom import read_header, refuse
@@ -51,13 +51,13 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
 
 
 def files_below(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
-    """Paths below root that may be DICOM, sorted; and how many others there are, by suffix."""
+    """Paths below root that may be DICOM, sorted; and how many others there are, by kind."""
     files, passed_over = [], Counter[str]()
     for folder, names in walk(root, output):
         for name in names:
             suffix = Path(name).suffix.lower()
             if suffix in NOT_IMAGES or name.startswith(".") or name.upper() == "DICOMDIR":
-                passed_over[suffix or name] += 1
+                passed_over[kind_of(name)] += 1
             else:
                 files.append(os.path.relpath(os.path.join(folder, name), root))
     return sorted(files), dict(sorted(passed_over.items()))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives import series_table
 from ray_mae.data.archives.dicom import FILES_PER_TASK, files_below
 from ray_mae.data.archives.record import Archive, Progress, VolumeRecord
 from ray_mae.data.contrasts import UNKNOWN, contrast_in
@@ -18,7 +19,8 @@ from ray_mae.data.series import arrange
 def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     """List the series of the folder. FileNotFoundError if it holds no files.
 
-    A file that cannot be read stands for itself in the list, as it belongs to no series.
+    A file that cannot be read stands for itself in the list, as it belongs to no series. The files
+    of a series that are there twice stand there once more, as one refused entry.
     """
     root = config.source.absolute()  # workers may have another working folder
     if not root.is_dir():
@@ -31,25 +33,50 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
 
     max_voxels = config.volumes.max_voxels
     chunks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-    series: dict[str, dict[str, SliceFile]] = defaultdict(dict)
+    headers: dict[str, SliceFile] = {}
     records: list[VolumeRecord] = []
-    first: dict[str, str] = {}
-    done = 0
     for found in distribute(lambda paths: _headers(root, paths, max_voxels), chunks):
         for path, fields in found:
-            done += 1
             try:
-                file = _header(fields)
-                if file.instance and (other := first.setdefault(file.instance, path)) != path:
-                    raise Unusable("duplicate", f"same SOPInstanceUID as {other}")
-                series[file.series][path] = file
+                headers[path] = _header(fields)
             except Unusable as why:
                 records.append(_alone(path, why))
-        progress(done, len(files))
-    records += [_record(dict(sorted(slices.items())), max_voxels) for slices in series.values()]
+        progress(len(headers) + len(records), len(files))
+    series, duplicates = _grouped(dict(sorted(headers.items())))
+    described, of_table = series_table.describe(
+        [_record(slices, max_voxels) for slices in series.values()], root, config
+    )
+    records += described
+    records += [_duplicates(of_series) for of_series in duplicates.values()]
     records.sort(key=lambda record: record.paths)
-    notes = {"files": len(files), "series": len(series), "files_passed_over": passed_over}
+    notes = {
+        "files": len(files),
+        "series": len(series),
+        "duplicate_files": sum(map(len, duplicates.values())),
+        "files_passed_over": passed_over,
+        **of_table,
+    }
     return Archive(root, records, notes)
+
+
+def _grouped(
+    headers: dict[str, SliceFile],
+) -> tuple[dict[str, dict[str, SliceFile]], dict[str, dict[str, str]]]:
+    """The headers by series and path; and, by series, the paths that repeat another's SOPInstanceUID.
+
+    Of files that share one the first stays: headers come in the order of their paths, so that this
+    does not depend on which worker is done first.
+    """
+    series: dict[str, dict[str, SliceFile]] = defaultdict(dict)
+    duplicates: dict[str, dict[str, str]] = defaultdict(dict)
+    first: dict[str, str] = {}
+    for path, file in headers.items():
+        other = first.setdefault(file.instance, path) if file.instance else path
+        if other == path:
+            series[file.series][path] = file
+        else:
+            duplicates[file.series][path] = other
+    return series, duplicates
 
 
 def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, dict[str, Any]]]:
@@ -75,6 +102,12 @@ def _header(fields: dict[str, Any]) -> SliceFile:
 def _alone(path: str, problem: Unusable) -> VolumeRecord:
     """A file that is part of no volume."""
     return VolumeRecord(paths=(path,), volume=path, patient="", modality=UNKNOWN, problem=problem)
+
+
+def _duplicates(others: dict[str, str]) -> VolumeRecord:
+    """The duplicates in one series, as one entry: the file that was there before by path."""
+    path, other = next(iter(others.items()))
+    return _alone(path, Unusable("duplicate", f"{len(others)} files, as {other}"))
 
 
 def _record(slices: dict[str, SliceFile], max_voxels: int) -> VolumeRecord:

@@ -4,11 +4,20 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from ray_mae.config import IngestConfig
+from ray_mae.config import IngestConfig, VolumeSettings
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+# Suffixes that may be named in the summary. What follows the last dot of another name may be a
+# part of a patient's name or number, as in 1.2.840.4711 or DOE.JOHN.
+KNOWN_SUFFIXES = frozenset(
+    ".csv .tsv .parquet .txt .json .xml .html .htm .md .pdf .yaml .yml .log .zip .gz .tgz .tar .py "
+    ".bval .bvec .mat .npy .npz .png .jpg .jpeg .tif .tiff .dcm .ima .nrrd .nhdr .mha .mhd .hdr .img "
+    ".raw .h5 .hdf5 .pkl .xls .xlsx .doc .docx .sh .annot .label .lta .xfm .gii .tck .trk .bak .tmp"
+    .split()
+)  # fmt: skip
 
 
 def stem_of(path: str) -> str:
@@ -16,6 +25,18 @@ def stem_of(path: str) -> str:
     name = Path(path).name
     suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
     return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
+
+
+def kind_of(name: str) -> str:
+    """What the summary calls a file that is passed over: its suffix, and nothing else of its name."""
+    if name.upper() == "DICOMDIR":
+        return "DICOMDIR"
+    if name.startswith("."):
+        return "hidden"
+    suffix = Path(name).suffix.lower()
+    if not suffix:
+        return "without suffix"
+    return suffix if suffix in {*KNOWN_SUFFIXES, *SUFFIXES} else "other suffix"
 
 
 def walk(root: Path, output: Path) -> Iterator[tuple[str, list[str]]]:
@@ -37,7 +58,7 @@ def walk(root: Path, output: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]:
-    """The source, its volume files as paths below it, sorted, and what else there is, by suffix.
+    """The source, its volume files as paths below it, sorted, and what else there is, by kind.
 
     Raises FileNotFoundError where there are none.
     """
@@ -53,7 +74,7 @@ def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(folder, name), root))
             else:
-                passed_over[Path(name).suffix.lower() or name] += 1
+                passed_over[kind_of(name)] += 1
     if not found:
         raise FileNotFoundError(f"{root} holds no {', '.join(SUFFIXES)} files (source)")
     return root, sorted(found), dict(sorted(passed_over.items()))
@@ -75,6 +96,42 @@ def numbers(
         if math.isfinite(value):
             labels[name] = value
     return labels
+
+
+@dataclass(frozen=True)
+class NumberLabels:
+    """Labels of a table's rows: columns that volumes.labels names or that have volumes.label_prefix."""
+
+    columns: Mapping[str, str]
+    """The label's name by column."""
+    not_numbers: Counter[str]
+
+    @classmethod
+    def of(cls, path: Path, there: Iterable[str], settings: VolumeSettings) -> "NumberLabels":
+        """Of a table with these columns. ValueError if one that was asked for is not there."""
+        there, prefix = list(there), settings.label_prefix
+        for name in settings.labels:
+            if name not in there:
+                raise ValueError(f"{path} has no column {name!r} (volumes.labels)")
+        prefixed = {n: n.removeprefix(prefix) for n in there if prefix and n.startswith(prefix)}
+        return cls({name: name for name in settings.labels} | prefixed, Counter())
+
+    def read(self, row: Mapping[str, object]) -> dict[str, float]:
+        """The labels of a row."""
+        found = numbers(row, self.columns, self.not_numbers)
+        return {self.columns[name]: value for name, value in found.items()}
+
+    def notes(self) -> dict[str, dict[str, int]]:
+        """Cells that hold something else than a number, for the summary."""
+        return {"labels_not_numbers": noted(self.not_numbers)}
+
+
+def number_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """Names of the columns that hold numbers and nothing else: those that may be labels."""
+    found, not_numbers = set[str](), Counter[str]()
+    for row in rows:
+        found |= numbers(row, row, not_numbers).keys()
+    return sorted(name for name in found if not not_numbers[name])
 
 
 def noted(not_numbers: Counter[str]) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """OpenMind and other data sets of nnssl, by their manifest pretrain_data.json.
 
 collection → datasets → subjects → sessions → images, each with name, modality, image_path and
-associated_masks. Paths may start with $nnssl_raw or another variable of the environment.
+associated_masks. Paths may start with $nnssl_raw or another variable of the environment. Of what is
+said of a subject only what volumes.labels names is taken.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import noted, numbers
+from ray_mae.data.archives.folders import noted, number_columns, numbers
 from ray_mae.data.archives.record import Archive, Progress, VolumeRecord
 from ray_mae.data.contrasts import contrast_of
 
@@ -31,9 +32,11 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     try:
         collection = json.loads(path.read_text())
         records, not_numbers = [], Counter[str]()
+        people: dict[tuple[str, str], dict[str, Any]] = {}
         for where, image, info in _images(collection):
             masks = image.get("associated_masks") or {}
             dataset, subject, session = where
+            people[dataset, subject] = info
             anonymised, anatomy = masks.get("anonymization_mask"), masks.get("anatomy_mask")
             records.append(
                 VolumeRecord(
@@ -45,7 +48,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     site=dataset,
                     anonymised=anonymised and _resolved(anonymised, path),
                     anatomy=anatomy and _resolved(anatomy, path),
-                    labels=numbers(info, config.volumes.labels or list(info), not_numbers),
+                    labels=numbers(info, config.volumes.labels, not_numbers),
                 )
             )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
@@ -55,8 +58,15 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         ) from error
     if not records:
         raise ValueError(f"{path} lists no images")
+    for name in config.volumes.labels:
+        if not any(name in info for info in people.values()):
+            raise ValueError(f"{path} says no {name!r} of any subject (volumes.labels)")
     progress(len(records), len(records))
-    return Archive(path.parent, records, {"labels_not_numbers": noted(not_numbers)})
+    notes = {
+        "labels_not_numbers": noted(not_numbers),
+        "columns_of_numbers": number_columns(people.values()),
+    }
+    return Archive(path.parent, records, notes)
 
 
 def _images(

@@ -52,6 +52,11 @@ def _text(value: object) -> str:
     return "" if value is None or value != value else str(value)  # NaN is what pandas calls nothing
 
 
+def cell(row: Row, column: str | None) -> str | None:
+    """A row's cell, None where it is empty or there is no such column."""
+    return (row.get(column, "").strip() or None) if column else None
+
+
 def need_columns(
     path: Path,
     rows: Sequence[Row],
