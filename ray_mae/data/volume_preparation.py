@@ -16,7 +16,7 @@ from ray_mae.config import VolumeSettings
 from ray_mae.data.foreground import extent, foreground
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.series import is_series, read_series
-from ray_mae.data.volume_reading import Bounds, read_mask, read_nifti
+from ray_mae.data.volume_reading import Bounds, LabelsOutOfRange, read_mask, read_nifti
 from ray_mae.data.volume_space import Spacing, Volume, crop, on_grid_of, resample, to_ras
 
 # Fewer different values than this are those of a mask or a label map.
@@ -36,6 +36,7 @@ class Prepared:
     valid: NDArray[np.bool_] | None
     """On the image's grid; None where every voxel is valid."""
     segmentation: NDArray[np.uint8] | None
+    """None as well where the label map has labels above 255."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,15 @@ class Preparation:
     def prepare(self, paths: Sequence[Path], masks: Mapping[str, Path]) -> Prepared:
         """The volume in these files (one, or a DICOM series), and its MASKS. Raises Unusable."""
         image = self._read(paths)
-        read = {
-            name: on_grid_of(to_ras(read_mask(path, self.bounds)), image).values
-            for name, path in masks.items()
-        }
+        read = {}
+        for name, path in masks.items():
+            try:
+                mask = read_mask(path, self.bounds)
+            except LabelsOutOfRange:
+                if name != "segmentation":
+                    raise
+                continue  # the image is as good without; the summary counts those left out
+            read[name] = on_grid_of(to_ras(mask), image).values
         anatomy = read["anatomy"] != 0 if "anatomy" in read else foreground(image.values)
         box, solid = extent(anatomy, image.spacing, self.margin_mm)
         if not anatomy[box].any() or ("anatomy" not in read and solid < self.min_solid):

@@ -51,6 +51,10 @@ class Bounds:
             raise Unusable("too-large", f"{said}: {most:,} voxels, at most {self.max_voxels:,}")
 
 
+class LabelsOutOfRange(Unusable):
+    """A label map with values that are no uint8, such as FreeSurfer's aparc with 1000 and more."""
+
+
 def read_nifti(path: Path, bounds: Bounds) -> Volume:
     """The values, float32, of a volume file. Raises Unusable."""
     image = _open(path)
@@ -70,7 +74,7 @@ def _refuse_shear(affine: NDArray[np.float64]) -> None:
 
 
 def read_mask(path: Path, bounds: Bounds) -> Volume:
-    """The values, uint8, of a mask or label map. Raises Unusable."""
+    """The values, uint8, of a mask or label map. Raises Unusable, of it LabelsOutOfRange."""
     try:
         image = _open(path)
         shape = _three(image.shape)
@@ -81,7 +85,9 @@ def read_mask(path: Path, bounds: Bounds) -> Volume:
         raise Unusable(why.reason, f"mask {path.name}: {why.detail}") from why
     rounded = np.rint(values)
     if not np.isfinite(values).all() or rounded.min() < 0 or rounded.max() > 255:
-        raise Unusable("wrong-range", f"mask {path.name}: labels must lie between 0 and 255")
+        raise LabelsOutOfRange(
+            "wrong-range", f"mask {path.name}: labels must lie between 0 and 255"
+        )
     return Volume(rounded.astype(np.uint8), affine)
 
 

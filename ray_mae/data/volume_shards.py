@@ -78,6 +78,8 @@ class VolumePlan(Plan):
                 )
                 continue
             _count(counts, row)
+            left_out = listed.segmentation is not None and row["segmentation"] is None
+            counts["segmentations left out"] += left_out
             yield row
 
     def _row(self, listed: Listed, root: Path) -> dict[str, Any]:
@@ -157,6 +159,8 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
         "sites": under("site/"),
         "with_mask": counts["with a mask"],
         "with_segmentation": counts["with a segmentation"],
+        # label maps with labels above 255; their images are kept
+        "segmentations_left_out": counts["segmentations left out"],
         "labels": under("label/"),
         "voxels": counts["voxels"],
         "voxel_bytes": counts["voxel bytes"],

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from dicom_files import SHARED, needs_shared
-from volume_files import settings
+from volume_files import ball, settings, write_nifti
 
 from ray_mae.config import VolumeColumns
 from ray_mae.data.ingest import ingest
@@ -114,6 +114,21 @@ def test_the_phantoms_table_gives_dicom_series_labels_to_probe(tmp_path: Path) -
     assert set(labels) == {"high_grade", "wide_ventricles"}
     for name in labels:
         assert sorted(labels[name]) == sorted(said[f"label_{name}"])
+
+
+def test_a_label_map_above_255_is_left_out_and_counted_and_its_image_kept(tmp_path: Path) -> None:
+    source = tmp_path / "in" / "t.csv"
+    solid = (ball() > 0).astype(np.int16)
+    for name, label in (("a", 2), ("b", 1035)):
+        write_nifti(source.parent / f"{name}.nii.gz", ball(seed=label))
+        write_nifti(source.parent / f"{name}_seg.nii.gz", solid * label)
+    source.write_text("path,patient,segmentation,split\n"
+                      "a.nii.gz,1,a_seg.nii.gz,train\nb.nii.gz,2,b_seg.nii.gz,train\n")  # fmt: skip
+    summary = ingest(settings("volume-table", source, tmp_path / "out"))
+    assert summary["volumes"] == {"in": 2, "out": 2, "quarantined": 0}
+    assert summary["splits"]["train"]["with_segmentation"] == 1
+    assert summary["splits"]["train"]["segmentations_left_out"] == 1
+    assert sorted(row["segmentation"] is None for row in rows(tmp_path / "out")) == [False, True]
 
 
 def test_an_archive_without_a_single_usable_volume_is_an_error_that_says_why(

@@ -118,6 +118,16 @@ def test_masks_go_through_the_same_steps_as_their_image(tmp_path: Path) -> None:
     assert 0.1 < share < 0.3
 
 
+def test_labels_above_255_cost_the_label_map_and_not_the_image(tmp_path: Path) -> None:
+    image = write_nifti(tmp_path / "a.nii.gz", ball())
+    labels = write_nifti(tmp_path / "aparc.nii.gz", (ball() > 0).astype(np.int16) * 1035)
+    made = prepared(image, {"segmentation": labels})
+    assert made.segmentation is None
+    np.testing.assert_array_equal(made.image.values, prepared(image).image.values)
+    with pytest.raises(Unusable, match=r"mask aparc\.nii\.gz: labels must lie between"):
+        prepared(image, {"valid": labels})  # without it, what is invalid would pass as valid
+
+
 @pytest.mark.parametrize(
     ("values", "changes", "reason"),
     [
