@@ -724,7 +724,7 @@ class DemoMdaeConfig(_Checked):
     """Folder for everything the demo makes."""
     seed: int = setting(0, ge=0)
     """Seed of the cohort and of the training."""
-    patients: int = setting(150, ge=20)
+    patients: int = setting(300, ge=20)
     """Patients in the cohort, each in four contrasts."""
-    steps: int = setting(150, ge=1)
+    steps: int = setting(300, ge=1)
     """Optimiser steps of the pretraining."""
