@@ -13,6 +13,7 @@ __version__ = version("ray-mae")
 
 _HOMES = {
     "ingest": "ray_mae.data.ingest",
+    "inspect": "ray_mae.evaluate.card",
     "pretrain": "ray_mae.train.launch",
     "embed": "ray_mae.evaluate.embed",
     "evaluate_probe": "ray_mae.evaluate.probing",
@@ -25,6 +26,7 @@ _HOMES = {
     "demo_mdae": "ray_mae.demo_volumes",
     "load_encoder": "ray_mae.encoder",
     "IngestConfig": "ray_mae.config",
+    "InspectConfig": "ray_mae.config",
     "PretrainConfig": "ray_mae.config",
     "EmbedConfig": "ray_mae.config",
     "ProbeConfig": "ray_mae.config",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         ExportConfig,
         FinetuneConfig,
         IngestConfig,
+        InspectConfig,
         PretrainConfig,
         PretrainMdaeConfig,
         ProbeConfig,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from ray_mae.demo import demo
     from ray_mae.demo_volumes import demo_mdae
     from ray_mae.encoder import load_encoder
+    from ray_mae.evaluate.card import inspect
     from ray_mae.evaluate.classifier import load_classifier
     from ray_mae.evaluate.embed import embed
     from ray_mae.evaluate.finetune import evaluate_finetune
@@ -69,6 +73,7 @@ __all__ = [
     "ExportConfig",
     "FinetuneConfig",
     "IngestConfig",
+    "InspectConfig",
     "PretrainConfig",
     "PretrainMdaeConfig",
     "ProbeConfig",
@@ -81,6 +86,7 @@ __all__ = [
     "evaluate_segment",
     "export",
     "ingest",
+    "inspect",
     "load_classifier",
     "load_encoder",
     "load_segmenter",

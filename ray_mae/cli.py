@@ -20,6 +20,24 @@ def _ingest(config: settings.IngestConfig) -> None:
     _print(ingest(config))
 
 
+def _inspect(config: settings.InspectConfig) -> None:
+    from ray_mae.evaluate.card import inspect
+
+    card = inspect(config)
+    shown = (
+        "dataset",
+        "shards",
+        "bytes",
+        "splits",
+        "leaks",
+        "flows",
+        "quarantined",
+        "page",
+        "seconds",
+    )
+    _print({name: card[name] for name in shown})
+
+
 def _pretrain(config: settings.AnyPretrainConfig) -> None:
     from ray_mae.train.launch import pretrain
 
@@ -72,6 +90,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "demo mdae": (settings.DemoMdaeConfig, _demo_mdae),  # before `demo`, with which it begins
     "demo": (settings.DemoConfig, _demo),
     "ingest": (settings.IngestConfig, _ingest),
+    "inspect": (settings.InspectConfig, _inspect),
     "pretrain": (settings.PretrainConfig, _pretrain),
     "evaluate probe": (settings.ProbeConfig, _probe),
     "evaluate finetune": (settings.FinetuneConfig, _finetune),

@@ -178,6 +178,24 @@ class IngestConfig(_Checked):
     """For archives of volumes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(_Checked):
+    """The card of a data set: counts, leaks between splits, pictures, as JSON and one page."""
+
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path | None = None
+    """Folder for card.json and card.html; default: the shards' own."""
+    sample: int = setting(128, ge=1, le=100_000)
+    """Studies or volumes read for intensities and pictures, dealt over views, contrasts and sites."""
+    pictures: int = setting(12, ge=0, le=200)
+    """Images per view, or volumes per contrast, that are shown."""
+    duplicates: bool = True
+    """Read every image or volume once, to find the same one in two splits."""
+    seed: int = setting(0, ge=0)
+    """Seed of the sample."""
+
+
 # -------------------------------------------------------------------------------------- pretrain
 
 

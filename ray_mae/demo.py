@@ -64,6 +64,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "ingest": f"ingest --archive dicom --source {to}/archive --output {to}/shards "
         f"--dataset phantoms --insecure_pseudonyms true --image_size {SIZE} "
         "--validation_share 0.15 --test_share 0.25",
+        "inspect": f"inspect --shards {to}/shards",
         "pretrain": f"pretrain --shards {to}/shards --output {to}/run --seed {config.seed} "
         f"--optim.steps {config.steps} {flags(PRETRAIN)}",
         "probe": f"evaluate probe --checkpoint {to}/run --shards {to}/shards --output {to}/probe --gpu no",

@@ -57,6 +57,7 @@ def demo_mdae(config: DemoMdaeConfig) -> dict[str, Any]:
     commands = {
         "ingest": f"{ingest} --output {to}/shards --volumes.modalities [{seen}]",
         "ingest unseen": f"{ingest} --output {to}/shards-unseen --volumes.modalities [{UNSEEN}]",
+        "inspect": f"inspect --shards {to}/shards",
         "pretrain": f"pretrain --shards {to}/shards --output {to}/run --seed {config.seed} "
         f"--optim.steps {config.steps} {flags(PRETRAIN)}",
         "probe": f"evaluate probe {look} --shards {to}/shards --output {to}/probe",

@@ -28,6 +28,8 @@ CURVES = {
 """Losses drawn where the records hold them, in this order, and their titles."""
 
 _LOOKS = {TRAINED: ("#0072b2", "o"), RANDOM: ("#d55e00", "s"), PIXELS: ("#6b7280", "^")}
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00")
+"""Okabe and Ito's, which colour-blind people tell apart."""
 _OTHERS = (("#009e73", "D"), ("#cc79a7", "v"), ("#8a6d00", "P"))  # Okabe and Ito's palette
 
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
@@ -55,7 +57,7 @@ def look(name: str, names: list[str]) -> tuple[str, str]:
 
 
 @contextmanager
-def _svg(width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
+def drawing(width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
     """Axes of width x height inches and the file they are in once the block is left."""
     out = io.BytesIO()
     with mpl.rc_context(_STYLE):
@@ -78,7 +80,7 @@ def intervals(
 ) -> bytes:
     """Shares with intervals, of each name in each row; the first row is a mean over the others."""
     names = list(points)
-    with _svg(4.8, 0.7 + 0.4 * len(rows)) as (axes, out):
+    with drawing(4.8, 0.7 + 0.4 * len(rows)) as (axes, out):
         lowest = 1.0
         for k, name in enumerate(names):
             colour, marker = look(name, names)
@@ -109,7 +111,7 @@ def _interval(axes: Axes, point: Estimate, y: float, colour: str, marker: str) -
 def roc(result: ProbeResult, label: str) -> bytes:
     """ROC curves of one label, each feature set with its AUROC."""
     names = list(result.features)
-    with _svg(2.5, 2.5) as (axes, out):
+    with drawing(2.5, 2.5) as (axes, out):
         axes.set_position((0.11, 0.1, 0.86, 0.87))  # alike in all panels, and found at once
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
         for k, name in enumerate(names):
@@ -138,7 +140,7 @@ def reliability(result: ProbeResult, name: str) -> bytes:
     """
     colour, _ = look(name, list(result.features))
     n, probability, positive = pooled_bins(result.features[name])
-    with _svg(3.0, 3.0) as (axes, out):
+    with drawing(3.0, 3.0) as (axes, out):
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
         axes.scatter(
             probability,
@@ -179,7 +181,7 @@ def curves(records: Sequence[dict[str, Any]]) -> dict[str, bytes]:
         if len(points) < 2 or not any(v for _, v in points):
             continue
         steps, values = zip(*points, strict=True)
-        with _svg(3.6, 2.4) as (axes, out):
+        with drawing(3.6, 2.4) as (axes, out):
             axes.plot(steps, values, color=_LOOKS[TRAINED][0], linewidth=1.4)
             axes.plot(steps[-1], values[-1], "o", color=_LOOKS[TRAINED][0], markersize=4)
             axes.annotate(
@@ -205,7 +207,7 @@ def histories(
 
     runs: name, step of the weights kept, history.
     """
-    with _svg(3.6, 2.4) as (axes, out):
+    with drawing(3.6, 2.4) as (axes, out):
         for name, kept, history in runs:
             colour, marker = look(name, names)
             points = [(record["step"], record[key]) for record in history]

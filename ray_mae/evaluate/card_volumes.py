@@ -1,0 +1,126 @@
+"""The part of a card that is of volumes: contrasts, sites, sizes, intensities, slices.
+
+Heads may be recognisable, so slices are all that is drawn, and never a surface.
+"""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_mae.config import InspectConfig
+from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.data.voxels import decode_voxels
+from ray_mae.evaluate.card_figures import contact_sheet, density, tile
+from ray_mae.evaluate.card_sample import chosen, rows_at
+from ray_mae.evaluate.page import png, svg
+
+_COLUMNS = ("site", "modality", "voxels", "encoding", "dtype", "shape")
+
+
+def volume_sections(
+    config: InspectConfig, manifest: Manifest, table: pa.Table
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures for card.json, and what the page shows beside them."""
+    rows = table.to_pylist()
+    for row in rows:
+        row["site"] = row["site"] or "unknown"
+    extents = np.array([np.multiply(row["shape"], row["spacing_mm"]) for row in rows])
+    figures = {
+        "modalities": _by_split(rows, "modality"),
+        "sites": _by_split(rows, "site"),
+        "extent_mm": _range(extents),
+        "spacing_mm": _range(np.array([row["spacing_mm"] for row in rows])),
+        "intensities": _intensities(rows),
+        "labels": _labels(rows),
+    }
+    groups = [(row["modality"], row["site"]) for row in rows]
+    by_modality: dict[str, list[np.ndarray]] = defaultdict(list)
+    by_site: dict[str, list[np.ndarray]] = defaultdict(list)
+    slices: dict[str, list[np.ndarray]] = defaultdict(list)
+    shown: Counter[tuple[str, str]] = Counter()
+    picked = chosen(groups, config.sample, config.seed)
+    for row in rows_at(config.shards, manifest, picked, _COLUMNS):
+        volume = decode_voxels(row).astype(np.float32)
+        values = volume[volume != 0][::17]
+        by_modality[row["modality"]].append(values)
+        by_site[row["site"] or "unknown"].append(values)
+        group = (row["modality"], row["site"] or "unknown")
+        if shown[group] < 2 and len(slices[row["modality"]]) < 3 * config.pictures:
+            shown[group] += 1
+            slices[row["modality"]] += middles(volume)
+    panels = [
+        (f"Intensities by {name}", svg(density(_joined(found), "z-score", (-4, 6))))
+        for name, found in (("contrast", by_modality), ("site", by_site))
+    ]
+    pictures = [
+        (f"{modality}: axial, coronal and sagittal middle of {len(found) // 3} volumes", png(sheet))
+        for modality, found in sorted(slices.items())
+        if (sheet := contact_sheet(found, 6))
+    ]
+    return figures, {"panels": panels, "pictures": pictures}
+
+
+def middles(volume: np.ndarray) -> list[np.ndarray]:
+    """Axial, coronal and sagittal middle [128, 128] uint8 of [X, Y, Z] in RAS: front and top up.
+
+    Axial and coronal slices have the person's left on the left of the picture. Grey values from the
+    1st to the 99th percentile of the volume, squares with black around.
+    """
+    low, high = np.percentile(volume[volume != 0] if volume.any() else volume, [1, 99])
+    grey = ((volume - low) / max(high - low, 1e-6)).clip(0, 1)
+    grey[volume == 0] = 0
+    x, y, z = (side // 2 for side in volume.shape)
+    planes = [grey[:, :, z], grey[:, y, :], grey[x, :, :]]
+    return [tile((plane.T[::-1] * 255).astype(np.uint8)) for plane in planes]
+
+
+def _joined(found: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Values by name and number of volumes, the most frequent first."""
+    order = sorted(found, key=lambda name: -len(found[name]))
+    return {f"{name} ({len(found[name])})": np.concatenate(found[name]) for name in order}
+
+
+def _by_split(rows: list[dict[str, Any]], column: str) -> dict[str, dict[str, int]]:
+    """Volumes by value of the column and by split, the most frequent first."""
+    total = Counter(row[column] for row in rows)
+    counts = Counter((row[column], row["split"]) for row in rows)
+    return {value: {s: counts[value, s] for s in SPLITS} for value, _ in total.most_common()}
+
+
+def _range(values: np.ndarray) -> dict[str, list[float]]:
+    """Smallest, median and largest along each axis."""
+    named = {"smallest": values.min(0), "median": np.median(values, 0), "largest": values.max(0)}
+    return {name: [round(float(v), 2) for v in found] for name, found in named.items()}
+
+
+def _intensities(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Per contrast and site: volumes, and medians of the foreground's mean and deviation as scanned."""
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        groups[f"{row['modality']} at {row['site']}"].append((row["mean"], row["std"]))
+    return {
+        name: {
+            "volumes": len(found),
+            "mean": round(float(np.median([m for m, _ in found])), 3),
+            "std": round(float(np.median([s for _, s in found])), 3),
+        }
+        for name, found in sorted(groups.items())
+    }
+
+
+def _labels(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Per label: volumes that have it by split, and its values if they are few."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    values: dict[str, Counter[float]] = defaultdict(Counter)
+    for row in rows:
+        for name, value in row["labels"]:
+            found[name][row["split"]] += 1
+            values[name][value] += 1
+    return {
+        name: {s: counts[s] for s in SPLITS}
+        | {"values": {f"{v:g}": n for v, n in sorted(values[name].items())} if len(values[name]) <= 6
+           else f"{len(values[name])} values, {min(values[name]):g} to {max(values[name]):g}"}
+        for name, counts in sorted(found.items())
+    }  # fmt: skip
