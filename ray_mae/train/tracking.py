@@ -32,7 +32,14 @@ def check_attempt(folder: Path, attempt: str) -> None:
 
     A driver that was killed leaves its workers alive for some seconds; two people may start one run.
     """
-    if (folder / ATTEMPT).read_text() != attempt:
+    try:
+        current = (folder / ATTEMPT).read_text()
+    except FileNotFoundError as error:
+        raise RuntimeError(
+            f"{folder} is not the folder that the driver sees under this path: --output must be on "
+            "storage that all nodes share"
+        ) from error
+    if current != attempt:
         raise RuntimeError(f"{folder} was started again elsewhere: this start ends here")
 
 

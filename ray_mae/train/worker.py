@@ -39,6 +39,7 @@ def train(job: dict[str, Any]) -> None:
     rank, workers = context.get_world_rank(), context.get_world_size()
     attempt = job["attempt"]
     event = _events(config.output, rank, attempt)
+    check_attempt(config.output, attempt)  # and whether this node sees the run's folder at all
     event("worker ready")
 
     manifest = Manifest.read(config.shards)
@@ -236,7 +237,12 @@ def _held_out(
         return None
     shard = (manifest.of_split("val") or manifest.of_split("train"))[0]
     packing = packing_of(config, tokenizer)
-    rows = read_rows(config.shards / shard.file, 0, packing.columns)
+    rows: list[dict[str, Any]] = []
+    for group in range(len(shard.row_groups)):  # some more than wanted: of one patient come several
+        rows += read_rows(config.shards / shard.file, group, packing.columns)
+        if len(rows) >= 4 * config.tracking.pictures:
+            break
+    rows = rows[:: max(1, len(rows) // config.tracking.pictures)]
     if text := text_of(config):
         rows = sorted(rows, key=lambda row: not report_text(row, text))  # with text first
     chosen = rows[: config.tracking.pictures]

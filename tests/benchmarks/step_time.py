@@ -1,8 +1,8 @@
 """What Ray and DeepSpeed cost: a whole run against a bare PyTorch loop over the same model.
 
-    python tests/benchmarks/step_time.py --shards DIR [--steps 60] [--workers 1]
+    python tests/benchmarks/step_time.py --shards DIR [--steps 60] [--workers 1] [--side 128]
 
-Both run in turn on this machine, with the same settings and as many threads. The bare loop has
+The shards decide the method: MVMAE-V2T of studies, MDAE of volumes. Both run in turn on this machine, with the same settings and as many threads. The bare loop has
 its batches in memory; the run streams them from shards by Ray Data and trains with DeepSpeed.
 The figures of the run leave out the first third, in which the streams fill.
 """
@@ -11,17 +11,21 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ray_mae.config import (
+    AnyPretrainConfig,
     CheckpointConfig,
     DataConfig,
     EngineConfig,
+    MdaeConfig,
     MvmaeConfig,
     OptimConfig,
     PretrainConfig,
+    PretrainMdaeConfig,
     ScalingConfig,
     TrackingConfig,
 )
@@ -34,33 +38,37 @@ from ray_mae.train.plan import make_plan
 from ray_mae.train.tracking import METRICS, read_jsonl
 
 
-def settings(
-    shards: Path, output: Path, steps: int, workers: int, image_size: int
-) -> PretrainConfig:
-    return PretrainConfig(
-        shards=shards,
-        output=output,
-        method=MvmaeConfig(
-            preset="tiny", image_size=image_size, mask_ratio=0.75, caption_heads=3, decoder_depth=2
-        ),
-        data=DataConfig(max_tokens=64),
-        optim=OptimConfig(batch_size=16 * workers, micro_batch_size=16, steps=steps),
-        engine=EngineConfig(zero_stage=1),
-        scaling=ScalingConfig(workers=workers),
-        checkpoint=CheckpointConfig(every=10**6),
-        tracking=TrackingConfig(every=5, pictures=0),
+def settings(shards: Path, output: Path, steps: int, workers: int, side: int) -> AnyPretrainConfig:
+    micro = 16 if Manifest.read(shards).kind == "study" else 2
+    common: dict[str, Any] = {
+        "shards": shards,
+        "output": output,
+        "optim": OptimConfig(batch_size=micro * workers, micro_batch_size=micro, steps=steps),
+        "engine": EngineConfig(zero_stage=1),
+        "scaling": ScalingConfig(workers=workers),
+        "checkpoint": CheckpointConfig(every=10**6),
+        "tracking": TrackingConfig(every=5, pictures=0),
+    }
+    if micro == 2:
+        return PretrainMdaeConfig(method=MdaeConfig(preset="tiny", crop_size=side), **common)
+    method = MvmaeConfig(
+        preset="tiny", image_size=side, mask_ratio=0.75, caption_heads=3, decoder_depth=2
     )
+    return PretrainConfig(method=method, data=DataConfig(max_tokens=64), **common)
 
 
-def bare(config: PretrainConfig, tokenizer: str) -> list[float]:
-    """Seconds per step of a plain loop, for the share of one worker."""
+def bare(config: AnyPretrainConfig, tokenizer: str | None) -> tuple[list[float], float]:
+    """Seconds per step of a plain loop, for the share of one worker; samples read per second."""
     manifest = Manifest.read(config.shards)
     plan = make_plan(config, manifest)
     torch.set_num_threads(1)
     model = method_of(config, plan, tokenizer)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
     read = stream_of(config, plan, manifest, tokenizer, first_step=0).read(0, plan.steps)
-    batches = [to_batch(from_block(block)) for block in read][:: config.scaling.workers]
+    start = time.perf_counter()
+    every = [to_batch(from_block(block)) for block in read]
+    rate = plan.samples / (time.perf_counter() - start)
+    batches = every[:: config.scaling.workers]
     seconds = []
     for step, batch in enumerate(batches):
         start = time.perf_counter()
@@ -70,7 +78,7 @@ def bare(config: PretrainConfig, tokenizer: str) -> list[float]:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return seconds, rate
 
 
 def main() -> None:
@@ -78,19 +86,22 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--side", type=int, default=128, help="of images or crops")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        config = settings(given.shards, output, given.steps, given.workers, given.image_size)
+        config = settings(given.shards, output, given.steps, given.workers, given.side)
         pretrain(config)
         records = read_jsonl(output / METRICS)
         kept = [r for r in records if r["step"] > given.steps // 3]
         whole = np.median([config.optim.batch_size / r["samples_per_s"] for r in kept])
         waiting = np.mean([r["data_wait"] for r in kept])
-        alone = np.median(bare(config, (output / "tokenizer.json").read_text())[given.steps // 3 :])
+        kept_text = output / "tokenizer.json"
+        seconds, rate = bare(config, kept_text.read_text() if kept_text.is_file() else None)
+        alone = np.median(seconds[given.steps // 3 :])
     print(f"\nwhole run   {1000 * whole:7.1f} ms per step, {waiting:.1%} of it waiting for data")
     print(f"bare loop   {1000 * alone:7.1f} ms per step of one worker's share")
+    print(f"reading     {rate:7.1f} samples/s of one process alone")
     print(f"ratio       {whole / alone:7.2f}")
 
 
