@@ -2,9 +2,10 @@
 
     python tests/benchmarks/step_time.py --shards DIR [--steps 60] [--workers 1] [--side 128]
 
-The shards decide the method: MVMAE-V2T of studies, MDAE of volumes. Both run in turn on this machine, with the same settings and as many threads. The bare loop has
-its batches in memory; the run streams them from shards by Ray Data and trains with DeepSpeed.
-The figures of the run leave out the first third, in which the streams fill.
+The shards decide the method: MVMAE-V2T of studies, MDAE of volumes. Both run in turn on this machine,
+with the same settings and as many threads. The bare loop has its batches in memory; the run streams
+them from shards by Ray Data and trains with DeepSpeed. The figures of the run leave out the first
+third, in which the streams fill.
 """
 
 import argparse

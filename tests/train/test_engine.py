@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ray_mae.config import EngineConfig, OptimConfig
-from ray_mae.train.engine import Engine
+from ray_mae.train.engine import Engine, parameter_groups
 from tests.batches import method, study_batch
 from tests.volume_batches import mdae, volume_batch
 
@@ -43,6 +43,17 @@ def trained(engine: Engine) -> list[float]:
         engine.step(2e-3)
         losses.append(float(loss.detach()))
     return losses
+
+
+def test_only_matrices_and_kernels_decay() -> None:
+    for module in (method(beta=2.0), mdae()):
+        decayed, plain = (group["params"] for group in parameter_groups(module, 0.1))
+        assert {p.ndim for p in decayed} <= {2, 5}
+        names = {id(p): name for name, p in module.named_parameters()}
+        tables = ("cls", "mask", "position", "view", "word")
+        assert all(p.ndim == 1 or any(t in names[id(p)] for t in tables) for p in plain)
+        assert not any(t in names[id(p)].split(".")[1] for p in decayed for t in tables)
+        assert len(decayed) + len(plain) == len(names)
 
 
 @pytest.fixture(scope="module")
