@@ -24,6 +24,8 @@ CURVES = {
     "reconstruction": "Reconstruction",
     "alignment": "Alignment",
     "caption": "Caption",
+    "masked": "Masked voxels",
+    "visible": "Visible voxels, weighted",
 }
 """Losses drawn where the records hold them, in this order, and their titles."""
 
