@@ -14,7 +14,7 @@ __version__ = version("ray-mae")
 _HOMES = {
     "ingest": "ray_mae.data.ingest",
     "inspect": "ray_mae.evaluate.card",
-    "pretrain": "ray_mae.train.launch",
+    "pretrain": "ray_mae.run",
     "embed": "ray_mae.evaluate.embed",
     "evaluate_probe": "ray_mae.evaluate.probing",
     "evaluate_finetune": "ray_mae.evaluate.finetune",
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.segment import evaluate_segment
     from ray_mae.evaluate.segmenter import load_segmenter
     from ray_mae.export import export
-    from ray_mae.train.launch import pretrain
+    from ray_mae.run import pretrain
 
 __all__ = [
     "DemoConfig",

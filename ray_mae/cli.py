@@ -39,7 +39,7 @@ def _inspect(config: settings.InspectConfig) -> None:
 
 
 def _pretrain(config: settings.AnyPretrainConfig) -> None:
-    from ray_mae.train.launch import pretrain
+    from ray_mae.run import pretrain
 
     _print(pretrain(config))
 

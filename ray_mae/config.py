@@ -430,6 +430,30 @@ class CheckpointConfig:
     """Steps between checkpoints; the last step always leaves one."""
     keep: int | None = setting(2, ge=1)
     """Latest checkpoints kept; null keeps all."""
+    keep_best: bool = False
+    """Keep those with the best online probe instead; the latest always stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineProbeConfig:
+    """A probe of checkpoints while the run goes on: validation patients, off the training workers."""
+
+    every: int = setting(0, ge=0)
+    """Checkpoints from one probe to the next, the last one included; 0 probes none."""
+    train_samples: int = setting(2000, ge=10)
+    """Training studies or volumes that it is fitted to, at most, drawn by seed."""
+    val_samples: int = setting(2000, ge=10)
+    """Validation studies or volumes that it is scored on, at most, drawn by seed."""
+    min_positive: int = setting(5, ge=1)
+    """Labels with fewer positive or negative samples in either are left out."""
+    bootstrap: int = setting(200, ge=10)
+    """Patient resamples behind the 95 % interval."""
+    batch_size: int = setting(32, ge=1)
+    """Studies or volumes per forward pass."""
+    cpus: int = setting(1, ge=1)
+    """CPUs of the task that probes; the cluster needs them beside the training workers'."""
+    seed: int = setting(0, ge=0)
+    """Seed of the samples and the resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,6 +488,13 @@ class RunConfig(_Checked):
     """Checkpoints."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Figures and pictures."""
+    probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
+    """Online probe."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.checkpoint.keep_best and not self.probe.every:
+            raise ValueError("checkpoint.keep_best wants the online probe: set probe.every to 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,13 +104,30 @@ def last_committed(run: Path) -> Path | None:
 
     Never the newest folder: that may be the half-written one of a worker that was killed.
     """
+    latest = _record(run).get("latest_checkpoint_result")
+    return run / latest["checkpoint_dir_name"] if latest else None
+
+
+def best_by_probe(run: Path) -> dict[str, Any] | None:
+    """Path, step and figures of the kept checkpoint with the best online probe; None without any."""
+    probed = [
+        result
+        for result in _record(run).get("checkpoint_results", [])
+        if "probe_auroc" in result["metrics"]
+    ]
+    if not probed:
+        return None
+    best = max(probed, key=lambda result: result["metrics"]["probe_auroc"])
+    return {"checkpoint": str(run / best["checkpoint_dir_name"]), **best["metrics"]}
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """Ray Train's record of the run's checkpoints; empty where there is none."""
     snapshot = run / SNAPSHOT
     if not snapshot.is_file():
-        return None
+        return {}
     record = json.loads(snapshot.read_text())
-    record = json.loads(record) if isinstance(record, str) else record
-    latest = record.get("latest_checkpoint_result")
-    return run / latest["checkpoint_dir_name"] if latest else None
+    return json.loads(record) if isinstance(record, str) else record
 
 
 def cautions(path: Path, shards: Path) -> list[str]:

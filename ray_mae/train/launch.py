@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,13 +25,18 @@ from ray_mae.train.progress import Progress, console, print_plan
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
 
 CONFIG = "config.yaml"
-_FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking"}
+_FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking", "probe"}
 """Settings that may differ when a run is continued."""
 
 
-def pretrain(config: AnyPretrainConfig) -> dict[str, Any]:
+Probe = Callable[..., dict[str, Any]]
+"""Ray Train's validation function: a checkpoint and the run's `config` → figures."""
+
+
+def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str, Any]:
     """Train to the last step, from the last committed checkpoint if the run has one.
 
+    probe: called for checkpoints, in tasks of its own; see `ray_mae.run`.
     Returns the summary that is also written to summary.json. Raises ValueError or
     FileNotFoundError with what to do before any worker is asked for.
     """
@@ -47,10 +53,11 @@ def pretrain(config: AnyPretrainConfig) -> dict[str, Any]:
     if first_step < plan.steps:
         attempt = begin_attempt(config.output)
         # one CPU more than the workers keep, for the tasks that read data
-        with cluster(cpus=math.ceil(config.scaling.workers * config.scaling.cpus_per_worker) + 1):
+        keep = math.ceil(config.scaling.workers * config.scaling.cpus_per_worker)
+        with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             _check_resources(config)
             with Progress(config.output, began, attempt, plan.kind):
-                _fit(config, plan, manifest, tokenizer, attempt)
+                _fit(config, plan, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
@@ -174,12 +181,18 @@ def _train(job: dict[str, Any]) -> None:
 
 
 def _fit(
-    config: AnyPretrainConfig, plan: Plan, manifest: Manifest, tokenizer: str | None, attempt: str
+    config: AnyPretrainConfig,
+    plan: Plan,
+    manifest: Manifest,
+    tokenizer: str | None,
+    attempt: str,
+    probe: Probe | None,
 ) -> None:
     # Importing torch takes each worker seconds, minutes on a busy machine.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
 
     from ray_mae.train.group import ProcessGroup
 
@@ -191,7 +204,12 @@ def _fit(
 
     trainer = DataParallelTrainer(
         _train,
-        train_loop_config={"config": to_dict(config), "tokenizer": tokenizer, "attempt": attempt},
+        train_loop_config={
+            "config": to_dict(config),
+            "tokenizer": tokenizer,
+            "attempt": attempt,
+            "probe": probe is not None,
+        },
         backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.scaling.workers,
@@ -203,7 +221,16 @@ def _fit(
             name=config.output.name,
             storage_path=str(config.output.parent),
             failure_config=ray.train.FailureConfig(max_failures=config.scaling.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.keep),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=config.checkpoint.keep,
+                checkpoint_score_attribute="probe_auroc" if config.checkpoint.keep_best else None,
+            ),
+        ),
+        validation_config=probe
+        and ValidationConfig(
+            fn=probe,
+            task_config=ValidationTaskConfig(fn_kwargs={"config": to_dict(config)}),
+            ray_remote_kwargs={"num_cpus": config.probe.cpus},
         ),
         datasets={"train": remaining},
         dataset_config=ray.train.DataConfig(
@@ -238,5 +265,7 @@ def _summary(
         "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
         "checkpoint": str(last),
     }
+    if best := ckpt.best_by_probe(config.output):
+        summary["best_by_probe"] = best
     (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary

@@ -11,7 +11,7 @@ from rich.table import Table
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.data.schema import NOUNS
 from ray_mae.train.plan import Plan
-from ray_mae.train.tracking import EVENTS, METRICS, Tail
+from ray_mae.train.tracking import EVENTS, METRICS, PROBES, Tail
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -47,6 +47,8 @@ class Progress:
         self._run, self._began, self._attempt = run, began, attempt
         self._noun = NOUNS[kind]
         self._events, self._metrics = Tail(run / EVENTS), Tail(run / METRICS)
+        self._probes = Tail(run / PROBES)
+        self._probes.news()  # of earlier starts
         self._step: int | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -82,6 +84,9 @@ class Progress:
                 self._step = record["step"]
                 console.print(figures_line(record, self._noun))
 
+        for record in self._probes.news():
+            console.print(probe_line(record, self._noun))
+
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]
         if "precision" in event:
@@ -91,6 +96,18 @@ class Progress:
                 f"{event['flops'] / 1e9:.2f} GFLOP per sample and step"
             )
         console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
+
+
+def probe_line(record: dict[str, Any], noun: str) -> str:
+    """One line of the online probe."""
+    lead = f"step {record['step']:>6}  probe "
+    if "error" in record:
+        return f"{lead}failed: {record['error']}"
+    low, high = record["probe_auroc_low"], record["probe_auroc_high"]
+    return (
+        f"{lead}macro AUROC {record['probe_auroc']:.3f} [{low:.3f}, {high:.3f}] of "
+        f"{record['samples']['val']} validation {noun}"
+    )
 
 
 def figures_line(record: dict[str, Any], noun: str) -> str:

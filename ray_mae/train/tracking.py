@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # the driver reads these files without PyTorch
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
+PROBES = "probes.jsonl"
+"""What the online probe found of each checkpoint."""
 REPORTS = "reports.jsonl"
 """Generated and true reports of held-out studies, as of the last picture."""
 PICTURES = "pictures"

@@ -29,8 +29,8 @@ from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
 def train(job: dict[str, Any]) -> None:
     """Train from the last committed checkpoint to the last step.
 
-    job: `config` (a PretrainConfig as plain values), `tokenizer` (JSON document or None) and
-    `attempt` (the name of this start).
+    job: `config` (a PretrainConfig as plain values), `tokenizer` (JSON document or None), `attempt`
+    (the name of this start) and `probe` (whether checkpoints can be probed).
     """
     context = ray.train.get_context()
     config = pretrain_config(job["config"])
@@ -105,7 +105,9 @@ def train(job: dict[str, Any]) -> None:
             _show(engine, tracker, held_out, step + 1, tokenizer)
         if (step + 1) % config.checkpoint.every == 0 or last:
             check_attempt(config.output, attempt)
-            _save(engine, config, step + 1, rank, workers, tokenizer)
+            saved = (step + 1) // config.checkpoint.every
+            probed = bool(config.probe.every) and (last or saved % config.probe.every == 0)
+            _save(engine, config, step + 1, rank, workers, tokenizer, job["probe"] and probed)
             window.start()  # time spent on saving is not training
             batches.take_waited()
     if tracker:
@@ -213,8 +215,9 @@ def _save(
     rank: int,
     workers: int,
     tokenizer: str | None,
+    probed: bool,
 ) -> None:
-    """Every worker writes its part; Ray Train merges them and commits."""
+    """Every worker writes its part; Ray Train merges them, commits, and has the probe called."""
     with tempfile.TemporaryDirectory(prefix="ray_mae_") as temporary:
         folder = Path(temporary)
         engine.save(folder)
@@ -225,7 +228,9 @@ def _save(
             if tokenizer:
                 (folder / ckpt.TOKENIZER).write_text(tokenizer)
         ray.train.report(
-            {"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder))
+            {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
+            validation=probed,
         )
 
 

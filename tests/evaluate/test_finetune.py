@@ -3,14 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -37,7 +34,7 @@ from ray_mae.evaluate.fitting import scaled_groups, weights_of
 from ray_mae.evaluate.runs import HISTORY, Run, runs_of
 from ray_mae.evaluate.samples import Samples
 from ray_mae.train.checkpoint import ENCODER, write_state
-from tests.shards import write_shards, write_volume_shards
+from tests.shards import rewrite, write_shards, write_volume_shards
 from tests.volume_batches import config as mdae_config
 
 EDEMA = CHEXPERT_LABELS.index("Edema")
@@ -79,18 +76,6 @@ def checkpoint_of(folder: Path, method: MvmaeConfig | MdaeConfig) -> Path:
     Manifest("study", "generated", 1, []).write(folder)
     write_state(folder, cls(shards=folder, output=folder, method=method), step=1, workers=1)
     return folder
-
-
-def rewrite(folder: Path, change: Callable[[dict], None]) -> None:
-    """Change every row of the shards."""
-    for shard in Manifest.read(folder).shards:
-        table = pq.read_table(folder / shard.file)
-        rows = table.to_pylist()
-        for row in rows:
-            change(row)
-        pq.write_table(
-            pa.Table.from_pylist(rows, table.schema), folder / shard.file, row_group_size=4
-        )
 
 
 def with_stripes(row: dict) -> None:

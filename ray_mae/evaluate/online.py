@@ -1,0 +1,167 @@
+"""The online probe: how well a checkpoint's frozen features do, while the run goes on.
+
+Ray Train calls it in a task of its own, off the training workers. It sees training and validation
+patients and never a test patient, so that it may choose among checkpoints and among runs.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray_mae.config import AnyPretrainConfig, MdaeConfig, OnlineProbeConfig, pretrain_config
+from ray_mae.train.tracking import PROBES, append_jsonl
+
+if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for PyTorch
+    import numpy as np
+    import ray.train
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+
+
+def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any]) -> dict[str, Any]:
+    """What Ray Train calls for a checkpoint; config: of the run. Also written to probes.jsonl.
+
+    The figures are probe_auroc, probe_auroc_low and probe_auroc_high, of the mean over labels.
+    """
+    run = pretrain_config(config)
+    began = time.time()
+    with checkpoint.as_directory() as folder:
+        step = json.loads((Path(folder) / "state.json").read_text())["step"]
+        try:
+            found = online_probe(Path(folder), run.shards, run.probe)
+        except Exception as error:  # Ray Train tells its log alone
+            append_jsonl(run.output / PROBES, {"step": step, "error": f"{error}"})
+            raise
+    record = {"step": step, **found, "seconds": round(time.time() - began, 1)}
+    append_jsonl(run.output / PROBES, record)
+    _to_board(run, step, found)
+    return {name: value for name, value in found.items() if name.startswith("probe_auroc")}
+
+
+def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) -> dict[str, Any]:
+    """Macro AUROC on validation patients with its 95 % interval over patients, and by label.
+
+    A logistic regression per label on training patients, who alone choose its strength: those of one
+    quarter of them judge fits to the others. Raises ValueError where no label can be probed.
+    """
+    import numpy as np
+    import torch
+
+    from ray_mae.data.schema import Manifest
+    from ray_mae.encoder import load_encoder
+    from ray_mae.evaluate.cohort import read_cohort
+    from ray_mae.evaluate.metrics import estimate, macro, measure, patient_resamples
+    from ray_mae.evaluate.samples import Samples
+
+    torch.set_num_threads(settings.cpus)
+    cohort = read_cohort(shards, Manifest.read(shards))
+    targets, names, _ = cohort.targets("zeros")
+    nothing = ValueError(
+        f"no label of {shards} has {settings.min_positive} positive and negative samples among "
+        "training and validation patients: lower probe.min_positive, or set probe.every to 0"
+    )
+    if not len(names):
+        raise nothing
+    draw = np.random.default_rng(settings.seed)
+    rows = {
+        split: np.sort(draw.permutation(cohort.labelled(targets, split))[:most])
+        for split, most in (("train", settings.train_samples), ("val", settings.val_samples))
+    }
+    encoder, _ = load_encoder(checkpoint)
+    samples = Samples(shards, cohort.place, settings.batch_size, 1)
+    x = {split: _features(encoder, samples, index) for split, index in rows.items()}
+    weights = patient_resamples(cohort.patient[rows["val"]], settings.bootstrap, settings.seed)
+    judge = _quarter(cohort.patient[rows["train"]], settings.seed)
+
+    values, resampled = {}, []
+    for i, name in enumerate(names):
+        train, val = (targets[rows[split], i] for split in ("train", "val"))
+        if not _probeable(train, val, judge, settings.min_positive):
+            continue
+        known = ~np.isnan(val)
+        p = _probability(x["train"], train, judge, x["val"][known])
+        values[name] = float(measure(val[known], p)["auroc"][0])
+        resampled.append(measure(val[known], p, weights[known])["auroc"])
+    if not values:
+        raise nothing
+    whole = estimate(float(np.mean(list(values.values()))), macro(np.stack(resampled)))
+    return {
+        "probe_auroc": whole.value,
+        "probe_auroc_low": whole.low,
+        "probe_auroc_high": whole.high,
+        "labels": values,
+        "samples": {split: len(index) for split, index in rows.items()},
+        "patients": {split: len(set(cohort.patient[index])) for split, index in rows.items()},
+    }
+
+
+def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
+    """[n, D] float64."""
+    import numpy as np
+    import torch
+
+    from ray_mae.data.loading import Packing, to_batch
+    from ray_mae.data.study_packing import StudyPacking
+    from ray_mae.data.volume_packing import VolumePacking
+
+    packing: Packing
+    if isinstance(encoder.config, MdaeConfig):
+        packing = VolumePacking(encoder.config.crop_size, 0, centre=True)
+    else:
+        packing = StudyPacking(max_views=16, seed=0)
+    found = []
+    with torch.inference_mode():
+        for arrays, _ in samples.each(rows, packing):
+            found.append(encoder.embed(to_batch(arrays)).float().numpy())
+    return np.concatenate(found).astype(np.float64)
+
+
+def _quarter(patient: "np.ndarray", seed: int) -> "np.ndarray":
+    """[n] bool: samples of a random quarter of the patients."""
+    import numpy as np
+
+    patients = np.unique(patient)
+    chosen = np.random.default_rng(seed).permutation(patients)[: max(1, len(patients) // 4)]
+    return np.isin(patient, chosen)
+
+
+def _probeable(train: "np.ndarray", val: "np.ndarray", judge: "np.ndarray", least: int) -> bool:
+    """Whether there are enough of both classes to fit and to score, and one each to judge by."""
+    parts = ((train[~judge], least), (val, least), (train[judge], 1))
+    return all(min((y == 1).sum(), (y == 0).sum()) >= n for y, n in parts)
+
+
+def _probability(
+    x: "np.ndarray", y: "np.ndarray", judge: "np.ndarray", x_val: "np.ndarray"
+) -> "np.ndarray":
+    """Probabilities of x_val [m, D] from a fit to x [n, D], y [n] (NaN unknown)."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def fitted(rows: "np.ndarray", C: float) -> Any:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+        return model.fit(x[rows], y[rows])
+
+    known = ~np.isnan(y)
+    fit, score = known & ~judge, known & judge
+    scores = {
+        C: roc_auc_score(y[score], fitted(fit, C).decision_function(x[score])) for C in STRENGTHS
+    }
+    best = max(scores, key=lambda C: (scores[C], -C))
+    return fitted(known, best).predict_proba(x_val)[:, 1]
+
+
+def _to_board(run: AnyPretrainConfig, step: int, found: dict[str, Any]) -> None:
+    """Beside the losses in TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    board = SummaryWriter(str(run.output / "tensorboard"), filename_suffix=".probe")
+    for name in ("probe_auroc", "probe_auroc_low", "probe_auroc_high"):
+        board.add_scalar(f"probe/{name.removeprefix('probe_')}", found[name], step)
+    for label, value in found["labels"].items():
+        board.add_scalar(f"probe/{label.replace(' ', '_')}", value, step)
+    board.close()

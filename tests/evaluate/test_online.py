@@ -1,0 +1,111 @@
+"""The online probe: what it sees, what it must not see, and where its figures go."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
+
+from ray_mae import cli
+from ray_mae.config import OnlineProbeConfig, PretrainMdaeConfig
+from ray_mae.data.schema import Manifest
+from ray_mae.data.voxels import encode_voxels
+from ray_mae.encoder import random_encoder
+from ray_mae.evaluate.fitting import weights_of
+from ray_mae.evaluate.online import online_probe
+from ray_mae.train.checkpoint import find_checkpoint, write_state
+from ray_mae.train.tracking import PROBES, read_jsonl
+from tests.shards import rewrite, write_volume_shards
+from tests.volume_batches import config as mdae_config
+
+SETTINGS = OnlineProbeConfig(every=1, bootstrap=50, min_positive=3)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Rough volumes are alike but for a little noise, and so are the others."""
+    write_volume_shards(tmp_path / "shards", train=40, held_out=24)
+    draw = np.random.default_rng(0)
+    clouds = gaussian_filter(draw.normal(size=(2, 20, 20, 28)), (0, 2, 2, 2))
+
+    def texture(row: dict) -> None:
+        x, y, z = row["shape"]
+        cloud = clouds[int(dict(row["labels"])["rough"]), :x, :y, :z]
+        noise = draw.normal(size=cloud.shape)
+        row["voxels"] = encode_voxels(cloud / cloud.std() + 0.1 * noise, "float16", 1)
+
+    rewrite(tmp_path / "shards", texture)
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def checkpoint(shards: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    weights = weights_of(random_encoder(mdae_config(), seed=7).encoder)
+    save_file({f"encoder.{k}": v for k, v in weights.items()}, folder / "model.safetensors")
+    config = PretrainMdaeConfig(shards=shards, output=folder, method=mdae_config())
+    write_state(folder, config, step=1, workers=1)
+    return folder
+
+
+def test_a_visible_label_is_read_on_validation_patients(shards: Path, checkpoint: Path) -> None:
+    found = online_probe(checkpoint, shards, SETTINGS)
+    assert found["labels"].keys() == {"rough"}
+    assert found["probe_auroc"] > 0.9
+    assert found["probe_auroc_low"] <= found["probe_auroc"] <= found["probe_auroc_high"]
+    assert found["samples"] == {"train": 40, "val": 24}
+    few = online_probe(checkpoint, shards, replace(SETTINGS, train_samples=20, val_samples=12))
+    assert few["samples"] == {"train": 20, "val": 12}
+
+
+def test_test_patients_are_never_touched(shards: Path, checkpoint: Path) -> None:
+    before = online_probe(checkpoint, shards, SETTINGS)
+
+    def spoil(row: dict) -> None:
+        if row["split"] == "test":
+            row["labels"], row["voxels"] = {"rough": 0.0}, b"not voxels"
+
+    rewrite(shards, spoil)
+    assert online_probe(checkpoint, shards, SETTINGS) == before
+
+
+def test_labels_nobody_has_are_an_error_that_says_what_to_do(
+    shards: Path, checkpoint: Path
+) -> None:
+    rewrite(shards, lambda row: row.update(labels={"rough": 1.0}))
+    with pytest.raises(ValueError, match=r"lower probe\.min_positive, or set probe\.every to 0"):
+        online_probe(checkpoint, shards, SETTINGS)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_probes_its_checkpoints_and_keeps_the_best(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run(
+        f"pretrain --method.name mdae --shards {shards} --output {tmp_path / 'run'} "
+        "--method.preset tiny --method.crop_size 16 --method.block_size 4 --optim.steps 6 "
+        "--optim.batch_size 4 --optim.micro_batch_size 4 --scaling.workers 1 --scaling.gpu no "
+        "--checkpoint.every 2 --checkpoint.keep 1 --checkpoint.keep_best yes "
+        "--probe.every 1 --probe.bootstrap 50 --probe.min_positive 3 --tracking.pictures 0".split()
+    )
+    run = tmp_path / "run"
+    probes = read_jsonl(run / PROBES)
+    assert sorted(record["step"] for record in probes) == [2, 4, 6]
+    summary = json.loads((run / "summary.json").read_text())
+    best = summary["best_by_probe"]
+    assert best["probe_auroc"] == max(record["probe_auroc"] for record in probes)
+    assert find_checkpoint(Path(best["checkpoint"])).is_dir()
+    kept = [p for p in run.glob("checkpoint_*") if p.is_dir()]
+    assert len(kept) <= 2  # the best and the latest
+    assert "probe macro AUROC" in " ".join(capsys.readouterr().out.split())
+    assert list((run / "tensorboard").glob("*.probe"))
+    assert Manifest.read(shards).rows("test") == 24
+
+
+def test_keeping_the_best_wants_a_probe(shards: Path) -> None:
+    with pytest.raises(ValueError, match=r"set probe\.every to 1"):
+        cli.run(["pretrain", "--shards", "s", "--output", "o", "--checkpoint.keep_best", "yes"])
