@@ -60,15 +60,13 @@ class Captioner(nn.Module):
         view: Tensor,
         group: Tensor | None = None,
         parallel: Tensor | None = None,
-        asked: Tensor | None = None,
     ) -> Tensor:
         """Logits [K, L, vocabulary] of the token that follows each of text [K, L].
 
         tokens: [N, 1 + V, D] of views [N], patch indices index [N, V]. Without group, K = N and
         text k reads view k; with group [N], text k reads all views n with group[n] == k.
-        parallel: [K] bool, texts that see only mask tokens, in both directions (CapPa): those of
-        asked [K, L] bool, the positions that a token is to follow. Padding must not be seen: how
-        much there is depends on the longest report that happens to be beside it.
+        parallel: [K] bool, texts that see only mask tokens, in both directions (CapPa): all L of them,
+        so L must not depend on how long this or another report is.
         """
         slot = torch.cat([torch.zeros_like(index[:, :1]), 1 + index], dim=1)
         memory = tokens + self.memory_position(slot) + self.memory_view(view)[:, None]
@@ -79,9 +77,8 @@ class Captioner(nn.Module):
         length = text.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=text.device).triu(1)  # hidden
         if parallel is not None:
-            assert asked is not None
             text = torch.where(parallel[:, None], self.mask_id, text)
-            causal = torch.where(parallel[:, None, None], ~asked[:, None], causal)  # [K, L, L]
+            causal = causal & ~parallel[:, None, None]  # [K, L, L]
             causal = causal.repeat_interleave(self.heads, dim=0)
         x = self.word(text) + self.position.weight[:length]
         x = self.decoder(

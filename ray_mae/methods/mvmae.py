@@ -110,20 +110,21 @@ class Mvmae(nn.Module):
     def caption(self, tokens: Tensor, visible: Tensor, batch: StudyBatch) -> Tensor:
         """L_caption per study [S]; 0, and no gradient, for a study without a report."""
         assert self.captioner is not None
-        parallel = None
+        parallel, words = None, batch.tokens
         if self.caption_parallel_share > 0:
             parallel = uniforms(batch.draw, 1, PARALLEL)[:, 0] < self.caption_parallel_share
-        read, target = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        asked = target != self.pad
+            # always the full length: the number of mask tokens would give a report's length away, and
+            # with a batch's longest report the loss would depend on who else is in the batch
+            full = self.captioner.position.num_embeddings
+            words = nn.functional.pad(words, (0, full - words.shape[1]), value=self.pad)
+        read, target = words[:, :-1], words[:, 1:]
         if self.caption_memory == "study":
-            logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel, asked)
+            logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel)
             loss = losses.caption(logits, target, self.pad)  # [S]
         else:
             of = batch.study  # each view tells its study's report
             parallel = None if parallel is None else parallel[of]
-            logits = self.captioner(
-                read[of], tokens, visible, batch.view, parallel=parallel, asked=asked[of]
-            )
+            logits = self.captioner(read[of], tokens, visible, batch.view, parallel=parallel)
             loss = losses.caption(logits, target[of], self.pad)  # [N]
             loss = mean_per_study(loss, of, batch.samples)
         return loss * batch.has_report

@@ -161,11 +161,10 @@ def test_parallel_decoding_reads_no_words() -> None:
     other.tokens[0, 4] = 9
     tokens, index = _tokens_of(model, batch)
     on = torch.ones(2, dtype=torch.bool)
-    asked = torch.ones(2, batch.tokens.shape[1] - 1, dtype=torch.bool)
     text, changed = (b.tokens[:, :-1][b.study] for b in (batch, other))
     torch.testing.assert_close(
-        model.captioner(text, tokens, index, batch.view, parallel=on, asked=asked),
-        model.captioner(changed, tokens, index, batch.view, parallel=on, asked=asked),
+        model.captioner(text, tokens, index, batch.view, parallel=on),
+        model.captioner(changed, tokens, index, batch.view, parallel=on),
     )
 
 
