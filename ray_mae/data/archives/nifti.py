@@ -45,7 +45,7 @@ _DESCRIBING = frozenset(
 # The number of the channel that nnU-Net puts behind a case: BRATS_001_0000.nii.gz.
 _CHANNEL = re.compile(r"_000\d$")
 _CUTS = " -_."
-# More volumes than this per patient, on average, are no patients but a folder of many.
+# A patient with more volumes than this is no patient but a folder of many.
 MOST_VOLUMES_PER_PATIENT = 50
 
 
@@ -69,11 +69,14 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             )
         )
     volumes = Counter(record.patient for record in records if record.patient)
-    if pattern is None and len(records) > MOST_VOLUMES_PER_PATIENT * len(volumes):
+    most = max(volumes.values(), default=len(records))
+    if pattern is None and (not volumes or most > MOST_VOLUMES_PER_PATIENT):
+        name = volumes.most_common(1)[0][0] if volumes else ""
+        one = next(record.paths[0] for record in records if record.patient == name)
         raise ValueError(
             f"{root}: {len(records):,} volumes of {len(volumes)} patients, as far as folders and file "
-            f"names tell ({files[0]} and so on): say where the patient's name is with "
-            "volumes.patient_pattern"
+            f"names tell, one of them with {most} ({one} and so on): say where the patient's name is "
+            "with volumes.patient_pattern"
         )
     progress(len(records), len(records))
     notes = {
@@ -81,7 +84,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         "patients": len(volumes),
         "volumes_per_patient": {
             "mean": round(volumes.total() / max(1, len(volumes)), 2),
-            "most": max(volumes.values(), default=0),
+            "most": most,
         },
     }
     return Archive(root, records, notes)
