@@ -46,7 +46,7 @@ _IDENTITY_LINES = re.compile(
     r"|study)|birth ?date|(?:(?:study|exam|service|report) )?(?:date|time)|age|sex|gender|address"
     r"|(?:tele)?phone|(?:(?:referring|ordering|requesting) )?(?:physician|doctor|clinician|provider"
     r"|md)|referrer|hospital|institution|department|ward|location)(?:[ \t]*:|[ \t]+[-–—=][ \t]).*$"
-    rf"|^\W*(?:{_STAFF})[ \t]*(?::|[-–—][ \t]|(?<=by)[ \t]|\bon\b).*$"
+    rf"|^[^\w\n]*(?:{_STAFF})[ \t]*(?::|[-–—][ \t]|(?<=by)[ \t]|\bon\b).*$"
     # a signature: a short line of a name and a degree, perhaps with a date
     r"|^[^.\n]{0,40}(?:\b\w\.[^.\n]{0,40})?,?[ \t]+(?:M\.?D|D\.?O|MBBS|MBChB|FRCR|FRCPC|FACR|Ph\.?D)\b"
     r"\.?,?[^.\n]{0,40}$",

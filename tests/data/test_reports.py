@@ -104,3 +104,9 @@ def test_the_real_indiana_reports_come_out_as_their_own_fields_say() -> None:
             )
     # One report holds a second, older report within its impression.
     assert (right, total) == (3954, 3955)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["\n", " ", "- ", "A. ", "Patient ", ", MD", "* \n"])
+def test_a_report_of_nothing_but_repetition_takes_no_time(piece: str) -> None:
+    sections(piece * 50_000)
