@@ -52,6 +52,8 @@ def study_sections(
     for row in rows_at(config.shards, manifest, picked, ("views",)):
         for view in row["views"]:
             images[view["view"]].append(decode(view["image"]))
+    for found in images.values():  # the rows come by split
+        np.random.default_rng(config.seed).shuffle(found)
     greys = {
         f"{view} ({len(images[view])})": np.concatenate([i.ravel()[::7] for i in images[view]])
         for view in VIEWS
@@ -60,7 +62,7 @@ def study_sections(
     drawn = {
         "panels": [
             ("Words per report", svg(bars(lengths, "words", "reports"))),
-            ("Grey values by view", svg(density(greys, "grey value", (0, 255)))),
+            ("Grey values by view", svg(density(greys, "grey value", (-0.5, 255.5)))),
         ],
         "pictures": [
             (f"{view}: {min(len(images[view]), config.pictures)} of a random sample", png(sheet))

@@ -4,10 +4,12 @@ Heads may be recognisable, so slices are all that is drawn, and never a surface.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from ray_mae.config import InspectConfig
 from ray_mae.data.schema import SPLITS, Manifest
@@ -16,7 +18,7 @@ from ray_mae.evaluate.card_figures import contact_sheet, density, tile
 from ray_mae.evaluate.card_sample import chosen, rows_at
 from ray_mae.evaluate.page import png, svg
 
-_COLUMNS = ("site", "modality", "voxels", "encoding", "dtype", "shape")
+_COLUMNS = ("site", "modality", "voxels", "encoding", "dtype", "shape", "spacing_mm")
 
 
 def volume_sections(
@@ -39,17 +41,15 @@ def volume_sections(
     by_modality: dict[str, list[np.ndarray]] = defaultdict(list)
     by_site: dict[str, list[np.ndarray]] = defaultdict(list)
     slices: dict[str, list[np.ndarray]] = defaultdict(list)
-    shown: Counter[tuple[str, str]] = Counter()
     picked = chosen(groups, config.sample, config.seed)
-    for row in rows_at(config.shards, manifest, picked, _COLUMNS):
+    drawn = _drawn(groups, picked, config)
+    for place, row in zip(picked, rows_at(config.shards, manifest, picked, _COLUMNS), strict=True):
         volume = decode_voxels(row).astype(np.float32)
         values = volume[volume != 0][::17]
         by_modality[row["modality"]].append(values)
         by_site[row["site"] or "unknown"].append(values)
-        group = (row["modality"], row["site"] or "unknown")
-        if shown[group] < 2 and len(slices[row["modality"]]) < 3 * config.pictures:
-            shown[group] += 1
-            slices[row["modality"]] += middles(volume)
+        if place in drawn:
+            slices[row["modality"]] += middles(volume, row["spacing_mm"])
     panels = [
         (f"Intensities by {name}", svg(density(_joined(found), "z-score", (-4, 6))))
         for name, found in (("contrast", by_modality), ("site", by_site))
@@ -62,7 +62,21 @@ def volume_sections(
     return figures, {"panels": panels, "pictures": pictures}
 
 
-def middles(volume: np.ndarray) -> list[np.ndarray]:
+def _drawn(groups: list[tuple[str, str]], picked: list[int], config: InspectConfig) -> set[int]:
+    """Of the picked volumes those that are shown: at random, two of a contrast and site."""
+    shown: Counter[tuple[str, str]] = Counter()
+    of_contrast: Counter[str] = Counter()
+    drawn = set()
+    for place in np.random.default_rng(config.seed).permutation(picked):
+        group = groups[place]
+        if shown[group] < 2 and of_contrast[group[0]] < config.pictures:
+            shown[group] += 1
+            of_contrast[group[0]] += 1
+            drawn.add(int(place))
+    return drawn
+
+
+def middles(volume: np.ndarray, spacing_mm: Sequence[float]) -> list[np.ndarray]:
     """Axial, coronal and sagittal middle [128, 128] uint8 of [X, Y, Z] in RAS: front and top up.
 
     Axial and coronal slices have the person's left on the left of the picture. Grey values from the
@@ -72,8 +86,17 @@ def middles(volume: np.ndarray) -> list[np.ndarray]:
     grey = ((volume - low) / max(high - low, 1e-6)).clip(0, 1)
     grey[volume == 0] = 0
     x, y, z = (side // 2 for side in volume.shape)
-    planes = [grey[:, :, z], grey[:, y, :], grey[x, :, :]]
-    return [tile((plane.T[::-1] * 255).astype(np.uint8)) for plane in planes]
+    planes = ((grey[:, :, z], (0, 1)), (grey[:, y, :], (0, 2)), (grey[x, :, :], (1, 2)))
+    finest = min(spacing_mm)
+    made = []
+    for plane, axes in planes:
+        wide, high = (
+            max(1, round(extent * spacing_mm[axis] / finest))
+            for extent, axis in zip(plane.shape, axes, strict=True)
+        )
+        picture = Image.fromarray((plane.T[::-1] * 255).astype(np.uint8))
+        made.append(tile(np.asarray(picture.resize((wide, high), Image.Resampling.BILINEAR))))
+    return made
 
 
 def _joined(found: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +13,7 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.card import inspect
 from ray_mae.evaluate.card_sample import chosen
+from ray_mae.evaluate.card_volumes import middles
 from tests.shards import write_shards, write_volume_shards
 
 
@@ -63,7 +65,7 @@ def test_a_patient_in_two_splits_is_reported(shards: Path) -> None:
     change_row(shards, "test", patient_id=first_row(shards, "train")["patient_id"])
     card = inspect(InspectConfig(shards=shards))
     assert card["leaks"]["patients_in_two_splits"] == 1
-    assert "1 patients are in more than one split" in (shards / "card.html").read_text()
+    assert "1 patient is in more than one split" in (shards / "card.html").read_text()
 
 
 def test_the_same_image_in_two_splits_is_reported(shards: Path) -> None:
@@ -82,3 +84,11 @@ def test_a_sample_is_dealt_over_its_groups() -> None:
     assert [sum(groups[i] == g for i in taken) for g in "abc"] == [4, 4, 1]
     assert taken == sorted(set(taken))
     assert len(chosen(groups, 1000, seed=0)) == len(groups)
+
+
+def test_slices_have_the_proportions_of_the_scan() -> None:
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (60, 60, 10)], indexing="ij"))
+    ball = ((grid**2).sum(0) < 0.5).astype(np.float32)
+    for plane in middles(ball, (1.0, 1.0, 6.0)):
+        bright = plane > 127
+        assert bright.any(0).sum() == pytest.approx(bright.any(1).sum(), rel=0.2)
