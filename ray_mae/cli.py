@@ -2,16 +2,16 @@
 
 import difflib
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser
 
 from ray_mae import config as settings
+from ray_mae.parsing import parser_for
 
 
 def _ingest(config: settings.IngestConfig) -> None:
@@ -42,6 +42,18 @@ def _pretrain(config: settings.AnyPretrainConfig) -> None:
     from ray_mae.run import pretrain
 
     _print(pretrain(config))
+
+
+def _tune(config: settings.AnyTuneConfig) -> None:
+    from ray_mae.search.study import tune
+
+    _print(tune(config))
+
+
+def _tune_report(config: settings.TuneReportConfig) -> None:
+    from ray_mae.search.study import tune_report
+
+    _print(tune_report(config))
 
 
 def _embed(config: settings.EmbedConfig) -> None:
@@ -92,6 +104,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "ingest": (settings.IngestConfig, _ingest),
     "inspect": (settings.InspectConfig, _inspect),
     "pretrain": (settings.PretrainConfig, _pretrain),
+    "tune report": (settings.TuneReportConfig, _tune_report),  # before `tune`, as above
+    "tune": (settings.TuneConfig, _tune),
     "evaluate probe": (settings.ProbeConfig, _probe),
     "evaluate finetune": (settings.FinetuneConfig, _finetune),
     "evaluate segment": (settings.SegmentConfig, _segment),
@@ -100,42 +114,16 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 }
 
 
-class _Parser(ArgumentParser):
-    """Says in one line what is wrong, with the nearest right name."""
-
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        known = [
-            name for action in self._actions for name in (action.option_strings or [action.dest])
-        ]
-        raise ValueError(_nearest(" ".join(message.split()), known))
-
-
-def _nearest(message: str, known: list[str]) -> str:
-    if "Expected" in message:  # a value is wrong, not a name
-        return message
-    for word in re.findall(r"--[\w.]+|'[\w.]+'", message):
-        bare = word.strip("'")
-        names = {name.lstrip("-") for name in known}
-        tails = {name.split(".")[-1]: name for name in names}
-        close = difflib.get_close_matches(bare.lstrip("-"), names, 1, 0.6) or [
-            tails[t]
-            for t in difflib.get_close_matches(bare.lstrip("-").split(".")[-1], tails, 1, 0.6)
-        ]
-        if close and close[0] != bare.lstrip("-"):
-            return f"{message}; did you mean {close[0]}?"
-    return message
+BY_METHOD: dict[str, tuple[dict[str, Any], str]] = {
+    "pretrain": (settings.PRETRAIN, "method.name"),
+    "tune": (settings.TUNE, "run.method.name"),
+}
+"""Commands whose settings depend on the method, and the setting that names it."""
 
 
 def parser_of(command: str, cls: type | None = None) -> ArgumentParser:
     """The parser of one command: --config FILE and every setting of `cls` by its dotted name."""
-    cls = cls or COMMANDS[command][0]
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog=f"ray-mae {command}", description=cls.__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--config", action="config", help="YAML file with settings; flags after it override it."
-    )
-    parser.add_class_arguments(cls, None)
-    return parser
+    return parser_for(cls or COMMANDS[command][0], f"ray-mae {command}")
 
 
 def run(arguments: list[str]) -> None:
@@ -145,8 +133,9 @@ def run(arguments: list[str]) -> None:
         return
     cls, call = COMMANDS[name]
     rest = arguments[len(name.split()) :]
-    if cls is settings.PretrainConfig:
-        cls = settings.PRETRAIN[_method(rest)]
+    if name in BY_METHOD:
+        classes, path = BY_METHOD[name]
+        cls = classes[_method(rest, path)]
     parser = parser_of(name, cls)
     parsed = parser.parse_args(rest)
     values = parser.instantiate(parsed).as_dict()
@@ -154,27 +143,28 @@ def run(arguments: list[str]) -> None:
     call(cls(**values))
 
 
-def _method(arguments: list[str]) -> str:
-    """The method that the flags or the YAML file name: it decides which settings there are."""
+def _method(arguments: list[str], path: str) -> str:
+    """The method that the flags or the YAML file name: it decides which settings there are.
+
+    path: dotted name of the setting that names it.
+    """
     words = [w for a in arguments for w in (a.split("=", 1) if a.startswith("--") else [a])]
     found = {
         flag: words[words.index(flag) + 1]
-        for flag in ("--method.name", "--config")
+        for flag in (f"--{path}", "--config")
         if flag in words[:-1]
     }
-    name = found.get("--method.name")
+    name: Any = found.get(f"--{path}")
     file = Path(found.get("--config", ""))
     if name is None and file.is_file():
-        content = yaml.safe_load(file.read_text())
-        method = content.get("method") if isinstance(content, dict) else None
-        name = method.get("name") if isinstance(method, dict) else None
+        name = yaml.safe_load(file.read_text())
+        for key in path.split("."):
+            name = name.get(key) if isinstance(name, dict) else None
     name = name or "mvmae"
     if name not in settings.PRETRAIN:
         close = difflib.get_close_matches(name, settings.PRETRAIN, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(
-            f"method.name must be one of {', '.join(settings.PRETRAIN)}, got {name}{hint}"
-        )
+        raise ValueError(f"{path} must be one of {', '.join(settings.PRETRAIN)}, got {name}{hint}")
     return name
 
 

@@ -448,6 +448,10 @@ class OnlineProbeConfig:
     """Labels with fewer positive or negative samples in either are left out."""
     bootstrap: int = setting(200, ge=10)
     """Patient resamples behind the 95 % interval."""
+    label_counts: list[int] = field(default_factory=list, metadata={"ge": 2})
+    """Also probe with only so many labelled training samples, each."""
+    draws: int = setting(5, ge=1)
+    """Draws of the labelled samples behind each of label_counts."""
     batch_size: int = setting(32, ge=1)
     """Studies or volumes per forward pass."""
     cpus: int = setting(1, ge=1)
@@ -469,13 +473,9 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(_Checked):
-    """What every pretraining has in common, whatever its method."""
+class RunSettings:
+    """What every pretraining has in common, whatever its method and its data."""
 
-    shards: Path
-    """Folder that `ingest` wrote."""
-    output: Path
-    """Folder of the run: checkpoints, figures, summary.json. Started again, it continues."""
     seed: int = setting(0, ge=0)
     """Seed of weights, order of the data, masks and augmentation."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -491,15 +491,10 @@ class RunConfig(_Checked):
     probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
     """Online probe."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.checkpoint.keep_best and not self.probe.every:
-            raise ValueError("checkpoint.keep_best wants the online probe: set probe.every to 1")
-
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(RunConfig):
-    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MVMAE of studies."""
+class MvmaeRun(RunSettings):
+    """Settings of a pretraining by MVMAE."""
 
     method: MvmaeConfig = field(default_factory=MvmaeConfig)
     """The method and its network."""
@@ -508,8 +503,8 @@ class PretrainConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainMdaeConfig(RunConfig):
-    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MDAE of volumes."""
+class MdaeRun(RunSettings):
+    """Settings of a pretraining by MDAE."""
 
     method: MdaeConfig = field(default_factory=MdaeConfig)
     """The method and its network."""
@@ -531,6 +526,30 @@ class PretrainMdaeConfig(RunConfig):
     """Optimiser, batch and length: by default nnssl's."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Placed(_Checked):
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path
+    """Folder of the run: checkpoints, figures, summary.json. Started again, it continues."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        run: Any = self
+        if run.checkpoint.keep_best and not run.probe.every:
+            raise ValueError("checkpoint.keep_best wants the online probe: set probe.every to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(MvmaeRun, _Placed):
+    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MVMAE of studies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainMdaeConfig(MdaeRun, _Placed):
+    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MDAE of volumes."""
+
+
 AnyPretrainConfig = PretrainConfig | PretrainMdaeConfig
 PRETRAIN: dict[str, type[PretrainConfig] | type[PretrainMdaeConfig]] = {
     "mvmae": PretrainConfig,
@@ -542,6 +561,116 @@ PRETRAIN: dict[str, type[PretrainConfig] | type[PretrainMdaeConfig]] = {
 def pretrain_config(values: dict[str, Any]) -> AnyPretrainConfig:
     """The settings of a run from what `to_dict` wrote of them."""
     return from_dict(PRETRAIN[values["method"].get("name", "mvmae")], values)
+
+
+# ------------------------------------------------------------------------------------------ tune
+
+
+@dataclass(frozen=True, kw_only=True)
+class AshaConfig:
+    """Trials that do worse than others at the same share of their steps are stopped (ASHA)."""
+
+    stop: bool = True
+    """Whether to stop any."""
+    grace: float = setting(0.25, gt=0, le=1)
+    """Share of its steps that every trial is given."""
+    reduction: float = setting(3.0, gt=1)
+    """One in this many goes on, first at `grace`, then at `reduction` times that share, and so on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatConfig:
+    """The best settings once more with new seeds, which tells a difference from luck."""
+
+    best: int = setting(3, ge=0)
+    """Settings to repeat; 0 repeats none."""
+    seeds: int = setting(2, ge=1)
+    """New seeds for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(_Checked):
+    """What every search has in common, whatever the method."""
+
+    shards: Path
+    """Folder that `ingest` wrote. Its test patients are never read."""
+    output: Path
+    """Folder of the search: trials, study.db, report.html, best.yaml, summary.json."""
+    space: dict[str, Any]
+    """Settings of the run by dotted name, each with a distribution: uniform, loguniform, int or logint
+    [low, high], choice [values], grid [values]; `step` for uniform and int; `when: {other: values}`
+    where it depends on another one. `method.mask_ratio[0]` is the first value of a pair."""
+    trials: int = setting(20, ge=1)
+    """Settings to try. With grids: for each point of the grid, where something else is searched as well,
+    else once."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How settings are chosen: Optuna's tree-structured Parzen estimator, or at random."""
+    startup_trials: int = setting(8, ge=1)
+    """tpe only: trials at random before it models anything."""
+    objectives: list[Literal["auroc", "hours"]] = field(
+        default_factory=lambda: ["auroc"], metadata={"some": True}
+    )
+    """auroc: macro AUROC of the online probe on validation patients, as high as it gets; with hours, also
+    as few hours of training as possible: the report then shows what no other trial beats in both."""
+    probes: int = setting(4, ge=1)
+    """Probes of each run, evenly over its steps; the last one counts."""
+    asha: AshaConfig = field(default_factory=AshaConfig)
+    """Early stopping."""
+    repeat: RepeatConfig = field(default_factory=RepeatConfig)
+    """Repeats of the best."""
+    at_once: int | None = setting(None, ge=1)
+    """Trials at a time; default: as many as there is room for. Give it where a pool grows on demand."""
+    retries: int = setting(1, ge=0)
+    """Times that a failed trial is started again, from its last checkpoint, before it is given up."""
+    resume: bool = False
+    """Go on with the search that the output folder holds, if any."""
+    storage: str | None = None
+    """Database URL of the Optuna study, such as postgresql://…; default: study.db in the output
+    folder."""
+    trackers: list[Literal["mlflow", "wandb"]] = field(default_factory=list)
+    """Also log trials there (installed by ray-mae[mlflow], ray-mae[wandb]), as their environment
+    variables say."""
+    seed: int = setting(0, ge=0)
+    """Seed of the sampler. Of the runs see run.seed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "auroc" not in self.objectives:
+            raise ValueError("objectives must hold auroc: alone, or with hours")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(Search):
+    """Search settings over whole pretrainings, by what a probe finds on validation patients."""
+
+    run: MvmaeRun = field(default_factory=MvmaeRun)
+    """Settings of every run, as of `pretrain`; those of the space come on top."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneMdaeConfig(Search):
+    """Search settings over whole pretrainings, by what a probe finds on validation patients."""
+
+    run: MdaeRun = field(default_factory=MdaeRun)
+    """Settings of every run, as of `pretrain`; those of the space come on top."""
+
+
+AnyTuneConfig = TuneConfig | TuneMdaeConfig
+TUNE: dict[str, type[TuneConfig] | type[TuneMdaeConfig]] = {
+    "mvmae": TuneConfig,
+    "mdae": TuneMdaeConfig,
+}
+"""The settings of `tune` by `run.method.name`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneReportConfig(_Checked):
+    """Write the report of a search as far as it is, and say how to open the dashboards."""
+
+    output: Path
+    """Folder of the search."""
+    storage: str | None = None
+    """Database URL of the Optuna study, where the search had one."""
 
 
 # ----------------------------------------------------------------------------- after pretraining

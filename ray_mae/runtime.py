@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,22 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 # a worker that asked for no GPU sees none, or PyTorch and DeepSpeed would use it all the same
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's page of runs
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
 
+# Container images often forbid bytecode files. A run starts a dozen processes, and each would compile
+# Ray and PyTorch from source: half of the time until the first step.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
-def connect(cpus: int = 1) -> None:
+
+def connect(cpus: int = 1, dashboard: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS or of this job; without one, start Ray on this machine.
 
     cpus: logical CPUs that a local Ray must offer at least. Training workers keep theirs all the
     time, so on a small machine the tasks that read data need some beyond the real ones.
+    dashboard: start Ray's dashboard, too, on loopback; a search needs it to take back what a stopped
+    trial held.
     """
     import ray
 
@@ -27,7 +36,11 @@ def connect(cpus: int = 1) -> None:
         return
     # Ray says at each start that a local cluster has a token of its own: true, and no news
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
+    quiet = {
+        "include_dashboard": dashboard,
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+    }
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
@@ -46,12 +59,12 @@ def connect(cpus: int = 1) -> None:
 
 
 @contextmanager
-def cluster(cpus: int = 1) -> Iterator[None]:
+def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
     """`connect` for the time of a block; a Ray started by it ends with it."""
     import ray
 
     joined = ray.is_initialized()
-    connect(cpus)
+    connect(cpus, dashboard)
     try:
         yield
     finally:

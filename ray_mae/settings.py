@@ -93,3 +93,14 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
             value = tuple(value)
         made[name] = value
     return cls(**made)
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, each value as it is."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

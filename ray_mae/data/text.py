@@ -52,23 +52,42 @@ def training_reports(shards: Path, manifest: Manifest, section: str) -> Iterator
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
-    """A lower-case WordPiece tokenizer trained on the texts, as a tokenizers JSON document."""
+    """A lower-case WordPiece tokenizer trained on the texts, as a tokenizers JSON document.
+
+    The same texts give the same document. By itself the trainer numbers the letters inside of words as
+    a hash table happens to hold them, and of merges that are equally frequent takes the lower numbers:
+    each training would end with another vocabulary. So they are given to it in order, first of all.
+    """
+    texts = list(texts)
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    inside = [f"##{letter}" for letter in sorted(_letters_inside(tokenizer, texts))]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
         min_frequency=MIN_FREQUENCY,
-        special_tokens=list(SPECIAL),
+        special_tokens=[*SPECIAL, *inside],
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     document = json.loads(tokenizer.to_str())
-    # the trainer numbers words of equal counts as it happens; sorted, the same words get the same ids
+    document["added_tokens"] = [t for t in document["added_tokens"] if t["content"] in SPECIAL]
     words = sorted(set(document["model"]["vocab"]) - set(SPECIAL))
     document["model"]["vocab"] = {word: i for i, word in enumerate((*SPECIAL, *words))}
     return json.dumps(document)
+
+
+def _letters_inside(tokenizer: Tokenizer, texts: list[str]) -> set[str]:
+    """Characters that stand anywhere but at the beginning of a word."""
+    words = {
+        word
+        for text in texts
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(
+            tokenizer.normalizer.normalize_str(text)
+        )
+    }
+    return {letter for word in words for letter in word[1:]}
 
 
 def load_tokenizer(path: Path) -> str:

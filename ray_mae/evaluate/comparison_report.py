@@ -10,9 +10,10 @@ from typing import Any
 from ray_mae.evaluate import figures
 from ray_mae.evaluate.comparison import MACRO, Comparison, in_words
 from ray_mae.evaluate.fitting import Fit
-from ray_mae.evaluate.page import environment, flatten, generated, png, svg
+from ray_mae.evaluate.page import environment, generated, png, svg
 from ray_mae.evaluate.result import SplitCount, plain
 from ray_mae.evaluate.runs import MODELS, Run, write_json
+from ray_mae.settings import flatten
 
 REPORT = "report.html"
 

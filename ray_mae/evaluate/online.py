@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, OnlineProbeConfig, pretrain_config
-from ray_mae.train.tracking import PROBES, append_jsonl
+from ray_mae.train.tracking import PROBES, RESAMPLES, append_jsonl
 
 if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for PyTorch
     import numpy as np
@@ -33,7 +33,13 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
         except Exception as error:  # Ray Train tells its log alone
             append_jsonl(run.output / PROBES, {"step": step, "error": f"{error}"})
             raise
-    record = {"step": step, **found, "seconds": round(time.time() - began, 1)}
+    _keep_resamples(run.output, step, found.pop("resamples"))
+    record = {
+        "step": step,
+        **found,
+        "checkpoint": Path(checkpoint.path).name,
+        "seconds": round(time.time() - began, 1),
+    }
     append_jsonl(run.output / PROBES, record)
     _to_board(run, step, found)
     return {name: value for name, value in found.items() if name.startswith("probe_auroc")}
@@ -43,7 +49,10 @@ def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) ->
     """Macro AUROC on validation patients with its 95 % interval over patients, and by label.
 
     A logistic regression per label on training patients, who alone choose its strength: those of one
-    quarter of them judge fits to the others. Raises ValueError where no label can be probed.
+    quarter of them judge fits to the others. `by_count` holds the same for fits to few labelled
+    samples, the mean over settings.draws of them; `resamples` the macro AUROC in each resample of the
+    patients, so that runs with the same settings can be compared in pairs. Raises ValueError where no
+    label can be probed.
     """
     import numpy as np
     import torch
@@ -74,26 +83,67 @@ def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) ->
     weights = patient_resamples(cohort.patient[rows["val"]], settings.bootstrap, settings.seed)
     judge = _quarter(cohort.patient[rows["train"]], settings.seed)
 
-    values, resampled = {}, []
+    values, strengths, resampled = {}, {}, []
     for i, name in enumerate(names):
         train, val = (targets[rows[split], i] for split in ("train", "val"))
         if not _probeable(train, val, judge, settings.min_positive):
             continue
         known = ~np.isnan(val)
-        p = _probability(x["train"], train, judge, x["val"][known])
+        strengths[i] = _strength(x["train"], train, judge)
+        p = _probability(x["train"], train, strengths[i], x["val"][known])
         values[name] = float(measure(val[known], p)["auroc"][0])
         resampled.append(measure(val[known], p, weights[known])["auroc"])
     if not values:
         raise nothing
-    whole = estimate(float(np.mean(list(values.values()))), macro(np.stack(resampled)))
+    resamples = {"all": macro(np.stack(resampled))}
+    whole = estimate(float(np.mean(list(values.values()))), resamples["all"])
+
+    by_count = {}
+    for count in settings.label_counts:
+        drawn = [draw.permutation(len(rows["train"]))[:count] for _ in range(settings.draws)]
+        few = [
+            _few(x, targets[:, i], rows, part, strength, weights)
+            for part in drawn
+            for i, strength in strengths.items()
+        ]
+        resamples[str(count)] = np.nanmean([r for _, r in few], axis=0)
+        e = estimate(float(np.mean([value for value, _ in few])), resamples[str(count)])
+        by_count[str(count)] = [e.value, e.low, e.high]
     return {
         "probe_auroc": whole.value,
         "probe_auroc_low": whole.low,
         "probe_auroc_high": whole.high,
         "labels": values,
+        "by_count": by_count,
         "samples": {split: len(index) for split, index in rows.items()},
         "patients": {split: len(set(cohort.patient[index])) for split, index in rows.items()},
+        "resamples": {name: r.tolist() for name, r in resamples.items()},
     }
+
+
+def _few(
+    x: dict[str, "np.ndarray"],
+    target: "np.ndarray",
+    rows: dict[str, "np.ndarray"],
+    part: "np.ndarray",
+    strength: float,
+    weights: "np.ndarray",
+) -> tuple[float, "np.ndarray"]:
+    """AUROC of one label and in each resample, of a fit to `part` of the training samples.
+
+    Half where the part knows one class alone: such a fit tells nobody apart.
+    """
+    import numpy as np
+
+    from ray_mae.evaluate.metrics import measure
+
+    train, val = target[rows["train"]][part], target[rows["val"]]
+    if min((train == 1).sum(), (train == 0).sum()) == 0:
+        return 0.5, np.full(weights.shape[1], 0.5)
+    known = ~np.isnan(val)
+    p = _probability(x["train"][part], train, strength, x["val"][known])
+    resampled = measure(val[known], p, weights[known])["auroc"]
+    return float(measure(val[known], p)["auroc"][0]), resampled
 
 
 def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
@@ -132,27 +182,42 @@ def _probeable(train: "np.ndarray", val: "np.ndarray", judge: "np.ndarray", leas
     return all(min((y == 1).sum(), (y == 0).sum()) >= n for y, n in parts)
 
 
-def _probability(
-    x: "np.ndarray", y: "np.ndarray", judge: "np.ndarray", x_val: "np.ndarray"
-) -> "np.ndarray":
-    """Probabilities of x_val [m, D] from a fit to x [n, D], y [n] (NaN unknown)."""
-    import numpy as np
+def _fitted(x: "np.ndarray", y: "np.ndarray", C: float) -> Any:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    def fitted(rows: "np.ndarray", C: float) -> Any:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
-        return model.fit(x[rows], y[rows])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+    return model.fit(x, y)
+
+
+def _strength(x: "np.ndarray", y: "np.ndarray", judge: "np.ndarray") -> float:
+    """The C whose fit to the others does best on the judges; of equals the smallest."""
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
 
     known = ~np.isnan(y)
     fit, score = known & ~judge, known & judge
     scores = {
-        C: roc_auc_score(y[score], fitted(fit, C).decision_function(x[score])) for C in STRENGTHS
+        C: roc_auc_score(y[score], _fitted(x[fit], y[fit], C).decision_function(x[score]))
+        for C in STRENGTHS
     }
-    best = max(scores, key=lambda C: (scores[C], -C))
-    return fitted(known, best).predict_proba(x_val)[:, 1]
+    return max(scores, key=lambda C: (scores[C], -C))
+
+
+def _probability(x: "np.ndarray", y: "np.ndarray", C: float, x_val: "np.ndarray") -> "np.ndarray":
+    """Probabilities of x_val [m, D] from a fit to x [n, D], y [n] (NaN unknown)."""
+    import numpy as np
+
+    known = ~np.isnan(y)
+    return _fitted(x[known], y[known], C).predict_proba(x_val)[:, 1]
+
+
+def _keep_resamples(run: Path, step: int, resamples: dict[str, list[float]]) -> None:
+    import numpy as np
+
+    (run / RESAMPLES).mkdir(exist_ok=True)
+    np.savez(run / RESAMPLES / f"{step:08d}.npz", **{k: np.array(r) for k, r in resamples.items()})
 
 
 def _to_board(run: AnyPretrainConfig, step: int, found: dict[str, Any]) -> None:

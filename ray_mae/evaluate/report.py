@@ -13,8 +13,9 @@ from typing import Any
 from ray_mae.data.schema import NOUNS
 from ray_mae.evaluate import figures
 from ray_mae.evaluate.metrics import METRICS, Estimate
-from ray_mae.evaluate.page import environment, flatten, generated, png, svg
+from ray_mae.evaluate.page import environment, generated, png, svg
 from ray_mae.evaluate.result import TRAINED, ProbeResult
+from ray_mae.settings import flatten
 
 
 def write_report(

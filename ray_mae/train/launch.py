@@ -17,7 +17,7 @@ from ray_mae.data.order import Order
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.runtime import cluster, gpus_wanted
-from ray_mae.settings import to_dict
+from ray_mae.settings import flatten, to_dict
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import check_sizes, packing_of, text_of
 from ray_mae.train.plan import Plan, make_plan
@@ -71,7 +71,7 @@ def _first_step(config: AnyPretrainConfig) -> int:
         return 0
     state = ckpt.read_state(last)
     # through the schema, so that a setting that came later has its default in an older run, too
-    before, now = (dict(_flat(to_dict(c))) for c in (ckpt.read_config(last), config))
+    before, now = (flatten(to_dict(c)) for c in (ckpt.read_config(last), config))
     changed = [
         path
         for path, value in now.items()
@@ -93,17 +93,6 @@ def _first_step(config: AnyPretrainConfig) -> int:
             f"continue with scaling.workers {state['workers']}"
         )
     return int(state["step"])
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    out: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        out += (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else [(prefix + name, value)]
-        )
-    return out
 
 
 def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -> str | None:
@@ -230,7 +219,8 @@ def _fit(
         and ValidationConfig(
             fn=probe,
             task_config=ValidationTaskConfig(fn_kwargs={"config": to_dict(config)}),
-            ray_remote_kwargs={"num_cpus": config.probe.cpus},
+            # in a search the driver has a placement group of its own, which the probe must not join
+            ray_remote_kwargs={"num_cpus": config.probe.cpus, "scheduling_strategy": "DEFAULT"},
         ),
         datasets={"train": remaining},
         dataset_config=ray.train.DataConfig(

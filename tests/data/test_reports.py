@@ -1,3 +1,4 @@
+import random
 import tarfile
 import xml.etree.ElementTree as ElementTree
 
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_mae.data.reports import sections
+from ray_mae.data.text import decode_tokens, encode_reports, train_tokenizer
 
 SENTENCES = st.lists(
     st.sampled_from(
@@ -110,3 +112,16 @@ def test_the_real_indiana_reports_come_out_as_their_own_fields_say() -> None:
 @pytest.mark.parametrize("piece", ["\n", " ", "- ", "A. ", "Patient ", ", MD", "* \n"])
 def test_a_report_of_nothing_but_repetition_takes_no_time(piece: str) -> None:
     sections(piece * 50_000)
+
+
+def test_the_same_texts_give_the_same_tokenizer() -> None:
+    draw = random.Random(0)
+    syllables = [a + b for a in "bcdfghklmnprstvw" for b in "aeiou"]
+    words = ["".join(draw.choices(syllables, k=3)) for _ in range(300)]  # many equal frequencies
+    texts = [" ".join(draw.choices(words, k=20)) for _ in range(300)]
+    documents = {train_tokenizer(texts, 400) for _ in range(4)}
+    assert len(documents) == 1
+    text = texts[0]
+    ids, has_report = encode_reports(documents.pop(), [text], 128)
+    assert has_report.all()
+    assert decode_tokens(train_tokenizer(texts, 400), ids[0].tolist()) == text

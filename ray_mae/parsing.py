@@ -1,0 +1,53 @@
+"""Settings from flags, files and plain values: checked against their types, with the nearest right name."""
+
+import difflib
+import re
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+T = TypeVar("T")
+
+
+class _Parser(ArgumentParser):
+    """Says in one line what is wrong, with the nearest right name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        known = [
+            name for action in self._actions for name in (action.option_strings or [action.dest])
+        ]
+        raise ValueError(_nearest(" ".join(message.split()), known))
+
+
+def _nearest(message: str, known: list[str]) -> str:
+    if "Expected" in message:  # a value is wrong, not a name
+        return message
+    for word in re.findall(r"--[\w.]+|'[\w.]+'", message):
+        bare = word.strip("'")
+        names = {name.lstrip("-") for name in known}
+        tails = {name.split(".")[-1]: name for name in names}
+        close = difflib.get_close_matches(bare.lstrip("-"), names, 1, 0.6) or [
+            tails[t]
+            for t in difflib.get_close_matches(bare.lstrip("-").split(".")[-1], tails, 1, 0.6)
+        ]
+        if close and close[0] != bare.lstrip("-"):
+            return f"{message}; did you mean {close[0]}?"
+    return message
+
+
+def parser_for(cls: type, prog: str | None = None) -> ArgumentParser:
+    """--config FILE and every setting of `cls` by its dotted name."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _Parser(prog=prog, description=cls.__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--config", action="config", help="YAML file with settings; flags after it override it."
+    )
+    parser.add_class_arguments(cls, None)
+    return parser
+
+
+def parse(parser: ArgumentParser, cls: type[T], values: dict[str, Any]) -> T:
+    """`cls` from nested plain values, by a parser for it. Raises ValueError as the command line does."""
+    made = parser.instantiate(parser.parse_object(values)).as_dict()
+    made.pop("config", None)
+    return cls(**made)

@@ -1,0 +1,97 @@
+"""What a person sees of a search in the terminal, and how failures reach the study."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune import Callback
+
+from ray_mae.search.searcher import StudySearcher
+from ray_mae.search.trial import NUMBER
+from ray_mae.train.progress import console
+
+STATES = {
+    TrialState.COMPLETE: "ended",
+    TrialState.PRUNED: "stopped early",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+"""Optuna's states in our words."""
+
+
+class Narrator(Callback):
+    """One line per event: a trial started, was probed, ended, was stopped or failed."""
+
+    def __init__(
+        self, study: optuna.Study, searcher: StudySearcher, total: int, what: str = "trial"
+    ) -> None:
+        self._study, self._searcher, self._total, self._what = study, searcher, total, what
+        self._began = time.time()
+        self._before = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._searcher.started(trial.trial_id)
+        values = {k: v for k, v in trial.config.items() if k != NUMBER}
+        self._say(trial, "starts: " + in_words(values))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        low, high = result["auroc_low"], result["auroc_high"]
+        figures = f"macro AUROC {result['auroc']:.3f} [{low:.3f}, {high:.3f}]"
+        self._say(trial, f"{result['percent']:>3} %  {figures}")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        reason = reason_of(trial)
+        self._searcher.restarted(trial.trial_id, reason)
+        self._say(trial, f"failed, and starts again from its last checkpoint: {reason}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        reason = reason_of(trial)
+        self._searcher.failed(trial.trial_id, reason)
+        self._say(trial, f"failed: {reason}")
+        self._state()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config[NUMBER]
+        ended = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
+        self._say(trial, STATES[ended.state])
+        self._state()
+
+    def _say(self, trial: Any, text: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        console.print(f"{stamp}  {self._what} {trial.config[NUMBER]:>3}  {text}", markup=False)
+
+    def _state(self) -> None:
+        """Trials by state, the best so far, the time left."""
+        trials = self._study.get_trials(deepcopy=False)
+        count = {name: sum(STATES[t.state] == name for t in trials) for name in STATES.values()}
+        done = len([t for t in trials if t.state.is_finished()])
+        parts = [f"{done} of {self._total} {self._what}s done"]
+        parts += [f"{n} {name}" for name, n in count.items() if n and name != "waiting"]
+        ended = [t for t in trials if t.state == TrialState.COMPLETE]
+        if ended:
+            best = max(ended, key=lambda t: t.values[0])
+            parts.append(f"best {best.values[0]:.3f} ({self._what} {best.number})")
+        if done > self._before and done < self._total:
+            pace = (time.time() - self._began) / (done - self._before)
+            parts.append(f"about {max(1, round(pace * (self._total - done) / 60))} min left")
+        console.print("          " + " · ".join(parts), markup=False)
+
+
+def in_words(values: dict[str, Any]) -> str:
+    """Settings of a trial on one line."""
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )
+
+
+def reason_of(trial: Any) -> str:
+    """The last line of what Tune wrote down of a trial's last error."""
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason is known"

@@ -1,0 +1,125 @@
+"""An Optuna study as Tune's search algorithm. The study's database is the record of the search."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+from ray.tune.search import Searcher
+
+from ray_mae.search.space import Parameter, suggest
+from ray_mae.search.trial import NUMBER, trial_folder
+from ray_mae.train.tracking import EVENTS, read_jsonl
+
+
+class StudySearcher(Searcher):
+    """Asks the study for settings and tells it what came of them.
+
+    Everything is written to the study at once, so a search goes on from there whatever happened to its
+    driver: trials that were running are given out again first, under their numbers, and find their
+    checkpoints. Of each trial the study keeps as attributes `values` (the searched settings), `probes`
+    (by step: AUROC, low, high, percent), `percent` of its steps, `hours` that the training takes in whole,
+    `seconds` and `start_up_seconds` of the trial, `restarts` and, where it failed, the `reason`.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        parameters: list[Parameter],
+        objectives: list[str],
+        folder: Path,
+    ) -> None:
+        super().__init__(metric="auroc", mode="max")
+        self._study, self._parameters = study, parameters
+        self._objectives, self._folder = objectives, folder
+        trials = study.get_trials(deepcopy=False)
+        self._interrupted = [t for t in trials if t.state == TrialState.RUNNING]
+        self._asked: dict[str, Trial] = {}
+        self._started: dict[str, float] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The settings of the next trial, for Tune."""
+        if self._interrupted:
+            trial = Trial(self._study, self._interrupted.pop(0)._trial_id)
+        else:
+            trial = self._study.ask()
+        values = trial.user_attrs.get("values") or suggest(self._parameters, trial)
+        trial.set_user_attr("values", values)
+        self._asked[trial_id] = trial
+        return {**values, NUMBER: trial.number}
+
+    def started(self, trial_id: str) -> None:
+        """The process of a trial starts."""
+        self._started[trial_id] = time.time()
+
+    def restarted(self, trial_id: str, reason: str) -> None:
+        """A trial failed and will start again."""
+        trial = self._asked[trial_id]
+        trial.set_user_attr("restarts", [*trial.user_attrs.get("restarts", []), reason])
+        self._count_seconds(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A probe of a trial. Started again, a trial tells its first ones once more."""
+        trial = self._asked[trial_id]
+        probes = dict(trial.user_attrs.get("probes", {}))
+        new = str(result["step"]) not in probes
+        probes[str(result["step"])] = [
+            result[n] for n in ("auroc", "auroc_low", "auroc_high", "percent")
+        ]
+        trial.set_user_attr("probes", probes)
+        trial.set_user_attr("percent", result["percent"])
+        for name in ("hours", "checkpoint_path"):
+            if name in result:
+                trial.set_user_attr(name, result[name])
+        if new and len(self._objectives) == 1:
+            trial.report(result["auroc"], result["step"])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial ended, or was stopped early. Of a failed one `failed` tells the study."""
+        if error:
+            return
+        if not result or any(name not in result for name in ("step", *self._objectives)):
+            self.failed(trial_id, "it ended without a probe")
+            return
+        self.on_trial_result(trial_id, result)  # Tune tells of the probe that stops a trial here alone
+        self._count_seconds(trial_id)
+        trial = self._asked.pop(trial_id)
+        if len(self._objectives) == 1 and result["percent"] < 100:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:  # of several objectives Optuna takes no pruned trials: such a one counts as far as it came
+            self._study.tell(trial, [result[name] for name in self._objectives])
+
+    def failed(self, trial_id: str, reason: str) -> None:
+        """A trial failed for the last time."""
+        self._count_seconds(trial_id)
+        trial = self._asked.pop(trial_id)
+        trial.set_user_attr("reason", reason)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def number(self, trial_id: str) -> int:
+        """In the study."""
+        return self._asked[trial_id].number
+
+    def _count_seconds(self, trial_id: str) -> None:
+        """Add up what a trial has taken over all its starts, and until its first steps."""
+        trial, started = self._asked[trial_id], self._started.pop(trial_id, None)
+        if started is None:
+            return
+        events = read_jsonl(trial_folder(self._folder, trial.number) / EVENTS)
+        first = [e["time"] for e in events if e["event"] == "first step" and e["time"] > started]
+        end = time.time()
+        for name, seconds in (
+            ("seconds", end - started),
+            ("start_up_seconds", min([*first, end]) - started),
+        ):
+            trial.set_user_attr(name, trial.user_attrs.get(name, 0.0) + seconds)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing that the study does not hold."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See save."""

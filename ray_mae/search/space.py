@@ -1,0 +1,173 @@
+"""What is searched: settings of a run by their dotted names, each with a distribution."""
+
+import difflib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ray_mae.settings import flatten
+
+if TYPE_CHECKING:
+    import optuna
+
+KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched setting."""
+
+    name: str
+    """Dotted name; `name[0]` is the first value of a pair."""
+    kind: str
+    values: tuple[Any, ...]
+    """Low and high, or every value of a choice or a grid."""
+    step: float | None = None
+    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    """Other parameters and their values with which this one matters."""
+
+    def matters(self, chosen: Mapping[str, Any]) -> bool:
+        """Whether the parameters that it depends on have the values it asks for."""
+        return all(chosen.get(other) in values for other, values in self.when)
+
+    def suggest(self, trial: "optuna.Trial") -> Any:
+        """A value by Optuna's sampler."""
+        if self.kind in ("choice", "grid"):
+            labels = [label(v) for v in self.values]
+            return self.values[labels.index(trial.suggest_categorical(self.name, labels))]
+        low, high = self.values
+        log = self.kind.startswith("log")
+        if self.kind.endswith("int"):
+            return trial.suggest_int(self.name, low, high, step=int(self.step or 1), log=log)
+        return trial.suggest_float(self.name, low, high, step=self.step, log=log)
+
+def label(value: Any) -> Any:
+    """A value as a category that Optuna can store: plain ones as they are, others as JSON."""
+    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
+
+
+def read_space(space: Mapping[str, Any]) -> list[Parameter]:
+    """The parameters in an order in which each comes after those it depends on.
+
+    Raises ValueError that names the parameter and what is wrong.
+    """
+    if not space:
+        raise ValueError(
+            "space is empty: name settings to search, such as method.mask_ratio: {uniform: [0.5, 0.95]}"
+        )
+    found = {name: _parameter(name, spec) for name, spec in space.items()}
+    for parameter in found.values():
+        for other, _ in parameter.when:
+            if other not in found:
+                raise ValueError(f"space.{parameter.name}: when names {other}, which is not in space")
+    ordered: list[Parameter] = []
+    while len(ordered) < len(found):
+        there = {p.name for p in ordered}
+        ready = [
+            p
+            for p in found.values()
+            if p.name not in there and all(other in there for other, _ in p.when)
+        ]
+        if not ready:
+            round_about = ", ".join(n for n in found if n not in there)
+            raise ValueError(f"space: {round_about} depend on each other in a circle")
+        ordered += ready
+    return ordered
+
+
+def _parameter(name: str, spec: Any) -> Parameter:
+    where = f"space.{name}"
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"{where} must be such as {{uniform: [0.5, 0.95]}}, got {spec!r}")
+    kinds = [k for k in spec if k in KINDS]
+    strange = [k for k in spec if k not in (*KINDS, "step", "when")]
+    if len(kinds) != 1 or strange:
+        raise ValueError(
+            f"{where} must have one of {', '.join(KINDS)}, and perhaps step and when; got "
+            f"{', '.join(map(str, spec)) or 'nothing'}"
+        )
+    kind = kinds[0]
+    values, step = spec[kind], spec.get("step")
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ValueError(f"{where}: {kind} must be a list of values, got {values!r}")
+    if kind in ("choice", "grid"):
+        if len({label(v) for v in values}) < len(values):
+            raise ValueError(f"{where}: {kind} holds a value twice: {values}")
+        if step is not None:
+            raise ValueError(f"{where}: a {kind} has no step")
+    else:
+        values = _range(where, kind, values, step)
+    when = spec.get("when") or {}
+    if not isinstance(when, Mapping):
+        raise ValueError(f"{where}: when must be {{other.setting: value or [values]}}, got {when!r}")
+    conditions = tuple(
+        (other, tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,))
+        for other, wanted in when.items()
+    )
+    return Parameter(name, kind, tuple(values), step, conditions)
+
+
+def _range(where: str, kind: str, values: Any, step: Any) -> tuple[Any, Any]:
+    number: Any = int if kind.endswith("int") else float
+    try:
+        low, high = (number(v) for v in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {kind} must be [low, high], two numbers, got {values}") from error
+    if low >= high:
+        raise ValueError(f"{where}: {kind} must be [low, high], low first, got {list(values)}")
+    if kind.startswith("log") and low <= 0:
+        raise ValueError(f"{where}: {kind} must be above 0, got {low:g}")
+    if kind.startswith("log") and step is not None:
+        raise ValueError(f"{where}: {kind} has no step")
+    return low, high
+
+
+def suggest(parameters: list[Parameter], trial: "optuna.Trial") -> dict[str, Any]:
+    """Values by Optuna's sampler of the parameters that matter."""
+    chosen: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.matters(chosen):
+            chosen[parameter.name] = parameter.suggest(trial)
+    return chosen
+
+
+def grid(parameters: list[Parameter]) -> list[dict[str, Any]]:
+    """Every point of the grids, each once; none without a grid. Its other parameters are left open."""
+    gridded = [p for p in parameters if p.kind == "grid"]
+    points: dict[str, dict[str, Any]] = {}
+    for values in itertools.product(*(p.values for p in gridded)):
+        point: dict[str, Any] = {}
+        for parameter, value in zip(gridded, values, strict=True):
+            open_to = {o for o, _ in parameter.when} - {p.name for p in gridded}
+            if open_to or parameter.matters(point):
+                point[parameter.name] = value
+        points[json.dumps(point)] = point
+    return list(points.values()) if gridded else []
+
+
+def with_values(run: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with those by dotted name in their places. Raises ValueError where one has none."""
+    made = json.loads(json.dumps(run))
+    for name, value in values.items():
+        *path, last = name.split(".")
+        place = made
+        for key in path:
+            place = place.get(key) if isinstance(place, dict) else None
+        pair = re.fullmatch(r"(\w+)\[(\d)\]", last)
+        if not isinstance(place, dict) or (pair[1] if pair else last) not in place:
+            raise ValueError(f"space.{name}: a run has no setting of that name{_hint(run, name)}")
+        if pair is None:
+            place[last] = value
+        elif isinstance(place[pair[1]], list) and int(pair[2]) < len(place[pair[1]]):
+            place[pair[1]][int(pair[2])] = value
+        else:
+            raise ValueError(f"space.{name}: {pair[1]} does not hold so many values")
+    return made
+
+
+def _hint(run: dict[str, Any], name: str) -> str:
+    close = difflib.get_close_matches(name, flatten(run), 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
