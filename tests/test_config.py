@@ -9,15 +9,17 @@ import yaml
 
 from ray_mae import cli
 from ray_mae.config import (
-    PRETRAIN,
     DemoConfig,
     MvmaeConfig,
     PretrainConfig,
     PretrainMdaeConfig,
     pretrain_config,
 )
+from ray_mae.search.space import read_space
+from ray_mae.search.trial import Runs
 from ray_mae.settings import from_dict, to_dict
 from ray_mae.train.build import check_sizes
+from tests.shards import write_shards, write_volume_shards
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))
 
@@ -104,19 +106,26 @@ def to_dict_names(cls: type) -> list[str]:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda p: p.name)
-def test_every_job_is_valid(job: Path) -> None:
-    command = job.stem.split("_")[0]
+def test_every_job_is_valid(job: Path, tmp_path: Path) -> None:
+    command = {"search": "tune"}.get(kind := job.stem.split("_")[0], kind)
     command = f"evaluate {command}" if f"evaluate {command}" in cli.COMMANDS else command
     cls = cli.COMMANDS[command][0]
-    if command == "pretrain":
-        cls = PRETRAIN[yaml.safe_load(job.read_text())["method"].get("name", "mvmae")]
+    if command in cli.BY_METHOD:
+        classes, path = cli.BY_METHOD[command]
+        cls = classes[cli._method(["--config", str(job)], path)]
     parser = cli.parser_of(command, cls)
-    own = [f"--{f.name}=x" for f in dataclasses.fields(cls) if f.default is f.default_factory]
+    missing = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory}
+    own = [f"--{name}=x" for name in missing - set(yaml.safe_load(job.read_text()))]
     values = parser.instantiate(parser.parse_args(["--config", str(job), *own])).as_dict()
     values.pop("config")
     config = cls(**values)
     if command == "pretrain":
         check_sizes(config.method)
+    if command == "tune":
+        write = write_shards if config.run.method.name == "mvmae" else write_volume_shards
+        write(tmp_path)
+        search = dataclasses.replace(config, shards=tmp_path)
+        Runs(search).check(read_space(search.space), tmp_path)
 
 
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:

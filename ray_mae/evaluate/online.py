@@ -217,7 +217,8 @@ def _keep_resamples(run: Path, step: int, resamples: dict[str, list[float]]) -> 
     import numpy as np
 
     (run / RESAMPLES).mkdir(exist_ok=True)
-    np.savez(run / RESAMPLES / f"{step:08d}.npz", **{k: np.array(r) for k, r in resamples.items()})
+    arrays: Any = {name: np.array(values) for name, values in resamples.items()}
+    np.savez(run / RESAMPLES / f"{step:08d}.npz", **arrays)
 
 
 def _to_board(run: AnyPretrainConfig, step: int, found: dict[str, Any]) -> None:

@@ -84,7 +84,9 @@ class StudySearcher(Searcher):
         if not result or any(name not in result for name in ("step", *self._objectives)):
             self.failed(trial_id, "it ended without a probe")
             return
-        self.on_trial_result(trial_id, result)  # Tune tells of the probe that stops a trial here alone
+        self.on_trial_result(
+            trial_id, result
+        )  # Tune tells of the probe that stops a trial here alone
         self._count_seconds(trial_id)
         trial = self._asked.pop(trial_id)
         if len(self._objectives) == 1 and result["percent"] < 100:

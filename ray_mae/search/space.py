@@ -44,9 +44,12 @@ class Parameter:
             return trial.suggest_int(self.name, low, high, step=int(self.step or 1), log=log)
         return trial.suggest_float(self.name, low, high, step=self.step, log=log)
 
+
 def label(value: Any) -> Any:
     """A value as a category that Optuna can store: plain ones as they are, others as JSON."""
-    return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
+    return (
+        value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
+    )
 
 
 def read_space(space: Mapping[str, Any]) -> list[Parameter]:
@@ -62,7 +65,9 @@ def read_space(space: Mapping[str, Any]) -> list[Parameter]:
     for parameter in found.values():
         for other, _ in parameter.when:
             if other not in found:
-                raise ValueError(f"space.{parameter.name}: when names {other}, which is not in space")
+                raise ValueError(
+                    f"space.{parameter.name}: when names {other}, which is not in space"
+                )
     ordered: list[Parameter] = []
     while len(ordered) < len(found):
         there = {p.name for p in ordered}
@@ -102,7 +107,9 @@ def _parameter(name: str, spec: Any) -> Parameter:
         values = _range(where, kind, values, step)
     when = spec.get("when") or {}
     if not isinstance(when, Mapping):
-        raise ValueError(f"{where}: when must be {{other.setting: value or [values]}}, got {when!r}")
+        raise ValueError(
+            f"{where}: when must be {{other.setting: value or [values]}}, got {when!r}"
+        )
     conditions = tuple(
         (other, tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,))
         for other, wanted in when.items()
@@ -115,7 +122,9 @@ def _range(where: str, kind: str, values: Any, step: Any) -> tuple[Any, Any]:
     try:
         low, high = (number(v) for v in values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {kind} must be [low, high], two numbers, got {values}") from error
+        raise ValueError(
+            f"{where}: {kind} must be [low, high], two numbers, got {values}"
+        ) from error
     if low >= high:
         raise ValueError(f"{where}: {kind} must be [low, high], low first, got {list(values)}")
     if kind.startswith("log") and low <= 0:

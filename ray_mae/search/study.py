@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -200,17 +200,17 @@ def _cluster(config: AnyTuneConfig) -> Iterator[int]:
     """Ray with its dashboard for the time of a block; gives the number of trials at a time."""
     import ray
 
-    joined = ray.is_initialized() or os.environ.get("RAY_ADDRESS")
+    given = ray.is_initialized() or os.environ.get("RAY_ADDRESS")
     here = config.at_once or trials_of_machine(config.run)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the study has it all
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would count stopped trials as ended
+    os.environ.setdefault(
+        "TUNE_DISABLE_SIGINT_HANDLER", "1"
+    )  # it would count stopped trials as ended
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     with cluster(cpus=here * cpus_per_trial(config.run), dashboard=True):
         gpus = gpus_wanted(config.run.scaling.gpu)
-        if joined or gpus:
-            at_once = config.at_once or trials_of_cluster(config.run, gpus)
-        else:
-            at_once = here
+        counted = given or gpus  # of a machine without GPUs the cores count, not Ray's logical CPUs
+        at_once = config.at_once or (trials_of_cluster(config.run, gpus) if counted else here)
         # Tune asks for no more at a time; its own default follows the CPUs there were at its start
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
         yield at_once
@@ -312,7 +312,8 @@ def _print_opening(
             f"{other} is {' or '.join(map(str, wanted))}" for other, wanted in parameter.when
         )
         console.print(
-            f"  {parameter.name:<28} {parameter.kind} {values}" + (f", where {when}" if when else ""),
+            f"  {parameter.name:<28} {parameter.kind} {values}"
+            + (f", where {when}" if when else ""),
             markup=False,
         )
     console.print(f"{total} trials, {at_once} at a time; {config.sampler}", markup=False)

@@ -62,7 +62,9 @@ class Runs:
             try:
                 self.config(values, output)
             except ValueError as error:
-                raise ValueError(f"{error} (with {_in_words(values)}, which space allows)") from error
+                raise ValueError(
+                    f"{error} (with {_in_words(values)}, which space allows)"
+                ) from error
 
 
 def _in_words(values: dict[str, Any]) -> str:
