@@ -9,10 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def environment() -> Environment:
-    """Templates with the filters `number` (three digits) and `signed`."""
+def environment(*folders: Path) -> Environment:
+    """Templates with the filters `number` (three digits) and `signed`; folders: looked in as well."""
     made = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,  # reports and names of an archive are foreign text
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -8,18 +8,11 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune import Callback
 
+from ray_mae.search.names import STATES
 from ray_mae.search.searcher import StudySearcher
+from ray_mae.search.space import in_words
 from ray_mae.search.trial import NUMBER
 from ray_mae.train.progress import console
-
-STATES = {
-    TrialState.COMPLETE: "ended",
-    TrialState.PRUNED: "stopped early",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
-"""Optuna's states in our words."""
 
 
 class Narrator(Callback):
@@ -80,14 +73,6 @@ class Narrator(Callback):
             pace = (time.time() - self._began) / (done - self._before)
             parts.append(f"about {max(1, round(pace * (self._total - done) / 60))} min left")
         console.print("          " + " · ".join(parts), markup=False)
-
-
-def in_words(values: dict[str, Any]) -> str:
-    """Settings of a trial on one line."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
 
 
 def reason_of(trial: Any) -> str:

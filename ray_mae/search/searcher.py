@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
+from ray_mae.search.board import write_hparams
 from ray_mae.search.space import Parameter, suggest
 from ray_mae.search.trial import NUMBER, trial_folder
 from ray_mae.train.tracking import EVENTS, read_jsonl
@@ -89,6 +90,8 @@ class StudySearcher(Searcher):
         )  # Tune tells of the probe that stops a trial here alone
         self._count_seconds(trial_id)
         trial = self._asked.pop(trial_id)
+        folder = trial_folder(self._folder, trial.number)
+        write_hparams(folder, trial.user_attrs["values"])
         if len(self._objectives) == 1 and result["percent"] < 100:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:  # of several objectives Optuna takes no pruned trials: such a one counts as far as it came

@@ -166,7 +166,8 @@ def with_values(run: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any
         for key in path:
             place = place.get(key) if isinstance(place, dict) else None
         pair = re.fullmatch(r"(\w+)\[(\d)\]", last)
-        if not isinstance(place, dict) or (pair[1] if pair else last) not in place:
+        key = pair[1] if pair else last
+        if not isinstance(place, dict) or isinstance(place.get(key, {}), dict):
             raise ValueError(f"space.{name}: a run has no setting of that name{_hint(run, name)}")
         if pair is None:
             place[last] = value
@@ -180,3 +181,21 @@ def with_values(run: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any
 def _hint(run: dict[str, Any], name: str) -> str:
     close = difflib.get_close_matches(name, flatten(run), 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def shorter(name: str) -> str:
+    """The last part of a dotted name: enough for a person beside the others."""
+    return name.split(".")[-1]
+
+
+def in_words(values: Mapping[str, Any]) -> str:
+    """Settings of a trial on one line."""
+    return ", ".join(f"{shorter(name)} {value_in_words(v)}" for name, v in values.items())
+
+
+def value_in_words(value: Any) -> str:
+    """As it stands in figures and tables; a pair of equal ends reads as one number."""
+    if isinstance(value, (list, tuple)):
+        parts = list(map(value_in_words, value))
+        return parts[0] if len(set(parts)) == 1 else "–".join(parts)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,16 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.runtime import cluster, gpus_wanted
+from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards, storage_url, study_name
 from ray_mae.search.room import cpus_per_trial, trials_of_cluster, trials_of_machine
-from ray_mae.search.space import Parameter, grid, read_space
+from ray_mae.search.space import Parameter, grid, label, read_space
 from ray_mae.search.trial import Runs, run_trial
 from ray_mae.settings import flatten, to_dict
 from ray_mae.train.checkpoint import fingerprint
 from ray_mae.train.progress import console
 
-SEARCH, REPEATS = "search", "repeats"
-"""The two studies of a search, and the folders of their trials."""
-DATABASE = "study.db"
 _MAY_CHANGE = ("trials", "at_once", "retries", "resume", "output", "shards", "storage", "trackers")
 """Settings that may differ when a search goes on."""
 
@@ -41,13 +38,13 @@ def tune(config: AnyTuneConfig) -> dict[str, Any]:
     config = replace(config, shards=config.shards.resolve(), output=config.output.resolve())
     parameters = read_space(config.space)
     _check(config, parameters)
-    study = _open(config, SEARCH, create=True)
+    study = _open(config, SEARCH)
     total = _enqueue(config, study, parameters)
     with _cluster(config) as at_once:
         _print_opening(config, parameters, total, at_once)
         _run(config, study, parameters, SEARCH, total, at_once)
         if config.repeat.best and any(t.state == TrialState.COMPLETE for t in study.trials):
-            repeats = _open(config, REPEATS, create=True)
+            repeats = _open(config, REPEATS)
             total = _enqueue_repeats(config, study, repeats)
             if any(not t.state.is_finished() for t in repeats.trials):
                 console.print(f"\nThe best once more, with new seeds: {total} runs")
@@ -59,22 +56,9 @@ def tune_report(config: TuneReportConfig) -> dict[str, Any]:
     """Write the report anew, of a search that ended or still goes on; returns its summary."""
     from ray_mae.search.report import write_report
 
-    summary = write_report(config.output.resolve(), storage_url(config))
-    return {**summary, "dashboards": dashboards(config.output.resolve(), storage_url(config))}
-
-
-def storage_url(config: AnyTuneConfig | TuneReportConfig) -> str:
-    """The database of the studies."""
-    return config.storage or f"sqlite:///{config.output.resolve() / DATABASE}"
-
-
-def dashboards(output: Path, storage: str) -> dict[str, str]:
-    """The command that opens each."""
-    return {
-        "report": str(output / "report.html"),
-        "TensorBoard": f"tensorboard --logdir {output / SEARCH}",
-        "Optuna": f"optuna-dashboard --host 127.0.0.1 {storage}",
-    }
+    output = config.output.resolve()
+    storage = storage_url(output, config.storage)
+    return {**write_report(output, storage), "dashboards": dashboards(output, storage)}
 
 
 def _check(config: AnyTuneConfig, parameters: list[Parameter]) -> None:
@@ -100,13 +84,13 @@ def _optuna_quiet() -> Iterator[None]:
         yield
 
 
-def _open(config: AnyTuneConfig, name: str, create: bool) -> optuna.Study:
+def _open(config: AnyTuneConfig, name: str) -> optuna.Study:
     """A study of this search: a new one, or with `resume` the one that is there."""
     config.output.mkdir(parents=True, exist_ok=True)
-    url = storage_url(config)
+    url = storage_url(config.output, config.storage)
     with _optuna_quiet():
         there = {s.study_name for s in optuna.get_all_study_summaries(url)}
-        full = f"{config.output.name} {name}"
+        full = study_name(config.output, name)
         hours = "hours" in config.objectives and name == SEARCH
         study = optuna.create_study(
             study_name=full,
@@ -164,8 +148,6 @@ def _enqueue(config: AnyTuneConfig, study: optuna.Study, parameters: list[Parame
         return config.trials
     times = 1 if all(p.kind == "grid" for p in parameters) else config.trials
     if not study.trials:
-        from ray_mae.search.space import label
-
         for _ in range(times):
             for point in points:
                 study.enqueue_trial({name: label(value) for name, value in point.items()})
@@ -319,7 +301,7 @@ def _print_opening(
     console.print(f"{total} trials, {at_once} at a time; {config.sampler}", markup=False)
     url = ray._private.worker.global_worker.node.webui_url
     for name, how in {
-        **dashboards(config.output, storage_url(config)),
+        **dashboards(config.output, storage_url(config.output, config.storage)),
         "Ray": f"http://{url}" if url else "",
     }.items():
         if how:
@@ -329,12 +311,12 @@ def _print_opening(
 def _close(config: AnyTuneConfig, began: float) -> dict[str, Any]:
     from ray_mae.search.report import write_report
 
-    summary = write_report(config.output, storage_url(config))
+    summary = write_report(config.output, storage_url(config.output, config.storage))
     summary = {
         "command": "tune",
         **summary,
         "seconds": round(time.time() - began, 1),
-        "dashboards": dashboards(config.output, storage_url(config)),
+        "dashboards": dashboards(config.output, storage_url(config.output, config.storage)),
     }
-    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (config.output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary

@@ -79,8 +79,6 @@ def run_trial(values: dict[str, Any], job: dict[str, Any]) -> None:
     what the workers say at a checkpoint, before that is probed, and waits for ever where the trial
     reports as well.
     """
-    from ray import tune
-
     number = values[NUMBER]
     search = from_dict(TUNE[job["search"]["run"]["method"]["name"]], job["search"])
     run = Runs(search).config(
@@ -90,20 +88,38 @@ def run_trial(values: dict[str, Any], job: dict[str, Any]) -> None:
     steps = make_plan(run, Manifest.read(run.shards)).steps
     probes = Tail(run.output / PROBES)
     training = _Training(run)
-    probed, error = False, ""
+    last = 0
     while True:
         ended = training.wait(0.3)
-        for record in probes.news():
-            if "error" in record:
-                error = record["error"]
-                continue
-            probed |= record["step"] == steps
-            tune.report(_result(record, run, steps))
+        last = max([last, *_tell(probes, run, steps)])
         if ended:
             break
     training.raise_error()
-    if not probed:
-        raise RuntimeError(f"the last checkpoint was not probed: {error or 'no reason is known'}")
+    if (
+        last < steps
+    ):  # the probe failed, or died with an earlier start of this trial: see for ourselves
+        _probe_last(run)
+        _tell(probes, run, steps)
+
+
+def _tell(probes: Tail, run: AnyPretrainConfig, steps: int) -> list[int]:
+    """Report what the probe has found since the last call; returns the steps."""
+    from ray import tune
+
+    found = [record for record in probes.news() if "error" not in record]
+    for record in found:
+        tune.report(_result(record, run, steps))
+    return [record["step"] for record in found]
+
+
+def _probe_last(run: AnyPretrainConfig) -> None:
+    """Probe the last checkpoint in this process. Raises what the probe raises."""
+    import ray.train
+
+    from ray_mae.evaluate.online import probe_checkpoint
+    from ray_mae.train.checkpoint import last_committed
+
+    probe_checkpoint(ray.train.Checkpoint(str(last_committed(run.output))), to_dict(run))
 
 
 def trial_folder(folder: str | Path, number: int) -> Path:

@@ -1,0 +1,126 @@
+"""What a search found, read back from its studies and the folders of its trials."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+
+from ray_mae.config import TUNE, AnyTuneConfig
+from ray_mae.search.names import REPEATS, SEARCH, STATES, study_name
+from ray_mae.search.trial import trial_folder
+from ray_mae.settings import from_dict
+from ray_mae.train.tracking import PROBES, RESAMPLES, read_jsonl
+
+SEED = "seed"
+"""The setting that may differ between runs of one setting."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial, as far as it came."""
+
+    number: int
+    state: str
+    """One of STATES in names.py."""
+    values: dict[str, Any]
+    probes: list[tuple[int, float, float, float]]
+    """Percent of the steps, macro AUROC and its 95 % interval, by step."""
+    last_step: int
+    """Of the last probe; 0 without any."""
+    hours: float | None
+    """Of training alone, were it run to its end."""
+    seconds: float
+    start_up_seconds: float
+    restarts: list[str]
+    reason: str
+    folder: Path
+    of: int | None = None
+    """Of a repeat: the trial whose settings it repeats."""
+
+    @property
+    def auroc(self) -> float | None:
+        """Of the last probe."""
+        return self.probes[-1][1] if self.probes else None
+
+    @property
+    def percent(self) -> int:
+        """How far it came."""
+        return self.probes[-1][0] if self.probes else 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was trained and probed to its end."""
+        return self.state == "ended" and self.percent == 100
+
+    @property
+    def setting(self) -> str:
+        """The same for trials that differ in their seed alone."""
+        return json.dumps({k: v for k, v in self.values.items() if k != SEED}, sort_keys=True)
+
+    def resamples(self, name: str = "all") -> np.ndarray:
+        """Macro AUROC [R] of the last probe in each resample of the validation patients."""
+        with np.load(self.folder / RESAMPLES / f"{self.last_step:08d}.npz") as file:
+            return file[name]
+
+    def probe(self) -> dict[str, Any]:
+        """The last probe's record in full."""
+        records = [r for r in read_jsonl(self.folder / PROBES) if r["step"] == self.last_step]
+        return records[-1]
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """A whole search."""
+
+    config: AnyTuneConfig
+    study: optuna.Study
+    trials: list[TrialRecord]
+    repeats: list[TrialRecord]
+
+    @property
+    def whole(self) -> list[TrialRecord]:
+        """Trials that went to their end, best first."""
+        return sorted((t for t in self.trials if t.whole), key=lambda t: -(t.auroc or 0))
+
+
+def read_search(output: Path, storage: str) -> SearchRecord:
+    """Raises ValueError where there is no search."""
+    name = study_name(output, SEARCH)
+    there = {s.study_name for s in optuna.get_all_study_summaries(storage)}
+    if name not in there:
+        raise ValueError(f"{storage} holds no study {name!r}: give the --output of `tune`")
+    study = optuna.load_study(study_name=name, storage=storage)
+    values = study.user_attrs["search"]
+    config = from_dict(TUNE[values["run"]["method"]["name"]], values)
+    name = study_name(output, REPEATS)
+    again = optuna.load_study(study_name=name, storage=storage) if name in there else None
+    return SearchRecord(
+        config,
+        study,
+        [_record(t, output / SEARCH) for t in study.get_trials(deepcopy=False)],
+        [_record(t, output / REPEATS) for t in (again.get_trials(deepcopy=False) if again else [])],
+    )
+
+
+def _record(trial: FrozenTrial, folder: Path) -> TrialRecord:
+    attrs = trial.user_attrs
+    steps = sorted(attrs.get("probes", {}), key=int)
+    probes = [attrs["probes"][step] for step in steps]
+    return TrialRecord(
+        number=trial.number,
+        state=STATES[trial.state],
+        values=attrs.get("values", {}),
+        probes=[(percent, auroc, low, high) for auroc, low, high, percent in probes],
+        last_step=int(steps[-1]) if steps else 0,
+        hours=attrs.get("hours"),
+        seconds=attrs.get("seconds", 0.0),
+        start_up_seconds=attrs.get("start_up_seconds", 0.0),
+        restarts=attrs.get("restarts", []),
+        reason=attrs.get("reason", ""),
+        folder=trial_folder(folder, trial.number),
+        of=attrs.get("of"),
+    )

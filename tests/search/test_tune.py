@@ -1,0 +1,224 @@
+"""`tune` for real: a search with a trial that fails, one that is stopped, repeats, and its report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import optuna
+import pytest
+import ray
+import yaml
+from optuna.trial import TrialState
+
+from ray_mae import cli
+from ray_mae.config import PretrainMdaeConfig
+from ray_mae.parsing import parse, parser_for
+from ray_mae.runtime import cluster
+from ray_mae.train.tracking import EVENTS, read_jsonl
+from tests.shards import rewrite, write_volume_shards
+
+SEARCH = {
+    "run": {
+        "method": {"name": "mdae", "preset": "tiny", "crop_size": 16, "block_size": 4},
+        "optim": {
+            "optimizer": "adamw",
+            "lr": 0.001,
+            "steps": 8,
+            "batch_size": 4,
+            "micro_batch_size": 4,
+        },
+        "scaling": {"workers": 1, "gpu": False},
+        "probe": {"bootstrap": 50, "min_positive": 3, "label_counts": [12]},
+        "tracking": {"every": 2, "pictures": 0},
+    },
+    "probes": 4,
+    "at_once": 2,
+    "repeat": {"best": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the test patients no voxel can be read: who tries, fails."""
+    folder = tmp_path_factory.mktemp("shards")
+    write_volume_shards(folder, train=24, held_out=16)
+
+    def spoil(row: dict) -> None:
+        if row["split"] == "test":
+            row["voxels"] = b"not voxels"
+
+    rewrite(folder, spoil)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ray_with_dashboard() -> Iterator[None]:
+    with cluster(cpus=6, dashboard=True):
+        yield
+
+
+def search(file: Path, shards: Path, output: Path, **changes: object) -> list[str]:
+    """Arguments of the command line; settings in a file, as a user has them."""
+    file.write_text(yaml.safe_dump({**SEARCH, **changes}))
+    return ["tune", "--config", str(file), "--shards", str(shards), "--output", str(output)]
+
+
+def trials(output: Path, kind: str = "search") -> list[optuna.trial.FrozenTrial]:
+    name = f"{output.name} {kind}"
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{output}/study.db").trials
+
+
+@pytest.mark.usefixtures("ray_with_dashboard")
+def test_a_search_from_end_to_end(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "grid"
+    # the third learning rate leaves no finite weight: that trial fails, and the search goes on
+    space = {"optim.lr": {"grid": [1e-3, 1e-4, 1e30]}}
+    asha = {"grace": 0.5, "reduction": 2}
+    repeat = {"best": 1, "seeds": 2}
+    arguments = search(
+        tmp_path / "s.yaml", shards, output, space=space, asha=asha, repeat=repeat, retries=1
+    )
+    cli.run(arguments)
+
+    found = trials(output)
+    states = [t.state for t in found]
+    assert states[2] == TrialState.FAIL
+    assert "NaN" in found[2].user_attrs["reason"] or "infinity" in found[2].user_attrs["reason"]
+    assert len(found[2].user_attrs["restarts"]) == 1  # it had its second try
+    assert TrialState.COMPLETE in states[:2]
+    for trial in found[:2]:
+        assert len(trial.user_attrs["probes"]) == (4 if trial.state == TrialState.COMPLETE else 2)
+        assert trial.user_attrs["seconds"] > trial.user_attrs["start_up_seconds"] > 0
+        assert trial.user_attrs["hours"] > 0
+    assert len(trials(output, "repeats")) == 2
+    assert {t.user_attrs["values"]["seed"] for t in trials(output, "repeats")} == {1000, 2000}
+
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["trials"]["failed"] == 1
+    assert summary["runs_of_best"] == 2
+    page = (output / "report.html").read_text()
+    assert "Failures" in page
+    assert "none of the 16 test volumes was read" in " ".join(page.split())
+    assert not outside(page)
+    assert list((output / "search" / "0000" / "tensorboard").glob("*.hparams"))
+    said = capsys.readouterr().out
+    assert "3 of 3 trials done" in said
+    assert "optuna-dashboard --host 127.0.0.1" in said
+
+    parser = parser_for(PretrainMdaeConfig)  # the best settings are those of a run
+    best = parse(
+        parser,
+        PretrainMdaeConfig,
+        {**yaml.safe_load((output / "best.yaml").read_text()), "output": "x"},
+    )
+    assert best.optim.lr in (1e-3, 1e-4)
+
+    deadline = time.time() + 60  # what trials held is given back
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.time() < deadline, ray.available_resources()
+        time.sleep(1)
+
+
+@pytest.mark.usefixtures("ray_with_dashboard")
+def test_two_objectives_leave_a_front(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "two"
+    space = {"method.mask_ratio[0]": {"uniform": [0.1, 0.5]}}
+    cli.run(
+        [
+            *search(tmp_path / "s.yaml", shards, output, space=space, trials=2),
+            "--objectives=[auroc,hours]",
+            "--probes=1",
+        ]
+    )
+    assert all(len(t.values) == 2 for t in trials(output))
+    assert "AUROC against hours" in (output / "report.html").read_text()
+    cli.run(["tune", "report", "--output", str(output)])
+
+
+def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    space = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
+    arguments = search(tmp_path / "s.yaml", shards, output, space=space, trials=3, at_once=1)
+    longer = ["--run.optim.steps", "24", "--asha.stop", "no"]
+    command = [str(Path(sys.executable).with_name("ray-mae")), *arguments, *longer]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + 240
+        while not (started := probed(output, 1)):
+            assert first.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.2)
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    before = trials(output)
+    assert [t.state for t in before] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert started
+
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "add --resume true" in refused.stderr
+    done = subprocess.run(
+        [*command, "--resume", "true"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = trials(output)
+    assert [t.state for t in after] == [TrialState.COMPLETE] * 3
+    assert after[0].values == before[0].values
+    assert after[1].params == before[1].params
+    assert after[2].params != after[0].params  # the sampler does not begin again
+    events = read_jsonl(output / "search" / "0001" / EVENTS)
+    starts = [e["first_step"] for e in events if e["event"] == "engine ready"]
+    assert starts[0] == 0
+    assert starts[-1] > 0  # it went on from its checkpoint
+
+
+def probed(output: Path, number: int) -> bool:
+    """Whether a trial has a probe but not its last one."""
+    try:
+        found = trials(output)
+    except Exception:  # no database yet
+        return False
+    return len(found) > number and 0 < len(found[number].user_attrs.get("probes", {})) < 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"optim.lrr": {"choice": [1]}}}, "did you mean optim.lr?"),
+        ({"space": {"method.mask_ratio[0]": {"uniform": [0.5, 2]}}}, "method.mask_ratio must be"),
+        ({"space": {"optim.batch_size": {"choice": [4, 6]}}}, "which space allows"),
+        ({"space": {"seed": {"grid": [1]}}, "trackers": ["wandb"]}, "wandb is not installed"),
+        ({"space": {"seed": {"grid": [1]}}, "objectives": ["hours"]}, "objectives must hold auroc"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(
+    changes: dict, message: str, shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        cli.run(search(tmp_path / "s.yaml", shards, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def outside(page: str) -> list[str]:
+    """Addresses that the page would load something from."""
+    found: list[str] = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.extend(
+                v
+                for k, v in attrs
+                if k in ("src", "href") and v and not v.startswith(("data:", "#"))
+            )
+
+    Links().feed(page)
+    return found
