@@ -15,6 +15,8 @@ _HOMES = {
     "ingest": "ray_mae.data.ingest",
     "inspect": "ray_mae.evaluate.card",
     "pretrain": "ray_mae.run",
+    "tune": "ray_mae.search.study",
+    "tune_report": "ray_mae.search.study",
     "embed": "ray_mae.evaluate.embed",
     "evaluate_probe": "ray_mae.evaluate.probing",
     "evaluate_finetune": "ray_mae.evaluate.finetune",
@@ -36,6 +38,9 @@ _HOMES = {
     "DemoConfig": "ray_mae.config",
     "DemoMdaeConfig": "ray_mae.config",
     "PretrainMdaeConfig": "ray_mae.config",
+    "TuneConfig": "ray_mae.config",
+    "TuneMdaeConfig": "ray_mae.config",
+    "TuneReportConfig": "ray_mae.config",
 }
 
 if TYPE_CHECKING:
@@ -51,6 +56,9 @@ if TYPE_CHECKING:
         PretrainMdaeConfig,
         ProbeConfig,
         SegmentConfig,
+        TuneConfig,
+        TuneMdaeConfig,
+        TuneReportConfig,
     )
     from ray_mae.data.ingest import ingest
     from ray_mae.demo import demo
@@ -65,6 +73,7 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.segmenter import load_segmenter
     from ray_mae.export import export
     from ray_mae.run import pretrain
+    from ray_mae.search.study import tune, tune_report
 
 __all__ = [
     "DemoConfig",
@@ -78,6 +87,9 @@ __all__ = [
     "PretrainMdaeConfig",
     "ProbeConfig",
     "SegmentConfig",
+    "TuneConfig",
+    "TuneMdaeConfig",
+    "TuneReportConfig",
     "demo",
     "demo_mdae",
     "embed",
@@ -91,6 +103,8 @@ __all__ = [
     "load_encoder",
     "load_segmenter",
     "pretrain",
+    "tune",
+    "tune_report",
 ]
 
 

@@ -220,5 +220,8 @@ def main() -> None:
         print(f"ray-mae: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("ray-mae: stopped; the same command continues where it was", file=sys.stderr)
+        print(
+            "ray-mae: stopped; the same command continues where it was (`tune` with --resume true)",
+            file=sys.stderr,
+        )
         sys.exit(130)

@@ -13,7 +13,6 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 # a worker that asked for no GPU sees none, or PyTorch and DeepSpeed would use it all the same
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's page of runs
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
 
 # Container images often forbid bytecode files. A run starts a dozen processes, and each would compile
@@ -32,6 +31,9 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     """
     import ray
 
+    if dashboard or os.environ.get("RAY_ADDRESS"):
+        # the dashboard's page of runs; without one it is an actor that costs seconds of start-up
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     if ray.is_initialized():
         return
     # Ray says at each start that a local cluster has a token of its own: true, and no news
@@ -44,6 +46,10 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
+        # by default Ray warns of more processes than cores, and here most of them wait all the time
+        os.environ.setdefault(
+            "RAY_worker_maximum_startup_concurrency", str(4 * (os.cpu_count() or 1))
+        )
         # nobody takes this machine away, and an actor that watches for it costs seconds of start-up
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         with warnings.catch_warnings():

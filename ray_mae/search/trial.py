@@ -1,6 +1,7 @@
 """One trial: a whole pretraining, driven from a Tune trial, whose probes are Tune's results."""
 
 import math
+import os
 import random
 import sys
 import threading
@@ -79,6 +80,7 @@ def run_trial(values: dict[str, Any], job: dict[str, Any]) -> None:
     what the workers say at a checkpoint, before that is probed, and waits for ever where the trial
     reports as well.
     """
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard is there
     number = values[NUMBER]
     search = from_dict(TUNE[job["search"]["run"]["method"]["name"]], job["search"])
     run = Runs(search).config(

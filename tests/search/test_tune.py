@@ -17,9 +17,10 @@ import yaml
 from optuna.trial import TrialState
 
 from ray_mae import cli
-from ray_mae.config import PretrainMdaeConfig
+from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig
 from ray_mae.parsing import parse, parser_for
 from ray_mae.runtime import cluster
+from ray_mae.search.room import trials_of_cluster
 from ray_mae.train.tracking import EVENTS, read_jsonl
 from tests.shards import rewrite, write_volume_shards
 
@@ -222,3 +223,15 @@ def outside(page: str) -> list[str]:
 
     Links().feed(page)
     return found
+
+
+@pytest.mark.usefixtures("ray_with_dashboard")
+def test_no_more_trials_at_a_time_than_their_workers_readers_and_probes_have_room() -> None:
+    assert (
+        trials_of_cluster(MdaeRun(scaling=ScalingConfig(workers=1)), gpus=False) == 2
+    )  # of 6 CPUs
+    assert trials_of_cluster(MdaeRun(scaling=ScalingConfig(workers=4)), gpus=False) == 1
+    with pytest.raises(ValueError, match=r"takes 10 CPUs, the cluster has 6 CPUs.*lower"):
+        trials_of_cluster(MdaeRun(scaling=ScalingConfig(workers=8)), gpus=False)
+    with pytest.raises(ValueError, match="and 1 GPUs"):
+        trials_of_cluster(MdaeRun(scaling=ScalingConfig(workers=1)), gpus=True)
