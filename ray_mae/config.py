@@ -629,7 +629,7 @@ class Search(_Checked):
     """Database URL of the Optuna study, such as postgresql://…; default: study.db in the output
     folder."""
     trackers: list[Literal["mlflow", "wandb"]] = field(default_factory=list)
-    """Also log trials there (installed by ray-mae[mlflow], ray-mae[wandb]), as their environment
+    """Also log trials there (the extras mlflow and wandb bring them), as their environment
     variables say."""
     seed: int = setting(0, ge=0)
     """Seed of the sampler. Of the runs see run.seed."""
