@@ -94,7 +94,7 @@ def read_search(output: Path, storage: str) -> SearchRecord:
     if name not in there:
         raise ValueError(f"{storage} holds no study {name!r}: give the --output of `tune`")
     study = optuna.load_study(study_name=name, storage=storage)
-    values = study.user_attrs["search"]
+    values = {k: v for k, v in study.user_attrs["search"].items() if k != "shards_sha256"}
     config = from_dict(TUNE[values["run"]["method"]["name"]], values)
     name = study_name(output, REPEATS)
     again = optuna.load_study(study_name=name, storage=storage) if name in there else None

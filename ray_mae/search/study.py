@@ -25,7 +25,17 @@ from ray_mae.settings import flatten, to_dict
 from ray_mae.train.checkpoint import fingerprint
 from ray_mae.train.progress import console
 
-_MAY_CHANGE = ("trials", "at_once", "retries", "resume", "output", "shards", "storage", "trackers")
+_MAY_CHANGE = (
+    "trials",
+    "at_once",
+    "retries",
+    "resume",
+    "output",
+    "shards",
+    "storage",
+    "trackers",
+    "repeat",
+)
 """Settings that may differ when a search goes on."""
 
 
@@ -105,25 +115,26 @@ def _open(config: AnyTuneConfig, name: str) -> optuna.Study:
             f"{url} holds the search {full!r}: add --resume true to go on with it, or choose another "
             "--output"
         )
-    asked = _fixed(config)
-    before = study.user_attrs.get("settings")
-    if before is not None and before != asked:
-        old, new = flatten(before), flatten(asked)
-        changed = [k for k in {**old, **new} if old.get(k) != new.get(k)]
-        raise ValueError(
-            f"{config.output} holds a search with other settings ({', '.join(sorted(changed))}): "
-            "choose another --output, or the same settings to go on"
-        )
-    study.set_user_attr("settings", asked)
-    study.set_user_attr("search", to_dict(config))
+    asked = {**to_dict(config), "shards_sha256": fingerprint(config.shards)}
+    before = study.user_attrs.get("search")
+    if before is not None:
+        changed = _changed(before, asked)
+        if changed:
+            raise ValueError(
+                f"{config.output} holds a search with other settings ({', '.join(changed)}): choose "
+                "another --output, or the same settings to go on"
+            )
+    study.set_user_attr("search", asked)
     return study
 
 
-def _fixed(config: AnyTuneConfig) -> dict[str, Any]:
-    """What must stay as it was when a search goes on, with the shards by their content."""
-    values = json.loads(json.dumps(to_dict(config)))
-    kept = {k: v for k, v in values.items() if k not in _MAY_CHANGE}
-    return {**kept, "shards_sha256": fingerprint(config.shards)}
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of the settings that must stay as they were when a search goes on, and did not."""
+    old, new = (
+        flatten({k: v for k, v in json.loads(json.dumps(values)).items() if k not in _MAY_CHANGE})
+        for values in (before, now)
+    )
+    return sorted(k for k in {**old, **new} if old.get(k) != new.get(k))
 
 
 def _sampler(config: AnyTuneConfig, url: str, study: str | None) -> optuna.samplers.BaseSampler:
@@ -156,12 +167,13 @@ def _enqueue(config: AnyTuneConfig, study: optuna.Study, parameters: list[Parame
 
 def _enqueue_repeats(config: AnyTuneConfig, study: optuna.Study, repeats: optuna.Study) -> int:
     """The best settings with new seeds, into a study of their own: they must not guide the sampler."""
-    if not repeats.trials:
-        for trial in best_trials(study, config.repeat.best):
-            values = dict(trial.user_attrs["values"])
-            first = values.get("seed", config.run.seed)
-            for k in range(1, config.repeat.seeds + 1):
-                again = {**values, "seed": first + 1000 * k}
+    there = [t.user_attrs["values"] for t in repeats.trials]
+    for trial in best_trials(study, config.repeat.best):
+        values = dict(trial.user_attrs["values"])
+        first = values.get("seed", config.run.seed)
+        for k in range(1, config.repeat.seeds + 1):
+            again = {**values, "seed": first + 1000 * k}
+            if again not in there:
                 repeats.enqueue_trial({}, user_attrs={"values": again, "of": trial.number})
     return len(repeats.trials)
 
@@ -302,7 +314,7 @@ def _print_opening(
     url = ray._private.worker.global_worker.node.webui_url
     for name, how in {
         **dashboards(config.output, storage_url(config.output, config.storage)),
-        "Ray": f"http://{url}" if url else "",
+        "Ray": f"http://{url} (its token: ray get-auth-token)" if url else "",
     }.items():
         if how:
             console.print(f"  {name:<12} {how}", markup=False)

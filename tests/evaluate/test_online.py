@@ -62,6 +62,24 @@ def test_a_visible_label_is_read_on_validation_patients(shards: Path, checkpoint
     assert few["samples"] == {"train": 20, "val": 12}
 
 
+def test_few_labels_are_drawn_from_the_labelled_and_scored_on_the_same_patients(
+    shards: Path, checkpoint: Path
+) -> None:
+    settings = replace(SETTINGS, label_counts=[2, 12, 40], draws=3)
+    found = online_probe(checkpoint, shards, settings)
+    assert found["by_count"].keys() == {"2", "12", "40"}
+    value, low, high = found["by_count"]["12"]
+    assert low <= value <= high
+    assert found["by_count"]["40"][0] == pytest.approx(found["probe_auroc"])  # that is all of them
+    assert (
+        found["by_count"]["2"][0] < found["probe_auroc"]
+    )  # where both are of one class, it is a half
+    assert {len(r) for r in found["resamples"].values()} == {50}
+    assert (
+        online_probe(checkpoint, shards, SETTINGS)["resamples"]["all"] == found["resamples"]["all"]
+    )
+
+
 def test_test_patients_are_never_touched(shards: Path, checkpoint: Path) -> None:
     before = online_probe(checkpoint, shards, SETTINGS)
 
