@@ -97,7 +97,7 @@ def _write_best(record: SearchRecord, found: _Findings, path: Path) -> str:
     return text
 
 
-def _cost(record: SearchRecord) -> dict[str, float]:
+def cost_of(record: SearchRecord) -> dict[str, float]:
     """Hours of trials. A whole run's share is what its start and its training would have taken."""
     trials = [*record.trials, *record.repeats]
     spent = sum(t.seconds for t in record.trials) / 3600
@@ -151,7 +151,7 @@ def _summary(record: SearchRecord, found: _Findings, output: Path, best: str) ->
     failures = {f"trial {t.number}": t.reason for t in record.trials if t.state == "failed"}
     summary |= {
         "failures": failures,
-        "cost": {k: round(v, 3) for k, v in _cost(record).items()},
+        "cost": {k: round(v, 3) for k, v in cost_of(record).items()},
         "budget": {k: v for k, v in _budget(record).items() if k in ("steps", "samples", "epochs")},
         "report": str(output / REPORT),
     }
@@ -208,7 +208,7 @@ def _page(record: SearchRecord, found: _Findings, best: str) -> str:
         config=config,
         found=found,
         budget=budget,
-        cost=_cost(record),
+        cost=cost_of(record),
         pictures=pictures,
         front=[(t, in_words(t.values)) for t in front],
         rows=_rows(found.groups, found.groups[0] if several else None)
