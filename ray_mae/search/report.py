@@ -28,6 +28,7 @@ from ray_mae.search.space import (
 from ray_mae.settings import flatten, to_dict
 from ray_mae.train.plan import make_plan
 
+_FEW = 8  # trials below which no importance is told
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -49,6 +50,8 @@ class _Findings:
     """New seeds of the best, best first."""
     winner: Group | None
     importance: dict[str, float]
+    importance_percent: int
+    """Share of the steps at which it was read."""
 
 
 def _findings(record: SearchRecord) -> _Findings:
@@ -62,19 +65,37 @@ def _findings(record: SearchRecord) -> _Findings:
         groups if seeds else by_search,
         ranked,
         winner,
-        _importance(record),
+        *_importance(record),
     )
 
 
-def _importance(record: SearchRecord) -> dict[str, float]:
-    """Optuna's, of trials that ended; empty where there are too few of them."""
-    if len(record.whole) < 4:
-        return {}
-    target = (lambda t: t.values[0]) if len(record.study.directions) > 1 else None
+def _importance(record: SearchRecord) -> tuple[dict[str, float], int]:
+    """Share of the variance of AUROC by setting, and the share of the steps (%) at which it is read.
+
+    Read where all trials came: after ASHA few whole ones are left, and those the best. Empty where there
+    are too few trials.
+    """
+    probed = {t.number: t for t in record.trials if t.probes}
+    if len(probed) < _FEW:
+        return {}, 0
+    percent = min(t.percent for t in probed.values())
+    same = optuna.create_study(direction="maximize")
+    for trial in record.study.get_trials(deepcopy=False):
+        at = (
+            [p[1] for p in probed[trial.number].probes if p[0] == percent]
+            if trial.number in probed
+            else []
+        )
+        if at:
+            same.add_trial(
+                optuna.create_trial(
+                    params=trial.params, distributions=trial.distributions, value=at[0]
+                )
+            )
     try:
-        return optuna.importance.get_param_importances(record.study, target=target)
-    except (ValueError, RuntimeError):  # no setting varies, or none that all trials have
-        return {}
+        return optuna.importance.get_param_importances(same), percent
+    except (ValueError, RuntimeError):  # no setting varies, or there is none that all trials have
+        return {}, 0
 
 
 def _write_best(record: SearchRecord, found: _Findings, path: Path) -> str:
