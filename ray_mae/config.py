@@ -608,11 +608,10 @@ class Search(_Checked):
     """How settings are chosen: Optuna's tree-structured Parzen estimator, or at random."""
     startup_trials: int = setting(8, ge=1)
     """tpe only: trials at random before it models anything."""
-    objectives: list[Literal["auroc", "hours"]] = field(
-        default_factory=lambda: ["auroc"], metadata={"some": True}
-    )
+    objective: Literal["auroc", "auroc_and_hours"] = "auroc"
     """auroc: macro AUROC of the online probe on validation patients, as high as it gets; with hours, also
-    as few hours of training as possible: the report then shows what no other trial beats in both."""
+    as few hours of training as possible: the report then shows what no other trial beats in both. That
+    wants asha.stop off, which looks at AUROC alone."""
     probes: int = setting(4, ge=1)
     """Probes of each run, evenly over its steps; the last one counts."""
     asha: AshaConfig = field(default_factory=AshaConfig)
@@ -625,9 +624,11 @@ class Search(_Checked):
     """Times that a failed trial is started again, from its last checkpoint, before it is given up."""
     resume: bool = False
     """Go on with the search that the output folder holds, if any."""
+    retry_failed: bool = False
+    """With resume: give the settings of failed trials another try, as trials of their own."""
     storage: str | None = None
-    """Database URL of the Optuna study, such as postgresql://…; default: study.db in the output
-    folder."""
+    """Database URL of the Optuna study, such as postgresql+psycopg://user@host/name (the extra postgres
+    brings its driver); default: study.db in the output folder."""
     trackers: list[Literal["mlflow", "wandb"]] = field(default_factory=list)
     """Also log trials there (the extras mlflow and wandb bring them), as their environment
     variables say."""
@@ -636,8 +637,11 @@ class Search(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "auroc" not in self.objectives:
-            raise ValueError("objectives must hold auroc: alone, or with hours")
+        if self.objective == "auroc_and_hours" and self.asha.stop:
+            raise ValueError(
+                "asha.stop must be off with objective auroc_and_hours: it stops trials by AUROC alone, "
+                "the cheap ones first"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

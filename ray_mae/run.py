@@ -3,10 +3,15 @@
 from typing import Any
 
 from ray_mae.config import AnyPretrainConfig
-from ray_mae.evaluate.online import probe_checkpoint
+from ray_mae.evaluate.online import probe_checkpoint, probed_samples
 from ray_mae.train import launch
 
 
 def pretrain(config: AnyPretrainConfig) -> dict[str, Any]:
     """`ray_mae.train.launch.pretrain`, with the online probe where `probe.every` asks for it."""
-    return launch.pretrain(config, probe=probe_checkpoint if config.probe.every else None)
+    if not config.probe.every:
+        return launch.pretrain(config)
+    probed_samples(
+        config.shards, config.probe
+    )  # what cannot be probed is told before any worker starts
+    return launch.pretrain(config, probe=probe_checkpoint)

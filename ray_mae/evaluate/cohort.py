@@ -1,5 +1,6 @@
 """Who is in a folder of shards: rows by place, patient, split and labels, without their images."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,11 @@ class Cohort:
         return binary_targets(states, uncertain), CHEXPERT_LABELS, {}
 
 
-def read_cohort(shards: Path, manifest: Manifest) -> Cohort:
-    """All rows of the shards. Raises ValueError if a patient is in two splits, or a split is empty."""
+def read_cohort(shards: Path, manifest: Manifest, splits: Sequence[str] = SPLITS) -> Cohort:
+    """All rows of these splits. Raises ValueError if a patient is in two of them, or one is empty."""
     identifier = f"{manifest.kind}_id"
     place, rows = [], []
-    for shard in manifest.shards:
+    for shard in (s for s in manifest.shards if s.split in splits):
         columns = [identifier, "patient_id", "split", "labels"]
         rows += pq.read_table(shards / shard.file, columns=columns).to_pylist()
         place += [
@@ -79,18 +80,19 @@ def read_cohort(shards: Path, manifest: Manifest) -> Cohort:
         np.array([row["split"] for row in rows]),
         [dict(row["labels"]) if volumes else row["labels"] for row in rows],
     )
-    check_splits(cohort.patient, cohort.split)
+    check_splits(cohort.patient, cohort.split, splits)
     return cohort
 
 
-def check_splits(patient: NDArray, split: NDArray) -> None:
+def check_splits(patient: NDArray, split: NDArray, splits: Sequence[str] = SPLITS) -> None:
     """Raise ValueError where a split [S] has no row, or a patient [S] is in two splits."""
     if unknown := sorted(set(split.tolist()) - set(SPLITS)):
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {', '.join(unknown)}")
-    if missing := [s for s in SPLITS if s not in split]:
-        raise ValueError(f"train, val and test patients are needed, got none in {missing[0]}")
-    seen = {s: set(patient[split == s].tolist()) for s in SPLITS}
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+    if missing := [s for s in splits if s not in split]:
+        needed = f"{', '.join(splits[:-1])} and {splits[-1]}"
+        raise ValueError(f"{needed} patients are needed, got none in {missing[0]}")
+    seen = {s: set(patient[split == s].tolist()) for s in splits}
+    for a, b in itertools.combinations(splits, 2):
         if both := seen[a] & seen[b]:
             raise ValueError(
                 f"{len(both)} patients are in {a} and in {b}, such as {min(both)}: the numbers "

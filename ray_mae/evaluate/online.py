@@ -6,6 +6,7 @@ patients and never a test patient, so that it may choose among checkpoints and a
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from ray_mae.train.tracking import PROBES, RESAMPLES, append_jsonl
 if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for PyTorch
     import numpy as np
     import ray.train
+
+    from ray_mae.evaluate.cohort import Cohort
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 
@@ -50,54 +53,37 @@ def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) ->
 
     A logistic regression per label on training patients, who alone choose its strength: those of one
     quarter of them judge fits to the others. `by_count` holds the same for fits to few labelled
-    samples, the mean over settings.draws of them; `resamples` the macro AUROC in each resample of the
-    patients, so that runs with the same settings can be compared in pairs. Raises ValueError where no
-    label can be probed.
+    samples, the mean over settings.draws of them, of the strength that all labelled samples chose;
+    `resamples` the macro AUROC in each resample of the patients, so that runs with the same settings can
+    be compared in pairs. Raises ValueError where no label can be probed.
     """
     import numpy as np
     import torch
 
-    from ray_mae.data.schema import Manifest
     from ray_mae.encoder import load_encoder
-    from ray_mae.evaluate.cohort import read_cohort
     from ray_mae.evaluate.metrics import estimate, macro, measure, patient_resamples
     from ray_mae.evaluate.samples import Samples
 
     torch.set_num_threads(settings.cpus)
-    cohort = read_cohort(shards, Manifest.read(shards))
-    targets, names, _ = cohort.targets("zeros")
-    nothing = ValueError(
-        f"no label of {shards} has {settings.min_positive} positive and negative samples among "
-        "training and validation patients: lower probe.min_positive, or set probe.every to 0"
-    )
-    if not len(names):
-        raise nothing
-    draw = np.random.default_rng(settings.seed)
-    rows = {
-        split: np.sort(draw.permutation(cohort.labelled(targets, split))[:most])
-        for split, most in (("train", settings.train_samples), ("val", settings.val_samples))
-    }
+    seen = probed_samples(shards, settings)
+    cohort, targets, rows = seen.cohort, seen.targets, seen.rows
     encoder, _ = load_encoder(checkpoint)
     samples = Samples(shards, cohort.place, settings.batch_size, 1)
     x = {split: _features(encoder, samples, index) for split, index in rows.items()}
     weights = patient_resamples(cohort.patient[rows["val"]], settings.bootstrap, settings.seed)
-    judge = _quarter(cohort.patient[rows["train"]], settings.seed)
 
     values, strengths, resampled = {}, {}, []
-    for i, name in enumerate(names):
+    for i, name in seen.labels.items():
         train, val = (targets[rows[split], i] for split in ("train", "val"))
-        if not _probeable(train, val, judge, settings.min_positive):
-            continue
         known = ~np.isnan(val)
-        strengths[i] = _strength(x["train"], train, judge)
+        strengths[i] = _strength(x["train"], train, seen.judge)
         p = _probability(x["train"], train, strengths[i], x["val"][known])
         values[name] = float(measure(val[known], p)["auroc"][0])
         resampled.append(measure(val[known], p, weights[known])["auroc"])
-    if not values:
-        raise nothing
     resamples = {"all": macro(np.stack(resampled))}
     whole = estimate(float(np.mean(list(values.values()))), resamples["all"])
 
+    draw = np.random.default_rng(settings.seed)
     by_count = {}
     for count in settings.label_counts:
         drawn = [draw.permutation(len(rows["train"]))[:count] for _ in range(settings.draws)]
@@ -119,6 +105,52 @@ def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) ->
         "patients": {split: len(set(cohort.patient[index])) for split, index in rows.items()},
         "resamples": {name: r.tolist() for name, r in resamples.items()},
     }
+
+
+@dataclass(frozen=True)
+class ProbedSamples:
+    """Whom a probe is fitted to and scored on, and on which labels."""
+
+    cohort: "Cohort"
+    """Of training and validation patients alone."""
+    targets: "np.ndarray"
+    """[S, L] 0, 1, or NaN where unknown."""
+    labels: dict[int, str]
+    """Columns of targets with enough of both classes, and their names."""
+    rows: dict[str, "np.ndarray"]
+    """Rows of the cohort by split."""
+    judge: "np.ndarray"
+    """[n] bool of the training rows: those that choose the strength of the regularisation."""
+
+
+def probed_samples(shards: Path, settings: OnlineProbeConfig) -> ProbedSamples:
+    """Draw them. Needs no checkpoint; raises ValueError where no label can be probed."""
+    import numpy as np
+
+    from ray_mae.data.schema import Manifest
+    from ray_mae.evaluate.cohort import read_cohort
+
+    cohort = read_cohort(shards, Manifest.read(shards), ("train", "val"))
+    targets, names, _ = cohort.targets("zeros")
+    draw = np.random.default_rng(settings.seed)
+    rows = {
+        split: np.sort(draw.permutation(cohort.labelled(targets, split))[:most])
+        for split, most in (("train", settings.train_samples), ("val", settings.val_samples))
+    }
+    judge = _quarter(cohort.patient[rows["train"]], settings.seed)
+    labels = {
+        i: name
+        for i, name in enumerate(names)
+        if _probeable(
+            targets[rows["train"], i], targets[rows["val"], i], judge, settings.min_positive
+        )
+    }
+    if not labels:
+        raise ValueError(
+            f"no label of {shards} has {settings.min_positive} positive and negative samples among "
+            "training and validation patients: lower probe.min_positive, or set probe.every to 0"
+        )
+    return ProbedSamples(cohort, targets, labels, rows, judge)
 
 
 def _few(

@@ -5,63 +5,96 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from ray_mae.evaluate.metrics import Estimate
-from ray_mae.search.results import TrialRecord
-
-_SEED = 0  # of the draws of runs
+from ray_mae.search.results import SEED, TrialRecord
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one setting."""
+    """Runs of one setting, each with a seed of its own."""
 
     values: dict[str, Any]
     """The searched settings without the seed."""
     trials: tuple[TrialRecord, ...]
-    auroc: Estimate
-    """Mean over the runs; interval over patients and, with several runs, over runs."""
+    mean: float
+    """AUROC, mean over the runs."""
+    resampled: np.ndarray
+    """[R] that mean in each resample of the patients."""
     spread: float | None
     """Standard deviation over the runs; None of one."""
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Variance between runs that differ in their seed alone, over all settings together."""
+
+    variance: float
+    freedom: int
+    """Degrees of freedom: runs less settings, of settings with several."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Group]) -> "Spread | None":
+        """None where no setting has two runs: then nothing is known of seeds."""
+        several = [g for g in groups if g.spread is not None]
+        freedom = sum(len(g.trials) - 1 for g in several)
+        if not freedom:
+            return None
+        total = sum((len(g.trials) - 1) * (g.spread or 0) ** 2 for g in several)
+        return cls(total / freedom, freedom)
+
+
 def group(trials: Sequence[TrialRecord], resamples: str = "all") -> list[Group]:
-    """Whole trials by their settings, in the order in which these first occur."""
-    found: dict[str, list[TrialRecord]] = {}
+    """Whole trials by their settings, in the order in which these first occur.
+
+    resamples: all, or one of probe.label_counts.
+    """
+    found: dict[str, dict[Any, TrialRecord]] = {}
     for trial in trials:
-        if trial.whole:
-            found.setdefault(trial.setting, []).append(trial)
-    return [_made(members, resamples) for members in found.values()]
+        if trial.whole:  # the same seed twice is one run, not two
+            found.setdefault(trial.setting, {}).setdefault(trial.values.get(SEED), trial)
+    return [_made(list(members.values()), resamples) for members in found.values()]
 
 
 def _made(trials: list[TrialRecord], resamples: str) -> Group:
     values = [t.auroc or 0.0 for t in trials]
     if resamples != "all":
         values = [t.probe()["by_count"][resamples][0] for t in trials]
-    drawn = _resampled(trials, resamples)
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return Group(
-        values={k: v for k, v in trials[0].values.items() if k != "seed"},
+        values={k: v for k, v in trials[0].values.items() if k != SEED},
         trials=tuple(trials),
-        auroc=Estimate(float(np.mean(values)), float(low), float(high)),
+        mean=float(np.mean(values)),
+        resampled=np.mean([t.resamples(resamples) for t in trials], axis=0),
         spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
     )
 
 
-def difference(one: Group, other: Group, resamples: str = "all") -> Estimate:
-    """AUROC of `one` minus that of `other`, in pairs of the same resamples of patients.
+def auroc(one: Group, spread: Spread | None) -> Estimate:
+    """Mean over runs with its 95 % interval over patients and, where `spread` is known, over seeds."""
+    if spread is None:
+        low, high = np.nanpercentile(one.resampled, [2.5, 97.5])
+        return Estimate(one.mean, float(low), float(high))
+    variance = np.nanvar(one.resampled, ddof=1) + spread.variance / len(one.trials)
+    return _interval(one.mean, float(variance), spread)
 
-    Runs are drawn with replacement within each setting, independently: few seeds make such an
-    interval too narrow rather than too wide.
+
+def difference(
+    one: Group, other: Group, spread: Spread | None, comparisons: int = 1
+) -> Estimate | None:
+    """AUROC of `one` minus that of `other` with its 95 % interval; None where seeds are unknown.
+
+    Patients: the variance over resamples, in pairs of the same ones. Seeds: the variance between runs,
+    with the t quantile of its few degrees of freedom. comparisons: with how many settings `other` is
+    compared; the 95 % hold for all of these together (Bonferroni).
     """
-    drawn = _resampled(one.trials, resamples, 1) - _resampled(other.trials, resamples, 2)
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Estimate(one.auroc.value - other.auroc.value, float(low), float(high))
+    if spread is None:
+        return None
+    patients = np.nanvar(one.resampled - other.resampled, ddof=1)
+    runs = spread.variance * (1 / len(one.trials) + 1 / len(other.trials))
+    return _interval(one.mean - other.mean, float(patients + runs), spread, comparisons)
 
 
-def _resampled(trials: Sequence[TrialRecord], resamples: str, salt: int = 0) -> np.ndarray:
-    """[R] mean over runs drawn anew for each resample of the patients."""
-    every = np.stack([t.resamples(resamples) for t in trials])  # [runs, R]
-    n, count = every.shape
-    drawn = np.random.default_rng([_SEED, salt]).integers(n, size=(n, count))
-    return np.take_along_axis(every, drawn, axis=0).mean(axis=0)
+def _interval(value: float, variance: float, spread: Spread, comparisons: int = 1) -> Estimate:
+    half = float(student.ppf(1 - 0.025 / comparisons, spread.freedom)) * variance**0.5
+    return Estimate(value, value - half, value + half)

@@ -1,8 +1,14 @@
 """What the parts of a search are called, and where they are."""
 
+import os
+import shlex
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from optuna.trial import TrialState
+
+from ray_mae.search.storage import without_password
 
 STATES = {
     TrialState.COMPLETE: "ended",
@@ -14,24 +20,40 @@ STATES = {
 """Optuna's states in our words."""
 SEARCH, REPEATS = "search", "repeats"
 """The two studies of a search, and the folders of their trials."""
-DATABASE = "study.db"
 REPORT, BEST, SUMMARY = "report.html", "best.yaml", "summary.json"
+_NAME = "study.txt"
+
+
+def name_studies(output: Path) -> None:
+    """Give the studies of a new search a name: the database may hold those of other searches, too."""
+    file = output / _NAME
+    if not file.is_file():
+        file.write_text(f"{output.name} {uuid.uuid4().hex[:8]}\n")
 
 
 def study_name(output: Path, kind: str) -> str:
-    """In the database, which may hold the studies of other searches, too."""
-    return f"{output.name} {kind}"
+    """kind: SEARCH or REPEATS. Raises ValueError where the folder holds no search."""
+    file = output / _NAME
+    if not file.is_file():
+        raise ValueError(f"{output} holds no search: give the --output of `ray-mae tune`")
+    return f"{file.read_text().strip()} {kind}"
 
 
-def storage_url(output: Path, storage: str | None) -> str:
-    """The database of the studies."""
-    return storage or f"sqlite:///{output / DATABASE}"
-
-
-def dashboards(output: Path, storage: str) -> dict[str, str]:
-    """The command that opens each."""
-    return {
+def dashboards(output: Path, storage: str, trackers: Sequence[str]) -> dict[str, str]:
+    """How to open each; a password in the URL of the database is not repeated."""
+    found = {
         "report": str(output / REPORT),
-        "TensorBoard": f"tensorboard --logdir {output / SEARCH}",
-        "Optuna": f"optuna-dashboard --host 127.0.0.1 {storage}",
+        "TensorBoard": f"tensorboard --logdir {shlex.quote(str(output))}",
+        "Optuna": f"optuna-dashboard --host 127.0.0.1 {shlex.quote(without_password(storage))}",
+        "Ray": "while it runs, http://127.0.0.1:8265 of the head node (token: ray get-auth-token)",
     }
+    if "mlflow" in trackers:
+        found["MLflow"] = f"mlflow ui --backend-store-uri {shlex.quote(mlflow_uri(output))}"
+    if "wandb" in trackers:
+        found["W&B"] = "wandb.ai, or wandb sync where it was offline"
+    return found
+
+
+def mlflow_uri(output: Path) -> str:
+    """Where MLflow logs to unless MLFLOW_TRACKING_URI says otherwise."""
+    return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")

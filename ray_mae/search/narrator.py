@@ -18,10 +18,8 @@ from ray_mae.train.progress import console
 class Narrator(Callback):
     """One line per event: a trial started, was probed, ended, was stopped or failed."""
 
-    def __init__(
-        self, study: optuna.Study, searcher: StudySearcher, total: int, what: str = "trial"
-    ) -> None:
-        self._study, self._searcher, self._total, self._what = study, searcher, total, what
+    def __init__(self, study: optuna.Study, searcher: StudySearcher, total: int) -> None:
+        self._study, self._searcher, self._total = study, searcher, total
         self._began = time.time()
         self._before = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
 
@@ -56,19 +54,19 @@ class Narrator(Callback):
 
     def _say(self, trial: Any, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
-        console.print(f"{stamp}  {self._what} {trial.config[NUMBER]:>3}  {text}", markup=False)
+        console.print(f"{stamp}  trial {trial.config[NUMBER]:>3}  {text}", markup=False)
 
     def _state(self) -> None:
         """Trials by state, the best so far, the time left."""
         trials = self._study.get_trials(deepcopy=False)
         count = {name: sum(STATES[t.state] == name for t in trials) for name in STATES.values()}
         done = len([t for t in trials if t.state.is_finished()])
-        parts = [f"{done} of {self._total} {self._what}s done"]
+        parts = [f"{done} of {self._total} trials done"]
         parts += [f"{n} {name}" for name, n in count.items() if n and name != "waiting"]
         ended = [t for t in trials if t.state == TrialState.COMPLETE]
         if ended:
             best = max(ended, key=lambda t: t.values[0])
-            parts.append(f"best {best.values[0]:.3f} ({self._what} {best.number})")
+            parts.append(f"best {best.values[0]:.3f} (trial {best.number})")
         if done > self._before and done < self._total:
             pace = (time.time() - self._began) / (done - self._before)
             parts.append(f"about {max(1, round(pace * (self._total - done) / 60))} min left")

@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial
 
 from ray_mae.config import TUNE, AnyTuneConfig
 from ray_mae.search.names import REPEATS, SEARCH, STATES, study_name
+from ray_mae.search.record import optuna_quiet
+from ray_mae.search.storage import open_storage, without_password
 from ray_mae.search.trial import trial_folder
 from ray_mae.settings import from_dict
 from ray_mae.train.tracking import PROBES, RESAMPLES, read_jsonl
@@ -77,6 +79,9 @@ class SearchRecord:
     """A whole search."""
 
     config: AnyTuneConfig
+    output: Path
+    storage: str
+    """URL of the database."""
     study: optuna.Study
     trials: list[TrialRecord]
     repeats: list[TrialRecord]
@@ -89,20 +94,26 @@ class SearchRecord:
 
 def read_search(output: Path, storage: str) -> SearchRecord:
     """Raises ValueError where there is no search."""
-    name = study_name(output, SEARCH)
-    there = {s.study_name for s in optuna.get_all_study_summaries(storage)}
-    if name not in there:
-        raise ValueError(f"{storage} holds no study {name!r}: give the --output of `tune`")
-    study = optuna.load_study(study_name=name, storage=storage)
+    name, again = (study_name(output, kind) for kind in (SEARCH, REPEATS))
+    with optuna_quiet():
+        database = open_storage(storage)
+        there = {s.study_name for s in optuna.get_all_study_summaries(database)}
+        if name not in there:
+            raise ValueError(
+                f"{without_password(storage)} holds no study {name!r}: give the --storage of `tune`"
+            )
+        study = optuna.load_study(study_name=name, storage=database)
+        repeats = (
+            optuna.load_study(study_name=again, storage=database).trials if again in there else []
+        )
     values = {k: v for k, v in study.user_attrs["search"].items() if k != "shards_sha256"}
-    config = from_dict(TUNE[values["run"]["method"]["name"]], values)
-    name = study_name(output, REPEATS)
-    again = optuna.load_study(study_name=name, storage=storage) if name in there else None
     return SearchRecord(
-        config,
+        from_dict(TUNE[values["run"]["method"]["name"]], values),
+        output,
+        storage,
         study,
-        [_record(t, output / SEARCH) for t in study.get_trials(deepcopy=False)],
-        [_record(t, output / REPEATS) for t in (again.get_trials(deepcopy=False) if again else [])],
+        [_record(t, output / SEARCH) for t in study.trials],
+        [_record(t, output / REPEATS) for t in repeats],
     )
 
 

@@ -5,6 +5,9 @@ import os
 
 from ray_mae.config import RunSettings
 
+DRIVER = 0.01
+"""Logical CPUs of a trial's own process, which only waits."""
+
 
 def cpus_per_trial(run: RunSettings) -> int:
     """Logical CPUs that a trial may hold at one time: training workers, a reader of data, a probe."""
@@ -20,21 +23,31 @@ def trials_of_machine(run: RunSettings) -> int:
 def trials_of_cluster(run: RunSettings, gpus: bool) -> int:
     """Trials at a time on the cluster as it is now. Raises ValueError where none fits.
 
-    Each worker group is reserved as a whole, so a trial either has all its workers or none. What a
-    trial needs beside them (readers, the probe) is counted, too: were all CPUs given to workers, none
-    would be left to feed them.
+    Each worker group is reserved as a whole, so a trial either has all its workers or none; a worker
+    must fit a node. What a trial needs beside them (readers, the probe) is counted, too: were all CPUs
+    given to workers, none would be left to feed them.
     """
     import ray
 
-    have = ray.cluster_resources()
-    room = {"CPU": have.get("CPU", 0) // cpus_per_trial(run)}
-    if gpus:
-        room["GPU"] = have.get("GPU", 0) // run.scaling.workers
-    if min(room.values()) >= 1:
-        return int(min(room.values()))
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    cpus, each = run.scaling.cpus_per_worker, cpus_per_trial(run) + DRIVER
+    workers = sum(
+        min(
+            [
+                *([int(n.get("CPU", 0) // cpus)] if cpus else []),
+                *([int(n.get("GPU", 0))] if gpus else []),
+            ],
+            default=run.scaling.workers,
+        )
+        for n in nodes
+    )
+    have = {name: sum(n.get(name, 0) for n in nodes) for name in ("CPU", "GPU")}
+    room = min(int(have["CPU"] // each), workers // run.scaling.workers)
+    if room >= 1:
+        return room
     raise ValueError(
         f"a trial takes {cpus_per_trial(run)} CPUs"
         + (f" and {run.scaling.workers} GPUs" if gpus else "")
-        + f", the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs now: lower "
-        "run.scaling, or give at_once where the cluster grows on demand"
+        + f" and its driver a little, the cluster has {have['CPU']:g} CPUs and {have['GPU']:g} GPUs on "
+        f"{len(nodes)} nodes now: lower run.scaling, or give at_once where the cluster grows on demand"
     )

@@ -11,7 +11,11 @@ from ray.tune.search import Searcher
 from ray_mae.search.board import write_hparams
 from ray_mae.search.space import Parameter, suggest
 from ray_mae.search.trial import NUMBER, trial_folder
+from ray_mae.train.progress import console
 from ray_mae.train.tracking import EVENTS, read_jsonl
+
+HOPELESS = 3
+"""So many first trials that fail before any was probed: the fault is not in their settings."""
 
 
 class StudySearcher(Searcher):
@@ -37,7 +41,15 @@ class StudySearcher(Searcher):
         trials = study.get_trials(deepcopy=False)
         self._interrupted = [t for t in trials if t.state == TrialState.RUNNING]
         self._asked: dict[str, Trial] = {}
-        self._started: dict[str, float] = {}
+        self._clock: dict[str, tuple[float, float, float]] = {}
+        self._first: list[str] = []
+        self._failed: set[str] = set()
+        self._probed = False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the first trials since the start all failed, and none was probed."""
+        return len(self._first) == HOPELESS and self._failed >= {*self._first} and not self._probed
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The settings of the next trial, for Tune."""
@@ -48,20 +60,30 @@ class StudySearcher(Searcher):
         values = trial.user_attrs.get("values") or suggest(self._parameters, trial)
         trial.set_user_attr("values", values)
         self._asked[trial_id] = trial
+        if len(self._first) < HOPELESS:
+            self._first.append(trial_id)
         return {**values, NUMBER: trial.number}
 
     def started(self, trial_id: str) -> None:
         """The process of a trial starts."""
-        self._started[trial_id] = time.time()
+        had = self._asked[trial_id].user_attrs
+        self._clock[trial_id] = (
+            time.time(),
+            had.get("seconds", 0.0),
+            had.get("start_up_seconds", 0.0),
+        )
 
     def restarted(self, trial_id: str, reason: str) -> None:
         """A trial failed and will start again."""
+        if trial_id not in self._asked:
+            return
         trial = self._asked[trial_id]
         trial.set_user_attr("restarts", [*trial.user_attrs.get("restarts", []), reason])
         self._count_seconds(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A probe of a trial. Started again, a trial tells its first ones once more."""
+        """A probe of a trial. Started again, a trial tells the last one once more."""
+        self._probed = True
         trial = self._asked[trial_id]
         probes = dict(trial.user_attrs.get("probes", {}))
         new = str(result["step"]) not in probes
@@ -70,9 +92,8 @@ class StudySearcher(Searcher):
         ]
         trial.set_user_attr("probes", probes)
         trial.set_user_attr("percent", result["percent"])
-        for name in ("hours", "checkpoint_path"):
-            if name in result:
-                trial.set_user_attr(name, result[name])
+        trial.set_user_attr("hours", result["hours"])
+        self._count_seconds(trial_id)
         if new and len(self._objectives) == 1:
             trial.report(result["auroc"], result["step"])
 
@@ -82,45 +103,50 @@ class StudySearcher(Searcher):
         """A trial ended, or was stopped early. Of a failed one `failed` tells the study."""
         if error:
             return
-        if not result or any(name not in result for name in ("step", *self._objectives)):
+        if not result or "auroc" not in result:
             self.failed(trial_id, "it ended without a probe")
             return
         self.on_trial_result(
             trial_id, result
         )  # Tune tells of the probe that stops a trial here alone
-        self._count_seconds(trial_id)
-        trial = self._asked.pop(trial_id)
-        folder = trial_folder(self._folder, trial.number)
-        write_hparams(folder, trial.user_attrs["values"])
-        if len(self._objectives) == 1 and result["percent"] < 100:
+        trial = self._asked[trial_id]
+        try:
+            folder = trial_folder(self._folder, trial.number)
+            write_hparams(folder, trial.user_attrs["values"])
+        except OSError as why:  # TensorBoard lacks it then; the study has all
+            console.print(f"trial {trial.number}: no HParams in TensorBoard: {why}", markup=False)
+        if result["percent"] < 100:
             self._study.tell(trial, state=TrialState.PRUNED)
-        else:  # of several objectives Optuna takes no pruned trials: such a one counts as far as it came
+        else:
             self._study.tell(trial, [result[name] for name in self._objectives])
+        self._forget(trial_id)
 
     def failed(self, trial_id: str, reason: str) -> None:
         """A trial failed for the last time."""
+        if trial_id not in self._asked:  # it had already ended for the study
+            return
+        self._failed.add(trial_id)
         self._count_seconds(trial_id)
-        trial = self._asked.pop(trial_id)
+        trial = self._asked[trial_id]
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.FAIL)
+        self._forget(trial_id)
 
-    def number(self, trial_id: str) -> int:
-        """In the study."""
-        return self._asked[trial_id].number
+    def _forget(self, trial_id: str) -> None:
+        self._asked.pop(trial_id)
+        self._clock.pop(trial_id, None)
 
     def _count_seconds(self, trial_id: str) -> None:
-        """Add up what a trial has taken over all its starts, and until its first steps."""
-        trial, started = self._asked[trial_id], self._started.pop(trial_id, None)
-        if started is None:
+        """Write down what a trial has taken over all its starts, and of that until its first steps."""
+        if trial_id not in self._clock:
             return
+        trial = self._asked[trial_id]
+        began, seconds, start_up = self._clock[trial_id]
         events = read_jsonl(trial_folder(self._folder, trial.number) / EVENTS)
-        first = [e["time"] for e in events if e["event"] == "first step" and e["time"] > started]
-        end = time.time()
-        for name, seconds in (
-            ("seconds", end - started),
-            ("start_up_seconds", min([*first, end]) - started),
-        ):
-            trial.set_user_attr(name, trial.user_attrs.get(name, 0.0) + seconds)
+        first = [e["time"] for e in events if e["event"] == "first step" and e["time"] > began]
+        now = time.time()
+        trial.set_user_attr("seconds", seconds + now - began)
+        trial.set_user_attr("start_up_seconds", start_up + min([*first, now]) - began)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing that the study does not hold."""

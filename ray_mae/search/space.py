@@ -31,7 +31,10 @@ class Parameter:
 
     def matters(self, chosen: Mapping[str, Any]) -> bool:
         """Whether the parameters that it depends on have the values it asks for."""
-        return all(chosen.get(other) in values for other, values in self.when)
+        return all(
+            other in chosen and label(chosen[other]) in map(label, values)
+            for other, values in self.when
+        )
 
     def suggest(self, trial: "optuna.Trial") -> Any:
         """A value by Optuna's sampler."""
@@ -63,11 +66,8 @@ def read_space(space: Mapping[str, Any]) -> list[Parameter]:
         )
     found = {name: _parameter(name, spec) for name, spec in space.items()}
     for parameter in found.values():
-        for other, _ in parameter.when:
-            if other not in found:
-                raise ValueError(
-                    f"space.{parameter.name}: when names {other}, which is not in space"
-                )
+        for other, wanted in parameter.when:
+            _check_when(parameter.name, other, wanted, found)
     ordered: list[Parameter] = []
     while len(ordered) < len(found):
         there = {p.name for p in ordered}
@@ -114,7 +114,33 @@ def _parameter(name: str, spec: Any) -> Parameter:
         (other, tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,))
         for other, wanted in when.items()
     )
+    if reserved := next((r for r in _RESERVED if name == r or name.startswith(r)), None):
+        raise ValueError(
+            f"{where}: a search sets {reserved.rstrip('.')} itself, or needs it the same"
+        )
     return Parameter(name, kind, tuple(values), step, conditions)
+
+
+_RESERVED = ("checkpoint.", "probe.", "scaling.", "tracking.", "method.name", "shards", "output")
+"""Settings that a search gives its trials, or without which they would not compare."""
+
+
+def _check_when(
+    name: str, other: str, wanted: tuple[Any, ...], found: dict[str, Parameter]
+) -> None:
+    """Raise ValueError where the condition can never hold."""
+    where = f"space.{name}: when"
+    if other not in found:
+        raise ValueError(f"{where} names {other}, which is not in space")
+    if found[other].kind not in ("choice", "grid"):
+        raise ValueError(f"{where} names {other}, which is no choice and no grid")
+    values = [label(v) for v in found[other].values]
+    for value in wanted:
+        if label(value) not in values:
+            raise ValueError(
+                f"{where} wants {other} to be {value}, which is none of its values: "
+                f"{', '.join(map(str, found[other].values))} (a list as a value is written [[a, b]])"
+            )
 
 
 def _range(where: str, kind: str, values: Any, step: Any) -> tuple[Any, Any]:
@@ -125,8 +151,12 @@ def _range(where: str, kind: str, values: Any, step: Any) -> tuple[Any, Any]:
         raise ValueError(
             f"{where}: {kind} must be [low, high], two numbers, got {values}"
         ) from error
+    if number is int and any(float(v) != int(v) for v in values):
+        raise ValueError(f"{where}: {kind} must be two whole numbers, got {list(values)}")
     if low >= high:
         raise ValueError(f"{where}: {kind} must be [low, high], low first, got {list(values)}")
+    if step is not None and (isinstance(step, (str, bool)) or not 0 < step <= high - low):
+        raise ValueError(f"{where}: step must be above 0 and at most {high - low:g}, got {step!r}")
     if kind.startswith("log") and low <= 0:
         raise ValueError(f"{where}: {kind} must be above 0, got {low:g}")
     if kind.startswith("log") and step is not None:

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,31 +11,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.online import probed_samples
 from ray_mae.runtime import cluster, gpus_wanted
-from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards, storage_url, study_name
+from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards, mlflow_uri
+from ray_mae.search.record import enqueue, enqueue_repeats, open_study, optuna_quiet, plain
 from ray_mae.search.room import cpus_per_trial, trials_of_cluster, trials_of_machine
-from ray_mae.search.space import Parameter, grid, label, read_space
+from ray_mae.search.space import Parameter, read_space
+from ray_mae.search.storage import storage_url
 from ray_mae.search.trial import Runs, run_trial
-from ray_mae.settings import flatten, to_dict
-from ray_mae.train.checkpoint import fingerprint
 from ray_mae.train.progress import console
-
-_MAY_CHANGE = (
-    "trials",
-    "at_once",
-    "retries",
-    "resume",
-    "output",
-    "shards",
-    "storage",
-    "trackers",
-    "repeat",
-)
-"""Settings that may differ when a search goes on."""
 
 
 def tune(config: AnyTuneConfig) -> dict[str, Any]:
@@ -48,18 +35,26 @@ def tune(config: AnyTuneConfig) -> dict[str, Any]:
     config = replace(config, shards=config.shards.resolve(), output=config.output.resolve())
     parameters = read_space(config.space)
     _check(config, parameters)
-    study = _open(config, SEARCH)
-    total = _enqueue(config, study, parameters)
-    with _cluster(config) as at_once:
+    study = open_study(config, SEARCH)
+    total = enqueue(config, study, parameters)
+    with _cluster(config) as (at_once, joined):
+        run = _Run(config, parameters, at_once, joined)
         _print_opening(config, parameters, total, at_once)
-        _run(config, study, parameters, SEARCH, total, at_once)
+        run(study, SEARCH, total)
         if config.repeat.best and any(t.state == TrialState.COMPLETE for t in study.trials):
-            repeats = _open(config, REPEATS)
-            total = _enqueue_repeats(config, study, repeats)
+            repeats = open_study(config, REPEATS)
+            total = enqueue_repeats(config, study, repeats)
             if any(not t.state.is_finished() for t in repeats.trials):
                 console.print(f"\nThe best once more, with new seeds: {total} runs")
-                _run(config, repeats, parameters, REPEATS, total, at_once)
-    return _close(config, began)
+                run(repeats, REPEATS, total)
+    summary = _close(config, began)
+    if all(t.state == TrialState.FAIL for t in study.trials if t.state.is_finished()):
+        reasons = "; ".join(f"{trial}: {why}" for trial, why in summary["failures"].items())
+        raise RuntimeError(
+            f"no trial of the search ended well ({reasons}): each one's log.txt in "
+            f"{config.output / SEARCH} has more; repair it, then --resume true --retry_failed true"
+        )
+    return summary
 
 
 def tune_report(config: TuneReportConfig) -> dict[str, Any]:
@@ -67,18 +62,18 @@ def tune_report(config: TuneReportConfig) -> dict[str, Any]:
     from ray_mae.search.report import write_report
 
     output = config.output.resolve()
-    storage = storage_url(output, config.storage)
-    return {**write_report(output, storage), "dashboards": dashboards(output, storage)}
+    return write_report(output, storage_url(output, config.storage))
 
 
 def _check(config: AnyTuneConfig, parameters: list[Parameter]) -> None:
-    manifest = Manifest.read(config.shards)
-    if not manifest.rows("val"):
+    """Raise ValueError for what would let every trial fail."""
+    if not Manifest.read(config.shards).rows("val"):
         raise ValueError(
             f"{config.shards} has no validation samples, by which a search chooses: ingest with "
             "validation_share above 0, or with an official split that has one"
         )
     Runs(config).check(parameters, config.output)
+    probed_samples(config.shards, config.run.probe)
     for tracker in config.trackers:
         try:
             __import__(tracker)
@@ -87,172 +82,96 @@ def _check(config: AnyTuneConfig, parameters: list[Parameter]) -> None:
 
 
 @contextmanager
-def _optuna_quiet() -> Iterator[None]:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
-def _open(config: AnyTuneConfig, name: str) -> optuna.Study:
-    """A study of this search: a new one, or with `resume` the one that is there."""
-    config.output.mkdir(parents=True, exist_ok=True)
-    url = storage_url(config.output, config.storage)
-    with _optuna_quiet():
-        there = {s.study_name for s in optuna.get_all_study_summaries(url)}
-        full = study_name(config.output, name)
-        hours = "hours" in config.objectives and name == SEARCH
-        study = optuna.create_study(
-            study_name=full,
-            storage=url,
-            directions=["maximize", "minimize"] if hours else ["maximize"],
-            sampler=_sampler(config, url, full if full in there else None),
-            load_if_exists=True,
-        )
-        study.set_metric_names(["AUROC", "hours"] if hours else ["AUROC"])
-    if full in there and name == SEARCH and not config.resume:
-        raise ValueError(
-            f"{url} holds the search {full!r}: add --resume true to go on with it, or choose another "
-            "--output"
-        )
-    asked = {**to_dict(config), "shards_sha256": fingerprint(config.shards)}
-    before = study.user_attrs.get("search")
-    if before is not None:
-        changed = _changed(before, asked)
-        if changed:
-            raise ValueError(
-                f"{config.output} holds a search with other settings ({', '.join(changed)}): choose "
-                "another --output, or the same settings to go on"
-            )
-    study.set_user_attr("search", asked)
-    return study
-
-
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Names of the settings that must stay as they were when a search goes on, and did not."""
-    old, new = (
-        flatten({k: v for k, v in json.loads(json.dumps(values)).items() if k not in _MAY_CHANGE})
-        for values in (before, now)
-    )
-    return sorted(k for k in {**old, **new} if old.get(k) != new.get(k))
-
-
-def _sampler(config: AnyTuneConfig, url: str, study: str | None) -> optuna.samplers.BaseSampler:
-    """Seeded by how far the study is as well: started again, it would repeat its first draws."""
-    done = len(optuna.load_study(study_name=study, storage=url).trials) if study else 0
-    seed = config.seed + 7919 * done
-    if config.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed,
-        n_startup_trials=config.startup_trials,
-        multivariate=True,
-        group=True,  # parameters that depend on others are modelled where they matter
-        constant_liar=True,  # of trials that run at the same time no two try the same
-    )
-
-
-def _enqueue(config: AnyTuneConfig, study: optuna.Study, parameters: list[Parameter]) -> int:
-    """Put the points of the grids into the study, once; returns the number of trials in all."""
-    points = grid(parameters)
-    if not points:
-        return config.trials
-    times = 1 if all(p.kind == "grid" for p in parameters) else config.trials
-    if not study.trials:
-        for _ in range(times):
-            for point in points:
-                study.enqueue_trial({name: label(value) for name, value in point.items()})
-    return len(points) * times
-
-
-def _enqueue_repeats(config: AnyTuneConfig, study: optuna.Study, repeats: optuna.Study) -> int:
-    """The best settings with new seeds, into a study of their own: they must not guide the sampler."""
-    there = [t.user_attrs["values"] for t in repeats.trials]
-    for trial in best_trials(study, config.repeat.best):
-        values = dict(trial.user_attrs["values"])
-        first = values.get("seed", config.run.seed)
-        for k in range(1, config.repeat.seeds + 1):
-            again = {**values, "seed": first + 1000 * k}
-            if again not in there:
-                repeats.enqueue_trial({}, user_attrs={"values": again, "of": trial.number})
-    return len(repeats.trials)
-
-
-def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
-    """Trials that went to their end, by AUROC; of equal settings but the seed the first alone."""
-    ended = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-    ended = [t for t in ended if t.user_attrs.get("percent") == 100]
-    found: dict[str, FrozenTrial] = {}
-    for trial in sorted(ended, key=lambda t: -t.values[0]):
-        key = {k: v for k, v in trial.user_attrs["values"].items() if k != "seed"}
-        found.setdefault(json.dumps(key), trial)
-    return list(found.values())[:count]
-
-
-@contextmanager
-def _cluster(config: AnyTuneConfig) -> Iterator[int]:
-    """Ray with its dashboard for the time of a block; gives the number of trials at a time."""
+def _cluster(config: AnyTuneConfig) -> Iterator[tuple[int, bool]]:
+    """Ray with its dashboard for the time of a block; gives the trials at a time, and whether joined."""
     import ray
 
-    given = ray.is_initialized() or os.environ.get("RAY_ADDRESS")
+    joined = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
     here = config.at_once or trials_of_machine(config.run)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the study has it all
-    os.environ.setdefault(
-        "TUNE_DISABLE_SIGINT_HANDLER", "1"
-    )  # it would count stopped trials as ended
+    # Tune's handler would have stopped trials count as ended
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    with cluster(cpus=here * cpus_per_trial(config.run), dashboard=True):
+    with cluster(cpus=here * cpus_per_trial(config.run) + 1, dashboard=True):
+        if config.asha.stop and not ray._private.worker.get_dashboard_url():
+            raise ValueError(
+                "this Ray runs without its dashboard, which takes back the workers of a trial that was "
+                "stopped early: start the head node with --include-dashboard=true, or set asha.stop to "
+                "false"
+            )
         gpus = gpus_wanted(config.run.scaling.gpu)
-        counted = given or gpus  # of a machine without GPUs the cores count, not Ray's logical CPUs
+        counted = (
+            joined or gpus
+        )  # of a machine without GPUs the cores count, not Ray's logical CPUs
         at_once = config.at_once or (trials_of_cluster(config.run, gpus) if counted else here)
-        # Tune asks for no more at a time; its own default follows the CPUs there were at its start
+        # Tune never prepares more trials than run; by default it follows the CPUs there were at first
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
-        yield at_once
+        yield at_once, joined
 
 
-def _run(
-    config: AnyTuneConfig,
-    study: optuna.Study,
-    parameters: list[Parameter],
-    name: str,
-    total: int,
-    at_once: int,
-) -> None:
-    """Let Tune run what the study lacks of its trials."""
-    from ray import tune as ray_tune
+class _Run:
+    """Lets Tune run what a study lacks of its trials."""
 
-    from ray_mae.search.narrator import Narrator
-    from ray_mae.search.searcher import StudySearcher
+    def __init__(
+        self, config: AnyTuneConfig, parameters: list[Parameter], at_once: int, joined: bool
+    ) -> None:
+        self._config, self._parameters = config, parameters
+        self._at_once, self._joined = at_once, joined
 
-    done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
-    if done >= total:
-        return
-    folder = config.output / name
-    objectives = config.objectives if name == SEARCH else ["auroc"]
-    searcher = StudySearcher(study, parameters, list(objectives), folder)
-    job = {"search": to_dict(config), "folder": str(folder)}
-    tuner = ray_tune.Tuner(
-        ray_tune.with_resources(
-            ray_tune.with_parameters(run_trial, job=job), {"CPU": 0.01}
-        ),  # workers reserve their own
-        tune_config=ray_tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=_scheduler(config, study) if name == SEARCH else None,
-            num_samples=total - done,
-            max_concurrent_trials=at_once,
-        ),
-        run_config=ray_tune.RunConfig(
-            name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}",
-            storage_path=str(config.output / "tune"),
-            failure_config=ray_tune.FailureConfig(max_failures=config.retries),
-            callbacks=[Narrator(study, searcher, total), *_trackers(config)],
-            verbose=0,
-        ),
-    )
-    for name in ("ray.tune", "ray.train"):  # what matters of it the narrator says in a line
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _optuna_quiet():
-        tuner.fit()
+    def __call__(self, study: optuna.Study, kind: str, total: int) -> None:
+        from ray import tune as ray_tune
+
+        from ray_mae.search.narrator import Narrator
+        from ray_mae.search.searcher import StudySearcher
+
+        config = self._config
+        done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
+        if done >= total:
+            return
+        folder = config.output / kind
+        hours = config.objective == "auroc_and_hours" and kind == SEARCH
+        objectives = ["auroc", "hours"] if hours else ["auroc"]
+        searcher = StudySearcher(study, self._parameters, objectives, folder)
+        job = {"search": plain(config), "folder": str(folder), "joined": self._joined}
+        trainable = ray_tune.with_resources(
+            ray_tune.with_parameters(run_trial, job=job),
+            {"CPU": 0.01},  # workers reserve their own
+        )
+        tuner = ray_tune.Tuner(
+            trainable,
+            tune_config=ray_tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_scheduler(config, study) if kind == SEARCH else None,
+                num_samples=total - done,
+                max_concurrent_trials=self._at_once,
+            ),
+            run_config=ray_tune.RunConfig(
+                name=f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}",
+                storage_path=str(config.output / "tune"),
+                failure_config=ray_tune.FailureConfig(max_failures=config.retries),
+                stop=_hopeless(searcher),
+                callbacks=[Narrator(study, searcher, total), *_trackers(config)],
+                verbose=0,
+            ),
+        )
+        for name in ("ray.tune", "ray.train"):  # what matters of it the narrator says in a line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with optuna_quiet():
+            tuner.fit()
+
+
+def _hopeless(searcher: Any) -> Any:
+    """Ends a search whose first trials all failed: the next ones would, too."""
+    from ray.tune import Stopper
+
+    class Hopeless(Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return bool(searcher.hopeless)
+
+    return Hopeless()
 
 
 def _scheduler(config: AnyTuneConfig, study: optuna.Study) -> Any:
@@ -263,10 +182,10 @@ def _scheduler(config: AnyTuneConfig, study: optuna.Study) -> Any:
         return None
     made = AsyncHyperBandScheduler(
         time_attr="percent",
-        max_t=100,
-        grace_period=max(1, int(100 * config.asha.grace)),
+        max_t=99,  # no decision at 100 %: the last probe ends a trial by itself
+        grace_period=min(99, max(1, int(100 * config.asha.grace))),
         reduction_factor=config.asha.reduction,
-        stop_last_trials=False,  # the last probe ends a trial by itself
+        stop_last_trials=False,
     )
     made.set_search_properties("auroc", "max")
     for trial in study.get_trials(deepcopy=False):
@@ -286,7 +205,7 @@ def _trackers(config: AnyTuneConfig) -> list[Any]:
     if "mlflow" in config.trackers:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{config.output / 'mlflow.db'}")
+        uri = mlflow_uri(config.output)
         found.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=name))
     if "wandb" in config.trackers:
         from ray.air.integrations.wandb import WandbLoggerCallback
@@ -311,24 +230,21 @@ def _print_opening(
             markup=False,
         )
     console.print(f"{total} trials, {at_once} at a time; {config.sampler}", markup=False)
-    url = ray._private.worker.global_worker.node.webui_url
-    for name, how in {
-        **dashboards(config.output, storage_url(config.output, config.storage)),
-        "Ray": f"http://{url} (its token: ray get-auth-token)" if url else "",
-    }.items():
-        if how:
-            console.print(f"  {name:<12} {how}", markup=False)
+    url = ray._private.worker.get_dashboard_url()
+    found = dashboards(config.output, storage_url(config.output, config.storage), config.trackers)
+    if url:
+        found["Ray"] = f"http://{url} (its token: ray get-auth-token)"
+    for name, how in found.items():
+        console.print(f"  {name:<12} {how}", markup=False)
 
 
 def _close(config: AnyTuneConfig, began: float) -> dict[str, Any]:
     from ray_mae.search.report import write_report
 
-    summary = write_report(config.output, storage_url(config.output, config.storage))
     summary = {
         "command": "tune",
-        **summary,
+        **write_report(config.output, storage_url(config.output, config.storage)),
         "seconds": round(time.time() - began, 1),
-        "dashboards": dashboards(config.output, storage_url(config.output, config.storage)),
     }
     (config.output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary

@@ -14,7 +14,7 @@ from typing import Any
 from ray_mae.config import PRETRAIN, TUNE, AnyPretrainConfig, AnyTuneConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.parsing import parse, parser_for
-from ray_mae.search.space import Parameter, with_values
+from ray_mae.search.space import Parameter, grid, in_words, with_values
 from ray_mae.settings import from_dict, to_dict
 from ray_mae.train.build import check_sizes
 from ray_mae.train.plan import make_plan
@@ -42,58 +42,75 @@ class Runs:
         made |= {"shards": str(search.shards), "output": str(output)}
         run = parse(self._parser, self._cls, made)
         check_sizes(run.method)
-        steps = make_plan(run, self._manifest).steps
+        every = math.ceil(self.steps(run) / search.probes)
         return replace(
             run,
             # probed evenly; of a trial one checkpoint is enough to go on from
-            checkpoint=replace(
-                run.checkpoint, every=math.ceil(steps / search.probes), keep=1, keep_best=False
-            ),
+            checkpoint=replace(run.checkpoint, every=every, keep=1, keep_best=False),
             probe=replace(run.probe, every=1),
+            tracking=replace(run.tracking, every=min(run.tracking.every, every)),
         )
 
+    def steps(self, run: AnyPretrainConfig) -> int:
+        """How many it has."""
+        return make_plan(run, self._manifest).steps
+
     def check(self, parameters: list[Parameter], output: Path) -> None:
-        """Raise ValueError where the ends of the space make no run: before any is started."""
+        """Raise ValueError where the space holds what makes no run: before any is started.
+
+        Every value of each parameter, every point of the grids, and some mixtures of ends are tried.
+        """
+        tried = [*_one_at_a_time(parameters), *grid(parameters)]
         draw = random.Random(0)
-        for _ in range(max(16, 2 * max(len(p.values) for p in parameters))):
-            values: dict[str, Any] = {}
+        tried += [{p.name: draw.choice(p.values) for p in parameters} for _ in range(16)]
+        for values in tried:
+            filled: dict[str, Any] = {}
             for parameter in parameters:
-                if parameter.matters(values):
-                    values[parameter.name] = draw.choice(parameter.values)
+                if parameter.matters(filled):
+                    filled[parameter.name] = values.get(parameter.name, parameter.values[0])
             try:
-                self.config(values, output)
+                self.config(filled, output)
             except ValueError as error:
                 raise ValueError(
-                    f"{error} (with {_in_words(values)}, which space allows)"
+                    f"{error} (with {in_words(filled)}, which space allows)"
                 ) from error
 
 
-def _in_words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+def _one_at_a_time(parameters: list[Parameter]) -> list[dict[str, Any]]:
+    """Each value of each parameter, with values of others with which it matters."""
+    return [
+        {**{other: wanted[0] for other, wanted in p.when}, p.name: value}
+        for p in parameters
+        for value in p.values
+    ]
 
 
 def run_trial(values: dict[str, Any], job: dict[str, Any]) -> None:
     """What Tune calls, in a process of its own. values: the searched settings and the trial's NUMBER.
 
-    job: `search` (settings of the search as plain values) and `folder` (of the trials). The figures of
+    job: `search` (settings of the search as plain values), `folder` (of the trials) and `joined` (whether
+    the cluster is somebody's, and may grow). The figures of
     each probe are reported as they come. They cannot go through Ray's TuneReportCallback: it hands on
     what the workers say at a checkpoint, before that is probed, and waits for ever where the trial
     reports as well.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard is there
+    if job["joined"]:  # the driver has it in its environment, the nodes of a cluster perhaps not
+        os.environ.setdefault("RAY_ADDRESS", "auto")
     number = values[NUMBER]
     search = from_dict(TUNE[job["search"]["run"]["method"]["name"]], job["search"])
-    run = Runs(search).config(
-        {k: v for k, v in values.items() if k != NUMBER}, trial_folder(job["folder"], number)
-    )
+    runs = Runs(search)
+    searched = {k: v for k, v in values.items() if k != NUMBER}
+    run = runs.config(searched, trial_folder(job["folder"], number))
     run.output.mkdir(parents=True, exist_ok=True)
-    steps = make_plan(run, Manifest.read(run.shards)).steps
+    steps = runs.steps(run)
     probes = Tail(run.output / PROBES)
+    # of an earlier start the last one alone: at the others nothing is left to decide
+    last = max([0, *_tell(probes.news()[-1:], run, steps)])
     training = _Training(run)
-    last = 0
     while True:
         ended = training.wait(0.3)
-        last = max([last, *_tell(probes, run, steps)])
+        last = max([last, *_tell(probes.news(), run, steps)])
         if ended:
             break
     training.raise_error()
@@ -101,14 +118,14 @@ def run_trial(values: dict[str, Any], job: dict[str, Any]) -> None:
         last < steps
     ):  # the probe failed, or died with an earlier start of this trial: see for ourselves
         _probe_last(run)
-        _tell(probes, run, steps)
+        _tell(probes.news(), run, steps)
 
 
-def _tell(probes: Tail, run: AnyPretrainConfig, steps: int) -> list[int]:
-    """Report what the probe has found since the last call; returns the steps."""
+def _tell(news: list[dict[str, Any]], run: AnyPretrainConfig, steps: int) -> list[int]:
+    """Report records of the probe; returns their steps."""
     from ray import tune
 
-    found = [record for record in probes.news() if "error" not in record]
+    found = [record for record in news if "error" not in record]
     for record in found:
         tune.report(_result(record, run, steps))
     return [record["step"] for record in found]
@@ -130,7 +147,9 @@ def trial_folder(folder: str | Path, number: int) -> Path:
 
 
 def _result(record: dict[str, Any], run: AnyPretrainConfig, steps: int) -> dict[str, Any]:
-    """Tune's result from one line of the probe."""
+    """Tune's result from one line of the probe, with the checkpoint as Ray's own callback names it."""
+    from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY
+
     figures = [r for r in read_jsonl(run.output / METRICS) if r["step"] <= record["step"]]
     speeds = [r["samples_per_s"] for r in figures[1:] or figures]
     result = {
@@ -139,12 +158,11 @@ def _result(record: dict[str, Any], run: AnyPretrainConfig, steps: int) -> dict[
         "auroc": record["probe_auroc"],
         "auroc_low": record["probe_auroc_low"],
         "auroc_high": record["probe_auroc_high"],
-        "checkpoint_path": str(run.output / record["checkpoint"]),
+        CHECKPOINT_PATH_KEY: str(run.output / record["checkpoint"]),
     }
-    if speeds:
-        samples = steps * run.optim.batch_size
-        result["hours"] = samples * sum(1 / s for s in speeds) / len(speeds) / 3600
-        result["loss"] = figures[-1]["loss"]
+    samples = steps * run.optim.batch_size
+    result["hours"] = samples * sum(1 / s for s in speeds) / len(speeds) / 3600
+    result["loss"] = figures[-1]["loss"]
     return result
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from ray_mae.config import ProbeConfig
 from ray_mae.evaluate.probing import evaluate_probe
 from ray_mae.runtime import cluster
+from ray_mae.search.cost import cost_of
 from ray_mae.search.groups import group
-from ray_mae.search.names import storage_url
-from ray_mae.search.report import cost_of
 from ray_mae.search.results import TrialRecord, read_search
 from ray_mae.search.space import in_words
+from ray_mae.search.storage import storage_url
 
 
 def on_test(trial: TrialRecord, shards: Path, output: Path) -> float:
@@ -42,10 +42,8 @@ def main() -> None:
         read_search(folder.resolve(), storage_url(folder.resolve(), None))
         for folder in (arguments.search, arguments.random)
     )
-    best = max(group(search.repeats), key=lambda g: g.auroc.value)
-    print(
-        f"chosen: {in_words(best.values)}; validation {best.auroc.value:.3f} of {len(best.trials)} runs"
-    )
+    best = max(group(search.repeats), key=lambda g: g.mean)
+    print(f"chosen: {in_words(best.values)}; validation {best.mean:.3f} of {len(best.trials)} runs")
     with cluster(cpus=3):
         chosen, drawn = (
             [

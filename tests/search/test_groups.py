@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_mae.search.groups import difference, group
+from ray_mae.search.groups import Spread, auroc, difference, group
 from ray_mae.search.results import TrialRecord
 from ray_mae.train.tracking import RESAMPLES
 
@@ -36,27 +36,43 @@ def trial(folder: Path, number: int, beta: float, auroc: float, **changes: objec
 def test_runs_that_differ_in_their_seed_are_one_setting(tmp_path: Path) -> None:
     trials = [trial(tmp_path, i, beta, 0.7) for i, beta in enumerate([0, 0, 2, 0])]
     trials.append(trial(tmp_path, 9, 2, 0.9, state="stopped early", probes=[(50, 0.9, 0.8, 1.0)]))
+    trials.append(trial(tmp_path, 8, 2, 0.8, values={"beta": 2, "seed": 2}))  # seed 2 was there
     groups = group(trials)
     assert [(g.values, len(g.trials)) for g in groups] == [({"beta": 0}, 3), ({"beta": 2}, 1)]
     assert groups[1].spread is None
 
 
+def test_single_runs_are_never_told_apart(tmp_path: Path) -> None:
+    low, high = group([trial(tmp_path, 0, 0, 0.5), trial(tmp_path, 1, 2, 0.9)])
+    assert Spread.of([low, high]) is None
+    assert difference(high, low, None) is None
+    assert auroc(high, None).low < 0.9 < auroc(high, None).high
+
+
 def test_a_small_difference_on_the_same_patients_is_told_apart(tmp_path: Path) -> None:
-    low, high = group([trial(tmp_path, 0, 0, 0.70), trial(tmp_path, 1, 2, 0.71)])
-    found = difference(high, low)
+    values = [(0, 0.699), (0, 0.701), (0, 0.7), (2, 0.711), (2, 0.709), (2, 0.71)]
+    low, high = group([trial(tmp_path, i, b, a) for i, (b, a) in enumerate(values)])
+    spread = Spread.of([low, high])
+    found = difference(high, low, spread)
+    assert found is not None
     assert found.value == pytest.approx(0.01)
-    assert found.low > 0  # although each interval alone is ± .06
-    assert low.auroc.high - low.auroc.low > 0.1
+    assert found.low > 0
+    assert auroc(high, spread).low < low.mean  # although the patients alone make each ± .06
 
 
-def test_a_difference_within_the_spread_of_seeds_is_not(tmp_path: Path) -> None:
-    noisy = [(0, 0.66), (0, 0.70), (0, 0.74), (2, 0.68), (2, 0.72), (2, 0.76)]
-    one, other = group([trial(tmp_path, i, beta, auroc) for i, (beta, auroc) in enumerate(noisy)])
-    found = difference(other, one)
-    assert found.value == pytest.approx(0.02)
-    assert found.low < 0 < found.high
-
-
-def test_the_same_setting_does_not_differ_from_itself_by_the_patients(tmp_path: Path) -> None:
-    [one] = group([trial(tmp_path, i, 0, 0.7) for i in range(3)])
-    assert abs(difference(one, one).low) < 1e-9
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_settings_that_do_not_differ_are_seldom_told_apart(seeds: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(seeds)
+    wrong = 0
+    for repeat in range(200):
+        groups = []
+        for beta in range(3):
+            values = 0.7 + 0.02 * draw.normal(size=seeds)
+            trials = tuple(
+                trial(tmp_path / f"{repeat}-{beta}", i, beta, a) for i, a in enumerate(values)
+            )
+            groups += group(trials)
+        found = difference(groups[1], groups[0], Spread.of(groups))
+        assert found is not None
+        wrong += found.low > 0 or found.high < 0
+    assert wrong / 200 < 0.09  # 5 % are meant

@@ -17,9 +17,11 @@ import yaml
 from optuna.trial import TrialState
 
 from ray_mae import cli
-from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig
+from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig, TuneMdaeConfig
 from ray_mae.parsing import parse, parser_for
 from ray_mae.runtime import cluster
+from ray_mae.search.names import study_name
+from ray_mae.search.record import open_study
 from ray_mae.search.room import trials_of_cluster
 from ray_mae.train.tracking import EVENTS, read_jsonl
 from tests.shards import rewrite, write_volume_shards
@@ -71,7 +73,7 @@ def search(file: Path, shards: Path, output: Path, **changes: object) -> list[st
 
 
 def trials(output: Path, kind: str = "search") -> list[optuna.trial.FrozenTrial]:
-    name = f"{output.name} {kind}"
+    name = study_name(output, kind)
     return optuna.load_study(study_name=name, storage=f"sqlite:///{output}/study.db").trials
 
 
@@ -82,10 +84,14 @@ def test_a_search_from_end_to_end(
     output = tmp_path / "grid"
     # the third learning rate leaves no finite weight: that trial fails, and the search goes on
     space = {"optim.lr": {"grid": [1e-3, 1e-4, 1e30]}}
-    asha = {"grace": 0.5, "reduction": 2}
-    repeat = {"best": 1, "seeds": 2}
     arguments = search(
-        tmp_path / "s.yaml", shards, output, space=space, asha=asha, repeat=repeat, retries=1
+        tmp_path / "s.yaml",
+        shards,
+        output,
+        space=space,
+        asha={"stop": False},
+        repeat={"best": 1, "seeds": 2},
+        retries=1,
     )
     cli.run(arguments)
 
@@ -94,9 +100,9 @@ def test_a_search_from_end_to_end(
     assert states[2] == TrialState.FAIL
     assert "NaN" in found[2].user_attrs["reason"] or "infinity" in found[2].user_attrs["reason"]
     assert len(found[2].user_attrs["restarts"]) == 1  # it had its second try
-    assert TrialState.COMPLETE in states[:2]
+    assert states[:2] == [TrialState.COMPLETE] * 2
     for trial in found[:2]:
-        assert len(trial.user_attrs["probes"]) == (4 if trial.state == TrialState.COMPLETE else 2)
+        assert len(trial.user_attrs["probes"]) == 4
         assert trial.user_attrs["seconds"] > trial.user_attrs["start_up_seconds"] > 0
         assert trial.user_attrs["hours"] > 0
     assert len(trials(output, "repeats")) == 2
@@ -122,10 +128,44 @@ def test_a_search_from_end_to_end(
     )
     assert best.optim.lr in (1e-3, 1e-4)
 
-    deadline = time.time() + 60  # what trials held is given back
+
+@pytest.mark.usefixtures("ray_with_dashboard")
+def test_what_stopped_trials_held_is_given_back(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "stopped"
+    space = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
+    changes = {"asha": {"grace": 0.5}, "trials": 3, "resume": True}
+    arguments = search(tmp_path / "s.yaml", shards, output, space=space, **changes)
+    told = yaml.safe_load((tmp_path / "s.yaml").read_text())
+    told |= {"shards": str(shards), "output": str(output)}
+    study = open_study(parse(parser_for(TuneMdaeConfig), TuneMdaeConfig, told), "search")
+    # an earlier trial, at its half better than any other can be
+    attrs = {"values": {"optim.lr": 1e-3}, "probes": {"4": [1.1, 1.0, 1.2, 50]}, "percent": 50}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, user_attrs=attrs))
+
+    cli.run(arguments)
+    found = trials(output)
+    assert [t.state for t in found] == [TrialState.PRUNED] * 3
+    assert all(t.user_attrs["percent"] == 50 for t in found)
+    assert "3 stopped early" in (output / "report.html").read_text()
+    deadline = time.time() + 60
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.time() < deadline, ray.available_resources()
         time.sleep(1)
+
+
+def test_without_a_dashboard_nothing_would_take_back_what_stopped_trials_held(
+    shards: Path, tmp_path: Path
+) -> None:
+    arguments = search(tmp_path / "s.yaml", shards, tmp_path / "out", space={"seed": {"grid": [1]}})
+    script = (
+        "import ray; from ray_mae import cli; "
+        "ray.init(address='local', include_dashboard=False, num_cpus=6); "
+        f"cli.run({arguments!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert "start the head node with --include-dashboard=true" in done.stderr
 
 
 @pytest.mark.usefixtures("ray_with_dashboard")
@@ -135,8 +175,7 @@ def test_two_objectives_leave_a_front(shards: Path, tmp_path: Path) -> None:
     cli.run(
         [
             *search(tmp_path / "s.yaml", shards, output, space=space, trials=2),
-            "--objectives=[auroc,hours]",
-            "--probes=1",
+            *("--objective", "auroc_and_hours", "--asha.stop", "no", "--probes", "1"),
         ]
     )
     assert all(len(t.values) == 2 for t in trials(output))
@@ -197,14 +236,17 @@ def probed(output: Path, number: int) -> bool:
         ({"space": {"optim.lrr": {"choice": [1]}}}, "did you mean optim.lr?"),
         ({"space": {"method.mask_ratio[0]": {"uniform": [0.5, 2]}}}, "method.mask_ratio must be"),
         ({"space": {"optim.batch_size": {"choice": [4, 6]}}}, "which space allows"),
-        ({"space": {"seed": {"grid": [1]}}, "trackers": ["wandb"]}, "wandb is not installed"),
-        ({"space": {"seed": {"grid": [1]}}, "objectives": ["hours"]}, "objectives must hold auroc"),
+        ({"space": {"probe.every": {"choice": [1]}}}, "a search sets probe itself"),
+        ({"trackers": ["wandb"]}, "wandb is not installed"),
+        ({"objective": "auroc_and_hours"}, "asha.stop must be off"),
+        ({"run": {**SEARCH["run"], "probe": {"min_positive": 40}}}, "lower probe.min_positive"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(
     changes: dict, message: str, shards: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        changes = {"space": {"seed": {"grid": [1]}}, **changes}
         cli.run(search(tmp_path / "s.yaml", shards, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,168 @@
+"""The two Optuna studies that are the record of a search: opened, gone on with, filled with what to try."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ray_mae.config import AnyTuneConfig
+from ray_mae.search.names import SEARCH, name_studies, study_name
+from ray_mae.search.space import Parameter, grid, label
+from ray_mae.search.storage import open_storage, storage_url
+from ray_mae.settings import flatten, to_dict
+from ray_mae.train.checkpoint import fingerprint
+
+_MAY_CHANGE = (
+    "trials",
+    "at_once",
+    "retries",
+    "retry_failed",
+    "resume",
+    "output",
+    "shards",
+    "trackers",
+    "repeat",
+)
+"""Settings that may differ when a search goes on."""
+_AGAIN, _POINT = "again", "point"
+"""Attributes of a trial: the number of the failed one that it tries once more, the point of the grids."""
+
+
+@contextmanager
+def optuna_quiet() -> Iterator[None]:
+    """Without a line per study and trial: what matters of it is said elsewhere."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(before)
+
+
+def plain(config: AnyTuneConfig) -> dict[str, Any]:
+    """The settings as plain values, without the database: its URL may hold a password."""
+    return {k: v for k, v in to_dict(config).items() if k != "storage"}
+
+
+def open_study(config: AnyTuneConfig, kind: str) -> optuna.Study:
+    """One of the two studies: a new one, or with `resume` the one that is there.
+
+    kind: SEARCH or REPEATS. Raises ValueError where it is there and was not asked for, or had other
+    settings.
+    """
+    config.output.mkdir(parents=True, exist_ok=True)
+    name_studies(config.output)
+    name = study_name(config.output, kind)
+    with optuna_quiet():
+        storage = open_storage(storage_url(config.output, config.storage))
+        there = name in {s.study_name for s in optuna.get_all_study_summaries(storage)}
+        if there and kind == SEARCH and not config.resume:
+            raise ValueError(
+                f"{config.output} holds a search: add --resume true to go on with it, or choose "
+                "another --output"
+            )
+        hours = config.objective == "auroc_and_hours" and kind == SEARCH
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            directions=["maximize", "minimize"] if hours else ["maximize"],
+            load_if_exists=True,
+        )
+        study.sampler = _sampler(config, len(study.get_trials(deepcopy=False)))
+        if not there:
+            study.set_metric_names(["AUROC", "hours"] if hours else ["AUROC"])
+    asked = {**plain(config), "shards_sha256": fingerprint(config.shards)}
+    before = study.user_attrs.get("search")
+    if before is not None and (changed := _changed(before, asked)):
+        raise ValueError(
+            f"{config.output} holds a search with other settings ({', '.join(changed)}): choose "
+            "another --output, or the same settings to go on"
+        )
+    study.set_user_attr("search", asked)
+    return study
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of the settings that must stay as they were when a search goes on, and did not."""
+    old, new = (
+        flatten({k: v for k, v in json.loads(json.dumps(values)).items() if k not in _MAY_CHANGE})
+        for values in (before, now)
+    )
+    return sorted(k for k in {**old, **new} if old.get(k) != new.get(k))
+
+
+def _sampler(config: AnyTuneConfig, done: int) -> optuna.samplers.BaseSampler:
+    """Seeded by how far the study is as well: started again, it would repeat its first draws."""
+    seed = config.seed + 7919 * done
+    if config.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed,
+        n_startup_trials=config.startup_trials,
+        multivariate=True,
+        group=True,  # parameters that depend on others are modelled where they matter
+        constant_liar=True,  # of trials that run at the same time no two try the same
+    )
+
+
+def enqueue(config: AnyTuneConfig, study: optuna.Study, parameters: list[Parameter]) -> int:
+    """Put the points of the grids into the study, and failed trials once more where that is asked for.
+
+    What is there already is not put there again. Returns the number of trials in all.
+    """
+    if config.retry_failed:
+        again = {t.user_attrs.get(_AGAIN) for t in study.get_trials(deepcopy=False)}
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state == TrialState.FAIL and trial.number not in again:
+                study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
+    trials = study.get_trials(deepcopy=False)
+    retried = sum(_AGAIN in t.user_attrs for t in trials)
+    points = [{n: label(v) for n, v in point.items()} for point in grid(parameters)]
+    if not points:
+        return config.trials + retried
+    times = 1 if all(p.kind == "grid" for p in parameters) else config.trials
+    there = Counter(t.user_attrs.get(_POINT) for t in trials)
+    for count in range(times):
+        for point in points:
+            key = json.dumps(point)
+            if there[key] <= count:
+                study.enqueue_trial(point, user_attrs={_POINT: key})
+    return len(points) * times + retried
+
+
+def enqueue_repeats(config: AnyTuneConfig, study: optuna.Study, repeats: optuna.Study) -> int:
+    """The best settings with new seeds, into a study of their own: they must not guide the sampler.
+
+    Returns the number of trials in it.
+    """
+    there = [
+        t.user_attrs["values"]
+        for t in repeats.trials
+        if t.state != TrialState.FAIL or not config.retry_failed
+    ]
+    for trial in best_trials(study, config.repeat.best):
+        values = dict(trial.user_attrs["values"])
+        first = values.get("seed", config.run.seed)
+        for k in range(1, config.repeat.seeds + 1):
+            again = {**values, "seed": first + 1000 * k}
+            if again not in there:
+                repeats.enqueue_trial({}, user_attrs={"values": again, "of": trial.number})
+    return len(repeats.trials)
+
+
+def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """Trials that went to their end, by AUROC; of equal settings but the seed the first alone."""
+    ended = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    ended = [t for t in ended if t.user_attrs.get("percent") == 100]
+    found: dict[str, FrozenTrial] = {}
+    for trial in sorted(ended, key=lambda t: -t.values[0]):
+        key = {k: v for k, v in trial.user_attrs["values"].items() if k != "seed"}
+        found.setdefault(json.dumps(key), trial)
+    return list(found.values())[:count]
