@@ -179,7 +179,7 @@ def _few(
 
 
 def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
-    """[n, D] float64."""
+    """[n, D] float64. Raises ValueError where they are not finite."""
     import numpy as np
     import torch
 
@@ -196,7 +196,12 @@ def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
     with torch.inference_mode():
         for arrays, _ in samples.each(rows, packing):
             found.append(encoder.embed(to_batch(arrays)).float().numpy())
-    return np.concatenate(found).astype(np.float64)
+    features = np.concatenate(found).astype(np.float64)
+    if not np.isfinite(features).all():
+        raise ValueError(
+            "the encoder's features are not finite: the training diverged; lower optim.lr, or set optim.clip"
+        )
+    return features
 
 
 def _quarter(patient: "np.ndarray", seed: int) -> "np.ndarray":

@@ -76,7 +76,8 @@ def auroc(one: Group, spread: Spread | None) -> Estimate:
         low, high = np.nanpercentile(one.resampled, [2.5, 97.5])
         return Estimate(one.mean, float(low), float(high))
     variance = np.nanvar(one.resampled, ddof=1) + spread.variance / len(one.trials)
-    return _interval(one.mean, float(variance), spread)
+    found = _interval(one.mean, float(variance), spread)
+    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def difference(

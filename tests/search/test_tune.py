@@ -98,7 +98,7 @@ def test_a_search_from_end_to_end(
     found = trials(output)
     states = [t.state for t in found]
     assert states[2] == TrialState.FAIL
-    assert "NaN" in found[2].user_attrs["reason"] or "infinity" in found[2].user_attrs["reason"]
+    assert "not finite" in found[2].user_attrs["reason"]
     assert len(found[2].user_attrs["restarts"]) == 1  # it had its second try
     assert states[:2] == [TrialState.COMPLETE] * 2
     for trial in found[:2]:
@@ -113,7 +113,7 @@ def test_a_search_from_end_to_end(
     assert summary["runs_of_best"] == 2
     page = (output / "report.html").read_text()
     assert "Failures" in page
-    assert "none of the 16 test volumes was read" in " ".join(page.split())
+    assert "of the 16 test volumes none was read" in " ".join(page.split())
     assert not outside(page)
     assert list((output / "search" / "0000" / "tensorboard").glob("*.hparams"))
     said = capsys.readouterr().out
@@ -245,8 +245,8 @@ def probed(output: Path, number: int) -> bool:
 def test_what_cannot_work_is_refused_before_anything_starts(
     changes: dict, message: str, shards: Path, tmp_path: Path
 ) -> None:
+    changes = {"space": {"seed": {"grid": [1]}}, **changes}
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
-        changes = {"space": {"seed": {"grid": [1]}}, **changes}
         cli.run(search(tmp_path / "s.yaml", shards, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
