@@ -180,7 +180,7 @@ def by_labels(series: Mapping[str, Sequence[tuple[int, Any]]]) -> bytes:
         axes.set_xticks(counts, [f"{n:,}" for n in counts])
         axes.minorticks_off()
         axes.set(xlabel="Labelled training samples", ylabel="Macro AUROC, validation")
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="upper left")
         _soften(axes)
     return out.getvalue()
 

@@ -18,7 +18,7 @@ from ray_mae.search.cost import budget_of, cost_of
 from ray_mae.search.groups import Group, Spread, auroc, difference, group
 from ray_mae.search.names import BEST, REPORT, dashboards
 from ray_mae.search.record import optuna_quiet
-from ray_mae.search.results import SearchRecord, TrialRecord, read_search
+from ray_mae.search.results import SEED, SearchRecord, TrialRecord, read_search
 from ray_mae.search.space import (
     Parameter,
     in_words,
@@ -58,6 +58,11 @@ class _Findings:
     importance: dict[str, float]
     importance_percent: int
     """Share of the steps at which it was read."""
+
+    @property
+    def gridded(self) -> bool:
+        """Whether nothing was left to a sampler."""
+        return all(p.kind == "grid" for p in self.parameters)
 
     @property
     def seeds(self) -> bool:
@@ -108,6 +113,7 @@ def _importance(record: SearchRecord) -> tuple[dict[str, float], int]:
             shares = optuna.importance.get_param_importances(same, evaluator=evaluator)
         except (ValueError, RuntimeError):  # no setting varies, or there is none that all have
             return {}, 0
+    shares.pop(SEED, None)
     return shares, max(percent for percent, *_ in first.values())
 
 
@@ -189,7 +195,7 @@ def _page(record: SearchRecord, found: _Findings, best: str) -> str:
     counts = config.run.probe.label_counts
     pictures: dict[str, Any] = {
         "curves": svg(figures.learning_curves(shown, record.whole[0].number if whole else None))
-        if shown
+        if any(len(t.probes) > 1 for t in shown)
         else None,
         "importance": svg(figures.importance(found.importance)) if found.importance else None,
         "slices": [(p.name, svg(figures.slice_of(p, shown))) for p in free],

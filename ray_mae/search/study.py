@@ -229,13 +229,15 @@ def _print_opening(
             + (f", where {when}" if when else ""),
             markup=False,
         )
-    console.print(f"{total} trials, {at_once} at a time; {config.sampler}", markup=False)
+    gridded = all(p.kind == "grid" for p in parameters)
+    how = "every point of the grids" if gridded else config.sampler
+    console.print(f"{total} trials, {at_once} at a time; {how}", markup=False)
     url = ray._private.worker.get_dashboard_url()
     found = dashboards(config.output, storage_url(config.output, config.storage), config.trackers)
     if url:
         found["Ray"] = f"http://{url} (its token: ray get-auth-token)"
-    for name, how in found.items():
-        console.print(f"  {name:<12} {how}", markup=False)
+    for name, opened in found.items():
+        console.print(f"  {name:<12} {opened}", markup=False)
 
 
 def _close(config: AnyTuneConfig, began: float) -> dict[str, Any]:
