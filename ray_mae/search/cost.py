@@ -7,6 +7,7 @@ from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.search.results import SearchRecord
 from ray_mae.search.trial import Runs
 from ray_mae.train.plan import make_plan
+from ray_mae.train.tracking import PROBES
 
 
 def cost_of(record: SearchRecord) -> dict[str, float]:
@@ -41,7 +42,9 @@ def budget_of(record: SearchRecord) -> dict[str, Any]:
         make_plan(runs.config(values, record.output), manifest)
         for values in lengths.values() or [{}]
     ]
-    probed = next((t.probe() for t in record.trials if t.probes), None)
+    # of trials that were stopped the folder may have been removed
+    there = (t for t in record.trials if t.probes and (t.folder / PROBES).is_file())
+    probed = next((t.probe() for t in there), None)
     return {
         "noun": NOUNS[manifest.kind],
         "dataset": manifest.dataset,
