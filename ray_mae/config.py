@@ -390,6 +390,9 @@ class OptimConfig:
     """Decay of weights; norms, biases, embeddings and positions are exempt."""
     clip: float = setting(1.0, ge=0)
     """Largest gradient norm; 0 switches clipping off."""
+    max_skipped: int = setting(5, ge=1)
+    """A step whose loss or gradient is not finite is skipped by all workers and its samples are written
+    down; the run ends after so many in a row."""
 
 
 @dataclass(frozen=True, kw_only=True)

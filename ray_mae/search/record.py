@@ -10,11 +10,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ray_mae.config import AnyTuneConfig
+from ray_mae.config import TUNE, AnyTuneConfig
 from ray_mae.search.names import SEARCH, name_studies, study_name
 from ray_mae.search.space import Parameter, grid, label
 from ray_mae.search.storage import open_storage, storage_url
-from ray_mae.settings import flatten, to_dict
+from ray_mae.settings import flatten, from_dict, to_dict
 from ray_mae.train.checkpoint import fingerprint
 
 _MAY_CHANGE = (
@@ -91,11 +91,19 @@ def open_study(config: AnyTuneConfig, kind: str) -> optuna.Study:
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Names of the settings that must stay as they were when a search goes on, and did not."""
-    old, new = (
+    # through the schema, so that a setting that came later has its default in an older search, too
+    old = {**plain(recorded(before)), "shards_sha256": before["shards_sha256"]}
+    first, second = (
         flatten({k: v for k, v in json.loads(json.dumps(values)).items() if k not in _MAY_CHANGE})
-        for values in (before, now)
+        for values in (old, now)
     )
-    return sorted(k for k in {**old, **new} if old.get(k) != new.get(k))
+    return sorted(k for k in {**first, **second} if first.get(k) != second.get(k))
+
+
+def recorded(search: dict[str, Any]) -> AnyTuneConfig:
+    """The settings that a study holds."""
+    values = {k: v for k, v in search.items() if k != "shards_sha256"}
+    return from_dict(TUNE[values["run"]["method"]["name"]], values)
 
 
 def _sampler(config: AnyTuneConfig, done: int) -> optuna.samplers.BaseSampler:

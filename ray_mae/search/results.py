@@ -9,12 +9,11 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from ray_mae.config import TUNE, AnyTuneConfig
+from ray_mae.config import AnyTuneConfig
 from ray_mae.search.names import REPEATS, SEARCH, STATES, study_name
-from ray_mae.search.record import optuna_quiet
+from ray_mae.search.record import optuna_quiet, recorded
 from ray_mae.search.storage import open_storage, without_password
 from ray_mae.search.trial import trial_folder
-from ray_mae.settings import from_dict
 from ray_mae.train.tracking import PROBES, RESAMPLES, read_jsonl
 
 SEED = "seed"
@@ -106,9 +105,8 @@ def read_search(output: Path, storage: str) -> SearchRecord:
         repeats = (
             optuna.load_study(study_name=again, storage=database).trials if again in there else []
         )
-    values = {k: v for k, v in study.user_attrs["search"].items() if k != "shards_sha256"}
     return SearchRecord(
-        from_dict(TUNE[values["run"]["method"]["name"]], values),
+        recorded(study.user_attrs["search"]),
         output,
         storage,
         study,

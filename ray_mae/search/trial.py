@@ -162,7 +162,7 @@ def _result(record: dict[str, Any], run: AnyPretrainConfig, steps: int) -> dict[
     }
     samples = steps * run.optim.batch_size
     result["hours"] = samples * sum(1 / s for s in speeds) / len(speeds) / 3600
-    result["loss"] = figures[-1]["loss"]
+    result["loss"] = figures[-1].get("loss")  # none where every step since was skipped
     return result
 
 

@@ -1,5 +1,6 @@
 """DeepSpeed behind one small class: the only module that imports it."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -84,19 +85,24 @@ class Engine:
             | {
                 "train_micro_batch_size_per_gpu": micro_batch_size,
                 "gradient_accumulation_steps": accumulation,
-                "gradient_clipping": optim.clip,
+                "gradient_clipping": optim.clip if self.stage else 0.0,  # without ZeRO see `step`
                 "zero_optimization": {
                     "stage": self.stage,
                     "stage3_param_persistence_threshold": 1000,
                 },
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
-                "bf16": {"enabled": self.precision == "bf16"},
+                # a step with a norm that is not finite is skipped: in fp32 it is so by default
+                "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
                 "steps_per_print": 10**9,
                 "wall_clock_breakdown": False,
             },
         )
         self.module = module
+        self._clip = optim.clip
+        self._norm: float | None = None
+        self.skipped = False
+        """Whether the last step changed nothing, since its gradient is not finite on some worker."""
 
     def _in_fp32(self) -> dict[str, Any]:
         """Gradients are added up and reduced in fp32, whatever the precision of the model."""
@@ -116,15 +122,25 @@ class Engine:
         self._engine.backward(loss)
 
     def step(self, lr: float) -> None:
-        """After each micro-batch; the last one of a step changes the weights."""
+        """After each micro-batch; the last one of a step changes the weights, unless it is `skipped`."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
+        last = self._engine.is_gradient_accumulation_boundary()
+        if last and self.stage == 0:
+            # DeepSpeed would take any step; the gradients are the same on every worker by now
+            limit = self._clip or float("inf")
+            self._norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+            self.skipped = not math.isfinite(self._norm)
+            if self.skipped:
+                self.module.zero_grad(set_to_none=True)
         self._engine.step()
+        if last and self.stage:
+            self.skipped = not self._engine.was_step_applied()
+            self._norm = self._engine.get_global_grad_norm()
 
     def gradient_norm(self) -> dict[str, float]:
-        """Norm before clipping of the last step, as a figure; none where DeepSpeed keeps none."""
-        norm = self._engine.get_global_grad_norm()
-        return {} if norm is None else {"gradient_norm": float(norm)}
+        """Norm before clipping of the last step, as a figure; none of a skipped one."""
+        return {} if self._norm is None or self.skipped else {"gradient_norm": float(self._norm)}
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:

@@ -25,7 +25,7 @@ from ray_mae.train.progress import Progress, console, print_plan
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
 
 CONFIG = "config.yaml"
-_FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking", "probe"}
+_FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking", "probe", "max_skipped"}
 """Settings that may differ when a run is continued."""
 
 
@@ -75,7 +75,7 @@ def _first_step(config: AnyPretrainConfig) -> int:
     changed = [
         path
         for path, value in now.items()
-        if path.split(".")[0] not in _FREE_TO_CHANGE and before.get(path) != value
+        if not _FREE_TO_CHANGE & {*path.split(".")} and before.get(path) != value
     ]
     if changed:
         raise ValueError(

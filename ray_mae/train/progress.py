@@ -117,6 +117,8 @@ def figures_line(record: dict[str, Any], noun: str) -> str:
         if name in record:
             value = record[name]
             parts.append(f"{name} {value:.2e}" if 0 < abs(value) < 1e-2 else f"{name} {value:.3f}")
+    if record.get("skipped_steps"):
+        parts.append(f"skipped {record['skipped_steps']}")
     parts.append(f"{record['samples_per_s']:.3g} {noun}/s")
     parts.append(f"waiting for data {record['data_wait']:.0%}")
     minutes, seconds = divmod(round(record["eta_s"]), 60)

@@ -3,7 +3,6 @@
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from ray_mae.methods.method import Method
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import method_of, packing_of, text_of
 from ray_mae.train.engine import Engine
+from ray_mae.train.guard import Collapse, Guard, Seen, Spikes
 from ray_mae.train.plan import make_plan
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
@@ -69,6 +69,8 @@ def train(job: dict[str, Any]) -> None:
     shard = ray.train.get_dataset_shard("train")
     batches = _Batches(shard, engine.device)
     window = _Window(workers)
+    guard = Guard(config.output, config.shards, rank, config.optim.max_skipped)
+    collapse = Collapse()
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
         report = (step + 1) % config.tracking.every == 0 or last
@@ -85,7 +87,12 @@ def train(job: dict[str, Any]) -> None:
             losses = engine(batch, step, report and micro == 0)
             engine.backward(losses.total)
             engine.step(lr)
-            window.add(losses, batch.samples)
+            window.add(losses, batch)
+        if engine.skipped:
+            event(guard.skipped(step, window.drop()))
+        else:
+            guard.applied()
+            window.keep()
         if step == first_step:
             event("first step")
         if report:
@@ -95,9 +102,12 @@ def train(job: dict[str, Any]) -> None:
                 "lr": lr,
                 **method.figures(step),
                 **engine.gradient_norm(),
+                "skipped_steps": guard.total,
                 "samples": (step + 1) * plan.batch_size,
                 "eta_s": left / max(figures["samples_per_s"], 1e-9),
             }
+            if warning := collapse.warning(figures):
+                event(warning)
             if tracker:
                 check_attempt(config.output, attempt)
                 tracker.figures(step + 1, figures)
@@ -142,48 +152,69 @@ class _Batches:
         return waited
 
 
-@dataclass
 class _Window:
     """Figures added up since the last report, then averaged over the workers."""
 
-    workers: int
-    began: float = field(default_factory=time.perf_counter)
-    samples: int = 0
-    sums: dict[str, list[torch.Tensor]] = field(default_factory=lambda: defaultdict(list))
-    counted: dict[str, torch.Tensor] = field(default_factory=dict)
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._spikes = Spikes()
+        self._step: list[tuple[Seen, Losses]] = []
+        self.start()
 
-    def add(self, losses: Losses, samples: int) -> None:
-        for name, value in {"loss": losses.total, **losses.parts}.items():
-            self.sums[name].append(value.detach())  # no .item(): it would wait for the device
-        for name, pair in losses.counted.items():
-            self.counted[name] = self.counted.get(name, 0) + pair.detach()
-        self.samples += samples
+    def add(self, losses: Losses, batch: Any) -> None:
+        """Of a micro-batch; whether it counts is known at the end of its step."""
+        figures = {"loss": losses.total.detach(), **losses.parts}
+        figures = {name: value.detach() for name, value in figures.items()}  # no .item(): it waits
+        self._step.append((Seen(figures, batch.key), losses._replace(total=figures["loss"])))
+        self._samples += batch.samples
+
+    def keep(self) -> None:
+        """The step was taken."""
+        for seen, losses in self._step:
+            for name, value in seen.figures.items():
+                self._sums[name].append(value)
+            for name, pair in losses.counted.items():
+                self._counted[name] = self._counted.get(name, 0) + pair.detach()
+        self._step = []
+
+    def drop(self) -> list[Seen]:
+        """The step was skipped: what it would have added."""
+        dropped, self._step = [seen for seen, _ in self._step], []
+        return dropped
 
     def figures(self, device: torch.device, waited: float) -> dict[str, float]:
-        """Means since the last call; called by every worker at the same step."""
-        names, counted = sorted(self.sums), sorted(self.counted)
-        means = [torch.stack(self.sums[name]).float().mean() for name in names]
+        """Means since the last call, of the steps that were taken; called by every worker at one step."""
+        names, counted = sorted(self._sums), sorted(self._counted)
+        means = [torch.stack(self._sums[name]).float().mean() for name in names]
+        losses = [value.float() for value in self._sums.get("loss", [])]
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or queued work would count in the next window
-        seconds = time.perf_counter() - self.began
+        seconds = time.perf_counter() - self._began
         waiting = torch.tensor(waited / seconds, device=device)
-        values = torch.stack([*means, waiting])
-        pairs = torch.stack([torch.zeros(2, device=device), *(self.counted[n] for n in counted)])
-        if self.workers > 1:
+        values = torch.stack([*means, waiting, *losses])
+        pairs = torch.stack([torch.zeros(2, device=device), *(self._counted[n] for n in counted)])
+        if self._workers > 1:
             dist.all_reduce(values)
             dist.all_reduce(pairs)
-            values /= self.workers
-        figures = dict(zip([*names, "data_wait"], values.tolist(), strict=True))
+            values /= self._workers
+        found = values.tolist()
+        figures = dict(zip([*names, "data_wait"], found, strict=False))
         for name, (total, count) in zip(counted, pairs[1:].tolist(), strict=True):
             if count:
                 figures[name] = total / count
-        figures["samples_per_s"] = self.samples * self.workers / seconds
+        if losses:
+            each = found[-len(losses) :]
+            self._spikes.add(each)
+            figures |= {"loss_highest": max(each), "loss_spikes": self._spikes.total}
+        figures["samples_per_s"] = self._samples * self._workers / seconds
         self.start()
         return figures
 
     def start(self) -> None:
-        self.began, self.samples = time.perf_counter(), 0
-        self.sums, self.counted = defaultdict(list), {}
+        """Begin a new window."""
+        self._began, self._samples = time.perf_counter(), 0
+        self._sums: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._counted: dict[str, torch.Tensor] = {}
 
 
 def _size(method: Method) -> dict[str, float]:
@@ -222,6 +253,11 @@ def _save(
         folder = Path(temporary)
         engine.save(folder)
         weights = engine.weights()
+        if broken := [name for name, w in weights.items() if not w.isfinite().all()]:
+            raise RuntimeError(
+                f"{len(broken)} weights are not finite after step {step}, such as {broken[0]}: the "
+                "training diverged, and no checkpoint was made of it; lower the learning rate"
+            )
         if rank == 0:
             save_file(weights, folder / ckpt.WEIGHTS)
             ckpt.write_state(folder, config, step=step, workers=workers, zero_stage=engine.stage)

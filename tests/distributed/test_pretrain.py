@@ -31,12 +31,14 @@ from ray_mae.config import (
 )
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import train_tokenizer, training_reports
+from ray_mae.data.voxels import encode_voxels
 from ray_mae.encoder import load_encoder
 from ray_mae.export import export
 from ray_mae.train.checkpoint import SNAPSHOT, find_checkpoint, last_committed, read_state
+from ray_mae.train.guard import SKIPPED
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
-from tests.shards import write_shards, write_volume_shards
+from tests.shards import rewrite, write_shards, write_volume_shards
 
 STEPS = 6
 
@@ -134,12 +136,10 @@ def rewind(run: Path) -> int:
     return kept[-1]["metrics"]["step"]
 
 
-def test_volumes_go_the_same_way(tmp_path: Path, local_ray: None) -> None:
-    """MDAE by the same loop on two workers: trained, saved, continued exactly, loaded."""
-    write_volume_shards(tmp_path / "volumes")
-    config = PretrainMdaeConfig(
-        shards=tmp_path / "volumes",
-        output=tmp_path / "run",
+def volume_run_of(shards: Path, output: Path) -> PretrainMdaeConfig:
+    return PretrainMdaeConfig(
+        shards=shards,
+        output=output,
         method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
         data=VolumeDataConfig(shuffle_window=8),
         optim=OptimConfig(
@@ -150,6 +150,52 @@ def test_volumes_go_the_same_way(tmp_path: Path, local_ray: None) -> None:
         checkpoint=CheckpointConfig(every=4),
         tracking=TrackingConfig(every=1, pictures_every=4, pictures=2),
     )
+
+
+def test_a_sample_that_is_not_finite_costs_its_step_alone(tmp_path: Path, local_ray: None) -> None:
+    """One worker of two meets it: both skip the step, and say which samples it had."""
+    write_volume_shards(tmp_path / "volumes")
+
+    def spoil(row: dict) -> None:
+        if row["volume_id"] == "train-3":
+            row["voxels"] = encode_voxels(np.full(row["shape"], np.nan), "float16", 1)
+
+    rewrite(tmp_path / "volumes", spoil)
+    config = volume_run_of(tmp_path / "volumes", tmp_path / "run")
+    pretrain(config)
+    records = read_jsonl(config.output / METRICS)
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    skipped = [read_jsonl(file) for file in sorted((config.output / SKIPPED).iterdir())]
+    steps = [record["step"] for record in skipped[0]]
+    assert len(steps) == 2  # an epoch has three steps, the run six
+    assert [record["step"] for record in skipped[1]] == steps
+    for both in zip(*skipped, strict=True):
+        samples = [
+            s for worker in both for micro in worker["micro_batches"] for s in micro["samples"]
+        ]
+        assert len(samples) == 8
+        assert "train-3" in samples
+    assert records[-1]["skipped_steps"] == 2
+    assert all(("loss" in record) == (record["step"] not in steps) for record in records)
+    weights = load_file(find_checkpoint(config.output) / "model.safetensors")
+    assert all(w.isfinite().all() for w in weights.values())
+
+    ended = replace(
+        config,
+        output=tmp_path / "ended",
+        optim=replace(config.optim, max_skipped=1),
+        checkpoint=CheckpointConfig(every=1),
+    )
+    with pytest.raises(RuntimeError, match="the training diverged"):
+        pretrain(ended)
+    last = last_committed(ended.output)
+    assert (read_state(last)["step"] if last else 0) == steps[0] - 1
+
+
+def test_volumes_go_the_same_way(tmp_path: Path, local_ray: None) -> None:
+    """MDAE by the same loop on two workers: trained, saved, continued exactly, loaded."""
+    write_volume_shards(tmp_path / "volumes")
+    config = volume_run_of(tmp_path / "volumes", tmp_path / "run")
     summary = pretrain(config)
     records = read_jsonl(config.output / METRICS)
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))

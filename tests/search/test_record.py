@@ -61,7 +61,12 @@ def test_a_search_goes_on_only_when_told_and_with_the_same_settings(
     with pytest.raises(ValueError, match=r"other settings \(sampler\)"):
         open_study(settings(shards, tmp_path, FREE, sampler="random", resume=True), SEARCH)
     again = settings(shards, tmp_path, FREE, resume=True, trials=99, at_once=3)
-    assert open_study(again, SEARCH).trials == []
+    study = open_study(again, SEARCH)
+    assert study.trials == []
+    older = dict(study.user_attrs["search"])
+    older["run"]["optim"].pop("max_skipped")  # as of a version that did not know it
+    study.set_user_attr("search", older)
+    open_study(again, SEARCH)
 
 
 def test_folders_of_one_name_are_two_searches_in_one_database(shards: Path, tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def engine_of(precision: str, stage: int) -> Engine:
+def engine_of(precision: str, stage: int, accumulation: int = 1) -> Engine:
     return Engine(
         method(beta=2.0),
         EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
         OptimConfig(),
         micro_batch_size=4,
-        accumulation=1,
+        accumulation=accumulation,
     )
 
 
@@ -71,6 +71,30 @@ def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[flo
     assert weight.dtype == torch.float32
     assert (weight != weight.bfloat16().float()).float().mean() > 0.9  # not the rounded ones
     assert engine.gradient_norm()["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "stage"),
+    [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 1), ("bf16", 3)],
+)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_with_a_loss_that_is_not_finite_never_was(
+    precision: str, stage: int, accumulation: int
+) -> None:
+    engines = [engine_of(precision, stage, accumulation) for _ in range(2)]
+    batch = study_batch([2, 1, 3, 2])
+    for step, poison in enumerate([None, 0, None, accumulation - 1, None]):
+        for engine, poisoned in zip(engines, (True, False), strict=True):
+            if poison is not None and not poisoned:
+                continue
+            for micro in range(accumulation):
+                loss = engine(batch, step).total
+                engine.backward(loss * float("nan") if micro == poison else loss)
+                engine.step(2e-3)
+            assert engine.skipped == (poison is not None)
+            assert ("gradient_norm" in engine.gradient_norm()) == (poison is None)
+    ours, theirs = (engine.weights() for engine in engines)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize(("precision", "stage"), [("fp32", 0), ("bf16", 2)])
