@@ -15,6 +15,8 @@ _HOMES = {
     "ingest": "ray_mae.data.ingest",
     "inspect": "ray_mae.evaluate.card",
     "pretrain": "ray_mae.run",
+    "checkpoint_list": "ray_mae.checkpoints",
+    "checkpoint_verify": "ray_mae.checkpoints",
     "tune": "ray_mae.search.study",
     "tune_report": "ray_mae.search.study",
     "embed": "ray_mae.evaluate.embed",
@@ -38,13 +40,18 @@ _HOMES = {
     "DemoConfig": "ray_mae.config",
     "DemoMdaeConfig": "ray_mae.config",
     "PretrainMdaeConfig": "ray_mae.config",
+    "CheckpointListConfig": "ray_mae.config",
+    "CheckpointVerifyConfig": "ray_mae.config",
     "TuneConfig": "ray_mae.config",
     "TuneMdaeConfig": "ray_mae.config",
     "TuneReportConfig": "ray_mae.config",
 }
 
 if TYPE_CHECKING:
+    from ray_mae.checkpoints import checkpoint_list, checkpoint_verify
     from ray_mae.config import (
+        CheckpointListConfig,
+        CheckpointVerifyConfig,
         DemoConfig,
         DemoMdaeConfig,
         EmbedConfig,
@@ -76,6 +83,8 @@ if TYPE_CHECKING:
     from ray_mae.search.study import tune, tune_report
 
 __all__ = [
+    "CheckpointListConfig",
+    "CheckpointVerifyConfig",
     "DemoConfig",
     "DemoMdaeConfig",
     "EmbedConfig",
@@ -90,6 +99,8 @@ __all__ = [
     "TuneConfig",
     "TuneMdaeConfig",
     "TuneReportConfig",
+    "checkpoint_list",
+    "checkpoint_verify",
     "demo",
     "demo_mdae",
     "embed",

@@ -56,6 +56,18 @@ def _tune_report(config: settings.TuneReportConfig) -> None:
     _print(tune_report(config))
 
 
+def _checkpoint_list(config: settings.CheckpointListConfig) -> None:
+    from ray_mae.checkpoints import checkpoint_list
+
+    _print(checkpoint_list(config))
+
+
+def _checkpoint_verify(config: settings.CheckpointVerifyConfig) -> None:
+    from ray_mae.checkpoints import checkpoint_verify
+
+    _print(checkpoint_verify(config))
+
+
 def _embed(config: settings.EmbedConfig) -> None:
     from ray_mae.evaluate.embed import embed
 
@@ -104,6 +116,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "ingest": (settings.IngestConfig, _ingest),
     "inspect": (settings.InspectConfig, _inspect),
     "pretrain": (settings.PretrainConfig, _pretrain),
+    "checkpoint list": (settings.CheckpointListConfig, _checkpoint_list),
+    "checkpoint verify": (settings.CheckpointVerifyConfig, _checkpoint_verify),
     "tune report": (settings.TuneReportConfig, _tune_report),  # before `tune`, as above
     "tune": (settings.TuneConfig, _tune),
     "evaluate probe": (settings.ProbeConfig, _probe),

@@ -685,6 +685,22 @@ class TuneReportConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointListConfig(_Checked):
+    """Checkpoints that a run keeps: step, size, who wrote them, the online probe's AUROC."""
+
+    run: Path
+    """Folder of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointVerifyConfig(_Checked):
+    """Read checkpoints in full and compare them with the checksums that their workers wrote."""
+
+    path: Path
+    """Folder of a run, whose committed checkpoints are all read, or one checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmbedConfig(_Checked):
     """Run a frozen encoder over shards and write one embedding per study to Parquet."""
 

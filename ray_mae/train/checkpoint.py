@@ -4,6 +4,7 @@ model.safetensors   all weights of the method, fp32, by name: what evaluation an
 state.json          step, position in the data, settings, hash of the shards, versions
 tokenizer.json      the tokenizer, if the method reads text
 deepspeed/          DeepSpeed's partitioned parameters and optimiser states, for going on
+checksums/          SHA-256 of each file, by the worker that wrote it
 """
 
 import hashlib
@@ -108,17 +109,20 @@ def last_committed(run: Path) -> Path | None:
     return run / latest["checkpoint_dir_name"] if latest else None
 
 
+def committed(run: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Kept checkpoints that all workers finished, with their figures, by step."""
+    results = _record(run).get("checkpoint_results", [])
+    found = [(run / r["checkpoint_dir_name"], r["metrics"]) for r in results]
+    return sorted(found, key=lambda pair: pair[1]["step"])
+
+
 def best_by_probe(run: Path) -> dict[str, Any] | None:
     """Path, step and figures of the kept checkpoint with the best online probe; None without any."""
-    probed = [
-        result
-        for result in _record(run).get("checkpoint_results", [])
-        if "probe_auroc" in result["metrics"]
-    ]
+    probed = [(path, metrics) for path, metrics in committed(run) if "probe_auroc" in metrics]
     if not probed:
         return None
-    best = max(probed, key=lambda result: result["metrics"]["probe_auroc"])
-    return {"checkpoint": str(run / best["checkpoint_dir_name"]), **best["metrics"]}
+    path, metrics = max(probed, key=lambda pair: pair[1]["probe_auroc"])
+    return {"checkpoint": str(path), **metrics}
 
 
 def _record(run: Path) -> dict[str, Any]:

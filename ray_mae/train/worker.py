@@ -19,6 +19,7 @@ from ray_mae.methods.losses import Losses
 from ray_mae.methods.method import Method
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import method_of, packing_of, text_of
+from ray_mae.train.checksums import write_checksums
 from ray_mae.train.engine import Engine
 from ray_mae.train.guard import Collapse, Guard, Seen, Spikes
 from ray_mae.train.plan import make_plan
@@ -71,6 +72,7 @@ def train(job: dict[str, Any]) -> None:
     window = _Window(workers)
     guard = Guard(config.output, config.shards, rank, config.optim.max_skipped)
     collapse = Collapse()
+    start, saving = time.perf_counter(), 0.0  # the share of time that checkpoints take is told
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
         report = (step + 1) % config.tracking.every == 0 or last
@@ -103,6 +105,7 @@ def train(job: dict[str, Any]) -> None:
                 **method.figures(step),
                 **engine.gradient_norm(),
                 "skipped_steps": guard.total,
+                "saving": saving / (time.perf_counter() - start),
                 "samples": (step + 1) * plan.batch_size,
                 "eta_s": left / max(figures["samples_per_s"], 1e-9),
             }
@@ -117,7 +120,9 @@ def train(job: dict[str, Any]) -> None:
             check_attempt(config.output, attempt)
             saved = (step + 1) // config.checkpoint.every
             probed = bool(config.probe.every) and (last or saved % config.probe.every == 0)
+            began = time.perf_counter()
             _save(engine, config, step + 1, rank, workers, tokenizer, job["probe"] and probed)
+            saving += time.perf_counter() - began
             window.start()  # time spent on saving is not training
             batches.take_waited()
     if tracker:
@@ -263,6 +268,7 @@ def _save(
             ckpt.write_state(folder, config, step=step, workers=workers, zero_stage=engine.stage)
             if tokenizer:
                 (folder / ckpt.TOKENIZER).write_text(tokenizer)
+        write_checksums(folder, rank)
         ray.train.report(
             {"step": step},
             checkpoint=ray.train.Checkpoint.from_directory(str(folder)),

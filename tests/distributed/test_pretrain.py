@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ray_mae import cli
 from ray_mae.config import (
     CheckpointConfig,
     DataConfig,
@@ -233,6 +234,31 @@ def test_a_run_leaves_what_is_needed_to_use_it_and_to_go_on(
     encoder, preprocess = load_encoder(output)
     image = preprocess(np.zeros((50, 70), np.uint8))
     assert encoder(image[None]).shape == (1, 32)
+
+
+def test_checkpoints_are_listed_and_verified(
+    one_worker: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(one_worker[0], run)
+    (run / "checkpoint_2020-01-01_00-00-00.000000").mkdir()  # as of a worker that was killed
+    cli.run(["checkpoint", "list", "--run", str(run)])
+    said = capsys.readouterr().out
+    assert "step 3" in said
+    assert "latest" in said
+    assert "never_committed: checkpoint_2020" in said
+    cli.run(["checkpoint", "verify", "--path", str(run)])
+    last = find_checkpoint(run)
+    target = next((last / "deepspeed").rglob("*optim*"))
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(content)
+    (last / "model.safetensors").unlink()
+    with pytest.raises(RuntimeError, match=r"optim.*damaged") as told:
+        cli.run(["checkpoint", "verify", "--path", str(run)])
+    assert "model.safetensors is missing" in str(told.value)
+    others = [p for p in run.glob("checkpoint_*/state.json") if p.parent != last]
+    cli.run(["checkpoint", "verify", "--path", str(others[0].parent)])
 
 
 def test_a_finished_run_is_not_trained_again(shards: Path, one_worker: tuple[Path, dict]) -> None:
