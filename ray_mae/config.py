@@ -129,9 +129,12 @@ class IngestConfig(_Checked):
 
     archive: Literal[
         "dicom", "table",
+        "chestxray14", "chexpert", "mimic-cxr", "openi", "padchest",
         "bids", "brats", "dicom-series", "nifti", "openmind", "volume-table",
     ]  # fmt: skip
-    """Layout of the archive. Studies: a folder of DICOM images, or a table of image files. Volumes:
+    """Layout of the archive. Studies: a folder of DICOM images, a table of image files, or a public
+    archive as it is published: ChestX-ray14, CheXpert (also CheXpert Plus), MIMIC-CXR (DICOM or JPG),
+    Open-i (IU X-ray) or PadChest. Volumes:
     a BIDS or BraTS folder, a folder of DICOM series, of NIfTI files, an OpenMind (nnssl) manifest,
     or a table of volume files."""
     source: Path
@@ -142,7 +145,18 @@ class IngestConfig(_Checked):
     reports: Path | None = None
     """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
     of text files named STUDY.txt. Default: reports.csv in the source folder, if there. A patient
-    column, if there, replaces the PatientID of the files. For `dicom-series` see volumes.table."""
+    column, if there, replaces the PatientID of the files. For `dicom-series` see volumes.table. For
+    `mimic-cxr` mimic-cxr-reports.zip or a folder with the report files, for `openi` NLMCXR_reports.tgz
+    or a folder with the XML files; default: what of these is in the source folder."""
+    tables: Path | None = None
+    """For public archives: folder with the tables that are published beside the images (metadata,
+    split, labels), if they are not in the source folder."""
+    official_split: bool = True
+    """For public archives: keep the split that is published with the archive; where it has no
+    validation patients, validation_share of its training patients are taken. False splits all
+    patients by hash."""
+    labeler: Literal["chexpert", "negbio"] = "chexpert"
+    """For `mimic-cxr`: which of its two label tables is read."""
     columns: TableColumns = field(default_factory=TableColumns)
     """Names of the table's columns (the reports table uses the same names)."""
     dataset: str = "archive"

@@ -18,6 +18,7 @@ REASONS = {
     "constant": "all pixels have the same value",
     "elongated": "longer than max_aspect times its width: a strip, a ruler, a part of a film",
     "duplicate": "the same image (SOPInstanceUID, or path) was listed before",
+    "excluded": "the archive itself marks the image as not to be used",
     "no-patient": "no patient identifier, so no split can be kept apart by patient",
     "no-study": "no study identifier",
     "patient-conflict": "the study is listed under more than one patient",

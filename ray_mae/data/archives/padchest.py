@@ -1,0 +1,112 @@
+"""PadChest: 16-bit PNG files and one table with Spanish reports and lists of labels.
+
+Bustos et al. 2020, https://bimcv.cipf.es/bimcv-projects/padchest. The images may lie in one folder,
+in the folders 0 to 54 that the archive comes in, or in any others: their names are unique. The reports
+are as published, stemmed and without sections, so the whole text is the findings. The archive has no
+split: patients are split by hash.
+"""
+
+import ast
+from collections import Counter
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.published import Images, published, rows_with, source_folder, word
+from ray_mae.data.archives.record import Archive, ImageRecord, Progress
+from ray_mae.data.padchest_labels import KNOWN, TABLE, UNFIT, normalised, padchest_states
+from ray_mae.data.quarantine import Unusable
+from ray_mae.data.views import position_of, view_of
+
+TABLE_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
+    """List the images of the table. FileNotFoundError or ValueError if it is not this archive."""
+    root = source_folder(config, f"PNG files and {TABLE_NAME}")
+    table = published(config, r"PADCHEST_chest_x_ray_images_labels.*\.csv", TABLE_NAME)
+    images = Images.below(root, config)
+    labels = _Labels()
+    texts: dict[str, str] = {}
+
+    records, used = [], 0
+    for row in rows_with(table, *COLUMNS):
+        name, view = word(row, "ImageID"), word(row, "Projection")
+        study = word(row, "StudyID")
+        text = word(row, "Report")
+        states, unfit = labels.read(word(row, "Labels"))
+        if view == "EXCLUDE":
+            unfit = "Projection EXCLUDE"
+        path = images.paths.get(name)
+        used += path is not None
+        problem = None
+        if path is None:
+            problem = Unusable("missing", "the table lists it")
+        elif unfit:
+            problem = Unusable("excluded", unfit)
+        records.append(
+            ImageRecord(
+                path=path or name,
+                study=study,
+                patient=word(row, "PatientID"),
+                view=view_of(view) or "unknown",
+                position=position_of(view),
+                text=texts.setdefault(text, text) or None,
+                labels=states,
+                problem=problem,
+            )
+        )
+    progress(len(records), len(records))
+    return Archive(root, records, {**images.notes(used), **labels.notes()})
+
+
+class _Labels:
+    """Cells like "['pleural effusion', 'loc basal']" into states; each cell is read once."""
+
+    def __init__(self) -> None:
+        self.read_before: dict[str, tuple[tuple[int, ...] | None, str]] = {}
+        self.times: Counter[str] = Counter()
+
+    def read(self, cell: str) -> tuple[tuple[int, ...] | None, str]:
+        """The 14 states, None where nothing is said; and the words that mark the image as unfit."""
+        self.times[cell] += 1
+        if cell not in self.read_before:
+            names = _names(cell)
+            self.read_before[cell] = (
+                padchest_states(names) if names else None,
+                ", ".join(sorted(UNFIT & (names or set()))),
+            )
+        return self.read_before[cell]
+
+    def notes(self) -> dict[str, object]:
+        """For the summary: what the 14 labels leave out, by name and number of images."""
+        unmapped, unknown = Counter[str](), Counter[str]()
+        contradicted = wrong = without = 0
+        for cell, times in self.times.items():
+            names = _names(cell)
+            if names is None:
+                wrong += times
+                continue
+            without += times * (not names)
+            contradicted += times * ("normal" in names and any(name in TABLE for name in names))
+            for name in names - TABLE.keys() - {"normal"}:
+                (unmapped if name in KNOWN else unknown)[name] += times
+        return {
+            "labels_not_mapped": dict(unmapped.most_common()),
+            "labels_not_known": dict(unknown.most_common()),
+            "label_cells_not_understood": wrong,
+            "images_without_labels": without,
+            "images_normal_with_a_finding": contradicted,
+        }
+
+
+def _names(cell: str) -> set[str] | None:
+    """The normalised labels of a cell; None if it is no list."""
+    if not cell:
+        return set()
+    try:
+        names = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not isinstance(names, list):
+        return None
+    return {normalised(str(name)) for name in names} - {""}
