@@ -134,9 +134,8 @@ class IngestConfig(_Checked):
     ]  # fmt: skip
     """Layout of the archive. Studies: a folder of DICOM images, a table of image files, or a public
     archive as it is published: ChestX-ray14, CheXpert (also CheXpert Plus), MIMIC-CXR (DICOM or JPG),
-    Open-i (IU X-ray) or PadChest. Volumes:
-    a BIDS or BraTS folder, a folder of DICOM series, of NIfTI files, an OpenMind (nnssl) manifest,
-    or a table of volume files."""
+    Open-i (IU X-ray) or PadChest. Volumes: a BIDS or BraTS folder, a folder of DICOM series, of
+    NIfTI files, an OpenMind (nnssl) manifest, or a table of volume files."""
     source: Path
     """Folder of the archive; for `table` and `volume-table` the CSV or Parquet table, for
     `openmind` the pretrain_data.json."""

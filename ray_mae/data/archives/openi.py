@@ -135,7 +135,7 @@ def _report(file: bytes) -> tuple[str, list[str], str | None, list[str]]:
     findings, impression = parts.get("FINDINGS", ""), parts.get("IMPRESSION", "")
     text = f"FINDINGS: {findings}\nIMPRESSION: {impression}" if findings or impression else None
     names = [name for image in tree.iter("parentImage") if (name := image.get("id", ""))]
-    terms = [text for term in tree.iter("major") if (text := (term.text or "").strip())]
+    terms = [term.text.strip() for term in tree.iter("major") if term.text and term.text.strip()]
     return uid.get("id", ""), names, text, terms
 
 

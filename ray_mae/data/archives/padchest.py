@@ -39,10 +39,10 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
         path = images.paths.get(name)
         used += path is not None
         problem = None
-        if path is None:
-            problem = Unusable("missing", "the table lists it")
-        elif unfit:
+        if unfit:
             problem = Unusable("excluded", unfit)
+        elif path is None:
+            problem = Unusable("missing", "the table lists it")
         records.append(
             ImageRecord(
                 path=path or name,
@@ -60,29 +60,28 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
 
 
 class _Labels:
-    """Cells like "['pleural effusion', 'loc basal']" into states; each cell is read once."""
+    """Cells like "['pleural effusion', 'kyphosis']" into states; each different cell is read once."""
 
     def __init__(self) -> None:
-        self.read_before: dict[str, tuple[tuple[int, ...] | None, str]] = {}
+        self.cells: dict[str, tuple[set[str] | None, tuple[int, ...] | None, str]] = {}
         self.times: Counter[str] = Counter()
 
     def read(self, cell: str) -> tuple[tuple[int, ...] | None, str]:
         """The 14 states, None where nothing is said; and the words that mark the image as unfit."""
         self.times[cell] += 1
-        if cell not in self.read_before:
+        if cell not in self.cells:
             names = _names(cell)
-            self.read_before[cell] = (
-                padchest_states(names) if names else None,
-                ", ".join(sorted(UNFIT & (names or set()))),
-            )
-        return self.read_before[cell]
+            states = padchest_states(names) if names else None
+            self.cells[cell] = names, states, ", ".join(sorted(UNFIT & (names or set())))
+        _, states, unfit = self.cells[cell]
+        return states, unfit
 
     def notes(self) -> dict[str, object]:
         """For the summary: what the 14 labels leave out, by name and number of images."""
         unmapped, unknown = Counter[str](), Counter[str]()
         contradicted = wrong = without = 0
         for cell, times in self.times.items():
-            names = _names(cell)
+            names = self.cells[cell][0]
             if names is None:
                 wrong += times
                 continue
