@@ -182,6 +182,9 @@ class IngestConfig(_Checked):
     """Use a publicly known key instead: only for generated or public data."""
     max_pixels: int = setting(100_000_000, ge=1)
     """Images with more pixels than this are quarantined before memory is taken for them."""
+    burned_in: Literal["quarantine", "keep"] = "quarantine"
+    """What becomes of DICOM images whose header says that text is burned into the pixels: a name or a
+    date there cannot be taken out by rule. Kept ones are counted in the summary."""
     max_aspect: float = setting(4.0, ge=1)
     """Images whose long side is more than this times the short one are quarantined: images are padded
     to squares, and one strip would make every image of its batch as large."""

@@ -41,6 +41,8 @@ STUDY_SCHEMA = pa.schema(
         pa.field("impression", pa.string()),
         # CheXpert-14 states, see ray_mae.data.labels
         pa.field("labels", pa.list_(pa.int8(), 14), nullable=False),
+        # the archive's own names of what is none of the 14; null where it names nothing
+        pa.field("other_labels", pa.list_(pa.string())),
     ]
 )
 

@@ -32,6 +32,8 @@ class Study:
     findings: str | None
     impression: str | None
     labels: list[int]
+    other_labels: list[str] | None
+    """By name; None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def group(
                 findings=findings,
                 impression=impression,
                 labels=_labels(listed),
+                other_labels=sorted({n for r in listed for n in r.other_labels}) or None,
             )
         )
     studies.sort(key=lambda study: study.study_id)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.record import Archive, ImageRecord
@@ -18,12 +18,13 @@ from ray_mae.data.shards import Job, Plan, cut
 from ray_mae.data.studies import Image, Study, group
 
 _TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression"]
+_OTHER = "other_labels.list.element"
 _SMALL = [f"views.list.element.{name}" for name in ("encoding", "view", "position")]
 # Images are compressed already: no second compression, no dictionary of them, and above all no
 # statistics, which would repeat the least and the greatest image in the footer of the file.
 _PARQUET: dict[str, Any] = {
-    "compression": {name: "zstd" for name in [*_TEXT, *_SMALL]},
-    "use_dictionary": ["dataset", "split", *_SMALL],
+    "compression": {name: "zstd" for name in [*_TEXT, *_SMALL, _OTHER]},
+    "use_dictionary": ["dataset", "split", *_SMALL, _OTHER],
     "write_statistics": ["study_id", "patient_id", "dataset", "split"],
 }
 
@@ -41,6 +42,7 @@ class StudyPlan(Plan):
     jpeg_quality: int
     max_pixels: int
     max_aspect: float
+    burned_in: Literal["quarantine", "keep"]
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "StudyPlan":
@@ -69,7 +71,7 @@ class StudyPlan(Plan):
             views = []
             for image in study.images:
                 try:
-                    views.append(_view(image, root, self))
+                    views.append(_view(image, root, self, counts))
                 except Unusable as why:
                     refusals.append(
                         Refusal("image", image.path, study.study_id, why.reason, why.detail)
@@ -87,6 +89,7 @@ class StudyPlan(Plan):
                 "findings": study.findings,
                 "impression": study.impression,
                 "labels": study.labels,
+                "other_labels": study.other_labels,
             }
 
 
@@ -111,6 +114,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
             jpeg_quality=config.jpeg_quality,
             max_pixels=config.max_pixels,
             max_aspect=config.max_aspect,
+            burned_in=config.burned_in,
         )
         for file, split, studies in cut(
             grouped.studies, lambda study: study.split, config.studies_per_shard
@@ -125,7 +129,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
     return Job("study", StudyPlan, plans, listed, grouped.refusals, notes, _describe)
 
 
-def _view(image: Image, root: Path, plan: StudyPlan) -> dict[str, Any]:
+def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> dict[str, Any]:
     path = root / image.path
     view, position = image.view, image.position
     try:
@@ -134,6 +138,9 @@ def _view(image: Image, root: Path, plan: StudyPlan) -> dict[str, Any]:
         dicom = False  # the reader of images says what is wrong with it
     if dicom:
         pixels, header = read_dicom_guarded(path, plan.max_pixels)
+        if header.burned_in and plan.burned_in == "quarantine":
+            raise Unusable("burned-in", "BurnedInAnnotation is YES")
+        counts["burned in"] += header.burned_in
         if view == "unknown":  # a table need not repeat what the file knows
             view, position = header.view, position or header.position
     else:
@@ -178,6 +185,7 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
             label: {name: counts[f"labels/{label}/{name}"] for name in STATE_NAMES.values()}
             for label in CHEXPERT_LABELS
         },
+        "images_with_burned_in_text": counts["burned in"],
         "image_bytes": counts["image bytes"],
     }
 

@@ -282,6 +282,33 @@ def test_a_table_may_list_dicom_files_whose_view_they_know_themselves(tmp_path: 
     assert decode(view["image"]).shape == (64, 64)
 
 
+def test_burned_in_text_is_quarantined_unless_it_is_to_be_kept(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "in" / "a.dcm", BurnedInAnnotation="YES")
+    write_dicom(tmp_path / "in" / "b.dcm", BurnedInAnnotation="NO", StudyInstanceUID="1.5")
+    summary = ingest(settings(tmp_path / "in", tmp_path / "out"))
+    assert summary["quarantined"]["image"] == {"burned-in": 1}
+    summary = ingest(settings(tmp_path / "in", tmp_path / "out", burned_in="keep"))
+    assert summary["images"]["out"] == 2
+    kept = [split["images_with_burned_in_text"] for split in summary["splits"].values()]
+    assert sum(kept) == 1
+
+
+def test_names_that_are_none_of_the_14_labels_stay_with_their_study(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm")
+    rows = {
+        "study": ["1"],
+        "patient": ["1"],
+        "path": ["a.dcm"],
+        "found": ["Edema|Hernia|Emphysema"],
+    }
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv")
+    columns = TableColumns(labels="found")
+    ingest(settings(tmp_path / "t.csv", tmp_path / "out", columns=columns))
+    row = studies(tmp_path / "out").iloc[0]
+    assert row["labels"][5] == 1
+    assert list(row["other_labels"]) == ["Emphysema", "Hernia"]
+
+
 def test_an_archive_without_a_single_usable_study_is_an_error_that_says_why(tmp_path: Path) -> None:
     write_dicom(tmp_path / "in" / "a.dcm", Modality="MR")
     with pytest.raises(ValueError, match=r"not one study .* reason 'modality'.*quarantine"):

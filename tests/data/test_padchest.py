@@ -51,6 +51,7 @@ def test_images_are_found_in_whatever_folder_and_listed_with_view_text_and_label
     assert states(archive.records[0].labels) == {"No Finding": POSITIVE}
     assert states(archive.records[2].labels) == {"Edema": POSITIVE, "Support Devices": POSITIVE}
     assert archive.records[3].labels is None
+    assert archive.records[2].other_labels == ("loc basal",), "kept, though none of the 14"
     assert archive.notes == {
         "images_without_row": 1,
         "images_of_a_repeated_name": 0,

@@ -48,6 +48,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                 view=view_of(view) or "unknown",
                 position=position_of(view),
                 labels=labels.read(row),
+                other_labels=labels.others(row),
                 split=splits.get(name),
                 problem=None if path else Unusable("missing", "the table lists it"),
             )

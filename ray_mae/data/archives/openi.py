@@ -59,6 +59,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
             raise ValueError(f"two reports are named {study} (reports): leave one of them there")
         studies.add(study)
         states = openi_states(terms)
+        others = tuple(dict.fromkeys(heading(term) for term in terms if not statements(term)))
         for name in names:
             path = images.paths.get(_key(name))
             used += path is not None
@@ -73,6 +74,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                     position=position,
                     text=text,
                     labels=states,
+                    other_labels=others,
                     problem=None if path else Unusable("missing", f"the report {study} names it"),
                 )
             )

@@ -8,11 +8,19 @@ split: patients are split by hash.
 
 import ast
 from collections import Counter
+from typing import NamedTuple
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.published import Images, published, rows_with, source_folder, word
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
-from ray_mae.data.padchest_labels import KNOWN, TABLE, UNFIT, normalised, padchest_states
+from ray_mae.data.padchest_labels import (
+    KNOWN,
+    SAYS_NOTHING,
+    TABLE,
+    UNFIT,
+    normalised,
+    padchest_states,
+)
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_of
 
@@ -33,7 +41,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
         name, view = word(row, "ImageID"), word(row, "Projection")
         study = word(row, "StudyID")
         text = word(row, "Report")
-        states, unfit = labels.read(word(row, "Labels"))
+        states, others, unfit = labels.read(word(row, "Labels"))
         if view == "EXCLUDE":
             unfit = "Projection EXCLUDE"
         path = images.paths.get(name)
@@ -52,6 +60,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                 position=position_of(view),
                 text=texts.setdefault(text, text) or None,
                 labels=states,
+                other_labels=others,
                 problem=problem,
             )
         )
@@ -59,22 +68,32 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     return Archive(root, records, {**images.notes(used), **labels.notes()})
 
 
+class _Cell(NamedTuple):
+    states: tuple[int, ...] | None
+    """Of the 14, None where nothing is said."""
+    others: tuple[str, ...]
+    """Names that are none of the 14."""
+    unfit: str
+    """The words that mark the image as unfit."""
+
+
 class _Labels:
     """Cells like "['pleural effusion', 'kyphosis']" into states; each different cell is read once."""
 
     def __init__(self) -> None:
-        self.cells: dict[str, tuple[set[str] | None, tuple[int, ...] | None, str]] = {}
+        self.cells: dict[str, tuple[set[str] | None, _Cell]] = {}
         self.times: Counter[str] = Counter()
 
-    def read(self, cell: str) -> tuple[tuple[int, ...] | None, str]:
-        """The 14 states, None where nothing is said; and the words that mark the image as unfit."""
+    def read(self, cell: str) -> "_Cell":
+        """What the cell says."""
         self.times[cell] += 1
         if cell not in self.cells:
             names = _names(cell)
             states = padchest_states(names) if names else None
-            self.cells[cell] = names, states, ", ".join(sorted(UNFIT & (names or set())))
-        _, states, unfit = self.cells[cell]
-        return states, unfit
+            told = names or set()
+            others = sorted(told - TABLE.keys() - UNFIT - SAYS_NOTHING - {"normal"})
+            self.cells[cell] = names, _Cell(states, tuple(others), ", ".join(sorted(UNFIT & told)))
+        return self.cells[cell][1]
 
     def notes(self) -> dict[str, object]:
         """For the summary: what the 14 labels leave out, by name and number of images."""

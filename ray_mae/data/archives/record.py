@@ -30,6 +30,8 @@ class ImageRecord:
     """The report as it is, headers and all."""
     labels: tuple[int, ...] | None = None
     """14 states, see ray_mae.data.labels."""
+    other_labels: tuple[str, ...] = ()
+    """The archive's own names of findings that are none of the 14."""
     split: str | None = None
     """train, val, test, NOT_TEST, or None where the archive leaves it open."""
     instance: str | None = None

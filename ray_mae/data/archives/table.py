@@ -39,6 +39,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
                 position=position_of(view),
                 text=row.get(columns.text),
                 labels=labels.read(row),
+                other_labels=labels.others(row),
                 split=split,
                 problem=problem,
             )

@@ -109,6 +109,14 @@ class LabelReader:
         named = {} if column else {n: label for n in there if (label := label_named(n))}
         return cls(column, named, Counter(), Counter())
 
+    def others(self, row: Row) -> tuple[str, ...]:
+        """Names in a row that are none of the 14."""
+        return tuple(name for name in self._names(row) if label_named(name) is None)
+
+    def _names(self, row: Row) -> list[str]:
+        names = row.get(self.column, "").replace(";", "|").split("|") if self.column else []
+        return list(filter(None, map(str.strip, names)))
+
     def read(self, row: Row) -> tuple[int, ...]:
         """The 14 states of a row."""
         states = dict.fromkeys(CHEXPERT_LABELS, NOT_MENTIONED)
@@ -117,8 +125,7 @@ class LabelReader:
                 states[label] = strongest(states[label], state_of(row.get(name, "")))
             except ValueError:
                 self.invalid[name] += 1
-        names = row.get(self.column, "").replace(";", "|").split("|") if self.column else []
-        for name in filter(None, map(str.strip, names)):
+        for name in self._names(row):
             mapped = label_named(name)
             if mapped is None:
                 self.unmapped[name] += 1
