@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ray_mae.data.places import place
+
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 VIEWS = ("frontal", "lateral", "unknown")
@@ -114,7 +116,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
-        path = Path(folder) / cls.FILE
+        path = place(Path(folder)) / cls.FILE
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"

@@ -1,20 +1,26 @@
 """The shards of studies: how they are planned, and the rows of one."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.record import Archive, ImageRecord
-from ray_mae.data.dicom import is_dicom
+from ray_mae.data.dicom import Header, is_dicom, most_bytes
 from ray_mae.data.guard import read_dicom_guarded
 from ray_mae.data.images import Encoding, encode, read_image, shrink
 from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
-from ray_mae.data.quarantine import Refusal, Unusable
+from ray_mae.data.layout import Layout, cut
+from ray_mae.data.places import joined, on_disk, patiently
+from ray_mae.data.quarantine import Refusal, Unusable, said
 from ray_mae.data.schema import STUDY_SCHEMA, VIEWS
-from ray_mae.data.shards import Job, Plan, cut
+from ray_mae.data.shards import RESULTS, Job, Plan
 from ray_mae.data.studies import Image, Study, group
 
 _TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression"]
@@ -102,6 +108,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         test_share=config.test_share,
         max_views=config.max_views,
     )
+    earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
     plans = [
         StudyPlan(
             file=file,
@@ -117,7 +124,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
             burned_in=config.burned_in,
         )
         for file, split, studies in cut(
-            grouped.studies, lambda study: study.split, config.studies_per_shard
+            grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
         )
     ]
     notes = {
@@ -126,25 +133,27 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         **archive.notes,
     }
     listed = {"image": len(archive.records), "study": grouped.listed}
-    return Job("study", StudyPlan, plans, listed, grouped.refusals, notes, _describe)
+    return Job(
+        "study",
+        StudyPlan,
+        plans,
+        listed,
+        grouped.refusals,
+        notes,
+        config.studies_per_shard,
+        _describe,
+    )
 
 
 def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> dict[str, Any]:
-    path = root / image.path
     view, position = image.view, image.position
-    try:
-        dicom = path.suffix.lower() == ".dcm" or is_dicom(path)
-    except (OSError, ValueError):
-        dicom = False  # the reader of images says what is wrong with it
-    if dicom:
-        pixels, header = read_dicom_guarded(path, plan.max_pixels)
+    pixels, header = _read(joined(root, image.path), plan.max_pixels)
+    if header is not None:
         if header.burned_in and plan.burned_in == "quarantine":
             raise Unusable("burned-in", "BurnedInAnnotation is YES")
         counts["burned in"] += header.burned_in
         if view == "unknown":  # a table need not repeat what the file knows
             view, position = header.view, position or header.position
-    else:
-        pixels = read_image(path, plan.max_pixels)
     long, short = max(pixels.shape), min(pixels.shape)
     if long > plan.max_aspect * short:
         raise Unusable("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
@@ -157,6 +166,29 @@ def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> di
         "view": view,
         "position": position,
     }
+
+
+def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None]:
+    """The image, and its header if it is DICOM. Raises Unusable for all that can be wrong with it."""
+
+    def read(file: Path) -> tuple[NDArray[np.uint8], Header | None]:
+        try:
+            dicom = file.suffix.lower() == ".dcm" or is_dicom(file)
+        except (OSError, ValueError):
+            dicom = False  # the reader of images says what is wrong with it
+        return (
+            read_dicom_guarded(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
+        )
+
+    try:
+        with on_disk(path, most_bytes(max_pixels)) as file:
+            return patiently(lambda: read(file), remote=False)
+    except FileNotFoundError as error:
+        raise Unusable("missing") from error
+    except OSError as error:  # of a store, after several attempts
+        if error.errno == errno.ENOSPC:
+            raise
+        raise Unusable("unreadable", said(error)) from error
 
 
 def _count(counts: Counter[str], study: Study, views: list[dict[str, Any]]) -> None:

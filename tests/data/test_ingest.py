@@ -157,6 +157,32 @@ def test_a_file_that_was_missing_is_taken_in_when_it_is_there(table: Path, tmp_p
     assert shards(output) == shards(whole)
 
 
+def test_an_archive_that_grew_changes_only_the_last_shards_and_adds_new_ones(
+    table: Path, tmp_path: Path
+) -> None:
+    rows, output = pd.read_csv(table), tmp_path / "out"
+    rows[rows["patient"] < "patient-5"].to_csv(table, index=False)
+    ingest(settings(table, output))
+    before, known = shards(output), set(studies(output)["study_id"])
+    full = {s.file for s in Manifest.read(output).shards if s.rows == 6}
+    assert full
+
+    rows.to_csv(table, index=False)
+    summary = ingest(settings(table, output))
+    assert summary["studies"] == {"in": 24, "out": 24, "quarantined": 0}
+    after = shards(output)
+    assert {file: after[file] for file in full} == {file: before[file] for file in full}
+    assert summary["shards"]["kept"] >= len(full)
+    assert known < set(studies(output)["study_id"])
+    assert ingest(settings(table, output))["shards"]["written"] == 0
+    assert shards(output) == after
+
+    rows[rows["patient"] != "patient-3"].to_csv(table, index=False)  # whose consent was withdrawn
+    ingest(settings(table, output))
+    assert len(studies(output)) == 22
+    assert summary["shards"]["written"] < len(after)
+
+
 @pytest.fixture
 def dicom_folder(tmp_path: Path) -> Path:
     """Two good studies, one of them with bad files beside; and files that are no study."""

@@ -31,6 +31,7 @@ from ray_mae.data.archives.record import NOT_TEST, Archive, ImageRecord, Progres
 from ray_mae.data.archives.tables import LabelReader, Row
 from ray_mae.data.identity import split_named
 from ray_mae.data.labels import CHEXPERT_LABELS
+from ray_mae.data.places import entries, walk
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_of
 
@@ -157,15 +158,15 @@ class _Images:
         to_do = [("", 0)]
         while to_do:
             inner, depth = to_do.pop()
-            for entry in sorted(os.scandir(root / inner), key=lambda entry: entry.name):
-                if entry.name.startswith(".") or not entry.is_dir():
+            for name, is_folder in entries(root / inner if inner else root):
+                if name.startswith(".") or not is_folder:
                     continue
-                if not _PATIENT.fullmatch(entry.name):
+                if not _PATIENT.fullmatch(name):
                     if depth < DEEPEST:
-                        to_do.append((os.path.join(inner, entry.name), depth + 1))
-                elif (other := folders.setdefault(entry.name, inner)) != inner:
+                        to_do.append((os.path.join(inner, name), depth + 1))
+                elif (other := folders.setdefault(name, inner)) != inner:
                     raise ValueError(
-                        f"{root} holds {entry.name} in {other or '.'} and in {inner or '.'}: name the "
+                        f"{root} holds {name} in {other or '.'} and in {inner or '.'}: name the "
                         "folder of one version as the source, and the folder of its tables (tables)"
                     )
         if not folders:
@@ -175,7 +176,7 @@ class _Images:
         patient, inner = min(folders.items())
         suffixes = {
             Path(name).suffix.lower()
-            for _, _, names in os.walk(root / inner / patient)
+            for _, names in walk(root / inner / patient, root)
             for name in names
         }
         return cls(folders, next((s for s in IMAGE_SUFFIXES if s in suffixes), None))

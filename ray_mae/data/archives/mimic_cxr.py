@@ -29,6 +29,7 @@ from ray_mae.data.archives.record import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader
 from ray_mae.data.identity import split_named
 from ray_mae.data.labels import CHEXPERT_LABELS
+from ray_mae.data.places import entries, on_disk
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_of
 
@@ -141,9 +142,9 @@ class _Tree:
         self.files = next((p for p in (root / "files", root) if _groups(p)), root)
         if not _groups(self.files):
             raise FileNotFoundError(f"{root} holds no folder files with p10 and so on (source)")
-        self.inner = os.path.relpath(self.files, root)
+        self.inner = "files" if self.files != root else ""
         self.patients = {
-            name for group in _groups(self.files) for name in os.listdir(self.files / group)
+            name for group in _groups(self.files) for name, _ in entries(self.files / group)
         }
         self.suffix: str | None = None
         """Of the images, None until one is found."""
@@ -151,7 +152,7 @@ class _Tree:
     def find(self, subject: str, study: str, image: str) -> tuple[str, Unusable | None]:
         """The path of an image below the root, and what is wrong with it."""
         patient = f"p{subject}"
-        inner = os.path.normpath(f"{self.inner}/{patient[:3]}/{patient}/s{study}")
+        inner = os.path.join(self.inner, patient[:3], patient, f"s{study}")
         if patient not in self.patients:
             return f"{inner}/{image}", Unusable("missing", "there is no folder of this patient")
         if self.suffix is None:
@@ -166,7 +167,7 @@ def _groups(folder: Path) -> list[str]:
     """p10 to p19, as far as they are there."""
     if not folder.is_dir():
         return []
-    return sorted(e.name for e in os.scandir(folder) if re.fullmatch(r"p\d\d", e.name))
+    return [name for name, _ in entries(folder) if re.fullmatch(r"p\d\d", name)]
 
 
 @contextmanager
@@ -181,7 +182,7 @@ def _reports(config: IngestConfig, tree: _Tree) -> Iterator[Reports]:
         yield lambda subject, study: _text(folder / _inner(subject, study))
     elif place.is_file():
         try:
-            with ZipFile(place) as archive:
+            with on_disk(place) as file, ZipFile(file) as archive:
                 yield _in_zip(archive)
         except BadZipFile as error:
             raise ValueError(f"{place} is no zip file (reports): {error}") from error

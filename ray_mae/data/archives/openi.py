@@ -16,11 +16,9 @@ import tarfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import walk
 from ray_mae.data.archives.published import (
     Images,
     find_published,
@@ -30,6 +28,7 @@ from ray_mae.data.archives.published import (
 )
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
 from ray_mae.data.openi_labels import heading, openi_states, statements
+from ray_mae.data.places import on_disk, walk
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_from_orientation, view_of
 
@@ -113,14 +112,14 @@ def _xml_files(config: IngestConfig) -> Iterator[bytes]:
             for name in names
             if name.lower().endswith(".xml")
         ]
-        yield from (Path(path).read_bytes() for path in sorted(paths))
+        yield from ((place / path).read_bytes() for path in sorted(paths))
     elif place.is_file():
         try:
-            with tarfile.open(place) as archive:
+            with on_disk(place) as file, tarfile.open(file) as archive:
                 for member in sorted(archive, key=lambda member: member.name):
                     if member.name.lower().endswith(".xml") and member.isfile():
-                        file = archive.extractfile(member)
-                        yield file.read() if file else b""
+                        content = archive.extractfile(member)
+                        yield content.read() if content else b""
         except tarfile.TarError as error:
             raise ValueError(f"{place} is no tar archive (reports): {error}") from error
     else:

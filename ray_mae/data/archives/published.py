@@ -9,8 +9,9 @@ from itertools import chain
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import kind_of, walk
+from ray_mae.data.archives.folders import kind_of
 from ray_mae.data.archives.tables import Row, iter_table
+from ray_mae.data.places import entries, walk
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
@@ -22,13 +23,13 @@ def word(row: Row, column: str) -> str:
 
 
 def source_folder(config: IngestConfig, holds: str) -> Path:
-    """The source, absolute, since workers may have another working folder."""
+    """The source. FileNotFoundError where it is no folder."""
     if not config.source.is_dir():
         raise FileNotFoundError(
             f"{config.source} is no folder (source): the `{config.archive}` archive is a folder with "
             f"{holds}"
         )
-    return config.source.absolute()
+    return config.source
 
 
 def find_published(config: IngestConfig, pattern: str) -> Path | None:
@@ -40,13 +41,14 @@ def find_published(config: IngestConfig, pattern: str) -> Path | None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder (tables)")
     named = re.compile(rf"(?:{pattern})(?:\.gz)?", re.IGNORECASE)
-    inner = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
-    for place in [[str(folder)], inner]:
+    here = entries(folder)
+    inner = [folder / name for name, is_folder in here if is_folder]
+    for places in [[folder], inner]:
         found = {
-            entry.name.removesuffix(".gz"): Path(entry.path)
-            for path in place
-            for entry in sorted(os.scandir(path), key=lambda entry: entry.name, reverse=True)
-            if named.fullmatch(entry.name) and entry.is_file()
+            name.removesuffix(".gz"): place / name
+            for place in places
+            for name, is_folder in reversed(here if place is folder else entries(place))
+            if named.fullmatch(name) and not is_folder
         }  # of a file and its .gz the file stays, since its name comes last
         if len(found) > 1:
             raise ValueError(
@@ -114,12 +116,11 @@ class Images:
         paths: dict[str, str] = {}
         repeated, passed_over = 0, Counter[str]()
         for folder, names in walk(root, config.output):
-            inner = os.path.relpath(folder, root)
-            for name in sorted(names):
+            for name in names:
                 if not name.lower().endswith(IMAGE_SUFFIXES) or name.startswith("."):
                     passed_over[kind_of(name)] += 1
                     continue
-                path = name if inner == "." else os.path.join(inner, name)
+                path = os.path.join(folder, name)
                 repeated += paths.setdefault(name_of(name), path) != path
         if not paths:
             raise FileNotFoundError(f"{root} holds no {', '.join(IMAGE_SUFFIXES)} files (source)")

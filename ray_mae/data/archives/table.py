@@ -45,4 +45,4 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             )
         )
     progress(len(records), len(records))
-    return Archive(path.absolute().parent, records, labels.notes())
+    return Archive(path.parent, records, labels.notes())

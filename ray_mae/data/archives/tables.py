@@ -20,6 +20,7 @@ from ray_mae.data.labels import (
     state_of,
     strongest,
 )
+from ray_mae.data.places import on_disk
 
 Row = dict[str, str]
 
@@ -33,6 +34,11 @@ def read_table(path: Path) -> list[Row]:
 
 def iter_table(path: Path) -> Iterator[Row]:
     """The rows of `read_table` one by one, for tables that are wide and have 100,000s of rows."""
+    with on_disk(path) as file:
+        yield from _rows(file)
+
+
+def _rows(path: Path) -> Iterator[Row]:
     if path.suffix == ".parquet":
         for batch in pq.ParquetFile(path).iter_batches():
             columns = [[_text(v) for v in column.to_pylist()] for column in batch.columns]
