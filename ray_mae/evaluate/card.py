@@ -22,6 +22,8 @@ from ray_mae.evaluate.near_duplicates import bits_of, pairs_across
 from ray_mae.evaluate.page import environment, generated
 
 CARD, PAGE = "card.json", "card.html"
+NAMES_FILES = frozenset({"duplicate", "missing"})
+"""Reasons whose details name files of the archive."""
 _CONTENT = {"study": "views.list.element.image", "volume": "voxels"}
 _SMALL = {
     "study": ["study_id", "patient_id", "split", "findings", "impression", "labels",
@@ -142,6 +144,7 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
             entry: dict(Counter(r["reason"] for r in table if r["kind"] == entry).most_common())
             for entry in sorted({r["kind"] for r in table})
         }
-        for row in table:  # never the path, which may name a patient
-            examples.setdefault(row["kind"], {}).setdefault(row["reason"], row["detail"])
+        for row in table:  # a path may name a patient, and so may a detail that names another file
+            detail = "" if row["reason"] in NAMES_FILES or kind == "volume" else row["detail"]
+            examples.setdefault(row["kind"], {}).setdefault(row["reason"], detail)
     return {"flows": flows, "quarantined": refused, "quarantine_examples": examples}

@@ -88,6 +88,7 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
         for tag, value in tags.items():
             setattr(ds, tag, value)
         ds.save_as(archive / f"{name}.dcm")
+    (archive / "z.dcm").write_bytes((archive / "a.dcm").read_bytes())  # a duplicate of it
     raw = (archive / "0.dcm").read_bytes()
     (archive / "h.dcm").write_bytes(raw[: len(raw) // 2])
     (archive / "i.dcm").write_bytes(f"{NAME} {NUMBER}".encode() * 99)
@@ -110,6 +111,8 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     assert {t for column in texts for t in column} == {"Clear lungs.", None}, (
         "searched what was kept"
     )
+    card = (output / "card.html").read_bytes() + (output / "card.json").read_bytes()
+    assert b"a.dcm" not in card, "file names may be names of patients"
     for name, content in sources:
         for word in PLANTED:
             assert word.encode() not in content, f"{word} in {name}"
