@@ -16,7 +16,6 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.datadict import DicomDictionary
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -40,8 +39,16 @@ VIEW_TAGS = [
     "ViewPosition", "ViewCodeSequence", "PatientOrientation",
     "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
 ]  # fmt: skip
-# Group 0028 describes the pixels: sizes, windows, tables.
-PIXEL_TAGS = [tag for tag in DicomDictionary if tag >> 16 == 0x0028] + ["PixelData"]
+_COLOURS = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue", "Alpha")]
+# Of group 0028 what decoding and showing needs: pydicom compares each element of a file with the list.
+PIXEL_TAGS = [
+    *GEOMETRY, "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter",
+    "WindowWidth", "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence", "RescaleIntercept",
+    "RescaleSlope", "LUTDescriptor", "LUTData", "LUTExplanation", "ModalityLUTType",
+    *(f"{colour}{part}" for colour in _COLOURS for part in ("Descriptor", "Data")),
+    *(f"Segmented{colour}Data" for colour in _COLOURS), "PaletteColorLookupTableUID", "PixelData",
+]  # fmt: skip
 
 # What is no image data in a codec's own format. Anything else, known or not, needs a decoder.
 NATIVE = frozenset(
@@ -251,10 +258,15 @@ def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
     """The image [H, W] as a viewer would show it, bright is dense, and the header. Raises Unusable."""
     header = read_header(path, max_pixels)
     refuse(header, max_pixels)
+    return grey_pixels(path, max_pixels), header
+
+
+def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """The image of a file whose header was not refused. Raises Unusable."""
     pixels, ds = stored_pixels(path, max_pixels)
     try:
         with quiet():
-            return to_grey(pixels, ds), header
+            return to_grey(pixels, ds)
     except Unusable:
         raise
     except Exception as error:

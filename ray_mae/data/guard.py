@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.dicom import Header, read_dicom, read_header, refuse
+from ray_mae.data.dicom import Header, grey_pixels, read_dicom, read_header, refuse
 from ray_mae.data.frames import read_values
 from ray_mae.data.quarantine import Unusable, said
 
@@ -37,7 +37,7 @@ def read_dicom_guarded(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], 
     header = read_header(path, max_pixels)
     refuse(header, max_pixels)
     if not header.compressed:
-        return read_dicom(path, max_pixels)
+        return grey_pixels(path, max_pixels), header
     image, fields = _in_child("image", path, max_pixels)
     return image, Header(**fields)
 
