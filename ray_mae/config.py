@@ -129,11 +129,13 @@ class IngestConfig(_Checked):
 
     archive: Literal[
         "dicom", "table",
+        "chestxray14", "chexpert", "mimic-cxr", "openi", "padchest",
         "bids", "brats", "dicom-series", "nifti", "openmind", "volume-table",
     ]  # fmt: skip
-    """Layout of the archive. Studies: a folder of DICOM images, or a table of image files. Volumes:
-    a BIDS or BraTS folder, a folder of DICOM series, of NIfTI files, an OpenMind (nnssl) manifest,
-    or a table of volume files."""
+    """Layout of the archive. Studies: a folder of DICOM images, a table of image files, or a public
+    archive as it is published: ChestX-ray14, CheXpert (also CheXpert Plus), MIMIC-CXR (DICOM or JPG),
+    Open-i (IU X-ray) or PadChest. Volumes: a BIDS or BraTS folder, a folder of DICOM series, of
+    NIfTI files, an OpenMind (nnssl) manifest, or a table of volume files."""
     source: Path
     """Folder of the archive; for `table` and `volume-table` the CSV or Parquet table, for
     `openmind` the pretrain_data.json."""
@@ -142,7 +144,18 @@ class IngestConfig(_Checked):
     reports: Path | None = None
     """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
     of text files named STUDY.txt. Default: reports.csv in the source folder, if there. A patient
-    column, if there, replaces the PatientID of the files. For `dicom-series` see volumes.table."""
+    column, if there, replaces the PatientID of the files. For `dicom-series` see volumes.table. For
+    `mimic-cxr` mimic-cxr-reports.zip or a folder with the report files, for `openi` NLMCXR_reports.tgz
+    or a folder with the XML files; default: what of these is in the source folder."""
+    tables: Path | None = None
+    """For public archives: folder with the tables that are published beside the images (metadata,
+    split, labels), if they are not in the source folder."""
+    official_split: bool = True
+    """For public archives: keep the split that is published with the archive; where it has no
+    validation patients, validation_share of its training patients are taken. False splits all
+    patients by hash."""
+    labeler: Literal["chexpert", "negbio"] = "chexpert"
+    """For `mimic-cxr`: which of its two label tables is read."""
     columns: TableColumns = field(default_factory=TableColumns)
     """Names of the table's columns (the reports table uses the same names)."""
     dataset: str = "archive"
@@ -169,6 +182,9 @@ class IngestConfig(_Checked):
     """Use a publicly known key instead: only for generated or public data."""
     max_pixels: int = setting(100_000_000, ge=1)
     """Images with more pixels than this are quarantined before memory is taken for them."""
+    burned_in: Literal["quarantine", "keep"] = "quarantine"
+    """What becomes of DICOM images whose header says that text is burned into the pixels: a name or a
+    date there cannot be taken out by rule. Kept ones are counted in the summary."""
     max_aspect: float = setting(4.0, ge=1)
     """Images whose long side is more than this times the short one are quarantined: images are padded
     to squares, and one strip would make every image of its batch as large."""

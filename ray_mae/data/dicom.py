@@ -16,7 +16,6 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.datadict import DicomDictionary
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -30,7 +29,7 @@ from pydicom.uid import (
 
 from ray_mae.data.codecs import coded_size
 from ray_mae.data.greyscale import to_grey
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import Unusable, said
 from ray_mae.data.views import position_of, view_from_orientation, view_of
 
 # The only tags of a header that are ever read: what is not read cannot leak.
@@ -40,8 +39,16 @@ VIEW_TAGS = [
     "ViewPosition", "ViewCodeSequence", "PatientOrientation",
     "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
 ]  # fmt: skip
-# Group 0028 describes the pixels: sizes, windows, tables.
-PIXEL_TAGS = [tag for tag in DicomDictionary if tag >> 16 == 0x0028] + ["PixelData"]
+_COLOURS = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue", "Alpha")]
+# Of group 0028 what decoding and showing needs: pydicom compares each element of a file with the list.
+PIXEL_TAGS = [
+    *GEOMETRY, "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter",
+    "WindowWidth", "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence", "RescaleIntercept",
+    "RescaleSlope", "LUTDescriptor", "LUTData", "LUTExplanation", "ModalityLUTType",
+    *(f"{colour}{part}" for colour in _COLOURS for part in ("Descriptor", "Data")),
+    *(f"Segmented{colour}Data" for colour in _COLOURS), "PaletteColorLookupTableUID", "PixelData",
+]  # fmt: skip
 
 # What is no image data in a codec's own format. Anything else, known or not, needs a decoder.
 NATIVE = frozenset(
@@ -53,6 +60,12 @@ NATIVE = frozenset(
     }
 )
 
+# Terms of Modality (PS3.3 C.7.3.1.1.1) that a detail may repeat: another word there may be a name.
+TERMS = frozenset(
+    "AR BI BMD CR CT DG DMS DOC DX ECG EEG EPS ES FID GM HC HD IO IVOCT IVUS KO LS MG MR M3D NM OCT OP"
+    " OPM OPT OPTBSV OPTENF OPV OT PA PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD"
+    " RTSTRUCT RWV SC SEG SM SMR SR SRF STAIN TG US VA XA XC".split()
+)
 # Projections and secondary captures of them. Anything else (CT, MR, reports, …) is no view.
 PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC"})
 
@@ -70,16 +83,26 @@ class Header:
     frames: int
     compressed: bool
     """Whether a decoder is needed, and not only the file's own bytes."""
+    burned_in: bool
+    """Whether the header says that text is burned into the pixels."""
     view: str
     position: str | None
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """pydicom warns of every oddity of every file; what matters here ends in the quarantine."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """pydicom warns and logs every oddity of every file, and quotes its values, which may be names.
+
+    What matters here ends in the quarantine, and nothing of a header may end in a log.
+    """
+    log, was = pydicom.config.logger, pydicom.config.logger.disabled
+    log.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = was
 
 
 def is_dicom(path: Path) -> bool:
@@ -102,10 +125,12 @@ def _refuse_bombs(path: Path, limit: int) -> None:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = 0
-    data = path.read_bytes()[132 + 12 + meta.FileMetaInformationGroupLength :]
-    while data and not inflater.eof and inflated <= limit:
-        inflated += len(inflater.decompress(data, 1 << 20))
-        data = inflater.unconsumed_tail
+    with path.open("rb") as file:
+        file.seek(132 + 12 + meta.FileMetaInformationGroupLength)
+        while (data := inflater.unconsumed_tail or file.read(1 << 20)) and inflated <= limit:
+            inflated += len(inflater.decompress(data, 1 << 20))
+            if inflater.eof:
+                break
     if inflated > limit:
         raise Unusable("too-large", f"inflates to more than {limit} bytes")
 
@@ -116,7 +141,7 @@ def read_dataset(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixel
         start, size = _start(path), path.stat().st_size
         if start is None:
             raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
-        if pixels and size > max_bytes:
+        if size > max_bytes:  # a single element may be as long as its file
             raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
         with quiet():
             if start == "preamble":
@@ -133,13 +158,15 @@ def read_dataset(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixel
     except FileNotFoundError as error:
         raise Unusable("missing") from error
     except OSError as error:
-        raise Unusable("unreadable", os.strerror(error.errno or 0)) from error
+        if not error.errno:  # pydicom raises it for damaged files as well
+            raise Unusable("undecodable", said(error)) from error
+        raise Unusable("unreadable", os.strerror(error.errno)) from error
     except Unusable:
         raise
     except InvalidDicomError as error:
-        raise Unusable("not-dicom", str(error)) from error
+        raise Unusable("not-dicom", said(error)) from error
     except Exception as error:  # damaged files raise whatever they like
-        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+        raise Unusable("undecodable", said(error)) from error
 
 
 def most_bytes(max_pixels: int) -> int:
@@ -149,7 +176,7 @@ def most_bytes(max_pixels: int) -> int:
 
 def read_header(path: Path, max_pixels: int) -> Header:
     """The identifiers, size and view of one file; pixels are not read. Raises Unusable."""
-    tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS]
+    tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, "BurnedInAnnotation"]
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
     try:
         with quiet():
@@ -163,11 +190,12 @@ def read_header(path: Path, max_pixels: int) -> Header:
                 columns=int(ds.get("Columns") or 0),
                 frames=int(ds.get("NumberOfFrames") or 1),
                 compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
+                burned_in=str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES",
                 view=view,
                 position=position,
             )
     except Exception as error:  # values are only parsed when they are asked for
-        raise Unusable("undecodable", f"header: {type(error).__name__}: {error}") from error
+        raise Unusable("undecodable", f"header: {said(error)}") from error
 
 
 def _view(ds: Dataset) -> tuple[str, str | None]:
@@ -188,7 +216,7 @@ def _view(ds: Dataset) -> tuple[str, str | None]:
 def refuse(header: Header, max_pixels: int) -> None:
     """Raise Unusable if the header already says that the file holds no usable image."""
     if header.modality and header.modality not in PROJECTIONS:
-        raise Unusable("modality", header.modality)
+        raise Unusable("modality", header.modality if header.modality in TERMS else "another word")
     if header.rows < 1 or header.columns < 1:
         raise Unusable("no-pixels", f"{header.rows} rows, {header.columns} columns")
     if header.frames > 1:
@@ -222,7 +250,7 @@ def stored_pixels(
     except Unusable:
         raise
     except Exception as error:  # decoders of many makers, and files of many more
-        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+        raise Unusable("undecodable", said(error)) from error
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), ds
 
 
@@ -230,11 +258,16 @@ def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
     """The image [H, W] as a viewer would show it, bright is dense, and the header. Raises Unusable."""
     header = read_header(path, max_pixels)
     refuse(header, max_pixels)
+    return grey_pixels(path, max_pixels), header
+
+
+def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """The image of a file whose header was not refused. Raises Unusable."""
     pixels, ds = stored_pixels(path, max_pixels)
     try:
         with quiet():
-            return to_grey(pixels, ds), header
+            return to_grey(pixels, ds)
     except Unusable:
         raise
     except Exception as error:
-        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+        raise Unusable("undecodable", said(error)) from error

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from ray_mae.data.dicom import NATIVE, most_bytes, quiet, read_dataset, stored_pixels
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.dicom import NATIVE, TERMS, most_bytes, quiet, read_dataset, stored_pixels
+from ray_mae.data.quarantine import Unusable, said
 
 GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
@@ -71,7 +71,7 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
         with quiet():
             modality = str(ds.get("Modality") or "").strip().upper()
             if modality and modality not in IMAGING:
-                raise Unusable("modality", modality)
+                raise Unusable("modality", modality if modality in TERMS else "another word")
             rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
             if rows < 1 or columns < 1:
                 raise Unusable("no-pixels", f"{rows} rows, {columns} columns")
@@ -103,7 +103,7 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
     except Unusable:
         raise
     except Exception as error:  # values are only parsed when they are asked for
-        raise Unusable("undecodable", f"header: {type(error).__name__}: {error}") from error
+        raise Unusable("undecodable", f"header: {said(error)}") from error
 
 
 def _frame(ds: Dataset, index: int) -> Frame:
@@ -114,7 +114,7 @@ def _frame(ds: Dataset, index: int) -> Frame:
         value = _of_frame(ds, index, macro, tag)
         numbers = tuple(float(x) for x in value) if value is not None else ()
         if len(numbers) != length or not np.isfinite(numbers).all():
-            raise Unusable("no-geometry", f"{tag} is {value}")
+            raise Unusable("no-geometry", f"{tag}: {len(numbers)} of {length} numbers")
         found.append(numbers)
     frame = Frame(*found)
     directions = np.reshape(frame.along, (2, 3))
@@ -144,7 +144,7 @@ def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
                 frame *= slope
                 frame += _rescale(ds, index, "RescaleIntercept", 0.0)
     except Exception as error:
-        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+        raise Unusable("undecodable", said(error)) from error
     return values
 
 

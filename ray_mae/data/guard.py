@@ -8,6 +8,7 @@ some retries the job. Here it ends the child, and one image goes to quarantine.
 import atexit
 import json
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -19,13 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.dicom import Header, read_dicom, read_header, refuse
+from ray_mae.data.dicom import Header, grey_pixels, read_dicom, read_header, refuse
 from ray_mae.data.frames import read_values
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import Unusable, said
 
 # The largest radiographs take a second or two; what takes this long will not end.
 SECONDS = 60.0
 START_SECONDS = 600.0
+# Of the child's memory: the values as decoded, as numbers of 32 bits, and twice as floats in between;
+# and room for the file itself, for threads of decoders, for what Python needs.
+BYTES_PER_PIXEL, ROOM = 32, 1 << 30
 
 
 def read_dicom_guarded(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
@@ -33,7 +37,7 @@ def read_dicom_guarded(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], 
     header = read_header(path, max_pixels)
     refuse(header, max_pixels)
     if not header.compressed:
-        return read_dicom(path, max_pixels)
+        return grey_pixels(path, max_pixels), header
     image, fields = _in_child("image", path, max_pixels)
     return image, Header(**fields)
 
@@ -122,6 +126,20 @@ class _Child:
 _child: _Child | None = None
 
 
+def _address_space() -> int:
+    """Bytes of memory that this process may touch so far."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _limit_memory(most: int) -> None:
+    """What needs more ends with MemoryError: one image is lost, and the node keeps its memory.
+
+    A file may be refused by what its header and its stream declare; a decoder need not keep to it.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
 def _serve() -> None:
     """The child: a request a line on standard input, replies on standard output."""
     replies = os.fdopen(os.dup(1), "wb")
@@ -131,9 +149,11 @@ def _serve() -> None:
         replies.write(len(message).to_bytes(8) + bytes(message))
         replies.flush()
 
+    started = _address_space()
     send(b"ready")
     for line in sys.stdin.buffer:
         what, path, max_pixels = json.loads(line)
+        _limit_memory(started + BYTES_PER_PIXEL * max_pixels + ROOM)
         fields: dict[str, Any] = {}
         array: NDArray[Any]
         try:
@@ -145,7 +165,7 @@ def _serve() -> None:
         except Unusable as why:
             send(json.dumps({"problem": [why.reason, why.detail]}).encode())
         except BaseException as error:  # a panic in a decoder written in Rust is no Exception
-            problem = ["undecodable", f"{type(error).__name__}: {error}"]
+            problem = ["undecodable", said(error)]
             send(json.dumps({"problem": problem}).encode())
         else:
             about = {"shape": array.shape, "dtype": array.dtype.str, "fields": fields}

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ray_mae.data import study_shards, volume_shards
 from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.distribute import distribute
 from ray_mae.data.identity import load_key
+from ray_mae.data.layout import Layout
+from ray_mae.data.places import appearing, entries, place, remove
 from ray_mae.data.quarantine import QUARANTINE_SCHEMA, Refusal
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
 from ray_mae.data.shards import RESULTS, Job, finished, write_shard
@@ -39,9 +41,10 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
             f"validation_share + test_share must be less than 1, got {config.validation_share} + "
             f"{config.test_share}: nothing would be left to train on"
         )
-    output = _output(config)
+    config = _placed(config)
+    _same_dataset(config)
     with cluster():
-        return _ingest(config, key, output, start)
+        return _ingest(config, key, config.output, start)
 
 
 def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dict[str, Any]:
@@ -53,7 +56,9 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
         images = READERS[config.archive](config, progress)
         root, job = images.root, study_shards.prepare(images, config, key)
     (output / RESULTS).mkdir(parents=True, exist_ok=True)
-    (output / Manifest.FILE).unlink(missing_ok=True)  # from here on the shards are on the move
+    remove(output / Manifest.FILE)  # from here on the shards are on the move
+    layout = {plan.file: [sample for sample, _ in plan.samples] for plan in job.plans}
+    Layout(job.per_shard, layout).write(output / RESULTS)
     results, kept = _work_off(job, root, output)
 
     refusals = job.refusals + [
@@ -83,9 +88,22 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
     return summary
 
 
-def _output(config: IngestConfig) -> Path:
-    """The output folder. ValueError if it holds another data set."""
-    output = config.output.absolute()
+def _placed(config: IngestConfig) -> IngestConfig:
+    """The settings with every path absolute, since workers may have another working folder."""
+    table = config.volumes.table
+    return replace(
+        config,
+        source=place(config.source),
+        output=place(config.output),
+        reports=config.reports and place(config.reports),
+        tables=config.tables and place(config.tables),
+        volumes=replace(config.volumes, table=table and place(table)),
+    )
+
+
+def _same_dataset(config: IngestConfig) -> None:
+    """Raise ValueError if the output folder holds another data set."""
+    output = config.output
     manifest = output / Manifest.FILE
     if manifest.is_file():
         dataset = json.loads(manifest.read_text()).get("dataset")
@@ -94,7 +112,6 @@ def _output(config: IngestConfig) -> Path:
                 f"{output} holds the shards of {dataset!r}, not of {config.dataset!r}: choose "
                 "another output folder, or remove this one"
             )
-    return output
 
 
 def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
@@ -104,7 +121,7 @@ def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]],
     todo = [plan for plan in job.plans if plan.file not in kept]
     entry = next(iter(job.listed))
     progress, done = _Progress("wrote", _PLURAL[entry]), 0
-    entries = sum(plan.entries for plan in todo)
+    expected = sum(plan.entries for plan in todo)
     kind = job.plan  # not the job: what the task names travels to the workers
     for result in distribute(
         lambda fields: write_shard(kind.from_json(fields), root, output),
@@ -117,9 +134,10 @@ def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]],
             )
         results[result["file"]] = result
         done += result["images"] + sum(r["kind"] == entry for r in result["refusals"])
-        progress.show(done, entries)
-    for leftover in (output / RESULTS).glob("*.unfinished"):
-        leftover.unlink()
+        progress.show(done, expected)
+    for name, _ in entries(output / RESULTS):
+        if name.endswith(".unfinished"):  # of workers that were killed
+            remove(output / RESULTS / name)
     return [results[plan.file] for plan in job.plans], kept
 
 
@@ -149,16 +167,17 @@ def _write_quarantine(path: Path, refusals: list[Refusal]) -> None:
     for row in rows:  # names of files need not be valid text
         row["path"] = row["path"] and row["path"].encode(errors="replace").decode()
         row["detail"] = row["detail"].encode(errors="replace").decode()
-    pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA), path)
+    with appearing(path, path.parent / RESULTS) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA), file)
 
 
 def _remove_old_shards(output: Path, current: set[str]) -> None:
     """Shards that an earlier run with other settings left, by the notes on them."""
-    for note in (output / RESULTS).glob("*.parquet.json"):
-        file = note.name.removesuffix(".json")
-        if file not in current:
-            (output / file).unlink(missing_ok=True)
-            note.unlink()
+    for name, _ in entries(output / RESULTS):
+        file = name.removesuffix(".json")
+        if name.endswith(".parquet.json") and file not in current:
+            remove(output / file)
+            remove(output / RESULTS / name)
 
 
 def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:

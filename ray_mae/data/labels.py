@@ -1,5 +1,6 @@
 """The 14 CheXpert labels, their four states in the shards, and the policies of training."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -66,6 +67,14 @@ def state_of(cell: str) -> int:
 def strongest(*states: int) -> int:
     """One state for several statements: positive over uncertain over negative over not mentioned."""
     return max(states, key=(NOT_MENTIONED, NEGATIVE, UNCERTAIN, POSITIVE).index)
+
+
+def states_of(statements: Iterable[tuple[str, int]]) -> tuple[int, ...]:
+    """The 14 states from statements (label, state); what no statement names is not mentioned."""
+    states = dict.fromkeys(CHEXPERT_LABELS, NOT_MENTIONED)
+    for label, state in statements:
+        states[label] = strongest(states[label], state)
+    return tuple(states.values())
 
 
 def binary_targets(

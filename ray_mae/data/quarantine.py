@@ -1,5 +1,6 @@
 """Why an image, a study or a volume is not used: a short code to count, and a detail to read."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,8 @@ REASONS = {
     "constant": "all pixels have the same value",
     "elongated": "longer than max_aspect times its width: a strip, a ruler, a part of a film",
     "duplicate": "the same image (SOPInstanceUID, or path) was listed before",
+    "burned-in": "the header says that text is burned into the pixels, often a name; burned_in keeps it",
+    "excluded": "the archive itself marks the image as not to be used",
     "no-patient": "no patient identifier, so no split can be kept apart by patient",
     "no-study": "no study identifier",
     "patient-conflict": "the study is listed under more than one patient",
@@ -46,6 +49,15 @@ REASONS = {
 
 # Reasons that may have passed when the job is started again: such shards are made anew.
 PASSING = frozenset({"missing", "unreadable"})
+
+
+_QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*"|`[^`]*`""")
+
+
+def said(error: BaseException) -> str:
+    """What an error says, less what it quotes: libraries quote values of the header, even names."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {_QUOTED.sub('…', message)}"
 
 
 class Unusable(Exception):

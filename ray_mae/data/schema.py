@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ray_mae.data.places import place
+
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 VIEWS = ("frontal", "lateral", "unknown")
@@ -41,6 +43,8 @@ STUDY_SCHEMA = pa.schema(
         pa.field("impression", pa.string()),
         # CheXpert-14 states, see ray_mae.data.labels
         pa.field("labels", pa.list_(pa.int8(), 14), nullable=False),
+        # the archive's own names of what is none of the 14; null where it names nothing
+        pa.field("other_labels", pa.list_(pa.string())),
     ]
 )
 
@@ -112,7 +116,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
-        path = Path(folder) / cls.FILE
+        path = place(Path(folder)) / cls.FILE
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"

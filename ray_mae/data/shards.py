@@ -2,22 +2,21 @@
 
 import hashlib
 import json
-import os
-import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_mae.data.places import appearing, joined, patiently, remove
 from ray_mae.data.quarantine import PASSING, Refusal
-from ray_mae.data.schema import SCHEMA_VERSION, SPLITS
+from ray_mae.data.schema import SCHEMA_VERSION
 
 # Where the finished shards' results are noted, so that a job that is started again can go on.
 RESULTS = ".ingest"
@@ -76,7 +75,7 @@ class Plan(ABC):
         told = hashlib.sha256()
         for path in self.sources:
             try:
-                stat = (root / path).stat()
+                stat = joined(root, path).stat()
                 told.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
             except (OSError, ValueError):
                 told.update(b"not there\n")
@@ -97,22 +96,10 @@ class Job:
     """Of entries that are in no plan."""
     notes: dict[str, Any]
     """For the summary."""
+    per_shard: int
+    """Samples of a full shard."""
     describe: Callable[[Counter[str]], dict[str, Any]]
     """What the summary says of one split, from its counts."""
-
-
-S = TypeVar("S")
-
-
-def cut(
-    samples: Sequence[S], split_of: Callable[[S], str], per_shard: int
-) -> Iterator[tuple[str, str, list[S]]]:
-    """File name, split and samples of each shard, in order, split by split."""
-    for split in SPLITS:
-        of_split = [sample for sample in samples if split_of(sample) == split]
-        for start in range(0, len(of_split), per_shard):
-            file = f"{split}-{start // per_shard:05d}.parquet"
-            yield file, split, of_split[start : start + per_shard]
 
 
 def finished(plan: Plan, root: Path, output: Path) -> dict[str, Any] | None:
@@ -139,44 +126,62 @@ def _result_path(file: str, output: Path) -> Path:
 def write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
     """Decode, check, encode and write what the plan lists. Returns figures and refusals.
 
-    The file appears under its name when it is complete, never before.
+    The file appears under its name when it is complete, never before. A disk or a line that is away for
+    a moment costs the shard some time.
     """
+    return patiently(lambda: _write_shard(plan, root, output), remote=False)
+
+
+def _write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
     refusals: list[Refusal] = []
     counts: Counter[str] = Counter()
     sources = plan.state_of_sources(root)  # before they are read: a later change is seen next time
     rows = plan.rows(root, refusals, counts)
     schema = plan.schema.with_metadata({"ray_mae.schema_version": str(SCHEMA_VERSION)})
-    target = output / plan.file
-    unfinished = output / RESULTS / f"{plan.file}.{uuid.uuid4().hex[:8]}.unfinished"
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-
-    row_groups: list[int] = []
-    with pq.ParquetWriter(unfinished, schema, **plan.parquet) as writer:
-        while group := list(islice(rows, plan.rows_per_row_group)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            row_groups.append(len(group))
+    target, notes = output / plan.file, output / RESULTS
+    first = list(islice(rows, plan.rows_per_row_group))
+    if not first:  # nothing of the plan is usable: there is no file
+        remove(target)
+        written: dict[str, Any] = {"rows": 0, "row_groups": [], "bytes": 0, "sha256": ""}
+    else:
+        with appearing(target, notes) as file:
+            row_groups = _write_rows(file, chain([first], _groups(rows, plan)), schema, plan)
+            written = {
+                "rows": sum(row_groups),
+                "row_groups": row_groups,
+                "bytes": file.stat().st_size,
+                "sha256": _sha256(file),
+            }
     result: dict[str, Any] = {
         "file": plan.file,
         "plan": plan.fingerprint(),
         "sources": sources,
         "split": plan.split,
-        "rows": sum(row_groups),
-        "row_groups": row_groups,
-        "images": counts.get("image", sum(row_groups)),
-        "bytes": unfinished.stat().st_size,
-        "sha256": _sha256(unfinished),
+        **written,
+        "images": counts.get("image", written["rows"]),
         "counts": dict(sorted(counts.items())),
         "refusals": [asdict(refusal) for refusal in refusals],
     }
-    if row_groups:
-        os.replace(unfinished, target)
-    else:  # nothing of the plan was usable: there is nothing to keep a file for
-        unfinished.unlink()
-        target.unlink(missing_ok=True)
-    note = unfinished.with_suffix(".note")
-    note.write_text(json.dumps(result))
-    os.replace(note, _result_path(plan.file, output))
+    with appearing(_result_path(plan.file, output), notes) as file:
+        file.write_text(json.dumps(result))
     return result
+
+
+def _groups(rows: Iterator[dict[str, Any]], plan: Plan) -> Iterator[list[dict[str, Any]]]:
+    while group := list(islice(rows, plan.rows_per_row_group)):
+        yield group
+
+
+def _write_rows(
+    file: Path, groups: Iterable[list[dict[str, Any]]], schema: pa.Schema, plan: Plan
+) -> list[int]:
+    """Write a row group at a time, so that no more than one is in memory; their sizes."""
+    sizes = []
+    with pq.ParquetWriter(file, schema, **plan.parquet) as writer:
+        for group in groups:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            sizes.append(len(group))
+    return sizes
 
 
 def _sha256(path: Path) -> str:

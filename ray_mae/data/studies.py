@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ray_mae.data.archives.record import ImageRecord
+from ray_mae.data.archives.record import NOT_TEST, ImageRecord
 from ray_mae.data.identity import pseudonym, split_by_hash
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, strongest
 from ray_mae.data.quarantine import Refusal
@@ -32,6 +32,8 @@ class Study:
     findings: str | None
     impression: str | None
     labels: list[int]
+    other_labels: list[str] | None
+    """By name; None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ def group(
             continue
 
         patient_id = pseudonym(key, "patient", good[0].patient)
-        given = splits_given.get(good[0].patient)
-        split = (
-            next(iter(given)) if given else split_by_hash(patient_id, validation_share, test_share)
-        )
+        split = next(iter(splits_given.get(good[0].patient, ())), None)
+        if split in (None, NOT_TEST):
+            of_test = 0.0 if split else test_share
+            split = split_by_hash(patient_id, validation_share, of_test)
         texts = list(dict.fromkeys(r.text for r in listed if r.text and r.text.strip()))
         findings, impression = sections(texts[0] if texts else None)
         several_texts += len(texts) > 1
@@ -99,6 +101,7 @@ def group(
                 findings=findings,
                 impression=impression,
                 labels=_labels(listed),
+                other_labels=sorted({n for r in listed for n in r.other_labels}) or None,
             )
         )
     studies.sort(key=lambda study: study.study_id)

@@ -1,29 +1,36 @@
 """The shards of studies: how they are planned, and the rows of one."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.record import Archive, ImageRecord
-from ray_mae.data.dicom import is_dicom
+from ray_mae.data.dicom import Header, is_dicom, most_bytes
 from ray_mae.data.guard import read_dicom_guarded
 from ray_mae.data.images import Encoding, encode, read_image, shrink
 from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
-from ray_mae.data.quarantine import Refusal, Unusable
+from ray_mae.data.layout import Layout, cut
+from ray_mae.data.places import joined, on_disk, patiently
+from ray_mae.data.quarantine import Refusal, Unusable, said
 from ray_mae.data.schema import STUDY_SCHEMA, VIEWS
-from ray_mae.data.shards import Job, Plan, cut
+from ray_mae.data.shards import RESULTS, Job, Plan
 from ray_mae.data.studies import Image, Study, group
 
 _TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression"]
+_OTHER = "other_labels.list.element"
 _SMALL = [f"views.list.element.{name}" for name in ("encoding", "view", "position")]
 # Images are compressed already: no second compression, no dictionary of them, and above all no
 # statistics, which would repeat the least and the greatest image in the footer of the file.
 _PARQUET: dict[str, Any] = {
-    "compression": {name: "zstd" for name in [*_TEXT, *_SMALL]},
-    "use_dictionary": ["dataset", "split", *_SMALL],
+    "compression": {name: "zstd" for name in [*_TEXT, *_SMALL, _OTHER]},
+    "use_dictionary": ["dataset", "split", *_SMALL, _OTHER],
     "write_statistics": ["study_id", "patient_id", "dataset", "split"],
 }
 
@@ -41,6 +48,7 @@ class StudyPlan(Plan):
     jpeg_quality: int
     max_pixels: int
     max_aspect: float
+    burned_in: Literal["quarantine", "keep"]
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "StudyPlan":
@@ -69,7 +77,7 @@ class StudyPlan(Plan):
             views = []
             for image in study.images:
                 try:
-                    views.append(_view(image, root, self))
+                    views.append(_view(image, root, self, counts))
                 except Unusable as why:
                     refusals.append(
                         Refusal("image", image.path, study.study_id, why.reason, why.detail)
@@ -87,6 +95,7 @@ class StudyPlan(Plan):
                 "findings": study.findings,
                 "impression": study.impression,
                 "labels": study.labels,
+                "other_labels": study.other_labels,
             }
 
 
@@ -99,6 +108,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         test_share=config.test_share,
         max_views=config.max_views,
     )
+    earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
     plans = [
         StudyPlan(
             file=file,
@@ -111,9 +121,10 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
             jpeg_quality=config.jpeg_quality,
             max_pixels=config.max_pixels,
             max_aspect=config.max_aspect,
+            burned_in=config.burned_in,
         )
         for file, split, studies in cut(
-            grouped.studies, lambda study: study.split, config.studies_per_shard
+            grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
         )
     ]
     notes = {
@@ -122,22 +133,27 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         **archive.notes,
     }
     listed = {"image": len(archive.records), "study": grouped.listed}
-    return Job("study", StudyPlan, plans, listed, grouped.refusals, notes, _describe)
+    return Job(
+        "study",
+        StudyPlan,
+        plans,
+        listed,
+        grouped.refusals,
+        notes,
+        config.studies_per_shard,
+        _describe,
+    )
 
 
-def _view(image: Image, root: Path, plan: StudyPlan) -> dict[str, Any]:
-    path = root / image.path
+def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> dict[str, Any]:
     view, position = image.view, image.position
-    try:
-        dicom = path.suffix.lower() == ".dcm" or is_dicom(path)
-    except (OSError, ValueError):
-        dicom = False  # the reader of images says what is wrong with it
-    if dicom:
-        pixels, header = read_dicom_guarded(path, plan.max_pixels)
+    pixels, header = _read(joined(root, image.path), plan.max_pixels)
+    if header is not None:
+        if header.burned_in and plan.burned_in == "quarantine":
+            raise Unusable("burned-in", "BurnedInAnnotation is YES")
+        counts["burned in"] += header.burned_in
         if view == "unknown":  # a table need not repeat what the file knows
             view, position = header.view, position or header.position
-    else:
-        pixels = read_image(path, plan.max_pixels)
     long, short = max(pixels.shape), min(pixels.shape)
     if long > plan.max_aspect * short:
         raise Unusable("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
@@ -150,6 +166,29 @@ def _view(image: Image, root: Path, plan: StudyPlan) -> dict[str, Any]:
         "view": view,
         "position": position,
     }
+
+
+def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None]:
+    """The image, and its header if it is DICOM. Raises Unusable for all that can be wrong with it."""
+
+    def read(file: Path) -> tuple[NDArray[np.uint8], Header | None]:
+        try:
+            dicom = file.suffix.lower() == ".dcm" or is_dicom(file)
+        except (OSError, ValueError):
+            dicom = False  # the reader of images says what is wrong with it
+        return (
+            read_dicom_guarded(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
+        )
+
+    try:
+        with on_disk(path, most_bytes(max_pixels)) as file:
+            return patiently(lambda: read(file), remote=False)
+    except FileNotFoundError as error:
+        raise Unusable("missing") from error
+    except OSError as error:  # of a store, after several attempts
+        if error.errno == errno.ENOSPC:
+            raise
+        raise Unusable("unreadable", said(error)) from error
 
 
 def _count(counts: Counter[str], study: Study, views: list[dict[str, Any]]) -> None:
@@ -178,6 +217,7 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
             label: {name: counts[f"labels/{label}/{name}"] for name in STATE_NAMES.values()}
             for label in CHEXPERT_LABELS
         },
+        "images_with_burned_in_text": counts["burned in"],
         "image_bytes": counts["image bytes"],
     }
 

@@ -7,12 +7,13 @@ FRONTAL = frozenset({"frontal", "pa", "ap"})
 LATERAL = frozenset({"lateral", "lat", "ll", "rl"})
 # Neither a frontal nor a lateral view, whatever else is said: "left lateral decubitus" is no lateral.
 NEITHER = frozenset(
-    "oblique obl decubitus decub rld lld rlo llo rao lao rpo lpo axial tangential cc mlo".split()
+    "oblique obl decubitus decub rld lld rlo llo rao lao rpo lpo axial tangential costal cc"
+    " mlo".split()
 )
 # Words of a position that are kept beside those above. All else is dropped: free text may hold names.
 _MANNERS = frozenset(
-    "supine prone erect upright standing sitting semi portable mobile bedside lordotic left right l r"
-    " inspiration expiration chest".split()
+    "supine prone horizontal erect upright standing sitting semi portable mobile bedside lordotic left"
+    " right l r inspiration expiration chest".split()
 )
 _SPELLINGS = (
     (re.compile(r"antero?[\s-]?posterior", re.I), "AP"),

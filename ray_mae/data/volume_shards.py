@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.record import Archive, VolumeRecord
+from ray_mae.data.layout import Layout, cut
+from ray_mae.data.places import joined, on_disk, patiently
 from ray_mae.data.quarantine import Refusal, Unusable
 from ray_mae.data.schema import VOLUME_SCHEMA
-from ray_mae.data.shards import Job, Plan, cut
+from ray_mae.data.shards import RESULTS, Job, Plan
 from ray_mae.data.volume_preparation import MASKS, Preparation
 from ray_mae.data.volumes import Listed, sort
 from ray_mae.data.voxels import (
@@ -84,8 +87,14 @@ class VolumePlan(Plan):
 
     def _row(self, listed: Listed, root: Path) -> dict[str, Any]:
         """The row of one volume. Raises Unusable."""
-        masks = {name: root / path for name in MASKS if (path := getattr(listed, name))}
-        made = self.preparation.prepare([root / path for path in listed.paths], masks)
+        with ExitStack() as copies:
+
+            def file(path: str) -> Path:
+                return copies.enter_context(on_disk(joined(root, path)))
+
+            masks = {name: file(path) for name in MASKS if (path := getattr(listed, name))}
+            paths = [file(path) for path in listed.paths]
+            made = patiently(lambda: self.preparation.prepare(paths, masks), remote=False)
         image = made.image
         return {
             **{name: getattr(listed, name) for name in _NAMES if name != "dataset"},
@@ -117,6 +126,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         modalities=settings.modalities,
     )
     most = min(settings.max_deviation, LARGEST[settings.dtype])
+    earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
     plans = [
         VolumePlan(
             file=file,
@@ -129,11 +139,20 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
             compression=settings.compression,
         )
         for file, split, volumes in cut(
-            found.volumes, lambda volume: volume.split, settings.volumes_per_shard
+            found.volumes, lambda v: v.split, lambda v: v.volume_id, earlier
         )
     ]
     listed = {"volume": len(archive.records)}
-    return Job("volume", VolumePlan, plans, listed, found.refusals, archive.notes, _describe)
+    return Job(
+        "volume",
+        VolumePlan,
+        plans,
+        listed,
+        found.refusals,
+        archive.notes,
+        settings.volumes_per_shard,
+        _describe,
+    )
 
 
 def _count(counts: Counter[str], row: dict[str, Any]) -> None:

@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import InspectConfig
+from ray_mae.data.images import decode
 from ray_mae.data.ingest import QUARANTINE, SUMMARY
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.card_studies import study_sections
 from ray_mae.evaluate.card_volumes import volume_sections
+from ray_mae.evaluate.near_duplicates import bits_of, pairs_across
 from ray_mae.evaluate.page import environment, generated
 
 CARD, PAGE = "card.json", "card.html"
+NAMES_FILES = frozenset({"duplicate", "missing"})
+"""Reasons whose details name files of the archive."""
 _CONTENT = {"study": "views.list.element.image", "volume": "voxels"}
 _SMALL = {
     "study": ["study_id", "patient_id", "split", "findings", "impression", "labels",
@@ -89,7 +93,7 @@ def _splits(table: pa.Table, noun: str) -> dict[str, dict[str, int]]:
 
 
 def _leaks(config: InspectConfig, manifest: Manifest, table: pa.Table) -> dict[str, int | None]:
-    """Patients, and images or volumes byte for byte, that are in more than one split."""
+    """What is in more than one split: patients; images or volumes byte for byte; pairs of images alike."""
     of: dict[str, set[str]] = defaultdict(set)
     for split, patient in zip(
         *(table[c].to_pylist() for c in ("split", "patient_id")), strict=True
@@ -98,39 +102,49 @@ def _leaks(config: InspectConfig, manifest: Manifest, table: pa.Table) -> dict[s
     found: dict[str, int | None] = {
         "patients_in_two_splits": sum(len(splits) > 1 for splits in of.values()),
         "same_content_in_two_splits": None,
+        "alike_in_two_splits": None,  # of images alone
     }
     if config.duplicates:
         seen: dict[bytes, set[str]] = defaultdict(set)
-        for split, content in _contents(config.shards, manifest):
+        alike = []
+        for split, patient, content in _contents(config.shards, manifest):
             seen[hashlib.sha256(content).digest()].add(split)
+            if manifest.kind == "study":
+                alike.append((split, patient, bits_of(decode(content))))
+        if manifest.kind == "study":
+            found["alike_in_two_splits"] = pairs_across(alike)
         found["same_content_in_two_splits"] = sum(len(splits) > 1 for splits in seen.values())
     return found
 
 
-def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    """Split and bytes of every image or volume, a row group at a time."""
+def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, str, bytes]]:
+    """Split, patient and bytes of every image or volume, a row group at a time."""
     column = _CONTENT[manifest.kind]
     for shard in manifest.shards:
         with pq.ParquetFile(shards / shard.file) as file:
             for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, columns=[column]).to_pylist()
+                rows = file.read_row_group(group, columns=["patient_id", column]).to_pylist()
                 for row in rows:
                     images = (
                         [v["image"] for v in row["views"]] if "views" in row else [row["voxels"]]
                     )
-                    yield from ((shard.split, image) for image in images)
+                    yield from ((shard.split, row["patient_id"], image) for image in images)
 
 
 def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
     """What came in and what did not, if the ingest's own files are still beside the shards."""
     flows, refused = {}, {}
+    examples: dict[str, dict[str, str]] = {}
     if (shards / SUMMARY).is_file():
         said = json.loads((shards / SUMMARY).read_text())
         flows = {noun: said[noun] for noun in ("images", NOUNS[kind]) if noun in said}
     if (shards / QUARANTINE).is_file():
-        table = pq.read_table(shards / QUARANTINE, columns=["kind", "reason"]).to_pylist()
+        table = pq.read_table(shards / QUARANTINE, columns=["kind", "reason", "detail"]).to_pylist()
         refused = {
             entry: dict(Counter(r["reason"] for r in table if r["kind"] == entry).most_common())
             for entry in sorted({r["kind"] for r in table})
         }
-    return {"flows": flows, "quarantined": refused}
+        for row in table:  # a path may name a patient, and so may a detail that names another file
+            detail = "" if row["reason"] in NAMES_FILES or kind == "volume" else row["detail"]
+            examples.setdefault(row["kind"], {}).setdefault(row["reason"], detail)
+    return {"flows": flows, "quarantined": refused, "quarantine_examples": examples}

@@ -256,6 +256,23 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(
     assert image.ndim == 2
 
 
+def test_a_refusal_never_quotes_the_header(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = write_dicom(tmp_path / "a.dcm", NumberOfFrames="1", Modality="CT").read_bytes()
+    for tag, old in ((b"\x28\x00\x08\x00IS", b"1 "), (b"\x08\x00\x60\x00CS", b"CT")):
+        at = raw.index(tag)
+        length = len(old).to_bytes(2, "little")
+        assert raw[at + 6 : at + 8 + len(old)] == length + old
+        planted = raw[: at + 6] + b"\x09\x00YPSILANTI" + raw[at + 8 + len(old) :]
+        (tmp_path / "b.dcm").write_bytes(planted)
+        with pytest.raises(Unusable) as caught:
+            read_dicom(tmp_path / "b.dcm", LIMIT)
+        assert caught.value.reason in ("undecodable", "modality")
+        assert "ypsilanti" not in str(caught.value).lower()
+    assert "ypsilanti" not in caplog.text.lower()
+
+
 def code(meaning: str) -> list[Dataset]:
     item = Dataset()
     item.CodeMeaning = meaning

@@ -157,6 +157,32 @@ def test_a_file_that_was_missing_is_taken_in_when_it_is_there(table: Path, tmp_p
     assert shards(output) == shards(whole)
 
 
+def test_an_archive_that_grew_changes_only_the_last_shards_and_adds_new_ones(
+    table: Path, tmp_path: Path
+) -> None:
+    rows, output = pd.read_csv(table), tmp_path / "out"
+    rows[rows["patient"] < "patient-5"].to_csv(table, index=False)
+    ingest(settings(table, output))
+    before, known = shards(output), set(studies(output)["study_id"])
+    full = {s.file for s in Manifest.read(output).shards if s.rows == 6}
+    assert full
+
+    rows.to_csv(table, index=False)
+    summary = ingest(settings(table, output))
+    assert summary["studies"] == {"in": 24, "out": 24, "quarantined": 0}
+    after = shards(output)
+    assert {file: after[file] for file in full} == {file: before[file] for file in full}
+    assert summary["shards"]["kept"] >= len(full)
+    assert known < set(studies(output)["study_id"])
+    assert ingest(settings(table, output))["shards"]["written"] == 0
+    assert shards(output) == after
+
+    rows[rows["patient"] != "patient-3"].to_csv(table, index=False)  # whose consent was withdrawn
+    ingest(settings(table, output))
+    assert len(studies(output)) == 22
+    assert summary["shards"]["written"] < len(after)
+
+
 @pytest.fixture
 def dicom_folder(tmp_path: Path) -> Path:
     """Two good studies, one of them with bad files beside; and files that are no study."""
@@ -280,6 +306,33 @@ def test_a_table_may_list_dicom_files_whose_view_they_know_themselves(tmp_path: 
     view = studies(tmp_path / "out").iloc[0]["views"][0]
     assert (view["view"], view["position"]) == ("lateral", "LL")
     assert decode(view["image"]).shape == (64, 64)
+
+
+def test_burned_in_text_is_quarantined_unless_it_is_to_be_kept(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "in" / "a.dcm", BurnedInAnnotation="YES")
+    write_dicom(tmp_path / "in" / "b.dcm", BurnedInAnnotation="NO", StudyInstanceUID="1.5")
+    summary = ingest(settings(tmp_path / "in", tmp_path / "out"))
+    assert summary["quarantined"]["image"] == {"burned-in": 1}
+    summary = ingest(settings(tmp_path / "in", tmp_path / "out", burned_in="keep"))
+    assert summary["images"]["out"] == 2
+    kept = [split["images_with_burned_in_text"] for split in summary["splits"].values()]
+    assert sum(kept) == 1
+
+
+def test_names_that_are_none_of_the_14_labels_stay_with_their_study(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm")
+    rows = {
+        "study": ["1"],
+        "patient": ["1"],
+        "path": ["a.dcm"],
+        "found": ["Edema|Hernia|Emphysema"],
+    }
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv")
+    columns = TableColumns(labels="found")
+    ingest(settings(tmp_path / "t.csv", tmp_path / "out", columns=columns))
+    row = studies(tmp_path / "out").iloc[0]
+    assert row["labels"][5] == 1
+    assert list(row["other_labels"]) == ["Emphysema", "Hernia"]
 
 
 def test_an_archive_without_a_single_usable_study_is_an_error_that_says_why(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`inspect`: what the card says is what the shards hold."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from ray_mae import cli
 from ray_mae.config import InspectConfig
@@ -76,6 +78,22 @@ def test_the_same_image_in_two_splits_is_reported(shards: Path) -> None:
     assert found == len(row.get("views", [1]))
     unread = inspect(InspectConfig(shards=shards, duplicates=False))
     assert unread["leaks"]["same_content_in_two_splits"] is None
+
+
+def test_the_same_film_under_two_patients_is_found_though_it_was_encoded_otherwise(
+    tmp_path: Path,
+) -> None:
+    write_shards(tmp_path, train=12, held_out=6)
+    assert inspect(InspectConfig(shards=tmp_path))["leaks"]["alike_in_two_splits"] == 0
+    view = first_row(tmp_path, "train")["views"][0]
+    image = Image.open(io.BytesIO(view["image"]))
+    file = io.BytesIO()
+    image.resize((57, 53)).save(file, "JPEG", quality=95)
+    change_row(tmp_path, "val", views=[view | {"image": file.getvalue(), "encoding": "jpeg"}])
+    leaks = inspect(InspectConfig(shards=tmp_path))["leaks"]
+    assert leaks["same_content_in_two_splits"] == 0
+    assert leaks["alike_in_two_splits"] == 1
+    assert "1 pairs of images of different patients" in (tmp_path / "card.html").read_text()
 
 
 def test_a_sample_is_dealt_over_its_groups() -> None:

@@ -6,17 +6,27 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.archives import (
     bids,
     brats,
+    chestxray14,
+    chexpert,
     dicom,
     dicom_series,
+    mimic_cxr,
     nifti,
+    openi,
     openmind,
+    padchest,
     table,
     volume_table,
 )
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress, VolumeRecord
 
 READERS: dict[str, Callable[[IngestConfig, Progress], Archive[ImageRecord]]] = {
+    "chestxray14": chestxray14.read,
+    "chexpert": chexpert.read,
     "dicom": dicom.read,
+    "mimic-cxr": mimic_cxr.read,
+    "openi": openi.read,
+    "padchest": padchest.read,
     "table": table.read,
 }
 VOLUME_READERS: dict[str, Callable[[IngestConfig, Progress], Archive[VolumeRecord]]] = {

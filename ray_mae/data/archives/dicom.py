@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import kind_of, walk
+from ray_mae.data.archives.folders import kind_of
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
-from ray_mae.data.dicom import read_header, refuse
+from ray_mae.data.dicom import Header, most_bytes, read_header, refuse
 from ray_mae.data.distribute import distribute
+from ray_mae.data.places import entries, on_disk, patiently, walk
 from ray_mae.data.quarantine import Unusable
 
 # What lies beside DICOM files and is none. Everything else is read, whatever its name: many
@@ -25,7 +26,7 @@ FILES_PER_TASK = 256
 
 def read(config: IngestConfig, progress: Progress) -> Archive:
     """List the images of the folder. ValueError or FileNotFoundError if there are none."""
-    root = config.source.absolute()  # workers may have another working folder
+    root = config.source
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} is no folder (source): the `dicom` archive is a folder of DICOM files, for a "
@@ -59,7 +60,7 @@ def files_below(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
             if suffix in NOT_IMAGES or name.startswith(".") or name.upper() == "DICOMDIR":
                 passed_over[kind_of(name)] += 1
             else:
-                files.append(os.path.relpath(os.path.join(folder, name), root))
+                files.append(os.path.join(folder, name))
     return sorted(files), dict(sorted(passed_over.items()))
 
 
@@ -71,7 +72,7 @@ def _headers(root: Path, paths: list[str], max_pixels: int) -> list[dict[str, An
 def _header(root: Path, path: str, max_pixels: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"path": path, "study": "", "patient": "", "view": "unknown"}
     try:
-        header = read_header(root / path, max_pixels)
+        header = _read(root / path, max_pixels)
         fields |= {
             name: getattr(header, name)
             for name in ("study", "patient", "view", "position", "instance")
@@ -80,6 +81,11 @@ def _header(root: Path, path: str, max_pixels: int) -> dict[str, Any]:
     except Unusable as problem:
         fields["problem"] = [problem.reason, problem.detail]
     return fields
+
+
+def _read(path: Path, max_pixels: int) -> Header:
+    with on_disk(path, most_bytes(max_pixels)) as file:
+        return patiently(lambda: read_header(file, max_pixels), remote=False)
 
 
 def _record(fields: dict[str, Any]) -> ImageRecord:
@@ -122,7 +128,9 @@ def _reports(config: IngestConfig) -> _Reports:
             return _Reports({}, {})
     if path.is_dir():
         texts = {
-            f.stem: {"text": f.read_text(errors="replace")} for f in sorted(path.glob("*.txt"))
+            name.removesuffix(".txt"): {"text": (path / name).read_text(errors="replace")}
+            for name, folder in entries(path)
+            if name.endswith(".txt") and not folder
         }
         if not texts:
             raise FileNotFoundError(

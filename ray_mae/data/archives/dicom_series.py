@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from ray_mae.data.archives import series_table
 from ray_mae.data.archives.dicom import FILES_PER_TASK, files_below
 from ray_mae.data.archives.record import Archive, Progress, VolumeRecord
 from ray_mae.data.contrasts import UNKNOWN, contrast_in
+from ray_mae.data.dicom import most_bytes
 from ray_mae.data.distribute import distribute
 from ray_mae.data.frames import SliceFile, read_frames, total
+from ray_mae.data.places import on_disk, patiently
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.series import arrange
 
@@ -22,7 +25,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     A file that cannot be read stands for itself in the list, as it belongs to no series. The files
     of a series that are there twice stand there once more, as one refused entry.
     """
-    root = config.source.absolute()  # workers may have another working folder
+    root = config.source
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} is no folder (source): the `dicom-series` archive is a folder of DICOM files"
@@ -84,7 +87,9 @@ def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, d
     found: list[tuple[str, dict[str, Any]]] = []
     for path in paths:
         try:
-            found.append((path, asdict(read_frames(root / path, max_voxels))))
+            with on_disk(root / path, most_bytes(max_voxels)) as file:
+                read = partial(read_frames, file, max_voxels)
+                found.append((path, asdict(patiently(read, remote=False))))
         except Unusable as why:
             found.append((path, {"problem": [why.reason, why.detail]}))
     return found

@@ -3,11 +3,12 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ray_mae.config import IngestConfig, VolumeSettings
+from ray_mae.data.places import walk
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 # Suffixes that may be named in the summary. What follows the last dot of another name may be a
@@ -39,30 +40,12 @@ def kind_of(name: str) -> str:
     return suffix if suffix in {*KNOWN_SUFFIXES, *SUFFIXES} else "other suffix"
 
 
-def walk(root: Path, output: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every folder below root and the names of its files, links to folders followed, each once.
-
-    Left out are the output, which may lie below the source, and hidden folders, which belong to
-    other programs.
-    """
-    seen = {root.resolve(), output.resolve()}
-    for folder, folders, names in os.walk(root, followlinks=True):
-        kept = []
-        for name in sorted(folders):
-            place = Path(folder, name).resolve()
-            if not name.startswith(".") and place not in seen:
-                seen.add(place)
-                kept.append(name)
-        folders[:] = kept
-        yield folder, names
-
-
 def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]:
     """The source, its volume files as paths below it, sorted, and what else there is, by kind.
 
     Raises FileNotFoundError where there are none.
     """
-    root = config.source.absolute()  # workers may have another working folder
+    root = config.source
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} is no folder (source): the `{config.archive}` archive is a folder of NIfTI "
@@ -72,7 +55,7 @@ def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]
     for folder, names in walk(root, config.output):
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(os.path.relpath(os.path.join(folder, name), root))
+                found.append(os.path.join(folder, name))
             else:
                 passed_over[kind_of(name)] += 1
     if not found:

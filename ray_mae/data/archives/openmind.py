@@ -24,7 +24,7 @@ RAW = "nnssl_raw"
 
 def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     """List the images of the manifest. FileNotFoundError or ValueError if it is none."""
-    path = config.source.absolute()
+    path = config.source
     if path.is_dir():
         path /= "pretrain_data.json"
     if not path.is_file():

@@ -7,6 +7,10 @@ from typing import Any, Generic, TypeVar
 
 from ray_mae.data.quarantine import Unusable
 
+NOT_TEST = "train or val"
+"""The split of a patient whom an archive without validation patients has put outside its test split:
+the hash takes some of them for validation."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
@@ -26,8 +30,10 @@ class ImageRecord:
     """The report as it is, headers and all."""
     labels: tuple[int, ...] | None = None
     """14 states, see ray_mae.data.labels."""
+    other_labels: tuple[str, ...] = ()
+    """The archive's own names of findings that are none of the 14."""
     split: str | None = None
-    """train, val, test, or None where the archive leaves it open."""
+    """train, val, test, NOT_TEST, or None where the archive leaves it open."""
     instance: str | None = None
     """Identifier of the image (SOPInstanceUID), to find what is there twice."""
     problem: Unusable | None = None

@@ -39,9 +39,10 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
                 position=position_of(view),
                 text=row.get(columns.text),
                 labels=labels.read(row),
+                other_labels=labels.others(row),
                 split=split,
                 problem=problem,
             )
         )
     progress(len(records), len(records))
-    return Archive(path.absolute().parent, records, labels.notes())
+    return Archive(path.parent, records, labels.notes())

@@ -4,8 +4,8 @@ import csv
 import difflib
 import gzip
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from ray_mae.data.labels import (
     state_of,
     strongest,
 )
+from ray_mae.data.places import on_disk
 
 Row = dict[str, str]
 
@@ -28,20 +29,28 @@ csv.field_size_limit(1 << 24)  # reports are longer than the 128 KiB that csv al
 
 def read_table(path: Path) -> list[Row]:
     """The rows of a CSV (also .tsv, .gz) or Parquet table, every cell as text, nothing as ""."""
+    return list(iter_table(path))
+
+
+def iter_table(path: Path) -> Iterator[Row]:
+    """The rows of `read_table` one by one, for tables that are wide and have 100,000s of rows."""
+    with on_disk(path) as file:
+        yield from _rows(file)
+
+
+def _rows(path: Path) -> Iterator[Row]:
     if path.suffix == ".parquet":
-        table = pq.read_table(path)
-        columns = [[_text(v) for v in column.to_pylist()] for column in table.columns]
-        return [
-            dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)
-        ]
+        for batch in pq.ParquetFile(path).iter_batches():
+            columns = [[_text(v) for v in column.to_pylist()] for column in batch.columns]
+            for cells in zip(*columns, strict=True):
+                yield dict(zip(batch.schema.names, cells, strict=True))
+        return
     delimiter = "\t" if ".tsv" in path.suffixes else ","
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
         try:
-            return [
-                {k: v or "" for k, v in row.items() if k is not None}
-                for row in csv.DictReader(file, delimiter=delimiter)
-            ]
+            for row in csv.DictReader(file, delimiter=delimiter):
+                yield {k: v or "" for k, v in row.items() if k is not None}
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{path} is not UTF-8 ({error}): convert it, or save it as Parquet"
@@ -97,12 +106,22 @@ class LabelReader:
     """Names in `column` that are none of the 14, and how often they occur."""
     invalid: Counter[str]
     """Columns with cells that are no state, and how many. They count as not mentioned."""
+    seen: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
+    """Each combination of states that was read: rows that say the same share one tuple."""
 
     @classmethod
     def of(cls, column: str | None, there: Iterable[str]) -> "LabelReader":
         """A reader for a table with these columns."""
         named = {} if column else {n: label for n in there if (label := label_named(n))}
         return cls(column, named, Counter(), Counter())
+
+    def others(self, row: Row) -> tuple[str, ...]:
+        """Names in a row that are none of the 14."""
+        return tuple(name for name in self._names(row) if label_named(name) is None)
+
+    def _names(self, row: Row) -> list[str]:
+        names = row.get(self.column, "").replace(";", "|").split("|") if self.column else []
+        return list(filter(None, map(str.strip, names)))
 
     def read(self, row: Row) -> tuple[int, ...]:
         """The 14 states of a row."""
@@ -112,14 +131,14 @@ class LabelReader:
                 states[label] = strongest(states[label], state_of(row.get(name, "")))
             except ValueError:
                 self.invalid[name] += 1
-        names = row.get(self.column, "").replace(";", "|").split("|") if self.column else []
-        for name in filter(None, map(str.strip, names)):
+        for name in self._names(row):
             mapped = label_named(name)
             if mapped is None:
                 self.unmapped[name] += 1
             else:
                 states[mapped] = POSITIVE
-        return tuple(states.values())
+        read = tuple(states.values())
+        return self.seen.setdefault(read, read)
 
     def notes(self) -> dict[str, dict[str, int]]:
         """The counts, for the summary."""

@@ -42,4 +42,4 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             )
         )
     progress(len(records), len(records))
-    return Archive(path.absolute().parent, records, labels.notes())
+    return Archive(path.parent, records, labels.notes())

@@ -1,0 +1,124 @@
+"""What identifies a person is planted wherever it can stand; then every byte that was written is searched."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+from dicom_files import RAMP, write_dicom
+from pydicom import Dataset, dcmread
+from pydicom.datadict import DicomDictionary
+
+from ray_mae import cli
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+NAME, NUMBER, STREET, DATE = "YPSILANTI", "47110815", "ELDERBERRY", "19370419"
+PLANTED = (NAME, NUMBER, STREET, DATE, "Ypsilanti", "Elderberry", "1937-04-19", "04/19/1937")
+WORDS = {"PN": f"{NAME}^XAVER", "DA": DATE, "DT": f"{DATE}120000", "LO": f"{NAME} {NUMBER}",
+         "SH": NUMBER, "ST": f"{STREET} ROAD 7 {NAME}", "LT": f"{NAME} {STREET} {DATE}",
+         "UT": f"{NAME} {NUMBER}", "UC": NAME, "AE": NAME, "CS": NAME, "UR": f"http://{NAME}/"}  # fmt: skip
+# What the image could not be read without, or would be refused for.
+KEPT = {"Modality", "PhotometricInterpretation", "BurnedInAnnotation", "SpecificCharacterSet",
+        "PresentationIntentType", "PixelIntensityRelationship"}  # fmt: skip
+REPORT = """Patient: Xaver Ypsilanti
+MRN: 47110815
+Address: Elderberry Road 7
+Date of birth: 04/19/1937
+Dear Dr. Ypsilanti, 1937-04-19
+
+EXAM: Chest for Ypsilanti, 47110815
+INDICATION: Mrs. Ypsilanti of Elderberry Road fell on 1937-04-19.
+FINDINGS:
+Clear lungs.
+Name: Ypsilanti
+IMPRESSION: Normal.
+Signed by: X. Ypsilanti, M.D. 1937-04-19
+"""
+
+
+def plant(path: Path, number: int) -> int:
+    """A radiograph with something planted in every tag of text; how many there are."""
+    write_dicom(path, StudyInstanceUID=f"1.2.{NUMBER}.{number}", PatientID=f"{NAME}-{number}",
+                SOPInstanceUID=f"1.9.{NUMBER}.{number}")  # fmt: skip
+    ds, planted = dcmread(path), 0
+    for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
+        if vr in WORDS and keyword and keyword not in KEPT and not retired and tag >> 16 > 0x0004:
+            if keyword not in ("PatientID",):
+                ds.add_new(tag, vr, WORDS[vr])
+            planted += 1
+    inner = Dataset()
+    inner.PatientName, inner.CodeMeaning = NAME, f"{NAME} {NUMBER}"
+    ds.ViewCodeSequence = ds.RequestAttributesSequence = [inner]
+    block = ds.private_block(0x0011, f"{NAME} PRIVATE", create=True)
+    block.add_new(0x01, "LO", f"{NAME} {NUMBER}")
+    block.add_new(0x02, "UN", f"{STREET} {DATE}".encode())
+    block.add_new(0x03, "SQ", [inner])
+    ds.save_as(path)
+    return planted + 7
+
+
+def written(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file as it is; of Parquet, which is compressed, the cells as well. Not the images' pixels."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        yield path.name, path.read_bytes()
+        if path.suffix == ".parquet":
+            cells = pq.read_table(path).to_pylist()
+            for row in cells:
+                row["views"] = [v["position"] for v in row.get("views", [])]
+            yield f"{path.name}, cells", repr(cells).encode()
+
+
+def test_nothing_that_identifies_a_person_is_written_anywhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_MAE_PSEUDONYM_KEY", "a secret that nobody ever guesses")
+    archive, output = tmp_path / "archive", tmp_path / "out"
+    planted = sum(plant(archive / f"{number}.dcm", number) for number in range(6))
+    # Files that are refused, each for a reason of its own whose detail might tell.
+    plant(archive / "a.dcm", 90)
+    changed = {"b": {"Modality": NAME}, "c": {"Rows": 60_000, "Columns": 60_000},
+               "d": {"PixelData": np.zeros_like(RAMP).tobytes()}, "e": {"PixelData": b"\1" * 9},
+               "f": {"PhotometricInterpretation": NAME}, "g": {"BurnedInAnnotation": "YES"}}  # fmt: skip
+    for name, tags in changed.items():
+        ds = dcmread(archive / "a.dcm")
+        ds.SOPInstanceUID, ds.StudyInstanceUID = f"1.5.{NUMBER}.{ord(name)}", f"1.6.{ord(name)}"
+        for tag, value in tags.items():
+            setattr(ds, tag, value)
+        ds.save_as(archive / f"{name}.dcm")
+    (archive / "z.dcm").write_bytes((archive / "a.dcm").read_bytes())  # a duplicate of it
+    raw = (archive / "0.dcm").read_bytes()
+    (archive / "h.dcm").write_bytes(raw[: len(raw) // 2])
+    (archive / "i.dcm").write_bytes(f"{NAME} {NUMBER}".encode() * 99)
+    reports = archive / "reports.csv"
+    rows = [f'1.2.{NUMBER}.{number},"{REPORT}"' for number in range(6)]
+    reports.write_text("\n".join(["study,text", *rows]) + "\n")
+
+    cli.run(["ingest", "--archive", "dicom", "--source", str(archive), "--output", str(output),
+             "--image_size", "32", "--max_pixels", "1000000"])  # fmt: skip
+    cli.run(["inspect", "--shards", str(output)])
+    said = capfd.readouterr()
+    session = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    sources = [*written(output), *written(session), ("output", (said.out + said.err).encode())]
+
+    quarantine = pq.read_table(output / "quarantine.parquet").to_pylist()
+    assert {r["reason"] for r in quarantine if r["kind"] == "image"} >= {
+        "modality", "too-large", "constant", "undecodable", "burned-in", "not-dicom"
+    }  # fmt: skip
+    texts = [pq.read_table(f).column("findings").to_pylist() for f in output.glob("*-0*.parquet")]
+    assert {t for column in texts for t in column} == {"Clear lungs.", None}, (
+        "searched what was kept"
+    )
+    card = (output / "card.html").read_bytes() + (output / "card.json").read_bytes()
+    assert b"a.dcm" not in card, "file names may be names of patients"
+    for name, content in sources:
+        for word in PLANTED:
+            assert word.encode() not in content, f"{word} in {name}"
+            assert word.encode("utf-16-le") not in content, f"{word} in {name}"
+    searched = sum(len(content) for _, content in sources)
+    assert planted > 5000
+    assert searched > 100_000
+    print(f"{planted:,} planted values of {len(PLANTED)} words, {searched:,} bytes searched in "
+          f"{len(sources)} files and tables")  # fmt: skip

@@ -1,0 +1,180 @@
+"""Archives and shards in a store, and what passes a moment later."""
+
+import errno
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archive_trees import listed, touch, write_csv
+from dicom_files import write_dicom
+
+from ray_mae.config import IngestConfig
+from ray_mae.data import places
+from ray_mae.data.ingest import ingest
+from ray_mae.data.places import appearing, entries, joined, on_disk, patiently, place, walk
+from ray_mae.data.quarantine import Unusable
+from ray_mae.data.schema import Manifest
+
+
+@pytest.fixture(params=["", "memory://"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder on disk, or in a store that lives in this process."""
+    made = place(Path(f"{request.param}{tmp_path}"))
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "WAITS", (0.0, 0.0, 0.0))
+
+
+def failing(times: int, error: Exception, result: object = "done") -> Callable[[], Any]:
+    left = [error] * times
+
+    def work() -> object:
+        if left:
+            raise left.pop()
+        return result
+
+    return work
+
+
+def test_a_folder_is_listed_and_walked_in_order_on_disk_and_in_a_store(folder: Path) -> None:
+    for name in ("b/2.dcm", "b/1.dcm", "a.dcm", ".hidden/x.dcm", "out/y.dcm"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert entries(folder) == [(".hidden", True), ("a.dcm", False), ("b", True), ("out", True)]
+    found = list(walk(folder, folder / "out"))
+    assert found == [("", ["a.dcm"]), ("b", ["1.dcm", "2.dcm"])]
+
+
+def test_a_file_appears_as_a_whole_or_not_at_all(folder: Path) -> None:
+    target = folder / "a.bin"
+
+    def stopped() -> None:
+        with appearing(target, folder) as file:
+            file.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stopped()
+    assert entries(folder) == []
+    with appearing(target, folder) as file:
+        file.write_bytes(b"whole")
+        assert not target.is_file()
+    assert target.read_bytes() == b"whole"
+    with on_disk(target) as file:
+        assert file.read_bytes() == b"whole"
+
+
+def test_an_object_that_is_too_large_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    path = place(Path(f"memory://{tmp_path}/large"))
+    path.write_bytes(b"x" * 100)
+    with on_disk(path, most_bytes=100) as file:
+        assert file.stat().st_size == 100
+    with pytest.raises(Unusable, match="too-large: 100 bytes, at most 99"), on_disk(path, 99):
+        pass
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/scans", "s3://bucket/scans"])
+def test_a_store_that_cannot_be_opened_is_named_with_what_it_needs(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ValueError, match=f"{url} cannot be opened .*s3fs for s3"):
+        place(Path(url))
+
+
+def test_cells_may_hold_urls_beside_paths(tmp_path: Path) -> None:
+    assert joined(tmp_path, "a/b.png") == tmp_path / "a/b.png"
+    assert joined(tmp_path, "/x/b.png") == Path("/x/b.png")
+    assert str(joined(tmp_path, "memory://bucket/b.png")) == "memory://bucket/b.png"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_what_passes_is_tried_again_and_then_given_up(code: int) -> None:
+    assert patiently(failing(3, OSError(code, "away")), remote=False) == "done"
+    with pytest.raises(OSError, match="away"):
+        patiently(failing(4, OSError(code, "away")), remote=False)
+
+
+def test_what_does_not_pass_is_not_tried_again() -> None:
+    for error in (FileNotFoundError(), PermissionError(), OSError(errno.ENOSPC, "full")):
+        with pytest.raises(OSError):
+            patiently(failing(1, error), remote=False)
+    with pytest.raises(PermissionError):
+        patiently(failing(1, PermissionError()), remote=True)
+    with pytest.raises(Unusable, match="constant"):
+        patiently(failing(1, Unusable("constant")), remote=False)
+
+
+def test_a_store_may_raise_errors_of_its_own() -> None:
+    assert patiently(failing(2, RuntimeError("SlowDown"))) == "done"
+    with pytest.raises(OSError, match="SlowDown"):
+        patiently(failing(9, RuntimeError("SlowDown")))
+
+
+def test_an_image_whose_disk_was_away_for_a_moment_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray_mae.data import study_shards
+
+    away = failing(2, OSError(errno.ESTALE, "stale"), None)
+
+    def read(path: Path, max_pixels: int) -> Any:
+        try:
+            away()
+        except OSError as error:
+            raise Unusable("unreadable", "stale") from error
+        return original(path, max_pixels)
+
+    original = study_shards.read_dicom_guarded
+    monkeypatch.setattr(study_shards, "read_dicom_guarded", read)
+    image, header = study_shards._read(write_dicom(tmp_path / "a.dcm"), 10_000)
+    assert image.shape == (64, 64)
+    assert header
+
+
+def test_a_public_archive_is_listed_in_a_store_as_on_disk(folder: Path) -> None:
+    table = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+    row = {"ImageID": "a.png", "StudyID": "s", "PatientID": "p", "Projection": "PA",
+           "Report": "r", "Labels": "['normal']"}  # fmt: skip
+    local = folder if isinstance(folder, Path) else Path(str(folder).removeprefix("memory:/"))
+    touch(local, "7/a.png")
+    write_csv(local / f"{table}.gz", [row])
+    if local != folder:
+        (folder / "7").mkdir(parents=True, exist_ok=True)
+        (folder / "7" / "a.png").write_bytes(b"")
+        (folder / f"{table}.gz").write_bytes((local / f"{table}.gz").read_bytes())
+    (record,) = listed("padchest", folder).records
+    assert (record.path, record.problem, record.view) == ("7/a.png", None, "frontal")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_archive_at_a_url_gives_the_shards_of_the_same_folder(tmp_path: Path) -> None:
+    for number in range(5):
+        write_dicom(
+            tmp_path / "in" / f"{number}.dcm", StudyInstanceUID=f"1.{number}", PatientID=f"{number}"
+        )
+    (tmp_path / "in" / "broken.dcm").write_bytes(b"no DICOM" * 99)
+    found = []
+    for source, output in ((tmp_path / "in", tmp_path / "a"),
+                           (Path(f"file://{tmp_path}/in"), Path(f"file://{tmp_path}/b"))):  # fmt: skip
+        config = IngestConfig(
+            archive="dicom", source=source, output=output, insecure_pseudonyms=True,
+            studies_per_shard=2, dataset="d",
+        )  # fmt: skip
+        summary = ingest(config)
+        assert summary["images"] == {"in": 6, "out": 5, "quarantined": 1}
+        shards = Manifest.read(output).shards
+        found.append({shard.file: shard.sha256 for shard in shards})
+        assert ingest(config)["shards"] == {"written": 0, "kept": len(shards)}
+    assert found[0] == found[1]
+    for file, digest in found[1].items():
+        assert hashlib.sha256((tmp_path / "b" / file).read_bytes()).hexdigest() == digest
+    left = {p.name for p in (tmp_path / "b" / ".ingest").iterdir()}
+    assert left == {"layout.parquet", *(f"{file}.json" for file in found[1])}

@@ -1,0 +1,93 @@
+"""Public archives through the whole job, from the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from archive_trees import write_csv
+from dicom_files import write_dicom
+from PIL import Image
+
+from ray_mae import cli
+from ray_mae.data.images import decode
+from ray_mae.data.schema import Manifest
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def ingested(name: str, source: Path, *settings: str) -> tuple[pd.DataFrame, dict]:
+    """The studies of all shards, by dataset row, and the summary."""
+    output = source.parent / "shards"
+    cli.run(
+        ["ingest", "--archive", name, "--source", str(source), "--output", str(output),
+         "--dataset", name, "--insecure_pseudonyms", "true", "--image_size", "32", *settings]
+    )  # fmt: skip
+    shards = Manifest.read(output).shards
+    rows = pd.concat([pq.read_table(output / shard.file).to_pandas() for shard in shards])
+    return rows, json.loads((output / "summary.json").read_text())
+
+
+def test_mimic_cxr_goes_from_a_dicom_tree_into_shards(tmp_path: Path) -> None:
+    root = tmp_path / "mimic"
+    metadata, splits = [], []
+    for number in range(6):
+        patient = f"1000000{number}"
+        for view in ("PA", "LATERAL"):
+            image = f"{number}-{view}"
+            folder = root / f"files/p10/p{patient}/s5{number}"
+            write_dicom(folder / f"{image}.dcm", ViewPosition=None)
+            metadata.append(
+                {"dicom_id": image, "subject_id": patient, "study_id": f"5{number}",
+                 "ViewPosition": view, "ViewCodeSequence_CodeMeaning": ""}
+            )  # fmt: skip
+            split = ("train", "validate", "test")[number % 3]
+            splits.append({"dicom_id": image, "study_id": f"5{number}", "split": split})
+        (root / f"files/p10/p{patient}/s5{number}.txt").write_text(
+            "                                 FINAL REPORT\n CHEST RADIOGRAPH\n\n COMPARISON:  ___\n\n"
+            f" Clear lungs {number}.\n\n IMPRESSION:  Normal.\n"
+        )
+    (root / "files/p10/p10000000/s50/0-PA.dcm").write_bytes(b"damaged")
+    write_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", metadata)
+    write_csv(root / "mimic-cxr-2.0.0-split.csv.gz", splits)
+    write_csv(
+        root / "mimic-cxr-2.0.0-chexpert.csv.gz",
+        [{"subject_id": f"1000000{n}", "study_id": f"5{n}", "Edema": "-1.0"} for n in range(6)],
+    )
+    rows, summary = ingested("mimic-cxr", root)
+    assert summary["images"] == {"in": 12, "out": 11, "quarantined": 1}
+    assert summary["studies"] == {"in": 6, "out": 6, "quarantined": 0}
+    assert [summary["splits"][s]["studies"] for s in ("train", "val", "test")] == [2, 2, 2]
+    assert sorted(rows["findings"]) == [f"Clear lungs {number}." for number in range(6)]
+    assert set(rows["impression"]) == {"Normal."}
+    assert {labels[5] for labels in rows["labels"]} == {-1}
+    assert sorted(len(views) for views in rows["views"]) == [1, 2, 2, 2, 2, 2]
+    assert {view["view"] for views in rows["views"] for view in views} == {"frontal", "lateral"}
+
+
+def test_padchest_goes_from_16_bit_png_files_into_shards(tmp_path: Path) -> None:
+    root = tmp_path / "padchest"
+    (root / "0").mkdir(parents=True)
+    rows = []
+    for number in range(8):
+        ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 7 + number
+        Image.fromarray(ramp).save(root / "0" / f"{number}.png")
+        rows.append(
+            {"ImageID": f"{number}.png", "StudyID": f"study{number // 2}",
+             "PatientID": f"patient{number // 2}", "Projection": "PA" if number % 2 else "L",
+             "Report": " sin hallazg . ", "Labels": "['normal']" if number < 6 else "['exclude']"}
+        )  # fmt: skip
+    write_csv(root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", rows)
+    studies, summary = ingested("padchest", root)
+    assert summary["images"] == {"in": 8, "out": 6, "quarantined": 2}
+    assert summary["quarantined"]["image"] == {"excluded": 2}
+    assert set(studies["findings"]) == {"sin hallazg ."}
+    image = decode(studies.iloc[0]["views"][0]["image"])
+    assert image.shape == (32, 32)
+    # The ramp ends at 28,672 of 65,535: it was brought to 8 bits over its own range.
+    assert image.min() < 5
+    assert image.max() > 250
+    for file in (tmp_path / "shards").glob("*-0*.parquet"):
+        assert b"patient1" not in file.read_bytes()
