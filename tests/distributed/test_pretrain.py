@@ -249,12 +249,12 @@ def test_checkpoints_are_listed_and_verified(
     assert "never_committed: checkpoint_2020" in said
     cli.run(["checkpoint", "verify", "--path", str(run)])
     last = find_checkpoint(run)
-    target = next((last / "deepspeed").rglob("*optim*"))
+    target = next((last / "deepspeed").rglob("*_model_states.pt"))
     content = bytearray(target.read_bytes())
     content[len(content) // 2] ^= 1
     target.write_bytes(content)
     (last / "model.safetensors").unlink()
-    with pytest.raises(RuntimeError, match=r"optim.*damaged") as told:
+    with pytest.raises(RuntimeError, match=r"_model_states.*damaged") as told:
         cli.run(["checkpoint", "verify", "--path", str(run)])
     assert "model.safetensors is missing" in str(told.value)
     others = [p for p in run.glob("checkpoint_*/state.json") if p.parent != last]
