@@ -63,6 +63,13 @@ def check(settings: Any, prefix: str = "") -> None:
                     )
 
 
+class Checked:
+    """A command's settings: their bounds are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """The settings as plain JSON values."""
     out: dict[str, Any] = {}

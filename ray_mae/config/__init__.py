@@ -1,0 +1,96 @@
+"""Every setting of every command: typed, documented, bounded, in one place.
+
+The classes are the schema of the YAML files in `jobs/`, of the command line and of the Python
+API alike. A setting is known everywhere by its dotted name, such as `method.mask_ratio`.
+"""
+
+from ray_mae.config.checkpoint import CheckpointListConfig, CheckpointVerifyConfig
+from ray_mae.config.demo import DemoConfig, DemoMdaeConfig
+from ray_mae.config.evaluate import (
+    EmbedConfig,
+    ExportConfig,
+    FinetuneConfig,
+    ProbeConfig,
+    SegmentConfig,
+    SupervisedConfig,
+)
+from ray_mae.config.ingest import (
+    IngestConfig,
+    InspectConfig,
+    TableColumns,
+    VolumeColumns,
+    VolumeSettings,
+)
+from ray_mae.config.methods import MdaeConfig, MvmaeConfig
+from ray_mae.config.pretrain import (
+    PRETRAIN,
+    AnyPretrainConfig,
+    CheckpointConfig,
+    DataConfig,
+    EngineConfig,
+    MdaeRun,
+    MvmaeRun,
+    OnlineProbeConfig,
+    OptimConfig,
+    PretrainConfig,
+    PretrainMdaeConfig,
+    RunSettings,
+    ScalingConfig,
+    TrackingConfig,
+    VolumeDataConfig,
+    pretrain_config,
+)
+from ray_mae.config.search import (
+    TUNE,
+    AnyTuneConfig,
+    AshaConfig,
+    RepeatConfig,
+    Search,
+    TuneConfig,
+    TuneMdaeConfig,
+    TuneReportConfig,
+)
+
+__all__ = [
+    "PRETRAIN",
+    "TUNE",
+    "AnyPretrainConfig",
+    "AnyTuneConfig",
+    "AshaConfig",
+    "CheckpointConfig",
+    "CheckpointListConfig",
+    "CheckpointVerifyConfig",
+    "DataConfig",
+    "DemoConfig",
+    "DemoMdaeConfig",
+    "EmbedConfig",
+    "EngineConfig",
+    "ExportConfig",
+    "FinetuneConfig",
+    "IngestConfig",
+    "InspectConfig",
+    "MdaeConfig",
+    "MdaeRun",
+    "MvmaeConfig",
+    "MvmaeRun",
+    "OnlineProbeConfig",
+    "OptimConfig",
+    "PretrainConfig",
+    "PretrainMdaeConfig",
+    "ProbeConfig",
+    "RepeatConfig",
+    "RunSettings",
+    "ScalingConfig",
+    "Search",
+    "SegmentConfig",
+    "SupervisedConfig",
+    "TableColumns",
+    "TrackingConfig",
+    "TuneConfig",
+    "TuneMdaeConfig",
+    "TuneReportConfig",
+    "VolumeColumns",
+    "VolumeDataConfig",
+    "VolumeSettings",
+    "pretrain_config",
+]

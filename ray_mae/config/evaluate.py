@@ -1,0 +1,208 @@
+"""Settings of what an encoder is used for once it is pretrained."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ray_mae.settings import Checked, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(Checked):
+    """Run a frozen encoder over shards and write one embedding per study to Parquet."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path
+    """Folder for embeddings.parquet and summary.json."""
+    splits: list[Literal["train", "val", "test"]] = field(
+        default_factory=lambda: ["train", "val", "test"]
+    )
+    """Splits to embed."""
+    pool: Literal["cls", "mean"] = "mean"
+    """A view's vector: the CLS token, or the mean over the patch tokens."""
+    crop_size: int | None = setting(None, ge=16, le=1024)
+    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    default: that of the pretraining. Larger sees more of the volume."""
+    max_views: int = setting(16, ge=1)
+    """Views per study at most; of a larger study a fixed choice is taken."""
+    batch_size: int = setting(64, ge=1)
+    """Studies per forward pass."""
+    workers: int = setting(1, ge=1)
+    """Encoder replicas."""
+    gpu: Literal["auto"] | bool = "auto"
+    """One GPU per replica; auto: if the cluster has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(Checked):
+    """Logistic regression on frozen features, beside a random encoder and raw pixels."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path
+    """Folder for probe.json, probe.csv, report.html and summary.json."""
+    pool: Literal["cls", "mean"] = "mean"
+    """A view's vector: the CLS token, or the mean over the patch tokens."""
+    crop_size: int | None = setting(None, ge=16, le=1024)
+    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    default: that of the pretraining. Larger sees more of the volume."""
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    """What an uncertain label counts as; not mentioned is always negative."""
+    strengths: list[float] = field(
+        default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0],
+        metadata={"gt": 0, "some": True},
+    )
+    """Inverse regularisation strengths C to choose from, on validation patients."""
+    bootstrap: int = setting(1000, ge=10)
+    """Patient resamples behind each 95 % interval."""
+    min_positive: int = setting(5, ge=1)
+    """Labels with fewer positive or negative studies in a split are left out, and named."""
+    train_studies: int | None = setting(None, ge=2)
+    """Use only this many training studies (label efficiency); default all."""
+    pca: int = setting(128, ge=1)
+    """Components of the raw-pixel baseline."""
+    seed: int = setting(0, ge=0)
+    """Seed of the random encoder, the bootstrap and the choice of training studies."""
+    batch_size: int = setting(64, ge=1)
+    """Studies per forward pass."""
+    workers: int = setting(1, ge=1)
+    """Encoder replicas."""
+    gpu: Literal["auto"] | bool = "auto"
+    """One GPU per replica; auto: if the cluster has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Checked):
+    """Write the encoder of a checkpoint as a file that other libraries load."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint) or one checkpoint."""
+    output: Path
+    """Folder for the exported files."""
+    format: Literal["timm", "nnunet", "monai"] = "timm"
+    """timm (images): safetensors for `timm.create_model(…, checkpoint_path=…)`; nnunet (volumes):
+    weights for `nnUNetv2_train -pretrained_weights` and the configuration they need; monai
+    (volumes): a state dict, and a module that loads it for MONAI or plain PyTorch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig(Checked):
+    """What fine-tuning and segmentation have in common."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path
+    """Folder for the numbers, report.html, summary.json and the weights kept."""
+    compare: list[Literal["trained", "random"]] = field(
+        default_factory=lambda: ["trained", "random"]
+    )
+    """Where the weights start: at the checkpoint's, or fresh, under the same budget."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"ge": 0})
+    """One run per seed and start. A seed decides fresh weights, order, augmentation and dropout."""
+    crop_size: int | None = setting(None, ge=16, le=512)
+    """Volumes only: side of the crops, in voxels, a multiple of the network's stride. Default: as
+    in pretraining."""
+    film_at_finetune: Literal["zero", "drop"] = "zero"
+    """Volumes only: keep FiLM and tell it noise level 0, or fold it at level 0 into the norms."""
+    accumulate: int = setting(1, ge=1)
+    """Batches whose gradients are added up for one optimiser step."""
+    warmup: float = setting(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    decay: Literal["cosine", "poly"] = "cosine"
+    """Fall of the learning rate after warm-up: half a cosine, or (1 - share)^0.9 (nnU-Net)."""
+    clip: float = setting(1.0, ge=0)
+    """Largest gradient norm; 0 switches clipping off."""
+    augment: bool = True
+    """Crop and change images, turn and mirror volumes at random, as in pretraining."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the network's operations; auto: bf16 where a GPU supports it, else fp32."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more work."""
+    bootstrap: int = setting(1000, ge=10)
+    """Patient resamples behind each 95 % interval."""
+    cpus_per_run: int = setting(1, ge=1)
+    """CPUs reserved for each run and threads of its PyTorch. As many runs go on at a time as the
+    cluster has room for."""
+    gpu: Literal["auto"] | bool = "auto"
+    """One GPU per run; auto: if the cluster has any."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("compare", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must hold one or more values, each once, got {values}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(SupervisedConfig):
+    """Train the encoder and a linear head on labels, beside the same network from scratch."""
+
+    pool: Literal["cls", "mean"] = "mean"
+    """Studies only: a view's vector is the CLS token, or the mean over the patch tokens."""
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    """What an uncertain label of a study counts as; not mentioned is always negative."""
+    min_positive: int = setting(5, ge=1)
+    """Labels with fewer positive or negative samples in a split are left out, and named."""
+    epochs: float = setting(50.0, gt=0)
+    """Passes over the labelled training samples, unless `steps` is given."""
+    steps: int | None = setting(None, ge=1)
+    """Optimiser steps, instead of `epochs`. Validated after each pass and at the end."""
+    batch_size: int = setting(16, ge=1)
+    """Studies or volumes per forward pass."""
+    lr: float = setting(1e-4, gt=0)
+    """Largest learning rate of AdamW."""
+    weight_decay: float = setting(0.01, ge=0)
+    """Decay of weights; norms, biases and positions are exempt."""
+    layer_decay: float = setting(1.0, gt=0, le=1)
+    """Learning rate of each block or stage over that of the next one; 1 is the same for all."""
+    freeze: bool = False
+    """Train the head alone."""
+    dropout: float = setting(0.2, ge=0, lt=1)
+    """Share of the features that the head does not see while it learns."""
+    label_smoothing: float = setting(0.0, ge=0, lt=1)
+    """Targets are drawn to 0.5 by this share. MDAE's authors take 0.2; probabilities suffer."""
+    max_views: int = setting(3, ge=1, le=16)
+    """Views per training study at most; for validation and test all are taken, up to 16."""
+    shuffle_window: int = setting(64, ge=1)
+    """Samples read together and shuffled among themselves, kept in memory; shards are shuffled as
+    well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(SupervisedConfig):
+    """Train a U-Net from the encoder on label maps, beside the same network from scratch."""
+
+    init: Literal["encoder", "all"] = "encoder"
+    """What the trained start takes from the checkpoint: the encoder, or the decoder as well (all
+    but its last layer)."""
+    steps: int = setting(25_000, ge=1)
+    """Optimiser steps."""
+    validate_every: int = setting(250, ge=1)
+    """Steps between validations, whose best weights are kept; the last step has one, too."""
+    batch_size: int = setting(2, ge=1)
+    """Crops per forward pass."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd: with Nesterov momentum 0.99; nnU-Net takes it with lr 0.01 and decay poly."""
+    lr: float = setting(3e-4, gt=0)
+    """Largest learning rate."""
+    weight_decay: float = setting(3e-5, ge=0)
+    """Decay of weights; norms and biases are exempt."""
+    foreground_share: float = setting(0.33, ge=0, le=1)
+    """Share of the crops around a voxel of a random class; the others lie anywhere."""
+    overlap: float = setting(0.5, ge=0, lt=1)
+    """Overlap of neighbouring windows when a whole volume is segmented."""
+    tolerance_mm: float = setting(1.0, ge=0)
+    """Surfaces no further apart than this count as equal in the surface Dice (NSD)."""
+    pictures: int = setting(4, ge=0, le=64)
+    """Test volumes whose outlines are drawn."""
+    shuffle_window: int = setting(32, ge=1)
+    """Volumes read together and shuffled among themselves, kept in memory; shards are shuffled as
+    well."""

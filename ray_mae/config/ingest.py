@@ -1,0 +1,198 @@
+"""Settings that bring an archive in, and of the dataset card."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ray_mae.settings import Checked, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """Names of the columns of a table archive."""
+
+    study: str = "study"
+    """Column with the study identifier."""
+    patient: str = "patient"
+    """Column with the patient identifier; splits are by patient."""
+    path: str = "path"
+    """Column with the image path, relative to the table's folder or absolute."""
+    view: str = "view"
+    """Column with the view: frontal, lateral, PA, AP, LL …; anything else is unknown."""
+    text: str = "text"
+    """Column with the report text; Findings and Impression sections are found in it."""
+    split: str | None = "split"
+    """Column with train, val or test; null, or without it, patients are split by hash."""
+    labels: str | None = None
+    """One column with positive label names separated by | or ;. Without it, one column per label
+    name, holding 1, 0, -1 (uncertain) or nothing (not mentioned)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeColumns:
+    """Names of the columns of a table of volumes. Columns that are not there are left out."""
+
+    path: str = "path"
+    """Column with the file's path, relative to the table's folder or absolute."""
+    patient: str = "patient"
+    """Column with the patient identifier; splits are by patient."""
+    volume: str | None = "volume"
+    """Column with the volume identifier; null, or without it, the path."""
+    session: str | None = "session"
+    """Column with the session (visit) identifier."""
+    modality: str | None = "modality"
+    """Column with the contrast: T1w, T1c, T2w, FLAIR …"""
+    split: str | None = "split"
+    """Column with train, val or test; null, or without it, patients are split by hash."""
+    site: str | None = "site"
+    """Column with the site."""
+    valid: str | None = "mask"
+    """Column with the path of a mask that is not 0 where voxels are valid."""
+    anonymised: str | None = "anonymised"
+    """Column with the path of a mask that is not 0 where a face was removed: not valid."""
+    anatomy: str | None = "anatomy"
+    """Column with the path of a mask of the anatomy; without it the foreground is found."""
+    segmentation: str | None = "segmentation"
+    """Column with the path of a label map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSettings:
+    """How volumes are read, checked and stored."""
+
+    columns: VolumeColumns = field(default_factory=VolumeColumns)
+    """Names of the columns, for `volume-table` and `table`."""
+    table: Path | None = None
+    """For `dicom-series`: table (CSV or Parquet) with one row per series, found by volume (its
+    SeriesInstanceUID) or by path (its folder below the source), or per patient. It gives labels, split
+    and site, of a series also modality and session; its patient replaces the PatientID of the files."""
+    labels: list[str] = field(default_factory=list)
+    """Columns with numbers that become labels: of a table, of participants.tsv (`bids`), or of what
+    the manifest says of a subject (`openmind`). No other column is taken, as it may be a record number
+    or a date of birth; columns_of_numbers in summary.json names those that `bids` and `openmind`
+    have."""
+    label_prefix: str = "label_"
+    """Columns of the table whose names start with this become labels too, under the rest of it."""
+    patient_pattern: str | None = None
+    """For `nifti`: regular expression that is searched in a file's path below the source, with a
+    group (?P<patient>…) and perhaps (?P<session>…). Default: the first folder that is no split,
+    contrast or collection (imagesTr, train, T1 …), else the file name; both up to the word that names
+    a session or a contrast. What came out is in the notes of summary.json."""
+    spacing_mm: float | None = setting(1.0, gt=0)
+    """Stored distance between voxels along each axis, in mm; null keeps each volume's own."""
+    margin_mm: float = setting(4.0, ge=0)
+    """Room around the anatomy that is kept when a volume is cropped to it."""
+    modalities: list[str] | None = None
+    """Keep only these, such as [T1w, FLAIR]; the others go to quarantine. Null keeps all."""
+    max_voxels: int = setting(512**3, ge=1)
+    """Volumes with more voxels, as they are or at `spacing_mm`, are quarantined before memory is
+    taken for them."""
+    min_slices: int = setting(4, ge=2)
+    """Volumes with fewer slices along an axis are quarantined."""
+    max_spacing_mm: float = setting(10.0, gt=0)
+    """Volumes whose slices lie further apart are quarantined."""
+    max_extent_mm: float = setting(600.0, gt=0)
+    """Volumes that are longer than this along an axis are quarantined."""
+    min_solid: float = setting(0.4, ge=0, le=1)
+    """Least share of the foreground that lies 4 mm or more below its surface; heads and brains have
+    0.6 and more. 0 switches the check off."""
+    max_deviation: float = setting(100.0, gt=1)
+    """Volumes with a voxel further than this from the mean, in standard deviations of the
+    foreground, are quarantined."""
+    dtype: Literal["int16", "float16", "float32"] = "float16"
+    """How z-scores are stored; int16 in steps of 1/512, up to 64 standard deviations."""
+    compression: int = setting(3, ge=1, le=19)
+    """Level of zstd."""
+    volumes_per_shard: int = setting(64, ge=1)
+    """Volumes per Parquet file."""
+    volumes_per_row_group: int = setting(4, ge=1)
+    """Volumes per Parquet row group: the unit in which shards are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig(Checked):
+    """Turn an archive of studies or volumes into shards: decode, check, pseudonymise, write."""
+
+    archive: Literal[
+        "dicom", "table",
+        "chestxray14", "chexpert", "mimic-cxr", "openi", "padchest",
+        "bids", "brats", "dicom-series", "nifti", "openmind", "volume-table",
+    ]  # fmt: skip
+    """Layout of the archive. Studies: a folder of DICOM images, a table of image files, or a public
+    archive as it is published: ChestX-ray14, CheXpert (also CheXpert Plus), MIMIC-CXR (DICOM or JPG),
+    Open-i (IU X-ray) or PadChest. Volumes: a BIDS or BraTS folder, a folder of DICOM series, of
+    NIfTI files, an OpenMind (nnssl) manifest, or a table of volume files."""
+    source: Path
+    """Folder of the archive; for `table` and `volume-table` the CSV or Parquet table, for
+    `openmind` the pretrain_data.json."""
+    output: Path
+    """Folder for the shards, the manifest, the quarantine table and summary.json."""
+    reports: Path | None = None
+    """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
+    of text files named STUDY.txt. Default: reports.csv in the source folder, if there. A patient
+    column, if there, replaces the PatientID of the files. For `dicom-series` see volumes.table. For
+    `mimic-cxr` mimic-cxr-reports.zip or a folder with the report files, for `openi` NLMCXR_reports.tgz
+    or a folder with the XML files; default: what of these is in the source folder."""
+    tables: Path | None = None
+    """For public archives: folder with the tables that are published beside the images (metadata,
+    split, labels), if they are not in the source folder."""
+    official_split: bool = True
+    """For public archives: keep the split that is published with the archive; where it has no
+    validation patients, validation_share of its training patients are taken. False splits all
+    patients by hash."""
+    labeler: Literal["chexpert", "negbio"] = "chexpert"
+    """For `mimic-cxr`: which of its two label tables is read."""
+    columns: TableColumns = field(default_factory=TableColumns)
+    """Names of the table's columns (the reports table uses the same names)."""
+    dataset: str = "archive"
+    """Name of the data set, written into every row."""
+    image_size: int = setting(256, ge=16, le=4096)
+    """Stored size of the short side of an image, in pixels; images are never enlarged."""
+    # Measured on X-rays at 256 px (tests/benchmarks/encodings.py): png 35 kB, exact; jpeg 95 21 kB
+    # and decoded three times as fast, but wrong by 0.9 grey levels. Neither feeds a GPU too slowly.
+    encoding: Literal["png", "jpeg"] = "png"
+    """How stored images are encoded (8 bit, one channel)."""
+    jpeg_quality: int = setting(95, ge=50, le=100)
+    """Quality of the jpeg encoding."""
+    studies_per_shard: int = setting(512, ge=1)
+    """Studies per Parquet file."""
+    studies_per_row_group: int = setting(32, ge=1)
+    """Studies per Parquet row group: the unit in which shards are read."""
+    validation_share: float = setting(0.1, ge=0, lt=1)
+    """Share of the patients in the validation split, where the archive brings no split."""
+    test_share: float = setting(0.1, ge=0, lt=1)
+    """Share of the patients in the test split, where the archive brings no split."""
+    pseudonym_key: Path | None = None
+    """File with the secret key of the pseudonyms. Default: environment RAY_MAE_PSEUDONYM_KEY."""
+    insecure_pseudonyms: bool = False
+    """Use a publicly known key instead: only for generated or public data."""
+    max_pixels: int = setting(100_000_000, ge=1)
+    """Images with more pixels than this are quarantined before memory is taken for them."""
+    burned_in: Literal["quarantine", "keep"] = "quarantine"
+    """What becomes of DICOM images whose header says that text is burned into the pixels: a name or a
+    date there cannot be taken out by rule. Kept ones are counted in the summary."""
+    max_aspect: float = setting(4.0, ge=1)
+    """Images whose long side is more than this times the short one are quarantined: images are padded
+    to squares, and one strip would make every image of its batch as large."""
+    max_views: int = setting(16, ge=1)
+    """Studies with more images than this are quarantined as implausible."""
+    volumes: VolumeSettings = field(default_factory=VolumeSettings)
+    """For archives of volumes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(Checked):
+    """The card of a data set: counts, leaks between splits, pictures, as JSON and one page."""
+
+    shards: Path
+    """Folder that `ingest` wrote."""
+    output: Path | None = None
+    """Folder for card.json and card.html; default: the shards' own."""
+    sample: int = setting(128, ge=1, le=100_000)
+    """Studies or volumes read for intensities and pictures, dealt over views, contrasts and sites."""
+    pictures: int = setting(12, ge=0, le=200)
+    """Images per view, or volumes per contrast, that are shown."""
+    duplicates: bool = True
+    """Read every image or volume once, to find the same one in two splits."""
+    seed: int = setting(0, ge=0)
+    """Seed of the sample."""
