@@ -1,6 +1,5 @@
 """`inspect`: the card of a data set: what is in its shards, as figures and as one page."""
 
-import hashlib
 import json
 import time
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.card_studies import study_sections
 from ray_mae.evaluate.card_volumes import volume_sections
-from ray_mae.evaluate.near_duplicates import bits_of, pairs_across
+from ray_mae.evaluate.near_duplicates import Seen, bits_of
 from ray_mae.evaluate.page import environment, generated
 
 CARD, PAGE = "card.json", "card.html"
@@ -105,15 +104,12 @@ def _leaks(config: InspectConfig, manifest: Manifest, table: pa.Table) -> dict[s
         "alike_in_two_splits": None,  # of images alone
     }
     if config.duplicates:
-        seen: dict[bytes, set[str]] = defaultdict(set)
-        alike = []
+        seen, images = Seen(), manifest.kind == "study"
         for split, patient, content in _contents(config.shards, manifest):
-            seen[hashlib.sha256(content).digest()].add(split)
-            if manifest.kind == "study":
-                alike.append((split, patient, bits_of(decode(content))))
-        if manifest.kind == "study":
-            found["alike_in_two_splits"] = pairs_across(alike)
-        found["same_content_in_two_splits"] = sum(len(splits) > 1 for splits in seen.values())
+            seen.add(split, patient, content, bits_of(decode(content)) if images else b"")
+        found["same_content_in_two_splits"] = seen.same_in_two_splits()
+        if images:
+            found["alike_in_two_splits"] = seen.alike_in_two_splits()
     return found
 
 

@@ -1,0 +1,46 @@
+"""Pairs of images that look the same: every one that a comparison of all with all would find, once."""
+
+from itertools import combinations
+
+import numpy as np
+from PIL import Image
+
+from ray_mae.evaluate.near_duplicates import MOST_BITS, Seen, bits_of
+
+
+def test_what_comparing_all_with_all_finds_is_found_once() -> None:
+    draw = np.random.default_rng(0)
+    films = draw.random((40, 256)) < 0.5
+    images = []
+    for number in range(600):  # copies of few films, of which up to 12 bits differ
+        bits = films[number % 40].copy()
+        bits[draw.choice(256, draw.integers(13), replace=False)] ^= True
+        split, patient = ("train", "val", "test")[draw.integers(3)], f"p{draw.integers(9)}"
+        images.append((split, patient, bits))
+    seen = Seen()
+    for split, patient, bits in images:
+        seen.add(split, patient, bits.tobytes(), np.packbits(bits).tobytes())
+    expected = sum(
+        a[0] != b[0] and a[1] != b[1] and (a[2] != b[2]).sum() <= MOST_BITS
+        for a, b in combinations(images, 2)
+    )
+    assert seen.alike_in_two_splits() == expected > 100
+    contents: dict[bytes, set[str]] = {}
+    for split, _, bits in images:
+        contents.setdefault(bits.tobytes(), set()).add(split)
+    same = sum(len(splits) > 1 for splits in contents.values())
+    assert seen.same_in_two_splits() == same > 0
+
+
+def test_bits_tell_films_apart_and_not_their_sizes() -> None:
+    draw = np.random.default_rng(0)
+    one, other = (
+        Image.fromarray(draw.integers(0, 256, (9, 9), dtype=np.uint8)).resize((300, 260))
+        for _ in range(2)
+    )
+    bits = [
+        np.unpackbits(np.frombuffer(bits_of(np.asarray(image)), np.uint8))
+        for image in (one, one.resize((150, 130)), other)
+    ]
+    assert (bits[0] != bits[1]).sum() <= MOST_BITS
+    assert (bits[0] != bits[2]).sum() > 60
