@@ -3,7 +3,7 @@
 import dataclasses
 import types
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
             value = from_dict(kind, value)
         elif isinstance(value, str) and Path in options:
             value = Path(value)
-        elif isinstance(value, list) and getattr(kind, "__origin__", None) is tuple:
+        elif isinstance(value, list) and any(get_origin(o) is tuple for o in options):
             value = tuple(value)
         made[name] = value
     return cls(**made)

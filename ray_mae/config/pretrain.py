@@ -100,8 +100,11 @@ class EngineConfig:
 class ScalingConfig:
     """Ray workers."""
 
-    workers: int = setting(2, ge=1)
-    """Training workers (GPUs, where they are used)."""
+    workers: int | tuple[int, int] = setting(2, ge=1, rising=True)
+    """Training workers (GPUs, where they are used). Fewest and most, [2, 8]: the run starts with what the
+    cluster has, and grows and shrinks with it; the batch stays, gradient accumulation adapts."""
+    resize_every: float = setting(60.0, ge=0)
+    """Seconds between looks at whether the cluster has room for more workers, where they may grow."""
     gpu: Literal["auto"] | bool = "auto"
     """One GPU per worker; auto: if the cluster has any."""
     cpus_per_worker: float = setting(1.0, ge=0)
@@ -110,6 +113,21 @@ class ScalingConfig:
     """Threads of PyTorch in each worker; default: cpus_per_worker, at least 1."""
     max_failures: int = setting(0, ge=-1)
     """Restarts of the workers after a failure; -1 without limit."""
+
+    @property
+    def least(self) -> int:
+        """Workers that the run needs to go on."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """Workers that the run takes where the cluster has them."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def in_words(self) -> str:
+        """ "8" or "2 to 8"."""
+        return f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 A row of the streamed dataset is one whole micro-batch for one worker, in a block of its own.
 Ray Data then deals whole blocks to the workers in turn, so that every worker gets the same number
 of them, of exact size, and the micro-batches of one optimiser step are the same samples whatever
-the number of workers. Nothing of torch is imported where data is read: that costs seconds in
-every process.
+the number of workers. Where that does not divide a step, copies of weight 0 fill it up. Nothing of
+torch is imported where data is read: that costs seconds in every process.
 """
 
 import json
@@ -93,11 +93,15 @@ class Stream:
     packing: Packing
     batch_size: int
     micro_batch_size: int
+    workers: int
     first_step: int
     steps: int
 
     def dataset(self) -> Dataset:
-        """A lazy dataset: one row per micro-batch, `step` counting optimiser steps."""
+        """A lazy dataset: one row per micro-batch; `step` counts optimiser steps, `weight` is its loss's.
+
+        The weights of a step have the mean 1 over all its rows.
+        """
         # Tasks of a few windows: those at their borders are read twice. Not too many tasks: Ray Data
         # makes all of them at the start.
         per_task = max(
@@ -109,13 +113,19 @@ class Stream:
             (first, min(first + per_task, self.steps))
             for first in range(self.first_step, self.steps, per_task)
         ]
-        rows = per_task * self.batch_size // self.micro_batch_size
+        rows = per_task * self._dealt
         dataset = read_datasource(_Tasks(self, spans, rows), override_num_blocks=len(spans))
         dataset.context.target_max_block_size = 1  # bytes: each row closes its block
         return _in_order(dataset)
 
+    @property
+    def _dealt(self) -> int:
+        """Blocks of a step: a multiple of the workers."""
+        return -(-self.batch_size // (self.micro_batch_size * self.workers)) * self.workers
+
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """The micro-batches of steps first … last − 1, one block each."""
+        weight = self._dealt * self.micro_batch_size / self.batch_size
         places = self.order.places(first * self.batch_size, last * self.batch_size)
         reader = WindowReader(self.shards, self.packing.columns, self.order.shuffle_window)
         buffer: list[Place] = []
@@ -124,10 +134,13 @@ class Stream:
             buffer.append(place)
             if len(buffer) == self.micro_batch_size:
                 rows = [reader.row(p) for p in buffer]
-                yield to_block(self.packing.pack(rows, [p.epoch for p in buffer]), step=step)
-                filled += len(buffer)
+                arrays = self.packing.pack(rows, [p.epoch for p in buffer])
+                yield to_block(arrays, step=step, weight=weight)
+                filled += 1
                 buffer = []
-                if filled == self.batch_size:
+                if filled * self.micro_batch_size == self.batch_size:
+                    for _ in range(self._dealt - filled):
+                        yield to_block(arrays, step=step, weight=0.0)
                     step, filled = step + 1, 0
 
 

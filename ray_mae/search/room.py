@@ -11,13 +11,13 @@ DRIVER = 0.01
 
 def cpus_per_trial(run: RunSettings) -> int:
     """Logical CPUs that a trial may hold at one time: training workers, a reader of data, a probe."""
-    return math.ceil(run.scaling.workers * run.scaling.cpus_per_worker) + 1 + run.probe.cpus
+    return math.ceil(run.scaling.most * run.scaling.cpus_per_worker) + 1 + run.probe.cpus
 
 
 def trials_of_machine(run: RunSettings) -> int:
     """Trials at a time on this machine alone: as many as have real cores for their workers."""
     threads = run.scaling.threads_per_worker or max(1, int(run.scaling.cpus_per_worker))
-    return max(1, (os.cpu_count() or 1) // (run.scaling.workers * threads))
+    return max(1, (os.cpu_count() or 1) // (run.scaling.most * threads))
 
 
 def trials_of_cluster(run: RunSettings, gpus: bool) -> int:
@@ -37,17 +37,17 @@ def trials_of_cluster(run: RunSettings, gpus: bool) -> int:
                 *([int(n.get("CPU", 0) // cpus)] if cpus else []),
                 *([int(n.get("GPU", 0))] if gpus else []),
             ],
-            default=run.scaling.workers,
+            default=run.scaling.most,
         )
         for n in nodes
     )
     have = {name: sum(n.get(name, 0) for n in nodes) for name in ("CPU", "GPU")}
-    room = min(int(have["CPU"] // each), workers // run.scaling.workers)
+    room = min(int(have["CPU"] // each), workers // run.scaling.most)
     if room >= 1:
         return room
     raise ValueError(
         f"a trial takes {cpus_per_trial(run)} CPUs"
-        + (f" and {run.scaling.workers} GPUs" if gpus else "")
+        + (f" and {run.scaling.most} GPUs" if gpus else "")
         + f" and its driver a little, the cluster has {have['CPU']:g} CPUs and {have['GPU']:g} GPUs on "
         f"{len(nodes)} nodes now: lower run.scaling, or give at_once where the cluster grows on demand"
     )

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
-from ray.data import Dataset, ExecutionOptions
 
 from ray_mae.config import AnyPretrainConfig, PretrainConfig
 from ray_mae.data.loading import Stream
@@ -53,11 +52,11 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     if first_step < plan.steps:
         attempt = begin_attempt(config.output)
         # one CPU more than the workers keep, for the tasks that read data
-        keep = math.ceil(config.scaling.workers * config.scaling.cpus_per_worker)
+        keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             _check_resources(config)
             with Progress(config.output, began, attempt, plan.kind):
-                _fit(config, plan, manifest, tokenizer, attempt, probe)
+                _fit(config, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
@@ -86,11 +85,6 @@ def _first_step(config: AnyPretrainConfig) -> int:
         raise ValueError(
             f"{config.output} was trained on other shards than {config.shards} holds now, so there is "
             "no next sample to go on with: choose another --output, or the shards of before"
-        )
-    if state["zero_stage"] and state["workers"] != config.scaling.workers:
-        raise ValueError(
-            f"{last} was written by {state['workers']} workers with ZeRO {state['zero_stage']}: "
-            f"continue with scaling.workers {state['workers']}"
         )
     return int(state["step"])
 
@@ -123,10 +117,11 @@ def _check_resources(config: AnyPretrainConfig) -> None:
     import ray
 
     have = ray.cluster_resources()
-    keep = config.scaling.workers * config.scaling.cpus_per_worker
+    least = config.scaling.least
+    keep = least * config.scaling.cpus_per_worker
     if have.get("CPU", 0) < keep + 1:
         problem = (
-            f"{config.scaling.workers} workers with {config.scaling.cpus_per_worker} CPUs each leave "
+            f"{least} workers with {config.scaling.cpus_per_worker} CPUs each leave "
             f"none of the {have.get('CPU', 0):g} logical CPUs for reading data"
         )
         if not os.environ.get("RAY_ADDRESS"):
@@ -135,10 +130,10 @@ def _check_resources(config: AnyPretrainConfig) -> None:
     if (
         gpus_wanted(config.scaling.gpu)
         and not os.environ.get("RAY_ADDRESS")
-        and have.get("GPU", 0) < config.scaling.workers
+        and have.get("GPU", 0) < least
     ):
         raise ValueError(
-            f"scaling.workers is {config.scaling.workers}, there are {have.get('GPU', 0):g} GPUs: "
+            f"scaling.workers is {least}, there are {have.get('GPU', 0):g} GPUs: "
             "lower it, or set scaling.gpu to no"
         )
 
@@ -157,6 +152,7 @@ def stream_of(
         packing=packing_of(config, tokenizer),
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,
+        workers=plan.workers,
         first_step=first_step,
         steps=plan.steps,
     )
@@ -171,7 +167,6 @@ def _train(job: dict[str, Any]) -> None:
 
 def _fit(
     config: AnyPretrainConfig,
-    plan: Plan,
     manifest: Manifest,
     tokenizer: str | None,
     attempt: str,
@@ -184,12 +179,13 @@ def _fit(
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
 
     from ray_mae.train.group import ProcessGroup
+    from ray_mae.train.remaining import Remaining
 
-    def remaining() -> Dataset:
-        """What is left of the data. Ray Train calls it whenever it starts the workers."""
+    def remaining(workers: int) -> Stream:
         last = ckpt.last_committed(config.output)
         first_step = ckpt.read_state(last)["step"] if last else 0
-        return stream_of(config, plan, manifest, tokenizer, first_step).dataset()
+        plan = make_plan(config, manifest, workers)
+        return stream_of(config, plan, manifest, tokenizer, first_step)
 
     trainer = DataParallelTrainer(
         _train,
@@ -202,6 +198,7 @@ def _fit(
         backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.scaling.workers,
+            elastic_resize_monitor_interval_s=config.scaling.resize_every,
             use_gpu=gpus_wanted(config.scaling.gpu),
             resources_per_worker={"CPU": config.scaling.cpus_per_worker}
             | ({"GPU": 1} if gpus_wanted(config.scaling.gpu) else {}),
@@ -222,10 +219,8 @@ def _fit(
             # in a search the driver has a placement group of its own, which the probe must not join
             ray_remote_kwargs={"num_cpus": config.probe.cpus, "scheduling_strategy": "DEFAULT"},
         ),
-        datasets={"train": remaining},
-        dataset_config=ray.train.DataConfig(
-            execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
-        ),
+        datasets={"train": lambda: None},
+        dataset_config=Remaining(remaining),
     )
     try:
         trainer.fit()

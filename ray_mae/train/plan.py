@@ -17,8 +17,8 @@ class Plan:
     batch_size: int
     """Samples per optimiser step over all workers."""
     micro_batch_size: int
-    accumulation: int
-    """Forward passes per worker and step."""
+    workers: int
+    """How many share a step; a run may go on with another number of them."""
     steps: int
     warmup_steps: int
     peak_lr: float
@@ -31,10 +31,28 @@ class Plan:
     def epochs(self) -> float:
         return self.samples / self.available
 
+    @property
+    def micro_batches(self) -> int:
+        """Of a step, over all workers: the same whatever their number."""
+        return self.batch_size // self.micro_batch_size
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per worker and step."""
+        return -(-self.micro_batches // self.workers)
+
+    @property
+    def idle(self) -> int:
+        """Forward passes of a step that count nothing: some workers' last, where they do not divide it."""
+        return self.accumulation * self.workers - self.micro_batches
+
 
 def make_plan(config: AnyPretrainConfig, manifest: Manifest, workers: int | None = None) -> Plan:
-    """Raises ValueError where the batch does not divide over the workers, or there is no data."""
-    workers = workers or config.scaling.workers
+    """The numbers with so many workers; by default the most that the settings allow.
+
+    Raises ValueError where a step cannot be cut for the workers, or there is no data.
+    """
+    workers = workers or config.scaling.most
     wanted = "study" if isinstance(config, PretrainConfig) else "volume"
     if manifest.kind != wanted:
         other = "mdae" if manifest.kind == "volume" else "mvmae"
@@ -48,28 +66,26 @@ def make_plan(config: AnyPretrainConfig, manifest: Manifest, workers: int | None
         raise ValueError(
             f"{config.shards} holds no {wanted} of the train split: nothing to train on"
         )
-    share = workers * optim.micro_batch_size
-    if optim.batch_size % share:
-        possible = [
-            m for m in range(1, optim.batch_size + 1) if optim.batch_size % (m * workers) == 0
-        ]
+    size, micro = optim.batch_size, optim.micro_batch_size
+    if size % micro or size // micro < workers:
+        possible = [m for m in range(1, size + 1) if size % m == 0 and size // m >= workers]
         advice = (
-            f"micro_batch_size may be {', '.join(map(str, possible[-6:]))}"
+            f"it may be {', '.join(map(str, possible[-6:]))}"
             if possible
-            else f"choose a batch size that is a multiple of {workers}"
+            else f"take {size} workers at most, or a larger batch"
         )
         raise ValueError(
-            f"optim.batch_size ({optim.batch_size}) must be a multiple of workers × "
-            f"optim.micro_batch_size ({workers} × {optim.micro_batch_size}); {advice}"
+            f"optim.batch_size ({size}) must be a multiple of optim.micro_batch_size ({micro}) and give "
+            f"each of {workers} workers a micro-batch: {advice}"
         )
-    steps = optim.steps or max(1, round(optim.epochs * available / optim.batch_size))
+    steps = optim.steps or max(1, round(optim.epochs * available / size))
     return Plan(
         kind=wanted,
         available=available,
-        batch_size=optim.batch_size,
-        micro_batch_size=optim.micro_batch_size,
-        accumulation=optim.batch_size // share,
+        batch_size=size,
+        micro_batch_size=micro,
+        workers=workers,
         steps=steps,
         warmup_steps=int(optim.warmup * steps),
-        peak_lr=optim.lr or optim.base_lr * optim.batch_size / 256,
+        peak_lr=optim.lr or optim.base_lr * size / 256,
     )

@@ -26,8 +26,8 @@ def print_plan(config: AnyPretrainConfig, plan: Plan, first_step: int) -> None:
     scale = "" if optim.lr else f" = {optim.base_lr:.1e} × {plan.batch_size}/256"
     rows = {
         "training data": f"{plan.available:,} {noun} in {config.shards}",
-        "effective batch": f"{plan.batch_size:,} {noun} = {scaling.workers} workers × "
-        f"{plan.micro_batch_size} × {plan.accumulation} accumulated",
+        "effective batch": f"{plan.batch_size:,} {noun} = {_sharing(plan)}"
+        + (f" (with {scaling.in_words}: the same batch)" if scaling.least < scaling.most else ""),
         "learning rate": f"{plan.peak_lr:.2e}{scale}, {plan.warmup_steps} warm-up steps, "
         f"{optim.optimizer}, {optim.decay} decay",
         "steps": f"{plan.steps:,}" + (f", continuing after {first_step:,}" if first_step else ""),
@@ -38,6 +38,16 @@ def print_plan(config: AnyPretrainConfig, plan: Plan, first_step: int) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _sharing(plan: Plan) -> str:
+    """How a step is cut for the workers."""
+    if not plan.idle:
+        return f"{plan.workers} workers × {plan.micro_batch_size} × {plan.accumulation} accumulated"
+    return (
+        f"{plan.micro_batches} × {plan.micro_batch_size} on {plan.workers} workers, which leave "
+        f"{plan.idle} of {plan.accumulation * plan.workers} passes of a step unused"
+    )
 
 
 class Progress:

@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,19 +11,20 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from ray_mae.config import AnyPretrainConfig, pretrain_config
-from ray_mae.data.loading import from_block, read_rows, to_batch
+from ray_mae.data.loading import read_rows, to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import decode_tokens, report_text
-from ray_mae.methods.losses import Losses
 from ray_mae.methods.method import Method
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import method_of, packing_of, text_of
 from ray_mae.train.checksums import write_checksums
 from ray_mae.train.engine import Engine
-from ray_mae.train.guard import Collapse, Guard, Seen, Spikes
+from ray_mae.train.feeding import Batches
+from ray_mae.train.guard import Collapse, Guard
 from ray_mae.train.plan import make_plan
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
+from ray_mae.train.window import Window
 
 
 def train(job: dict[str, Any]) -> None:
@@ -68,8 +68,8 @@ def train(job: dict[str, Any]) -> None:
     held_out = _held_out(config, manifest, tokenizer, engine.device)
 
     shard = ray.train.get_dataset_shard("train")
-    batches = _Batches(shard, engine.device)
-    window = _Window(workers)
+    batches = Batches(shard, engine.device)
+    window = Window(workers)
     guard = Guard(config.output, config.shards, rank, config.optim.max_skipped)
     collapse = Collapse()
     start, saving = time.perf_counter(), 0.0  # the share of time that checkpoints take is told
@@ -85,11 +85,11 @@ def train(job: dict[str, Any]) -> None:
             decay=config.optim.decay,
         )
         for micro in range(plan.accumulation):
-            batch = batches.next(step)
-            losses = engine(batch, step, report and micro == 0)
-            engine.backward(losses.total)
+            given = batches.next(step)
+            losses = engine(given.batch, step, report and micro == 0)
+            engine.backward(losses.total * given.weight)
             engine.step(lr)
-            window.add(losses, batch)
+            window.add(losses, given)
         if engine.skipped:
             event(guard.skipped(step, window.drop()))
         else:
@@ -128,98 +128,6 @@ def train(job: dict[str, Any]) -> None:
     if tracker:
         tracker.close()
     event("done")
-
-
-class _Batches:
-    """Micro-batches of this worker in the run's order, and the time spent waiting for them."""
-
-    def __init__(self, shard: Any, device: torch.device) -> None:
-        self._blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
-        self._device = device
-        self._waited = 0.0
-
-    def next(self, step: int) -> Any:
-        """The next micro-batch of this optimiser step."""
-        start = time.perf_counter()
-        block = next(self._blocks)
-        if block.num_rows != 1 or block["step"][0].as_py() != step:
-            raise RuntimeError(
-                f"step {step} was given a micro-batch of step {block['step'].to_pylist()}: Ray Data "
-                "did not deal the blocks in turn; please report this with the versions in state.json"
-            )
-        batch = to_batch(from_block(block)).to(self._device)
-        self._waited += time.perf_counter() - start
-        return batch
-
-    def take_waited(self) -> float:
-        """Seconds waited since the last call."""
-        waited, self._waited = self._waited, 0.0
-        return waited
-
-
-class _Window:
-    """Figures added up since the last report, then averaged over the workers."""
-
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._spikes = Spikes()
-        self._step: list[tuple[Seen, Losses]] = []
-        self.start()
-
-    def add(self, losses: Losses, batch: Any) -> None:
-        """Of a micro-batch; whether it counts is known at the end of its step."""
-        figures = {"loss": losses.total.detach(), **losses.parts}
-        figures = {name: value.detach() for name, value in figures.items()}  # no .item(): it waits
-        self._step.append((Seen(figures, batch.key), losses._replace(total=figures["loss"])))
-        self._samples += batch.samples
-
-    def keep(self) -> None:
-        """The step was taken."""
-        for seen, losses in self._step:
-            for name, value in seen.figures.items():
-                self._sums[name].append(value)
-            for name, pair in losses.counted.items():
-                self._counted[name] = self._counted.get(name, 0) + pair.detach()
-        self._step = []
-
-    def drop(self) -> list[Seen]:
-        """The step was skipped: what it would have added."""
-        dropped, self._step = [seen for seen, _ in self._step], []
-        return dropped
-
-    def figures(self, device: torch.device, waited: float) -> dict[str, float]:
-        """Means since the last call, of the steps that were taken; called by every worker at one step."""
-        names, counted = sorted(self._sums), sorted(self._counted)
-        means = [torch.stack(self._sums[name]).float().mean() for name in names]
-        losses = [value.float() for value in self._sums.get("loss", [])]
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # or queued work would count in the next window
-        seconds = time.perf_counter() - self._began
-        waiting = torch.tensor(waited / seconds, device=device)
-        values = torch.stack([*means, waiting, *losses])
-        pairs = torch.stack([torch.zeros(2, device=device), *(self._counted[n] for n in counted)])
-        if self._workers > 1:
-            dist.all_reduce(values)
-            dist.all_reduce(pairs)
-            values /= self._workers
-        found = values.tolist()
-        figures = dict(zip([*names, "data_wait"], found, strict=False))
-        for name, (total, count) in zip(counted, pairs[1:].tolist(), strict=True):
-            if count:
-                figures[name] = total / count
-        if losses:
-            each = found[-len(losses) :]
-            self._spikes.add(each)
-            figures |= {"loss_highest": max(each), "loss_spikes": self._spikes.total}
-        figures["samples_per_s"] = self._samples * self._workers / seconds
-        self.start()
-        return figures
-
-    def start(self) -> None:
-        """Begin a new window."""
-        self._began, self._samples = time.perf_counter(), 0
-        self._sums: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self._counted: dict[str, torch.Tensor] = {}
 
 
 def _size(method: Method) -> dict[str, float]:

@@ -69,7 +69,7 @@ def bare(config: AnyPretrainConfig, tokenizer: str | None) -> tuple[list[float],
     start = time.perf_counter()
     every = [to_batch(from_block(block)) for block in read]
     rate = plan.samples / (time.perf_counter() - start)
-    batches = every[:: config.scaling.workers]
+    batches = every[:: plan.workers]
     seconds = []
     for step, batch in enumerate(batches):
         start = time.perf_counter()

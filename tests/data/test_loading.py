@@ -28,14 +28,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stream(shards: Path, first_step: int = 0, steps: int = 9, max_views: int = 3) -> Stream:
+def stream(shards: Path, first_step: int = 0, steps: int = 9, workers: int = 2) -> Stream:
     manifest = Manifest.read(shards)
     return Stream(
         shards=shards,
         order=Order.of(manifest, "train", seed=1, shuffle_window=8),
-        packing=StudyPacking(max_views=max_views, seed=1),
+        packing=StudyPacking(max_views=3, seed=1),
         batch_size=8,
         micro_batch_size=4,
+        workers=workers,
         first_step=first_step,
         steps=steps,
     )

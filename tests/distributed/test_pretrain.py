@@ -84,7 +84,7 @@ def run_of(
         data=DataConfig(max_tokens=16, shuffle_window=8, tokenizer=shards / "tokenizer.json"),
         optim=OptimConfig(batch_size=8, micro_batch_size=2, steps=steps, base_lr=0.05),
         engine=EngineConfig(zero_stage=stage, precision="fp32"),  # type: ignore[arg-type]
-        scaling=ScalingConfig(workers=workers),
+        scaling=ScalingConfig(workers=workers, cpus_per_worker=0.5),
         checkpoint=CheckpointConfig(every=3),
         tracking=TrackingConfig(every=1, pictures_every=4, pictures=2),
     )
@@ -102,13 +102,16 @@ def one_worker(
     return output, pretrain(run_of(shards, output, workers=1, stage=0))
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_two_workers_and_any_zero_stage_train_as_one(
-    shards: Path, tmp_path: Path, one_worker: tuple[Path, dict], stage: int
+@pytest.mark.parametrize(("workers", "stage"), [(2, 2), (3, 3)])
+def test_any_workers_and_any_zero_stage_train_as_one(
+    shards: Path, tmp_path: Path, one_worker: tuple[Path, dict], workers: int, stage: int
 ) -> None:
-    """The same samples, order and gradients: the losses agree step by step, and so do weights."""
-    output = tmp_path / "two"
-    pretrain(run_of(shards, output, workers=2, stage=stage))
+    """The same samples, order and gradients: the losses agree step by step, and so do weights.
+
+    A step has four micro-batches: three workers take two each, of which two count nothing.
+    """
+    output = tmp_path / "several"
+    pretrain(run_of(shards, output, workers=workers, stage=stage))
     alone = losses(one_worker[0])
     assert len(alone) == STEPS
     np.testing.assert_allclose(losses(output), alone, rtol=1e-4)
@@ -343,7 +346,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_what_would(
 ) -> None:
     config = run_of(shards, tmp_path / "x", workers=2, stage=0)
     wrong = replace(config, optim=replace(config.optim, micro_batch_size=3))
-    with pytest.raises(ValueError, match=r"multiple of workers × .* may be 1, 2, 4"):
+    with pytest.raises(ValueError, match=r"multiple of optim.micro_batch_size .* may be 1, 2, 4"):
         pretrain(wrong)
 
 

@@ -1,0 +1,44 @@
+"""What a worker is given, step by step."""
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from ray_mae.data.loading import from_block, to_batch
+
+
+class MicroBatch(NamedTuple):
+    """One forward pass of a worker."""
+
+    batch: Any
+    """A StudyBatch or VolumeBatch on the worker's device."""
+    weight: float
+    """Factor of its loss: 0 for a copy that fills a step up, about 1 for all others."""
+
+
+class Batches:
+    """Micro-batches of this worker in the run's order, and the time spent waiting for them."""
+
+    def __init__(self, shard: Any, device: torch.device) -> None:
+        self._blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+        self._device = device
+        self._waited = 0.0
+
+    def next(self, step: int) -> MicroBatch:
+        """The next micro-batch of this optimiser step."""
+        start = time.perf_counter()
+        block = next(self._blocks)
+        if block.num_rows != 1 or block["step"][0].as_py() != step:
+            raise RuntimeError(
+                f"step {step} was given a micro-batch of step {block['step'].to_pylist()}: Ray Data "
+                "did not deal the blocks in turn; please report this with the versions in state.json"
+            )
+        batch = to_batch(from_block(block)).to(self._device)
+        self._waited += time.perf_counter() - start
+        return MicroBatch(batch, block["weight"][0].as_py())
+
+    def take_waited(self) -> float:
+        """Seconds waited since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
