@@ -39,6 +39,11 @@ class StudyBatch:
         """S, the number of studies."""
         return self.key.shape[0]
 
+    @property
+    def inputs(self) -> int:
+        """N, the number of views."""
+        return self.images.shape[0]
+
     def to(self, device: torch.device | str) -> "StudyBatch":
         """The batch on a device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
@@ -60,6 +65,11 @@ class VolumeBatch:
 
     @property
     def samples(self) -> int:
+        """B, the number of crops."""
+        return self.key.shape[0]
+
+    @property
+    def inputs(self) -> int:
         """B, the number of crops."""
         return self.key.shape[0]
 

@@ -178,6 +178,9 @@ class TrackingConfig:
     """Steps between pictures and generated reports in TensorBoard."""
     pictures: int = setting(4, ge=0, le=64)
     """Studies in a picture."""
+    peak_tflops: float | None = setting(None, gt=0)
+    """Peak of one worker's device in TFLOP/s, over which utilisation is shown; default: that of the GPU,
+    where it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,11 @@ class Batch(Protocol):
     @property
     def samples(self) -> int: ...
 
+    @property
+    def inputs(self) -> int:
+        """How many images or crops the encoder sees; `flops` takes their number."""
+        ...
+
     def to(self, device: device | str) -> "Batch": ...
 
 

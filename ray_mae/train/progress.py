@@ -131,6 +131,8 @@ def figures_line(record: dict[str, Any], noun: str) -> str:
         parts.append(f"skipped {record['skipped_steps']}")
     parts.append(f"{record['samples_per_s']:.3g} {noun}/s")
     parts.append(f"waiting for data {record['data_wait']:.0%}")
+    if "mfu" in record:
+        parts.append(f"{record['mfu']:.0%} of peak")
     minutes, seconds = divmod(round(record["eta_s"]), 60)
     parts.append(f"ETA {minutes // 60}:{minutes % 60:02d}:{seconds:02d}")
     return "  ".join(parts)

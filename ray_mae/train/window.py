@@ -36,6 +36,7 @@ class Window:
         kept = losses._replace(total=figures["loss"])
         self._step.append(_Pass(Seen(figures, micro.batch.key), kept, micro.weight))
         self._samples += micro.batch.samples
+        self._inputs += micro.batch.inputs
 
     def keep(self) -> None:
         """The step was taken."""
@@ -64,12 +65,19 @@ class Window:
         names, counted = sorted(self._sums), sorted(self._counted)
         sums = [self._pair(*self._sums[name], device) for name in names]
         steps = [self._pair(*step, device) for step in self._steps]
-        own = [self._pair(waited / seconds, 1.0, device), self._pair(self._samples, 0.0, device)]
+        own = [
+            self._pair(waited / seconds, 1.0, device),
+            self._pair(self._samples, self._inputs, device),
+        ]
         pairs = torch.stack([*own, *sums, *(self._counted[n].float() for n in counted), *steps])
         if self._workers > 1:
             dist.all_reduce(pairs)
-        (waiting, _), (samples, _), *found = pairs.tolist()
-        figures = {"data_wait": waiting / self._workers, "samples_per_s": samples / seconds}
+        (waiting, _), (samples, inputs), *found = pairs.tolist()
+        figures = {
+            "data_wait": waiting / self._workers,
+            "samples_per_s": samples / seconds,
+            "inputs_per_s": inputs / seconds,
+        }
         for name, (total, count) in zip([*names, *counted], found, strict=False):
             if count:
                 figures[name] = total / count
@@ -82,7 +90,7 @@ class Window:
 
     def start(self) -> None:
         """Begin a new window."""
-        self._began, self._samples = time.perf_counter(), 0
+        self._began, self._samples, self._inputs = time.perf_counter(), 0, 0
         self._sums: dict[str, tuple[Tensor, float]] = {}
         self._counted: dict[str, Tensor] = {}
         self._steps: list[tuple[Tensor | float, float]] = []

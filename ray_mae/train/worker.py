@@ -24,6 +24,7 @@ from ray_mae.train.guard import Collapse, Guard
 from ray_mae.train.plan import make_plan
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
+from ray_mae.train.utilisation import peak_of, utilisation
 from ray_mae.train.window import Window
 
 
@@ -72,6 +73,7 @@ def train(job: dict[str, Any]) -> None:
     window = Window(workers)
     guard = Guard(config.output, config.shards, rank, config.optim.max_skipped)
     collapse = Collapse()
+    peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
     start, saving = time.perf_counter(), 0.0  # the share of time that checkpoints take is told
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
@@ -104,6 +106,7 @@ def train(job: dict[str, Any]) -> None:
                 "lr": lr,
                 **method.figures(step),
                 **engine.gradient_norm(),
+                **utilisation(size["flops"] * figures["inputs_per_s"], workers, peak),
                 "skipped_steps": guard.total,
                 "saving": saving / (time.perf_counter() - start),
                 "samples": (step + 1) * plan.batch_size,

@@ -38,7 +38,7 @@ from ray_mae.export import export
 from ray_mae.train.checkpoint import SNAPSHOT, find_checkpoint, last_committed, read_state
 from ray_mae.train.guard import SKIPPED
 from ray_mae.train.launch import pretrain
-from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
+from ray_mae.train.tracking import EVENTS, METRICS, REPORTS, last_pictures, read_jsonl
 from tests.shards import rewrite, write_shards, write_volume_shards
 
 STEPS = 6
@@ -86,7 +86,7 @@ def run_of(
         engine=EngineConfig(zero_stage=stage, precision="fp32"),  # type: ignore[arg-type]
         scaling=ScalingConfig(workers=workers, cpus_per_worker=0.5),
         checkpoint=CheckpointConfig(every=3),
-        tracking=TrackingConfig(every=1, pictures_every=4, pictures=2),
+        tracking=TrackingConfig(every=1, pictures_every=4, pictures=2, peak_tflops=0.001),
     )
 
 
@@ -114,6 +114,10 @@ def test_any_workers_and_any_zero_stage_train_as_one(
     pretrain(run_of(shards, output, workers=workers, stage=stage))
     alone = losses(one_worker[0])
     assert len(alone) == STEPS
+    flops = next(e["flops"] for e in read_jsonl(output / EVENTS) if "flops" in e)
+    for record in read_jsonl(output / METRICS):
+        assert record["inputs_per_s"] >= record["samples_per_s"]  # a study has one to three views
+        assert record["mfu"] == pytest.approx(flops * record["inputs_per_s"] / 2e9)
     np.testing.assert_allclose(losses(output), alone, rtol=1e-4)
     assert alone[-1] < alone[0] * 0.9  # it learns: the weights changed on every worker
     ours, theirs = (
