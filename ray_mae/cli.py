@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print what happened."""
 
 import difflib
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -110,6 +111,13 @@ def _demo_mdae(config: settings.DemoMdaeConfig) -> None:
     demo_mdae(config)
 
 
+def _submit(config: settings.SubmitConfig) -> None:
+    from ray_mae.remote.submit import submit
+
+    _, command = parsed(config.command)
+    sys.exit(submit(config, command))
+
+
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "demo mdae": (settings.DemoMdaeConfig, _demo_mdae),  # before `demo`, with which it begins
     "demo": (settings.DemoConfig, _demo),
@@ -125,6 +133,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "evaluate segment": (settings.SegmentConfig, _segment),
     "embed": (settings.EmbedConfig, _embed),
     "export": (settings.ExportConfig, _export),
+    "submit": (settings.SubmitConfig, _submit),
 }
 
 
@@ -142,19 +151,48 @@ def parser_of(command: str, cls: type | None = None) -> ArgumentParser:
 
 def run(arguments: list[str]) -> None:
     """Run one command in this process. Raises what the command raises."""
-    name = _command(arguments)
-    if name is None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
         return
-    cls, call = COMMANDS[name]
+    name, config = parsed(arguments)
+    COMMANDS[name][1](config)
+
+
+def parsed(arguments: list[str]) -> tuple[str, Any]:
+    """The name of a command and its settings. Raises ValueError with one line of what is wrong."""
+    name = _command(arguments)
+    cls = COMMANDS[name][0]
     rest = arguments[len(name.split()) :]
+    if name == "submit":
+        rest = _submitted(rest)
     if name in BY_METHOD:
         classes, path = BY_METHOD[name]
         cls = classes[_method(rest, path)]
     parser = parser_of(name, cls)
-    parsed = parser.parse_args(rest)
-    values = parser.instantiate(parsed).as_dict()
+    values = parser.instantiate(parser.parse_args(rest)).as_dict()
     values.pop("config", None)
-    call(cls(**values))
+    return name, cls(**values)
+
+
+def _submitted(arguments: list[str]) -> list[str]:
+    """Words of `submit` as settings: what follows `--`, flags without a value, --env more than once."""
+    if "--help" in arguments or "-h" in arguments:
+        return ["--help"]
+    if "--" not in arguments or not arguments[arguments.index("--") + 1 :]:
+        raise ValueError(
+            "submit wants a command: ray-mae submit [--SETTING …] -- pretrain --config …"
+        )
+    cut = arguments.index("--")
+    own = []
+    for word, following in zip(arguments[:cut], [*arguments[1:cut], "--"], strict=True):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = name.replace("-", "_").replace("__", "--", 1)
+            name = "--env+" if name == "--env" else name
+        if name in ("--follow", "--dry_run") and not equals and following.startswith("--"):
+            equals, value = "=", "true"
+        own.append(name + equals + value)
+    return [*own, f"--command={json.dumps(arguments[cut + 1 :])}"]
 
 
 def _method(arguments: list[str], path: str) -> str:
@@ -182,14 +220,11 @@ def _method(arguments: list[str], path: str) -> str:
     return name
 
 
-def _command(arguments: list[str]) -> str | None:
+def _command(arguments: list[str]) -> str:
     for name in COMMANDS:
         words = name.split()
         if arguments[: len(words)] == words:
             return name
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
-        return None
     said = " ".join(arguments[:2] if arguments[0] == "evaluate" else arguments[:1])
     close = difflib.get_close_matches(said, COMMANDS, 1)
     hint = f"; did you mean {close[0]}?" if close else ""

@@ -50,6 +50,7 @@ from ray_mae.config.search import (
     TuneMdaeConfig,
     TuneReportConfig,
 )
+from ray_mae.config.submit import SubmitConfig
 
 __all__ = [
     "PRETRAIN",
@@ -83,6 +84,7 @@ __all__ = [
     "ScalingConfig",
     "Search",
     "SegmentConfig",
+    "SubmitConfig",
     "SupervisedConfig",
     "TableColumns",
     "TrackingConfig",

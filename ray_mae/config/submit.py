@@ -1,0 +1,54 @@
+"""Settings of `submit`."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ray_mae.settings import Checked, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitConfig(Checked):
+    """Run a command as a job of a Ray cluster: ray-mae submit [--SETTING …] -- COMMAND …"""
+
+    command: list[str] = field(default_factory=list)
+    """The command with its settings, as after `ray-mae`; on the command line it stands after `--`."""
+    address: str | None = None
+    """The cluster's dashboard, http://HOST:8265. Default: environment RAY_API_SERVER_ADDRESS, then
+    RAY_ADDRESS, then this machine. Token authentication: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."""
+    follow: bool = False
+    """Stay, print what the job prints, and end with its exit code. Ctrl-C leaves the job running."""
+    dry_run: bool = False
+    """Check everything that can be checked here, print what would be sent, and send nothing."""
+    env: list[str] = field(default_factory=list)
+    """Names of environment variables that the job needs, such as those of secrets: `--env NAME`, as
+    often as needed. The values are the cluster's, never sent; where one is missing the job says so."""
+    environment: Literal["cluster", "uv"] = "cluster"
+    """cluster: what is installed on the nodes, such as the image. uv: each node builds the environment
+    from the packed pyproject.toml; minutes at a node's first task, and gigabytes."""
+    image: str | None = None
+    """Container image for this job's processes, where the nodes have podman. Nothing is packed then."""
+    folder: Path = Path(".")
+    """Working folder that is packed, without data: what .gitignore and .rayignore name, results of
+    commands, files of images, volumes, weights and keys are left out, and what is large."""
+    max_file_mb: float = setting(2.0, gt=0)
+    """Larger files are left out, in MB."""
+    max_mb: float = setting(20.0, gt=0)
+    """A folder that packs to more is refused, in MB."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.env:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                # what follows a `=` may be a secret, and this goes to a terminal or a log
+                raise ValueError(
+                    f"env takes names of variables and no values, got {name.partition('=')[0]}…: "
+                    "set the value on the cluster (a Kubernetes secret, the nodes' environment)"
+                )
+        if self.address and not re.match(r"https?://", self.address):
+            raise ValueError(
+                f"address must be the dashboard's, http://HOST:8265 or https://…, got {self.address}"
+            )
+        if self.image and self.environment == "uv":
+            raise ValueError("image and environment uv exclude each other: choose one")

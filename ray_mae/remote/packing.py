@@ -1,0 +1,102 @@
+"""The working folder in one file, without data: what a job takes along."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+_NEVER = [
+    *".git .venv/ venv/ node_modules/ __pycache__/ .*_cache/ *.egg-info/ .ingest/".split(),
+    # data: an archive that lies in the working folder must not travel to wherever jobs are kept
+    *"*.dcm *.dicom *.nii *.nii.gz *.parquet *.png *.jpg *.jpeg *.tif *.tiff *.npy *.npz".split(),
+    *"*.h5 *.zst *.zip *.tar *.tgz *.tar.gz *.pt *.pth *.ckpt *.safetensors *.db".split(),
+    # secrets
+    *".env .env.* *.pem *.key id_rsa* .netrc .aws/ .kube/".split(),
+]
+_RESULTS = {"summary.json", "metrics.jsonl", "manifest.json", "checkpoint_manager_snapshot.json"}
+"""Files of ours: a folder that has one was written by a command."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What of a folder a job takes along."""
+
+    root: Path
+    files: list[Path]
+    """Relative to root, sorted."""
+    large: list[Path]
+    """Left out because of their size alone."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, before compression."""
+        return sum((self.root / file).stat().st_size for file in self.files)
+
+    def has(self, path: Path) -> bool:
+        """Whether a path relative to root is one of the files, or a folder with some."""
+        wanted = Path(os.path.normpath(path))
+        return any(file == wanted or wanted in file.parents for file in self.files)
+
+    def write(self, archive: Path) -> int:
+        """The files as a zip, the same bytes for the same content, so that Ray sends it once.
+
+        Returns the size of the archive in bytes.
+        """
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+            for file in self.files:
+                entry = zipfile.ZipInfo(file.as_posix())
+                entry.external_attr = (
+                    0o755 if os.access(self.root / file, os.X_OK) else 0o644
+                ) << 16
+                out.writestr(entry, (self.root / file).read_bytes(), zipfile.ZIP_DEFLATED)
+        return archive.stat().st_size
+
+
+def pack(root: Path, max_file_mb: float, max_mb: float) -> Packed:
+    """Choose the files. Raises ValueError, with the largest folders, where they are too much."""
+    if not root.is_dir():
+        raise ValueError(f"folder {root} is not a folder")
+    files: list[Path] = []
+    large: list[Path] = []
+    for file in _walk(root, root, [(root, GitIgnoreSpec.from_lines(_NEVER))]):
+        over = (root / file).stat().st_size > max_file_mb * 1e6
+        (large if over else files).append(file)
+    packed = Packed(root, sorted(files), sorted(large))
+    if packed.size > max_mb * 1e6:
+        sizes: dict[str, int] = {}
+        for file in files:
+            sizes[file.parts[0]] = sizes.get(file.parts[0], 0) + (root / file).stat().st_size
+        most = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        raise ValueError(
+            f"{root} holds {packed.size / 1e6:.0f} MB to pack, more than max_mb {max_mb:g}; most in "
+            + ", ".join(f"{name} ({sizes[name] / 1e6:.1f} MB)" for name in most)
+            + ": name data in .gitignore or .rayignore, or give --folder"
+        )
+    return packed
+
+
+def _walk(root: Path, folder: Path, specs: list[tuple[Path, GitIgnoreSpec]]) -> Iterator[Path]:
+    specs = specs + [
+        (folder, GitIgnoreSpec.from_lines((folder / name).read_text().splitlines()))
+        for name in (".gitignore", ".rayignore")
+        if (folder / name).is_file()
+    ]
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        path = Path(entry.path)
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if any(_ignored(spec, path.relative_to(base), is_folder) for base, spec in specs):
+            continue
+        if is_folder:
+            if not _RESULTS & set(os.listdir(path)):
+                yield from _walk(root, path, specs)
+        elif entry.is_file(
+            follow_symlinks=False
+        ):  # a link leads out of the folder, as a rule to data
+            yield path.relative_to(root)
+
+
+def _ignored(spec: GitIgnoreSpec, path: Path, is_folder: bool) -> bool:
+    return spec.match_file(path.as_posix() + ("/" if is_folder else ""))

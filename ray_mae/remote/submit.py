@@ -1,0 +1,113 @@
+"""`submit`: a command as a job of a Ray cluster."""
+
+import os
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import SubmitConfig
+from ray_mae.remote.cluster import address_of, join, told
+from ray_mae.remote.follow import Follower
+from ray_mae.remote.packing import Packed, pack
+from ray_mae.remote.visible import check_paths, output_of
+
+_ENVIRONMENT = {
+    # as in ray_mae.runtime, for processes that Ray starts before they import it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+def submit(config: SubmitConfig, command: Any) -> int:
+    """Send a command to a cluster and say how to follow it. Returns the exit code for this process.
+
+    command: the settings that `config.command` was parsed to. With `dry_run` nothing is sent, with
+    `follow` the code is the job's. Raises ValueError, ConnectionError, PermissionError or
+    RuntimeError with one line of what to do.
+    """
+    packed = None if config.image else pack(config.folder, config.max_file_mb, config.max_mb)
+    if config.environment == "uv" and packed and not packed.has(Path("pyproject.toml")):
+        raise ValueError(
+            f"environment uv wants a pyproject.toml in the packed folder {config.folder}"
+        )
+    address = address_of(config.address)
+    entrypoint = entrypoint_of(config)
+    environment = _runtime_env(config)
+    if config.dry_run:
+        warnings = check_paths(command, config.command, packed, here=False)
+        _say(config, address, entrypoint, environment, packed, warnings)
+        if packed:
+            print("files: " + ", ".join(map(str, packed.files)))
+        print("nothing was sent")
+        return 0
+    client, here = join(address)
+    warnings = check_paths(command, config.command, packed, here)
+    _say(config, address, entrypoint, environment, packed, warnings)
+    with tempfile.TemporaryDirectory() as scratch, told(address):
+        if packed:
+            archive = Path(scratch, "working_folder.zip")
+            print(f"sent: {packed.write(archive) / 1e6:.2f} MB")
+            environment["working_dir"] = str(archive)
+        job = client.submit_job(entrypoint=entrypoint, runtime_env=environment)
+    token = "RAY_AUTH_MODE=token " if os.environ.get("RAY_AUTH_MODE") == "token" else ""
+    print(
+        f"job: {job}\n"
+        f"  follow: {token}ray job logs --address {address} --follow {job}\n"
+        f"  stop:   {token}ray job stop --address {address} {job}"
+    )
+    if output := output_of(command):
+        print(f"  results: {output}/summary.json, when it has ended")
+    if not config.follow:
+        return 0
+    try:
+        details = Follower(client, job).to_the_end()
+    except KeyboardInterrupt:
+        print(f"\njob {job} goes on; the lines above say how to follow and how to stop it")
+        return 130
+    print(f"job {job}: {details.status.value.lower()}", flush=True)
+    if details.status.value == "SUCCEEDED":
+        return 0
+    if details.driver_exit_code is None and details.message:  # it never came to the command
+        print(" ".join(details.message.split()))
+    return int(details.driver_exit_code or 1)
+
+
+def entrypoint_of(config: SubmitConfig) -> str:
+    """The shell line that the cluster runs: variables that must be there, then the command."""
+    wanted = [
+        f'test -n "${name}" || {{ echo "ray-mae: {name} is not set on the cluster: '
+        'give it to its nodes, such as by a Kubernetes secret" >&2; exit 2; }'
+        for name in config.env
+    ]
+    run = "uv run --no-dev python" if config.environment == "uv" else "python"
+    return "; ".join([*wanted, f"exec {run} -m ray_mae {shlex.join(config.command)}"])
+
+
+def _runtime_env(config: SubmitConfig) -> dict[str, Any]:
+    hook = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "1" if config.environment == "uv" else "0"}
+    environment: dict[str, Any] = {"env_vars": _ENVIRONMENT | hook}
+    if config.image:
+        environment["image_uri"] = config.image
+    return environment
+
+
+def _say(
+    config: SubmitConfig,
+    address: str,
+    entrypoint: str,
+    environment: dict[str, Any],
+    packed: Packed | None,
+    warnings: list[str],
+) -> None:
+    print(f"cluster: {address}")
+    print(f"entrypoint: {entrypoint}")
+    print(f"environment: {config.image or config.environment}, {environment['env_vars']}")
+    if packed:
+        print(
+            f"packed: {len(packed.files)} files, {packed.size / 1e6:.2f} MB of {packed.root.resolve()}"
+        )
+        if packed.large:
+            print(f"left out, over {config.max_file_mb:g} MB: {', '.join(map(str, packed.large))}")
+    for warning in warnings:
+        print(f"note: {warning}")

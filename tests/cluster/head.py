@@ -1,0 +1,108 @@
+"""A Ray cluster of one node as an administrator starts it, with a token, for tests to submit to."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running cluster."""
+
+    address: str
+    token: Path
+    processes: psutil.Process
+
+    def environment(self) -> dict[str, str]:
+        """What a user's shell has who may submit."""
+        return clean_environment() | {"RAY_AUTH_TOKEN_PATH": str(self.token)}
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without Ray's settings; its Python first."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@contextmanager
+def head(cpus: int, **variables: str) -> Iterator[Head]:
+    """`ray start --head` on free ports of loopback, ended process by process.
+
+    variables: further environment of the node, as secrets are.
+    """
+    # not pytest's folder: the names of Ray's sockets lie below it and may have 107 characters
+    with tempfile.TemporaryDirectory(prefix="h", ignore_cleanup_errors=True) as scratch:
+        yield from _head(Path(scratch), cpus, variables)
+
+
+def _head(scratch: Path, cpus: int, variables: dict[str, str]) -> Iterator[Head]:
+    token = scratch / "token"
+    token.write_text(secrets.token_hex(32))
+    ports = _free_ports(5)
+    command = [
+        "ray",
+        *f"start --head --block --num-cpus={cpus} --node-ip-address=127.0.0.1".split(),
+        *f"--port={ports[0]} --dashboard-port={ports[1]} --dashboard-host=127.0.0.1".split(),
+        *f"--dashboard-agent-listen-port={ports[2]} --metrics-export-port={ports[3]}".split(),
+        *f"--ray-client-server-port={ports[4]} --object-store-memory=200000000".split(),
+        f"--temp-dir={scratch}/ray",
+        "--disable-usage-stats",
+    ]
+    variables |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        # tests run under `uv run`, from which Ray's hook would have nodes build environments
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_worker_maximum_startup_concurrency": "8",
+        "RAY_raylet_start_wait_time_s": "120",
+    }
+    with (scratch / "head.log").open("w") as log:
+        started = subprocess.Popen(
+            command, env=clean_environment() | variables, stdout=log, stderr=log
+        )
+    process = psutil.Process(started.pid)
+    try:
+        _wait_for("127.0.0.1", ports[1], started)
+        yield Head(f"http://127.0.0.1:{ports[1]}", token, process)
+    finally:
+        family = [process, *process.children(recursive=True)]
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+        _, alive = psutil.wait_procs(family, timeout=10)
+        for each in alive:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        started.wait(10)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _wait_for(host: str, port: int, started: subprocess.Popen) -> None:
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
+        with suppress(OSError):
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        if started.poll() is not None:
+            break
+        time.sleep(0.2)
+    raise RuntimeError(f"no Ray head came up (exit code {started.poll()})")

@@ -1,0 +1,174 @@
+"""What `submit` sends, and what it refuses before anything is sent."""
+
+import http.server
+import json
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ray_mae import cli
+from ray_mae.config import SubmitConfig
+from ray_mae.remote.cluster import address_of, join
+from ray_mae.remote.packing import pack
+
+COMMAND = ["--", "embed", "--checkpoint", "s3://b/run", "--shards", "s3://b/shards"]
+OUTPUT = ["--output", "s3://b/embeddings"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with settings, code, data, results, secrets and a large file."""
+    for file, content in {
+        "run.yaml": "batch_size: 16\n",
+        "code/a.py": "pass\n",
+        "code/.gitignore": "private/\n",
+        "code/private/b.py": "pass\n",
+        ".gitignore": "/ignored\n!kept.dcm\n",
+        "ignored/c.yaml": "batch_size: 8",
+        ".venv/lib.py": "",
+        ".git/config": "",
+        "scans/p.dcm": "a patient",
+        "scans/p.nii.gz": "a patient",
+        "runs/a/metrics.jsonl": "",
+        "runs/a/note.txt": "",
+        ".env": "KEY=secret",
+        "large.csv": "x" * 3_000_000,
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "large.csv")
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def dry(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["submit", "--dry-run", *words])
+    return int(ended.value.code or 0)
+
+
+def test_data_results_secrets_and_what_is_ignored_stay_here(folder: Path, tmp_path: Path) -> None:
+    packed = pack(folder, max_file_mb=2, max_mb=20)
+    assert [str(f) for f in packed.files] == [
+        ".gitignore",
+        "code/.gitignore",
+        "code/a.py",
+        "run.yaml",
+    ]
+    assert packed.large == [Path("large.csv")]
+    one, two = folder / "ignored" / "1.zip", folder / "ignored" / "2.zip"
+    packed.write(one)
+    (folder / "run.yaml").touch()
+    packed.write(two)
+    assert one.read_bytes() == two.read_bytes()  # so Ray finds that it has it already
+    with zipfile.ZipFile(one) as archive:
+        assert archive.read("run.yaml") == b"batch_size: 16\n"
+
+
+def test_a_folder_that_is_too_large_is_refused_with_what_is_large(folder: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"3 MB to pack, more than max_mb 1; most in large\.csv \(3\.0"
+    ):
+        pack(folder, max_file_mb=10, max_mb=1)
+
+
+def test_a_dry_run_shows_what_would_be_sent(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dry("--env", "A", "--env", "B", *COMMAND, *OUTPUT, "--config", "run.yaml") == 0
+    shown = capsys.readouterr().out
+    assert "cluster: http://127.0.0.1:8265" in shown
+    assert 'test -n "$A"' in shown
+    assert 'test -n "$B"' in shown
+    assert "exec python -m ray_mae embed --checkpoint s3://b/run" in shown
+    assert "packed: 4 files" in shown
+    assert "left out, over 2 MB: large.csv" in shown
+    assert "nothing was sent" in shown
+
+
+def test_uv_builds_the_environment_only_where_it_is_asked_to(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"environment uv wants a pyproject\.toml"):
+        cli.run(["submit", "--dry-run", "--environment", "uv", *COMMAND, *OUTPUT])
+    (folder / "pyproject.toml").touch()
+    assert dry("--environment", "uv", *COMMAND, *OUTPUT) == 0
+    shown = capsys.readouterr().out
+    assert "exec uv run --no-dev python -m ray_mae embed" in shown
+    assert "'RAY_ENABLE_UV_RUN_RUNTIME_ENV': '1'" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--", "embed", "--chekpoint", "x"], "did you mean checkpoint"),
+        (["--", "embedd"], "did you mean embed"),
+        (["embed"], "submit wants a command"),
+        (["--env", "KEY=s3cret", *COMMAND, *OUTPUT], r"env takes names of variables and no values, got KEY…"),
+        (["--address", "host:6379", *COMMAND, *OUTPUT], "http://HOST:8265"),
+        (["--folow", *COMMAND, *OUTPUT], "did you mean follow"),
+        ([*COMMAND, "--output", "runs/b"], "--output runs/b is relative"),
+        (["--", "embed", "--checkpoint", "runs/a", "--shards", "s3://b/s", *OUTPUT],
+         "--checkpoint runs/a is not among the files that are packed"),
+        ([*COMMAND, *OUTPUT, "--config", "ignored/c.yaml"], "--config ignored/c.yaml is not among"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_one_line(folder: Path, words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as told:
+        cli.run(["submit", "--dry-run", *words])
+    assert "s3cret" not in str(told.value)
+
+
+def test_the_address_comes_from_the_flag_then_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://a:1/")
+    assert address_of(None) == "http://a:1"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://b:2")
+    assert address_of(None) == "http://b:2"
+    assert address_of("http://c:3") == "http://c:3"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "ray://b:10001")
+    with pytest.raises(ValueError, match="is not a dashboard's address"):
+        address_of(None)
+
+
+@pytest.fixture
+def server() -> Callable[[dict[str, str]], str]:
+    """A web server that gives one answer to everything."""
+
+    def start(answer: dict[str, str]) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        made = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{made.server_port}"
+
+    return start
+
+
+def test_another_version_of_ray_and_no_ray_are_told(
+    server: Callable[[dict[str, str]], str],
+) -> None:
+    with pytest.raises(RuntimeError, match=r"runs Ray 2\.40\.1, and ray_mae here Ray 2"):
+        join(server({"ray_version": "2.40.1", "version": "4"}))
+    with pytest.raises(RuntimeError, match="does not answer as Ray's dashboard does"):
+        join(server({"hello": "world"}))
+    with pytest.raises(ConnectionError, match=r"no cluster answers at http://127\.0\.0\.1:1 "):
+        join("http://127.0.0.1:1")
+
+
+def test_an_image_brings_its_own_files() -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        SubmitConfig(command=["demo"], image="registry/x", environment="uv")

@@ -1,0 +1,121 @@
+"""`ray-mae submit` against a real cluster with a token."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ray_mae.train.tracking import EVENTS, read_jsonl
+from tests.cluster.head import Head, clean_environment, head
+from tests.shards import write_shards
+
+TINY = """\
+method: {preset: tiny, image_size: 32, patch_size: 8, width: 32, depth: 1, heads: 2, decoder_width: 32,
+         decoder_depth: 1, decoder_heads: 2, mask_ratio: 0.5, gamma: 0.0}
+data: {shuffle_window: 8}
+optim: {batch_size: 8, micro_batch_size: 8, steps: 4, base_lr: 0.05}
+engine: {precision: fp32}
+scaling: {workers: 1, gpu: false}
+tracking: {every: 1, pictures: 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Head]:
+    with head(cpus=2, A_SECRET="of the cluster") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's working folder: settings, and data that must stay where it is."""
+    (tmp_path / "work" / "shards").mkdir(parents=True)
+    (tmp_path / "work" / "tiny.yaml").write_text(TINY)
+    (tmp_path / "work" / "scan.dcm").write_text("a patient")
+    (tmp_path / "work" / "shards" / "manifest.json").write_text("{}")
+    return tmp_path / "work"
+
+
+def submit(
+    environment: dict[str, str], folder: Path, *words: object
+) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ray_mae", "submit", *map(str, words)],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_pretraining_is_submitted_followed_and_leaves_its_results(
+    cluster: Head, folder: Path, shards: Path, tmp_path: Path
+) -> None:
+    began = time.time()
+    done = submit(
+        cluster.environment(), folder, "--address", cluster.address, "--follow", "--env", "A_SECRET",
+        "--", "pretrain", "--config", "tiny.yaml", "--shards", shards, "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step      4  loss" in done.stdout
+    assert "packed: 1 files" in done.stdout  # neither the scan nor the shards
+    assert "every node of the cluster must mount" in done.stdout
+    assert "of the cluster\n" not in done.stdout + done.stderr  # the secret's value
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 4
+    first = next(e for e in read_jsonl(tmp_path / "run" / EVENTS) if e["event"] == "first step")
+    print(f"from submit to first step: {first['time'] - began:.1f} s")
+
+
+def test_a_job_fails_with_one_line_and_its_own_exit_code(cluster: Head, folder: Path) -> None:
+    words = ["--", "inspect", "--shards", "/nowhere", "--output", "/nowhere"]
+    options = ["--address", cluster.address, "--follow"]
+    done = submit(cluster.environment(), folder, *options, "--env", "MISSING_SECRET", *words)
+    assert done.returncode == 2
+    assert "ray-mae: MISSING_SECRET is not set on the cluster" in done.stdout
+    done = submit(cluster.environment(), folder, *options, *words)
+    assert done.returncode == 1
+    assert "ray-mae: " in done.stdout.splitlines()[-2]
+    assert "/nowhere" in done.stdout.splitlines()[-2]
+
+
+def test_a_cluster_refuses_a_wrong_token_and_none_in_one_line(cluster: Head, folder: Path) -> None:
+    words = ["--address", cluster.address, "--", "inspect", "--shards", "/shards"]
+    for variables, said in [
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "refuses the token"),
+        ({"RAY_AUTH_MODE": "disabled"}, "wants a token: set RAY_AUTH_MODE=token"),
+    ]:
+        done = submit(clean_environment() | variables, folder, *words)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_ctrl_c_leaves_the_job_running(cluster: Head, folder: Path) -> None:
+    following = subprocess.Popen(
+        [sys.executable, "-m", "ray_mae", "submit", "--address", cluster.address, "--follow",
+         "--", "demo", "--output", str(folder / "demo")],
+        env=cluster.environment(), cwd=folder, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert following.stdout
+    lines = iter(following.stdout)
+    stop = next(line for line in lines if "stop:" in line).split(":", 1)[1]
+    next(line for line in lines if "Generating" in line)
+    following.send_signal(signal.SIGINT)
+    assert "goes on" in following.stdout.read()
+    assert following.wait() == 130
+    ask = {"shell": True, "env": cluster.environment(), "capture_output": True, "text": True}
+    status = subprocess.run(stop.replace(" stop ", " status "), **ask)
+    assert "RUNNING" in status.stdout + status.stderr
+    assert subprocess.run(stop, **ask).returncode == 0
