@@ -40,7 +40,7 @@ SEARCH = {
         "probe": {"bootstrap": 50, "min_positive": 3, "label_counts": [12]},
         "tracking": {"every": 2, "pictures": 0},
     },
-    "probes": 4,
+    "probes": 2,
     "at_once": 2,
     "repeat": {"best": 0},
 }
@@ -82,8 +82,8 @@ def test_a_search_from_end_to_end(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "grid"
-    # the third learning rate leaves no finite weight: that trial fails, and the search goes on
-    space = {"optim.lr": {"grid": [1e-3, 1e-4, 1e30]}}
+    # the second learning rate leaves no finite weight: that trial fails, and the search goes on
+    space = {"optim.lr": {"grid": [1e-3, 1e30]}}
     arguments = search(
         tmp_path / "s.yaml",
         shards,
@@ -96,15 +96,13 @@ def test_a_search_from_end_to_end(
     cli.run(arguments)
 
     found = trials(output)
-    states = [t.state for t in found]
-    assert states[2] == TrialState.FAIL
-    assert "not finite" in found[2].user_attrs["reason"]
-    assert len(found[2].user_attrs["restarts"]) == 1  # it had its second try
-    assert states[:2] == [TrialState.COMPLETE] * 2
-    for trial in found[:2]:
-        assert len(trial.user_attrs["probes"]) == 4
-        assert trial.user_attrs["seconds"] > trial.user_attrs["start_up_seconds"] > 0
-        assert trial.user_attrs["hours"] > 0
+    assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert "not finite" in found[1].user_attrs["reason"]
+    assert len(found[1].user_attrs["restarts"]) == 1  # it had its second try
+    trained = found[0].user_attrs
+    assert len(trained["probes"]) == 2
+    assert trained["seconds"] > trained["start_up_seconds"] > 0
+    assert trained["hours"] > 0
     assert len(trials(output, "repeats")) == 2
     assert {t.user_attrs["values"]["seed"] for t in trials(output, "repeats")} == {1000, 2000}
 
@@ -117,7 +115,7 @@ def test_a_search_from_end_to_end(
     assert not outside(page)
     assert list((output / "search" / "0000" / "tensorboard").glob("*.hparams"))
     said = capsys.readouterr().out
-    assert "3 of 3 trials done" in said
+    assert "2 of 2 trials done" in said
     assert "optuna-dashboard --host 127.0.0.1" in said
 
     parser = parser_for(PretrainMdaeConfig)  # the best settings are those of a run
@@ -126,7 +124,7 @@ def test_a_search_from_end_to_end(
         PretrainMdaeConfig,
         {**yaml.safe_load((output / "best.yaml").read_text()), "output": "x"},
     )
-    assert best.optim.lr in (1e-3, 1e-4)
+    assert best.optim.lr == 1e-3
 
 
 @pytest.mark.usefixtures("ray_with_dashboard")
@@ -135,9 +133,7 @@ def test_what_stopped_trials_held_is_given_back(shards: Path, tmp_path: Path) ->
     space = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
     changes = {"asha": {"grace": 0.5}, "trials": 3, "resume": True}
     arguments = search(tmp_path / "s.yaml", shards, output, space=space, **changes)
-    told = yaml.safe_load((tmp_path / "s.yaml").read_text())
-    told |= {"shards": str(shards), "output": str(output)}
-    study = open_study(parse(parser_for(TuneMdaeConfig), TuneMdaeConfig, told), "search")
+    study = open_study(settings_of(arguments[2], shards, output), "search")
     # an earlier trial, at its half better than any other can be
     attrs = {"values": {"optim.lr": 1e-3}, "probes": {"4": [1.1, 1.0, 1.2, 50]}, "percent": 50}
     study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, user_attrs=attrs))
@@ -147,7 +143,7 @@ def test_what_stopped_trials_held_is_given_back(shards: Path, tmp_path: Path) ->
     assert [t.state for t in found] == [TrialState.PRUNED] * 3
     assert all(t.user_attrs["percent"] == 50 for t in found)
     assert "3 stopped early" in (output / "report.html").read_text()
-    deadline = time.time() + 60
+    deadline = time.time() + 180
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.time() < deadline, ray.available_resources()
         time.sleep(1)
@@ -185,14 +181,31 @@ def test_two_objectives_leave_a_front(shards: Path, tmp_path: Path) -> None:
 
 def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
-    space = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
-    arguments = search(tmp_path / "s.yaml", shards, output, space=space, trials=3, at_once=1)
-    longer = ["--run.optim.steps", "24", "--asha.stop", "no"]
-    command = [str(Path(sys.executable).with_name("ray-mae")), *arguments, *longer]
+    changes = {
+        "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}},
+        "run": {**SEARCH["run"], "optim": {**SEARCH["run"]["optim"], "steps": 24}},
+        "trials": 3,
+        "at_once": 1,
+        "probes": 3,
+        "asha": {"stop": False},
+    }
+    arguments = search(tmp_path / "s.yaml", shards, output, **changes)
+    study = open_study(settings_of(arguments[2], shards, output), "search")
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=0.5,
+            params={"optim.lr": 1e-3},
+            distributions={
+                "optim.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
+            },
+            user_attrs={"values": {"optim.lr": 1e-3}, "probes": {"8": [0.5, 0.4, 0.6, 33]}},
+        )
+    )
+    command = [str(Path(sys.executable).with_name("ray-mae")), *arguments, "--resume", "true"]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.time() + 240
-        while not (started := probed(output, 1)):
+        while not probed(output, 1):
             assert first.poll() is None
             assert time.time() < deadline
             time.sleep(0.2)
@@ -201,24 +214,27 @@ def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) 
         first.wait()
     before = trials(output)
     assert [t.state for t in before] == [TrialState.COMPLETE, TrialState.RUNNING]
-    assert started
 
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert "add --resume true" in refused.stderr
-    done = subprocess.run(
-        [*command, "--resume", "true"], capture_output=True, text=True, check=False
-    )
+    with pytest.raises(ValueError, match="add --resume true"):
+        cli.run(arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     after = trials(output)
     assert [t.state for t in after] == [TrialState.COMPLETE] * 3
     assert after[0].values == before[0].values
     assert after[1].params == before[1].params
-    assert after[2].params != after[0].params  # the sampler does not begin again
+    assert after[2].params != after[1].params  # the sampler does not begin again
     events = read_jsonl(output / "search" / "0001" / EVENTS)
     starts = [e["first_step"] for e in events if e["event"] == "engine ready"]
     assert starts[0] == 0
     assert starts[-1] > 0  # it went on from its checkpoint
+
+
+def settings_of(file: str, shards: Path, output: Path) -> TuneMdaeConfig:
+    """The settings of `search`, as the command reads them."""
+    told = yaml.safe_load(Path(file).read_text())
+    told |= {"shards": str(shards), "output": str(output)}
+    return parse(parser_for(TuneMdaeConfig), TuneMdaeConfig, told)
 
 
 def probed(output: Path, number: int) -> bool:
@@ -227,7 +243,7 @@ def probed(output: Path, number: int) -> bool:
         found = trials(output)
     except Exception:  # no database yet
         return False
-    return len(found) > number and 0 < len(found[number].user_attrs.get("probes", {})) < 4
+    return len(found) > number and 0 < len(found[number].user_attrs.get("probes", {})) < 3
 
 
 @pytest.mark.parametrize(
@@ -243,8 +259,9 @@ def probed(output: Path, number: int) -> bool:
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(
-    changes: dict, message: str, shards: Path, tmp_path: Path
+    changes: dict, message: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
     changes = {"space": {"seed": {"grid": [1]}}, **changes}
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         cli.run(search(tmp_path / "s.yaml", shards, tmp_path / "out", **changes))
