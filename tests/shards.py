@@ -94,6 +94,7 @@ def _study(rng: np.random.Generator, split: str, i: int, size: int) -> dict:
         "findings": "The heart is normal in size." if i % 4 else None,
         "impression": f"No acute process {i % 5}." if i % 3 else None,
         "labels": [int(x) for x in rng.integers(-2, 2, 14)],
+        "years": ("2010-2014", None)[i % 2],
     }
 
 

@@ -23,6 +23,8 @@ class TableColumns:
     """Column with the report text; Findings and Impression sections are found in it."""
     split: str | None = "split"
     """Column with train, val or test; null, or without it, patients are split by hash."""
+    date: str = "date"
+    """Column with the study's date or year, read where `year_bucket` asks for it."""
     labels: str | None = None
     """One column with positive label names separated by | or ;. Without it, one column per label
     name, holding 1, 0, -1 (uncertain) or nothing (not mentioned)."""
@@ -171,6 +173,10 @@ class IngestConfig(Checked):
     burned_in: Literal["quarantine", "keep"] = "quarantine"
     """What becomes of DICOM images whose header says that text is burned into the pixels: a name or a
     date there cannot be taken out by rule. Kept ones are counted in the summary."""
+    year_bucket: int = setting(0, ge=0, le=100)
+    """Keep the years of a study's date in buckets of so many, with 5 as 2010-2014: of DICOM from StudyDate,
+    of tables from columns.date, of PadChest and MIMIC-CXR (whose dates are shifted) from their tables.
+    0 reads no date; nothing finer than the bucket is ever kept."""
     max_aspect: float = setting(4.0, ge=1)
     """Images whose long side is more than this times the short one are quarantined: images are padded
     to squares, and one strip would make every image of its batch as large."""

@@ -31,6 +31,7 @@ from ray_mae.data.codecs import coded_size
 from ray_mae.data.greyscale import to_grey
 from ray_mae.data.quarantine import Unusable, said
 from ray_mae.data.views import position_of, view_from_orientation, view_of
+from ray_mae.data.years import year_of
 
 # The only tags of a header that are ever read: what is not read cannot leak.
 IDENTIFIERS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality"]
@@ -87,6 +88,8 @@ class Header:
     """Whether the header says that text is burned into the pixels."""
     view: str
     position: str | None
+    year: int | None = None
+    """Of StudyDate, where it was asked for."""
 
 
 @contextmanager
@@ -174,9 +177,13 @@ def most_bytes(max_pixels: int) -> int:
     return 6 * max_pixels + (64 << 20)
 
 
-def read_header(path: Path, max_pixels: int) -> Header:
-    """The identifiers, size and view of one file; pixels are not read. Raises Unusable."""
+def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
+    """The identifiers, size and view of one file; pixels are not read. Raises Unusable.
+
+    year: whether to read the year of StudyDate, too.
+    """
     tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, "BurnedInAnnotation"]
+    tags += ["StudyDate"] if year else []
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
     try:
         with quiet():
@@ -193,6 +200,7 @@ def read_header(path: Path, max_pixels: int) -> Header:
                 burned_in=str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES",
                 view=view,
                 position=position,
+                year=year_of(str(ds.get("StudyDate") or "")),
             )
     except Exception as error:  # values are only parsed when they are asked for
         raise Unusable("undecodable", f"header: {said(error)}") from error

@@ -45,6 +45,7 @@ STUDY_SCHEMA = pa.schema(
         pa.field("labels", pa.list_(pa.int8(), 14), nullable=False),
         # the archive's own names of what is none of the 14; null where it names nothing
         pa.field("other_labels", pa.list_(pa.string())),
+        pa.field("years", pa.string()),  # 2010-2014; null where no date is kept
     ]
 )
 

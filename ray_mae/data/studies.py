@@ -9,6 +9,7 @@ from ray_mae.data.identity import pseudonym, split_by_hash
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, strongest
 from ray_mae.data.quarantine import Refusal
 from ray_mae.data.reports import sections
+from ray_mae.data.years import bucket_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Study:
     labels: list[int]
     other_labels: list[str] | None
     """By name; None where there are none."""
+    years: str | None
+    """The bucket of its date; None where no date is kept."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def group(
     validation_share: float,
     test_share: float,
     max_views: int,
+    year_bucket: int = 0,
 ) -> Grouped:
     """Group images into studies and refuse what must not be used, image by image and as a study."""
     by_study: dict[str, list[ImageRecord]] = defaultdict(list)
@@ -102,6 +106,7 @@ def group(
                 impression=impression,
                 labels=_labels(listed),
                 other_labels=sorted({n for r in listed for n in r.other_labels}) or None,
+                years=bucket_of(min((r.year for r in listed if r.year), default=None), year_bucket),
             )
         )
     studies.sort(key=lambda study: study.study_id)

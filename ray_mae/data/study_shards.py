@@ -23,14 +23,14 @@ from ray_mae.data.schema import STUDY_SCHEMA, VIEWS
 from ray_mae.data.shards import RESULTS, Job, Plan
 from ray_mae.data.studies import Image, Study, group
 
-_TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression"]
+_TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression", "years"]
 _OTHER = "other_labels.list.element"
 _SMALL = [f"views.list.element.{name}" for name in ("encoding", "view", "position")]
 # Images are compressed already: no second compression, no dictionary of them, and above all no
 # statistics, which would repeat the least and the greatest image in the footer of the file.
 _PARQUET: dict[str, Any] = {
     "compression": {name: "zstd" for name in [*_TEXT, *_SMALL, _OTHER]},
-    "use_dictionary": ["dataset", "split", *_SMALL, _OTHER],
+    "use_dictionary": ["dataset", "split", "years", *_SMALL, _OTHER],
     "write_statistics": ["study_id", "patient_id", "dataset", "split"],
 }
 
@@ -96,6 +96,7 @@ class StudyPlan(Plan):
                 "impression": study.impression,
                 "labels": study.labels,
                 "other_labels": study.other_labels,
+                "years": study.years,
             }
 
 
@@ -107,6 +108,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         validation_share=config.validation_share,
         test_share=config.test_share,
         max_views=config.max_views,
+        year_bucket=config.year_bucket,
     )
     earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
     plans = [

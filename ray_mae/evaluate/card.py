@@ -25,7 +25,7 @@ NAMES_FILES = frozenset({"duplicate", "missing"})
 """Reasons whose details name files of the archive."""
 _CONTENT = {"study": "views.list.element.image", "volume": "voxels"}
 _SMALL = {
-    "study": ["study_id", "patient_id", "split", "findings", "impression", "labels",
+    "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "years",
               "views.list.element.view", "views.list.element.height", "views.list.element.width"],
     "volume": ["volume_id", "patient_id", "session_id", "site", "split", "modality", "shape",
                "spacing_mm", "mean", "std", "labels"],

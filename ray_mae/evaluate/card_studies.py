@@ -44,6 +44,7 @@ def study_sections(
             "frequent_words": dict(words.most_common(MOST_WORDS)),
         },
         "labels": _labels(rows),
+        "years": _years(rows),
     }
     first = [row["views"][0]["view"] for row in rows]
     several = [f"{len(row['views'])} {view}" for row, view in zip(rows, first, strict=True)]
@@ -71,6 +72,15 @@ def study_sections(
         ],
     }
     return figures, drawn
+
+
+def _years(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Studies by bucket of years and split; empty where no date is kept."""
+    counts = Counter((row.get("years") or "unknown", row["split"]) for row in rows)
+    buckets = sorted({years for years, _ in counts})
+    if buckets == ["unknown"]:
+        return {}
+    return {years: {split: counts[years, split] for split in SPLITS} for years in buckets}
 
 
 def _labels(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:

@@ -12,6 +12,9 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import DicomDictionary
 
 from ray_mae import cli
+from ray_mae.config import IngestConfig
+from ray_mae.data.dicom import read_header
+from ray_mae.data.ingest import ingest
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -97,7 +100,7 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     reports.write_text("\n".join(["study,text", *rows]) + "\n")
 
     cli.run(["ingest", "--archive", "dicom", "--source", str(archive), "--output", str(output),
-             "--image_size", "32", "--max_pixels", "1000000"])  # fmt: skip
+             "--image_size", "32", "--max_pixels", "1000000", "--year_bucket", "5"])  # fmt: skip
     cli.run(["inspect", "--shards", str(output)])
     said = capfd.readouterr()
     session = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
@@ -111,6 +114,8 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     assert {t for column in texts for t in column} == {"Clear lungs.", None}, (
         "searched what was kept"
     )
+    years = {y for f in output.glob("*-0*.parquet") for y in pq.read_table(f)["years"].to_pylist()}
+    assert years == {"1935-1939"}
     card = (output / "card.html").read_bytes() + (output / "card.json").read_bytes()
     assert b"a.dcm" not in card, "file names may be names of patients"
     for name, content in sources:
@@ -122,3 +127,31 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     assert searched > 100_000
     print(f"{planted:,} planted values of {len(PLANTED)} words, {searched:,} bytes searched in "
           f"{len(sources)} files and tables")  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, [None, None]), (10, ["2010-2019", None])])
+def test_no_date_is_kept_unless_a_bucket_is_asked_for(
+    tmp_path: Path, size: int, kept: list[str | None]
+) -> None:
+    for number, date in enumerate(["20140915", ""]):
+        tags = {"StudyDate": date, "StudyInstanceUID": f"1.2.{number}", "PatientID": f"p{number}",
+                "SOPInstanceUID": f"1.3.{number}"}  # fmt: skip
+        file = write_dicom(tmp_path / "in" / f"{number}.dcm", **tags)
+        assert read_header(file, 10**6).year is None
+    table = tmp_path / "in" / "table.csv"
+    table.write_text("study,patient,path,date\n0,0,0.dcm,2014-09-15\n1,1,1.dcm,\n")
+    for archive, source in (("dicom", tmp_path / "in"), ("table", table)):
+        output = tmp_path / archive
+        ingest(
+            IngestConfig(
+                archive=archive,
+                source=source,
+                output=output,
+                insecure_pseudonyms=True,
+                validation_share=0,
+                test_share=0,
+                year_bucket=size,
+            )
+        )
+        years = pq.read_table(output / "train-00000.parquet")["years"].to_pylist()
+        assert sorted(years, key=str, reverse=True) == sorted(kept, key=str, reverse=True)

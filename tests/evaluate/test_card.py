@@ -54,6 +54,11 @@ def test_the_card_counts_what_is_there_and_leaves_a_page_that_loads_nothing(
         assert sum(sum(views.values()) for views in card["views"].values()) == sum(
             shard.images for shard in manifest.shards
         )
+        assert (
+            card["years"]["2010-2014"]
+            == {"train": 6, "val": 3, "test": 3}
+            == card["years"]["unknown"]
+        )
     else:
         counted = [n for splits in card["modalities"].values() for n in splits.values()]
         assert sum(counted) == sum(manifest.rows(s) for s in ("train", "val", "test"))

@@ -37,9 +37,9 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
         raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
 
     records = []
-    max_pixels = config.max_pixels
+    max_pixels, dates = config.max_pixels, config.year_bucket > 0
     chunks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-    for found in distribute(lambda paths: _headers(root, paths, max_pixels), chunks):
+    for found in distribute(lambda paths: _headers(root, paths, max_pixels, dates), chunks):
         records += [_record(fields) for fields in found]
         progress(len(records), len(files))
     records = _mark_duplicates(sorted(records, key=lambda record: record.path))
@@ -64,18 +64,18 @@ def files_below(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
     return sorted(files), dict(sorted(passed_over.items()))
 
 
-def _headers(root: Path, paths: list[str], max_pixels: int) -> list[dict[str, Any]]:
+def _headers(root: Path, paths: list[str], max_pixels: int, dates: bool) -> list[dict[str, Any]]:
     """On a worker: the records of some files as plain fields, since they travel as JSON."""
-    return [_header(root, path, max_pixels) for path in paths]
+    return [_header(root, path, max_pixels, dates) for path in paths]
 
 
-def _header(root: Path, path: str, max_pixels: int) -> dict[str, Any]:
+def _header(root: Path, path: str, max_pixels: int, dates: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {"path": path, "study": "", "patient": "", "view": "unknown"}
     try:
-        header = _read(root / path, max_pixels)
+        header = _read(root / path, max_pixels, dates)
         fields |= {
             name: getattr(header, name)
-            for name in ("study", "patient", "view", "position", "instance")
+            for name in ("study", "patient", "view", "position", "instance", "year")
         }
         refuse(header, max_pixels)
     except Unusable as problem:
@@ -83,9 +83,9 @@ def _header(root: Path, path: str, max_pixels: int) -> dict[str, Any]:
     return fields
 
 
-def _read(path: Path, max_pixels: int) -> Header:
+def _read(path: Path, max_pixels: int, dates: bool) -> Header:
     with on_disk(path, most_bytes(max_pixels)) as file:
-        return patiently(lambda: read_header(file, max_pixels), remote=False)
+        return patiently(lambda: read_header(file, max_pixels, year=dates), remote=False)
 
 
 def _record(fields: dict[str, Any]) -> ImageRecord:

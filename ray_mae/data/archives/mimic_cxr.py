@@ -32,6 +32,7 @@ from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.places import entries, on_disk
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_of
+from ray_mae.data.years import year_of
 
 METADATA, RECORDS = r"mimic-cxr-[\d.]+-metadata\.csv", r"cxr-record-list\.csv"
 SPLIT, LABELS = r"mimic-cxr-[\d.]+-split\.csv", r"mimic-cxr-[\d.]+-{labeler}\.csv"
@@ -77,6 +78,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                     text=texts[study],
                     labels=states.get(study),
                     split=split,
+                    year=year_of(word(row, "StudyDate")) if config.year_bucket else None,
                     problem=problem,
                 )
             )

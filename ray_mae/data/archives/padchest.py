@@ -23,6 +23,7 @@ from ray_mae.data.padchest_labels import (
 )
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_of
+from ray_mae.data.years import year_of
 
 TABLE_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
@@ -61,6 +62,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                 text=texts.setdefault(text, text) or None,
                 labels=states,
                 other_labels=others,
+                year=year_of(word(row, "StudyDate_DICOM")) if config.year_bucket else None,
                 problem=problem,
             )
         )

@@ -34,6 +34,8 @@ class ImageRecord:
     """The archive's own names of findings that are none of the 14."""
     split: str | None = None
     """train, val, test, NOT_TEST, or None where the archive leaves it open."""
+    year: int | None = None
+    """Of the study's date."""
     instance: str | None = None
     """Identifier of the image (SOPInstanceUID), to find what is there twice."""
     problem: Unusable | None = None

@@ -5,6 +5,7 @@ from ray_mae.data.archives.record import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_of
+from ray_mae.data.years import year_of
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive:
@@ -41,6 +42,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
                 labels=labels.read(row),
                 other_labels=labels.others(row),
                 split=split,
+                year=year_of(row.get(columns.date)) if config.year_bucket else None,
                 problem=problem,
             )
         )
