@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from ray_mae.train.build import check_sizes, packing_of, text_of
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, console, print_plan
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
+from ray_mae.train.turns import turn
 
 CONFIG = "config.yaml"
 _FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking", "probe", "max_skipped"}
@@ -55,7 +57,7 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
         keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             _check_resources(config)
-            with Progress(config.output, began, attempt, plan.kind):
+            with _turn(config, probe), Progress(config.output, began, attempt, plan.kind):
                 _fit(config, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)
     else:
@@ -136,6 +138,17 @@ def _check_resources(config: AnyPretrainConfig) -> None:
             f"scaling.workers is {least}, there are {have.get('GPU', 0):g} GPUs: "
             "lower it, or set scaling.gpu to no"
         )
+
+
+def _turn(config: AnyPretrainConfig, probe: Probe | None) -> AbstractContextManager[None]:
+    """On a cluster that others use, too: workers without GPUs wait where they would take the last CPUs.
+
+    Workers with GPUs are as many as there are GPUs: there it is up to scaling.cpus_per_worker.
+    """
+    if not os.environ.get("RAY_ADDRESS") or gpus_wanted(config.scaling.gpu):
+        return nullcontext()
+    held = config.scaling.most * config.scaling.cpus_per_worker
+    return turn(held, beside=max(1, config.probe.cpus if probe else 0))
 
 
 def stream_of(

@@ -79,7 +79,7 @@ def _head(scratch: Path, cpus: int, variables: dict[str, str]) -> Iterator[Head]
         for each in family:
             with suppress(psutil.NoSuchProcess):
                 each.terminate()
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=2)
         for each in alive:
             with suppress(psutil.NoSuchProcess):
                 each.kill()

@@ -60,22 +60,28 @@ def submit(
     )
 
 
-def test_a_pretraining_is_submitted_followed_and_leaves_its_results(
+def test_two_pretrainings_leave_each_other_a_cpu_to_read_with_and_both_end(
     cluster: Head, folder: Path, shards: Path, tmp_path: Path
 ) -> None:
+    """Two CPUs, and one for the worker of each: taken by both at once, neither would get any data."""
     began = time.time()
-    done = submit(
-        cluster.environment(), folder, "--address", cluster.address, "--follow", "--env", "A_SECRET",
-        "--", "pretrain", "--config", "tiny.yaml", "--shards", shards, "--output", tmp_path / "run",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "step      4  loss" in done.stdout
-    assert "packed: 1 files" in done.stdout  # neither the scan nor the shards
-    assert "every node of the cluster must mount" in done.stdout
-    assert "of the cluster\n" not in done.stdout + done.stderr  # the secret's value
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 4
-    first = next(e for e in read_jsonl(tmp_path / "run" / EVENTS) if e["event"] == "first step")
-    print(f"from submit to first step: {first['time'] - began:.1f} s")
+    command = ["--", "pretrain", "--config", "tiny.yaml", "--shards", shards, "--output"]
+    options = ["--address", cluster.address, "--env", "A_SECRET"]
+    first = submit(cluster.environment(), folder, *options, *command, tmp_path / "a")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "packed: 1 files" in first.stdout  # neither the scan nor the shards
+    assert "every node of the cluster must mount" in first.stdout
+    second = submit(cluster.environment(), folder, *options, "--follow", *command, tmp_path / "b")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "step      4  loss" in second.stdout
+    assert "of the cluster\n" not in second.stdout + second.stderr  # the secret's value
+    told = {}
+    for run in "ab":
+        assert json.loads((tmp_path / run / "summary.json").read_text())["steps"] == 4
+        told[run] = {e["event"]: e["time"] for e in read_jsonl(tmp_path / run / EVENTS)}
+    earlier, later = sorted(told.values(), key=lambda events: events["worker ready"])
+    assert earlier["done"] < later["worker ready"]  # workers of both at a time would never be fed
+    print(f"from submit to first step: {told['a']['first step'] - began:.1f} s")
 
 
 def test_a_job_fails_with_one_line_and_its_own_exit_code(cluster: Head, folder: Path) -> None:
