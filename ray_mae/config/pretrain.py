@@ -172,6 +172,9 @@ class OnlineProbeConfig:
 class TrackingConfig:
     """What is written down while training."""
 
+    trackers: list[Literal["mlflow", "wandb"]] = field(default_factory=list)
+    """Also show the figures there (the extras mlflow and wandb bring them), as their environment
+    variables say; a run that continues is the same run there."""
     every: int = setting(20, ge=1)
     """Steps between lines of figures."""
     pictures_every: int = setting(500, ge=1)

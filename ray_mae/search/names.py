@@ -1,6 +1,5 @@
 """What the parts of a search are called, and where they are."""
 
-import os
 import shlex
 import uuid
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from ray_mae.search.storage import without_password
+from ray_mae.train.trackers import mlflow_uri
 
 STATES = {
     TrialState.COMPLETE: "ended",
@@ -52,8 +52,3 @@ def dashboards(output: Path, storage: str, trackers: Sequence[str]) -> dict[str,
     if "wandb" in trackers:
         found["W&B"] = "wandb.ai, or wandb sync where it was offline"
     return found
-
-
-def mlflow_uri(output: Path) -> str:
-    """Where MLflow logs to unless MLFLOW_TRACKING_URI says otherwise."""
-    return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")

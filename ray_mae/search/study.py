@@ -17,13 +17,14 @@ from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.online import probed_samples
 from ray_mae.runtime import cluster, gpus_wanted
-from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards, mlflow_uri
+from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards
 from ray_mae.search.record import enqueue, enqueue_repeats, open_study, optuna_quiet, plain
 from ray_mae.search.room import cpus_per_trial, trials_of_cluster, trials_of_machine
 from ray_mae.search.space import Parameter, read_space
 from ray_mae.search.storage import storage_url
 from ray_mae.search.trial import Runs, run_trial
 from ray_mae.train.progress import console
+from ray_mae.train.trackers import check_trackers, mlflow_uri
 
 
 def tune(config: AnyTuneConfig) -> dict[str, Any]:
@@ -74,11 +75,8 @@ def _check(config: AnyTuneConfig, parameters: list[Parameter]) -> None:
         )
     Runs(config).check(parameters, config.output)
     probed_samples(config.shards, config.run.probe)
-    for tracker in config.trackers:
-        try:
-            __import__(tracker)
-        except ImportError as error:
-            raise ValueError(f"trackers: {tracker} is not installed: ray-mae[{tracker}]") from error
+    check_trackers([*config.trackers], "trackers")
+    check_trackers([*config.run.tracking.trackers], "run.tracking.trackers")
 
 
 @contextmanager

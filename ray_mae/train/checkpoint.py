@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, pretrain_config
 from ray_mae.data.schema import Manifest
 from ray_mae.settings import from_dict, to_dict
+from ray_mae.train.trackers import read_ids
 
 Weights = dict[str, NDArray[np.float32]]
 """Arrays by name."""
@@ -47,6 +48,7 @@ def write_state(
         "shards_sha256": fingerprint(config.shards),
         "spacing_mm": Manifest.read(config.shards).spacing_mm,
         "config": to_dict(config),
+        "trackers": read_ids(config.output),
         "versions": {
             name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
         },

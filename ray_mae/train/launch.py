@@ -20,8 +20,11 @@ from ray_mae.runtime import cluster, gpus_wanted
 from ray_mae.settings import flatten, to_dict
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import check_sizes, packing_of, text_of
+from ray_mae.train.gauges import RunGauges
+from ray_mae.train.listeners import Listeners
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, console, print_plan
+from ray_mae.train.trackers import open_trackers
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
 from ray_mae.train.turns import turn
 
@@ -52,13 +55,18 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     print_plan(config, plan, first_step)
     if first_step < plan.steps:
+        trackers = open_trackers(config, _tracked(config))
         attempt = begin_attempt(config.output)
         # one CPU more than the workers keep, for the tasks that read data
         keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             _check_resources(config)
-            with _turn(config, probe), Progress(config.output, began, attempt, plan.kind):
-                _fit(config, manifest, tokenizer, attempt, probe)
+            with _turn(config, probe):
+                listeners = Listeners(
+                    [RunGauges(config.output, plan.steps), *trackers], console.print
+                )
+                with Progress(config.output, began, attempt, plan.kind, listeners):
+                    _fit(config, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
@@ -89,6 +97,12 @@ def _first_step(config: AnyPretrainConfig) -> int:
             "no next sample to go on with: choose another --output, or the shards of before"
         )
     return int(state["step"])
+
+
+def _tracked(config: AnyPretrainConfig) -> dict[str, str]:
+    """The run's id by tracker, as its last checkpoint knows it."""
+    last = ckpt.last_committed(config.output)
+    return ckpt.read_state(last).get("trackers", {}) if last else {}
 
 
 def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -> str | None:

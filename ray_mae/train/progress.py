@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.data.schema import NOUNS
+from ray_mae.train.listeners import Listeners
 from ray_mae.train.plan import Plan
 from ray_mae.train.tracking import EVENTS, METRICS, PROBES, Tail
 
@@ -51,9 +52,12 @@ def _sharing(plan: Plan) -> str:
 
 
 class Progress:
-    """Prints events and figures of a run while it goes on, from the files that it writes."""
+    """Prints events and figures of a run while it goes on, from its files, and hands them on."""
 
-    def __init__(self, run: Path, began: float, attempt: str, kind: str) -> None:
+    def __init__(
+        self, run: Path, began: float, attempt: str, kind: str, listeners: Listeners
+    ) -> None:
+        self._listeners = listeners
         self._run, self._began, self._attempt = run, began, attempt
         self._noun = NOUNS[kind]
         self._events, self._metrics = Tail(run / EVENTS), Tail(run / METRICS)
@@ -76,6 +80,7 @@ class Progress:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        self._listeners.close(error is None)
 
     def _follow(self) -> None:
         while not self._ended.wait(0.5):
@@ -86,6 +91,7 @@ class Progress:
         for event in self._events.news():
             if event.get("attempt") == self._attempt:
                 self._print_event(event)
+                self._listeners.event(event)
                 self._step = event.get("first_step", self._step)
         if self._step is None:  # what stands there is of an earlier start
             return
@@ -93,9 +99,10 @@ class Progress:
             if record["step"] > self._step:
                 self._step = record["step"]
                 console.print(figures_line(record, self._noun))
-
+                self._listeners.figures(record)
         for record in self._probes.news():
             console.print(probe_line(record, self._noun))
+            self._listeners.probe(record)
 
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]

@@ -1,0 +1,121 @@
+"""The run's figures as Ray metrics, which Prometheus scrapes from Ray's nodes as `ray_mae_…`.
+
+The driver sets them, so that they are there while workers start, wait for nodes or fail. Tags: `run`, the
+name of the run's folder, and `folder`, its path.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+GAUGES = {
+    "mae_running": "1 while a driver of the run is there; 0 for some seconds after its end",
+    "mae_failed": "1 for some seconds after an end with an error, else 0",
+    "mae_step": "Optimiser steps done",
+    "mae_steps": "Optimiser steps of the whole run",
+    "mae_last_step_time_seconds": "When the run last told figures, or began: Unix time",
+    "mae_starts": "Starts of the workers by this driver",
+    "mae_workers": "Training workers",
+    "mae_samples_per_second": "Samples trained on, over all workers",
+    "mae_data_wait_ratio": "Share of the time in which workers wait for data",
+    "mae_utilisation_ratio": "Model FLOPs over the devices' peak, where that is known",
+    "mae_checkpoint_ratio": "Share of the time that checkpoints take",
+    "mae_checkpoint_seconds": "Time that the last checkpoint took from training",
+    "mae_loss": "Loss and its parts",
+    "mae_loss_spikes": "Losses far above those before them, since the workers' start",
+    "mae_gradient_norm": "Before clipping",
+    "mae_learning_rate": "As of the last step",
+    "mae_skipped_steps": "Steps that no worker took, since a loss or gradient was not finite",
+    "mae_eta_seconds": "Time left at the present pace",
+    "mae_probe_auroc": "Macro AUROC of the online probe",
+    "mae_probe_failures": "Online probes that failed, of this driver",
+    "mae_figure": "What else the method tells, by name",
+}
+"""Every gauge and what it holds."""
+_OF_FIGURE = {
+    "samples_per_s": "mae_samples_per_second",
+    "data_wait": "mae_data_wait_ratio",
+    "mfu": "mae_utilisation_ratio",
+    "saving": "mae_checkpoint_ratio",
+    "saving_s": "mae_checkpoint_seconds",
+    "workers": "mae_workers",
+    "loss_spikes": "mae_loss_spikes",
+    "gradient_norm": "mae_gradient_norm",
+    "lr": "mae_learning_rate",
+    "skipped_steps": "mae_skipped_steps",
+    "eta_s": "mae_eta_seconds",
+}
+_LOSSES = ("loss", "reconstruction", "alignment", "caption", "masked", "visible")
+_MORE_TAGS = {"mae_loss": ("part",), "mae_figure": ("name",)}
+
+
+_AGAIN_S = 5.0
+"""Ray forgets a gauge that was not set for some twenty seconds."""
+
+
+class RunGauges:
+    """A listener that shows what it hears, until the run ends. Made while Ray is connected."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        self._tags = {"run": folder.name, "folder": str(folder)}
+        self._gauges: dict[str, Any] = {}
+        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._ended = threading.Event()
+        self._starts, self._failed_probes = 0, 0
+        self._set("mae_running", 1)
+        self._set("mae_steps", steps)
+        self._set("mae_last_step_time_seconds", time.time())
+        self._set("mae_probe_failures", 0)
+        self._set("mae_failed", 0)
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def event(self, record: dict[str, Any]) -> None:
+        """Counts starts of the workers."""
+        if record["event"] == "worker ready":
+            self._starts += 1
+            self._set("mae_starts", self._starts)
+        if "workers" in record:
+            self._set("mae_workers", record["workers"])
+
+    def figures(self, record: dict[str, Any]) -> None:
+        """Each figure under its name."""
+        self._set("mae_last_step_time_seconds", time.time())
+        for name, value in record.items():
+            if name == "step":
+                self._set("mae_step", value)
+            elif name in _OF_FIGURE:
+                self._set(_OF_FIGURE[name], value)
+            elif name in _LOSSES:
+                self._set("mae_loss", value, part=name)
+            else:
+                self._set("mae_figure", value, name=name)
+
+    def probe(self, record: dict[str, Any]) -> None:
+        """The last AUROC, and how many probes failed."""
+        if "probe_auroc" in record:
+            self._set("mae_probe_auroc", record["probe_auroc"])
+        else:
+            self._failed_probes += 1
+            self._set("mae_probe_failures", self._failed_probes)
+
+    def close(self, ended_well: bool) -> None:
+        """Nobody waits for its next step."""
+        self._ended.set()
+        self._set("mae_running", 0)
+        self._set("mae_failed", int(not ended_well))
+
+    def _keep(self) -> None:
+        while not self._ended.wait(_AGAIN_S):
+            for (gauge, tags), value in [*self._values.items()]:
+                self._gauges[gauge].set(value, dict(tags))
+
+    def _set(self, gauge: str, value: float, **tags: str) -> None:
+        if gauge not in self._gauges:
+            from ray.util.metrics import Gauge
+
+            keys = ("run", "folder", *_MORE_TAGS.get(gauge, ()))
+            self._gauges[gauge] = Gauge(gauge, GAUGES[gauge], keys)
+        tags = self._tags | tags
+        self._values[gauge, tuple(tags.items())] = value
+        self._gauges[gauge].set(value, tags)

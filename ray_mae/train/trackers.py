@@ -1,0 +1,176 @@
+"""MLflow and Weights & Biases, where `tracking.trackers` asks for them.
+
+The driver tells them what it reads from the run's files, so they outlive the workers, and a server that is
+slow or down costs no step. Servers, projects and keys come from their own environment variables.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import AnyPretrainConfig
+from ray_mae.settings import flatten, to_dict
+from ray_mae.train.listeners import Listener, probe_figures
+
+IDS = "trackers.json"
+"""File in the run's folder with the id of its run at each tracker; checkpoints keep a copy."""
+PROJECT = "ray_mae"
+"""Experiment (MLflow) and project (W&B), unless their environment names one."""
+
+
+def check_trackers(names: Sequence[str], setting: str = "tracking.trackers") -> None:
+    """Raise ValueError where a package is missing, or W&B has no key: it would ask for one and wait."""
+    for name in names:
+        if find_spec(name) is None:
+            raise ValueError(
+                f"{setting}: {name} is not installed: pip install 'ray-mae[{name}]', or leave it out"
+            )
+    if "wandb" in names:
+        import wandb
+
+        if (
+            os.environ.get("WANDB_MODE", "online") == "online"
+            and not wandb.setup().settings.api_key
+        ):
+            raise ValueError(
+                f"{setting}: W&B has no key here: `wandb login`, or set WANDB_API_KEY, or "
+                "WANDB_MODE=offline to sync later"
+            )
+
+
+def read_ids(run: Path) -> dict[str, str]:
+    """The run's id by tracker, as far as it has any."""
+    file = run / IDS
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def open_trackers(config: AnyPretrainConfig, ids: dict[str, str]) -> Sequence[Listener]:
+    """Those of `tracking.trackers`. A run that has an id there goes on as the same one.
+
+    ids: by tracker, of the last checkpoint; those in the run's folder come first. Raises ValueError where
+    a tracker cannot be had.
+    """
+    wanted = config.tracking.trackers
+    check_trackers(wanted)
+    ids = ids | read_ids(config.output)
+    opened = [OPEN[name](config, ids.get(name)) for name in wanted]
+    if opened:
+        ids |= {name: tracker.id for name, tracker in zip(wanted, opened, strict=True)}
+        (config.output / IDS).write_text(json.dumps(ids) + "\n")
+    return opened
+
+
+def mlflow_uri(output: Path) -> str:
+    """Where MLflow logs to unless MLFLOW_TRACKING_URI says otherwise."""
+    return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
+
+
+class Mlflow:
+    """A run at an MLflow server, or in an SQLite file of the run's folder."""
+
+    def __init__(self, config: AnyPretrainConfig, run_id: str | None) -> None:
+        # by default a server that is not there is asked for four minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        uri = mlflow_uri(config.output)
+        self._client = MlflowClient(uri)
+        try:
+            self.id = run_id or self._create(config)
+            self._client.update_run(self.id, status="RUNNING")
+        except MlflowException as error:
+            raise ValueError(
+                f"tracking.trackers: MLflow cannot be used ({_first_line(error)}): see "
+                "MLFLOW_TRACKING_URI, or leave mlflow out"
+            ) from error
+        self._unsent: list[Any] = []
+
+    def _create(self, config: AnyPretrainConfig) -> str:
+        from mlflow.entities import Param
+
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        there = self._client.get_experiment_by_name(name)
+        experiment = there.experiment_id if there else self._client.create_experiment(name)
+        run = self._client.create_run(experiment, run_name=config.output.name)
+        params = [Param(k, str(v)[:500]) for k, v in flatten(to_dict(config)).items()]
+        for first in range(0, len(params), 100):  # the most that MLflow takes at once
+            self._client.log_batch(run.info.run_id, params=params[first : first + 100])
+        return run.info.run_id
+
+    def event(self, record: dict[str, Any]) -> None:
+        """Nothing of it."""
+
+    def figures(self, record: dict[str, Any]) -> None:
+        """What a server that is down did not take is sent with the next figures."""
+        from mlflow.entities import Metric
+
+        now, step = int(time.time() * 1000), record["step"]
+        self._unsent += [Metric(n, float(v), now, step) for n, v in record.items() if n != "step"]
+        while self._unsent:
+            self._client.log_batch(self.id, metrics=self._unsent[:1000])
+            self._unsent = self._unsent[1000:]
+
+    def probe(self, record: dict[str, Any]) -> None:
+        """As figures of the step whose checkpoint was probed."""
+        self.figures(probe_figures(record))
+
+    def close(self, ended_well: bool) -> None:
+        """FINISHED, or FAILED until it goes on."""
+        self._client.set_terminated(self.id, "FINISHED" if ended_well else "FAILED")
+
+
+class Wandb:
+    """A run at Weights & Biases; with WANDB_MODE=offline in the run's folder, for `wandb sync`."""
+
+    def __init__(self, config: AnyPretrainConfig, run_id: str | None) -> None:
+        import wandb
+
+        self.id = run_id or uuid.uuid4().hex[:8]
+        try:
+            self._run = wandb.init(
+                id=self.id,
+                resume="allow",
+                reinit="create_new",
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                name=config.output.name,
+                config=to_dict(config),
+                dir=config.output,
+                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            )
+        except wandb.Error as error:
+            raise ValueError(
+                f"tracking.trackers: W&B cannot be used ({_first_line(error)}): set WANDB_MODE=offline "
+                "to sync later, or leave wandb out"
+            ) from error
+        # W&B's own counter never goes back; the steps after a checkpoint come twice
+        self._run.define_metric("*", step_metric="step")
+
+    def event(self, record: dict[str, Any]) -> None:
+        """Nothing of it."""
+
+    def figures(self, record: dict[str, Any]) -> None:
+        """W&B sends in a process of its own, and again where it was not heard."""
+        self._run.log(record)
+
+    def probe(self, record: dict[str, Any]) -> None:
+        """As figures of the step whose checkpoint was probed."""
+        self.figures(probe_figures(record))
+
+    def close(self, ended_well: bool) -> None:
+        """Finished, or failed until it goes on."""
+        self._run.finish(0 if ended_well else 1)
+
+
+OPEN: dict[str, type[Mlflow] | type[Wandb]] = {"mlflow": Mlflow, "wandb": Wandb}
+"""Trackers by their name in the settings."""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

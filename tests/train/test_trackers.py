@@ -1,0 +1,117 @@
+"""MLflow and W&B, the real packages without a network: one run there, however often it is started."""
+
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from ray_mae.config import PretrainConfig, TrackingConfig
+from ray_mae.train.listeners import Listeners
+from ray_mae.train.trackers import IDS, Mlflow, Wandb, check_trackers, open_trackers
+
+
+def config_of(output: Path, *trackers: str) -> PretrainConfig:
+    output.mkdir(exist_ok=True)
+    tracking = TrackingConfig(trackers=list(trackers))  # type: ignore[arg-type]
+    return PretrainConfig(shards=output, output=output, tracking=tracking)
+
+
+def stop_and_restart(config: PretrainConfig) -> str:
+    """Steps 1 to 4, a stop, then 3 to 6 as after a checkpoint of step 2; the id there."""
+    for first, well in ((1, False), (3, True)):
+        time.sleep(1.0)  # W&B's offline folders are named by the second
+        (tracker,) = open_trackers(config, {})
+        for step in range(first, first + 4):
+            tracker.figures({"step": step, "loss": 1 / step})
+        tracker.probe({"step": first, "probe_auroc": 0.7, "labels": {"effusion": 0.7}})
+        tracker.close(well)
+    assert isinstance(tracker, Mlflow | Wandb)
+    return tracker.id
+
+
+def test_mlflow_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    # the default, SQLite, takes 20 seconds to make its tables
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    config = config_of(tmp_path / "run", "mlflow")
+    run_id = stop_and_restart(config)
+    client = MlflowClient(f"file://{tmp_path}/mlruns")
+    (experiment,) = (e for e in client.search_experiments() if e.name == "ray_mae")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optim.batch_size"] == "1024"
+    losses = {m.step: m.value for m in client.get_metric_history(run_id, "loss")}
+    assert losses == {step: 1 / step for step in range(1, 7)}
+    assert run.data.metrics["probe_auroc"] == 0.7
+
+    (tmp_path / "run" / IDS).unlink()  # a folder that came with its checkpoints alone
+    (tracker,) = open_trackers(config, {"mlflow": run_id})
+    assert isinstance(tracker, Mlflow)
+    assert tracker.id == run_id
+    with pytest.raises(ValueError, match=r"MLflow cannot be used .*leave mlflow out"):
+        open_trackers(config_of(tmp_path / "other", "mlflow"), {"mlflow": "0" * 32})
+
+
+def test_wandb_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run_id = stop_and_restart(config_of(tmp_path / "run", "wandb"))
+    starts = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
+    assert [logged_steps(file) for file in starts] == [[1, 2, 3, 4, 1], [3, 4, 5, 6, 3]]
+
+
+def logged_steps(file: Path) -> list[int]:
+    """The steps in what `wandb sync` would send: a LevelDB log of protobuf records."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, place, steps = file.read_bytes(), 7, []
+    assert len(content) < 32768  # one block: no record is cut in parts
+    while place < len(content):
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        assert kind == 1
+        record = Record.FromString(content[place + 7 : place + 7 + length])
+        place += 7 + length
+        steps += [
+            int(item.value_json)
+            for item in record.history.item
+            if "step" in (item.key, *item.nested_key)
+        ]
+    return steps
+
+
+def test_what_cannot_be_tracked_is_told_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"tracking.trackers: no_such is not installed"):
+        check_trackers(["no_such"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ValueError, match=r"MLflow cannot be used .*MLFLOW_TRACKING_URI"):
+        open_trackers(config_of(tmp_path / "run", "mlflow"), {})
+
+
+def test_a_tracker_that_fails_is_told_of_once_and_stops_nobody() -> None:
+    heard: list[int] = []
+
+    class Down:
+        def figures(self, record: dict) -> None:
+            if record["step"] < 3:
+                raise ConnectionError("no answer\nin many lines")
+
+        event = probe = close = figures
+
+    class Up(Down):
+        def figures(self, record: dict) -> None:
+            heard.append(record["step"])
+
+        event = probe = close = figures
+
+    said: list[str] = []
+    listeners = Listeners([Down(), Up()], said.append)  # type: ignore[list-item]
+    for step in (1, 2, 3, 1):
+        listeners.figures({"step": step})
+    assert heard == [1, 2, 3, 1]
+    assert said == ["warning: Down was not told: no answer"] * 2
