@@ -1,0 +1,202 @@
+"""cluster/kubernetes without Kubernetes: schemas made strict, Ray's own reading, and names that must meet."""
+
+import copy
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_validate.utils import ValidationError
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _derive_autoscaling_config_from_ray_cr,
+)
+
+from ray_mae import cli
+from ray_mae.config import PretrainConfig
+from tests.cluster.schemas import SCHEMAS
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "cluster/kubernetes").glob("*.yaml"))
+OBJECTS = [
+    pytest.param(each, id=f"{file.name}:{each['kind']}")
+    for file in FILES
+    for each in yaml.safe_load_all(file.read_text())
+]
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "cluster/kubernetes" / name).read_text()))
+
+
+def check(resource: dict[str, Any]) -> None:
+    """Raise where an object, or a pod in it, has a field that is unknown, missing or of another type."""
+    if resource["kind"] not in SCHEMAS:
+        kubernetes_validate.validate(resource, "1.37", strict=True)
+        return
+    jsonschema.validate(resource, SCHEMAS[resource["kind"]], jsonschema.Draft202012Validator)
+    for pod in pods(resource):
+        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **pod}
+        kubernetes_validate.validate(whole, "1.37", strict=True)
+
+
+def cluster_spec(resource: dict[str, Any]) -> dict[str, Any]:
+    spec = resource["spec"]
+    return spec if resource["kind"] == "RayCluster" else spec.get("rayClusterSpec", {})
+
+
+def pods(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    spec = cluster_spec(resource)
+    for group in [spec.get("headGroupSpec"), *spec.get("workerGroupSpecs", [])]:
+        if group:
+            yield group["template"]
+
+
+@pytest.mark.parametrize("resource", OBJECTS)
+def test_every_object_is_valid(resource: dict[str, Any]) -> None:
+    check(resource)
+
+
+def _misspell(path: str) -> Callable[[dict[str, Any]], None]:
+    def change(resource: dict[str, Any]) -> None:
+        *way, last = path.split(".")
+        at: Any = resource
+        for step in way:
+            at = at[int(step) if step.isdigit() else step]
+        at[last + "s"] = at.pop(last)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "index", "mistake"),
+    [
+        ("cluster.yaml", 0, "spec.workerGroupSpecs.1.priority"),
+        ("cluster.yaml", 0, "spec.workerGroupSpecs.0.maxReplicas"),
+        ("cluster.yaml", 0, "spec.headGroupSpec.template.spec.nodeSelector"),
+        ("cluster.yaml", 0, "spec.headGroupSpec.template.spec.containers.0.livenessProbe.httpGet"),
+        ("train.yaml", 0, "spec.shutdownAfterJobFinishes"),
+        ("train.yaml", 0, "metadata.labels"),
+        ("search.yaml", 0, "spec.clusterSelector"),
+        ("queue.yaml", 3, "spec.resourceGroups.0.flavors.0.resources.0.nominalQuota"),
+        ("storage.yaml", 0, "spec.accessModes"),
+    ],
+)
+def test_a_misspelt_field_is_caught(file: str, index: int, mistake: str) -> None:
+    resource = copy.deepcopy(read(file)[index])
+    _misspell(mistake)(resource)
+    with pytest.raises((jsonschema.ValidationError, ValidationError)):
+        check(resource)
+
+
+@pytest.mark.parametrize("resource", OBJECTS)
+def test_pods_are_not_root_and_ask_for_what_they_may_use(resource: dict[str, Any]) -> None:
+    for pod in pods(resource):
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        volumes = {v["name"]: v for v in spec["volumes"]}
+        for container in spec["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            # Ray counts limits, the scheduler requests
+            assert container["resources"]["limits"] == container["resources"]["requests"]
+            mounts = {m["name"]: m for m in container["volumeMounts"]}
+            assert set(mounts) == set(volumes)
+            assert all(mounts[n]["readOnly"] for n, v in volumes.items() if "secret" in v)
+            assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+            assert mounts["shm"]["mountPath"] == "/dev/shm"
+            assert gib(volumes["shm"]["emptyDir"]["sizeLimit"]) < gib(
+                container["resources"]["limits"]["memory"]
+            )
+            assert {"readinessProbe", "livenessProbe"} <= set(container)
+
+
+def gib(text: str) -> int:
+    assert text.endswith("Gi")
+    return int(text.removesuffix("Gi"))
+
+
+def test_rays_autoscaler_reads_the_cluster_spot_first_and_from_zero() -> None:
+    (resource,) = read("cluster.yaml")
+    resource["metadata"]["namespace"] = "default"
+    types = _derive_autoscaling_config_from_ray_cr(resource)["available_node_types"]
+    assert types["headgroup"]["resources"]["CPU"] == 0
+    spot, on_demand, cpu = types["gpu-spot"], types["gpu"], types["cpu"]
+    assert spot["resources"] == on_demand["resources"]
+    assert (spot["resources"]["GPU"], spot["resources"]["CPU"]) == (4, 48)
+    assert "GPU" not in cpu["resources"]
+    assert spot["priority"] > on_demand["priority"]
+    assert spot["labels"] == {"ray.io/market-type": "spot"}
+    assert all(types[name]["min_workers"] == 0 for name in types)
+    assert all(types[name]["max_workers"] > 0 for name in types if name != "headgroup")
+
+
+def test_all_ask_for_a_token_and_the_version_that_is_installed() -> None:
+    seen = 0
+    for file in FILES:
+        for resource in read(file.name):
+            if spec := cluster_spec(resource):
+                assert spec["authOptions"] == {"mode": "token"}
+                assert spec["rayVersion"] == version("ray")
+                seen += 1
+    assert seen == 2
+
+
+@pytest.mark.parametrize("file", ["train.yaml", "search.yaml"])
+def test_the_commands_of_jobs_are_valid(file: str) -> None:
+    config = command_of(file)
+    assert str(config.shards) == "/data/shards"
+    assert config.output.is_relative_to("/data")
+
+
+def command_of(file: str) -> Any:
+    words = shlex.split(read(file)[0]["spec"]["entrypoint"])
+    assert words[:4] == ["exec", "python", "-m", "ray_mae"]
+    # where cluster/Dockerfile puts them
+    words = [w.replace("/opt/ray-mae/jobs", str(ROOT / "jobs")) for w in words[4:]]
+    return cli.parsed(words)[1]
+
+
+def test_the_training_fits_its_cluster_and_the_queue() -> None:
+    config = command_of("train.yaml")
+    assert isinstance(config, PretrainConfig)
+    (job,) = read("train.yaml")
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    gpus, cpus = int(limits["nvidia.com/gpu"]), int(limits["cpu"])
+    assert group["replicas"] * gpus == config.scaling.workers
+    assert gpus * config.scaling.cpus_per_worker < cpus  # the rest is for reading data
+    *flavours, queue, local = read("queue.yaml")
+    quotas = {
+        f["name"]: {r["name"]: r["nominalQuota"] for r in f["resources"]}
+        for f in queue["spec"]["resourceGroups"][0]["flavors"]
+    }
+    assert list(quotas) == ["ray-mae-cpu", "ray-mae-spot", "ray-mae-on-demand"]
+    assert {f["metadata"]["name"] for f in flavours} == set(quotas)
+    for name in ("ray-mae-spot", "ray-mae-on-demand"):
+        assert int(quotas[name]["nvidia.com/gpu"]) >= group["replicas"] * gpus
+        assert int(quotas[name]["cpu"]) >= group["replicas"] * cpus
+        assert gib(quotas[name]["memory"]) >= group["replicas"] * gib(limits["memory"])
+    assert local["spec"]["clusterQueue"] == queue["metadata"]["name"]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == local["metadata"]["name"]
+
+
+def test_names_that_must_meet_do() -> None:
+    (cluster,) = read("cluster.yaml")
+    (search,) = read("search.yaml")
+    (claim,) = read("storage.yaml")
+    assert search["spec"]["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    pools = {p["spec"]["nodeSelector"]["ray-mae/pool"] for p in pods(cluster)}
+    assert pools == {"head", "cpu", "gpu-spot", "gpu"}
+    labels = {f["spec"]["nodeLabels"]["ray-mae/pool"] for f in read("queue.yaml")[:3]}
+    assert labels <= pools
+    text = json.dumps([cluster, *read("train.yaml")])
+    assert text.count('"claimName": "ray-mae"') == len([*pods(cluster)]) + 2
+    assert claim["metadata"]["name"] == "ray-mae"
+    images = {c["image"] for r in (cluster, *read("train.yaml")) for p in pods(r)
+              for c in p["spec"]["containers"]}  # fmt: skip
+    assert len(images) == 1

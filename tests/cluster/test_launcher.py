@@ -1,0 +1,166 @@
+"""cluster/launcher without a cloud: Ray's schema, what each cloud takes for a machine, names that meet."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import botocore.loaders
+import botocore.model
+import botocore.validate
+import googleapiclient.discovery_cache
+import jsonschema
+import pytest
+import ray.autoscaler._private._azure as azure
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+LAUNCHER = Path(__file__).parents[2] / "cluster/launcher"
+CLOUDS = ("aws", "gcp", "azure")
+SIZE = {
+    "aws": lambda node: node["InstanceType"],
+    "gcp": lambda node: node["machineType"],
+    "azure": lambda node: node["azure_arm_parameters"]["vmSize"],
+}
+SPOT = {
+    "aws": lambda node: node.get("InstanceMarketOptions") == {"MarketType": "spot"},
+    "gcp": lambda node: node.get("scheduling", {}).get("provisioningModel") == "SPOT",
+    "azure": lambda node: node["azure_arm_parameters"].get("priority") == "Spot",
+}
+
+
+def read(cloud: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((LAUNCHER / f"{cloud}.yaml").read_text())
+    return config
+
+
+def check(cloud: str, config: dict[str, Any]) -> None:
+    """Raise ValueError or ValidationError as `ray up` or the cloud would, or for a name of nothing."""
+    types = config["available_node_types"]
+    if config["head_node_type"] not in types:
+        raise ValueError(f"there is no node type {config['head_node_type']}")
+    if sum(node.get("max_workers", 0) for node in types.values()) < config["max_workers"]:
+        raise ValueError("max_workers is more than the node types can be")
+    validate_config(prepare_config(copy.deepcopy(config)))
+    for node in types.values():
+        CHECK_NODE[cloud](node["node_config"])
+
+
+def check_aws(node: dict[str, Any]) -> None:
+    """Against the model of RunInstances; Ray adds the counts."""
+    service = botocore.model.ServiceModel(
+        botocore.loaders.Loader().load_service_model("ec2", "service-2"), "ec2"
+    )
+    shape = service.operation_model("RunInstances").input_shape
+    report = botocore.validate.ParamValidator().validate(
+        node | {"MinCount": 1, "MaxCount": 1}, shape
+    )
+    if report.has_errors():
+        raise ValueError(report.generate_report())
+
+
+def check_gcp(node: dict[str, Any]) -> None:
+    """Against the schema of an Instance in the Compute API."""
+    folder = Path(googleapiclient.discovery_cache.__file__).parent / "documents"
+    schemas = json.loads((folder / "compute.v1.json").read_text())["schemas"]
+
+    def descend(value: Any, schema: dict[str, Any]) -> None:
+        schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+        if schema.get("type") == "array":
+            for each in value:
+                descend(each, schema["items"])
+        elif "properties" in schema:
+            for name, inner in value.items():
+                if name not in schema["properties"]:
+                    raise ValueError(f"{name} is none of {', '.join(schema['properties'])}")
+                descend(inner, schema["properties"][name])
+        elif value not in schema.get("enum", [value]):
+            raise ValueError(f"{value} is none of {schema['enum']}")
+
+    descend(node, schemas["Instance"])
+
+
+def check_azure(node: dict[str, Any]) -> None:
+    """Against the parameters of the template that Ray's provider fills in."""
+    template = json.loads((Path(azure.__file__).parent / "azure-vm-template.json").read_text())
+    unknown = set(node["azure_arm_parameters"]) - set(template["parameters"])
+    if unknown or set(node) != {"azure_arm_parameters"}:
+        raise ValueError(f"the template has no {', '.join(unknown or node)}")
+
+
+CHECK_NODE = {"aws": check_aws, "gcp": check_gcp, "azure": check_azure}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_ray_and_the_cloud_would_take_the_file(cloud: str) -> None:
+    check(cloud, read(cloud))
+
+
+def _head(config: dict[str, Any]) -> None:
+    config["head_node_type"] = "haed"
+
+
+def _top(config: dict[str, Any]) -> None:
+    config["idle_timeout"] = config.pop("idle_timeout_minutes")
+
+
+def _type(config: dict[str, Any]) -> None:
+    config["available_node_types"]["cpu"]["max_worker"] = 8
+
+
+def _more(config: dict[str, Any]) -> None:
+    config["max_workers"] = 17
+
+
+def _text(config: dict[str, Any]) -> None:
+    config["available_node_types"]["gpu"]["resources"]["GPU"] = "4"
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+@pytest.mark.parametrize("mistake", [_head, _top, _type, _more, _text])
+def test_a_mistake_in_the_file_is_caught(
+    cloud: str, mistake: Callable[[dict[str, Any]], None]
+) -> None:
+    config = read(cloud)
+    mistake(config)
+    with pytest.raises((ValueError, jsonschema.ValidationError)):
+        check(cloud, config)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "path", "value"),
+    [
+        ("aws", ("InstanceMarketOption",), {"MarketType": "spot"}),
+        ("aws", ("BlockDeviceMappings", 0, "Ebs", "Size"), 200),
+        ("gcp", ("scheduling", "preemptable"), True),
+        ("gcp", ("scheduling", "provisioningModel"), "spot"),
+        ("azure", ("azure_arm_parameters", "size"), "Standard_D4s_v5"),
+    ],
+)
+def test_a_mistake_in_a_machine_is_caught(cloud: str, path: tuple, value: object) -> None:
+    config = read(cloud)
+    at: Any = config["available_node_types"]["gpu_spot"]["node_config"]
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    with pytest.raises(ValueError, match=str(path[-1]) if value != "spot" else "spot"):
+        check(cloud, config)
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_pools_are_those_of_kubernetes(cloud: str) -> None:
+    config = read(cloud)
+    types = config["available_node_types"]
+    assert set(types) == {"head", "cpu", "gpu_spot", "gpu"}
+    assert all(SIZE[cloud](node["node_config"]) for node in types.values())
+    spot = {name for name, node in types.items() if SPOT[cloud](node["node_config"])}
+    assert spot == {"cpu", "gpu_spot"}  # the head is not, as the cluster ends with it
+    assert types["head"]["resources"] == {"CPU": 0}
+    assert types["gpu_spot"]["resources"] == types["gpu"]["resources"]
+    assert types["gpu"]["resources"]["CPU"] > 4 * types["gpu"]["resources"]["GPU"]
+    assert types["gpu_spot"]["priority"] > types["gpu"]["priority"]
+    assert not any(node.get("min_workers") for node in types.values())
+    commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    assert all("RAY_AUTH_MODE=token" in c for c in commands if "ray start" in c)
+    assert config["max_workers"] == sum(node["max_workers"] for node in types.values())
