@@ -2,24 +2,26 @@
 
 import json
 import time
+from array import array
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
+from numpy.typing import NDArray
 
 from ray_mae.config import IngestConfig
 from ray_mae.data import study_shards, volume_shards
 from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.distribute import distribute
 from ray_mae.data.identity import load_key
-from ray_mae.data.layout import Layout
-from ray_mae.data.places import appearing, entries, place, remove
-from ray_mae.data.quarantine import QUARANTINE_SCHEMA, Refusal
+from ray_mae.data.layout import write_layout
+from ray_mae.data.places import entries, place, remove
+from ray_mae.data.quarantine import Refusal
+from ray_mae.data.refusals import short
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
-from ray_mae.data.shards import RESULTS, Job, finished, write_shard
+from ray_mae.data.shards import RESULTS, Job, Plan, finished, write_shard
 from ray_mae.runtime import cluster
 
 QUARANTINE = "quarantine.parquet"
@@ -52,31 +54,29 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
     if config.archive in VOLUME_READERS:
         volumes = VOLUME_READERS[config.archive](config, progress)
         root, job = volumes.root, volume_shards.prepare(volumes, config, key)
+        del volumes  # what was listed is in the plans
     else:
         images = READERS[config.archive](config, progress)
         root, job = images.root, study_shards.prepare(images, config, key)
+        del images
     (output / RESULTS).mkdir(parents=True, exist_ok=True)
     remove(output / Manifest.FILE)  # from here on the shards are on the move
-    layout = {plan.file: [sample for sample, _ in plan.samples] for plan in job.plans}
-    Layout(job.per_shard, layout).write(output / RESULTS)
+    patients = _Patients()
+    write_layout(output / RESULTS, job.per_shard, map(patients.seen_in, job.plans))
     results, kept = _work_off(job, root, output)
 
-    refusals = job.refusals + [
-        Refusal(**refusal) for result in results for refusal in result["refusals"]
-    ]
-    _check_nothing_is_lost(job, results, refusals)
-    _write_quarantine(output / QUARANTINE, refusals)
+    _check_nothing_is_lost(job, results)
+    job.refusals.write(output / QUARANTINE, output / RESULTS)
     if not any(result["rows"] for result in results):
-        smallest = next(iter(job.listed))
-        reason, times = Counter(r.reason for r in refusals if r.kind == smallest).most_common(1)[0]
+        reason, times = next(iter(job.refusals.reasons(next(iter(job.listed))).items()))
         raise ValueError(
             f"not one {job.kind} of {config.source} could be used, most often ({times} times) for the "
             f"reason {reason!r}: see {output / QUARANTINE}"
         )
-    _remove_old_shards(output, {plan.file for plan in job.plans})
+    _remove_old_shards(output, {result["file"] for result in results})
     _manifest(job, config, results).write(output)
 
-    summary = _summary(config, job, results, refusals)
+    summary = _summary(config, job, results, patients)
     seconds = time.monotonic() - start
     made = sum(result["images"] for result in results if result["file"] not in kept)
     summary |= {
@@ -115,39 +115,52 @@ def _same_dataset(config: IngestConfig) -> None:
 
 
 def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
-    """The result of every plan, in order, and the files kept from an earlier run."""
-    results = {plan.file: result for plan in job.plans if (result := finished(plan, root, output))}
-    kept = set(results)
-    todo = [plan for plan in job.plans if plan.file not in kept]
+    """The result of every plan, in order, and the files kept from an earlier run.
+
+    What they refuse goes to the job's refusals.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    kept: set[str] = set()
+    expected = 0
+    for plan in job.plans:
+        if result := finished(plan, root, output):
+            kept.add(plan.file)
+        else:
+            expected += plan.entries
+        results[plan.file] = _noted(job, result) if result else {}  # in the order of the plans
     entry = next(iter(job.listed))
     progress, done = _Progress("wrote", _PLURAL[entry]), 0
-    expected = sum(plan.entries for plan in todo)
     kind = job.plan  # not the job: what the task names travels to the workers
     for result in distribute(
         lambda fields: write_shard(kind.from_json(fields), root, output),
-        [asdict(plan) for plan in todo],
+        (asdict(plan) for plan in job.plans if plan.file not in kept),
     ):
         if result["rows"] and not (output / result["file"]).is_file():
             raise ValueError(
                 f"a worker wrote {result['file']}, but it is not in {output} as seen from here: the "
                 "output must be a folder that every node of the cluster sees under this path"
             )
-        results[result["file"]] = result
         done += result["images"] + sum(r["kind"] == entry for r in result["refusals"])
+        results[result["file"]] = _noted(job, result)
         progress.show(done, expected)
     for name, _ in entries(output / RESULTS):
         if name.endswith(".unfinished"):  # of workers that were killed
             remove(output / RESULTS / name)
-    return [results[plan.file] for plan in job.plans], kept
+    return list(results.values()), kept
 
 
-def _check_nothing_is_lost(
-    job: Job, results: list[dict[str, Any]], refusals: list[Refusal]
-) -> None:
+def _noted(job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a shard without what it refuses, which is the job's now."""
+    for refusal in result.pop("refusals"):
+        job.refusals.add(Refusal(**refusal))
+    return result
+
+
+def _check_nothing_is_lost(job: Job, results: list[dict[str, Any]]) -> None:
     """Raise RuntimeError unless everything that came in went out or into quarantine."""
     for kind, listed in job.listed.items():
         written = _written(results, kind)
-        refused = sum(refusal.kind == kind for refusal in refusals)
+        refused = job.refusals.of(kind)
         if listed != written + refused:
             raise RuntimeError(
                 f"{listed} {kind} entries were listed, but {written} written and {refused} "
@@ -157,18 +170,6 @@ def _check_nothing_is_lost(
 
 def _written(results: list[dict[str, Any]], kind: str) -> int:
     return sum(result["counts"].get(kind, 0) for result in results)
-
-
-def _write_quarantine(path: Path, refusals: list[Refusal]) -> None:
-    rows = sorted(
-        (asdict(refusal) for refusal in refusals),
-        key=lambda r: (r["kind"], r["path"] or "", r["sample_id"] or ""),
-    )
-    for row in rows:  # names of files need not be valid text
-        row["path"] = row["path"] and row["path"].encode(errors="replace").decode()
-        row["detail"] = row["detail"].encode(errors="replace").decode()
-    with appearing(path, path.parent / RESULTS) as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA), file)
 
 
 def _remove_old_shards(output: Path, current: set[str]) -> None:
@@ -192,32 +193,22 @@ def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> 
 
 
 def _summary(
-    config: IngestConfig, job: Job, results: list[dict[str, Any]], refusals: list[Refusal]
+    config: IngestConfig, job: Job, results: list[dict[str, Any]], patients: "_Patients"
 ) -> dict[str, Any]:
     """What came in, what went out, what did not and why."""
-    lost = {refusal.sample_id for refusal in refusals if refusal.kind == job.kind}
+    lost = job.refusals.samples(job.kind)
     splits = {}
     for split in SPLITS:
         counts: Counter[str] = Counter()
         for result in results:
             if result["split"] == split:
                 counts.update(result["counts"])
-        patients = {
-            patient
-            for plan in job.plans
-            if plan.split == split
-            for sample, patient in plan.samples
-            if sample not in lost
-        }
         splits[split] = {
             _PLURAL[job.kind]: counts[job.kind],
-            "patients": len(patients),
+            "patients": patients.count(split, lost),
             **job.describe(counts),
         }
-    quarantined = {
-        kind: dict(Counter(r.reason for r in refusals if r.kind == kind).most_common())
-        for kind in job.listed
-    }
+    quarantined = {kind: job.refusals.reasons(kind) for kind in job.listed}
     flows = {
         _PLURAL[kind]: {
             "in": listed,
@@ -243,6 +234,26 @@ def _summary(
         "bytes": sum(result["bytes"] for result in results if result["rows"]),
         "notes": job.notes,
     }
+
+
+class _Patients:
+    """Who is in which split: 16 bytes for each study or volume."""
+
+    def __init__(self) -> None:
+        self._found = {split: (array("Q"), array("Q")) for split in SPLITS}
+
+    def seen_in(self, plan: Plan) -> tuple[str, list[str]]:
+        """Notes a plan; its file and samples."""
+        samples, patients = self._found[plan.split]
+        for sample, patient in plan.samples:
+            samples.append(short(sample))
+            patients.append(short(patient))
+        return plan.file, [sample for sample, _ in plan.samples]
+
+    def count(self, split: str, lost: NDArray[np.uint64]) -> int:
+        """Patients with a sample that is not lost."""
+        samples, patients = (np.array(column, np.uint64) for column in self._found[split])
+        return len(np.unique(patients[~np.isin(samples, lost)]))
 
 
 class _Progress:

@@ -69,6 +69,12 @@ class Unusable(Exception):
         self.reason = reason
         self.detail = detail[:300]
 
+    def __reduce__(self) -> tuple[type["Unusable"], tuple[str, str]]:
+        return type(self), (
+            self.reason,
+            self.detail,
+        )  # an exception's own would pass on its message
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import chain, islice
@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 
 from ray_mae.data.places import appearing, joined, patiently, remove
 from ray_mae.data.quarantine import PASSING, Refusal
+from ray_mae.data.refusals import Refusals
 from ray_mae.data.schema import SCHEMA_VERSION
+from ray_mae.data.spool import Spool
 
 # Where the finished shards' results are noted, so that a job that is started again can go on.
 RESULTS = ".ingest"
@@ -89,10 +91,10 @@ class Job:
     kind: str
     """study or volume: what a row is."""
     plan: type[Plan]
-    plans: Sequence[Plan]
+    plans: Spool[Plan]
     listed: dict[str, int]
     """Entries that the archive lists, by kind: the smallest first."""
-    refusals: list[Refusal]
+    refusals: Refusals
     """Of entries that are in no plan."""
     notes: dict[str, Any]
     """For the summary."""

@@ -1,15 +1,26 @@
 """From the images of an archive to its studies: pseudonyms, splits, and what cannot be kept."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations, groupby
+from operator import itemgetter
 
 from ray_mae.data.archives.record import NOT_TEST, ImageRecord
 from ray_mae.data.identity import pseudonym, split_by_hash
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, strongest
 from ray_mae.data.quarantine import Refusal
+from ray_mae.data.refusals import Refusals
 from ray_mae.data.reports import sections
+from ray_mae.data.schema import SPLITS
+from ray_mae.data.spool import Spool
 from ray_mae.data.years import bucket_of
+
+# Each set of splits once, as there are many patients.
+_TOGETHER = {
+    frozenset(names): frozenset(names)
+    for count in range(1, len(SPLITS) + 2)
+    for names in combinations((*SPLITS, NOT_TEST), count)
+}
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,9 @@ class Study:
 class Grouped:
     """Every image of the archive: in a study, or refused."""
 
-    studies: list[Study]
+    studies: Spool[Study]
     """By pseudonym."""
-    refusals: list[Refusal]
+    refusals: Refusals
     listed: int
     """Studies that the archive lists."""
     several_texts: int
@@ -64,27 +75,31 @@ def group(
     year_bucket: int = 0,
 ) -> Grouped:
     """Group images into studies and refuse what must not be used, image by image and as a study."""
-    by_study: dict[str, list[ImageRecord]] = defaultdict(list)
-    splits_given: dict[str, set[str]] = defaultdict(set)
-    refusals: list[Refusal] = []
+    images: Spool[tuple[str, ImageRecord]] = Spool()
+    splits_given: dict[str, frozenset[str]] = {}
+    refusals = Refusals()
     for record in records:
         if record.study:
-            by_study[record.study].append(record)
-            splits_given[record.patient].update([record.split] if record.split else [])
+            study_id = pseudonym(key, "study", record.study)
+            images.add((study_id, record), study_id)
+            if record.split:
+                before = splits_given.get(record.patient, frozenset())
+                splits_given[record.patient] = _TOGETHER[before | {record.split}]
         else:
-            refusals.append(_refusal(record, None, ("no-study", "")))
+            refusals.add(_refusal(record, None, ("no-study", "")))
 
-    studies, several_texts, without_sections = [], 0, 0
-    for name, listed in by_study.items():
-        study_id = pseudonym(key, "study", name)
+    studies: Spool[Study] = Spool()
+    several_texts = without_sections = studies_listed = 0
+    for study_id, found in groupby(images, key=itemgetter(0)):
+        listed = [record for _, record in found]
+        studies_listed += 1
         good = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
         wrong = _wrong_with(good, splits_given, max_views)
-        refusals += [_refusal(r, study_id, wrong) for r in listed if r.problem or wrong]
-        if wrong:
-            refusals.append(Refusal("study", None, study_id, *wrong))
-            continue
-        if not good:
-            refusals.append(Refusal("study", None, study_id, "no-usable-image", ""))
+        for record in listed:
+            if record.problem or wrong:
+                refusals.add(_refusal(record, study_id, wrong))
+        if wrong or not good:
+            refusals.add(Refusal("study", None, study_id, *(wrong or ("no-usable-image", ""))))
             continue
 
         patient_id = pseudonym(key, "patient", good[0].patient)
@@ -96,7 +111,7 @@ def group(
         findings, impression = sections(texts[0] if texts else None)
         several_texts += len(texts) > 1
         without_sections += bool(texts) and findings is None and impression is None
-        studies.append(
+        studies.add(
             Study(
                 study_id=study_id,
                 patient_id=patient_id,
@@ -109,8 +124,7 @@ def group(
                 years=bucket_of(min((r.year for r in listed if r.year), default=None), year_bucket),
             )
         )
-    studies.sort(key=lambda study: study.study_id)
-    return Grouped(studies, refusals, len(by_study), several_texts, without_sections)
+    return Grouped(studies, refusals, studies_listed, several_texts, without_sections)
 
 
 def _refusal(image: ImageRecord, study_id: str | None, other: tuple[str, str] | None) -> Refusal:
@@ -121,7 +135,7 @@ def _refusal(image: ImageRecord, study_id: str | None, other: tuple[str, str] | 
 
 
 def _wrong_with(
-    images: list[ImageRecord], splits_given: dict[str, set[str]], max_views: int
+    images: list[ImageRecord], splits_given: dict[str, frozenset[str]], max_views: int
 ) -> tuple[str, str] | None:
     """Why the study as a whole cannot be used, as reason and detail."""
     patients = {record.patient for record in images}
@@ -133,7 +147,7 @@ def _wrong_with(
         return "patient-conflict", (
             f"{len(patients)} patients; if study numbers restart for each patient, join the two"
         )
-    splits = splits_given.get(images[0].patient, set())
+    splits = splits_given.get(images[0].patient, frozenset())
     if len(splits) > 1:
         return "split-conflict", ", ".join(sorted(splits))
     if len(images) > max_views:

@@ -21,6 +21,7 @@ from ray_mae.data.places import joined, on_disk, patiently
 from ray_mae.data.quarantine import Refusal, Unusable, said
 from ray_mae.data.schema import STUDY_SCHEMA, VIEWS
 from ray_mae.data.shards import RESULTS, Job, Plan
+from ray_mae.data.spool import Spool
 from ray_mae.data.studies import Image, Study, group
 
 _TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression", "years"]
@@ -111,7 +112,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         year_bucket=config.year_bucket,
     )
     earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
-    plans = [
+    plans: Spool[Plan] = Spool(
         StudyPlan(
             file=file,
             dataset=config.dataset,
@@ -128,7 +129,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         for file, split, studies in cut(
             grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
         )
-    ]
+    )
     notes = {
         "studies_with_several_texts": grouped.several_texts,
         "texts_without_findings_or_impression": grouped.texts_without_sections,

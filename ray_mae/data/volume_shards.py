@@ -16,6 +16,7 @@ from ray_mae.data.places import joined, on_disk, patiently
 from ray_mae.data.quarantine import Refusal, Unusable
 from ray_mae.data.schema import VOLUME_SCHEMA
 from ray_mae.data.shards import RESULTS, Job, Plan
+from ray_mae.data.spool import Spool
 from ray_mae.data.volume_preparation import MASKS, Preparation
 from ray_mae.data.volumes import Listed, sort
 from ray_mae.data.voxels import (
@@ -127,7 +128,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
     )
     most = min(settings.max_deviation, LARGEST[settings.dtype])
     earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
-    plans = [
+    plans: Spool[Plan] = Spool(
         VolumePlan(
             file=file,
             dataset=config.dataset,
@@ -141,7 +142,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         for file, split, volumes in cut(
             found.volumes, lambda v: v.split, lambda v: v.volume_id, earlier
         )
-    ]
+    )
     listed = {"volume": len(archive.records)}
     return Job(
         "volume",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ray_mae.data.archives.record import VolumeRecord
 from ray_mae.data.identity import pseudonym, split_by_hash
 from ray_mae.data.quarantine import Refusal
+from ray_mae.data.refusals import Refusals
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Sorted:
 
     volumes: list[Listed]
     """By pseudonyms of patient and volume, so that a patient's volumes lie together."""
-    refusals: list[Refusal]
+    refusals: Refusals
 
 
 def sort(
@@ -50,12 +51,12 @@ def sort(
     for record in records:
         splits_given[record.patient].update([record.split] if record.split else [])
     seen: set[str] = set()
-    volumes, refusals = [], []
+    volumes, refusals = [], Refusals()
     for record in records:
         volume_id = pseudonym(key, "volume", record.volume)
         given = splits_given[record.patient]
         if wrong := _wrong_with(record, given, seen, modalities):
-            refusals.append(Refusal("volume", record.paths[0], volume_id, *wrong))
+            refusals.add(Refusal("volume", record.paths[0], volume_id, *wrong))
             continue
         seen.add(record.volume)
         patient_id = pseudonym(key, "patient", record.patient)

@@ -23,7 +23,7 @@ def listed(path: Path, **settings: object) -> Archive:
 
 
 def states(archive: Archive, record: int) -> dict[str, int]:
-    labels = archive.records[record].labels
+    labels = list(archive.records)[record].labels
     assert labels is not None
     return {n: s for n, s in zip(CHEXPERT_LABELS, labels, strict=True) if s != NOT_MENTIONED}
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.data.layout import Layout, cut
+from ray_mae.data.layout import Layout, cut, write_layout
 from ray_mae.data.schema import SPLITS
 
 IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=40)
@@ -22,7 +22,7 @@ def laid(ids: list[str], earlier: Layout) -> dict[str, list[str]]:
 
 
 def test_without_an_earlier_run_the_samples_are_cut_in_order() -> None:
-    assert laid(list("cfad"), Layout(1, {})) == {
+    assert laid(list("cfad"), Layout.of(1)) == {
         "train-00000.parquet": ["c"], "train-00001.parquet": ["f"],
         "val-00000.parquet": ["a"], "val-00001.parquet": ["d"],
     }  # fmt: skip
@@ -32,11 +32,11 @@ def test_without_an_earlier_run_the_samples_are_cut_in_order() -> None:
 def test_what_grows_or_shrinks_keeps_its_place(
     before: list[str], after: list[str], per_shard: int
 ) -> None:
-    first = laid(before, Layout(per_shard, {}))
-    second = laid(after, Layout(per_shard, first))
+    first = laid(before, Layout.of(per_shard))
+    second = laid(after, Layout.of(per_shard, first.items()))
     assert sorted(i for ids in second.values() for i in ids) == sorted(after)
     assert all(1 <= len(ids) <= per_shard for ids in second.values())
-    assert laid(after, Layout(per_shard, second)) == second
+    assert laid(after, Layout.of(per_shard, second.items())) == second
     for file, ids in first.items():
         kept = [i for i in ids if i in after]
         assert second.get(file, [])[: len(kept)] == kept
@@ -45,14 +45,19 @@ def test_what_grows_or_shrinks_keeps_its_place(
 
 
 def test_a_layout_of_shards_of_another_size_or_a_broken_one_is_not_followed(tmp_path: Path) -> None:
-    layout = Layout(3, {"train-00000.parquet": ["a", "b"], "val-00000.parquet": ["c"]})
-    layout.write(tmp_path)
-    assert Layout.read(tmp_path, 3) == layout
-    assert Layout.read(tmp_path, 4) == Layout(4, {})
+    shards = [("train-00000.parquet", ["a", "bc"]), ("val-00000.parquet", ["b"])]
+    write_layout(tmp_path, 3, shards)
+    read = Layout.read(tmp_path, 3)
+    for file, samples in shards:
+        assert [read.place_of(sample) for sample in samples] == [
+            (file, place) for place in range(len(samples))
+        ]
+    assert read.place_of("") is read.place_of("bb") is read.place_of("c") is None
+    assert Layout.read(tmp_path, 4).place_of("a") is None
     (tmp_path / "layout.parquet").write_bytes(b"cut off")
-    assert Layout.read(tmp_path, 3) == Layout(3, {})
+    assert Layout.read(tmp_path, 3).place_of("a") is None
 
 
 @pytest.mark.parametrize("missing", [True, False])
 def test_without_a_layout_there_is_none(tmp_path: Path, missing: bool) -> None:
-    assert Layout.read(tmp_path / "no" if missing else tmp_path, 3).shards == {}
+    assert Layout.read(tmp_path / "no" if missing else tmp_path, 3).files == []

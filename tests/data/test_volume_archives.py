@@ -12,7 +12,7 @@ from dicom_files import write_dicom
 from volume_files import listed, settings
 
 from ray_mae.config import VolumeColumns
-from ray_mae.data.archives import VOLUME_READERS, dicom_series
+from ray_mae.data.archives import VOLUME_READERS, dicom, dicom_series
 from ray_mae.data.contrasts import contrast_in, contrast_of
 
 
@@ -333,7 +333,7 @@ def test_the_first_of_two_equal_dicom_files_stays_whichever_is_read_first(
     write_series(folder / "a", "1.1")
     write_series(folder / "c", "1.2")
     write_series(folder / "d", "1.2")
-    monkeypatch.setattr(dicom_series, "FILES_PER_TASK", 3)
+    monkeypatch.setattr(dicom, "FILES_PER_TASK", 3)
     monkeypatch.setattr(
         dicom_series, "distribute", lambda work, chunks: map(work, list(chunks)[::order])
     )

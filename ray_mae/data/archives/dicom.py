@@ -2,18 +2,22 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.folders import kind_of
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
+from ray_mae.data.archives.repeated import without_repeated
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
 from ray_mae.data.dicom import Header, most_bytes, read_header, refuse
 from ray_mae.data.distribute import distribute
 from ray_mae.data.places import entries, on_disk, patiently, walk
 from ray_mae.data.quarantine import Unusable
+from ray_mae.data.spool import Spool
 
 # What lies beside DICOM files and is none. Everything else is read, whatever its name: many
 # archives have no suffix, and a file that is passed over in silence would be missed by nobody.
@@ -36,32 +40,52 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     if not files:
         raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
 
-    records = []
     max_pixels, dates = config.max_pixels, config.year_bucket > 0
-    chunks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-    for found in distribute(lambda paths: _headers(root, paths, max_pixels, dates), chunks):
-        records += [_record(fields) for fields in found]
-        progress(len(records), len(files))
-    records = _mark_duplicates(sorted(records, key=lambda record: record.path))
+    reports, matched = _reports(config), set[str]()
 
-    reports = _reports(config)
-    records = [reports.describe(record) for record in records]
-    unmatched = len(reports.studies.keys() - {record.study for record in records})
-    notes = {"files_passed_over": passed_over, "reports_without_images": unmatched, **reports.notes}
+    def listed() -> Iterator[tuple[str, str, ImageRecord]]:
+        """Each file's path, the name of its image, and what is known of it."""
+        done = 0
+        for found in distribute(
+            lambda paths: _headers(root, paths, max_pixels, dates), chunks_of(files)
+        ):
+            for fields in found:
+                record = reports.describe(_record(fields))
+                if record.study in reports.studies:
+                    matched.add(record.study)
+                yield record.path, record.instance or "", record
+            done += len(found)
+            progress(done, len(files))
+
+    records = without_repeated(
+        listed(), lambda first: Unusable("duplicate", f"same SOPInstanceUID as {first.path}")
+    )
+    notes = {
+        "files_passed_over": passed_over,
+        "reports_without_images": len(reports.studies) - len(matched),
+        **reports.notes,
+    }
     return Archive(root, records, notes)
 
 
-def files_below(root: Path, output: Path) -> tuple[list[str], dict[str, int]]:
-    """Paths below root that may be DICOM, sorted; and how many others there are, by kind."""
-    files, passed_over = [], Counter[str]()
+def files_below(root: Path, output: Path) -> tuple[Spool[str], dict[str, int]]:
+    """Paths below root that may be DICOM; and how many others there are, by kind."""
+    files, passed_over = Spool[str](), Counter[str]()
     for folder, names in walk(root, output):
         for name in names:
             suffix = Path(name).suffix.lower()
             if suffix in NOT_IMAGES or name.startswith(".") or name.upper() == "DICOMDIR":
                 passed_over[kind_of(name)] += 1
             else:
-                files.append(os.path.join(folder, name))
-    return sorted(files), dict(sorted(passed_over.items()))
+                files.add(os.path.join(folder, name))
+    return files, dict(sorted(passed_over.items()))
+
+
+def chunks_of(files: Iterable[str]) -> Iterator[list[str]]:
+    """The files by task."""
+    left = iter(files)
+    while chunk := list(islice(left, FILES_PER_TASK)):
+        yield chunk
 
 
 def _headers(root: Path, paths: list[str], max_pixels: int, dates: bool) -> list[dict[str, Any]]:
@@ -91,20 +115,6 @@ def _read(path: Path, max_pixels: int, dates: bool) -> Header:
 def _record(fields: dict[str, Any]) -> ImageRecord:
     problem = Unusable(*fields["problem"]) if "problem" in fields else None
     return ImageRecord(**{**fields, "problem": problem})
-
-
-def _mark_duplicates(records: list[ImageRecord]) -> list[ImageRecord]:
-    """The first file of each SOPInstanceUID stays; the later ones are marked."""
-    first: dict[str, str] = {}
-    marked = []
-    for record in records:
-        if record.instance and not record.problem:
-            path = first.setdefault(record.instance, record.path)
-            if path != record.path:
-                problem = Unusable("duplicate", f"same SOPInstanceUID as {path}")
-                record = replace(record, problem=problem)
-        marked.append(record)
-    return marked
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives import series_table
-from ray_mae.data.archives.dicom import FILES_PER_TASK, files_below
+from ray_mae.data.archives.dicom import chunks_of, files_below
 from ray_mae.data.archives.record import Archive, Progress, VolumeRecord
 from ray_mae.data.contrasts import UNKNOWN, contrast_in
 from ray_mae.data.dicom import most_bytes
@@ -35,10 +35,9 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
 
     max_voxels = config.volumes.max_voxels
-    chunks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
     headers: dict[str, SliceFile] = {}
     records: list[VolumeRecord] = []
-    for found in distribute(lambda paths: _headers(root, paths, max_voxels), chunks):
+    for found in distribute(lambda paths: _headers(root, paths, max_voxels), chunks_of(files)):
         for path, fields in found:
             try:
                 headers[path] = _header(fields)

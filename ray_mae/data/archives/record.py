@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ray_mae.data.quarantine import Unusable
+from ray_mae.data.spool import Spool
 
 NOT_TEST = "train or val"
 """The split of a patient whom an archive without validation patients has put outside its test split:
@@ -82,8 +83,8 @@ class Archive(Generic[R]):
 
     root: Path
     """Absolute, since workers may have another working folder."""
-    records: list[R]
-    """In the archive's own order (by row, or by path)."""
+    records: list[R] | Spool[R]
+    """In the archive's own order (by row, or by path). On disk where an archive has no bounds."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Counts that belong into the summary: label names not mapped, files passed over …"""
 

@@ -1,8 +1,11 @@
 """A table that lists images: CSV or Parquet, one row per PNG, JPEG or DICOM file."""
 
+from itertools import islice
+
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
-from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
+from ray_mae.data.archives.repeated import without_repeated
+from ray_mae.data.archives.tables import LabelReader, Row, given_splits, iter_table, need_columns
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.views import position_of, view_of
 from ray_mae.data.years import year_of
@@ -16,35 +19,34 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             f"{path} is no file (source): the `table` archive is a CSV or Parquet table, for a "
             "folder of DICOM files use the archive `dicom`"
         )
-    rows = read_table(path)
-    need_columns(path, rows, columns, required=("study", "patient", "path"))
-    labels = LabelReader.of(columns.labels, rows[0])
-    splits = given_splits(path, rows, columns.split)
+    first = list(islice(iter_table(path), 1))
+    need_columns(path, first, columns, required=("study", "patient", "path"))
+    labels = LabelReader.of(columns.labels, first[0])
+    splits = given_splits(path, iter_table(path), columns.split)
 
-    seen: set[str] = set()
-    records = []
-    for row, split in zip(rows, splits, strict=True):
+    def record(row: Row, split: str | None) -> ImageRecord:
         image, view = row[columns.path].strip(), row.get(columns.view, "")
-        problem = None
-        if not image:
-            problem = Unusable("missing", "the row names no file")
-        elif image in seen:
-            problem = Unusable("duplicate", "the table lists this path before")
-        seen.add(image)
-        records.append(
-            ImageRecord(
-                path=image,
-                study=row[columns.study].strip(),
-                patient=row[columns.patient].strip(),
-                view=view_of(view) or "unknown",
-                position=position_of(view),
-                text=row.get(columns.text),
-                labels=labels.read(row),
-                other_labels=labels.others(row),
-                split=split,
-                year=year_of(row.get(columns.date)) if config.year_bucket else None,
-                problem=problem,
-            )
+        return ImageRecord(
+            path=image,
+            study=row[columns.study].strip(),
+            patient=row[columns.patient].strip(),
+            view=view_of(view) or "unknown",
+            position=position_of(view),
+            text=row.get(columns.text),
+            labels=labels.read(row),
+            other_labels=labels.others(row),
+            split=split,
+            year=year_of(row.get(columns.date)) if config.year_bucket else None,
+            problem=None if image else Unusable("missing", "the row names no file"),
         )
+
+    rows = zip(iter_table(path), splits, strict=True)
+    listed = (
+        (f"{number:012d}", found.path, found)
+        for number, found in enumerate(record(row, split) for row, split in rows)
+    )
+    records = without_repeated(
+        listed, lambda first: Unusable("duplicate", "the table lists this path before")
+    )
     progress(len(records), len(records))
     return Archive(path.parent, records, labels.notes())

@@ -3,6 +3,7 @@
 import csv
 import difflib
 import gzip
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -149,10 +150,10 @@ class LabelReader:
 
 
 def given_splits(
-    path: Path, rows: Sequence[Row], column: str | None, setting: str = "columns"
+    path: Path, rows: Iterable[Row], column: str | None, setting: str = "columns"
 ) -> list[str | None]:
     """The split of each row, None where the table leaves it open. ValueError for other words."""
-    words = [row.get(column, "").strip() if column else "" for row in rows]
+    words = [sys.intern(row.get(column, "").strip()) if column else "" for row in rows]
     unknown = Counter(word for word in words if word and split_named(word) is None)
     if unknown:
         word, times = unknown.most_common(1)[0]
