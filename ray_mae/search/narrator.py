@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune import Callback
 
+from ray_mae.search.gauges import SearchGauges
 from ray_mae.search.names import STATES
 from ray_mae.search.searcher import StudySearcher
 from ray_mae.search.space import in_words
@@ -18,13 +19,20 @@ from ray_mae.train.progress import console
 class Narrator(Callback):
     """One line per event: a trial started, was probed, ended, was stopped or failed."""
 
-    def __init__(self, study: optuna.Study, searcher: StudySearcher, total: int) -> None:
+    def __init__(
+        self, study: optuna.Study, searcher: StudySearcher, total: int, folder: Path
+    ) -> None:
         self._study, self._searcher, self._total = study, searcher, total
         self._began = time.time()
         self._before = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
+        self._folder = folder
+
+    def setup(self, **info: Any) -> None:
+        self._gauges = SearchGauges(self._folder, self._total)  # no sooner: Tune pickles callbacks
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._searcher.started(trial.trial_id)
+        self._gauges.show(self._study.get_trials(deepcopy=False))
         values = {k: v for k, v in trial.config.items() if k != NUMBER}
         self._say(trial, "starts: " + in_words(values))
 
@@ -52,6 +60,9 @@ class Narrator(Callback):
         self._say(trial, STATES[ended.state])
         self._state()
 
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self._gauges.close()
+
     def _say(self, trial: Any, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
         console.print(f"{stamp}  trial {trial.config[NUMBER]:>3}  {text}", markup=False)
@@ -59,6 +70,7 @@ class Narrator(Callback):
     def _state(self) -> None:
         """Trials by state, the best so far, the time left."""
         trials = self._study.get_trials(deepcopy=False)
+        self._gauges.show(trials)
         count = {name: sum(STATES[t.state] == name for t in trials) for name in STATES.values()}
         done = len([t for t in trials if t.state.is_finished()])
         parts = [f"{done} of {self._total} trials done"]

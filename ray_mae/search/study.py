@@ -148,7 +148,7 @@ class _Run:
                 storage_path=str(config.output / "tune"),
                 failure_config=ray_tune.FailureConfig(max_failures=config.retries),
                 stop=_hopeless(searcher),
-                callbacks=[Narrator(study, searcher, total), *_trackers(config)],
+                callbacks=[Narrator(study, searcher, total, folder), *_trackers(config)],
                 verbose=0,
             ),
         )

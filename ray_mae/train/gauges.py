@@ -1,11 +1,11 @@
 """The run's figures as Ray metrics, which Prometheus scrapes from Ray's nodes as `ray_mae_…`.
 
-The driver sets them, so that they are there while workers start, wait for nodes or fail. Tags: `run`, the
-name of the run's folder, and `folder`, its path.
+The driver sets them, so that they are there while workers start, wait for nodes or fail.
 """
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ GAUGES = {
     "mae_probe_failures": "Online probes that failed, of this driver",
     "mae_figure": "What else the method tells, by name",
 }
-"""Every gauge and what it holds."""
+"""Every gauge of a run and what it holds."""
 _OF_FIGURE = {
     "samples_per_s": "mae_samples_per_second",
     "data_wait": "mae_data_wait_ratio",
@@ -54,21 +54,55 @@ _AGAIN_S = 5.0
 """Ray forgets a gauge that was not set for some twenty seconds."""
 
 
+class Gauges:
+    """Ray gauges that stay until `close`, and vanish with the process. Made while Ray is connected.
+
+    described: by gauge, what it holds; more: by gauge, tags beside those that all have: `run`, the name of
+    the folder, and `folder`, its path.
+    """
+
+    def __init__(
+        self, folder: Path, described: dict[str, str], more: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        from ray.util.metrics import Gauge
+
+        self._tags = {"run": folder.name, "folder": str(folder)}
+        self._gauges = {
+            name: Gauge(name, text, ("run", "folder", *more.get(name, ())))
+            for name, text in described.items()
+        }
+        self._values: dict[tuple[str, tuple[tuple[str, str | None], ...]], float] = {}
+        self._ended = threading.Event()
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def set(self, gauge: str, value: float, **tags: str) -> None:
+        """Show a value from now on."""
+        every: dict[str, str | None] = {**self._tags, **tags}
+        self._values[gauge, tuple(every.items())] = value
+        self._gauges[gauge].set(value, every)
+
+    def close(self) -> None:
+        """Let all vanish but what is set once more."""
+        self._ended.set()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(_AGAIN_S):
+            for (gauge, tags), value in [*self._values.items()]:
+                self._gauges[gauge].set(value, dict(tags))
+
+
 class RunGauges:
-    """A listener that shows what it hears, until the run ends. Made while Ray is connected."""
+    """A listener that shows what it hears, until the run ends."""
 
     def __init__(self, folder: Path, steps: int) -> None:
-        self._tags = {"run": folder.name, "folder": str(folder)}
-        self._gauges: dict[str, Any] = {}
-        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-        self._ended = threading.Event()
+        self._gauges = Gauges(folder, GAUGES, _MORE_TAGS)
         self._starts, self._failed_probes = 0, 0
         self._set("mae_running", 1)
+        self._set("mae_failed", 0)
         self._set("mae_steps", steps)
         self._set("mae_last_step_time_seconds", time.time())
+        self._set("mae_starts", 0)
         self._set("mae_probe_failures", 0)
-        self._set("mae_failed", 0)
-        threading.Thread(target=self._keep, daemon=True).start()
 
     def event(self, record: dict[str, Any]) -> None:
         """Counts starts of the workers."""
@@ -101,21 +135,9 @@ class RunGauges:
 
     def close(self, ended_well: bool) -> None:
         """Nobody waits for its next step."""
-        self._ended.set()
+        self._gauges.close()
         self._set("mae_running", 0)
         self._set("mae_failed", int(not ended_well))
 
-    def _keep(self) -> None:
-        while not self._ended.wait(_AGAIN_S):
-            for (gauge, tags), value in [*self._values.items()]:
-                self._gauges[gauge].set(value, dict(tags))
-
     def _set(self, gauge: str, value: float, **tags: str) -> None:
-        if gauge not in self._gauges:
-            from ray.util.metrics import Gauge
-
-            keys = ("run", "folder", *_MORE_TAGS.get(gauge, ()))
-            self._gauges[gauge] = Gauge(gauge, GAUGES[gauge], keys)
-        tags = self._tags | tags
-        self._values[gauge, tuple(tags.items())] = value
-        self._gauges[gauge].set(value, tags)
+        self._gauges.set(gauge, value, **tags)

@@ -20,10 +20,12 @@ from ray_mae import cli
 from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig, TuneMdaeConfig
 from ray_mae.parsing import parse, parser_for
 from ray_mae.runtime import cluster
+from ray_mae.search.gauges import GAUGES
 from ray_mae.search.names import study_name
 from ray_mae.search.record import open_study
 from ray_mae.search.room import trials_of_cluster
 from ray_mae.train.tracking import EVENTS, read_jsonl
+from tests.metrics import scraped
 from tests.shards import rewrite, write_volume_shards
 
 SEARCH = {
@@ -94,6 +96,7 @@ def test_a_search_from_end_to_end(
         retries=1,
     )
     cli.run(arguments)
+    assert {f"ray_{name}" for name in GAUGES} <= scraped().keys()
 
     found = trials(output)
     assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.FAIL]
