@@ -21,7 +21,8 @@ class Head:
 
     address: str
     token: Path
-    processes: psutil.Process
+    agent: int
+    """Port of the node's agent, which answers probes."""
 
     def environment(self) -> dict[str, str]:
         """What a user's shell has who may submit."""
@@ -73,7 +74,7 @@ def _head(scratch: Path, cpus: int, variables: dict[str, str]) -> Iterator[Head]
     process = psutil.Process(started.pid)
     try:
         _wait_for("127.0.0.1", ports[1], started)
-        yield Head(f"http://127.0.0.1:{ports[1]}", token, process)
+        yield Head(f"http://127.0.0.1:{ports[1]}", token, ports[2])
     finally:
         family = [process, *process.children(recursive=True)]
         for each in family:

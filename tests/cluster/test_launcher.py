@@ -158,9 +158,22 @@ def test_the_pools_are_those_of_kubernetes(cloud: str) -> None:
     assert spot == {"cpu", "gpu_spot"}  # the head is not, as the cluster ends with it
     assert types["head"]["resources"] == {"CPU": 0}
     assert types["gpu_spot"]["resources"] == types["gpu"]["resources"]
-    assert types["gpu"]["resources"]["CPU"] > 4 * types["gpu"]["resources"]["GPU"]
     assert types["gpu_spot"]["priority"] > types["gpu"]["priority"]
     assert not any(node.get("min_workers") for node in types.values())
     commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
     assert all("RAY_AUTH_MODE=token" in c for c in commands if "ray start" in c)
     assert config["max_workers"] == sum(node["max_workers"] for node in types.values())
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_every_job_leaves_half_of_a_gpu_nodes_cpus_for_reading(cloud: str) -> None:
+    node = read(cloud)["available_node_types"]["gpu"]["resources"]
+    jobs = [
+        yaml.safe_load(job.read_text()) for job in (LAUNCHER.parents[1] / "jobs").glob("*.yaml")
+    ]
+    scalings = [job.get("run", job).get("scaling", {}) for job in jobs]
+    with_gpus = [each for each in scalings if each.get("gpu") is True]
+    assert with_gpus
+    assert all(
+        node["GPU"] * each.get("cpus_per_worker", 1) <= node["CPU"] / 2 for each in with_gpus
+    )

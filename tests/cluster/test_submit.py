@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+import yaml
 
 from ray_mae.train.tracking import EVENTS, read_jsonl
 from tests.cluster.head import Head, clean_environment, head
@@ -82,6 +85,23 @@ def test_two_pretrainings_leave_each_other_a_cpu_to_read_with_and_both_end(
     earlier, later = sorted(told.values(), key=lambda events: events["worker ready"])
     assert earlier["done"] < later["worker ready"]  # workers of both at a time would never be fed
     print(f"from submit to first step: {told['a']['first step'] - began:.1f} s")
+
+
+@pytest.mark.parametrize("probe", ["readinessProbe", "livenessProbe"])
+def test_the_probes_of_kubernetes_are_answered_without_the_token(cluster: Head, probe: str) -> None:
+    file = Path(__file__).parents[2] / "cluster/kubernetes/cluster.yaml"
+    head = yaml.safe_load(file.read_text())["spec"]["headGroupSpec"]["template"]["spec"]
+    asked = head["containers"][0][probe]["httpGet"]
+    assert asked["port"] == 52365  # where agents listen unless told otherwise, as they are here
+    for _ in range(60):  # the agent comes up after the head
+        with (
+            suppress(OSError),
+            urlopen(f"http://127.0.0.1:{cluster.agent}{asked['path']}") as answer,
+        ):
+            assert answer.status == 200
+            return
+        time.sleep(1)
+    raise AssertionError("no answer")
 
 
 def test_a_job_fails_with_one_line_and_its_own_exit_code(cluster: Head, folder: Path) -> None:
