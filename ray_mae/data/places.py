@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,13 +85,20 @@ def walk(root: Path, output: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder below root, as its path from there, and the names of its files; links are followed.
 
     Each folder comes once. Left out are the output, which may lie below the source, and hidden folders,
-    which belong to other programs.
+    which belong to other programs. A folder that cannot be listed stands among the files of the one it is in,
+    so that its reader refuses it and nothing is lost unsaid. Raises OSError for root itself.
     """
     seen = {_real(root), _real(output)}
     to_do = [""]
     while to_do:
         inner = to_do.pop()
-        found = entries(root / inner if inner else root)
+        try:
+            found = patiently(partial(entries, root / inner if inner else root), remote=False)
+        except OSError:
+            if not inner:
+                raise
+            yield os.path.dirname(inner), [os.path.basename(inner)]
+            continue
         yield inner, [name for name, folder in found if not folder]
         for name in reversed([name for name, folder in found if folder]):
             below = os.path.join(inner, name)

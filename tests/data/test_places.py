@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from archive_trees import listed, touch, write_csv
 from dicom_files import write_dicom
@@ -50,6 +51,30 @@ def test_a_folder_is_listed_and_walked_in_order_on_disk_and_in_a_store(folder: P
     assert entries(folder) == [(".hidden", True), ("a.dcm", False), ("b", True), ("out", True)]
     found = list(walk(folder, folder / "out"))
     assert found == [("", ["a.dcm"]), ("b", ["1.dcm", "2.dcm"])]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
+) -> None:
+    for name in ("open", "shut"):
+        write_dicom(tmp_path / "in" / name / "1.dcm")
+    listing = places.entries
+
+    def some(folder: Path) -> list[tuple[str, bool]]:
+        if folder.name == "shut":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr(places, "entries", some)
+    config = IngestConfig(
+        archive="dicom", source=tmp_path / "in", output=tmp_path / "out", insecure_pseudonyms=True
+    )
+    summary = ingest(config)
+    assert summary["images"] == {"in": 2, "out": 1, "quarantined": 1}
+    (refused,) = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
+    assert (refused["path"], refused["reason"]) == ("shut", "unreadable")
+    with pytest.raises(PermissionError):
+        list(walk(tmp_path / "in" / "shut", tmp_path))
 
 
 def test_a_file_appears_as_a_whole_or_not_at_all(folder: Path) -> None:

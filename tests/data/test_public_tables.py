@@ -9,7 +9,7 @@ from archive_trees import REAL_TABLES, label_states, listed, needs_real_tables, 
 from dicom_files import SHARED, needs_shared
 
 from ray_mae.data.archives.record import Archive, ImageRecord
-from ray_mae.data.studies import Grouped, group
+from ray_mae.data.studies import Grouped, Study, group
 
 
 @dataclass
@@ -18,6 +18,7 @@ class Counted:
 
     archive: Archive[ImageRecord]
     grouped: Grouped
+    studies: list[Study]
 
     @classmethod
     def of(cls, name: str, source: Path, **settings: Any) -> "Counted":
@@ -27,11 +28,11 @@ class Counted:
             for r in archive.records
         ]
         grouped = group(there, key=b"k" * 16, validation_share=0.1, test_share=0.1, max_views=16)
-        return cls(archive, grouped)
+        return cls(archive, grouped, list(grouped.studies))
 
     def figures(self) -> dict[str, int]:
         """Of the studies. A pair has a frontal and a lateral view."""
-        studies = self.grouped.studies
+        studies = self.studies
         views = Counter(image.view for study in studies for image in study.images)
         return {
             "studies": len(studies),
@@ -45,11 +46,11 @@ class Counted:
 
     def splits(self) -> dict[str, int]:
         """Studies of each split."""
-        return dict(Counter(study.split for study in self.grouped.studies))
+        return dict(Counter(study.split for study in self.studies))
 
     def labels(self) -> dict[str, list[int]]:
         """Studies by label: positive, negative, uncertain, not mentioned."""
-        return label_states(study.labels for study in self.grouped.studies)
+        return label_states(study.labels for study in self.studies)
 
     def refused(self) -> dict[tuple[str, str], int]:
         return dict(Counter((r.kind, r.reason) for r in self.grouped.refusals))
