@@ -1,6 +1,5 @@
 """The loop that each Ray Train worker runs. It knows a Method, and no images or volumes."""
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +7,6 @@ from typing import Any, cast
 import ray.train
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 
 from ray_mae.config import AnyPretrainConfig, pretrain_config
 from ray_mae.data.loading import read_rows, to_batch
@@ -17,11 +15,11 @@ from ray_mae.data.text import decode_tokens, report_text
 from ray_mae.methods.method import Method
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import method_of, packing_of, text_of
-from ray_mae.train.checksums import write_checksums
 from ray_mae.train.engine import Engine
 from ray_mae.train.feeding import Batches
 from ray_mae.train.guard import Collapse, Guard
 from ray_mae.train.plan import make_plan
+from ray_mae.train.saving import Saver
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
 from ray_mae.train.utilisation import peak_of, utilisation
@@ -74,7 +72,7 @@ def train(job: dict[str, Any]) -> None:
     guard = Guard(config.output, config.shards, rank, config.optim.max_skipped)
     collapse = Collapse()
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
-    start, saving = time.perf_counter(), 0.0  # the share of time that checkpoints take is told
+    saver = Saver(engine, config, rank, workers, tokenizer)
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
         report = (step + 1) % config.tracking.every == 0 or last
@@ -108,7 +106,7 @@ def train(job: dict[str, Any]) -> None:
                 **engine.gradient_norm(),
                 **utilisation(size["flops"] * figures["inputs_per_s"], workers, peak),
                 "skipped_steps": guard.total,
-                "saving": saving / (time.perf_counter() - start),
+                **saver.figures(),
                 "samples": (step + 1) * plan.batch_size,
                 "eta_s": left / max(figures["samples_per_s"], 1e-9),
             }
@@ -123,9 +121,7 @@ def train(job: dict[str, Any]) -> None:
             check_attempt(config.output, attempt)
             saved = (step + 1) // config.checkpoint.every
             probed = bool(config.probe.every) and (last or saved % config.probe.every == 0)
-            began = time.perf_counter()
-            _save(engine, config, step + 1, rank, workers, tokenizer, job["probe"] and probed)
-            saving += time.perf_counter() - began
+            saver.save(step + 1, probed=job["probe"] and probed)
             window.start()  # time spent on saving is not training
             batches.take_waited()
     if tracker:
@@ -153,38 +149,6 @@ def _restore(engine: Engine) -> int:
         step = ckpt.read_state(Path(folder))["step"]
         dist.barrier()  # workers of one node share the folder: nobody may remove it early
     return step
-
-
-def _save(
-    engine: Engine,
-    config: AnyPretrainConfig,
-    step: int,
-    rank: int,
-    workers: int,
-    tokenizer: str | None,
-    probed: bool,
-) -> None:
-    """Every worker writes its part; Ray Train merges them, commits, and has the probe called."""
-    with tempfile.TemporaryDirectory(prefix="ray_mae_") as temporary:
-        folder = Path(temporary)
-        engine.save(folder)
-        weights = engine.weights()
-        if broken := [name for name, w in weights.items() if not w.isfinite().all()]:
-            raise RuntimeError(
-                f"{len(broken)} weights are not finite after step {step}, such as {broken[0]}: the "
-                "training diverged, and no checkpoint was made of it; lower the learning rate"
-            )
-        if rank == 0:
-            save_file(weights, folder / ckpt.WEIGHTS)
-            ckpt.write_state(folder, config, step=step, workers=workers, zero_stage=engine.stage)
-            if tokenizer:
-                (folder / ckpt.TOKENIZER).write_text(tokenizer)
-        write_checksums(folder, rank)
-        ray.train.report(
-            {"step": step},
-            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
-            validation=probed,
-        )
 
 
 def _held_out(
