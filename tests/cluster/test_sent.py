@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import re
+import shlex
 import threading
 import zipfile
 from collections.abc import Callable
@@ -172,3 +174,22 @@ def test_another_version_of_ray_and_no_ray_are_told(
 def test_an_image_brings_its_own_files() -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         SubmitConfig(command=["demo"], image="registry/x", environment="uv")
+
+
+def test_the_commands_of_the_guide_are_valid_and_its_files_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    text = (root / "docs/cluster.md").read_text().replace("\\\n", " ").replace("$PWD", "/here")
+    sent = re.findall(r"ray-mae (submit .* -- \w.*)$", text, re.MULTILINE)
+    assert len(sent) == 4
+    for line in sent:
+        _, config = cli.parsed(shlex.split(line))
+        cli.parsed(config.command)
+    queued = re.findall(r"sbatch \S+ (\w.*)$", text, re.MULTILINE)
+    assert len(queued) == 1
+    cli.parsed(shlex.split(queued[0]))
+    files = set(re.findall(r"(?:cluster|jobs)/[\w./-]+\w", text))
+    assert len(files) > 10
+    assert not [file for file in files if not (root / file).exists()]

@@ -15,6 +15,7 @@ import yaml
 
 from ray_mae.train.tracking import EVENTS, read_jsonl
 from tests.cluster.head import Head, clean_environment, head
+from tests.cluster.relay import relay
 from tests.shards import write_shards
 
 TINY = """\
@@ -63,21 +64,52 @@ def submit(
     )
 
 
+def follow(environment: dict[str, str], folder: Path, *words: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ray_mae", "submit", "--follow", *map(str, words)],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_two_pretrainings_leave_each_other_a_cpu_to_read_with_and_both_end(
     cluster: Head, folder: Path, shards: Path, tmp_path: Path
 ) -> None:
     """Two CPUs, and one for the worker of each: taken by both at once, neither would get any data."""
     began = time.time()
-    command = ["--", "pretrain", "--config", "tiny.yaml", "--shards", shards, "--output"]
-    options = ["--address", cluster.address, "--env", "A_SECRET"]
-    first = submit(cluster.environment(), folder, *options, *command, tmp_path / "a")
+    command = [
+        "--env",
+        "A_SECRET",
+        "--",
+        "pretrain",
+        "--config",
+        "tiny.yaml",
+        "--shards",
+        shards,
+        "--output",
+    ]
+    first = submit(
+        cluster.environment(), folder, "--address", cluster.address, *command, tmp_path / "a"
+    )
     assert first.returncode == 0, first.stdout + first.stderr
     assert "packed: 1 files" in first.stdout  # neither the scan nor the shards
     assert "every node of the cluster must mount" in first.stdout
-    second = submit(cluster.environment(), folder, *options, "--follow", *command, tmp_path / "b")
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "step      4  loss" in second.stdout
-    assert "of the cluster\n" not in second.stdout + second.stderr  # the secret's value
+    with relay(cluster.address) as line:
+        second = follow(
+            cluster.environment(), folder, "--address", line.address, *command, tmp_path / "b"
+        )
+        assert second.stdout
+        printed = ""
+        for text in second.stdout:
+            printed += text
+            if "training data" in text:
+                assert line.cut()  # while the second waits for the first
+        assert second.wait() == 0, printed
+    for once in ("training data", "starting workers", "step      4  loss"):
+        assert printed.count(once) == 1, printed
+    assert "of the cluster\n" not in printed  # the secret's value
     told = {}
     for run in "ab":
         assert json.loads((tmp_path / run / "summary.json").read_text())["steps"] == 4
@@ -129,10 +161,9 @@ def test_a_cluster_refuses_a_wrong_token_and_none_in_one_line(cluster: Head, fol
 
 
 def test_ctrl_c_leaves_the_job_running(cluster: Head, folder: Path) -> None:
-    following = subprocess.Popen(
-        [sys.executable, "-m", "ray_mae", "submit", "--address", cluster.address, "--follow",
-         "--", "demo", "--output", str(folder / "demo")],
-        env=cluster.environment(), cwd=folder, stdout=subprocess.PIPE, text=True,
+    following = follow(
+        cluster.environment(), folder, "--address", cluster.address,
+        "--", "demo", "--output", folder / "demo",
     )  # fmt: skip
     assert following.stdout
     lines = iter(following.stdout)
