@@ -129,11 +129,13 @@ def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, str, byte
 
 def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
     """What came in and what did not, if the ingest's own files are still beside the shards."""
-    flows, refused = {}, {}
+    flows, refused, burned_in = {}, {}, 0
     examples: dict[str, dict[str, str]] = {}
     if (shards / SUMMARY).is_file():
         said = json.loads((shards / SUMMARY).read_text())
         flows = {noun: said[noun] for noun in ("images", NOUNS[kind]) if noun in said}
+        splits = said["splits"].values()
+        burned_in = sum(split.get("images_with_burned_in_text", 0) for split in splits)
     if (shards / QUARANTINE).is_file():
         table = pq.read_table(shards / QUARANTINE, columns=["kind", "reason", "detail"]).to_pylist()
         refused = {
@@ -143,4 +145,9 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
         for row in table:  # a path may name a patient, and so may a detail that names another file
             detail = "" if row["reason"] in NAMES_FILES or kind == "volume" else row["detail"]
             examples.setdefault(row["kind"], {}).setdefault(row["reason"], detail)
-    return {"flows": flows, "quarantined": refused, "quarantine_examples": examples}
+    return {
+        "flows": flows,
+        "burned_in_kept": burned_in,
+        "quarantined": refused,
+        "quarantine_examples": examples,
+    }

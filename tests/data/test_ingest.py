@@ -13,11 +13,12 @@ import pytest
 from dicom_files import RAMP, SHARED, needs_shared, write_dicom
 from PIL import Image
 
-from ray_mae.config import IngestConfig, TableColumns
+from ray_mae.config import IngestConfig, InspectConfig, TableColumns
 from ray_mae.data.images import decode
 from ray_mae.data.ingest import ingest
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
+from ray_mae.evaluate.card import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -317,6 +318,9 @@ def test_burned_in_text_is_quarantined_unless_it_is_to_be_kept(tmp_path: Path) -
     assert summary["images"]["out"] == 2
     kept = [split["images_with_burned_in_text"] for split in summary["splits"].values()]
     assert sum(kept) == 1
+    card = inspect(InspectConfig(shards=tmp_path / "out", duplicates=False))
+    assert card["burned_in_kept"] == 1
+    assert "text burned into their pixels" in (tmp_path / "out" / "card.html").read_text()
 
 
 def test_names_that_are_none_of_the_14_labels_stay_with_their_study(tmp_path: Path) -> None:
