@@ -192,6 +192,10 @@ class RunSettings:
 
     seed: int = setting(0, ge=0)
     """Seed of weights, order of the data, masks and augmentation."""
+    weights: Path | None = None
+    """A run or a checkpoint whose weights a new run begins with, by a fresh optimiser: for another ZeRO
+    stage, other data, or a second stage of training. Its encoder must be the same; of decoders what fits
+    is taken, and its tokenizer."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser, batch and length."""
     engine: EngineConfig = field(default_factory=EngineConfig)

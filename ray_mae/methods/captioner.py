@@ -80,7 +80,7 @@ class Captioner(nn.Module):
             text = torch.where(parallel[:, None], self.mask_id, text)
             causal = causal & ~parallel[:, None, None]  # [K, L, L]
             causal = causal.repeat_interleave(self.heads, dim=0)
-        x = self.word(text) + self.position.weight[:length]
+        x = self.word(text) + self.position(torch.arange(length, device=text.device))
         x = self.decoder(
             x,
             memory,

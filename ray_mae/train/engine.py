@@ -174,8 +174,14 @@ class Engine:
         """This worker's part of parameters and optimiser states; called by every worker."""
         self._engine.save_checkpoint(str(folder), tag=TAG)
 
-    def load(self, folder: Path) -> None:
-        """The counterpart of `save`, on the same number of workers; called by every worker."""
+    def load(self, folder: Path, *, universal: bool = False) -> None:
+        """The counterpart of `save`; called by every worker.
+
+        universal: `folder` holds what `make_universal` wrote of a checkpoint by other workers, or of
+        another stage.
+        """
+        self._engine._config.load_universal_checkpoint = universal
         path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+        self._engine._config.load_universal_checkpoint = False
         if path is None:
             raise FileNotFoundError(f"{folder / TAG} holds no DeepSpeed checkpoint")

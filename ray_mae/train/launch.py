@@ -27,9 +27,13 @@ from ray_mae.train.progress import Progress, console, print_plan
 from ray_mae.train.trackers import open_trackers
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
 from ray_mae.train.turns import turn
+from ray_mae.train.universal import FAMILIES
 
 CONFIG = "config.yaml"
-_FREE_TO_CHANGE = {"shards", "output", "scaling", "checkpoint", "tracking", "probe", "max_skipped"}
+_FREE_TO_CHANGE = {
+    *("shards", "output", "weights"),
+    *("scaling", "checkpoint", "tracking", "probe", "max_skipped"),
+}
 """Settings that may differ when a run is continued."""
 
 
@@ -52,6 +56,8 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     first_step = _first_step(config)
     tokenizer = _tokenizer(config, manifest, first_step)
     check_sizes(config.method)
+    if config.weights and not first_step:
+        config = replace(config, weights=ckpt.find_checkpoint(config.weights.resolve()))
     (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     print_plan(config, plan, first_step)
     if first_step < plan.steps:
@@ -61,7 +67,7 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
         keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             _check_resources(config)
-            with _turn(config, probe):
+            with _turn(config, probe), _spare(config, probe):
                 listeners = Listeners(
                     [RunGauges(config.output, plan.steps), *trackers], console.print
                 )
@@ -86,6 +92,15 @@ def _first_step(config: AnyPretrainConfig) -> int:
         for path, value in now.items()
         if not _FREE_TO_CHANGE & {*path.split(".")} and before.get(path) != value
     ]
+    stage, was = config.engine.zero_stage, state["zero_stage"]
+    if "engine.zero_stage" in changed:
+        if FAMILIES[stage] != FAMILIES[was]:
+            raise ValueError(
+                f"{last} was written with ZeRO {was}, and ZeRO {stage} cannot read its optimiser states: "
+                f"continue with engine.zero_stage {FAMILIES[was]}, or begin another run from its weights "
+                f"alone with --weights {last} and another --output"
+            )
+        changed.remove("engine.zero_stage")
     if changed:
         raise ValueError(
             f"{config.output} holds a run with other settings ({', '.join(changed)}): "
@@ -114,7 +129,10 @@ def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -
     kept = config.output / ckpt.TOKENIZER
     if first_step and kept.is_file():  # without a checkpoint it may be of other settings
         return kept.read_text()
-    if config.data.tokenizer:
+    given = config.weights and ckpt.find_checkpoint(config.weights) / ckpt.TOKENIZER
+    if given and given.is_file():  # the captioner's embeddings are of its words
+        document = given.read_text()
+    elif config.data.tokenizer:
         document = load_tokenizer(config.data.tokenizer)
     else:
         texts = list(training_reports(config.shards, manifest, text))
@@ -161,8 +179,17 @@ def _turn(config: AnyPretrainConfig, probe: Probe | None) -> AbstractContextMana
     """
     if not os.environ.get("RAY_ADDRESS") or gpus_wanted(config.scaling.gpu):
         return nullcontext()
-    held = config.scaling.most * config.scaling.cpus_per_worker
+    held = config.scaling.least * config.scaling.cpus_per_worker
     return turn(held, beside=max(1, config.probe.cpus if probe else 0))
+
+
+def _spare(config: AnyPretrainConfig, probe: Probe | None) -> AbstractContextManager[None]:
+    """Room beside workers that may grow: for a reader of data, and for the probe."""
+    if config.scaling.least == config.scaling.most:
+        return nullcontext()  # `_check_resources` has looked
+    from ray_mae.train.spare import spare_cpus
+
+    return spare_cpus(1 + (config.probe.cpus if probe else 0))
 
 
 def stream_of(

@@ -66,13 +66,14 @@ class Window:
         sums = [self._pair(*self._sums[name], device) for name in names]
         steps = [self._pair(*step, device) for step in self._steps]
         own = [
-            self._pair(waited / seconds, 1.0, device),
+            self._pair(waited / seconds, seconds, device),
             self._pair(self._samples, self._inputs, device),
         ]
         pairs = torch.stack([*own, *sums, *(self._counted[n].float() for n in counted), *steps])
         if self._workers > 1:
             dist.all_reduce(pairs)
-        (waiting, _), (samples, inputs), *found = pairs.tolist()
+        (waiting, seconds), (samples, inputs), *found = pairs.tolist()
+        seconds /= self._workers  # the same figures on every worker
         figures = {
             "data_wait": waiting / self._workers,
             "samples_per_s": samples / seconds,

@@ -6,23 +6,24 @@ from typing import Any, cast
 
 import ray.train
 import torch
-import torch.distributed as dist
 
 from ray_mae.config import AnyPretrainConfig, pretrain_config
 from ray_mae.data.loading import read_rows, to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import decode_tokens, report_text
 from ray_mae.methods.method import Method
-from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import method_of, packing_of, text_of
 from ray_mae.train.engine import Engine
 from ray_mae.train.feeding import Batches
 from ray_mae.train.guard import Collapse, Guard
 from ray_mae.train.plan import make_plan
+from ray_mae.train.preemption import Preemption
+from ray_mae.train.restoring import restore
 from ray_mae.train.saving import Saver
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
 from ray_mae.train.utilisation import peak_of, utilisation
+from ray_mae.train.weights import begin_with
 from ray_mae.train.window import Window
 
 
@@ -47,6 +48,8 @@ def train(job: dict[str, Any]) -> None:
     tokenizer = job["tokenizer"]
     method = method_of(config, plan, tokenizer)
     size = _size(method)
+    if config.weights:  # a checkpoint of this run, if there is one, will replace them
+        event(begin_with(cast(torch.nn.Module, method), config.weights))
     engine = Engine(
         cast(torch.nn.Module, method),
         config.engine,
@@ -54,7 +57,7 @@ def train(job: dict[str, Any]) -> None:
         micro_batch_size=plan.micro_batch_size,
         accumulation=plan.accumulation,
     )
-    first_step = _restore(engine)
+    first_step = restore(engine)
     check_attempt(config.output, attempt)
     tracker = Tracker(config.output, first_step) if rank == 0 else None
     event(
@@ -69,6 +72,7 @@ def train(job: dict[str, Any]) -> None:
     shard = ray.train.get_dataset_shard("train")
     batches = Batches(shard, engine.device)
     window = Window(workers)
+    preemption = Preemption()
     guard = Guard(config.output, config.shards, rank, config.optim.max_skipped)
     collapse = Collapse()
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
@@ -99,6 +103,7 @@ def train(job: dict[str, Any]) -> None:
             event("first step")
         if report:
             figures = window.figures(engine.device, batches.take_waited())
+            preemption.pace(figures["samples_per_s"] / plan.batch_size)
             left = (plan.steps - step - 1) * plan.batch_size
             figures |= {
                 "lr": lr,
@@ -117,10 +122,13 @@ def train(job: dict[str, Any]) -> None:
                 tracker.figures(step + 1, figures)
         if (step + 1) % config.tracking.pictures_every == 0 or last:
             _show(engine, tracker, held_out, step + 1, tokenizer)
-        if (step + 1) % config.checkpoint.every == 0 or last:
+        if told := preemption.notice(step + 1):
+            event(told)
+        due = (step + 1) % config.checkpoint.every == 0 or last
+        if due or told:
             check_attempt(config.output, attempt)
             saved = (step + 1) // config.checkpoint.every
-            probed = bool(config.probe.every) and (last or saved % config.probe.every == 0)
+            probed = due and bool(config.probe.every) and (last or saved % config.probe.every == 0)
             saver.save(step + 1, probed=job["probe"] and probed)
             window.start()  # time spent on saving is not training
             batches.take_waited()
@@ -137,18 +145,6 @@ def _size(method: Method) -> dict[str, float]:
         "encoder": sum(p.numel() for p in module.encoder.parameters()),
         "flops": method.flops(images=1, samples=1),
     }
-
-
-def _restore(engine: Engine) -> int:
-    """Load the last committed checkpoint, if any; returns the next step."""
-    saved = ray.train.get_checkpoint()
-    if saved is None:
-        return 0
-    with saved.as_directory() as folder:
-        engine.load(Path(folder))
-        step = ckpt.read_state(Path(folder))["step"]
-        dist.barrier()  # workers of one node share the folder: nobody may remove it early
-    return step
 
 
 def _held_out(
