@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.config import EngineConfig, OptimConfig
+from ray_mae.train.universal import mend
 
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
@@ -180,8 +181,15 @@ class Engine:
         universal: `folder` holds what `make_universal` wrote of a checkpoint by other workers, or of
         another stage.
         """
+        groups = self._optimizer.param_groups
+        decay = [group["weight_decay"] for group in groups]
         self._engine._config.load_universal_checkpoint = universal
         path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
         self._engine._config.load_universal_checkpoint = False
+        if universal:
+            mend(self._optimizer.optimizer)
+            # ZeRO 3 gives all groups the settings of the first
+            for group, value in zip(groups, decay, strict=True):
+                group["weight_decay"] = value
         if path is None:
             raise FileNotFoundError(f"{folder / TAG} holds no DeepSpeed checkpoint")

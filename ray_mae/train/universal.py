@@ -2,25 +2,37 @@
 
 import contextlib
 import io
+import tempfile
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 FAMILIES = {0: "0", 1: "1 or 2", 2: "1 or 2", 3: "3"}
 """ZeRO stages whose optimiser states can be read by one another, in words."""
+
+_MOMENTUM = "momentum_buffer"
+_PARTS = "*_optim_states.pt"
 
 
 def make_universal(checkpoint: Path, output: Path) -> None:
     """Write the parts in `checkpoint` (the folder of DeepSpeed's own files) as one whole to `output`.
 
-    `output` must be empty, or not there. Holds one parameter with its moments in memory at a time.
+    `output` must be empty, or not there. Holds one worker's part in memory at a time.
     """
     from deepspeed.checkpoint import ds_to_universal
 
     output.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stdout(io.StringIO()):  # a page of lines and bars
+    with (
+        tempfile.TemporaryDirectory(prefix="ray_mae_", dir=output.parent) as readable,
+        contextlib.redirect_stdout(io.StringIO()),  # a page of lines and bars
+    ):
+        _as_of_adam(checkpoint, Path(readable))
         ds_to_universal.main(
             Namespace(
-                input_folder=str(checkpoint),
+                input_folder=readable,
                 output_folder=str(output),
                 num_extract_workers=1,
                 num_merge_workers=1,
@@ -29,3 +41,50 @@ def make_universal(checkpoint: Path, output: Path) -> None:
                 inject_missing_state=True,  # of models that are not Megatron's
             )
         )
+
+
+def _as_of_adam(checkpoint: Path, folder: Path) -> None:
+    """The checkpoint with the moments that DeepSpeed's converter looks for, which knows Adam alone.
+
+    The momentum of SGD stands for both; `mend` undoes it. Where no step was taken yet they are zero.
+    """
+    import torch
+
+    for path in checkpoint.iterdir():
+        if not path.match(_PARTS):
+            (folder / path.name).symlink_to(path.resolve())
+            continue
+        part = torch.load(path, map_location="cpu", weights_only=False)
+        states, weights = _states(part["optimizer_state_dict"])
+        for group, weight in enumerate(weights):
+            state = states.setdefault(group, {})
+            momentum = state.pop(_MOMENTUM, None)
+            if "exp_avg" not in state:
+                moment = torch.zeros_like(weight) if momentum is None else momentum
+                state |= {"exp_avg": moment, "exp_avg_sq": moment}
+            state.setdefault("step", torch.zeros(()))
+        torch.save(part, folder / path.name)
+
+
+def _states(optimizer: dict[str, Any]) -> tuple[dict[int, Any], list[Any]]:
+    """By group: the states, and the flat fp32 weights; of ZeRO 3, or of 1 and 2."""
+    if "fp32_flat_groups" in optimizer:
+        return optimizer["optimizer_state_dict"]["state"], optimizer["fp32_flat_groups"]
+    return optimizer["base_optimizer_state"]["state"], optimizer["single_partition_of_fp32_groups"]
+
+
+def mend(optimizer: "torch.optim.Optimizer") -> None:
+    """What DeepSpeed leaves wrong in an optimiser that it loaded from a universal checkpoint.
+
+    The momentum of SGD has Adam's names; and in ZeRO 3 all groups count their steps in one tensor.
+    """
+    import torch
+
+    for state in optimizer.state.values():
+        if isinstance(optimizer, torch.optim.SGD):
+            moment = state.get("exp_avg")
+            state.clear()
+            if moment is not None:
+                state[_MOMENTUM] = moment
+        elif isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()

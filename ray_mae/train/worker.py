@@ -41,7 +41,7 @@ def train(job: dict[str, Any]) -> None:
     attempt = job["attempt"]
     event = _events(config.output, rank, attempt)
     check_attempt(config.output, attempt)  # and whether this node sees the run's folder at all
-    event("worker ready")
+    event("worker ready", workers=workers)
 
     manifest = Manifest.read(config.shards)
     plan = make_plan(config, manifest, workers)

@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from ray_mae.config import EngineConfig, OptimConfig
-from ray_mae.train.engine import Engine, parameter_groups
+from ray_mae.train.engine import TAG, Engine, parameter_groups
+from ray_mae.train.universal import make_universal
 from tests.batches import method, study_batch
 from tests.volume_batches import mdae, volume_batch
 
@@ -25,19 +26,21 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def engine_of(precision: str, stage: int, accumulation: int = 1) -> Engine:
+def engine_of(
+    precision: str, stage: int, accumulation: int = 1, optim: OptimConfig | None = None
+) -> Engine:
     return Engine(
         method(beta=2.0),
         EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
-        OptimConfig(),
+        optim or OptimConfig(),
         micro_batch_size=4,
         accumulation=accumulation,
     )
 
 
-def trained(engine: Engine) -> list[float]:
+def trained(engine: Engine, first: int = 0, last: int = STEPS) -> list[float]:
     losses = []
-    for step in range(STEPS):
+    for step in range(first, last):
         loss = engine(study_batch([2, 1, 3, 2]), step).total
         engine.backward(loss)
         engine.step(2e-3)
@@ -130,3 +133,41 @@ def test_weights_with_two_names_are_the_same_under_both() -> None:
         torch.testing.assert_close(
             weights[name], weights[name.replace(".all_modules.0.", ".conv.")], rtol=0, atol=0
         )
+
+
+@pytest.mark.parametrize(
+    ("precision", "before", "after", "optimizer"),
+    [
+        ("fp32", 1, 2, "adamw"),
+        ("fp32", 2, 1, "sgd"),
+        ("fp32", 3, 3, "adamw"),
+        ("fp32", 3, 3, "sgd"),
+        ("bf16", 1, 1, "adamw"),
+        ("bf16", 3, 3, "adamw"),
+    ],
+)
+def test_a_universal_checkpoint_goes_on_as_if_nothing_had_been(
+    precision: str, before: int, after: int, optimizer: str, tmp_path: Path
+) -> None:
+    """Weights, moments, steps and the decay of each group: the next losses are those of one training."""
+    optim = OptimConfig(optimizer=optimizer, weight_decay=0.5)  # type: ignore[arg-type]
+    whole = engine_of(precision, before, optim=optim)
+    trained(whole, 0, STEPS // 2)
+    whole.save(tmp_path / "parts")
+    make_universal(tmp_path / "parts" / TAG, tmp_path / "whole" / TAG)
+    undisturbed = trained(whole, STEPS // 2)
+    again = engine_of(precision, after, optim=optim)
+    again.load(tmp_path / "whole", universal=True)
+    assert trained(again, STEPS // 2) == pytest.approx(undisturbed, rel=1e-5)
+    theirs = whole.weights()
+    for name, weight in again.weights().items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_universal_checkpoint_of_no_step_is_a_start(tmp_path: Path) -> None:
+    whole = engine_of("fp32", 2)
+    whole.save(tmp_path / "parts")
+    make_universal(tmp_path / "parts" / TAG, tmp_path / "whole" / TAG)
+    again = engine_of("fp32", 2)
+    again.load(tmp_path / "whole", universal=True)
+    assert trained(again) == pytest.approx(trained(whole), rel=1e-5)
