@@ -78,11 +78,18 @@ def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
             ray.shutdown()
 
 
-def gpus_wanted(setting: bool | str) -> bool:
-    """Whether to use GPUs: true, false, or "auto", which looks at the cluster."""
+def within_reach(resource: str) -> float:
+    """How much of "CPU" or "GPU" the cluster has, or can grow to, where its autoscaler says so."""
     import ray
+    from ray._private.state import state
 
-    there = ray.cluster_resources().get("GPU", 0) > 0
+    grown = state.get_max_resources_from_cluster_config() or {}
+    return float(max(ray.cluster_resources().get(resource, 0), grown.get(resource, 0)))
+
+
+def gpus_wanted(setting: bool | str) -> bool:
+    """Whether to use GPUs: true, false, or "auto", which looks at what the cluster has or can grow to."""
+    there = within_reach("GPU") > 0
     if setting is True and not there and not os.environ.get("RAY_ADDRESS"):
         raise ValueError(
             "gpu is true, and Ray sees no GPU on this machine: set it to auto or false"

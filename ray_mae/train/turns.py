@@ -52,13 +52,14 @@ def turn(held: float, beside: float) -> Iterator[None]:
     """Wait until a run's workers may take `held` CPUs; they are accounted for until the block ends."""
     from ray.util.placement_group import placement_group, remove_placement_group
 
+    from ray_mae.runtime import within_reach
     from ray_mae.train.progress import console
 
     own = Claim(time.time(), held, beside, uuid.uuid4().hex)
     group = placement_group([{_HEAD: _NEXT_TO_NOTHING}], name=own.name)
     try:
         waited = False
-        while must_wait(own, _claims(), _cpus()):
+        while must_wait(own, _claims(), within_reach("CPU")):
             if not waited:
                 console.print(
                     f"waiting: workers of other runs hold CPUs, and {held:g} more would leave less than "
@@ -76,12 +77,3 @@ def _claims() -> list[Claim]:
 
     words = (g["name"].split() for g in placement_group_table().values() if g["state"] != "REMOVED")
     return [Claim(float(w[1]), float(w[2]), float(w[3]), w[4]) for w in words if w[:1] == [_PREFIX]]
-
-
-def _cpus() -> float:
-    """CPUs that the cluster has, or can grow to."""
-    import ray
-    from ray._private.state import state
-
-    grown = state.get_max_resources_from_cluster_config() or {}
-    return max(ray.cluster_resources().get("CPU", 0.0), grown.get("CPU", 0.0))
