@@ -16,7 +16,11 @@ def check_paths(config: Any, arguments: list[str], packed: Packed | None, here: 
     along. here: the cluster runs on this machine and sees its disk.
     """
     for file in _config_files(arguments):
-        if not here and (file.is_absolute() or packed is None or not packed.has(file)):
+        if packed is None:
+            raise ValueError(
+                f"--config {file} is not sent with an image: give its settings as flags"
+            )
+        if not here and (file.is_absolute() or not packed.has(file)):
             raise ValueError(
                 f"--config {file} is not among the files that are packed: put it into the working "
                 "folder, under a relative path that .gitignore does not name"

@@ -118,6 +118,7 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
         (["--", "embed", "--checkpoint", "runs/a", "--shards", "s3://b/s", *OUTPUT],
          "--checkpoint runs/a is not among the files that are packed"),
         ([*COMMAND, *OUTPUT, "--config", "ignored/c.yaml"], "--config ignored/c.yaml is not among"),
+        (["--image", "x", *COMMAND, *OUTPUT, "--config", "run.yaml"], "not sent with an image"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_one_line(folder: Path, words: list[str], said: str) -> None:
