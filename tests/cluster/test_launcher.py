@@ -89,6 +89,13 @@ def check_azure(node: dict[str, Any]) -> None:
         raise ValueError(f"the template has no {', '.join(unknown or node)}")
 
 
+def system_of(cloud: str, node: dict[str, Any]) -> object:
+    """The image of the operating system, whose driver must know the CUDA of the container's image."""
+    if cloud == "gcp":
+        return [disk["initializeParams"]["sourceImage"] for disk in node["disks"]]
+    return node.get("ImageId") or node["azure_arm_parameters"]["imageSku"]
+
+
 CHECK_NODE = {"aws": check_aws, "gcp": check_gcp, "azure": check_azure}
 
 
@@ -153,7 +160,9 @@ def test_the_pools_are_those_of_kubernetes(cloud: str) -> None:
     config = read(cloud)
     types = config["available_node_types"]
     assert set(types) == {"head", "cpu", "gpu_spot", "gpu"}
-    assert all(SIZE[cloud](node["node_config"]) for node in types.values())
+    for node in types.values():
+        assert SIZE[cloud](node["node_config"])
+        assert system_of(cloud, node["node_config"])  # Ray's own default is years old
     spot = {name for name, node in types.items() if SPOT[cloud](node["node_config"])}
     assert spot == {"cpu", "gpu_spot"}  # the head is not, as the cluster ends with it
     assert types["head"]["resources"] == {"CPU": 0}
