@@ -1,6 +1,7 @@
 """The part of a card that is of studies: views, labels, reports, grey values, contact sheets."""
 
 import re
+import sys
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -22,34 +23,15 @@ def study_sections(
     config: InspectConfig, manifest: Manifest, table: pa.Table
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Figures for card.json, and what the page shows beside them."""
-    rows = table.to_pylist()
-    views = {split: Counter[str]() for split in SPLITS}
-    per_study = {split: Counter[int]() for split in SPLITS}
-    for row in rows:
-        views[row["split"]].update(view["view"] for view in row["views"])
-        per_study[row["split"]][len(row["views"])] += 1
-    texts = [" ".join(filter(None, (row["findings"], row["impression"]))) for row in rows]
-    lengths = [len(text.split()) for text in texts if text]
-    words = Counter(w for text in texts for w in re.findall(r"[^\W\d_]{3,}", text.lower()))
-    figures = {
-        "views": {split: dict(views[split]) for split in SPLITS},
-        "views_per_study": {
-            s: {str(n): k for n, k in sorted(per_study[s].items())} for s in SPLITS
-        },
-        "reports": {
-            "with_findings": sum(row["findings"] is not None for row in rows),
-            "with_impression": sum(row["impression"] is not None for row in rows),
-            "words_median": float(np.median(lengths)) if lengths else 0.0,
-            "words_most": max(lengths, default=0),
-            "frequent_words": dict(words.most_common(MOST_WORDS)),
-        },
-        "labels": _labels(rows),
-        "years": _years(rows),
-    }
-    first = [row["views"][0]["view"] for row in rows]
-    several = [f"{len(row['views'])} {view}" for row, view in zip(rows, first, strict=True)]
+    counts = _Counts()
+    for batch in table.to_batches(
+        max_chunksize=4096
+    ):  # as Python values they take ten times as much
+        for row in batch.to_pylist():
+            counts.add(row)
+    figures = counts.figures()
     images: dict[str, list[np.ndarray]] = defaultdict(list)
-    picked = chosen(several, config.sample, config.seed)
+    picked = chosen(counts.several, config.sample, config.seed)
     for row in rows_at(config.shards, manifest, picked, ("views",)):
         for view in row["views"]:
             images[view["view"]].append(decode(view["image"]))
@@ -62,7 +44,7 @@ def study_sections(
     }
     drawn = {
         "panels": [
-            ("Words per report", svg(bars(lengths, "words", "reports"))),
+            ("Words per report", svg(bars(counts.lengths, "words", "reports"))),
             ("Grey values by view", svg(density(greys, "grey value", (-0.5, 255.5)))),
         ],
         "pictures": [
@@ -74,26 +56,70 @@ def study_sections(
     return figures, drawn
 
 
-def _years(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Studies by bucket of years and split; empty where no date is kept."""
-    counts = Counter((row.get("years") or "unknown", row["split"]) for row in rows)
-    buckets = sorted({years for years, _ in counts})
-    if buckets == ["unknown"]:
-        return {}
-    return {years: {split: counts[years, split] for split in SPLITS} for years in buckets}
+class _Counts:
+    """What a card counts of the rows of studies, one after the other."""
 
+    def __init__(self) -> None:
+        self.views: Counter[tuple[str, str]] = Counter()
+        self.per_study: Counter[tuple[str, int]] = Counter()
+        self.labels: Counter[tuple[str, str, int]] = Counter()
+        self.years: Counter[tuple[str, str]] = Counter()
+        self.words: Counter[str] = Counter()
+        self.findings = self.impressions = 0
+        self.lengths: list[int] = []
+        """Words of each report."""
+        self.several: list[str] = []
+        """Of each study, how many views it has, and which one first: what a sample is dealt over."""
 
-def _labels(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
-    """Studies by label, split and state."""
-    counts: Counter[tuple[str, str, int]] = Counter(
-        (label, row["split"], state)
-        for row in rows
-        for label, state in zip(CHEXPERT_LABELS, row["labels"], strict=True)
-    )
-    return {
-        label: {
-            split: {name: counts[label, split, state] for state, name in STATE_NAMES.items()}
-            for split in SPLITS
+    def add(self, row: dict[str, Any]) -> None:
+        """One study."""
+        split, views = row["split"], row["views"]
+        self.views.update((split, view["view"]) for view in views)
+        self.per_study[split, len(views)] += 1
+        self.several.append(sys.intern(f"{len(views)} {views[0]['view']}"))
+        self.years[row.get("years") or "unknown", split] += 1
+        self.labels.update(
+            (label, split, state)
+            for label, state in zip(CHEXPERT_LABELS, row["labels"], strict=True)
+        )
+        self.findings += row["findings"] is not None
+        self.impressions += row["impression"] is not None
+        if text := " ".join(filter(None, (row["findings"], row["impression"]))):
+            self.lengths.append(len(text.split()))
+            self.words.update(re.findall(r"[^\W\d_]{3,}", text.lower()))
+
+    def figures(self) -> dict[str, Any]:
+        """For card.json."""
+        most = max((n for _, n in self.per_study), default=0)
+        return {
+            "views": {
+                split: {view: n for view in VIEWS if (n := self.views[split, view])}
+                for split in SPLITS
+            },
+            "views_per_study": {
+                split: {str(n): k for n in range(1, most + 1) if (k := self.per_study[split, n])}
+                for split in SPLITS
+            },
+            "reports": {
+                "with_findings": self.findings,
+                "with_impression": self.impressions,
+                "words_median": float(np.median(self.lengths)) if self.lengths else 0.0,
+                "words_most": max(self.lengths, default=0),
+                "frequent_words": dict(self.words.most_common(MOST_WORDS)),
+            },
+            "labels": {
+                label: {
+                    split: {n: self.labels[label, split, state] for state, n in STATE_NAMES.items()}
+                    for split in SPLITS
+                }
+                for label in CHEXPERT_LABELS
+            },
+            "years": self._by_years(),
         }
-        for label in CHEXPERT_LABELS
-    }
+
+    def _by_years(self) -> dict[str, dict[str, int]]:
+        """Studies by bucket of years and split; empty where no date is kept."""
+        buckets = sorted({years for years, _ in self.years})
+        if buckets == ["unknown"]:
+            return {}
+        return {y: {split: self.years[y, split] for split in SPLITS} for y in buckets}
