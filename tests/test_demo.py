@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 def test_the_demo_leaves_shards_a_run_a_report_embeddings_and_an_export(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli.run(["demo", "--output", str(tmp_path), "--patients", "120", "--steps", "2"])
+    cli.run(["demo", "--output", str(tmp_path), "--patients", "90", "--steps", "2"])
     printed = capsys.readouterr().out
     for command in ("ingest", "pretrain", "evaluate probe", "embed", "export"):
         assert f"$ ray-mae {command} " in printed
@@ -30,7 +30,7 @@ def test_the_demo_leaves_shards_a_run_a_report_embeddings_and_an_export(
 def test_the_demo_of_volumes_goes_the_same_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli.run(["demo", "mdae", "--output", str(tmp_path), "--patients", "90", "--steps", "2"])
+    cli.run(["demo", "mdae", "--output", str(tmp_path), "--patients", "70", "--steps", "2"])
     assert "a contrast it never saw" in capsys.readouterr().out
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert set(summary["macro_auroc"]) == {"probe", "probe-unseen"}
