@@ -79,7 +79,10 @@ def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
 
 
 def within_reach(resource: str) -> float:
-    """How much of "CPU" or "GPU" the cluster has, or can grow to, where its autoscaler says so."""
+    """How much of "CPU" or "GPU" the cluster has, or can grow to, where its autoscaler says so.
+
+    Ray's own autoscaler does not: what it may still start shows when it is asked for.
+    """
     import ray
     from ray._private.state import state
 
@@ -88,8 +91,15 @@ def within_reach(resource: str) -> float:
 
 
 def gpus_wanted(setting: bool | str) -> bool:
-    """Whether to use GPUs: true, false, or "auto", which looks at what the cluster has or can grow to."""
+    """Whether to use GPUs: true, false, or "auto", which looks at what the cluster has or can grow to.
+
+    Raises ValueError where there is nothing to look at yet.
+    """
     there = within_reach("GPU") > 0
+    if setting == "auto" and not there and not within_reach("CPU"):
+        raise ValueError(
+            "gpu is auto, and the cluster has no node yet to look at: set it to true or false"
+        )
     if setting is True and not there and not os.environ.get("RAY_ADDRESS"):
         raise ValueError(
             "gpu is true, and Ray sees no GPU on this machine: set it to auto or false"

@@ -61,6 +61,8 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     print_plan(config, plan, first_step)
     if first_step < plan.steps:
+        from ray_mae.train.waiting import told_of_waiting
+
         trackers = open_trackers(config, _tracked(config))
         attempt = begin_attempt(config.output)
         # one CPU more than the workers keep, for the tasks that read data
@@ -71,7 +73,8 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
                 listeners = Listeners(
                     [RunGauges(config.output, plan.steps), *trackers], console.print
                 )
-                with Progress(config.output, began, attempt, plan.kind, listeners):
+                progress = Progress(config.output, began, attempt, plan.kind, listeners)
+                with progress, told_of_waiting(_reserved(config)):
                     _fit(config, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)
     else:
@@ -161,6 +164,12 @@ def _check_resources(config: AnyPretrainConfig) -> None:
         if not os.environ.get("RAY_ADDRESS"):
             raise ValueError(f"{problem}: lower scaling.workers or scaling.cpus_per_worker")
         console.print(f"{problem}: the run waits until the cluster has grown")
+    if config.scaling.gpu == "auto" and os.environ.get("RAY_ADDRESS") and not have.get("GPU"):
+        console.print(
+            "scaling.gpu is auto and the cluster has no GPU now, so CPUs train; where GPUs come on "
+            "demand, set it to true",
+            markup=False,
+        )
     if (
         gpus_wanted(config.scaling.gpu)
         and not os.environ.get("RAY_ADDRESS")
@@ -190,6 +199,12 @@ def _spare(config: AnyPretrainConfig, probe: Probe | None) -> AbstractContextMan
     from ray_mae.train.spare import spare_cpus
 
     return spare_cpus(1 + (config.probe.cpus if probe else 0))
+
+
+def _reserved(config: AnyPretrainConfig) -> dict[str, float]:
+    """What a training worker reserves, by name."""
+    gpu = {"GPU": 1.0} if gpus_wanted(config.scaling.gpu) else {}
+    return {"CPU": float(config.scaling.cpus_per_worker)} | gpu
 
 
 def stream_of(
@@ -254,8 +269,7 @@ def _fit(
             num_workers=config.scaling.workers,
             elastic_resize_monitor_interval_s=config.scaling.resize_every,
             use_gpu=gpus_wanted(config.scaling.gpu),
-            resources_per_worker={"CPU": config.scaling.cpus_per_worker}
-            | ({"GPU": 1} if gpus_wanted(config.scaling.gpu) else {}),
+            resources_per_worker=_reserved(config),
         ),
         run_config=ray.train.RunConfig(
             name=config.output.name,

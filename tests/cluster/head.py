@@ -1,5 +1,6 @@
 """A Ray cluster of one node as an administrator starts it, with a token, for tests to submit to."""
 
+import json
 import os
 import secrets
 import socket
@@ -11,8 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+_HEAD_ID = "f" * 51 + "00000"
+"""What the provider of pools calls the head."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,20 @@ class Head:
     token: Path
     agent: int
     """Port of the node's agent, which answers probes."""
+    gcs: str
+    """RAY_ADDRESS of a driver on this machine."""
+    temporary: Path
+    """Ray's temporary folder."""
+    process: psutil.Process
 
     def environment(self) -> dict[str, str]:
         """What a user's shell has who may submit."""
         return clean_environment() | {"RAY_AUTH_TOKEN_PATH": str(self.token)}
+
+    def driver_environment(self) -> dict[str, str]:
+        """What a command has that joins the cluster, on this machine."""
+        joined = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": self.gcs}
+        return self.environment() | joined | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
 
 def clean_environment() -> dict[str, str]:
@@ -36,20 +51,30 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def head(cpus: int, **variables: str) -> Iterator[Head]:
+def head(
+    cpus: int, pools: dict[str, Any] | None = None, idle_s: float = 12, **variables: str
+) -> Iterator[Head]:
     """`ray start --head` on free ports of loopback, ended process by process.
 
-    variables: further environment of the node, as secrets are.
+    pools: types of nodes that Ray's autoscaler starts on this machine when work asks for them, and ends
+    after `idle_s`; variables: further environment of the node, as secrets are.
     """
     # not pytest's folder: the names of Ray's sockets lie below it and may have 107 characters
     with tempfile.TemporaryDirectory(prefix="h", ignore_cleanup_errors=True) as scratch:
-        yield from _head(Path(scratch), cpus, variables)
+        yield from _head(Path(scratch), cpus, pools, idle_s, variables)
 
 
-def _head(scratch: Path, cpus: int, variables: dict[str, str]) -> Iterator[Head]:
+def _head(
+    scratch: Path,
+    cpus: int,
+    pools: dict[str, Any] | None,
+    idle_s: float,
+    variables: dict[str, str],
+) -> Iterator[Head]:
     token = scratch / "token"
     token.write_text(secrets.token_hex(32))
     ports = _free_ports(5)
+    gcs = f"127.0.0.1:{ports[0]}"
     command = [
         "ray",
         *f"start --head --block --num-cpus={cpus} --node-ip-address=127.0.0.1".split(),
@@ -67,6 +92,16 @@ def _head(scratch: Path, cpus: int, variables: dict[str, str]) -> Iterator[Head]
         "RAY_worker_maximum_startup_concurrency": "8",
         "RAY_raylet_start_wait_time_s": "120",
     }
+    if pools:
+        (scratch / "pools.json").write_text(json.dumps(_autoscaling(gcs, pools, idle_s)))
+        command.append(f"--autoscaling-config={scratch}/pools.json")
+        variables |= {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": _HEAD_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        }
     with (scratch / "head.log").open("w") as log:
         started = subprocess.Popen(
             command, env=clean_environment() | variables, stdout=log, stderr=log
@@ -74,7 +109,7 @@ def _head(scratch: Path, cpus: int, variables: dict[str, str]) -> Iterator[Head]
     process = psutil.Process(started.pid)
     try:
         _wait_for("127.0.0.1", ports[1], started)
-        yield Head(f"http://127.0.0.1:{ports[1]}", token, ports[2])
+        yield Head(f"http://127.0.0.1:{ports[1]}", token, ports[2], gcs, scratch / "ray", process)
     finally:
         family = [process, *process.children(recursive=True)]
         for each in family:
@@ -85,6 +120,43 @@ def _head(scratch: Path, cpus: int, variables: dict[str, str]) -> Iterator[Head]
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         started.wait(10)
+
+
+def _autoscaling(gcs: str, pools: dict[str, Any], idle_s: float) -> dict[str, Any]:
+    """Settings of Ray's autoscaler for its provider of nodes that are processes of this machine.
+
+    As an external provider, since the package lacks the example that its own name for it wants.
+    """
+    none = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+    module = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+    lists = (
+        "initialization_commands setup_commands head_setup_commands worker_setup_commands".split()
+    )
+    lists += "head_start_ray_commands worker_start_ray_commands cluster_synced_files".split()
+    return {
+        "cluster_name": "pools",
+        "max_workers": sum(pool["max_workers"] for pool in pools.values()),
+        "idle_timeout_minutes": idle_s / 60,
+        "upscaling_speed": 10.0,
+        "provider": {
+            "type": "external",
+            "module": module,
+            "gcs_address": gcs,
+            "launch_multiple": True,
+            "head_node_id": _HEAD_ID,
+        },
+        "auth": {"ssh_user": "nobody"},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": none,
+            **{name: {"node_config": {}, "min_workers": 0, **p} for name, p in pools.items()},
+        },
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        **{name: [] for name in lists},
+    }
 
 
 def _free_ports(count: int) -> list[int]:
