@@ -15,6 +15,7 @@ _HOMES = {
     "ingest": "ray_mae.data.ingest",
     "inspect": "ray_mae.evaluate.card",
     "pretrain": "ray_mae.run",
+    "plan": "ray_mae.train.planning",
     "checkpoint_list": "ray_mae.checkpoints",
     "checkpoint_verify": "ray_mae.checkpoints",
     "tune": "ray_mae.search.study",
@@ -32,6 +33,8 @@ _HOMES = {
     "IngestConfig": "ray_mae.config",
     "InspectConfig": "ray_mae.config",
     "PretrainConfig": "ray_mae.config",
+    "PlanConfig": "ray_mae.config",
+    "PlanMdaeConfig": "ray_mae.config",
     "EmbedConfig": "ray_mae.config",
     "ProbeConfig": "ray_mae.config",
     "FinetuneConfig": "ray_mae.config",
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
         FinetuneConfig,
         IngestConfig,
         InspectConfig,
+        PlanConfig,
+        PlanMdaeConfig,
         PretrainConfig,
         PretrainMdaeConfig,
         ProbeConfig,
@@ -81,6 +86,7 @@ if TYPE_CHECKING:
     from ray_mae.export import export
     from ray_mae.run import pretrain
     from ray_mae.search.study import tune, tune_report
+    from ray_mae.train.planning import plan
 
 __all__ = [
     "CheckpointListConfig",
@@ -92,6 +98,8 @@ __all__ = [
     "FinetuneConfig",
     "IngestConfig",
     "InspectConfig",
+    "PlanConfig",
+    "PlanMdaeConfig",
     "PretrainConfig",
     "PretrainMdaeConfig",
     "ProbeConfig",
@@ -113,6 +121,7 @@ __all__ = [
     "load_classifier",
     "load_encoder",
     "load_segmenter",
+    "plan",
     "pretrain",
     "tune",
     "tune_report",

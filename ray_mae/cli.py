@@ -45,6 +45,12 @@ def _pretrain(config: settings.AnyPretrainConfig) -> None:
     _print(pretrain(config))
 
 
+def _plan(config: settings.AnyPlanConfig) -> None:
+    from ray_mae.train.planning import plan
+
+    plan(config)
+
+
 def _tune(config: settings.AnyTuneConfig) -> None:
     from ray_mae.search.study import tune
 
@@ -123,6 +129,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "demo": (settings.DemoConfig, _demo),
     "ingest": (settings.IngestConfig, _ingest),
     "inspect": (settings.InspectConfig, _inspect),
+    "plan": (settings.PlanConfig, _plan),
     "pretrain": (settings.PretrainConfig, _pretrain),
     "checkpoint list": (settings.CheckpointListConfig, _checkpoint_list),
     "checkpoint verify": (settings.CheckpointVerifyConfig, _checkpoint_verify),
@@ -139,6 +146,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 
 BY_METHOD: dict[str, tuple[dict[str, Any], str]] = {
     "pretrain": (settings.PRETRAIN, "method.name"),
+    "plan": (settings.PLAN, "method.name"),
     "tune": (settings.TUNE, "run.method.name"),
 }
 """Commands whose settings depend on the method, and the setting that names it."""

@@ -22,9 +22,11 @@ from ray_mae.config.ingest import (
     VolumeSettings,
 )
 from ray_mae.config.methods import MdaeConfig, MvmaeConfig
+from ray_mae.config.plan import PLAN, AnyPlanConfig, PlanConfig, PlanMdaeConfig
 from ray_mae.config.pretrain import (
     PRETRAIN,
     AnyPretrainConfig,
+    AnyRun,
     CheckpointConfig,
     DataConfig,
     EngineConfig,
@@ -53,9 +55,12 @@ from ray_mae.config.search import (
 from ray_mae.config.submit import SubmitConfig
 
 __all__ = [
+    "PLAN",
     "PRETRAIN",
     "TUNE",
+    "AnyPlanConfig",
     "AnyPretrainConfig",
+    "AnyRun",
     "AnyTuneConfig",
     "AshaConfig",
     "CheckpointConfig",
@@ -76,6 +81,8 @@ __all__ = [
     "MvmaeRun",
     "OnlineProbeConfig",
     "OptimConfig",
+    "PlanConfig",
+    "PlanMdaeConfig",
     "PretrainConfig",
     "PretrainMdaeConfig",
     "ProbeConfig",

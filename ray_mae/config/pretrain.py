@@ -244,6 +244,9 @@ class MdaeRun(RunSettings):
     """Optimiser, batch and length: by default nnssl's."""
 
 
+AnyRun = MvmaeRun | MdaeRun
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Placed(Checked):
     shards: Path

@@ -2,7 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, PretrainConfig
+from ray_mae.config import (
+    AnyPretrainConfig,
+    AnyRun,
+    MdaeConfig,
+    MvmaeConfig,
+    MvmaeRun,
+    PretrainConfig,
+)
 from ray_mae.data.loading import Packing
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.text import special_ids
@@ -15,8 +22,11 @@ if TYPE_CHECKING:
     from ray_mae.methods.method import Method
 
 
-def method_of(config: AnyPretrainConfig, plan: Plan, tokenizer: str | None) -> "Method":
-    """With fresh weights, the same for the same seed. Imports PyTorch."""
+def method_of(config: AnyRun, plan: Plan, tokenizer: str | None, vocabulary: int = 0) -> "Method":
+    """With fresh weights, the same for the same seed. Imports PyTorch.
+
+    vocabulary: size of a tokenizer that is still to be trained, where it is not given.
+    """
     recompute = config.engine.activation_checkpointing
     if isinstance(config.method, MdaeConfig):
         from ray_mae.methods.mdae_build import build_mdae
@@ -24,7 +34,7 @@ def method_of(config: AnyPretrainConfig, plan: Plan, tokenizer: str | None) -> "
         return build_mdae(config.method, seed=config.seed, recompute=recompute)
     from ray_mae.methods.build import build_method
 
-    assert isinstance(config, PretrainConfig)
+    assert isinstance(config, MvmaeRun)
     text = special_ids(tokenizer) if tokenizer else None
     return build_method(
         config.method,
@@ -32,7 +42,7 @@ def method_of(config: AnyPretrainConfig, plan: Plan, tokenizer: str | None) -> "
         seed=config.seed,
         warmup_steps=plan.warmup_steps,
         steps=plan.steps,
-        vocabulary=text.size if text else 0,
+        vocabulary=text.size if text else vocabulary,
         special_ids=(text.pad, text.first, text.last, text.mask) if text else (0, 2, 3, 4),
         recompute=recompute,
     )

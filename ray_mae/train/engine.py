@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.config import EngineConfig, OptimConfig
+from ray_mae.train.memory import bucket
 from ray_mae.train.universal import mend
 
 TAG = "deepspeed"
@@ -90,6 +91,7 @@ class Engine:
                 "zero_optimization": {
                     "stage": self.stage,
                     "stage3_param_persistence_threshold": 1000,
+                    "reduce_bucket_size": bucket(sum(p.numel() for p in module.parameters())),
                 },
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,

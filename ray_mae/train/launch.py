@@ -22,8 +22,9 @@ from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import check_sizes, packing_of, text_of
 from ray_mae.train.gauges import RunGauges
 from ray_mae.train.listeners import Listeners
+from ray_mae.train.opening import as_table, plan_rows
 from ray_mae.train.plan import Plan, make_plan
-from ray_mae.train.progress import Progress, console, print_plan
+from ray_mae.train.progress import Progress, console
 from ray_mae.train.trackers import open_trackers
 from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
 from ray_mae.train.turns import turn
@@ -59,7 +60,7 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     if config.weights and not first_step:
         config = replace(config, weights=ckpt.find_checkpoint(config.weights.resolve()))
     (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-    print_plan(config, plan, first_step)
+    console.print(as_table(plan_rows(config, plan, f"in {config.shards}", first_step)))
     if first_step < plan.steps:
         from ray_mae.train.waiting import told_of_waiting
 

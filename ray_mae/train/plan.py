@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ray_mae.config import AnyPretrainConfig, PretrainConfig
+from ray_mae.config import AnyPlanConfig, AnyPretrainConfig, AnyRun, MvmaeRun
 from ray_mae.data.schema import Manifest
 
 
@@ -47,25 +47,36 @@ class Plan:
         return self.accumulation * self.workers - self.micro_batches
 
 
-def make_plan(config: AnyPretrainConfig, manifest: Manifest, workers: int | None = None) -> Plan:
+def make_plan(
+    config: AnyPretrainConfig | AnyPlanConfig, manifest: Manifest, workers: int | None = None
+) -> Plan:
     """The numbers with so many workers; by default the most that the settings allow.
 
     Raises ValueError where a step cannot be cut for the workers, or there is no data.
     """
-    workers = workers or config.scaling.most
-    wanted = "study" if isinstance(config, PretrainConfig) else "volume"
+    wanted = kind_of(config)
     if manifest.kind != wanted:
         other = "mdae" if manifest.kind == "volume" else "mvmae"
         raise ValueError(
             f"{config.shards} holds shards of kind {manifest.kind!r}, the method "
             f"{config.method.name} reads {wanted!r}: give other shards, or --method.name {other}"
         )
-    optim = config.optim
     available = manifest.rows("train")
     if available == 0:
         raise ValueError(
             f"{config.shards} holds no {wanted} of the train split: nothing to train on"
         )
+    return plan_of(config, available, workers or config.scaling.most)
+
+
+def kind_of(config: AnyRun) -> str:
+    """What the method reads: study or volume."""
+    return "study" if isinstance(config, MvmaeRun) else "volume"
+
+
+def plan_of(config: AnyRun, available: int, workers: int) -> Plan:
+    """The numbers with so many training samples. Raises ValueError as `make_plan` does."""
+    optim = config.optim
     size, micro = optim.batch_size, optim.micro_batch_size
     if size % micro or size // micro < workers:
         possible = [m for m in range(1, size + 1) if size % m == 0 and size // m >= workers]
@@ -80,7 +91,7 @@ def make_plan(config: AnyPretrainConfig, manifest: Manifest, workers: int | None
         )
     steps = optim.steps or max(1, round(optim.epochs * available / size))
     return Plan(
-        kind=wanted,
+        kind=kind_of(config),
         available=available,
         batch_size=size,
         micro_batch_size=micro,

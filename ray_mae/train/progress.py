@@ -6,49 +6,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from ray_mae.config import AnyPretrainConfig
 from ray_mae.data.schema import NOUNS
 from ray_mae.train.listeners import Listeners
-from ray_mae.train.plan import Plan
 from ray_mae.train.tracking import EVENTS, METRICS, PROBES, Tail
 
 console = Console(highlight=False, soft_wrap=True)
 
 _COLUMNS = ("loss", "reconstruction", "alignment", "caption", "masked", "visible", "beta", "lr")
-
-
-def print_plan(config: AnyPretrainConfig, plan: Plan, first_step: int) -> None:
-    """The table that opens a run."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    scaling, optim = config.scaling, config.optim
-    noun = NOUNS[plan.kind]
-    scale = "" if optim.lr else f" = {optim.base_lr:.1e} × {plan.batch_size}/256"
-    rows = {
-        "training data": f"{plan.available:,} {noun} in {config.shards}",
-        "effective batch": f"{plan.batch_size:,} {noun} = {_sharing(plan)}"
-        + (f" (with {scaling.in_words}: the same batch)" if scaling.least < scaling.most else ""),
-        "learning rate": f"{plan.peak_lr:.2e}{scale}, {plan.warmup_steps} warm-up steps, "
-        f"{optim.optimizer}, {optim.decay} decay",
-        "steps": f"{plan.steps:,}" + (f", continuing after {first_step:,}" if first_step else ""),
-        "samples": f"{plan.samples:,} ({plan.epochs:.1f} epochs)",
-        "method": f"{config.method.name} {config.method.preset}, {config.method.in_words}",
-        "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table)
-
-
-def _sharing(plan: Plan) -> str:
-    """How a step is cut for the workers."""
-    if not plan.idle:
-        return f"{plan.workers} workers × {plan.micro_batch_size} × {plan.accumulation} accumulated"
-    return (
-        f"{plan.micro_batches} × {plan.micro_batch_size} on {plan.workers} workers, which leave "
-        f"{plan.idle} of {plan.accumulation * plan.workers} passes of a step unused"
-    )
 
 
 class Progress:

@@ -1,0 +1,178 @@
+"""What a run will take: memory by ZeRO stage, storage and hours, before it or as it starts."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from ray_mae.config import AnyRun, MvmaeRun
+from ray_mae.data.schema import Manifest
+from ray_mae.train.build import method_of
+from ray_mae.train.gpus import Gpu
+from ray_mae.train.memory import STAGES, States, checkpoint_bytes, states
+from ray_mae.train.plan import Plan
+
+USABLE = 0.9
+"""Share of a GPU's memory that tensors may fill: the rest is CUDA's, NCCL's, and fragments."""
+GUESSES = {"study": 0.3, "volume": 0.15}
+"""Share of the peak that training uses. Convolutions of few channels and norms wait for memory."""
+RECOMPUTING = 4 / 3
+"""Work with activation checkpointing: one more forward pass beside forward and backward (twice it)."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How much data a sample is."""
+
+    per_sample: float
+    """Views of a study, as many as the method reads; 1 of a volume."""
+    sample_bytes: float
+    """Stored size of a sample."""
+    stored: float
+    """Bytes of all shards."""
+    known: bool
+    """Whether both are the shards' own, not assumed."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes per GPU under one ZeRO stage."""
+
+    stage: int
+    states: States
+    activations: int | None
+    """Of a micro-batch; None: not looked for."""
+    recomputed: int | None
+    """The same with activation checkpointing."""
+
+    def total(self, recompute: bool) -> float:
+        """The most at any time: in the backward pass, or in the step after it."""
+        pass_ = (self.recomputed if recompute else self.activations) or 0
+        return self.states.most(pass_)
+
+    def largest(self, memory: float, micro_batch_size: int, recompute: bool) -> int:
+        """The largest micro-batch that fits into so many bytes, by the activations of this one."""
+        pass_ = (self.recomputed if recompute else self.activations) or 0
+        room = USABLE * memory - self.states.kept
+        if room < self.states.step or not pass_:
+            return 0
+        return max(0, math.floor((room - self.states.buffers) / (pass_ / micro_batch_size)))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What follows from a plan, a method and a GPU."""
+
+    parameters: int
+    encoder: int
+    flops: float
+    """Of forward and backward per sample, what is computed twice not counted."""
+    precision: str
+    gpu: Gpu | None
+    memory: list[Memory]
+    """Of ZeRO 0 to 3."""
+    checkpoint: float
+    """Bytes of one checkpoint."""
+    checkpoints: int
+    """How many there are at most at a time."""
+    hours: float | None
+    """At `mfu` of the peak; None where no peak is known."""
+    mfu: float
+    """Share of the peak that is assumed."""
+
+
+def inputs_of(config: AnyRun, manifest: Manifest) -> Inputs:
+    """As the shards have them."""
+    train = manifest.of_split("train")
+    views = sum(s.images for s in train) / max(1, sum(s.rows for s in train))
+    if isinstance(config, MvmaeRun):
+        views = min(views, config.data.max_views)
+    each = sum(s.bytes for s in train) / max(1, sum(s.rows for s in train))
+    return Inputs(views, each, sum(s.bytes for s in manifest.shards), known=True)
+
+
+def forecast(
+    config: AnyRun,
+    plan: Plan,
+    inputs: Inputs,
+    gpu: Gpu | None,
+    *,
+    precision: str,
+    mfu: float | None = None,
+    activations: bool = True,
+) -> Forecast:
+    """Builds the method without memory or data (PyTorch's meta device).
+
+    activations: also look for the memory of a forward and backward pass, which takes a second or two.
+    """
+    import torch
+
+    with torch.device("meta"):
+        method: Any = method_of(config, plan, None, vocabulary=_vocabulary(config))
+    parameters = sum(p.numel() for p in method.parameters())
+    flops = method.flops(images=1, samples=1) * inputs.per_sample
+    passes: list[int | None] = [None, None]
+    if activations:
+        passes = [_activations(config, plan, inputs, precision, r) for r in (False, True)]
+    common: dict[str, Any] = {"precision": precision, "optimizer": config.optim.optimizer}
+    memory = [
+        Memory(
+            stage,
+            states(parameters, stage=stage, workers=plan.workers, **common),
+            *passes,
+        )
+        for stage in STAGES
+    ]
+    share = mfu or GUESSES[plan.kind]
+    return Forecast(
+        parameters=parameters,
+        encoder=sum(p.numel() for p in method.encoder.parameters()),
+        flops=flops,
+        precision=precision,
+        gpu=gpu,
+        memory=memory,
+        checkpoint=checkpoint_bytes(parameters, stage=config.engine.zero_stage, **common),
+        checkpoints=kept_checkpoints(config, plan),
+        hours=None if gpu is None else hours(config, plan, flops, gpu.peak(precision) * share),
+        mfu=share,
+    )
+
+
+def hours(config: AnyRun, plan: Plan, flops: float, tflops: float) -> float:
+    """At so many TFLOP/s per GPU; passes that some workers make for nothing take their time, too."""
+    passes = plan.steps * plan.accumulation * plan.micro_batch_size
+    work = flops * (RECOMPUTING if config.engine.activation_checkpointing else 1)
+    return passes * work / (tflops * 1e12) / 3600
+
+
+def kept_checkpoints(config: AnyRun, plan: Plan) -> int:
+    """At most at a time: those kept, and the one being written."""
+    made = math.ceil(plan.steps / config.checkpoint.every)
+    kept = config.checkpoint.keep
+    return made if kept is None else min(made, kept + 1 + config.checkpoint.keep_best)
+
+
+def _vocabulary(config: AnyRun) -> int:
+    """Of the tokenizer that the run has or will train, at most."""
+    if not isinstance(config, MvmaeRun) or config.method.gamma == 0:
+        return 0
+    if config.data.tokenizer is None:
+        return config.data.vocabulary
+    from ray_mae.data.text import load_tokenizer, special_ids
+
+    return special_ids(load_tokenizer(config.data.tokenizer)).size
+
+
+def _activations(
+    config: AnyRun, plan: Plan, inputs: Inputs, precision: str, recompute: bool
+) -> int:
+    import torch
+
+    from ray_mae.train.activations import activation_bytes, empty_batch
+
+    config = replace(config, engine=replace(config.engine, activation_checkpointing=recompute))
+    with torch.device("meta"):
+        method = method_of(config, plan, None, vocabulary=_vocabulary(config))
+    views = math.ceil(plan.micro_batch_size * inputs.per_sample)
+    most = config.data.max_views if isinstance(config, MvmaeRun) else 1
+    batch = empty_batch(config, plan.micro_batch_size, views)
+    return activation_bytes(cast(torch.nn.Module, method), batch, precision, most)

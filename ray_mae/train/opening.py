@@ -1,0 +1,125 @@
+"""The table that opens a run, and that `plan` prints before it."""
+
+from rich.table import Table
+
+from ray_mae.config import AnyRun
+from ray_mae.data.schema import NOUNS
+from ray_mae.train.forecast import USABLE, Forecast, Inputs
+from ray_mae.train.gpus import Gpu
+from ray_mae.train.memory import real_stage
+from ray_mae.train.plan import Plan
+
+GIB = 2.0**30
+
+
+def as_table(rows: dict[str, str]) -> Table:
+    """Names beside what they say."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def plan_rows(config: AnyRun, plan: Plan, where: str, first_step: int = 0) -> dict[str, str]:
+    """What follows from the settings and the number of samples; where: they lie."""
+    scaling, optim = config.scaling, config.optim
+    noun = NOUNS[plan.kind]
+    scale = "" if optim.lr else f" = {optim.base_lr:.1e} × {plan.batch_size}/256"
+    return {
+        "training data": f"{plan.available:,} {noun} {where}",
+        "effective batch": f"{plan.batch_size:,} {noun} = {_sharing(plan)}"
+        + (f" (with {scaling.in_words}: the same batch)" if scaling.least < scaling.most else ""),
+        "learning rate": f"{plan.peak_lr:.2e}{scale}, {plan.warmup_steps} warm-up steps, "
+        f"{optim.optimizer}, {optim.decay} decay",
+        "steps": f"{plan.steps:,}" + (f", continuing after {first_step:,}" if first_step else ""),
+        "samples": f"{plan.samples:,} ({plan.epochs:.1f} epochs)",
+        "method": f"{config.method.name} {config.method.preset}, {config.method.in_words}",
+        "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
+    }
+
+
+def _sharing(plan: Plan) -> str:
+    """How a step is cut for the workers."""
+    if not plan.idle:
+        return f"{plan.workers} workers × {plan.micro_batch_size} × {plan.accumulation} accumulated"
+    return (
+        f"{plan.micro_batches} × {plan.micro_batch_size} on {plan.workers} workers, which leave "
+        f"{plan.idle} of {plan.accumulation * plan.workers} passes of a step unused"
+    )
+
+
+def forecast_rows(config: AnyRun, plan: Plan, inputs: Inputs, found: Forecast) -> dict[str, str]:
+    """What follows from the method and the GPU."""
+    one = plan.kind
+    views = f" of {inputs.per_sample:.2g} views" if plan.kind == "study" else ""
+    guess = "" if inputs.known else " (assumed)"
+    each = f"{found.checkpoints} checkpoints of " if found.checkpoints > 1 else "a checkpoint of "
+    rows = {
+        "parameters": f"{found.parameters / 1e6:.1f} M (encoder {found.encoder / 1e6:.1f} M)",
+        "work": f"{found.flops / 1e9:.4g} GFLOP per {one}{views}{guess}, forward and backward",
+        "storage": f"{_size(inputs.stored)} of shards{guess}, {each}{_size(found.checkpoint)}",
+    }
+    gpu = found.gpu
+    if gpu is None:
+        return rows
+    rows["GPU"] = (
+        f"{plan.workers} × {gpu.name}, {gpu.peak(found.precision):g} TFLOP/s in {found.precision}, "
+        f"{gpu.memory:g} GiB"
+    )
+    if found.hours is not None:
+        rate = plan.samples / found.hours / 3600
+        rows["time"] = (
+            f"{_hours(found.hours)} at {found.mfu:.0%} of the peak (assumed), {rate:,.0f} "
+            f"{NOUNS[plan.kind]}/s, {_size(rate * inputs.sample_bytes)}/s to read"
+        )
+    return rows
+
+
+def memory_table(config: AnyRun, plan: Plan, found: Forecast) -> Table:
+    """GiB per GPU by ZeRO stage; the run's own stage is marked."""
+    table = Table(box=None, pad_edge=False, title_justify="left", title=_title(found.gpu))
+    for name in ("ZeRO", "weights", "gradients", "optimiser", "buffers", "activations", "total"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("recomputed", justify="right", no_wrap=True)
+    own = real_stage(config.engine.zero_stage, found.precision)
+    for row in found.memory:
+        if row.stage != real_stage(row.stage, found.precision):
+            continue
+        s = row.states
+        parts = [s.weights, s.gradients, s.optimizer, s.buffers, row.activations or 0]
+        totals = [_total(row.total(recompute), found.gpu) for recompute in (False, True)]
+        mark = "› " if row.stage == own else ""
+        table.add_row(f"{mark}{row.stage}", *(f"{part / GIB:.2f}" for part in parts), *totals)
+    return table
+
+
+def largest_micro_batch(config: AnyRun, plan: Plan, found: Forecast) -> str:
+    """What would fit under the run's own stage."""
+    assert found.gpu is not None
+    row = found.memory[real_stage(config.engine.zero_stage, found.precision)]
+    sizes = [row.largest(found.gpu.memory * GIB, plan.micro_batch_size, r) for r in (False, True)]
+    return f"{sizes[0]:,} would fit, {sizes[1]:,} with activations recomputed"
+
+
+def _title(gpu: Gpu | None) -> str:
+    room = f" (more than {USABLE * gpu.memory:.3g} does not fit: ✗)" if gpu else ""
+    return f"Memory per GPU, GiB{room}"
+
+
+def _total(size: float, gpu: Gpu | None) -> str:
+    fits = gpu is None or size <= USABLE * gpu.memory * GIB
+    return f"{size / GIB:.2f}" + ("" if fits else " ✗")
+
+
+def _hours(hours: float) -> str:
+    if hours >= 100:
+        return f"{hours / 24:.1f} days"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

@@ -1,0 +1,113 @@
+"""`plan`: what a run will be and take, before it."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from ray_mae.config import AnyPlanConfig, MvmaeRun
+from ray_mae.data.schema import Manifest
+from ray_mae.train.build import check_sizes
+from ray_mae.train.forecast import Forecast, Inputs, forecast, inputs_of
+from ray_mae.train.gpus import Gpu, named_gpu
+from ray_mae.train.memory import real_stage
+from ray_mae.train.opening import (
+    as_table,
+    forecast_rows,
+    largest_micro_batch,
+    memory_table,
+    plan_rows,
+)
+from ray_mae.train.plan import Plan, kind_of, make_plan, plan_of
+from ray_mae.train.progress import console
+
+_STORED = {"study": 35e3, "volume": 5e6}
+"""Bytes of a view as PNG of 256 px, measured by tests/benchmarks/encodings.py; of a brain at 1 mm."""
+
+
+def plan(config: AnyPlanConfig) -> dict[str, Any]:
+    """Print the forecast of a run; returns the summary, which goes to summary.json of `output`.
+
+    Raises ValueError or FileNotFoundError as `pretrain` would, before it takes any resources.
+    """
+    if config.output and (config.output / "config.yaml").exists():
+        raise ValueError(
+            f"{config.output} is the folder of a run: choose another --output, or none"
+        )
+    if config.gpus:
+        config = replace(config, scaling=replace(config.scaling, workers=config.gpus))
+    check_sizes(config.method)
+    made, inputs, where = _of_data(config)
+    gpu = _gpu(config)
+    wanted = config.engine.precision
+    precision = gpu.precision(wanted) if gpu else "bf16" if wanted == "auto" else wanted
+    found = forecast(config, made, inputs, gpu, precision=precision, mfu=config.mfu)
+
+    rows = plan_rows(config, made, where) | forecast_rows(config, made, inputs, found)
+    if found.gpu:
+        rows["micro-batch"] = largest_micro_batch(config, made, found)
+    cost = None
+    if config.price_per_gpu_hour is not None and found.hours is not None:
+        cost = found.hours * made.workers * config.price_per_gpu_hour
+        rows["cost"] = f"{cost:,.0f} at {config.price_per_gpu_hour:g} per GPU and hour"
+    console.print(as_table(rows))
+    console.print(memory_table(config, made, found))
+    summary = _summary(made, inputs, found, config.engine.activation_checkpointing) | {"cost": cost}
+    if config.output:
+        config.output.mkdir(parents=True, exist_ok=True)
+        (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _of_data(config: AnyPlanConfig) -> tuple[Plan, Inputs, str]:
+    if config.shards is not None and config.samples is None:
+        manifest = Manifest.read(config.shards)
+        return make_plan(config, manifest), inputs_of(config, manifest), f"in {config.shards}"
+    assert config.samples is not None
+    kind = kind_of(config)
+    stored, views = config.bytes_per_view or _STORED[kind], 1.0
+    if isinstance(config, MvmaeRun):
+        stored *= config.views_per_sample
+        views = min(config.views_per_sample, config.data.max_views)
+    inputs = Inputs(views, stored, stored * config.samples, known=False)
+    return plan_of(config, config.samples, config.scaling.most), inputs, "(assumed)"
+
+
+def _gpu(config: AnyPlanConfig) -> Gpu | None:
+    """The named one, the settings' own, or a mix; None where too little is known."""
+    named = named_gpu(config.gpu) if config.gpu and not _own(config) else None
+    if named is None and not _own(config):
+        if config.peak_tflops or config.gpu_memory:
+            raise ValueError(
+                "peak_tflops and gpu_memory describe a GPU together: give both, or --gpu"
+            )
+        return None
+    if named is None:
+        peak = config.peak_tflops
+        assert peak is not None
+        assert config.gpu_memory is not None
+        return Gpu(config.gpu or "GPU", config.gpu_memory, peak, peak)
+    peak = config.peak_tflops
+    return Gpu(
+        named.name,
+        config.gpu_memory or named.memory,
+        named.bf16 and (peak or named.bf16),
+        peak or named.fp32,
+    )
+
+
+def _own(config: AnyPlanConfig) -> bool:
+    return config.peak_tflops is not None and config.gpu_memory is not None
+
+
+def _summary(made: Plan, inputs: Inputs, found: Forecast, recompute: bool) -> dict[str, Any]:
+    return {
+        "command": "plan",
+        "plan": asdict(made) | {"samples": made.samples, "accumulation": made.accumulation},
+        "inputs": asdict(inputs),
+        "forecast": asdict(found),
+        "bytes_per_gpu": {
+            f"zero_{row.stage}": round(row.total(recompute))
+            for row in found.memory
+            if row.stage == real_stage(row.stage, found.precision)
+        },
+    }
