@@ -4,13 +4,16 @@ import os
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_mae.config import SubmitConfig
 from ray_mae.remote.cluster import address_of, join, told
 from ray_mae.remote.follow import Follower
 from ray_mae.remote.packing import Packed, pack
 from ray_mae.remote.visible import check_paths, output_of
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 _ENVIRONMENT = {
     # as in ray_mae.runtime, for processes that Ray starts before they import it
@@ -44,12 +47,7 @@ def submit(config: SubmitConfig, command: Any) -> int:
     client, here = join(address)
     warnings = check_paths(command, config.command, packed, here)
     _say(config, address, entrypoint, environment, packed, warnings)
-    with tempfile.TemporaryDirectory() as scratch, told(address):
-        if packed:
-            archive = Path(scratch, "working_folder.zip")
-            print(f"sent: {packed.write(archive) / 1e6:.2f} MB")
-            environment["working_dir"] = str(archive)
-        job = client.submit_job(entrypoint=entrypoint, runtime_env=environment)
+    job = _send(client, address, entrypoint, environment, packed)
     token = "RAY_AUTH_MODE=token " if os.environ.get("RAY_AUTH_MODE") == "token" else ""
     print(
         f"job: {job}\n"
@@ -58,8 +56,37 @@ def submit(config: SubmitConfig, command: Any) -> int:
     )
     if output := output_of(command):
         print(f"  results: {output}/summary.json, when it has ended")
-    if not config.follow:
-        return 0
+    return _follow(client, job) if config.follow else 0
+
+
+def _send(
+    client: "JobSubmissionClient",
+    address: str,
+    entrypoint: str,
+    environment: dict[str, Any],
+    packed: Packed | None,
+) -> str:
+    """The job's id."""
+    import requests
+
+    with tempfile.TemporaryDirectory() as scratch, told(address):
+        if packed:
+            archive = Path(scratch, "working_folder.zip")
+            print(f"sent: {packed.write(archive) / 1e6:.2f} MB")
+            environment = environment | {"working_dir": str(archive)}
+        try:
+            job: str = client.submit_job(entrypoint=entrypoint, runtime_env=environment)
+        except (
+            RuntimeError,
+            requests.RequestException,
+        ) as error:  # the cluster's traceback, as a rule
+            last = str(error).strip().splitlines()[-1]
+            raise RuntimeError(f"{address} did not take the job: {last}") from error
+    return job
+
+
+def _follow(client: "JobSubmissionClient", job: str) -> int:
+    """The job's exit code, at its end."""
     try:
         details = Follower(client, job).to_the_end()
     except KeyboardInterrupt:

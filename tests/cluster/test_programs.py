@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
 ROOT = Path(__file__).parents[2]
 IMAGE, SCRIPT = ROOT / "cluster/Dockerfile", ROOT / "cluster/slurm/job.sbatch"
@@ -82,6 +83,10 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_command_on_one(tmp_pat
     assert asked[1:3] == ["ray", "symmetric-run"]
     assert asked[3:cut] == [
         *("--address", "node7:6379", "--min-nodes", "2", "--num-cpus", "48", "--num-gpus", "4")
+    ]
+    # as Ray itself takes it apart: these go to `ray start`
+    assert curate_and_validate_ray_start_args(asked[3:cut]) == [
+        *("--num-cpus", "48", "--num-gpus", "4")
     ]
     assert asked[cut + 1 :] == ["env", "RAY_ADDRESS=auto", "python", "-m", "ray_mae", *command]
     environment = (tmp_path / "environment").read_text()

@@ -138,14 +138,18 @@ def test_the_probes_of_kubernetes_are_answered_without_the_token(cluster: Head, 
 
 def test_a_job_fails_with_one_line_and_its_own_exit_code(cluster: Head, folder: Path) -> None:
     words = ["--", "inspect", "--shards", "/nowhere", "--output", "/nowhere"]
-    options = ["--address", cluster.address, "--follow"]
-    done = submit(cluster.environment(), folder, *options, "--env", "MISSING_SECRET", *words)
-    assert done.returncode == 2
-    assert "ray-mae: MISSING_SECRET is not set on the cluster" in done.stdout
-    done = submit(cluster.environment(), folder, *options, *words)
-    assert done.returncode == 1
-    assert "ray-mae: " in done.stdout.splitlines()[-2]
-    assert "/nowhere" in done.stdout.splitlines()[-2]
+    options = ["--address", cluster.address]
+    secret = follow(
+        cluster.environment(), folder, *options, "--env", "MISSING_SECRET", *words
+    )  # fmt: skip
+    path = follow(cluster.environment(), folder, *options, *words)
+    printed, _ = secret.communicate()
+    assert secret.returncode == 2
+    assert "ray-mae: MISSING_SECRET is not set on the cluster" in printed
+    printed, _ = path.communicate()
+    assert path.returncode == 1
+    assert "ray-mae: " in printed.splitlines()[-2]
+    assert "/nowhere" in printed.splitlines()[-2]
 
 
 def test_a_cluster_refuses_a_wrong_token_and_none_in_one_line(cluster: Head, folder: Path) -> None:
