@@ -93,7 +93,7 @@ class EngineConfig:
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more work."""
     compile: bool = False
-    """torch.compile the method (GPU; the first steps are slow)."""
+    """torch.compile the networks (GPU; the first steps are slow)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ def random_masks(draw: Tensor, patches: int, visible: int) -> tuple[Tensor, Tens
 
     draw: [N] int64, one key per view.
     """
-    order = uniforms(draw, patches, MASK).argsort(dim=1)
+    order = uniforms(draw, patches, MASK).argsort(dim=1, stable=True)  # ties alike on any device
     return order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values
 
 
@@ -35,7 +35,7 @@ def random_blocks(draw: Tensor, blocks: int, ratio: Tensor, masking: str = "exac
     least one block is hidden and one visible, unless the ratio is exactly 0 or 1.
     """
     u = uniforms(draw, blocks, MASK)  # [B, blocks]
-    rank = u.argsort(dim=1).argsort(dim=1)
+    rank = u.argsort(dim=1, stable=True).argsort(dim=1)
     expected = (ratio.double() * blocks + 1e-6).long()
     count = expected if masking == "exact" else (u < ratio[:, None]).sum(1)  # [B]
     between = (ratio > 0) & (ratio < 1)

@@ -79,8 +79,13 @@ class Engine:
             # two minutes on its first run; gloo does without
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         optimizer = optimizer_of(parameter_groups(module, optim.weight_decay), optim)
+        if config.compile:
+            # each network, and not the method around them: its weights that change with the step, such
+            # as β, would be compiled in
+            for network in module.children():
+                network.compile()
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=torch.compile(module) if config.compile else module,
+            model=module,
             optimizer=optimizer,
             dist_init_required=False,
             config=self._in_fp32()
@@ -156,7 +161,8 @@ class Engine:
         was_training = self.module.training
         self.module.eval()
         try:
-            with gathered:
+            # of other shapes than the training's: not worth compiling
+            with gathered, torch.compiler.set_stance("force_eager"):
                 yield self.module
         finally:
             self.module.train(was_training)
