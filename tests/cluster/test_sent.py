@@ -188,6 +188,9 @@ def test_the_commands_of_the_guide_are_valid_and_its_files_are_there(
     for line in sent:
         _, config = cli.parsed(shlex.split(line))
         cli.parsed(config.command)
+    planned = re.findall(r"ray-mae (plan .*)$", text, re.MULTILINE)
+    assert len(planned) == 1
+    cli.parsed(shlex.split(planned[0]))
     queued = re.findall(r"sbatch \S+ (\w.*)$", text, re.MULTILINE)
     assert len(queued) == 1
     cli.parsed(shlex.split(queued[0]))
