@@ -16,6 +16,7 @@ _HOMES = {
     "inspect": "ray_mae.evaluate.card",
     "pretrain": "ray_mae.run",
     "plan": "ray_mae.train.planning",
+    "doctor": "ray_mae.health.doctor",
     "checkpoint_list": "ray_mae.checkpoints",
     "checkpoint_verify": "ray_mae.checkpoints",
     "tune": "ray_mae.search.study",
@@ -33,6 +34,7 @@ _HOMES = {
     "IngestConfig": "ray_mae.config",
     "InspectConfig": "ray_mae.config",
     "PretrainConfig": "ray_mae.config",
+    "DoctorConfig": "ray_mae.config",
     "PlanConfig": "ray_mae.config",
     "PlanMdaeConfig": "ray_mae.config",
     "EmbedConfig": "ray_mae.config",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         CheckpointVerifyConfig,
         DemoConfig,
         DemoMdaeConfig,
+        DoctorConfig,
         EmbedConfig,
         ExportConfig,
         FinetuneConfig,
@@ -84,6 +87,7 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.segment import evaluate_segment
     from ray_mae.evaluate.segmenter import load_segmenter
     from ray_mae.export import export
+    from ray_mae.health.doctor import doctor
     from ray_mae.run import pretrain
     from ray_mae.search.study import tune, tune_report
     from ray_mae.train.planning import plan
@@ -93,6 +97,7 @@ __all__ = [
     "CheckpointVerifyConfig",
     "DemoConfig",
     "DemoMdaeConfig",
+    "DoctorConfig",
     "EmbedConfig",
     "ExportConfig",
     "FinetuneConfig",
@@ -111,6 +116,7 @@ __all__ = [
     "checkpoint_verify",
     "demo",
     "demo_mdae",
+    "doctor",
     "embed",
     "evaluate_finetune",
     "evaluate_probe",

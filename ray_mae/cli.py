@@ -51,6 +51,13 @@ def _plan(config: settings.AnyPlanConfig) -> None:
     plan(config)
 
 
+def _doctor(config: settings.DoctorConfig) -> None:
+    from ray_mae.health.doctor import doctor
+
+    if doctor(config)["state"] == "problem":
+        sys.exit(1)
+
+
 def _tune(config: settings.AnyTuneConfig) -> None:
     from ray_mae.search.study import tune
 
@@ -129,6 +136,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "demo": (settings.DemoConfig, _demo),
     "ingest": (settings.IngestConfig, _ingest),
     "inspect": (settings.InspectConfig, _inspect),
+    "doctor": (settings.DoctorConfig, _doctor),
     "plan": (settings.PlanConfig, _plan),
     "pretrain": (settings.PretrainConfig, _pretrain),
     "checkpoint list": (settings.CheckpointListConfig, _checkpoint_list),

@@ -6,6 +6,7 @@ API alike. A setting is known everywhere by its dotted name, such as `method.mas
 
 from ray_mae.config.checkpoint import CheckpointListConfig, CheckpointVerifyConfig
 from ray_mae.config.demo import DemoConfig, DemoMdaeConfig
+from ray_mae.config.doctor import DoctorConfig
 from ray_mae.config.evaluate import (
     EmbedConfig,
     ExportConfig,
@@ -69,6 +70,7 @@ __all__ = [
     "DataConfig",
     "DemoConfig",
     "DemoMdaeConfig",
+    "DoctorConfig",
     "EmbedConfig",
     "EngineConfig",
     "ExportConfig",

@@ -1,0 +1,83 @@
+"""What PyTorch and DeepSpeed find on this machine, as JSON: `python -m ray_mae.health.accelerators`.
+
+A process of its own: a library that crashes or hangs takes nobody with it.
+"""
+
+import importlib
+import json
+import logging
+import os
+import socket
+import sys
+from typing import Any
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Name, memory in GiB, and whether it has bf16, of each GPU."""
+    import torch
+
+    found = []
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        with torch.cuda.device(index):
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        memory = device.total_memory / 2**30
+        found.append({"name": device.name, "memory": round(memory, 1), "bf16": bf16})
+    return found
+
+
+def all_reduce(workers: int) -> str | None:
+    """Sum one megabyte over so many GPUs by NCCL; what went wrong, if anything."""
+    from torch.multiprocessing.spawn import spawn
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        spawn(_sum, (workers, port), nprocs=workers)
+    except Exception as error:
+        return str(error).strip().splitlines()[-1]
+    return None
+
+
+def _sum(rank: int, workers: int, port: int) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.cuda.set_device(rank)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("nccl", init_method=address, rank=rank, world_size=workers)
+    ones = torch.ones(2**18, device="cuda")
+    dist.all_reduce(ones)
+    wrong = int((ones != workers).sum())
+    dist.destroy_process_group()
+    if wrong:
+        raise RuntimeError(f"{wrong} of {ones.numel()} sums are wrong")
+
+
+def deepspeed() -> dict[str, Any]:
+    """The accelerator that DeepSpeed takes, or why it cannot be used."""
+    logging.disable()
+    try:
+        module: Any = importlib.import_module("deepspeed.accelerator")
+        return {"accelerator": module.get_accelerator()._name}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def main() -> None:
+    import torch
+
+    found: dict[str, Any] = {"gpus": gpus(), "cuda": torch.version.cuda}
+    if found["gpus"]:
+        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    else:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    found["deepspeed"] = deepspeed()
+    if len(found["gpus"]) > 1:
+        found["all_reduce"] = all_reduce(len(found["gpus"]))
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The facts of one node. `Node` runs there, as a Ray actor that takes no CPU from anybody."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ray_mae.data.places import place
+from ray_mae.data.schema import Manifest
+
+PACKAGES = ("ray-mae", "torch", "ray", "deepspeed", "pyarrow")
+DASHBOARD_PARTS = ("aiohttp", "aiohttp_cors", "prometheus_client", "opentelemetry", "opencensus")
+"""Modules that `ray[default]` brings: without them there is no dashboard, no job, no metric."""
+_BLOCK = 2**20
+
+
+class Node:
+    """Answers questions about the machine it runs on."""
+
+    def now(self) -> float:
+        """Seconds since the epoch by this machine's clock."""
+        return time.time()
+
+    def facts(self) -> dict[str, Any]:
+        """What needs no storage: versions, shared memory, disk, limits, parts of the dashboard."""
+        shared = Path("/dev/shm")
+        return {
+            "versions": {"python": platform.python_version(), **_versions()},
+            "shm": shutil.disk_usage(shared).total if shared.is_dir() else 0,
+            "temporary": _disk(Path(os.environ.get("RAY_TMPDIR", "/tmp"))),
+            "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "missing_parts": [p for p in DASHBOARD_PARTS if importlib.util.find_spec(p) is None],
+        }
+
+    def accelerators(self, timeout: float) -> dict[str, Any]:
+        """As `ray_mae.health.accelerators` finds them, whatever GPUs Ray has given to others."""
+        unseen = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+        environment = {k: v for k, v in os.environ.items() if k not in unseen}
+        command = [sys.executable, "-m", "ray_mae.health.accelerators"]
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"no answer within {timeout:g} s"}
+        if done.returncode:
+            return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return found
+
+    def metrics(self, address: str, port: int) -> str | None:
+        """Ask this node's agent for its metrics; what went wrong, if anything."""
+        try:
+            with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=10) as answer:
+                answer.read(64)
+        except OSError as error:
+            return str(error)
+        return None
+
+    def written(self, folder: Path, megabytes: int, mark: str) -> dict[str, Any]:
+        """Write a file to a folder and read it back, and look for `mark`, which the driver wrote.
+
+        write, read: MB/s; free: bytes, None in an object store.
+        """
+        where = place(folder)
+        file = where / f".doctor-{uuid.uuid4().hex}"
+        block = os.urandom(_BLOCK)
+        try:
+            seen = (where / mark).read_text() == mark
+            began = time.perf_counter()
+            with file.open("wb") as out:
+                for _ in range(megabytes):
+                    out.write(block)
+                _settle(out)
+            written = time.perf_counter()
+            size = _read(file)
+            done = time.perf_counter()
+        except OSError as error:
+            return {"error": _said(error)}
+        finally:
+            _remove(file)
+        if size != megabytes * _BLOCK:
+            return {"error": f"{size} of {megabytes * _BLOCK} bytes came back"}
+        total = size / 1e6
+        return {
+            "seen": seen,
+            "write": total / (written - began),
+            "read": total / (done - written),
+            "free": None if "://" in str(where) else _disk(where)["free"],
+        }
+
+    def shards(self, folder: Path, megabytes: int) -> dict[str, Any]:
+        """Whether the shards are there, and how fast one is read: MB/s."""
+        where = place(folder)
+        try:
+            manifest = Manifest.read(folder)
+            text = (where / Manifest.FILE).read_bytes()
+            wrong = [s.file for s in manifest.shards if (where / s.file).stat().st_size != s.bytes]
+            largest = max(manifest.shards, key=lambda s: s.bytes)
+            began = time.perf_counter()
+            size = _read(where / largest.file, megabytes * _BLOCK)
+            seconds = time.perf_counter() - began
+        except (OSError, ValueError) as error:
+            return {"error": _said(error)}
+        found = {"sha256": hashlib.sha256(text).hexdigest(), "wrong": wrong}
+        return found | {"files": len(manifest.shards), "read": size / 1e6 / seconds}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def _disk(folder: Path) -> dict[str, float]:
+    usage = shutil.disk_usage(folder)
+    return {"free": usage.free, "used": usage.used / max(1, usage.used + usage.free)}
+
+
+def _settle(out: Any) -> None:
+    """To the disk, and out of memory, so that what is read comes from where it lies."""
+    out.flush()
+    try:
+        descriptor = out.fileno()
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    except (OSError, AttributeError):  # an object store has no file
+        return
+
+
+def _read(file: Path, most: int | None = None) -> int:
+    size = 0
+    with file.open("rb") as source:
+        while block := source.read(_BLOCK):
+            size += len(block)
+            if most is not None and size >= most:
+                break
+    return size
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,129 @@
+"""What is asked of each node, and what is made of the answers."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from ray_mae import cli
+from ray_mae.config import DoctorConfig
+from ray_mae.health import checks
+from ray_mae.health.doctor import doctor
+from tests.shards import write_shards
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[None]:
+    """Two real raylets."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def found_by(summary: dict[str, Any], check: str) -> list[dict[str, Any]]:
+    return [f for f in summary["findings"] if f["check"] == check]
+
+
+def test_every_node_writes_the_output_and_reads_the_shards(
+    tmp_path: Path, two_nodes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards(tmp_path / "shards")
+    config = DoctorConfig(shards=tmp_path / "shards", output=tmp_path / "runs", file_mb=2)
+    summary = doctor(config)
+    assert json.loads((tmp_path / "runs/summary.json").read_text()) == summary
+    for check in ("output", "shards", "clocks", "shared memory", "DeepSpeed"):
+        found = found_by(summary, check)
+        assert len(found) == 2, check
+        assert len({f["text"].split(": ")[0] for f in found}) == 2  # each of its own node
+    for finding in found_by(summary, "output") + found_by(summary, "shards"):
+        assert "MB/s" in finding["text"]
+    assert found_by(summary, "versions")[-1]["level"] == "ok"
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["summary.json"]  # nothing is left
+    assert capsys.readouterr().out.count("\n") == len(summary["findings"])
+
+
+def test_storage_that_is_not_there_is_a_problem_with_a_remedy(
+    tmp_path: Path, two_nodes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file" / "runs")  # not even root can write there
+    missing = str(tmp_path / "missing")
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["doctor", "--output", nowhere, "--shards", missing, "--file_mb", "1"])
+    assert ended.value.code == 1
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("problem")]
+    assert sum("output: " in x and "→ give --output on storage" in x for x in lines) == 2
+    assert sum("shards: " in x and f"→ ray-mae ingest --output {missing}" in x for x in lines) == 2
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    sound = {
+        "versions": {"python": "3.12.1", "ray": "2.60.0"},
+        "shm": 8 * 2**30,
+        "temporary": {"free": 50e9, "used": 0.5},
+        "open_files": 65536,
+        "missing_parts": [],
+    }
+    return sound | changes
+
+
+def levels(findings: Any) -> list[str]:
+    found = list(findings)
+    assert all(f.remedy for f in found if f.level != "ok")
+    return [f.level for f in found]
+
+
+def test_nodes_with_other_versions_are_told_apart() -> None:
+    other = facts(versions={"python": "3.12.1", "ray": "2.59.0"})
+    found = list(checks.versions({"a": facts(), "b": other}))
+    assert levels(found) == ["problem", "ok"]
+    assert found[0].text == "ray 2.60.0 on a; ray 2.59.0 on b"
+    assert levels(checks.versions({"a": facts(versions={"ray": "missing"})})) == ["problem", "ok"]
+
+
+def test_little_shared_memory_disk_and_few_files_are_told() -> None:
+    assert levels(checks.shared_memory({"a": facts()}, {"a": 9 * 2**30})) == ["problem"]
+    assert levels(checks.limits({"a": facts(open_files=1024)})) == ["warning", "ok"]
+    full = facts(temporary={"free": 1e9, "used": 0.96})
+    assert levels(checks.limits({"a": full})) == ["ok", "problem"]
+    assert levels(checks.dashboard({"a": facts(missing_parts=["aiohttp"])}, {})) == ["problem"]
+    assert levels(checks.dashboard({"a": facts()}, {"a": "refused"})) == ["warning"]
+
+
+def test_a_clock_is_blamed_only_beyond_the_doubt() -> None:
+    assert levels(checks.clocks({"a": (1.5, 0.1), "b": (-1.5, 0.1)})) == ["warning", "warning"]
+    assert levels(checks.clocks({"a": (1.5, 0.6), "b": (0.2, 0.1)})) == ["ok", "ok"]
+
+
+def test_gpus_that_ray_counts_and_pytorch_does_not_see_are_a_problem() -> None:
+    gpu = {"name": "NVIDIA H100", "memory": 79.0, "bf16": True}
+    sound = {"gpus": [gpu, gpu], "cuda": "13.0", "nccl": "2.30.7", "all_reduce": None}
+    sound["deepspeed"] = {"accelerator": "cuda"}
+    assert levels(checks.accelerators({"a": sound}, {"a": 2})) == ["ok"] * 3
+    assert levels(checks.accelerators({"a": sound | {"gpus": [gpu]}}, {"a": 2})) == [
+        "problem",
+        "ok",
+    ]
+    assert levels(checks.accelerators({"a": sound | {"all_reduce": "hung"}}, {"a": 2})) == [
+        "ok",
+        "problem",
+        "ok",
+    ]
+    old = sound | {"gpus": [gpu | {"bf16": False}]}
+    assert levels(checks.accelerators({"a": old}, {"a": 1})) == ["warning", "ok"]
+    broken = sound | {"deepspeed": {"error": "ImportError"}}
+    assert levels(checks.accelerators({"a": broken}, {"a": 2}))[-1] == "problem"
+    assert levels(checks.accelerators({"a": {"error": "no answer"}}, {"a": 2})) == ["problem"]
+
+
+def test_another_folder_under_the_same_path_is_a_problem() -> None:
+    there = {"seen": True, "write": 100.0, "read": 100.0, "free": 1e12}
+    found = {"a": there, "b": there | {"seen": False}, "c": there | {"free": 5e9}}
+    assert levels(checks.output(found, "/runs")) == ["ok", "problem", "warning"]
