@@ -27,6 +27,7 @@ class Saver:
         self._engine, self._config = engine, config
         self._rank, self._workers, self._tokenizer = rank, workers, tokenizer
         self._began, self._seconds = time.perf_counter(), 0.0
+        self._last: float | None = None
 
     def save(self, step: int, *, probed: bool) -> None:
         """A checkpoint after `step` steps; called by every worker. probed: the probe is called for it.
@@ -42,11 +43,14 @@ class Saver:
                 checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
                 validation=probed,
             )
-        self._seconds += time.perf_counter() - began
+        self._last = time.perf_counter() - began
+        self._seconds += self._last
 
     def figures(self) -> dict[str, float]:
-        """`saving`: share of the time since the start that training waited for checkpoints."""
-        return {"saving": self._seconds / (time.perf_counter() - self._began)}
+        """`saving`: share of the time since the start that training waited for checkpoints; `saving_s`:
+        seconds that it waited for the last one."""
+        share = {"saving": self._seconds / (time.perf_counter() - self._began)}
+        return share if self._last is None else share | {"saving_s": self._last}
 
     def _write(self, folder: Path, step: int) -> None:
         """This worker's part, to a folder of this machine."""

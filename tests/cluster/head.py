@@ -73,7 +73,7 @@ def _head(
 ) -> Iterator[Head]:
     token = scratch / "token"
     token.write_text(secrets.token_hex(32))
-    ports = _free_ports(5)
+    ports = free_ports(5)
     gcs = f"127.0.0.1:{ports[0]}"
     command = [
         "ray",
@@ -159,7 +159,8 @@ def _autoscaling(gcs: str, pools: dict[str, Any], idle_s: float) -> dict[str, An
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

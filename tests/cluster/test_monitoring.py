@@ -1,0 +1,181 @@
+"""What cluster/monitoring asks for is what a real run tells; Prometheus answers where it is installed."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.cluster.head import free_ports, head
+from tests.shards import write_volume_shards
+
+MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
+needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prometheus here")
+
+# a run with an online probe, and the gauges of a search as its driver sets them
+PROGRAM = """
+import sys, time
+from pathlib import Path
+import optuna
+from ray_mae import cli
+from ray_mae.runtime import connect
+from ray_mae.search.gauges import SearchGauges
+connect()
+study = optuna.create_study()
+study.optimize(lambda trial: 0.5, 2)
+search = SearchGauges(Path("/runs/search"), 3)
+search.show(study.trials)
+cli.run(sys.argv[1:])
+time.sleep(12)  # Ray reads gauges every 10 s
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was there to read while the run went on."""
+
+    names: set[str]
+    """Of metrics, as Ray's nodes gave them."""
+    prometheus: str | None
+    began: float
+    ended: float
+
+    def ask(self, path: str, **parameters: Any) -> Any:
+        """Data of Prometheus' API."""
+        url = f"{self.prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return json.load(answer)["data"]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    folder = tmp_path_factory.mktemp("monitored")
+    write_volume_shards(folder / "shards", held_out=16)
+    (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
+    words = f"pretrain --config {folder}/run.yaml --shards {folder}/shards --output {folder}/run"
+    with head(cpus=3) as cluster:
+        discovery = cluster.temporary / "prom_metrics_service_discovery.json"
+        url, process = _start_prometheus(folder, discovery)
+        names: set[str] = set()
+        began = time.time()
+        run = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *words.split()],
+            env=cluster.driver_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            while run.poll() is None:
+                names |= _names(discovery)
+                time.sleep(2)
+            said = run.stdout.read().decode() if run.stdout else ""
+            assert run.returncode == 0, said
+            yield Seen(names, url, began, time.time())
+        finally:
+            for started in (run, process):
+                if started:
+                    started.kill()
+                    started.wait()
+
+
+SETTINGS = {
+    "method": {"name": "mdae", "preset": "tiny", "crop_size": 16, "block_size": 4},
+    "optim": {"optimizer": "adamw", "lr": 0.001, "steps": 8, "batch_size": 4, "micro_batch_size": 4},
+    "engine": {"precision": "fp32"},
+    "scaling": {"workers": 1, "gpu": False},
+    "checkpoint": {"every": 4},
+    "probe": {"every": 1, "bootstrap": 20, "min_positive": 3},
+    "tracking": {"every": 1, "pictures": 0, "peak_tflops": 0.01},
+}  # fmt: skip
+
+
+def _start_prometheus(folder: Path, discovery: Path) -> tuple[str | None, Any]:
+    """Ours, with our configuration but for the place of Ray's file and the pace."""
+    program = shutil.which("prometheus")
+    if not program:
+        return None, None
+    config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
+    config["global"] = {"scrape_interval": "2s", "evaluation_interval": "2s"}
+    config["rule_files"] = [str(MONITORING / "alerts.yaml")]
+    config["scrape_configs"][0]["file_sd_configs"][0]["files"] = [str(discovery)]
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    process = subprocess.Popen(
+        [program, f"--config.file={folder}/prometheus.yaml", f"--web.listen-address={address}",
+         f"--storage.tsdb.path={folder}/tsdb", "--log.level=error"]
+    )  # fmt: skip
+    return f"http://{address}", process
+
+
+def _names(discovery: Path) -> set[str]:
+    """Of what each target has, that Ray's head has written down."""
+    found: set[str] = set()
+    with suppress(OSError, json.JSONDecodeError):
+        for target in json.loads(discovery.read_text())[0]["targets"]:
+            with suppress(OSError), urllib.request.urlopen(f"http://{target}/metrics") as answer:
+                for family in text_string_to_metric_families(answer.read().decode()):
+                    found |= {sample.name for sample in family.samples}
+    return found
+
+
+def panels() -> dict[str, list[str]]:
+    """Queries of the dashboard by title."""
+    found = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    return {p["title"]: [t["expr"] for t in p["targets"]] for p in found if p["type"] != "row"}
+
+
+def rules() -> dict[str, str]:
+    """Expressions of the alerts by name."""
+    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def test_dashboard_and_alerts_name_metrics_that_there_are(seen: Seen) -> None:
+    text = " ".join([*rules().values(), *(e for exprs in panels().values() for e in exprs)])
+    named = set(re.findall(r"\bray_\w+", text))
+    assert len(named) > 25
+    assert named <= seen.names
+
+
+@needs_prometheus
+def test_every_query_of_the_dashboard_is_answered_with_data(seen: Seen) -> None:
+    for title, queries in panels().items():
+        for query in queries:
+            asked = query.replace("$run", ".*")
+            found = seen.ask("query_range", query=asked, start=seen.began, end=seen.ended, step=2)
+            assert found["result"], f"{title}: {query}"
+    losses = seen.ask(
+        "query_range", query='ray_mae_step{run="run"}', start=seen.began, end=seen.ended, step=2
+    )
+    assert losses["result"][0]["values"][-1][1] == str(SETTINGS["optim"]["steps"])  # type: ignore[index]
+
+
+@needs_prometheus
+def test_every_alert_can_be_evaluated_and_a_good_run_raises_none(seen: Seen) -> None:
+    (group,) = seen.ask("rules")["groups"]
+    assert {rule["name"] for rule in group["rules"]} == rules().keys()
+    assert all(rule["health"] == "ok" for rule in group["rules"]), group
+    firing = [a["labels"]["alertname"] for a in seen.ask("alerts")["alerts"]]
+    assert not {*firing} - {"DiskFull", "MemoryFull"}  # of this machine, not the run
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")
+def test_alerts_tell_of_what_they_should_and_of_nothing_else(tmp_path: Path) -> None:
+    text = (Path(__file__).parent / "alerts_test.yaml").read_text()
+    (tmp_path / "test.yaml").write_text(text.replace("ALERTS", str(MONITORING / "alerts.yaml")))
+    for words in (
+        ["check", "config", MONITORING / "prometheus.yaml"],
+        ["test", "rules", tmp_path / "test.yaml"],
+    ):
+        done = subprocess.run(["promtool", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
