@@ -90,51 +90,78 @@ def inputs_of(config: AnyRun, manifest: Manifest) -> Inputs:
     return Inputs(views, each, sum(s.bytes for s in manifest.shards), known=True)
 
 
+@dataclass(frozen=True)
+class Size:
+    """Of a method."""
+
+    parameters: int
+    encoder: int
+    flops: float
+    """Of forward and backward per view or volume."""
+
+
 def forecast(
     config: AnyRun,
     plan: Plan,
     inputs: Inputs,
     gpu: Gpu | None,
+    size: Size,
     *,
     precision: str,
+    activations: int | None = None,
+    recomputed: int | None = None,
     mfu: float | None = None,
-    activations: bool = True,
 ) -> Forecast:
-    """Builds the method without memory or data (PyTorch's meta device).
-
-    activations: also look for the memory of a forward and backward pass, which takes a second or two.
-    """
-    import torch
-
-    with torch.device("meta"):
-        method: Any = method_of(config, plan, None, vocabulary=_vocabulary(config))
-    parameters = sum(p.numel() for p in method.parameters())
-    flops = method.flops(images=1, samples=1) * inputs.per_sample
-    passes: list[int | None] = [None, None]
-    if activations:
-        passes = [_activations(config, plan, inputs, precision, r) for r in (False, True)]
-    common: dict[str, Any] = {"precision": precision, "optimizer": config.optim.optimizer}
-    memory = [
-        Memory(
-            stage,
-            states(parameters, stage=stage, workers=plan.workers, **common),
-            *passes,
+    """Arithmetic alone; see `found_on_meta` for what it takes before a run."""
+    optimizer, flops = config.optim.optimizer, size.flops * inputs.per_sample
+    shares = [
+        states(
+            size.parameters,
+            stage=stage,
+            workers=plan.workers,
+            precision=precision,
+            optimizer=optimizer,
         )
         for stage in STAGES
     ]
     share = mfu or GUESSES[plan.kind]
     return Forecast(
-        parameters=parameters,
-        encoder=sum(p.numel() for p in method.encoder.parameters()),
+        parameters=size.parameters,
+        encoder=size.encoder,
         flops=flops,
         precision=precision,
         gpu=gpu,
-        memory=memory,
-        checkpoint=checkpoint_bytes(parameters, stage=config.engine.zero_stage, **common),
+        memory=[Memory(i, of, activations, recomputed) for i, of in enumerate(shares)],
+        checkpoint=checkpoint_bytes(
+            size.parameters,
+            stage=config.engine.zero_stage,
+            precision=precision,
+            optimizer=optimizer,
+        ),
         checkpoints=kept_checkpoints(config, plan),
         hours=None if gpu is None else hours(config, plan, flops, gpu.peak(precision) * share),
         mfu=share,
     )
+
+
+def found_on_meta(
+    config: AnyRun, plan: Plan, inputs: Inputs, precision: str
+) -> tuple[Size, int, int]:
+    """Size, and bytes of activations without and with checkpointing, by PyTorch's meta device.
+
+    Neither memory nor data is needed; it takes some seconds.
+    """
+    import torch
+
+    with torch.device("meta"):
+        method: Any = method_of(config, plan, None, vocabulary=_vocabulary(config))
+    size = Size(
+        sum(p.numel() for p in method.parameters()),
+        sum(p.numel() for p in method.encoder.parameters()),
+        method.flops(images=1, samples=1),
+    )
+    passes = [_activations(config, plan, inputs, precision, r) for r in (False, True)]
+    return size, passes[0], passes[1]
 
 
 def hours(config: AnyRun, plan: Plan, flops: float, tflops: float) -> float:

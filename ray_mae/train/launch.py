@@ -22,7 +22,7 @@ from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.build import check_sizes, packing_of, text_of
 from ray_mae.train.gauges import RunGauges
 from ray_mae.train.listeners import Listeners
-from ray_mae.train.opening import as_table, plan_rows
+from ray_mae.train.opening import Opening, as_table, plan_rows
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, console
 from ray_mae.train.trackers import open_trackers
@@ -74,7 +74,14 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
                 listeners = Listeners(
                     [RunGauges(config.output, plan.steps), *trackers], console.print
                 )
-                progress = Progress(config.output, began, attempt, plan.kind, listeners)
+                progress = Progress(
+                    config.output,
+                    began,
+                    attempt,
+                    plan.kind,
+                    Opening(config, plan, manifest),
+                    listeners,
+                )
                 with progress, told_of_waiting(_reserved(config)):
                     _fit(config, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)

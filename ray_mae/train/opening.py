@@ -1,11 +1,14 @@
 """The table that opens a run, and that `plan` prints before it."""
 
+from dataclasses import replace
+from typing import Any
+
 from rich.table import Table
 
-from ray_mae.config import AnyRun
-from ray_mae.data.schema import NOUNS
-from ray_mae.train.forecast import USABLE, Forecast, Inputs
-from ray_mae.train.gpus import Gpu
+from ray_mae.config import AnyPretrainConfig, AnyRun
+from ray_mae.data.schema import NOUNS, Manifest
+from ray_mae.train.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
+from ray_mae.train.gpus import Gpu, find_gpu
 from ray_mae.train.memory import real_stage
 from ray_mae.train.plan import Plan
 
@@ -76,20 +79,26 @@ def forecast_rows(config: AnyRun, plan: Plan, inputs: Inputs, found: Forecast) -
 
 
 def memory_table(config: AnyRun, plan: Plan, found: Forecast) -> Table:
-    """GiB per GPU by ZeRO stage; the run's own stage is marked."""
-    table = Table(box=None, pad_edge=False, title_justify="left", title=_title(found.gpu))
-    for name in ("ZeRO", "weights", "gradients", "optimiser", "buffers", "activations", "total"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("recomputed", justify="right", no_wrap=True)
+    """Memory per worker by ZeRO stage; the run's own stage is marked."""
     own = real_stage(config.engine.zero_stage, found.precision)
+    measured = found.memory[own].activations is not None
+    whole = found.gpu is not None or found.memory[own].total(False) > GIB
+    unit, name = (GIB, "GiB") if whole else (2.0**20, "MiB")
+    table = Table(box=None, pad_edge=False, title_justify="left", title=_title(found.gpu, name))
+    columns = ["ZeRO", "weights", "gradients", "optimiser", "buffers"]
+    columns += ["activations", "total", "recomputed"] if measured else ["total"]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     for row in found.memory:
         if row.stage != real_stage(row.stage, found.precision):
             continue
         s = row.states
-        parts = [s.weights, s.gradients, s.optimizer, s.buffers, row.activations or 0]
-        totals = [_total(row.total(recompute), found.gpu) for recompute in (False, True)]
+        parts = [s.weights, s.gradients, s.optimizer, s.buffers]
+        parts += [row.activations] if row.activations is not None else []
+        totals = [row.total(recompute) for recompute in ((False, True) if measured else (False,))]
+        shown = [f"{total / unit:.2f}{_misfit(total, found.gpu)}" for total in totals]
         mark = "› " if row.stage == own else ""
-        table.add_row(f"{mark}{row.stage}", *(f"{part / GIB:.2f}" for part in parts), *totals)
+        table.add_row(f"{mark}{row.stage}", *(f"{part / unit:.2f}" for part in parts), *shown)
     return table
 
 
@@ -101,20 +110,21 @@ def largest_micro_batch(config: AnyRun, plan: Plan, found: Forecast) -> str:
     return f"{sizes[0]:,} would fit, {sizes[1]:,} with activations recomputed"
 
 
-def _title(gpu: Gpu | None) -> str:
+def _title(gpu: Gpu | None, unit: str) -> str:
     room = f" (more than {USABLE * gpu.memory:.3g} does not fit: ✗)" if gpu else ""
-    return f"Memory per GPU, GiB{room}"
+    return f"Memory per worker, {unit}{room}"
 
 
-def _total(size: float, gpu: Gpu | None) -> str:
-    fits = gpu is None or size <= USABLE * gpu.memory * GIB
-    return f"{size / GIB:.2f}" + ("" if fits else " ✗")
+def _misfit(size: float, gpu: Gpu | None) -> str:
+    return " ✗" if gpu and size > USABLE * gpu.memory * GIB else ""
 
 
 def _hours(hours: float) -> str:
     if hours >= 100:
         return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{60 * hours:.0f} minutes" if hours > 0.05 else f"{3600 * hours:.0f} seconds"
 
 
 def _size(number: float) -> str:
@@ -123,3 +133,47 @@ def _size(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} TB"
+
+
+class Opening:
+    """What is said of a run once its workers are there, and once more when its speed is known."""
+
+    _REPORTS = 2
+    """The first report has the start in it."""
+
+    def __init__(self, config: AnyPretrainConfig, plan: Plan, manifest: Manifest) -> None:
+        self._config, self._plan = config, plan
+        self._inputs = inputs_of(config, manifest)
+        self._forecast: Forecast | None = None
+        self._reports = 0
+
+    def started(self, event: dict[str, Any]) -> list[Table]:
+        """event: of the first worker that has its engine. Nothing for those of later restarts.
+
+        Activations are not in it: `gpu_gib` among the figures is what was really taken.
+        """
+        if self._forecast is not None:
+            return []
+        config, plan = self._config, replace(self._plan, workers=event["workers"])
+        size = Size(event["parameters"], event["encoder"], event["flops"])
+        gpu = find_gpu(event["gpu"]) if event["gpu"] else None
+        found = forecast(config, plan, self._inputs, gpu, size, precision=event["precision"])
+        self._forecast = found
+        rows = forecast_rows(config, plan, self._inputs, found)
+        rows.pop("parameters")  # the event says them
+        return [as_table(rows), memory_table(config, plan, found)]
+
+    def measured(self, record: dict[str, Any]) -> str | None:
+        """The hours anew, at the second report; record: its figures."""
+        self._reports += 1
+        if self._forecast is None or self._reports != self._REPORTS:
+            return None
+        whole = self._plan.samples / max(record["samples_per_s"], 1e-9) / 3600
+        text = f"at this speed the whole run takes {_hours(whole)}"
+        if self._forecast.hours is not None:
+            text += f" (forecast {_hours(self._forecast.hours)})"
+        if "mfu" in record:
+            text += f"; {record['mfu']:.1%} of the peak are used"
+        if "gpu_gib" in record:
+            text += f"; {record['gpu_gib']:.1f} GiB of a GPU were taken at most"
+        return text

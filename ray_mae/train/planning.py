@@ -7,7 +7,7 @@ from typing import Any
 from ray_mae.config import AnyPlanConfig, MvmaeRun
 from ray_mae.data.schema import Manifest
 from ray_mae.train.build import check_sizes
-from ray_mae.train.forecast import Forecast, Inputs, forecast, inputs_of
+from ray_mae.train.forecast import Forecast, Inputs, forecast, found_on_meta, inputs_of
 from ray_mae.train.gpus import Gpu, named_gpu
 from ray_mae.train.memory import real_stage
 from ray_mae.train.opening import (
@@ -40,7 +40,18 @@ def plan(config: AnyPlanConfig) -> dict[str, Any]:
     gpu = _gpu(config)
     wanted = config.engine.precision
     precision = gpu.precision(wanted) if gpu else "bf16" if wanted == "auto" else wanted
-    found = forecast(config, made, inputs, gpu, precision=precision, mfu=config.mfu)
+    size, activations, recomputed = found_on_meta(config, made, inputs, precision)
+    found = forecast(
+        config,
+        made,
+        inputs,
+        gpu,
+        size,
+        precision=precision,
+        activations=activations,
+        recomputed=recomputed,
+        mfu=config.mfu,
+    )
 
     rows = plan_rows(config, made, where) | forecast_rows(config, made, inputs, found)
     if found.gpu:

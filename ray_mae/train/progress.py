@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ray_mae.data.schema import NOUNS
 from ray_mae.train.listeners import Listeners
+from ray_mae.train.opening import Opening
 from ray_mae.train.tracking import EVENTS, METRICS, PROBES, Tail
 
 console = Console(highlight=False, soft_wrap=True)
@@ -20,9 +21,15 @@ class Progress:
     """Prints events and figures of a run while it goes on, from its files, and hands them on."""
 
     def __init__(
-        self, run: Path, began: float, attempt: str, kind: str, listeners: Listeners
+        self,
+        run: Path,
+        began: float,
+        attempt: str,
+        kind: str,
+        opening: Opening,
+        listeners: Listeners,
     ) -> None:
-        self._listeners = listeners
+        self._opening, self._listeners = opening, listeners
         self._run, self._began, self._attempt = run, began, attempt
         self._noun = NOUNS[kind]
         self._events, self._metrics = Tail(run / EVENTS), Tail(run / METRICS)
@@ -64,6 +71,8 @@ class Progress:
             if record["step"] > self._step:
                 self._step = record["step"]
                 console.print(figures_line(record, self._noun))
+                if text := self._opening.measured(record):
+                    console.print(text)
                 self._listeners.figures(record)
         for record in self._probes.news():
             console.print(probe_line(record, self._noun))
@@ -78,6 +87,9 @@ class Progress:
                 f"{event['flops'] / 1e9:.2f} GFLOP per sample and step"
             )
         console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
+        if "precision" in event:
+            for table in self._opening.started(event):
+                console.print(table)
 
 
 def probe_line(record: dict[str, Any], noun: str) -> str:

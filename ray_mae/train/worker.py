@@ -22,7 +22,7 @@ from ray_mae.train.restoring import restore
 from ray_mae.train.saving import Saver
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
-from ray_mae.train.utilisation import peak_of, utilisation
+from ray_mae.train.utilisation import gpu_name, memory_taken, peak_of, utilisation
 from ray_mae.train.weights import begin_with
 from ray_mae.train.window import Window
 
@@ -64,6 +64,8 @@ def train(job: dict[str, Any]) -> None:
         "engine ready",
         precision=engine.precision,
         device=str(engine.device),
+        gpu=gpu_name(engine.device),
+        workers=workers,
         first_step=first_step,
         **size,
     )
@@ -110,6 +112,7 @@ def train(job: dict[str, Any]) -> None:
                 **method.figures(step),
                 **engine.gradient_norm(),
                 **utilisation(size["flops"] * figures["inputs_per_s"], workers, peak),
+                **memory_taken(engine.device),
                 "skipped_steps": guard.total,
                 **saver.figures(),
                 "samples": (step + 1) * plan.batch_size,

@@ -7,13 +7,23 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from ray_mae import cli
-from ray_mae.config import AnyPlanConfig, EngineConfig, MdaeConfig, PlanConfig, PlanMdaeConfig
+from ray_mae.config import (
+    AnyPlanConfig,
+    EngineConfig,
+    MdaeConfig,
+    PlanConfig,
+    PlanMdaeConfig,
+    PretrainMdaeConfig,
+)
 from ray_mae.train.activations import LiveBytes, activation_bytes, empty_batch
 from ray_mae.train.memory import states
+from ray_mae.train.opening import Opening
+from ray_mae.train.plan import make_plan
 from ray_mae.train.planning import plan
-from tests.shards import write_shards
+from tests.shards import write_shards, write_volume_shards
 from tests.volume_batches import config as small_volumes
 from tests.volume_batches import mdae, volume_batch
 
@@ -108,6 +118,29 @@ def test_a_plan_of_shards_is_that_of_their_run(
     assert summary["plan"]["available"] == manifest.rows("train")
     assert summary["inputs"]["per_sample"] == 2  # studies have one, two or three views
     assert summary["inputs"]["stored"] == sum(s.bytes for s in manifest.shards)
+
+
+def test_a_run_opens_with_its_table_and_tells_its_hours_once(tmp_path: Path) -> None:
+    manifest = write_volume_shards(tmp_path)
+    config = PretrainMdaeConfig(shards=tmp_path, output=tmp_path / "run")
+    made = make_plan(config, manifest)
+    opening = Opening(config, made, manifest)
+    event = {"parameters": 10**8, "encoder": 10**7, "flops": 1e12, "precision": "bf16"}
+    tables = opening.started(event | {"gpu": "NVIDIA A100-SXM4-80GB", "workers": 4})
+    console = Console(width=100, record=True)
+    console.print(*tables)
+    text = console.export_text()
+    assert "4 × A100, 312 TFLOP/s in bf16" in text
+    assert "›" in text
+    assert opening.started(event | {"gpu": None, "workers": 2}) == []  # after a restart
+    speed = made.samples / 7200
+    figures = {"samples_per_s": speed, "mfu": 0.25, "gpu_gib": 31.0}
+    assert opening.measured(figures | {"samples_per_s": 1e-3}) is None  # the start is in it
+    told = opening.measured(figures)
+    assert told is not None
+    for said in ("takes 2.0 hours", "25.0% of the peak", "31.0 GiB"):
+        assert said in told
+    assert opening.measured(figures) is None
 
 
 def test_a_plan_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
