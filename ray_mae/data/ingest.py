@@ -22,7 +22,7 @@ from ray_mae.data.quarantine import Refusal
 from ray_mae.data.refusals import short
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
 from ray_mae.data.shards import RESULTS, Job, Plan, finished, write_shard
-from ray_mae.runtime import cluster
+from ray_mae.runtime import cluster, within_reach
 
 QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
@@ -128,6 +128,8 @@ def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]],
         else:
             expected += plan.entries
         results[plan.file] = _noted(job, result) if result else {}  # in the order of the plans
+    if expected and not within_reach("CPU"):
+        print("the cluster has no CPUs now: the work waits until it has grown", flush=True)
     entry = next(iter(job.listed))
     progress, done = _Progress("wrote", _PLURAL[entry]), 0
     kind = job.plan  # not the job: what the task names travels to the workers

@@ -18,6 +18,7 @@ def test_jobs_get_their_nodes_from_none_and_give_them_back(tmp_path: Path) -> No
         ingest = start_ingest(cluster, tmp_path, studies=48, side=300)
         said, _ = ingest.communicate()
         assert ingest.returncode == 0, said
+        assert "no CPUs now: the work waits until it has grown" in said
         assert any(nodes.get("cpu") for _, nodes in pool.trace)
 
         run = start_run(cluster, tmp_path, steps=4)

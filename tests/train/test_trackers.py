@@ -1,7 +1,9 @@
 """MLflow and W&B, the real packages without a network: one run there, however often it is started."""
 
+import shutil
 import struct
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +13,22 @@ from ray_mae.train.listeners import Listeners
 from ray_mae.train.trackers import IDS, Mlflow, Wandb, check_trackers, open_trackers
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def config_of(output: Path, *trackers: str) -> PretrainConfig:
     output.mkdir(exist_ok=True)
     tracking = TrackingConfig(trackers=list(trackers))  # type: ignore[arg-type]
     return PretrainConfig(shards=output, output=output, tracking=tracking)
 
 
-def stop_and_restart(config: PretrainConfig) -> str:
-    """Steps 1 to 4, a stop, then 3 to 6 as after a checkpoint of step 2; the id there."""
-    for first, well in ((1, False), (3, True)):
-        time.sleep(1.0)  # W&B's offline folders are named by the second
-        (tracker,) = open_trackers(config, {})
-        for step in range(first, first + 4):
-            tracker.figures({"step": step, "loss": 1 / step})
-        tracker.probe({"step": first, "probe_auroc": 0.7, "labels": {"effusion": 0.7}})
-        tracker.close(well)
+def start(config: PretrainConfig, first: int, ends_well: bool) -> str:
+    """Four steps from `first` on, and a probe; the id there."""
+    (tracker,) = open_trackers(config, {})
+    for step in range(first, first + 4):
+        tracker.figures({"step": step, "loss": 1 / step})
+    tracker.probe({"step": first, "probe_auroc": 0.7, "labels": {"effusion": 0.7}})
+    tracker.close(ends_well)
     assert isinstance(tracker, Mlflow | Wandb)
     return tracker.id
 
@@ -37,7 +40,8 @@ def test_mlflow_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
     config = config_of(tmp_path / "run", "mlflow")
-    run_id = stop_and_restart(config)
+    run_id = start(config, 1, ends_well=False)
+    assert start(config, 3, ends_well=True) == run_id  # as after a checkpoint of step 2
     client = MlflowClient(f"file://{tmp_path}/mlruns")
     (experiment,) = (e for e in client.search_experiments() if e.name == "ray_mae")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -56,9 +60,36 @@ def test_mlflow_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.Monke
         open_trackers(config_of(tmp_path / "other", "mlflow"), {"mlflow": "0" * 32})
 
 
+def test_mlflow_gets_later_what_it_did_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    (tracker,) = open_trackers(config_of(tmp_path / "run", "mlflow"), {})
+    assert isinstance(tracker, Mlflow)
+    tracker.figures({"step": 1, "loss": 1.0})
+    (tmp_path / "mlruns").rename(tmp_path / "away")
+    with pytest.raises(Exception, match="does not exist"):
+        tracker.figures({"step": 2, "loss": 2.0})
+    shutil.rmtree(tmp_path / "mlruns", ignore_errors=True)
+    (tmp_path / "away").rename(tmp_path / "mlruns")
+    tracker.figures({"step": 3, "loss": 3.0})
+    history = MlflowClient(f"file://{tmp_path}/mlruns").get_metric_history(tracker.id, "loss")
+    assert [m.value for m in history] == [1.0, 2.0, 3.0]
+
+
 def test_wandb_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start is a process, as drivers are: W&B's service does not end a run at once."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run_id = stop_and_restart(config_of(tmp_path / "run", "wandb"))
+    program = (
+        "import sys; from pathlib import Path; from tests.train.test_trackers import *; "
+        "print(start(config_of(Path(sys.argv[1]), 'wandb'), int(sys.argv[2]), True))"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "run")]
+    said = [subprocess.check_output([*words, n], text=True, cwd=ROOT) for n in "13"]
+    run_id = said[0].split()[-1]
     starts = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
     assert [logged_steps(file) for file in starts] == [[1, 2, 3, 4, 1], [3, 4, 5, 6, 3]]
 
