@@ -12,7 +12,6 @@ from ray_mae.config import PretrainConfig, TrackingConfig
 from ray_mae.train.listeners import Listeners
 from ray_mae.train.trackers import IDS, Mlflow, Wandb, check_trackers, open_trackers
 
-
 ROOT = Path(__file__).parents[2]
 
 
