@@ -54,12 +54,12 @@ def _sharing(plan: Plan) -> str:
 def forecast_rows(config: AnyRun, plan: Plan, inputs: Inputs, found: Forecast) -> dict[str, str]:
     """What follows from the method and the GPU."""
     one = plan.kind
-    views = f" of {inputs.per_sample:.2g} views" if plan.kind == "study" else ""
     guess = "" if inputs.known else " (assumed)"
+    views = f" of {inputs.per_sample:.2g} views{guess}" if plan.kind == "study" else ""
     each = f"{found.checkpoints} checkpoints of " if found.checkpoints > 1 else "a checkpoint of "
     rows = {
         "parameters": f"{found.parameters / 1e6:.1f} M (encoder {found.encoder / 1e6:.1f} M)",
-        "work": f"{found.flops / 1e9:.4g} GFLOP per {one}{views}{guess}, forward and backward",
+        "work": f"{found.flops / 1e9:.4g} GFLOP per {one}{views}, forward and backward",
         "storage": f"{_size(inputs.stored)} of shards{guess}, {each}{_size(found.checkpoint)}",
     }
     gpu = found.gpu
@@ -79,7 +79,7 @@ def forecast_rows(config: AnyRun, plan: Plan, inputs: Inputs, found: Forecast) -
 
 
 def memory_table(config: AnyRun, plan: Plan, found: Forecast) -> Table:
-    """Memory per worker by ZeRO stage; the run's own stage is marked."""
+    """Memory per worker by ZeRO stage; what the run's settings choose is marked."""
     own = real_stage(config.engine.zero_stage, found.precision)
     measured = found.memory[own].activations is not None
     whole = found.gpu is not None or found.memory[own].total(False) > GIB
@@ -87,6 +87,9 @@ def memory_table(config: AnyRun, plan: Plan, found: Forecast) -> Table:
     table = Table(box=None, pad_edge=False, title_justify="left", title=_title(found.gpu, name))
     columns = ["ZeRO", "weights", "gradients", "optimiser", "buffers"]
     columns += ["activations", "total", "recomputed"] if measured else ["total"]
+    if measured:
+        run = -1 if config.engine.activation_checkpointing else -2
+        columns[run] = f"› {columns[run]}"
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in found.memory:

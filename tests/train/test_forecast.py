@@ -8,20 +8,23 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 
 from ray_mae import cli
 from ray_mae.config import (
     AnyPlanConfig,
     EngineConfig,
     MdaeConfig,
+    MvmaeConfig,
     PlanConfig,
     PlanMdaeConfig,
     PretrainMdaeConfig,
 )
 from ray_mae.train.activations import LiveBytes, activation_bytes, empty_batch
+from ray_mae.train.build import method_of
 from ray_mae.train.memory import states
 from ray_mae.train.opening import Opening
-from ray_mae.train.plan import make_plan
+from ray_mae.train.plan import make_plan, plan_of
 from ray_mae.train.planning import plan
 from tests.shards import write_shards, write_volume_shards
 from tests.volume_batches import config as small_volumes
@@ -76,6 +79,23 @@ def test_activations_on_meta_are_those_of_a_real_pass() -> None:
     found = activation_bytes(empty, empty_batch(settings, 4, 4), "fp32")
     assert live.peak - gradients <= found * 1.05
     assert live.peak >= found * 0.95
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PlanConfig(samples=100, method=MvmaeConfig(preset="base", beta=2.0, gamma=1.0)),
+        PlanMdaeConfig(samples=100, method=MdaeConfig(preset="base")),
+    ],
+    ids=["mvmae", "mdae"],
+)
+def test_operations_are_those_that_pytorch_counts(config: AnyPlanConfig) -> None:
+    made = plan_of(config, available=100, workers=1)
+    with torch.device("meta"):
+        method: Any = method_of(config, made, None, vocabulary=8192)
+    with FlopCounterMode(display=False) as counted:
+        activation_bytes(method, empty_batch(config, 2, 2), "bf16")
+    assert method.flops(images=2, samples=2) == pytest.approx(counted.get_total_flops(), rel=0.05)
 
 
 def test_numbers_of_a_plan_hang_together(tmp_path: Path) -> None:
