@@ -184,7 +184,7 @@ def test_the_commands_of_the_guide_are_valid_and_its_files_are_there(
     monkeypatch.chdir(root)
     text = (root / "docs/cluster.md").read_text().replace("\\\n", " ").replace("$PWD", "/here")
     sent = re.findall(r"ray-mae (submit .* -- \w.*)$", text, re.MULTILINE)
-    assert len(sent) == 4
+    assert len(sent) == 5
     for line in sent:
         _, config = cli.parsed(shlex.split(line))
         cli.parsed(config.command)
