@@ -3,6 +3,7 @@
 The driver sets them, so that they are there while workers start, wait for nodes or fail.
 """
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -50,8 +51,14 @@ _LOSSES = ("loss", "reconstruction", "alignment", "caption", "masked", "visible"
 _MORE_TAGS = {"mae_loss": ("part",), "mae_figure": ("name",)}
 
 
-_AGAIN_S = 5.0
-"""Ray forgets a gauge that was not set for some twenty seconds."""
+def report_s() -> float:
+    """Seconds from one time to the next that Ray's nodes are told of a process' gauges.
+
+    They forget what was not set for twice as long.
+    """
+    import ray
+
+    return max(ray._config.metrics_report_interval_ms() / 1000, 1.0)
 
 
 class Gauges:
@@ -86,9 +93,17 @@ class Gauges:
         self._ended.set()
 
     def _keep(self) -> None:
-        while not self._ended.wait(_AGAIN_S):
+        again = report_s() / 2
+        while not self._ended.wait(again):
             for (gauge, tags), value in [*self._values.items()]:
                 self._gauges[gauge].set(value, dict(tags))
+
+
+def in_driver() -> bool:
+    """Whether this is a job's own process, and not a trial of a search."""
+    import ray
+
+    return ray.get_runtime_context().get_actor_id() is None
 
 
 class RunGauges:
@@ -138,6 +153,10 @@ class RunGauges:
         self._gauges.close()
         self._set("mae_running", 0)
         self._set("mae_failed", int(not ended_well))
+        if os.environ.get("RAY_ADDRESS") and in_driver():
+            time.sleep(
+                report_s() + 1
+            )  # or nobody would hear of it, and the driver seem to have died
 
     def _set(self, gauge: str, value: float, **tags: str) -> None:
         self._gauges.set(gauge, value, **tags)

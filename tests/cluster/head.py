@@ -20,6 +20,14 @@ _HEAD_ID = "f" * 51 + "00000"
 """What the provider of pools calls the head."""
 
 
+_EVERYWHERE = {
+    # tests run under `uv run`, from which Ray's hook would have nodes build environments
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_metrics_report_interval_ms": "1000",  # a run's end waits for the next report
+}
+"""Environment of nodes and drivers."""
+
+
 @dataclass(frozen=True)
 class Head:
     """A running cluster."""
@@ -41,7 +49,7 @@ class Head:
     def driver_environment(self) -> dict[str, str]:
         """What a command has that joins the cluster, on this machine."""
         joined = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": self.gcs}
-        return self.environment() | joined | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+        return self.environment() | joined | _EVERYWHERE
 
 
 def clean_environment() -> dict[str, str]:
@@ -87,11 +95,9 @@ def _head(
     variables |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        # tests run under `uv run`, from which Ray's hook would have nodes build environments
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_worker_maximum_startup_concurrency": "8",
         "RAY_raylet_start_wait_time_s": "120",
-    }
+    } | _EVERYWHERE
     if pools:
         (scratch / "pools.json").write_text(json.dumps(_autoscaling(gcs, pools, idle_s)))
         command.append(f"--autoscaling-config={scratch}/pools.json")

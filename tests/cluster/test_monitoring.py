@@ -38,7 +38,7 @@ study.optimize(lambda trial: 0.5, 2)
 search = SearchGauges(Path("/runs/search"), 3)
 search.show(study.trials)
 cli.run(sys.argv[1:])
-time.sleep(12)  # Ray reads gauges every 10 s
+time.sleep(4)  # long enough to be scraped
 """
 
 
@@ -77,7 +77,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         try:
             while run.poll() is None:
                 names |= _names(discovery)
-                time.sleep(2)
+                time.sleep(0.5)
             said = run.stdout.read().decode() if run.stdout else ""
             assert run.returncode == 0, said
             yield Seen(names, url, began, time.time())
@@ -105,7 +105,7 @@ def _start_prometheus(folder: Path, discovery: Path) -> tuple[str | None, Any]:
     if not program:
         return None, None
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
-    config["global"] = {"scrape_interval": "2s", "evaluation_interval": "2s"}
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(MONITORING / "alerts.yaml")]
     config["scrape_configs"][0]["file_sd_configs"][0]["files"] = [str(discovery)]
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
@@ -152,12 +152,12 @@ def test_every_query_of_the_dashboard_is_answered_with_data(seen: Seen) -> None:
     for title, queries in panels().items():
         for query in queries:
             asked = query.replace("$run", ".*")
-            found = seen.ask("query_range", query=asked, start=seen.began, end=seen.ended, step=2)
+            found = seen.ask("query_range", query=asked, start=seen.began, end=seen.ended, step=1)
             assert found["result"], f"{title}: {query}"
-    losses = seen.ask(
-        "query_range", query='ray_mae_step{run="run"}', start=seen.began, end=seen.ended, step=2
-    )
-    assert losses["result"][0]["values"][-1][1] == str(SETTINGS["optim"]["steps"])  # type: ignore[index]
+    for name, last in (("step", "8"), ("running", "0"), ("failed", "0")):
+        query = f'ray_mae_{name}{{run="run"}}'
+        told = seen.ask("query_range", query=query, start=seen.began, end=seen.ended, step=1)
+        assert told["result"][0]["values"][-1][1] == last
 
 
 @needs_prometheus
