@@ -128,10 +128,11 @@ def _names(discovery: Path) -> set[str]:
     return found
 
 
-def panels() -> dict[str, list[str]]:
-    """Queries of the dashboard by title."""
+def queries() -> list[tuple[str, str]]:
+    """Of the dashboard, each with its legend."""
     found = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
-    return {p["title"]: [t["expr"] for t in p["targets"]] for p in found if p["type"] != "row"}
+    targets = [target for panel in found for target in panel.get("targets", [])]
+    return [(t["expr"], t["legendFormat"]) for t in targets]
 
 
 def rules() -> dict[str, str]:
@@ -140,8 +141,17 @@ def rules() -> dict[str, str]:
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
+def labels_of(alert: str) -> list[str]:
+    """What the text of an alert names of what it is about."""
+    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    text = next(
+        r["annotations"]["summary"] for g in groups for r in g["rules"] if r["alert"] == alert
+    )
+    return re.findall(r"\$labels\.(\w+)", text)
+
+
 def test_dashboard_and_alerts_name_metrics_that_there_are(seen: Seen) -> None:
-    text = " ".join([*rules().values(), *(e for exprs in panels().values() for e in exprs)])
+    text = " ".join([*rules().values(), *(expr for expr, _ in queries())])
     named = set(re.findall(r"\bray_\w+", text))
     assert len(named) > 25
     assert named <= seen.names
@@ -149,11 +159,16 @@ def test_dashboard_and_alerts_name_metrics_that_there_are(seen: Seen) -> None:
 
 @needs_prometheus
 def test_every_query_of_the_dashboard_is_answered_with_data(seen: Seen) -> None:
-    for title, queries in panels().items():
-        for query in queries:
-            asked = query.replace("$run", ".*")
-            found = seen.ask("query_range", query=asked, start=seen.began, end=seen.ended, step=1)
-            assert found["result"], f"{title}: {query}"
+    asked = [(expr.replace("$run", ".*"), legend) for expr, legend in queries()]
+    for alert, expr in rules().items():  # without their limits
+        if simple := re.fullmatch(r"([^<>]+) > [0-9.]+", expr):
+            asked.append((simple[1], "".join(f"{{{{{n}}}}}" for n in labels_of(alert))))
+    assert len(asked) > len(queries()) + 6
+    for expr, shown in asked:
+        found = seen.ask("query_range", query=expr, start=seen.began, end=seen.ended, step=1)
+        assert found["result"], expr
+        for series in found["result"]:
+            assert {*re.findall(r"{{(\w+)}}", shown)} <= series["metric"].keys(), expr
     for name, last in (("step", "8"), ("running", "0"), ("failed", "0")):
         query = f'ray_mae_{name}{{run="run"}}'
         told = seen.ask("query_range", query=query, start=seen.began, end=seen.ended, step=1)
