@@ -32,9 +32,7 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
             **{k: round(v, 4) for k, v in metrics.items() if k == "probe_auroc"},
             **({"marks": ", ".join(marks)} if marks else {}),
         }
-    names = {path.name for path, _ in kept}
-    left = sorted(p.name for p in run.glob("checkpoint_*") if p.is_dir() and p.name not in names)
-    return {**found, "never_committed": left}
+    return {**found, "never_committed": [path.name for path in ckpt.never_committed(run)]}
 
 
 def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:

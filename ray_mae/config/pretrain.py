@@ -113,6 +113,8 @@ class ScalingConfig:
     """Threads of PyTorch in each worker; default: cpus_per_worker, at least 1."""
     max_failures: int = setting(0, ge=-1)
     """Restarts of the workers after a failure; -1 without limit."""
+    storage_patience: float = setting(600.0, ge=0)
+    """Seconds that storage of the run or the shards may be away before the run ends."""
 
     @property
     def least(self) -> int:
@@ -138,6 +140,9 @@ class CheckpointConfig:
     """Steps between checkpoints; the last step always leaves one."""
     keep: int | None = setting(2, ge=1)
     """Latest checkpoints kept; null keeps all."""
+    upload: Literal["async", "wait"] = "async"
+    """A checkpoint is written to the temporary folder of its node and then copied to the run's: while
+    training goes on, or waiting for it."""
     keep_best: bool = False
     """Keep those with the best online probe instead; the latest always stays."""
 

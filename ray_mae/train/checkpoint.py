@@ -118,6 +118,12 @@ def committed(run: Path) -> list[tuple[Path, dict[str, Any]]]:
     return sorted(found, key=lambda pair: pair[1]["step"])
 
 
+def never_committed(run: Path) -> list[Path]:
+    """Folders of checkpoints that some worker did not finish."""
+    names = {path.name for path, _ in committed(run)}
+    return sorted(p for p in run.glob("checkpoint_*") if p.is_dir() and p.name not in names)
+
+
 def best_by_probe(run: Path) -> dict[str, Any] | None:
     """Path, step and figures of the kept checkpoint with the best online probe; None without any."""
     probed = [(path, metrics) for path, metrics in committed(run) if "probe_auroc" in metrics]

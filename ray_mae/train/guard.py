@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from ray_mae.data.identify import names_of
-from ray_mae.train.tracking import append_jsonl, read_jsonl
+from ray_mae.train.ending import Ending
+from ray_mae.train.lines import Lines
+from ray_mae.train.tracking import read_jsonl
 
 SKIPPED = "skipped"
 """Folder with a JSON-lines file per worker: step, losses and samples of each step that was skipped."""
@@ -31,9 +34,10 @@ class Guard:
     makes the norm over all workers so.
     """
 
-    def __init__(self, output: Path, shards: Path, rank: int, limit: int) -> None:
+    def __init__(self, output: Path, shards: Path, rank: int, limit: int, patience: float) -> None:
         self._file = output / SKIPPED / f"worker-{rank:04d}.jsonl"
         self._shards, self._limit = shards, limit
+        self._lines = Lines(self._file, patience)
         self._in_a_row = 0
         self.total = len(read_jsonl(self._file))
         """Of all starts of the run; one that was repeated after a restart counts again."""
@@ -45,7 +49,7 @@ class Guard:
     def skipped(self, step: int, seen: Sequence[Seen]) -> str:
         """A step was skipped: write it down; returns it in words.
 
-        step: from 0. Raises RuntimeError where too many follow each other.
+        step: from 0. Raises Ending where too many follow each other.
         """
         self._in_a_row, self.total = self._in_a_row + 1, self.total + 1
         keys = [int(k) for micro in seen for k in micro.key.tolist()]
@@ -61,10 +65,11 @@ class Guard:
                 for micro in seen
             ],
         }
-        self._file.parent.mkdir(exist_ok=True)
-        append_jsonl(self._file, record)
+        with suppress(OSError):  # the line is kept until it can be written
+            self._file.parent.mkdir(exist_ok=True)
+        self._lines.add(record)
         if self._in_a_row >= self._limit:
-            raise RuntimeError(
+            raise Ending(
                 f"{self._in_a_row} steps in a row had a loss or a gradient that is not finite, the last "
                 f"one step {step + 1}: the training diverged. The last checkpoint is as it was. Lower the "
                 f"learning rate or optim.clip, or train in fp32; samples and losses are in "

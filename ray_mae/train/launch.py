@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +26,16 @@ from ray_mae.train.listeners import Listeners
 from ray_mae.train.opening import Opening, as_table, plan_rows
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, console
+from ray_mae.train.storage import RunStorage, outlast, replace_whole, require
 from ray_mae.train.trackers import open_trackers
-from ray_mae.train.tracking import METRICS, begin_attempt, read_events, read_jsonl
+from ray_mae.train.tracking import (
+    EVENTS,
+    METRICS,
+    append_jsonl,
+    begin_attempt,
+    read_events,
+    read_jsonl,
+)
 from ray_mae.train.turns import turn
 from ray_mae.train.universal import FAMILIES
 
@@ -59,7 +68,8 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     check_sizes(config.method)
     if config.weights and not first_step:
         config = replace(config, weights=ckpt.find_checkpoint(config.weights.resolve()))
-    (config.output / CONFIG).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    document = yaml.safe_dump(to_dict(config), sort_keys=False)
+    replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, f"in {config.shards}", first_step)))
     if first_step < plan.steps:
         from ray_mae.train.waiting import told_of_waiting
@@ -153,7 +163,7 @@ def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -
                 "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
             )
         document = train_tokenizer(texts, config.data.vocabulary)
-    kept.write_text(document)
+    replace_whole(kept, document.encode())
     return document
 
 
@@ -257,8 +267,13 @@ def _fit(
 
     from ray_mae.train.group import ProcessGroup
     from ray_mae.train.remaining import Remaining
+    from ray_mae.train.restarts import NoRestart, cause_of
+
+    patience = config.scaling.storage_patience
 
     def remaining(workers: int) -> Stream:
+        outlast(lambda: require(config.output), patience, config.output)
+        _clear(config, attempt)
         last = ckpt.last_committed(config.output)
         first_step = ckpt.read_state(last)["step"] if last else 0
         plan = make_plan(config, manifest, workers)
@@ -282,6 +297,8 @@ def _fit(
         run_config=ray.train.RunConfig(
             name=config.output.name,
             storage_path=str(config.output.parent),
+            storage_filesystem=RunStorage(config.output, ckpt.SNAPSHOT, patience),
+            callbacks=[NoRestart()],
             failure_config=ray.train.FailureConfig(max_failures=config.scaling.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=config.checkpoint.keep,
@@ -300,13 +317,23 @@ def _fit(
     )
     try:
         trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        rank, cause = next(iter(error.worker_failures.items()))
-        last_line = str(cause).strip().splitlines()[-1]
-        (config.output / "error.txt").write_text(f"{error}\n{cause}\n")
-        raise RuntimeError(
-            f"training ended on worker {rank}: {last_line} (in full: {config.output / 'error.txt'})"
-        ) from error
+    except (ray.train.WorkerGroupError, ray.train.ControllerError) as error:
+        line, full = cause_of(error)
+        with suppress(OSError):  # it may have been the disk
+            (config.output / "error.txt").write_text(full + "\n")
+            line += f" (in full: {config.output / 'error.txt'})"
+        raise RuntimeError(line) from error
+
+
+def _clear(config: AnyPretrainConfig, attempt: str) -> None:
+    """Remove what workers that are gone left of checkpoints they did not finish."""
+    left = ckpt.never_committed(config.output)
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    if left:
+        told = f"removed {len(left)} unfinished checkpoints of workers that are gone"
+        record = {"event": told, "time": time.time(), "attempt": attempt}
+        append_jsonl(config.output / EVENTS, record)
 
 
 def _summary(

@@ -10,6 +10,7 @@ from rich.console import Console
 from ray_mae.data.schema import NOUNS
 from ray_mae.train.listeners import Listeners
 from ray_mae.train.opening import Opening
+from ray_mae.train.storage import require
 from ray_mae.train.tracking import EVENTS, METRICS, PROBES, Tail
 
 console = Console(highlight=False, soft_wrap=True)
@@ -36,6 +37,7 @@ class Progress:
         self._probes = Tail(run / PROBES)
         self._probes.news()  # of earlier starts
         self._step: int | None = None
+        self._away = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -56,8 +58,24 @@ class Progress:
 
     def _follow(self) -> None:
         while not self._ended.wait(0.5):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        """Print what is new, or once that the run's storage is away."""
+        try:
+            require(self._run)
             self._print_news()
-        self._print_news()
+        except OSError as error:
+            if not self._away:
+                console.print(
+                    f"{self._run} cannot be reached ({error}): waiting for it", markup=False
+                )
+            self._away = True
+            return
+        if self._away:
+            console.print(f"{self._run} is back", markup=False)
+        self._away = False
 
     def _print_news(self) -> None:
         for event in self._events.news():

@@ -1,75 +1,202 @@
 """Checkpoints of a run: every worker writes its part, Ray Train merges and commits them."""
 
+import hashlib
+import shutil
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray.train
+import torch
+import torch.distributed as dist
+from ray.train import CheckpointUploadMode
 from safetensors.torch import save_file
 
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.checksums import write_checksums
+from ray_mae.train.ending import Ending
 from ray_mae.train.engine import Engine
+from ray_mae.train.storage import FullDisk, is_full, outlast
+from ray_mae.train.tracking import check_attempt
 
 
 class Saver:
-    """Saves this worker's part of the run's checkpoints, and knows the time that this took."""
+    """Saves this worker's part of the run's checkpoints, and knows the time that this took.
+
+    The part is written to the temporary folder of this machine (TMPDIR) and uploaded from there, by
+    default while training goes on. One upload at a time.
+    """
 
     def __init__(
         self,
         engine: Engine,
         config: AnyPretrainConfig,
+        attempt: str,
         rank: int,
         workers: int,
         tokenizer: str | None,
+        event: Callable[[str], None],
     ) -> None:
-        self._engine, self._config = engine, config
+        """event: told in words of what a user should know."""
+        self._engine, self._config, self._attempt = engine, config, attempt
         self._rank, self._workers, self._tokenizer = rank, workers, tokenizer
-        self._began, self._seconds = time.perf_counter(), 0.0
-        self._last: float | None = None
+        self._event = event
+        self._uploaded = threading.Event()
+        self._uploaded.set()
+        self._uploaded_step = 0
+        self._began, self._waited = time.perf_counter(), 0.0
+        self._last: dict[str, float] = {}
+        run = hashlib.sha256(str(config.output).encode()).hexdigest()[:12]
+        self._prefix = f"ray_mae-{run}-{rank:04d}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):  # of one that was killed
+            shutil.rmtree(left, ignore_errors=True)
 
-    def save(self, step: int, *, probed: bool) -> None:
-        """A checkpoint after `step` steps; called by every worker. probed: the probe is called for it.
+    def save(self, step: int, *, probed: bool, wait: bool = False) -> None:
+        """A checkpoint after `step` steps; called by every worker.
 
-        Raises RuntimeError where the weights are not finite.
+        probed: the probe is called for it. wait: until it is uploaded, whatever the settings say.
+        Raises Ending where the weights are not finite, and FullDisk.
         """
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="ray_mae_") as temporary:
-            folder = Path(temporary)
+        self.wait()
+        wait = wait or self._config.checkpoint.upload == "wait"
+        folder = Path(tempfile.mkdtemp(prefix=self._prefix))
+        try:
             self._write(folder, step)
-            ray.train.report(
-                {"step": step},
-                checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
-                validation=probed,
-            )
-        self._last = time.perf_counter() - began
-        self._seconds += self._last
+            self._require_room(folder, step)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._uploaded.clear()
+        ray.train.report(
+            {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(str(folder)),
+            checkpoint_upload_mode=CheckpointUploadMode.SYNC
+            if wait
+            else CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=lambda found, name: self._upload(found, name, step),
+            delete_local_checkpoint_after_upload=True,
+            validation=probed,
+        )
+        if wait:
+            self._uploaded.set()  # even where Ray Train left the report out, since workers are going
+        self._last["saving_s"] = time.perf_counter() - began
+        self._waited += self._last["saving_s"]
+
+    def wait(self) -> None:
+        """Until the last checkpoint is uploaded, or failed to be, which ends the run elsewhere."""
+        self._uploaded.wait()
 
     def figures(self) -> dict[str, float]:
-        """`saving`: share of the time since the start that training waited for checkpoints; `saving_s`:
-        seconds that it waited for the last one."""
-        share = {"saving": self._seconds / (time.perf_counter() - self._began)}
-        return share if self._last is None else share | {"saving_s": self._last}
+        """What checkpoints cost.
+
+        `saving` is the share of the time since the start that training waited for them; `saving_s` the
+        seconds that it waited for the last one, and `upload_s` those that copying one took, beside it.
+        """
+        share = self._waited / (time.perf_counter() - self._began)
+        return {"saving": share, **self._last}
 
     def _write(self, folder: Path, step: int) -> None:
         """This worker's part, to a folder of this machine."""
-        self._engine.save(folder)
-        weights = self._engine.weights()
-        if broken := [name for name, w in weights.items() if not w.isfinite().all()]:
-            raise RuntimeError(
-                f"{len(broken)} weights are not finite after step {step}, such as {broken[0]}: the "
-                "training diverged, and no checkpoint was made of it; lower the learning rate"
+        try:
+            self._engine.save(folder)
+            weights = self._engine.weights()
+            _require_finite(weights, step)
+            if self._rank == 0:
+                self._write_whole(folder, step, weights)
+            write_checksums(folder, self._rank)
+        except Exception as error:
+            if is_full(error, folder):
+                raise self._full(folder.parent, step, "; TMPDIR names another folder") from error
+            raise
+
+    def _write_whole(self, folder: Path, step: int, weights: dict[str, torch.Tensor]) -> None:
+        """What one worker writes for all."""
+        save_file(weights, folder / ckpt.WEIGHTS)
+        ckpt.write_state(
+            folder, self._config, step=step, workers=self._workers, zero_stage=self._engine.stage
+        )
+        if self._tokenizer:
+            (folder / ckpt.TOKENIZER).write_text(self._tokenizer)
+
+    def _require_room(self, folder: Path, step: int) -> None:
+        """Raise FullDisk, on every worker, before anything is uploaded that would not go in."""
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        sizes = torch.tensor(size, device=self._engine.device)
+        if self._workers > 1:
+            dist.all_reduce(sizes)
+        run = self._config.output
+        try:
+            free = shutil.disk_usage(run).free
+        except OSError:
+            return  # it is away: the upload waits for it
+        if free < int(sizes):
+            raise self._full(
+                run, step, f": it needs {int(sizes) / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
             )
-        if self._rank == 0:
-            save_file(weights, folder / ckpt.WEIGHTS)
-            ckpt.write_state(
-                folder,
-                self._config,
-                step=step,
-                workers=self._workers,
-                zero_stage=self._engine.stage,
-            )
-            if self._tokenizer:
-                (folder / ckpt.TOKENIZER).write_text(self._tokenizer)
-        write_checksums(folder, self._rank)
+
+    def _upload(self, found: Any, name: str, step: int) -> Any:
+        """From the temporary folder to the run's; called by Ray Train, in a thread where it is async."""
+        began = time.perf_counter()
+        run, patience = self._config.output, self._config.scaling.storage_patience
+        storage = ray.train.get_context().get_storage().storage_filesystem
+
+        def copy() -> Any:
+            check_attempt(run, self._attempt)
+            _copy(Path(found.path), run / name)
+            return ray.train.Checkpoint(str(run / name), filesystem=storage)
+
+        try:
+            copied = outlast(copy, patience, run, back=self._event)
+            self._uploaded_step = step
+            return copied
+        except BaseException as error:
+            shutil.rmtree(found.path, ignore_errors=True)
+            if not is_full(error, run):
+                raise
+            shutil.rmtree(run / name, ignore_errors=True)
+            raise self._full(run, step, "") from error
+        finally:
+            self._last["upload_s"] = time.perf_counter() - began
+            self._uploaded.set()
+
+    def _full(self, folder: Path, step: int, more: str) -> FullDisk:
+        last = self._last_committed()
+        kept = f"that of step {last} is as it was" if last else "there is none"
+        return FullDisk(
+            f"{folder} has no room for the checkpoint of step {step}{more}. Of earlier ones, {kept}. "
+            "Make room, or lower checkpoint.keep, and start the same command again"
+        )
+
+    def _last_committed(self) -> int:
+        """The step of the last checkpoint; what is uploaded is committed when Ray Train has looked."""
+        for _ in range(100):
+            last = ckpt.last_committed(self._config.output)
+            step = ckpt.read_state(last)["step"] if last else 0
+            if step >= self._uploaded_step:
+                break
+            time.sleep(0.1)
+        return step
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Files and folders; the folder above must be there. Raises OSError, with its number."""
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(exist_ok=True)
+        else:
+            shutil.copyfile(path, copy)
+
+
+def _require_finite(weights: dict[str, torch.Tensor], step: int) -> None:
+    if broken := [name for name, w in weights.items() if not w.isfinite().all()]:
+        raise Ending(
+            f"{len(broken)} weights are not finite after step {step}, such as {broken[0]}: the "
+            "training diverged, and no checkpoint was made of it; lower the learning rate"
+        )

@@ -2,8 +2,13 @@
 
 import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ray_mae.train.ending import Ending
+from ray_mae.train.lines import Lines
+from ray_mae.train.storage import outlast, replace_whole, require
 
 if TYPE_CHECKING:  # the driver reads these files without PyTorch
     from ray_mae.methods.method import Pictures
@@ -27,24 +32,27 @@ ATTEMPT = "attempt"
 def begin_attempt(folder: Path) -> str:
     """Name a new start of the run: whatever an earlier one left running ends at its next figures."""
     attempt = uuid.uuid4().hex[:12]
-    (folder / ATTEMPT).write_text(attempt)
+    replace_whole(folder / ATTEMPT, attempt.encode())
     return attempt
 
 
-def check_attempt(folder: Path, attempt: str) -> None:
-    """Raise RuntimeError where the run was started again: two starts would mix their files.
-
-    A driver that was killed leaves its workers alive for some seconds; two people may start one run.
-    """
-    try:
-        current = (folder / ATTEMPT).read_text()
-    except FileNotFoundError as error:
-        raise RuntimeError(
+def check_shared(folder: Path) -> None:
+    """Raise Ending where the run's folder is another one on this node than on the driver's."""
+    if not (folder / ATTEMPT).is_file():
+        raise Ending(
             f"{folder} is not the folder that the driver sees under this path: --output must be on "
             "storage that all nodes share"
-        ) from error
-    if current != attempt:
-        raise RuntimeError(f"{folder} was started again elsewhere: this start ends here")
+        )
+
+
+def check_attempt(folder: Path, attempt: str) -> None:
+    """Raise Ending where the run was started again: two starts would mix their files.
+
+    A driver that was killed leaves its workers alive for some seconds; two people may start one run.
+    Raises OSError while the folder cannot be reached.
+    """
+    if (folder / ATTEMPT).read_text() != attempt:
+        raise Ending(f"{folder} was started again elsewhere: this start ends here")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -98,7 +106,7 @@ def keep_until(folder: Path, step: int) -> None:
     """Drop the figures after `step`, which a continued run will write again."""
     path = folder / METRICS
     kept = [record for record in read_jsonl(path) if record["step"] <= step]
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    replace_whole(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
 
 def last_pictures(folder: Path) -> list[tuple[str, bytes]]:
@@ -115,31 +123,53 @@ def last_pictures(folder: Path) -> list[tuple[str, bytes]]:
 
 
 class Tracker:
-    """Figures of a run, written by one worker. A continued run drops what it will repeat."""
+    """Figures of a run, written by one worker. A continued run drops what it will repeat.
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    Storage that is away stops nothing: lines are kept and written later, TensorBoard has a gap.
+    """
 
-        self._folder = folder
-        self._metrics = folder / METRICS
-        keep_until(folder, first_step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+    def __init__(self, folder: Path, first_step: int, patience: float) -> None:
+        self._folder, self._next = folder, first_step + 1
+        self._lines = Lines(folder / METRICS, patience)
+        outlast(lambda: keep_until(folder, first_step), patience, folder)
+        self._board: Any = None
 
     def figures(self, step: int, figures: dict[str, float]) -> None:
         """Scalars after `step` steps."""
-        append_jsonl(self._metrics, {"step": step, **figures})
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
+        self._lines.add({"step": step, **figures})
+
+        def add(board: Any) -> None:
+            for name, value in figures.items():
+                board.add_scalar(name, value, step)
+
+        self._on_board(add)
+        self._next = step + 1
 
     def pictures(self, step: int, pictures: "Pictures") -> None:
         """Images and texts after `step` steps."""
+        self._on_board(lambda board: self._pictures(board, step, pictures))
+
+    def _on_board(self, work: Callable[[Any], None]) -> None:
+        """With TensorBoard's writer, made anew after an error: it does not recover by itself."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            if self._board is None:
+                require(self._folder)  # the writer would make it
+                folder = str(self._folder / "tensorboard")
+                self._board = SummaryWriter(folder, purge_step=self._next)
+            work(self._board)
+        except OSError:
+            self._board = None
+
+    def _pictures(self, board: Any, step: int, pictures: "Pictures") -> None:
         from PIL import Image
         from PIL.PngImagePlugin import PngInfo
 
         (self._folder / PICTURES).mkdir(exist_ok=True)
         for i, (name, image) in enumerate(pictures.images.items()):
             grey = (image.clamp(0, 1) * 255).byte().cpu().numpy()
-            self._board.add_image(name, grey, step, dataformats="HW")
+            board.add_image(name, grey, step, dataformats="HW")
             title = PngInfo()
             title.add_itxt("Title", f"Held-out samples after {step} steps: {name}")
             path = self._folder / PICTURES / f"{step:08d}-{i}.png"
@@ -150,8 +180,10 @@ class Tracker:
             columns = list(pictures.texts[0])
             rows = [" | ".join(row[c] for c in columns) for row in pictures.texts]
             table = [" | ".join(columns), " | ".join("---" for _ in columns), *rows]
-            self._board.add_text("reports", "\n".join(f"| {line} |" for line in table), step)
-        self._board.flush()
+            board.add_text("reports", "\n".join(f"| {line} |" for line in table), step)
+        board.flush()
 
     def close(self) -> None:
-        self._board.close()
+        """Raises StorageAway where lines are left."""
+        self._on_board(lambda board: board.close())
+        self._lines.close()

@@ -1,6 +1,7 @@
 """The loop that each Ray Train worker runs. It knows a Method, and no images or volumes."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,12 +17,14 @@ from ray_mae.train.build import method_of, packing_of, text_of
 from ray_mae.train.engine import Engine
 from ray_mae.train.feeding import Batches
 from ray_mae.train.guard import Collapse, Guard
+from ray_mae.train.lines import Lines
 from ray_mae.train.plan import make_plan
 from ray_mae.train.preemption import Preemption
 from ray_mae.train.restoring import restore
 from ray_mae.train.saving import Saver
 from ray_mae.train.schedules import learning_rate
-from ray_mae.train.tracking import EVENTS, Tracker, append_jsonl, check_attempt
+from ray_mae.train.storage import outlast
+from ray_mae.train.tracking import EVENTS, Tracker, check_attempt, check_shared
 from ray_mae.train.utilisation import gpu_name, memory_taken, peak_of, utilisation
 from ray_mae.train.weights import begin_with
 from ray_mae.train.window import Window
@@ -39,8 +42,11 @@ def train(job: dict[str, Any]) -> None:
     torch.set_num_threads(threads)
     rank, workers = context.get_world_rank(), context.get_world_size()
     attempt = job["attempt"]
-    event = _events(config.output, rank, attempt)
-    check_attempt(config.output, attempt)  # and whether this node sees the run's folder at all
+    check_shared(config.output)
+    check_attempt(config.output, attempt)
+    patience = config.scaling.storage_patience
+    events = Lines(config.output / EVENTS, patience)
+    event = _events(events, rank, attempt)
     event("worker ready", workers=workers)
 
     manifest = Manifest.read(config.shards)
@@ -58,8 +64,8 @@ def train(job: dict[str, Any]) -> None:
         accumulation=plan.accumulation,
     )
     first_step = restore(engine)
-    check_attempt(config.output, attempt)
-    tracker = Tracker(config.output, first_step) if rank == 0 else None
+    outlast(lambda: check_attempt(config.output, attempt), patience, config.output)
+    tracker = Tracker(config.output, first_step, patience) if rank == 0 else None
     event(
         "engine ready",
         precision=engine.precision,
@@ -75,10 +81,10 @@ def train(job: dict[str, Any]) -> None:
     batches = Batches(shard, engine.device)
     window = Window(workers)
     preemption = Preemption()
-    guard = Guard(config.output, config.shards, rank, config.optim.max_skipped)
+    guard = Guard(config.output, config.shards, rank, config.optim.max_skipped, patience)
     collapse = Collapse()
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
-    saver = Saver(engine, config, rank, workers, tokenizer)
+    saver = Saver(engine, config, attempt, rank, workers, tokenizer, event)
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
         report = (step + 1) % config.tracking.every == 0 or last
@@ -121,7 +127,8 @@ def train(job: dict[str, Any]) -> None:
             if warning := collapse.warning(figures):
                 event(warning)
             if tracker:
-                check_attempt(config.output, attempt)
+                with suppress(OSError):  # it is away: looked at again before an upload
+                    check_attempt(config.output, attempt)
                 tracker.figures(step + 1, figures)
         if (step + 1) % config.tracking.pictures_every == 0 or last:
             _show(engine, tracker, held_out, step + 1, tokenizer)
@@ -129,15 +136,16 @@ def train(job: dict[str, Any]) -> None:
             event(told)
         due = (step + 1) % config.checkpoint.every == 0 or last
         if due or told:
-            check_attempt(config.output, attempt)
             saved = (step + 1) // config.checkpoint.every
             probed = due and bool(config.probe.every) and (last or saved % config.probe.every == 0)
-            saver.save(step + 1, probed=job["probe"] and probed)
+            saver.save(step + 1, probed=job["probe"] and probed, wait=bool(told))
             window.start()  # time spent on saving is not training
             batches.take_waited()
+    saver.wait()
     if tracker:
         tracker.close()
     event("done")
+    events.close()
 
 
 def _size(method: Method) -> dict[str, float]:
@@ -183,12 +191,12 @@ def _show(
         tracker.pictures(step, pictures)
 
 
-def _events(output: Path, rank: int, attempt: str) -> Any:
+def _events(lines: Lines, rank: int, attempt: str) -> Any:
     """What the first worker tells the driver while no figures are there yet."""
 
     def event(name: str, **more: Any) -> None:
         if rank == 0:
             record = {"event": name, "time": time.time(), "attempt": attempt}
-            append_jsonl(output / EVENTS, record | more)
+            lines.add(record | more)
 
     return event

@@ -1,0 +1,155 @@
+"""The disk of a run: an outage is waited for, a full disk ends the run, a record is replaced whole."""
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import pyarrow.fs
+
+from ray_mae.train.ending import Ending
+
+T = TypeVar("T")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST = 10.0  # seconds between two attempts, at most
+
+
+class FullDisk(Ending):
+    """No room for a checkpoint: the run ends, and its last one stays as it is."""
+
+
+class StorageAway(Ending):
+    """Storage did not come back in the time that the settings give it."""
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Whether something could not be written because `folder` has no room left."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    try:  # PyTorch and safetensors raise errors of their own, which do not tell
+        return shutil.disk_usage(folder).free < 1 << 20
+    except OSError:
+        return False
+
+
+def outlast(
+    work: Callable[[], T],
+    patience: float,
+    folder: Path,
+    back: Callable[[str], None] | None = None,
+) -> T:
+    """The result of `work`, tried again while it raises OSError, for `patience` seconds.
+
+    A folder whose file system is not mounted is empty: what is missing is waited for, too. A full disk
+    is not. back: told, in words, of a wait that is over. Raises OSError of a full disk, and StorageAway
+    that names `folder` when the time is over.
+    """
+    began, wait = time.monotonic(), 0.25
+    problem: OSError | None = None
+    while True:
+        try:
+            result = work()
+            if problem and back:
+                back(f"{folder} was away for {time.monotonic() - began:.1f} s ({problem})")
+            return result
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            problem, away = error, time.monotonic() - began
+            if away >= patience:
+                raise StorageAway(
+                    f"{folder} could not be reached for {away:.0f} s ({error}): start the same command "
+                    "again when it is back; scaling.storage_patience is how long a run waits"
+                ) from error
+        wait = min(2 * wait, _LONGEST, max(patience - away, 0.05))
+        time.sleep(wait)
+
+
+def require(folder: Path) -> None:
+    """Raise FileNotFoundError where the folder is not there, as that of a file system not mounted."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+
+
+def replace_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step: where there is no room for it, the old one stays."""
+    made = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with made.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(made, path)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+class RunStorage(pyarrow.fs.LocalFileSystem):
+    """What Ray Train sees of the disk that a run lies on.
+
+    Its workers and its controller wait for storage that is away, and its record of checkpoints, which
+    it would write over, is replaced in one step: a full disk leaves the old one as it was.
+    """
+
+    def __init__(self, run: Path, record: str, patience: float) -> None:
+        """run: folder, which exists; record: name of the file; patience: seconds."""
+        super().__init__()
+        self._arguments = run, record, patience
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunStorage, self._arguments
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        run, _, patience = self._arguments
+        return outlast(work, patience, run)
+
+    def get_file_info(self, paths: Any) -> Any:
+        """As of the base class, once the run's folder is there."""
+
+        def look() -> Any:
+            require(self._arguments[0])
+            return pyarrow.fs.LocalFileSystem.get_file_info(self, paths)
+
+        return self._patiently(look)
+
+    def open_input_stream(self, path: str, *more: Any, **options: Any) -> Any:
+        """As of the base class."""
+        base = super().open_input_stream
+        return self._patiently(lambda: base(path, *more, **options))
+
+    def open_output_stream(self, path: str, *more: Any, **options: Any) -> Any:
+        """As of the base class; the record appears when the stream is closed."""
+        if Path(path).name == self._arguments[1]:
+            return _Whole(Path(path), self._patiently)
+        base = super().open_output_stream
+        return self._patiently(lambda: base(path, *more, **options))
+
+
+class _Whole:
+    """A small file that appears in its place as a whole."""
+
+    def __init__(self, path: Path, patiently: Callable[[Callable[[], None]], None]) -> None:
+        self._path, self._patiently = path, patiently
+        self._content = bytearray()
+
+    def __enter__(self) -> "_Whole":
+        return self
+
+    def write(self, content: bytes) -> None:
+        """Kept until the end of the block."""
+        self._content += content
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._patiently(lambda: replace_whole(self._path, bytes(self._content)))

@@ -1,0 +1,149 @@
+"""Storage that is away for a while, that is full, and that gives back other bytes: whole runs."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ray_mae.checkpoints import checkpoint_verify
+from ray_mae.config import (
+    CheckpointConfig,
+    CheckpointVerifyConfig,
+    MdaeConfig,
+    OptimConfig,
+    PretrainMdaeConfig,
+    ScalingConfig,
+    TrackingConfig,
+    VolumeDataConfig,
+)
+from ray_mae.encoder import load_encoder
+from ray_mae.train.checkpoint import last_committed, never_committed, read_state
+from ray_mae.train.launch import pretrain
+from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+from tests.shards import write_volume_shards
+
+STEPS, EVERY = 24, 4
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "volumes"
+    write_volume_shards(folder)
+    return folder
+
+
+def config_of(shards: Path, output: Path) -> PretrainMdaeConfig:
+    return PretrainMdaeConfig(
+        shards=shards,
+        output=output,
+        method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
+        data=VolumeDataConfig(shuffle_window=8),
+        optim=OptimConfig(batch_size=4, micro_batch_size=2, steps=STEPS, optimizer="sgd", lr=0.02),
+        scaling=ScalingConfig(
+            workers=2, cpus_per_worker=0.5, max_failures=-1, storage_patience=90.0
+        ),
+        checkpoint=CheckpointConfig(every=EVERY),
+        tracking=TrackingConfig(every=1, pictures_every=EVERY, pictures=1),
+    )
+
+
+def losses(run: Path) -> list[float]:
+    records = read_jsonl(run / METRICS)
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    return [record["loss"] for record in records]
+
+
+def told(run: Path) -> str:
+    return "\n".join(event["event"] for event in read_jsonl(run / EVENTS))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    shards: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
+) -> PretrainMdaeConfig:
+    config = config_of(shards, tmp_path_factory.mktemp("runs") / "undisturbed")
+    pretrain(config)
+    return config
+
+
+def test_storage_that_is_away_is_waited_for(
+    undisturbed: PretrainMdaeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's folder is gone for some seconds after its first checkpoint: nothing is lost."""
+    config = replace(undisturbed, output=tmp_path / "run")
+    aside = tmp_path / "aside"
+
+    def take_away() -> None:
+        while last_committed(config.output) is None:
+            time.sleep(0.02)
+        config.output.rename(aside)
+        time.sleep(6)
+        aside.rename(config.output)
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    summary = pretrain(config)
+    thread.join()
+    assert summary["continued_from_step"] == 0
+    assert losses(config.output) == losses(undisturbed.output)
+    assert "was away for" in told(config.output)
+    said = capsys.readouterr().out
+    assert "cannot be reached" in said
+    assert "is back" in said
+    assert read_state(last_committed(config.output) or tmp_path)["step"] == STEPS
+    checkpoint_verify(CheckpointVerifyConfig(path=config.output))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def resize(disk: Path, size: int) -> None:
+    command = ["mount", "-o", f"remount,size={size}", str(disk)]
+    subprocess.run(command, check=True)
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_full_disk_ends_the_run_and_spares_its_last_checkpoint(
+    undisturbed: PretrainMdaeConfig, small_disk: Path
+) -> None:
+    """Room for two checkpoints and a half, all of which are to be kept."""
+    one = bytes_of(last_committed(undisturbed.output) or small_disk)
+    resize(small_disk, int(2.5 * one))
+    run = small_disk / "run"
+    config = replace(undisturbed, output=run, checkpoint=CheckpointConfig(every=EVERY, keep=None))
+    with pytest.raises(
+        RuntimeError,
+        match=rf"^training ended: {run} has no room for the checkpoint of step {3 * EVERY}: it needs "
+        rf"[\d.,]+ MB, [\d.,]+ MB are free. Of earlier ones, that of step {2 * EVERY} is as it was",
+    ):
+        pretrain(config)
+    last = last_committed(run)
+    assert last is not None
+    assert read_state(last)["step"] == 2 * EVERY
+    assert checkpoint_verify(CheckpointVerifyConfig(path=run))["bytes"] > one
+    load_encoder(run)
+    assert not never_committed(run)
+
+    resize(small_disk, 20 * one)
+    (run / "checkpoint_2020-01-01_00-00-00.000000").mkdir()  # as of a worker that was killed
+    assert pretrain(config)["continued_from_step"] == 2 * EVERY
+    np.testing.assert_allclose(losses(run), losses(undisturbed.output), rtol=1e-6)
+    assert "removed 1 unfinished checkpoint" in told(run)
+    assert not never_committed(run)
