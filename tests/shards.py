@@ -1,7 +1,9 @@
 """Small folders of shards for tests, written without an archive."""
 
+import hashlib
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +63,17 @@ def _write(
         for k, first in enumerate(range(0, count, rows_per_shard)):
             part = rows[first : first + rows_per_shard]
             file = folder / f"{split}-{k:05d}.parquet"
-            pq.write_table(pa.Table.from_pylist(part, schema), file, row_group_size=4)
+            table = pa.Table.from_pylist(part, schema)
+            # Parquet has no checksums of dictionaries; those of ingest are of small columns alone
+            pq.write_table(
+                table, file, row_group_size=4, write_page_checksum=True, use_dictionary=False
+            )
             groups = [min(4, len(part) - g) for g in range(0, len(part), 4)]
             images = sum(len(row.get("views", [None])) for row in part)
             shards.append(
-                Shard(file.name, split, len(part), groups, images, file.stat().st_size, "")
+                Shard(
+                    file.name, split, len(part), groups, images, file.stat().st_size, sha256(file)
+                )
             )
     spacing = 4.0 if kind == "volume" else None
     manifest = Manifest(kind, "generated", SCHEMA_VERSION, shards, spacing)
@@ -125,9 +133,23 @@ def _volume(rng: np.random.Generator, split: str, i: int, size: int) -> dict:
     }
 
 
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def damage(file: Path, size: int = 64) -> None:
+    """Other bytes in the middle of a shard."""
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + size] = bytes(b ^ 0x55 for b in content[middle : middle + size])
+    file.write_bytes(content)
+
+
 def rewrite(folder: Path, change: Callable[[dict], None]) -> None:
-    """Change every row of the shards, in place."""
-    for shard in Manifest.read(folder).shards:
+    """Change every row of the shards, in place, without checksums of pages."""
+    manifest = Manifest.read(folder)
+    shards = []
+    for shard in manifest.shards:
         table = pq.read_table(folder / shard.file)
         rows = table.to_pylist()
         for row in rows:
@@ -135,3 +157,5 @@ def rewrite(folder: Path, change: Callable[[dict], None]) -> None:
         pq.write_table(
             pa.Table.from_pylist(rows, table.schema), folder / shard.file, row_group_size=4
         )
+        shards.append(replace(shard, sha256=sha256(folder / shard.file)))
+    replace(manifest, shards=shards).write(folder)

@@ -34,6 +34,8 @@ class DataConfig:
     """Mirror half of the views. Off: left and right carry meaning in medicine."""
     shuffle_window: int = setting(2048, ge=1)
     """Studies read together and shuffled among themselves; shards are shuffled as well."""
+    corrupt: Literal["stop", "skip"] = "stop"
+    """Rows of a damaged shard: end the run, or draw other samples in their place and count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class VolumeDataConfig:
     shuffle_window: int = setting(32, ge=1)
     """Volumes read together and shuffled among themselves, kept in memory; shards are shuffled as
     well."""
+    corrupt: Literal["stop", "skip"] = "stop"
+    """Rows of a damaged shard: end the run, or draw other samples in their place and count them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.data.order import key_of
@@ -17,7 +18,11 @@ def names_of(shards: Path, keys: Sequence[int]) -> dict[int, str]:
         if len(found) == len(wanted):
             break
         column = f"{manifest.kind}_id"
-        for name in pq.read_table(shards / shard.file, columns=[column])[column].to_pylist():
+        try:
+            names = pq.read_table(shards / shard.file, columns=[column])[column].to_pylist()
+        except (OSError, pa.ArrowException):  # damaged: its samples keep their keys
+            continue
+        for name in names:
             if (key := key_of(name)) in wanted:
                 found[key] = name
     return found

@@ -9,25 +9,26 @@ torch is imported where data is read: that costs seconds in every process.
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset, read_datasource
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from ray_mae.data.order import Order, Place
+from ray_mae.data.drawing import Drawing, WindowReader
+from ray_mae.data.order import Order
+from ray_mae.data.packing import Packing
+from ray_mae.data.reading import PATIENCE, read_rows
 from ray_mae.data.schema import Manifest
 
-Row = dict[str, Any]
 _WINDOWS_PER_TASK = 4
 _MOST_TASKS = 10_000
 
@@ -67,23 +68,6 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Any:
 # --------------------------------------------------------------------------------------- streaming
 
 
-class Packing(Protocol):
-    """How rows of one schema become a batch."""
-
-    kind: ClassVar[str]
-    """Of the manifest: study or volume."""
-    columns: ClassVar[tuple[str, ...]]
-    """What is read of a row."""
-
-    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of a batch, by name; epochs: the epoch each row is drawn in."""
-        ...
-
-    def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
-        """What an evaluation wants to know of the rows, by name."""
-        ...
-
-
 @dataclass(frozen=True)
 class Stream:
     """The micro-batches of steps `first_step` … `steps` − 1 of a run."""
@@ -96,11 +80,15 @@ class Stream:
     workers: int
     first_step: int
     steps: int
+    corrupt: Literal["stop", "skip"] = "stop"
+    """What is done about rows that cannot be read; see `Drawing`."""
+    patience: float = PATIENCE
+    """Seconds that the shards may be away."""
 
     def dataset(self) -> Dataset:
         """A lazy dataset: one row per micro-batch; `step` counts optimiser steps, `weight` is its loss's.
 
-        The weights of a step have the mean 1 over all its rows.
+        The weights of a step have the mean 1 over all its rows. `lost`: see `Drawing.draw`, as JSON.
         """
         # Tasks of a few windows: those at their borders are read twice. Not too many tasks: Ray Data
         # makes all of them at the start.
@@ -126,54 +114,16 @@ class Stream:
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """The micro-batches of steps first … last − 1, one block each."""
         weight = self._dealt * self.micro_batch_size / self.batch_size
-        places = self.order.places(first * self.batch_size, last * self.batch_size)
-        reader = WindowReader(self.shards, self.packing.columns, self.order.shuffle_window)
-        buffer: list[Place] = []
-        step, filled = first, 0
-        for place in places:
-            buffer.append(place)
-            if len(buffer) == self.micro_batch_size:
-                rows = [reader.row(p) for p in buffer]
-                arrays = self.packing.pack(rows, [p.epoch for p in buffer])
-                yield to_block(arrays, step=step, weight=weight)
-                filled += 1
-                buffer = []
-                if filled * self.micro_batch_size == self.batch_size:
-                    for _ in range(self._dealt - filled):
-                        yield to_block(arrays, step=step, weight=0.0)
-                    step, filled = step + 1, 0
-
-
-class WindowReader:
-    """Rows of shards by place; row groups stay in memory while their window is being drawn."""
-
-    def __init__(self, shards: Path, columns: Sequence[str], window: int) -> None:
-        self._shards, self._columns = shards, columns
-        self._limit = 2 * window
-        self._groups: dict[tuple[str, int], list[Row]] = {}
-        self._held = 0
-
-    def row(self, place: Place) -> Row:
-        at = (place.file, place.group)
-        if at not in self._groups:
-            rows = read_rows(self._shards / place.file, place.group, self._columns)
-            self._held += len(rows)
-            while self._groups and self._held > self._limit:  # oldest first: its window is over
-                self._held -= len(self._groups.pop(next(iter(self._groups))))
-            self._groups[at] = rows
-        return self._groups[at][place.row]
-
-
-def read_rows(path: Path, group: int, columns: Sequence[str]) -> list[Row]:
-    """Some columns of the rows of one row group."""
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read_row_group(group, columns=list(columns)).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise OSError(
-            f"{path}, row group {group}, cannot be read ({error}): compare its sha256 with "
-            f"{Manifest.FILE} and restore or ingest it again"
-        ) from error
+        reader = WindowReader(
+            self.shards, self.packing.columns, self.order.shuffle_window, self.patience
+        )
+        drawing = Drawing(self.order, self.packing, reader, self.batch_size, self.corrupt)
+        for step in range(first, last):
+            for start in range(0, self.batch_size, self.micro_batch_size):
+                arrays, lost = drawing.draw(step, range(start, start + self.micro_batch_size))
+                yield to_block(arrays, step=step, weight=weight, lost=json.dumps(lost))
+            for _ in range(self._dealt - self.batch_size // self.micro_batch_size):
+                yield to_block(arrays, step=step, weight=0.0, lost="[]")
 
 
 @dataclass(frozen=True)

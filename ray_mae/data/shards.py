@@ -179,7 +179,7 @@ def _write_rows(
 ) -> list[int]:
     """Write a row group at a time, so that no more than one is in memory; their sizes."""
     sizes = []
-    with pq.ParquetWriter(file, schema, **plan.parquet) as writer:
+    with pq.ParquetWriter(file, schema, write_page_checksum=True, **plan.parquet) as writer:
         for group in groups:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             sizes.append(len(group))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_mae.data.loading import read_rows
+from ray_mae.data.reading import read_rows
 from ray_mae.data.schema import Manifest
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
 from ray_mae.config import MdaeConfig
-from ray_mae.data.loading import FileOrder, Packing, from_block
+from ray_mae.data.loading import FileOrder, from_block
+from ray_mae.data.packing import Packing
 from ray_mae.data.schema import Manifest
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.volume_packing import VolumePacking

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from ray_mae.config import FinetuneConfig, MdaeConfig, MvmaeConfig
-from ray_mae.data.loading import Packing, to_batch
+from ray_mae.data.loading import to_batch
 from ray_mae.data.order import Order
+from ray_mae.data.packing import Packing
 from ray_mae.data.schema import Manifest
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.volume_packing import VolumePacking

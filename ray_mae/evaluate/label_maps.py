@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.loading import Row, read_rows
 from ray_mae.data.order import key_of, mix
+from ray_mae.data.reading import Row, read_rows
 from ray_mae.data.volume_packing import VolumePacking, crop_slices
 from ray_mae.data.voxels import decode_labels, decode_valid, decode_voxels
 

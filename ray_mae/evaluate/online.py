@@ -183,7 +183,8 @@ def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
     import numpy as np
     import torch
 
-    from ray_mae.data.loading import Packing, to_batch
+    from ray_mae.data.loading import to_batch
+    from ray_mae.data.packing import Packing
     from ray_mae.data.study_packing import StudyPacking
     from ray_mae.data.volume_packing import VolumePacking
 

@@ -15,8 +15,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.loading import Packing, Row, WindowReader
+from ray_mae.data.drawing import WindowReader
 from ray_mae.data.order import Order, Place
+from ray_mae.data.packing import Packing
+from ray_mae.data.reading import PATIENCE, Row
 
 T = TypeVar("T")
 
@@ -41,7 +43,7 @@ class Samples:
         rows: those of the cohort that are wanted, at least one, all within the order.
         """
         index = {_at(self.place[i]): int(i) for i in rows}
-        reader = WindowReader(self.shards, packing.columns, self.shuffle_window)
+        reader = WindowReader(self.shards, packing.columns, self.shuffle_window, PATIENCE)
         wanted = (place for place in order.places(0, sys.maxsize) if _at(place) in index)
         while True:
             places = list(islice(wanted, self.batch_size))
@@ -60,7 +62,7 @@ class Samples:
 
     def read(self, rows: NDArray[np.intp], columns: Sequence[str]) -> Iterator[Row]:
         """Some columns of these rows of the cohort, in their order."""
-        reader = WindowReader(self.shards, columns, 1)
+        reader = WindowReader(self.shards, columns, 1, PATIENCE)
         return (reader.row(self.place[i]) for i in rows)
 
 

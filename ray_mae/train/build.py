@@ -10,7 +10,7 @@ from ray_mae.config import (
     MvmaeRun,
     PretrainConfig,
 )
-from ray_mae.data.loading import Packing
+from ray_mae.data.packing import Packing
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.text import special_ids
 from ray_mae.data.volume_packing import VolumePacking

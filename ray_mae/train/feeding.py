@@ -1,11 +1,17 @@
 """What a worker is given, step by step."""
 
+import json
+import re
 import time
 from typing import Any, NamedTuple
 
 import torch
 
 from ray_mae.data.loading import from_block, to_batch
+from ray_mae.data.reading import DamagedShard
+from ray_mae.train.ending import Ending
+
+_DAMAGE = re.compile(rf"{DamagedShard.__name__}: (.+)")
 
 
 class MicroBatch(NamedTuple):
@@ -15,6 +21,8 @@ class MicroBatch(NamedTuple):
     """A StudyBatch or VolumeBatch on the worker's device."""
     weight: float
     """Factor of its loss: 0 for a copy that fills a step up, about 1 for all others."""
+    lost: list[dict[str, Any]]
+    """Rows that could not be read, in whose place others are in the batch."""
 
 
 class Batches:
@@ -28,7 +36,12 @@ class Batches:
     def next(self, step: int) -> MicroBatch:
         """The next micro-batch of this optimiser step."""
         start = time.perf_counter()
-        block = next(self._blocks)
+        try:
+            block = next(self._blocks)
+        except Exception as error:  # of a task elsewhere, in Ray's wrapping
+            if damage := _DAMAGE.search(f"{error}"):
+                raise Ending(damage[1]) from error
+            raise
         if block.num_rows != 1 or block["step"][0].as_py() != step:
             raise RuntimeError(
                 f"step {step} was given a micro-batch of step {block['step'].to_pylist()}: Ray Data "
@@ -36,7 +49,8 @@ class Batches:
             )
         batch = to_batch(from_block(block)).to(self._device)
         self._waited += time.perf_counter() - start
-        return MicroBatch(batch, block["weight"][0].as_py())
+        lost = json.loads(block["lost"][0].as_py())
+        return MicroBatch(batch, block["weight"][0].as_py(), lost)
 
     def take_waited(self) -> float:
         """Seconds waited since the last call."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -38,11 +38,12 @@ from ray_mae.train.tracking import (
 )
 from ray_mae.train.turns import turn
 from ray_mae.train.universal import FAMILIES
+from ray_mae.train.unreadable import unreadable_rows
 
 CONFIG = "config.yaml"
 _FREE_TO_CHANGE = {
     *("shards", "output", "weights"),
-    *("scaling", "checkpoint", "tracking", "probe", "max_skipped"),
+    *("scaling", "checkpoint", "tracking", "probe", "max_skipped", "corrupt"),
 }
 """Settings that may differ when a run is continued."""
 
@@ -242,6 +243,8 @@ def stream_of(
         workers=plan.workers,
         first_step=first_step,
         steps=plan.steps,
+        corrupt=config.data.corrupt,
+        patience=config.scaling.storage_patience,
     )
 
 
@@ -249,7 +252,8 @@ def _train(job: dict[str, Any]) -> None:
     """What a worker runs. The driver and the controller know it by name, and import no torch."""
     from ray_mae.train.worker import train
 
-    train(job)
+    with ExitStack() as stack:
+        train(job, stack)
 
 
 def _fit(
@@ -353,6 +357,8 @@ def _summary(
         "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
         "checkpoint": str(last),
     }
+    if lost := unreadable_rows(config.output):
+        summary["unreadable_rows"] = lost
     if best := ckpt.best_by_probe(config.output):
         summary["best_by_probe"] = best
     (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ class Saver:
     def wait(self) -> None:
         """Until the last checkpoint is uploaded, or failed to be, which ends the run elsewhere."""
         self._uploaded.wait()
+
+    def settle(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """Where training ends by an error: let the last checkpoint be uploaded and committed before."""
+        if kind is not None and issubclass(kind, Exception):
+            self._uploaded.wait(self._config.scaling.storage_patience)
+            with suppress(OSError):
+                self._last_committed()
 
     def figures(self) -> dict[str, float]:
         """What checkpoints cost.

@@ -1,15 +1,15 @@
 """The loop that each Ray Train worker runs. It knows a Method, and no images or volumes."""
 
 import time
-from contextlib import suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import Any, cast
 
 import ray.train
 import torch
 
 from ray_mae.config import AnyPretrainConfig, pretrain_config
-from ray_mae.data.loading import read_rows, to_batch
+from ray_mae.data.loading import to_batch
+from ray_mae.data.reading import DamagedShard, read_rows
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import decode_tokens, report_text
 from ray_mae.methods.method import Method
@@ -25,16 +25,18 @@ from ray_mae.train.saving import Saver
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.storage import outlast
 from ray_mae.train.tracking import EVENTS, Tracker, check_attempt, check_shared
+from ray_mae.train.unreadable import Unreadable
 from ray_mae.train.utilisation import gpu_name, memory_taken, peak_of, utilisation
 from ray_mae.train.weights import begin_with
 from ray_mae.train.window import Window
 
 
-def train(job: dict[str, Any]) -> None:
+def train(job: dict[str, Any], stack: ExitStack) -> None:
     """Train from the last committed checkpoint to the last step.
 
     job: `config` (a PretrainConfig as plain values), `tokenizer` (JSON document or None), `attempt`
-    (the name of this start) and `probe` (whether checkpoints can be probed).
+    (the name of this start) and `probe` (whether checkpoints can be probed). stack: of what is to be done
+    when training ends, well or not.
     """
     context = ray.train.get_context()
     config = pretrain_config(job["config"])
@@ -81,10 +83,12 @@ def train(job: dict[str, Any]) -> None:
     batches = Batches(shard, engine.device)
     window = Window(workers)
     preemption = Preemption()
+    unreadable = Unreadable(config.output, rank, patience)
     guard = Guard(config.output, config.shards, rank, config.optim.max_skipped, patience)
     collapse = Collapse()
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
     saver = Saver(engine, config, attempt, rank, workers, tokenizer, event)
+    stack.push(saver.settle)
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
         report = (step + 1) % config.tracking.every == 0 or last
@@ -98,6 +102,7 @@ def train(job: dict[str, Any]) -> None:
         )
         for micro in range(plan.accumulation):
             given = batches.next(step)
+            unreadable.add(step, given.lost)
             losses = engine(given.batch, step, report and micro == 0)
             engine.backward(losses.total * given.weight)
             engine.step(lr)
@@ -124,6 +129,10 @@ def train(job: dict[str, Any]) -> None:
                 "samples": (step + 1) * plan.batch_size,
                 "eta_s": left / max(figures["samples_per_s"], 1e-9),
             }
+            if config.data.corrupt == "skip":
+                figures |= unreadable.figures(engine.device, workers)
+            if warning := unreadable.warning(figures):
+                event(warning)
             if warning := collapse.warning(figures):
                 event(warning)
             if tracker:
@@ -168,7 +177,8 @@ def _held_out(
     packing = packing_of(config, tokenizer)
     rows: list[dict[str, Any]] = []
     for group in range(len(shard.row_groups)):  # some more than wanted: of one patient come several
-        rows += read_rows(config.shards / shard.file, group, packing.columns)
+        with suppress(*([DamagedShard] if config.data.corrupt == "skip" else [])):
+            rows += read_rows(config.shards / shard.file, group, packing.columns)
         if len(rows) >= 4 * config.tracking.pictures:
             break
     rows = rows[:: max(1, len(rows) // config.tracking.pictures)]

@@ -1,5 +1,9 @@
 """From shards to packed batches, in order, on the workers of a streaming split."""
 
+import json
+import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +14,15 @@ from ray_mae.data.loading import (
     FileOrder,
     Stream,
     from_block,
-    read_rows,
     to_batch,
     to_block,
 )
 from ray_mae.data.order import Order, key_of
+from ray_mae.data.reading import DamagedShard, read_rows
 from ray_mae.data.schema import Manifest
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.text import decode_tokens, special_ids, train_tokenizer, training_reports
-from tests.shards import write_shards
+from tests.shards import damage, rewrite, sha256, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +146,73 @@ def test_file_order_reads_every_study_once(shards: Path, local_ray: None) -> Non
     assert found == [f"{s}-{i}" for s in ("val", "test") for i in range(8)]
 
 
-def test_a_broken_shard_is_named(shards: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "train-00000.parquet"
-    broken.write_bytes((shards / "train-00000.parquet").read_bytes()[:200])
-    with pytest.raises(OSError, match=r"train-00000\.parquet, row group 0, cannot be read"):
-        read_rows(broken, 0, StudyPacking.columns)
+def drawn(stream: Stream, first: int = 0) -> tuple[list[list[int]], list[dict]]:
+    """Keys by micro-batch, and the rows that were lost."""
+    keys, lost = [], []
+    for block in stream.read(first, stream.steps):
+        if block["weight"][0].as_py():
+            keys.append(from_block(block)["key"].tolist())
+            lost += json.loads(block["lost"][0].as_py())
+    return keys, lost
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_rows_that_are_damaged_are_replaced_in_the_same_way_after_a_restart(
+    shards: Path, tmp_path: Path, checksums: bool
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    if not checksums:
+        rewrite(folder, lambda row: None)
+    whole, lost = drawn(stream(folder))
+    assert not lost
+    file = folder / "train-00001.parquet"
+    before = sha256(file)
+    damage(file, 64 if checksums else 6000)  # a few bytes may leave an image that decodes
+    with pytest.raises(
+        DamagedShard, match=f"train-00001.parquet .*sha256 {sha256(file)}, .* says {before}"
+    ):
+        drawn(stream(folder))
+
+    damaged = replace(stream(folder), corrupt="skip")
+    keys, lost = drawn(damaged)
+    assert lost
+    assert {row["file"] for row in lost} == {file.name}
+    assert [len(micro) for micro in keys] == [len(micro) for micro in whole]
+    pairs = [
+        (a, b) for old, new in zip(whole, keys, strict=True) for a, b in zip(old, new, strict=True)
+    ]
+    changed = [(a, b) for a, b in pairs if a != b]
+    assert len(changed) == len(lost)
+    assert not {a for a, _ in changed} & {b for _, b in pairs}
+    again, _ = drawn(replace(damaged, workers=1), first=4)
+    assert again == keys[4 * 2 :]
+
+
+def test_a_run_goes_on_without_a_shard_that_is_gone(shards: Path, tmp_path: Path) -> None:
+    """Whole steps of a small window lie in it; nothing is left of the data without the others."""
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    (folder / "train-00000.parquet").unlink()
+    small = replace(stream(folder), order=replace(stream(folder).order, shuffle_window=1))
+    with pytest.raises(DamagedShard, match=r"No such file.*restore it from a copy"):
+        drawn(small)
+    keys, lost = drawn(replace(small, corrupt="skip", batch_size=4))
+    assert len(keys) == 9
+    assert lost
+    for file in folder.glob("train-*.parquet"):
+        file.unlink()
+    with pytest.raises(DamagedShard, match="nothing that could take its place"):
+        drawn(replace(small, corrupt="skip"))
+
+
+def test_shards_that_are_away_for_a_moment_are_waited_for(shards: Path, tmp_path: Path) -> None:
+    folder, aside = tmp_path / "shards", tmp_path / "aside"
+    shutil.copytree(shards, aside)
+    back = threading.Timer(1.5, lambda: aside.rename(folder))
+    back.start()
+    assert len(read_rows(folder / "train-00000.parquet", 0, StudyPacking.columns)) == 4
+    back.join()
+    folder.rename(aside)
+    with pytest.raises(OSError, match=r"train-00000.parquet could not be read for [12] s"):
+        read_rows(folder / "train-00000.parquet", 0, StudyPacking.columns, patience=1)

@@ -1,5 +1,6 @@
 """Storage that is away for a while, that is full, and that gives back other bytes: whole runs."""
 
+import shutil
 import subprocess
 import threading
 import time
@@ -21,11 +22,13 @@ from ray_mae.config import (
     TrackingConfig,
     VolumeDataConfig,
 )
+from ray_mae.data.schema import Manifest
 from ray_mae.encoder import load_encoder
 from ray_mae.train.checkpoint import last_committed, never_committed, read_state
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
-from tests.shards import write_volume_shards
+from ray_mae.train.unreadable import UNREADABLE
+from tests.shards import damage, sha256, write_volume_shards
 
 STEPS, EVERY = 24, 4
 
@@ -147,3 +150,27 @@ def test_a_full_disk_ends_the_run_and_spares_its_last_checkpoint(
     np.testing.assert_allclose(losses(run), losses(undisturbed.output), rtol=1e-6)
     assert "removed 1 unfinished checkpoint" in told(run)
     assert not never_committed(run)
+
+
+def test_a_damaged_shard_ends_the_run_or_is_left_out(
+    undisturbed: PretrainMdaeConfig, tmp_path: Path
+) -> None:
+    """Ended with the shard's checksums; the same command with the other policy goes on from there."""
+    shards = tmp_path / "volumes"
+    shutil.copytree(undisturbed.shards, shards)
+    whole = {s.file: s.sha256 for s in Manifest.read(shards).shards}
+    file = shards / "train-00001.parquet"
+    damage(file)
+    config = replace(undisturbed, shards=shards, output=tmp_path / "run")
+    with pytest.raises(
+        RuntimeError,
+        match=rf"^training ended: {file} cannot be read .*sha256 {sha256(file)}, manifest.json says "
+        rf"{whole[file.name]}.*data.corrupt skip",
+    ):
+        pretrain(config)
+    summary = pretrain(replace(config, data=replace(config.data, corrupt="skip")))
+    assert np.isfinite(losses(config.output)).all()
+    lost = [row for f in (config.output / UNREADABLE).iterdir() for row in read_jsonl(f)]
+    assert {row["file"] for row in lost} == {file.name}
+    assert summary["unreadable_rows"] == len(lost) > 0
+    assert "rows of damaged shards were replaced" in told(config.output)

@@ -17,7 +17,8 @@ from ray_mae.config import (
     PretrainConfig,
     PretrainMdaeConfig,
 )
-from ray_mae.data.loading import read_rows, to_batch
+from ray_mae.data.loading import to_batch
+from ray_mae.data.reading import read_rows
 from ray_mae.data.study_packing import StudyPacking
 from ray_mae.data.volume_packing import VolumePacking
 from ray_mae.encoder import load_encoder

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from ray_mae import cli
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import MvmaeConfig, PretrainConfig, PretrainMdaeConfig, SegmentConfig
-from ray_mae.data.loading import read_rows
 from ray_mae.data.order import key_of
+from ray_mae.data.reading import read_rows
 from ray_mae.data.schema import Manifest
 from ray_mae.data.voxels import decode_labels, decode_voxels, encode_labels, encode_voxels
 from ray_mae.evaluate.fitting import weights_of
