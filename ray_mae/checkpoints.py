@@ -32,6 +32,9 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
             **{k: round(v, 4) for k, v in metrics.items() if k == "probe_auroc"},
             **({"marks": ", ".join(marks)} if marks else {}),
         }
+    if of_best := ckpt.kept_best(run):
+        step = of_best["step"]
+        found[ckpt.BEST] = {"step": step, "probe_auroc": round(of_best["probe_auroc"], 4)}
     return {**found, "never_committed": [path.name for path in ckpt.never_committed(run)]}
 
 

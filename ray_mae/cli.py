@@ -82,6 +82,12 @@ def _checkpoint_verify(config: settings.CheckpointVerifyConfig) -> None:
     _print(checkpoint_verify(config))
 
 
+def _checkpoint_convert(config: settings.CheckpointConvertConfig) -> None:
+    from ray_mae.converting import checkpoint_convert
+
+    _print(checkpoint_convert(config))
+
+
 def _embed(config: settings.EmbedConfig) -> None:
     from ray_mae.evaluate.embed import embed
 
@@ -141,6 +147,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "pretrain": (settings.PretrainConfig, _pretrain),
     "checkpoint list": (settings.CheckpointListConfig, _checkpoint_list),
     "checkpoint verify": (settings.CheckpointVerifyConfig, _checkpoint_verify),
+    "checkpoint convert": (settings.CheckpointConvertConfig, _checkpoint_convert),
     "tune report": (settings.TuneReportConfig, _tune_report),  # before `tune`, as above
     "tune": (settings.TuneConfig, _tune),
     "evaluate probe": (settings.ProbeConfig, _probe),

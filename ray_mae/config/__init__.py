@@ -4,7 +4,11 @@ The classes are the schema of the YAML files in `jobs/`, of the command line and
 API alike. A setting is known everywhere by its dotted name, such as `method.mask_ratio`.
 """
 
-from ray_mae.config.checkpoint import CheckpointListConfig, CheckpointVerifyConfig
+from ray_mae.config.checkpoint import (
+    CheckpointConvertConfig,
+    CheckpointListConfig,
+    CheckpointVerifyConfig,
+)
 from ray_mae.config.demo import DemoConfig, DemoMdaeConfig
 from ray_mae.config.doctor import DoctorConfig
 from ray_mae.config.evaluate import (
@@ -65,6 +69,7 @@ __all__ = [
     "AnyTuneConfig",
     "AshaConfig",
     "CheckpointConfig",
+    "CheckpointConvertConfig",
     "CheckpointListConfig",
     "CheckpointVerifyConfig",
     "DataConfig",

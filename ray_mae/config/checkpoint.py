@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ray_mae.settings import Checked
 
@@ -20,3 +21,16 @@ class CheckpointVerifyConfig(Checked):
 
     path: Path
     """Folder of a run, whose committed checkpoints are all read, or one checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConvertConfig(Checked):
+    """Write a checkpoint for others: weights alone, or DeepSpeed's universal format."""
+
+    checkpoint: Path
+    """Folder of a run, whose last committed checkpoint is taken, or one checkpoint."""
+    output: Path
+    """Folder to write to, new or empty."""
+    to: Literal["weights", "universal"] = "weights"
+    """weights: what evaluate, embed and export read, without the optimiser. universal: with the
+    optimiser's state, for DeepSpeed with any number of workers; the ZeRO stage stays 1 or 2, or 3."""

@@ -148,7 +148,7 @@ class CheckpointConfig:
     """A checkpoint is written to the temporary folder of its node and then copied to the run's: while
     training goes on, or waiting for it."""
     keep_best: bool = False
-    """Keep those with the best online probe instead; the latest always stays."""
+    """Keep the weights of the checkpoint with the best online probe, too, in the run's folder `best`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, OnlineProbeConfig, pretrain_config
+from ray_mae.train.extract import keep_best
 from ray_mae.train.tracking import PROBES, RESAMPLES, append_jsonl
 
 if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for PyTorch
@@ -36,6 +37,9 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
         except Exception as error:  # Ray Train tells its log alone
             append_jsonl(run.output / PROBES, {"step": step, "error": f"{error}"})
             raise
+        figures = {name: found[name] for name in found if name.startswith("probe_auroc")}
+        if run.checkpoint.keep_best:
+            keep_best(run.output, Path(folder), figures)
     _keep_resamples(run.output, step, found.pop("resamples"))
     record = {
         "step": step,
@@ -45,7 +49,7 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
     }
     append_jsonl(run.output / PROBES, record)
     _to_board(run, step, found)
-    return {name: value for name, value in found.items() if name.startswith("probe_auroc")}
+    return figures
 
 
 def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) -> dict[str, Any]:

@@ -26,6 +26,8 @@ Weights = dict[str, NDArray[np.float32]]
 """Arrays by name."""
 
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
+BEST = "best"
+"""Folder of a run with the weights of the checkpoint that its online probe found best."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 """An exported encoder: its settings and its weights."""
@@ -126,11 +128,22 @@ def never_committed(run: Path) -> list[Path]:
 
 def best_by_probe(run: Path) -> dict[str, Any] | None:
     """Path, step and figures of the kept checkpoint with the best online probe; None without any."""
-    probed = [(path, metrics) for path, metrics in committed(run) if "probe_auroc" in metrics]
-    if not probed:
+    probed = [
+        {"checkpoint": str(path), **metrics}
+        for path, metrics in committed(run)
+        if "probe_auroc" in metrics
+    ]
+    if best := kept_best(run):
+        probed.append(best)
+    return max(probed, key=lambda found: found["probe_auroc"]) if probed else None
+
+
+def kept_best(run: Path) -> dict[str, Any] | None:
+    """Path, step and figures of what `keep_best` has kept in the run's folder `best`."""
+    if not (run / BEST / STATE).is_file():
         return None
-    path, metrics = max(probed, key=lambda pair: pair[1]["probe_auroc"])
-    return {"checkpoint": str(path), **metrics}
+    state = read_state(run / BEST)
+    return {"checkpoint": str(run / BEST), "step": state["step"], **state["probe"]}
 
 
 def _record(run: Path) -> dict[str, Any]:

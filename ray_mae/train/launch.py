@@ -65,6 +65,8 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     plan = make_plan(config, manifest)
     config.output.mkdir(parents=True, exist_ok=True)
     first_step = _first_step(config)
+    if not first_step:  # of a start that came to no checkpoint
+        shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
     tokenizer = _tokenizer(config, manifest, first_step)
     check_sizes(config.method)
     if config.weights and not first_step:
@@ -304,10 +306,7 @@ def _fit(
             storage_filesystem=RunStorage(config.output, ckpt.SNAPSHOT, patience),
             callbacks=[NoRestart()],
             failure_config=ray.train.FailureConfig(max_failures=config.scaling.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=config.checkpoint.keep,
-                checkpoint_score_attribute="probe_auroc" if config.checkpoint.keep_best else None,
-            ),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.keep),
         ),
         validation_config=probe
         and ValidationConfig(

@@ -299,6 +299,34 @@ def test_checkpoints_are_listed_and_verified(
     cli.run(["checkpoint", "verify", "--path", str(others[0].parent)])
 
 
+@pytest.mark.parametrize("stage", WORKERS)
+def test_a_checkpoint_is_converted(
+    several_workers: dict[int, Path], tmp_path: Path, stage: int
+) -> None:
+    """To weights, which load as before, and to the universal format, whose parts are the same weights."""
+    run = several_workers[stage]
+    whole = load_file(find_checkpoint(run) / "model.safetensors")
+    for to in ("weights", "universal"):
+        arguments = f"checkpoint convert --checkpoint {run} --output {tmp_path / to} --to {to}"
+        cli.run(arguments.split())
+        assert load_encoder(tmp_path / to)
+        cli.run(["checkpoint", "verify", "--path", str(tmp_path / to)])
+        with pytest.raises(ValueError, match="is not empty"):
+            cli.run(arguments.split())
+    assert not (tmp_path / "weights" / "deepspeed").exists()
+    parts = sorted((tmp_path / "universal" / "deepspeed" / "zero").glob("*/fp32.pt"))
+    assert len(parts) > 20
+    for part in parts:
+        found = torch.load(part)
+        found = found["param"] if isinstance(found, dict) else found
+        assert torch.equal(found.view(-1), whole[part.parent.name].view(-1))
+    with pytest.raises(ValueError, match="has no parts of an optimiser"):
+        cli.run(
+            f"checkpoint convert --checkpoint {tmp_path / 'weights'} --output {tmp_path / 'x'} "
+            "--to universal".split()
+        )
+
+
 def test_a_finished_run_is_not_trained_again(shards: Path, one_worker: tuple[Path, dict]) -> None:
     before = read_jsonl(one_worker[0] / METRICS)
     again = pretrain(run_of(shards, one_worker[0], workers=1, stage=0))
