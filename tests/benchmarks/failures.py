@@ -1,0 +1,211 @@
+"""What failures cost a run: steps repeated, samples lost or doubled, seconds to the next step.
+
+    python -m tests.benchmarks.failures --output DIR [--only NAME …]
+
+Each failure is done to a run of its own on generated volumes; its losses are compared with those of an
+undisturbed run, step by step. A file system of a few MB is mounted for `full_disk`, which wants root.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from ray_mae.config import (
+    CheckpointConfig,
+    MdaeConfig,
+    OptimConfig,
+    PretrainMdaeConfig,
+    ScalingConfig,
+    TrackingConfig,
+    VolumeDataConfig,
+)
+from ray_mae.runtime import cluster
+from ray_mae.train.checkpoint import last_committed, read_state
+from ray_mae.train.launch import pretrain
+from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+from tests.shards import damage, write_volume_shards
+
+STEPS, EVERY = 60, 10
+
+
+@dataclass
+class Outcome:
+    """Of one failure."""
+
+    done: str
+    steps_repeated: int
+    samples_lost: int
+    samples_doubled: int
+    seconds_to_next_step: float
+    """From the end of the failure, or from the start of the same command again."""
+    loss_differs: float
+    """Largest relative difference of a step's loss from the undisturbed run's."""
+
+
+def losses(run: Path) -> dict[int, float]:
+    """By step."""
+    return {r["step"]: r["loss"] for r in read_jsonl(run / METRICS)}
+
+
+class Run:
+    """A pretraining in a thread, which can be looked at."""
+
+    def __init__(self, config: PretrainMdaeConfig) -> None:
+        self.config, self.error, self.began = config, "", time.monotonic()
+        self._thread = Thread(target=self._train)
+        self._thread.start()
+
+    def _train(self) -> None:
+        try:
+            pretrain(self.config)
+        except RuntimeError as error:
+            self.error = f"{error}"
+
+    def last_step(self) -> int:
+        return max(losses(self.config.output), default=0)
+
+    def until(self, what: Callable[[], Any]) -> float:
+        """Wait for something of a run that goes on; the time then."""
+        while not what() and self._thread.is_alive():
+            time.sleep(0.05)
+        return time.monotonic()
+
+    def end(self) -> None:
+        self._thread.join()
+
+
+def outcome(
+    run: Run, before: Path, done: str, seconds: float, repeated: int = 0, lost: int = 0
+) -> Outcome:
+    """Of a run that came to its end. lost: samples in whose place others were drawn again."""
+    ours, theirs = losses(run.config.output), losses(before)
+    assert list(ours) == list(theirs), f"{run.error}: steps {list(ours)}"
+    worst = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
+    return Outcome(done, repeated, lost, lost, round(seconds, 2), worst)
+
+
+def storage_away(config: PretrainMdaeConfig, before: Path) -> Outcome:
+    """The run's folder is gone for ten seconds."""
+    run = Run(config)
+    run.until(lambda: last_committed(config.output))
+    aside = config.output.with_name("aside")
+    config.output.rename(aside)
+    time.sleep(10)
+    step = max(losses(aside))
+    aside.rename(config.output)
+    back = time.monotonic()
+    seconds = run.until(lambda: run.last_step() > step) - back
+    run.end()
+    return outcome(run, before, "folder of the run gone for 10 s", seconds)
+
+
+def full_disk(config: PretrainMdaeConfig, before: Path) -> Outcome:
+    """A disk with room for two checkpoints and a half; then it gets more."""
+    last = last_committed(before)
+    assert last
+    one = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
+    disk = config.output
+    disk.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(disk), "-o"]
+    subprocess.run([*mount, f"size={int(2.5 * one)}"], check=True)
+    try:
+        config = replace(
+            config, output=disk / "run", checkpoint=CheckpointConfig(every=EVERY, keep=None)
+        )
+        first = Run(config)
+        first.end()
+        print(first.error)
+        saved = last_committed(config.output)
+        repeated = first.last_step() - (read_state(saved)["step"] if saved else 0)
+        subprocess.run([*mount, f"remount,size={20 * one}"], check=True)
+        found = again(config, before, "disk full, then larger", repeated)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    return found
+
+
+def damaged_shard_stop(config: PretrainMdaeConfig, before: Path) -> Outcome:
+    """A shard is damaged; when the run has ended, it is restored."""
+    file, config = damaged(config)
+    first = Run(config)
+    first.end()
+    print(first.error)
+    saved = last_committed(config.output)
+    repeated = first.last_step() - (read_state(saved)["step"] if saved else 0)
+    shutil.copyfile(before.with_name("volumes") / file.name, file)
+    return again(config, before, "shard damaged (stop), then restored", repeated)
+
+
+def damaged_shard_skip(config: PretrainMdaeConfig, before: Path) -> Outcome:
+    """A shard is damaged and left out."""
+    _, config = damaged(config)
+    run = Run(replace(config, data=replace(config.data, corrupt="skip")))
+    run.end()
+    lost = json.loads((config.output / "summary.json").read_text())["unreadable_rows"]
+    return outcome(run, before, "shard damaged (skip)", 0.0, lost=lost)
+
+
+def damaged(config: PretrainMdaeConfig) -> tuple[Path, PretrainMdaeConfig]:
+    """A damaged file, and the run with a copy of the shards that has it."""
+    shards = config.output.with_name(f"{config.output.name}-volumes")
+    shutil.copytree(config.shards, shards)
+    file = shards / "train-00001.parquet"
+    damage(file)
+    return file, replace(config, shards=shards)
+
+
+def again(config: PretrainMdaeConfig, before: Path, done: str, repeated: int) -> Outcome:
+    """The same command once more, to its end."""
+
+    def starts() -> int:
+        return sum(e["event"] == "first step" for e in read_jsonl(config.output / EVENTS))
+
+    had = starts()
+    run = Run(config)
+    seconds = run.until(lambda: starts() > had) - run.began
+    run.end()
+    return outcome(run, before, done, seconds, repeated)
+
+
+FAILURES = (storage_away, full_disk, damaged_shard_stop, damaged_shard_skip)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[f.__name__ for f in FAILURES])
+    arguments = parser.parse_args()
+    output = arguments.output.resolve()
+    write_volume_shards(output / "volumes")
+    config = PretrainMdaeConfig(
+        shards=output / "volumes",
+        output=output / "undisturbed",
+        method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
+        data=VolumeDataConfig(shuffle_window=8),
+        optim=OptimConfig(batch_size=4, micro_batch_size=2, steps=STEPS, optimizer="sgd", lr=0.02),
+        scaling=ScalingConfig(workers=2, cpus_per_worker=0.5),
+        checkpoint=CheckpointConfig(every=EVERY),
+        tracking=TrackingConfig(every=1, pictures=0),
+    )
+    with cluster(cpus=3):
+        pretrain(config)
+        found = [
+            failure(replace(config, output=output / failure.__name__), config.output)
+            for failure in FAILURES
+            if failure.__name__ in arguments.only
+        ]
+    for one in found:
+        print(json.dumps(asdict(one)))
+
+
+if __name__ == "__main__":
+    main()
