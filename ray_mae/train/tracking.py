@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_mae.train.ending import Ending
 from ray_mae.train.lines import Lines
-from ray_mae.train.storage import outlast, replace_whole, require
+from ray_mae.train.storage import StorageAway, outlast, replace_whole, require
 
 if TYPE_CHECKING:  # the driver reads these files without PyTorch
     from ray_mae.methods.method import Pictures
@@ -36,13 +36,18 @@ def begin_attempt(folder: Path) -> str:
     return attempt
 
 
-def check_shared(folder: Path) -> None:
-    """Raise Ending where the run's folder is another one on this node than on the driver's."""
-    if not (folder / ATTEMPT).is_file():
+def check_shared(folder: Path, patience: float) -> None:
+    """Raise Ending where the run's folder is another one on this node than on the driver's.
+
+    patience: seconds that it may be away; half a minute at most.
+    """
+    try:
+        outlast((folder / ATTEMPT).read_text, min(patience, 30.0), folder)
+    except StorageAway as error:
         raise Ending(
-            f"{folder} is not the folder that the driver sees under this path: --output must be on "
-            "storage that all nodes share"
-        )
+            f"{folder} is not the folder that the driver sees under this path, or is away from this node: "
+            "--output must be on storage that all nodes share"
+        ) from error
 
 
 def check_attempt(folder: Path, attempt: str) -> None:

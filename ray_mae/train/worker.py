@@ -44,9 +44,9 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
     torch.set_num_threads(threads)
     rank, workers = context.get_world_rank(), context.get_world_size()
     attempt = job["attempt"]
-    check_shared(config.output)
-    check_attempt(config.output, attempt)
     patience = config.scaling.storage_patience
+    check_shared(config.output, patience)
+    check_attempt(config.output, attempt)
     events = Lines(config.output / EVENTS, patience)
     event = _events(events, rank, attempt)
     event("worker ready", workers=workers)
