@@ -94,10 +94,10 @@ class Pool:
             watcher.join()
 
 
-def command(cluster: Head, words: str) -> subprocess.Popen[str]:
-    """`ray-mae …` as a process that joins the cluster."""
+def command(cluster: Head, words: list[str]) -> subprocess.Popen[str]:
+    """Python as a process that may join the cluster."""
     return subprocess.Popen(
-        [sys.executable, "-m", "ray_mae", *words.split()],
+        [sys.executable, *words],
         env=cluster.driver_environment() | {"PYTHONPATH": os.getcwd()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -112,7 +112,7 @@ def start_run(cluster: Head, folder: Path, steps: int, **changes: Any) -> subpro
     settings = {**RUN, **changes, "optim": {**RUN["optim"], "steps": steps}}
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
     words = f"pretrain --config {folder}/run.yaml --shards {folder}/shards --output {folder}/run"
-    return command(cluster, words)
+    return command(cluster, ["-m", "ray_mae", *words.split()])
 
 
 def start_ingest(cluster: Head, folder: Path, studies: int, side: int) -> subprocess.Popen[str]:
@@ -127,7 +127,8 @@ def start_ingest(cluster: Head, folder: Path, studies: int, side: int) -> subpro
     rows = [f"s{i},p{i},{i}.png,PA,FINDINGS: Clear." for i in range(studies)]
     (archive / "table.csv").write_text("\n".join(["study,patient,path,view,text", *rows, ""]))
     words = "ingest --archive table --insecure_pseudonyms true --studies_per_shard 8"
-    return command(cluster, f"{words} --source {archive}/table.csv --output {folder}/shards")
+    words += f" --source {archive}/table.csv --output {folder}/shards"
+    return command(cluster, ["-m", "ray_mae", *words.split()])
 
 
 def main() -> None:

@@ -1,15 +1,18 @@
-"""What cluster/monitoring asks for is what a real run tells; Prometheus answers where it is installed."""
+"""A cluster without nodes gets those that its jobs want, and is without nodes again; what is told of them.
+
+Real raylets on this machine, started and ended by Ray's autoscaler (`tests.benchmarks.autoscaling` also
+takes one away), and a real Prometheus where it is installed.
+"""
 
 import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,14 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from ray_mae.data.schema import Manifest
+from ray_mae.train.checkpoint import find_checkpoint, read_state
+from tests.benchmarks.autoscaling import POOLS, Pool, command, start_ingest
 from tests.cluster.head import free_ports, head
 from tests.shards import write_volume_shards
 
 MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
+DISCOVERY = "prom_metrics_service_discovery.json"
 needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prometheus here")
 
 # a run with an online probe, and the gauges of a search as its driver sets them
@@ -44,8 +51,14 @@ time.sleep(4)  # long enough to be scraped
 
 @dataclass(frozen=True)
 class Seen:
-    """What was there to read while the run went on."""
+    """What was there to see while the jobs ran."""
 
+    folder: Path
+    """With `shards` of the ingest, and `run`."""
+    said: list[str]
+    """By ingest and by the run."""
+    nodes: list[dict[str, int]]
+    """By type, whenever they changed."""
     names: set[str]
     """Of metrics, as Ray's nodes gave them."""
     prometheus: str | None
@@ -61,49 +74,54 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    folder = tmp_path_factory.mktemp("monitored")
-    write_volume_shards(folder / "shards", held_out=16)
+    folder = tmp_path_factory.mktemp("pool")
+    write_volume_shards(folder / "volumes", held_out=16)
     (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
-    words = f"pretrain --config {folder}/run.yaml --shards {folder}/shards --output {folder}/run"
-    with head(cpus=3) as cluster:
-        discovery = cluster.temporary / "prom_metrics_service_discovery.json"
-        url, process = _start_prometheus(folder, discovery)
-        names: set[str] = set()
-        began = time.time()
-        run = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words.split()],
-            env=cluster.driver_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            while run.poll() is None:
-                names |= _names(discovery)
-                time.sleep(0.5)
-            said = run.stdout.read().decode() if run.stdout else ""
-            assert run.returncode == 0, said
-            yield Seen(names, url, began, time.time())
-        finally:
-            for started in (run, process):
-                if started:
-                    started.kill()
-                    started.wait()
+    words = f"pretrain --config {folder}/run.yaml --shards {folder}/volumes --output {folder}/run"
+    with (
+        head(cpus=0, pools=POOLS, idle_s=6) as cluster,
+        Pool(cluster).watched() as pool,
+        _prometheus(folder, cluster.temporary / DISCOVERY) as url,
+    ):
+        said = [_communicate(start_ingest(cluster, folder, studies=48, side=300))]
+        began, names = time.time(), set[str]()
+        run = command(cluster, ["-c", PROGRAM, *words.split()])
+        while run.poll() is None:
+            names |= _names(cluster.temporary / DISCOVERY)
+            time.sleep(0.5)
+        said.append(_communicate(run))
+        ended, until = time.time(), time.monotonic() + 120
+        while pool.look() and time.monotonic() < until:
+            time.sleep(0.5)
+        nodes = [nodes for _, nodes in pool.trace]
+        yield Seen(folder, said, nodes, names, url, began, ended)
+
+
+def _communicate(job: subprocess.Popen[str]) -> str:
+    """What it said, once it has ended well."""
+    said, _ = job.communicate()
+    assert job.returncode == 0, said
+    return said
 
 
 SETTINGS = {
     "method": {"name": "mdae", "preset": "tiny", "crop_size": 16, "block_size": 4},
-    "optim": {"optimizer": "adamw", "lr": 0.001, "steps": 8, "batch_size": 4, "micro_batch_size": 4},
+    "optim": {"optimizer": "adamw", "lr": 0.001, "steps": 8, "batch_size": 4, "micro_batch_size": 2},
     "engine": {"precision": "fp32"},
-    "scaling": {"workers": 1, "gpu": False},
+    "scaling": {"workers": 2, "gpu": False, "cpus_per_worker": 2, "threads_per_worker": 1},
     "checkpoint": {"every": 4},
     "probe": {"every": 1, "bootstrap": 20, "min_positive": 3},
     "tracking": {"every": 1, "pictures": 0, "peak_tflops": 0.01},
 }  # fmt: skip
 
 
-def _start_prometheus(folder: Path, discovery: Path) -> tuple[str | None, Any]:
-    """Ours, with our configuration but for the place of Ray's file and the pace."""
+@contextmanager
+def _prometheus(folder: Path, discovery: Path) -> Iterator[str | None]:
+    """Ours, with our configuration but for the place of Ray's file and the pace; None where it is not had."""
     program = shutil.which("prometheus")
     if not program:
-        return None, None
+        yield None
+        return
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(MONITORING / "alerts.yaml")]
@@ -114,7 +132,11 @@ def _start_prometheus(folder: Path, discovery: Path) -> tuple[str | None, Any]:
         [program, f"--config.file={folder}/prometheus.yaml", f"--web.listen-address={address}",
          f"--storage.tsdb.path={folder}/tsdb", "--log.level=error"]
     )  # fmt: skip
-    return f"http://{address}", process
+    try:
+        yield f"http://{address}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _names(discovery: Path) -> set[str]:
@@ -148,6 +170,18 @@ def labels_of(alert: str) -> list[str]:
         r["annotations"]["summary"] for g in groups for r in g["rules"] if r["alert"] == alert
     )
     return re.findall(r"\$labels\.(\w+)", text)
+
+
+def test_jobs_get_their_nodes_from_none_and_give_them_back(seen: Seen) -> None:
+    ingest, run = seen.said
+    assert "no CPUs now: the work waits until it has grown" in ingest
+    assert Manifest.read(seen.folder / "shards").rows("train") > 20
+    assert "the run waits until the cluster has grown" in run
+    assert "waiting for nodes: 2 × (2 CPU) are asked for" in run
+    assert read_state(find_checkpoint(seen.folder / "run"))["workers"] == 2
+    assert any(nodes.get("cpu") for nodes in seen.nodes)
+    assert max(nodes.get("train", 0) for nodes in seen.nodes) >= 2
+    assert seen.nodes[0] == seen.nodes[-1] == {}
 
 
 def test_dashboard_and_alerts_name_metrics_that_there_are(seen: Seen) -> None:
