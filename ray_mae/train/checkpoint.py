@@ -128,13 +128,13 @@ def never_committed(run: Path) -> list[Path]:
 
 def best_by_probe(run: Path) -> dict[str, Any] | None:
     """Path, step and figures of the kept checkpoint with the best online probe; None without any."""
-    probed = [
+    best = kept_best(run)  # first: of equal ones the earliest is the best
+    probed = [best] if best else []
+    probed += [
         {"checkpoint": str(path), **metrics}
         for path, metrics in committed(run)
         if "probe_auroc" in metrics
     ]
-    if best := kept_best(run):
-        probed.append(best)
     return max(probed, key=lambda found: found["probe_auroc"]) if probed else None
 
 
