@@ -26,17 +26,15 @@ PROJECT = "ray_mae"
 def check_trackers(names: Sequence[str], setting: str = "tracking.trackers") -> None:
     """Raise ValueError where a package is missing, or W&B has no key: it would ask for one and wait."""
     for name in names:
-        if find_spec(name) is None:
+        found = find_spec(name)
+        if found is None or found.origin is None:  # a folder `wandb` is no package
             raise ValueError(
                 f"{setting}: {name} is not installed: pip install 'ray-mae[{name}]', or leave it out"
             )
-    if "wandb" in names:
+    if "wandb" in names and os.environ.get("WANDB_MODE") not in ("offline", "dryrun", "disabled"):
         import wandb
 
-        if (
-            os.environ.get("WANDB_MODE", "online") == "online"
-            and not wandb.setup().settings.api_key
-        ):
+        if not wandb.login(prompt=False, verify=False):
             raise ValueError(
                 f"{setting}: W&B has no key here: `wandb login`, or set WANDB_API_KEY, or "
                 "WANDB_MODE=offline to sync later"

@@ -117,6 +117,18 @@ def test_what_cannot_be_tracked_is_told_before_a_run(
 ) -> None:
     with pytest.raises(ValueError, match=r"tracking.trackers: no_such is not installed"):
         check_trackers(["no_such"])
+    (tmp_path / "no_such").mkdir()  # as W&B leaves a folder of its name
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"tracking.trackers: no_such is not installed"):
+        check_trackers(["no_such"])
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(ValueError, match="W&B has no key here"):
+        check_trackers(["wandb"])
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {'a' * 40}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    check_trackers(["wandb"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(ValueError, match=r"MLflow cannot be used .*MLFLOW_TRACKING_URI"):
