@@ -5,7 +5,6 @@ two processes that never use it, each for seconds on a small machine.
 """
 
 import os
-import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,10 +18,23 @@ TIMEOUT = timedelta(minutes=30)
 """After this long without an answer a collective operation fails, as in Ray's TorchConfig."""
 
 
-def _address() -> tuple[str, int]:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return ray.util.get_node_ip_address(), free.getsockname()[1]
+_store: Any = None
+"""Where the workers find each other: rank 0's, kept as long as its process."""
+
+
+def _serve() -> tuple[str, int] | None:
+    """Rank 0 listens, on a port that the system gives: one that was only looked up could be taken since.
+
+    All others import torch meanwhile.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    if ray.train.get_context().get_world_rank():
+        return None
+    global _store
+    host = ray.util.get_node_ip_address()
+    _store = TCPStore(host, 0, None, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+    return host, _store.port
 
 
 def _join(address: str, port: int) -> None:
@@ -31,11 +43,12 @@ def _join(address: str, port: int) -> None:
     from ray.train.torch import get_device
 
     context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
     os.environ |= {
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
-        "RANK": str(context.get_world_rank()),
-        "WORLD_SIZE": str(context.get_world_size()),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(workers),
         "LOCAL_RANK": str(context.get_local_rank()),
         "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
         "NODE_RANK": str(context.get_node_rank()),
@@ -43,8 +56,15 @@ def _join(address: str, port: int) -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    store = _store or torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        address, port, None, is_master=False, timeout=TIMEOUT, wait_for_workers=False
+    )
     torch.distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=workers,
+        timeout=TIMEOUT,
     )
 
 
@@ -59,7 +79,7 @@ class _Group(Backend):
     share_cuda_visible_devices = True  # DeepSpeed takes the device of the local rank
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        address, port = worker_group.execute_single(0, _address)
+        address, port = worker_group.execute(_serve)[0]
         worker_group.execute(_join, address=address, port=port)
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:

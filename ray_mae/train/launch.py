@@ -280,10 +280,11 @@ def _fit(
     def remaining(workers: int) -> Stream:
         outlast(lambda: require(config.output), patience, config.output)
         _clear(config, attempt)
-        last = ckpt.last_committed(config.output)
-        first_step = ckpt.read_state(last)["step"] if last else 0
+        # from where the first worker has said that it goes on, and not from what is the last checkpoint
+        # now: workers that a driver left behind when it was killed may have saved since
+        said = [e["first_step"] for e in read_events(config.output, attempt) if "first_step" in e]
         plan = make_plan(config, manifest, workers)
-        return stream_of(config, plan, manifest, tokenizer, first_step)
+        return stream_of(config, plan, manifest, tokenizer, said[-1])
 
     trainer = DataParallelTrainer(
         _train,
