@@ -265,8 +265,10 @@ def _fit(
     attempt: str,
     probe: Probe | None,
 ) -> None:
-    # Importing torch takes each worker seconds, minutes on a busy machine.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    # How long the workers' places are waited for. A group that may shrink takes what there is, and should
+    # not wait for those of a node that has just died.
+    patience = "600" if config.scaling.least == config.scaling.most else "15"
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", patience)
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
