@@ -105,12 +105,8 @@ def test_a_run_grows_and_survives_a_node_that_is_taken_away(
     run.until(lambda: at in [m["step"] for _, m in committed(config.output)])
     cluster.remove_node(node, allow_graceful=False)
     run.until(lambda: run.events("worker ready")[-1]["workers"] == 1)
-<<<<<<< Updated upstream
     again = run.events("worker ready")[-1]["time"]
     run.until(lambda: run.events("first step")[-1]["time"] > again)
-=======
-    run.until(lambda: run.events("first step")[-1]["time"] > run.events("engine ready")[-1]["time"])
->>>>>>> Stashed changes
     third = run.events("engine ready")[-1]["first_step"]
     run.until(lambda: max(run.losses()) > third + 5)
     run.end()
