@@ -267,8 +267,8 @@ def _fit(
 ) -> None:
     # How long the workers' places are waited for. A group that may shrink takes what there is, and should
     # not wait for those of a node that has just died.
-    patience = "600" if config.scaling.least == config.scaling.most else "15"
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", patience)
+    wait = "600" if config.scaling.least == config.scaling.most else "15"
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", wait)
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
