@@ -17,7 +17,9 @@ from ray_mae.config import IngestConfig, InspectConfig, TableColumns
 from ray_mae.data.images import decode
 from ray_mae.data.ingest import ingest
 from ray_mae.data.quarantine import REASONS
+from ray_mae.data.reading import DamagedShard, read_rows
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
+from ray_mae.data.study_packing import StudyPacking
 from ray_mae.evaluate.card import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -96,6 +98,15 @@ def test_a_table_becomes_shards_as_the_manifest_says(table: Path, tmp_path: Path
     image = decode(row["views"][0]["image"])
     assert image.shape == (40, 32) == (row["views"][0]["height"], row["views"][0]["width"])
     assert image.dtype == np.uint8
+
+    flipped = output / manifest.shards[0].file
+    content = bytearray(flipped.read_bytes())
+    at = content.find(row["views"][0]["image"][:64])
+    assert at > 0  # the first image of the first shard
+    content[at + 100] ^= 1  # it may well still be an image
+    flipped.write_bytes(content)
+    with pytest.raises(DamagedShard, match="CRC checksum"):
+        read_rows(flipped, 0, StudyPacking.columns)
 
 
 def test_a_patient_is_in_one_split_and_no_identity_is_in_a_shard(

@@ -1,7 +1,6 @@
 """Storage that is away for a while, that is full, and that gives back other bytes: whole runs."""
 
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from ray_mae.train.checkpoint import last_committed, never_committed, read_state
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
 from ray_mae.train.unreadable import UNREADABLE
+from tests.disks import resize, small_disk
 from tests.shards import damage, sha256, write_volume_shards
 
 STEPS, EVERY = 24, 4
@@ -103,20 +103,9 @@ def test_storage_that_is_away_is_waited_for(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system is not permitted here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def resize(disk: Path, size: int) -> None:
-    command = ["mount", "-o", f"remount,size={size}", str(disk)]
-    subprocess.run(command, check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 1 << 20) as folder:
+        yield folder
 
 
 def bytes_of(folder: Path) -> int:
@@ -124,12 +113,12 @@ def bytes_of(folder: Path) -> int:
 
 
 def test_a_full_disk_ends_the_run_and_spares_its_last_checkpoint(
-    undisturbed: PretrainMdaeConfig, small_disk: Path
+    undisturbed: PretrainMdaeConfig, disk: Path
 ) -> None:
     """Room for two checkpoints and a half, all of which are to be kept."""
-    one = bytes_of(last_committed(undisturbed.output) or small_disk)
-    resize(small_disk, int(2.5 * one))
-    run = small_disk / "run"
+    one = bytes_of(last_committed(undisturbed.output) or disk)
+    resize(disk, int(2.5 * one))
+    run = disk / "run"
     config = replace(undisturbed, output=run, checkpoint=CheckpointConfig(every=EVERY, keep=None))
     with pytest.raises(
         RuntimeError,
@@ -144,7 +133,7 @@ def test_a_full_disk_ends_the_run_and_spares_its_last_checkpoint(
     load_encoder(run)
     assert not never_committed(run)
 
-    resize(small_disk, 20 * one)
+    resize(disk, 20 * one)
     (run / "checkpoint_2020-01-01_00-00-00.000000").mkdir()  # as of a worker that was killed
     assert pretrain(config)["continued_from_step"] == 2 * EVERY
     np.testing.assert_allclose(losses(run), losses(undisturbed.output), rtol=1e-6)
