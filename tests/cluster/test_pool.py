@@ -106,6 +106,7 @@ def _communicate(job: subprocess.Popen[str]) -> str:
 
 SETTINGS = {
     "method": {"name": "mdae", "preset": "tiny", "crop_size": 16, "block_size": 4},
+    "data": {"corrupt": "skip"},
     "optim": {"optimizer": "adamw", "lr": 0.001, "steps": 8, "batch_size": 4, "micro_batch_size": 2},
     "engine": {"precision": "fp32"},
     "scaling": {"workers": 2, "gpu": False, "cpus_per_worker": 2, "threads_per_worker": 1},
