@@ -17,7 +17,7 @@ from ray_mae.train.ending import Ending
 T = TypeVar("T")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LONGEST = 10.0  # seconds between two attempts, at most
+_LONGEST = 5.0  # seconds between two attempts, at most
 
 
 class FullDisk(Ending):
@@ -32,7 +32,9 @@ def is_full(error: BaseException, folder: Path) -> bool:
     """Whether something could not be written because `folder` has no room left."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
-    try:  # PyTorch and safetensors raise errors of their own, which do not tell
+    if any(os.strerror(number) in str(error) for number in _FULL):  # as safetensors says
+        return True
+    try:  # PyTorch's own error does not tell
         return shutil.disk_usage(folder).free < 1 << 20
     except OSError:
         return False

@@ -3,12 +3,15 @@
 import errno
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ray_mae.train.lines import Lines
-from ray_mae.train.storage import RunStorage, StorageAway, outlast
+from ray_mae.train.storage import RunStorage, StorageAway, is_full, outlast
 from ray_mae.train.tracking import read_jsonl
 from tests.disks import resize, small_disk
 
@@ -68,3 +71,18 @@ def test_an_outage_has_an_end(tmp_path: Path) -> None:
         outlast((tmp_path / "none").read_text, 0.2, tmp_path)
     with pytest.raises(ZeroDivisionError):
         outlast(lambda: 1 / 0, 60, tmp_path)
+
+
+@pytest.mark.parametrize("save", [lambda w, f: torch.save(w, f), save_file])
+def test_what_cannot_be_saved_for_want_of_room_is_told_from_other_errors(
+    tmp_path: Path, save: Callable[[dict[str, torch.Tensor], Path], None]
+) -> None:
+    """Neither PyTorch nor safetensors gives the system's number of the error."""
+    weights = {"weight": torch.randn(1 << 20)}
+    with small_disk(tmp_path / "disk", 2 << 20) as disk:
+        with pytest.raises(Exception) as told:
+            save(weights, disk / "weights")
+        assert is_full(told.value, disk)
+    with pytest.raises(Exception) as told:
+        save(weights, tmp_path / "none" / "weights")
+    assert not is_full(told.value, tmp_path)
