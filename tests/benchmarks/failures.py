@@ -8,14 +8,20 @@ undisturbed run, step by step. A file system of a few MB is mounted for `full_di
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+import yaml
 
 from ray_mae.config import (
     CheckpointConfig,
@@ -27,9 +33,11 @@ from ray_mae.config import (
     VolumeDataConfig,
 )
 from ray_mae.runtime import cluster
+from ray_mae.settings import to_dict
 from ray_mae.train.checkpoint import last_committed, read_state
 from ray_mae.train.launch import pretrain
-from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+from ray_mae.train.tracking import EVENTS, METRICS, begin_attempt, read_jsonl
+from tests.processes import kill_a_worker
 from tests.shards import damage, write_volume_shards
 
 STEPS, EVERY = 60, 10
@@ -174,7 +182,63 @@ def again(config: PretrainMdaeConfig, before: Path, done: str, repeated: int) ->
     return outcome(run, before, done, seconds, repeated)
 
 
-FAILURES = (storage_away, full_disk, damaged_shard_stop, damaged_shard_skip)
+def killed_worker(config: PretrainMdaeConfig, before: Path) -> Outcome:
+    """SIGKILL to one of two workers."""
+    run = Run(replace(config, scaling=replace(config.scaling, max_failures=1)))
+    run.until(lambda: run.last_step() > EVERY + EVERY // 2)
+    at = run.last_step()
+    kill_a_worker()
+    began = time.monotonic()
+    starts = partial(events, config, "first step")
+    seconds = run.until(lambda: len(starts()) > 1) - began
+    saved = events(config, "engine ready")[-1]["first_step"]
+    run.end()
+    return outcome(run, before, "SIGKILL of a worker", seconds, repeated=at - saved)
+
+
+def killed_driver(config: PretrainMdaeConfig, before: Path) -> Outcome:
+    """SIGKILL to the command and all that it started; then the same command again."""
+    file = config.output.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(to_dict(config)))
+    program = Path(sys.executable).parent / "ray-mae"
+    command = [str(program), "pretrain", "--config", str(file)]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    while max(losses(config.output), default=0) <= EVERY + EVERY // 2:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    at = max(losses(config.output))
+    saved = last_committed(config.output)
+    repeated = at - (read_state(saved)["step"] if saved else 0)
+    return again(config, before, "SIGKILL of the driver and all its processes", repeated)
+
+
+def other_workers(config: PretrainMdaeConfig, before: Path) -> Outcome:
+    """Ended in the middle; gone on with one worker instead of two."""
+    first = Run(config)
+    first.until(lambda: first.last_step() > EVERY + EVERY // 2)
+    begin_attempt(config.output)
+    first.end()
+    saved = last_committed(config.output)
+    repeated = first.last_step() - (read_state(saved)["step"] if saved else 0)
+    alone = replace(config, scaling=replace(config.scaling, workers=1))
+    return again(alone, before, "gone on with 1 worker instead of 2", repeated)
+
+
+def events(config: PretrainMdaeConfig, name: str) -> list[dict[str, Any]]:
+    """Of the run, by name."""
+    return [e for e in read_jsonl(config.output / EVENTS) if e["event"] == name]
+
+
+FAILURES = (
+    killed_worker,
+    killed_driver,
+    other_workers,
+    storage_away,
+    full_disk,
+    damaged_shard_stop,
+    damaged_shard_skip,
+)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from ray_mae.train.checkpoint import SNAPSHOT, find_checkpoint, last_committed, 
 from ray_mae.train.guard import SKIPPED
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, REPORTS, last_pictures, read_jsonl
+from tests.processes import kill_a_worker
 from tests.shards import rewrite, write_shards, write_volume_shards
 
 STEPS = 12
@@ -371,7 +373,8 @@ def test_the_timm_export_gives_the_same_features(
 def test_a_killed_run_goes_on_with_the_next_sample(
     shards: Path, tmp_path: Path, several_workers: dict[int, Path]
 ) -> None:
-    """The whole process group is killed after a checkpoint; the same command finishes the run."""
+    """The whole process group is killed after a checkpoint; the same command finishes the run, though one
+    of its workers is killed in turn."""
     import yaml
 
     from ray_mae.settings import to_dict
@@ -391,7 +394,20 @@ def test_a_killed_run_goes_on_with_the_next_sample(
     first = read_state(last_committed(config.output) or tmp_path)["step"]
     assert 0 < first < STEPS
 
-    summary = pretrain(config)
+    def starts() -> int:
+        return sum(e["event"] == "engine ready" for e in read_jsonl(config.output / EVENTS))
+
+    def kill() -> None:
+        while starts() < 2:
+            time.sleep(0.02)
+        kill_a_worker()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    summary = pretrain(replace(config, scaling=replace(config.scaling, max_failures=1)))
+    killer.join(1)
+    assert not killer.is_alive()
+    assert starts() == 3
     assert first <= summary["continued_from_step"] < STEPS  # it may have saved once more
     records = read_jsonl(config.output / METRICS)
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
