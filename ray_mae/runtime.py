@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -43,7 +44,8 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
         "log_to_driver": False,
         "logging_level": logging.WARNING,
     }
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        _require(address)
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
         # by default Ray warns of more processes than cores, and here most of them wait all the time
@@ -62,6 +64,20 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # warns that there are no progress bars
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def _require(address: str) -> None:
+    """Raise ConnectionError where nothing listens: Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, or a name that is for Ray to read
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}): correct RAY_ADDRESS, unset it to use this "
+            "machine, or send the command as a job by `ray-mae submit`"
+        ) from error
 
 
 @contextmanager
