@@ -17,6 +17,7 @@ from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.online import probed_samples
 from ray_mae.runtime import cluster, gpus_wanted
+from ray_mae.search.leftovers import give_back
 from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards
 from ray_mae.search.record import enqueue, enqueue_repeats, open_study, optuna_quiet, plain
 from ray_mae.search.room import cpus_per_trial, trials_of_cluster, trials_of_machine
@@ -156,6 +157,7 @@ class _Run:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         with optuna_quiet():
             tuner.fit()
+        give_back()
 
 
 def _hopeless(searcher: Any) -> Any:

@@ -111,6 +111,10 @@ def test_two_pretrainings_leave_each_other_a_cpu_to_read_with_and_both_end(
         assert printed.count(once) == 1, printed
     assert "of the cluster\n" not in printed  # the secret's value
     told = {}
+    deadline = time.time() + 200
+    while not (tmp_path / "a" / "summary.json").is_file():  # it may have been its turn later
+        assert time.time() < deadline
+        time.sleep(0.2)
     for run in "ab":
         assert json.loads((tmp_path / run / "summary.json").read_text())["steps"] == 4
         told[run] = {e["event"]: e["time"] for e in read_jsonl(tmp_path / run / EVENTS)}

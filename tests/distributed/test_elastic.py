@@ -28,6 +28,9 @@ STEPS = 3000  # more than there is time for
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
+    monkeypatch.setenv(
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1"
+    )  # a Ray before this one needed none
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
     monkeypatch.setenv("RAY_ADDRESS", made.address)
     ray.init(address=made.address, log_to_driver=False)
