@@ -22,6 +22,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+_WATCHER_WANTED = _WATCHER in os.environ
+
+
 def connect(cpus: int = 1, dashboard: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS or of this job; without one, start Ray on this machine.
 
@@ -46,6 +50,8 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     }
     if address := os.environ.get("RAY_ADDRESS"):
         _require(address)
+        if not _WATCHER_WANTED:
+            os.environ.pop(_WATCHER, None)
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
         # by default Ray warns of more processes than cores, and here most of them wait all the time
@@ -53,7 +59,7 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
             "RAY_worker_maximum_startup_concurrency", str(4 * (os.cpu_count() or 1))
         )
         # nobody takes this machine away, and an actor that watches for it costs seconds of start-up
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        os.environ.setdefault(_WATCHER, "0")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(address="local", num_cpus=max(cpus, os.cpu_count() or 1), **quiet)

@@ -48,6 +48,9 @@ _FREE_TO_CHANGE = {
 """Settings that may differ when a run is continued."""
 
 
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_WANTED_TIMEOUT = os.environ.get(_START_TIMEOUT)  # the user's; each run of a process has its own
+
 Probe = Callable[..., dict[str, Any]]
 """Ray Train's validation function: a checkpoint and the run's `config` → figures."""
 
@@ -268,7 +271,7 @@ def _fit(
     # How long the workers' places are waited for. A group that may shrink takes what there is, and should
     # not wait for those of a node that has just died.
     wait = "600" if config.scaling.least == config.scaling.most else "15"
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", wait)
+    os.environ[_START_TIMEOUT] = _WANTED_TIMEOUT or wait
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
