@@ -12,7 +12,7 @@ def give_back() -> None:
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
     from ray.util.state import list_placement_groups
-    from ray.util.state.exceptions import RayStateApiException
+    from ray.util.state.exception import RayStateApiException
 
     job = ray.get_runtime_context().get_job_id()
     ours = [("creator_job_id", "=", job), ("state", "!=", "REMOVED")]
