@@ -14,11 +14,18 @@ def give_back() -> None:
     from ray.util.state import list_placement_groups
     from ray.util.state.exception import RayStateApiException
 
-    job = ray.get_runtime_context().get_job_id()
+    context = ray.get_runtime_context()
+    job, address = (
+        context.get_job_id(),
+        context.gcs_address,
+    )  # of several clusters on a machine, ours
     ours = [("creator_job_id", "=", job), ("state", "!=", "REMOVED")]
     try:
-        groups = list_placement_groups(filters=ours, detail=True, limit=10_000)
-    except RayStateApiException as error:  # nothing that a search of days should end with
+        groups = list_placement_groups(address, filters=ours, detail=True, limit=10_000)
+    except (
+        RayStateApiException,
+        ConnectionError,
+    ) as error:  # nothing that a search of days should end with
         console.print(f"what stopped trials may still hold could not be looked at: {error}")
         return
     for group in groups:
