@@ -25,7 +25,7 @@ from ray_mae.search.names import study_name
 from ray_mae.search.record import open_study
 from ray_mae.search.room import trials_of_cluster
 from ray_mae.train.tracking import EVENTS, read_jsonl
-from tests.metrics import scraped
+from tests.metrics import names_scraped
 from tests.shards import rewrite, write_volume_shards
 
 SEARCH = {
@@ -95,8 +95,9 @@ def test_a_search_from_end_to_end(
         repeat={"best": 1, "seeds": 2},
         retries=1,
     )
-    cli.run(arguments)
-    assert {f"ray_{name}" for name in GAUGES} <= scraped().keys()
+    with names_scraped() as names:
+        cli.run(arguments)
+    assert {f"ray_{name}" for name in GAUGES} <= names
 
     found = trials(output)
     assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.FAIL]
