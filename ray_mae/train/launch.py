@@ -2,41 +2,35 @@
 
 import json
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from ray_mae.config import AnyPretrainConfig, PretrainConfig
-from ray_mae.data.loading import Stream
-from ray_mae.data.order import Order
 from ray_mae.data.schema import Manifest
 from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
-from ray_mae.runtime import cluster, gpus_wanted
+from ray_mae.runtime import cluster
 from ray_mae.settings import flatten, to_dict
 from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.build import check_sizes, packing_of, text_of
+from ray_mae.train.allotment import check_resources, its_turn, reserved, spare_room
+from ray_mae.train.build import check_sizes, text_of
+from ray_mae.train.fit import Probe, fit
 from ray_mae.train.gauges import RunGauges
 from ray_mae.train.listeners import Listeners
 from ray_mae.train.opening import Opening, as_table, plan_rows
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.progress import Progress, console
-from ray_mae.train.storage import RunStorage, outlast, replace_whole, require
+from ray_mae.train.storage import replace_whole
 from ray_mae.train.trackers import open_trackers
 from ray_mae.train.tracking import (
-    EVENTS,
     METRICS,
-    append_jsonl,
     begin_attempt,
     read_events,
     read_jsonl,
 )
-from ray_mae.train.turns import turn
 from ray_mae.train.universal import FAMILIES
 from ray_mae.train.unreadable import unreadable_rows
 
@@ -46,13 +40,6 @@ _FREE_TO_CHANGE = {
     *("scaling", "checkpoint", "tracking", "probe", "max_skipped", "corrupt"),
 }
 """Settings that may differ when a run is continued."""
-
-
-_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-_WANTED_TIMEOUT = os.environ.get(_START_TIMEOUT)  # the user's; each run of a process has its own
-
-Probe = Callable[..., dict[str, Any]]
-"""Ray Train's validation function: a checkpoint and the run's `config` → figures."""
 
 
 def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str, Any]:
@@ -85,8 +72,8 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
         # one CPU more than the workers keep, for the tasks that read data
         keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
-            _check_resources(config)
-            with _turn(config, probe), _spare(config, probe):
+            check_resources(config)
+            with its_turn(config, bool(probe)), spare_room(config, bool(probe)):
                 listeners = Listeners(
                     [RunGauges(config.output, plan.steps), *trackers], console.print
                 )
@@ -98,8 +85,8 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
                     Opening(config, plan, manifest),
                     listeners,
                 )
-                with progress, told_of_waiting(_reserved(config)):
-                    _fit(config, manifest, tokenizer, attempt, probe)
+                with progress, told_of_waiting(reserved(config)):
+                    fit(config, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
@@ -171,178 +158,6 @@ def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -
         document = train_tokenizer(texts, config.data.vocabulary)
     replace_whole(kept, document.encode())
     return document
-
-
-def _check_resources(config: AnyPretrainConfig) -> None:
-    """Raise where training workers would leave no CPU for reading data: that run would hang."""
-    import ray
-
-    have = ray.cluster_resources()
-    least = config.scaling.least
-    keep = least * config.scaling.cpus_per_worker
-    if have.get("CPU", 0) < keep + 1:
-        problem = (
-            f"{least} workers with {config.scaling.cpus_per_worker} CPUs each leave "
-            f"none of the {have.get('CPU', 0):g} logical CPUs for reading data"
-        )
-        if not os.environ.get("RAY_ADDRESS"):
-            raise ValueError(f"{problem}: lower scaling.workers or scaling.cpus_per_worker")
-        console.print(f"{problem}: the run waits until the cluster has grown")
-    if config.scaling.gpu == "auto" and os.environ.get("RAY_ADDRESS") and not have.get("GPU"):
-        console.print(
-            "scaling.gpu is auto and the cluster has no GPU now, so CPUs train; where GPUs come on "
-            "demand, set it to true",
-            markup=False,
-        )
-    if (
-        gpus_wanted(config.scaling.gpu)
-        and not os.environ.get("RAY_ADDRESS")
-        and have.get("GPU", 0) < least
-    ):
-        raise ValueError(
-            f"scaling.workers is {least}, there are {have.get('GPU', 0):g} GPUs: "
-            "lower it, or set scaling.gpu to no"
-        )
-
-
-def _turn(config: AnyPretrainConfig, probe: Probe | None) -> AbstractContextManager[None]:
-    """On a cluster that others use, too: workers without GPUs wait where they would take the last CPUs.
-
-    Workers with GPUs are as many as there are GPUs: there it is up to scaling.cpus_per_worker.
-    """
-    if not os.environ.get("RAY_ADDRESS") or gpus_wanted(config.scaling.gpu):
-        return nullcontext()
-    held = config.scaling.least * config.scaling.cpus_per_worker
-    return turn(held, beside=max(1, config.probe.cpus if probe else 0))
-
-
-def _spare(config: AnyPretrainConfig, probe: Probe | None) -> AbstractContextManager[None]:
-    """Room beside workers that may grow: for a reader of data, and for the probe."""
-    if config.scaling.least == config.scaling.most:
-        return nullcontext()  # `_check_resources` has looked
-    from ray_mae.train.spare import spare_cpus
-
-    return spare_cpus(1 + (config.probe.cpus if probe else 0))
-
-
-def _reserved(config: AnyPretrainConfig) -> dict[str, float]:
-    """What a training worker reserves, by name."""
-    gpu = {"GPU": 1.0} if gpus_wanted(config.scaling.gpu) else {}
-    return {"CPU": float(config.scaling.cpus_per_worker)} | gpu
-
-
-def stream_of(
-    config: AnyPretrainConfig,
-    plan: Plan,
-    manifest: Manifest,
-    tokenizer: str | None,
-    first_step: int,
-) -> Stream:
-    """The run's samples from `first_step` on."""
-    return Stream(
-        shards=config.shards,
-        order=Order.of(manifest, "train", config.seed, config.data.shuffle_window),
-        packing=packing_of(config, tokenizer),
-        batch_size=plan.batch_size,
-        micro_batch_size=plan.micro_batch_size,
-        workers=plan.workers,
-        first_step=first_step,
-        steps=plan.steps,
-        corrupt=config.data.corrupt,
-        patience=config.scaling.storage_patience,
-    )
-
-
-def _train(job: dict[str, Any]) -> None:
-    """What a worker runs. The driver and the controller know it by name, and import no torch."""
-    from ray_mae.train.worker import train
-
-    with ExitStack() as stack:
-        train(job, stack)
-
-
-def _fit(
-    config: AnyPretrainConfig,
-    manifest: Manifest,
-    tokenizer: str | None,
-    attempt: str,
-    probe: Probe | None,
-) -> None:
-    # How long the workers' places are waited for. A group that may shrink takes what there is, and should
-    # not wait for those of a node that has just died.
-    wait = "600" if config.scaling.least == config.scaling.most else "15"
-    os.environ[_START_TIMEOUT] = _WANTED_TIMEOUT or wait
-    import ray.train
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-    from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
-
-    from ray_mae.train.group import ProcessGroup
-    from ray_mae.train.remaining import Remaining
-    from ray_mae.train.restarts import NoRestart, cause_of
-
-    patience = config.scaling.storage_patience
-
-    def remaining(workers: int) -> Stream:
-        outlast(lambda: require(config.output), patience, config.output)
-        _clear(config, attempt)
-        # from where the first worker has said that it goes on, and not from what is the last checkpoint
-        # now: workers that a driver left behind when it was killed may have saved since
-        said = [e["first_step"] for e in read_events(config.output, attempt) if "first_step" in e]
-        plan = make_plan(config, manifest, workers)
-        return stream_of(config, plan, manifest, tokenizer, said[-1])
-
-    trainer = DataParallelTrainer(
-        _train,
-        train_loop_config={
-            "config": to_dict(config),
-            "tokenizer": tokenizer,
-            "attempt": attempt,
-            "probe": probe is not None,
-        },
-        backend_config=ProcessGroup(),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.scaling.workers,
-            elastic_resize_monitor_interval_s=config.scaling.resize_every,
-            use_gpu=gpus_wanted(config.scaling.gpu),
-            resources_per_worker=_reserved(config),
-        ),
-        run_config=ray.train.RunConfig(
-            name=config.output.name,
-            storage_path=str(config.output.parent),
-            storage_filesystem=RunStorage(config.output, ckpt.SNAPSHOT, patience),
-            callbacks=[NoRestart()],
-            failure_config=ray.train.FailureConfig(max_failures=config.scaling.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.keep),
-        ),
-        validation_config=probe
-        and ValidationConfig(
-            fn=probe,
-            task_config=ValidationTaskConfig(fn_kwargs={"config": to_dict(config)}),
-            # in a search the driver has a placement group of its own, which the probe must not join
-            ray_remote_kwargs={"num_cpus": config.probe.cpus, "scheduling_strategy": "DEFAULT"},
-        ),
-        datasets={"train": lambda: None},
-        dataset_config=Remaining(remaining),
-    )
-    try:
-        trainer.fit()
-    except (ray.train.WorkerGroupError, ray.train.ControllerError) as error:
-        line, full = cause_of(error)
-        with suppress(OSError):  # it may have been the disk
-            (config.output / "error.txt").write_text(full + "\n")
-            line += f" (in full: {config.output / 'error.txt'})"
-        raise RuntimeError(line) from error
-
-
-def _clear(config: AnyPretrainConfig, attempt: str) -> None:
-    """Remove what workers that are gone left of checkpoints they did not finish."""
-    left = ckpt.never_committed(config.output)
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
-    if left:
-        told = f"removed {len(left)} unfinished checkpoints of workers that are gone"
-        record = {"event": told, "time": time.time(), "attempt": attempt}
-        append_jsonl(config.output / EVENTS, record)
 
 
 def _summary(

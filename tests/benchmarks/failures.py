@@ -3,7 +3,8 @@
     python -m tests.benchmarks.failures --output DIR [--only NAME …]
 
 Each failure is done to a run of its own on generated volumes; its losses are compared with those of an
-undisturbed run, step by step. A file system of a few MB is mounted for `full_disk`, which wants root.
+undisturbed run, step by step, and drawn beside them in DIR/losses.png. A file system of a few MB is
+mounted for `full_disk`, which wants root.
 """
 
 import argparse
@@ -36,7 +37,8 @@ from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
 from ray_mae.train.checkpoint import last_committed, read_state
 from ray_mae.train.launch import pretrain
-from ray_mae.train.tracking import EVENTS, METRICS, begin_attempt, read_jsonl
+from ray_mae.train.tracking import EVENTS, begin_attempt, read_jsonl
+from tests.benchmarks.curves import Curve, draw, losses
 from tests.processes import kill_a_worker
 from tests.shards import damage, write_volume_shards
 
@@ -55,11 +57,7 @@ class Outcome:
     """From the end of the failure, or from the start of the same command again."""
     loss_differs: float
     """Largest relative difference of a step's loss from the undisturbed run's."""
-
-
-def losses(run: Path) -> dict[int, float]:
-    """By step."""
-    return {r["step"]: r["loss"] for r in read_jsonl(run / METRICS)}
+    curve: Curve
 
 
 class Run:
@@ -96,7 +94,8 @@ def outcome(
     ours, theirs = losses(run.config.output), losses(before)
     assert list(ours) == list(theirs), f"{run.error}: steps {list(ours)}"
     worst = max(abs(ours[step] / theirs[step] - 1) for step in theirs)
-    return Outcome(done, repeated, lost, lost, round(seconds, 2), worst)
+    curve = Curve.of(run.config.output)
+    return Outcome(done, repeated, lost, lost, round(seconds, 2), worst, curve)
 
 
 def storage_away(config: PretrainMdaeConfig, before: Path) -> Outcome:
@@ -267,8 +266,9 @@ def main() -> None:
             for failure in FAILURES
             if failure.__name__ in arguments.only
         ]
+    draw(Curve.of(config.output), {one.done: one.curve for one in found}, output / "losses.png")
     for one in found:
-        print(json.dumps(asdict(one)))
+        print(json.dumps({k: v for k, v in asdict(one).items() if k != "curve"}))
 
 
 if __name__ == "__main__":

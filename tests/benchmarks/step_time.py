@@ -34,7 +34,8 @@ from ray_mae.data.loading import from_block, to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.train.build import method_of
 from ray_mae.train.engine import parameter_groups
-from ray_mae.train.launch import pretrain, stream_of
+from ray_mae.train.fit import stream_of
+from ray_mae.train.launch import pretrain
 from ray_mae.train.plan import make_plan
 from ray_mae.train.tracking import METRICS, read_jsonl
 
