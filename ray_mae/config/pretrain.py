@@ -115,8 +115,9 @@ class ScalingConfig:
     """CPUs reserved per training worker; leave some of the cluster's for reading data."""
     threads_per_worker: int | None = setting(None, ge=1)
     """Threads of PyTorch in each worker; default: cpus_per_worker, at least 1."""
-    max_failures: int = setting(0, ge=-1)
-    """Restarts of the workers after a failure; -1 without limit."""
+    max_failures: int = setting(5, ge=-1)
+    """Failures of workers in a row, with no checkpoint between them, that are answered by a restart; -1:
+    any number. An error of a program before the first step ends the run at once."""
     storage_patience: float = setting(600.0, ge=0)
     """Seconds that storage of the run or the shards may be away before the run ends."""
 

@@ -111,6 +111,20 @@ def accelerators(found: Facts, wanted: Mapping[str, float]) -> Iterator[Finding]
             yield Finding("DeepSpeed", "ok", f"{node}: works on {name}")
 
 
+def network(found: Facts, backend: str) -> Iterator[Finding]:
+    """What a process on each node found when it summed with the others."""
+    several = f"a sum over {len(found)} nodes by {backend}"
+    failed = {node: fact for node, fact in found.items() if "error" in fact or fact["wrong"]}
+    for node, fact in failed.items():
+        text = f"{node}: {several} fails: {fact.get('error', 'wrong sums')}"
+        names = "NCCL_SOCKET_IFNAME, NCCL_IB_HCA" if backend == "nccl" else "GLOO_SOCKET_IFNAME"
+        remedy = f"open all ports between the nodes; {names} name the network to take"
+        yield Finding("network", "problem", text, remedy)
+    if not failed:
+        rate = min(fact["rate"] for fact in found.values())
+        yield Finding("network", "ok", f"{several} is right, {rate / 1e9:.2f} GB/s each")
+
+
 def clocks(skews: Mapping[str, tuple[float, float]]) -> Iterator[Finding]:
     """skews: seconds ahead of the driver's clock, and how sure that is, by node."""
     for node, (ahead, unsure) in skews.items():

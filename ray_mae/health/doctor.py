@@ -92,7 +92,19 @@ def _examine(config: DoctorConfig) -> Iterator[Finding]:
         found = ask("shards", config.shards, config.file_mb)
         yield from checks.shards(found, str(config.shards))
     gpus = {name: node["Resources"].get("GPU", 0) for name, node in nodes.items()}
-    yield from checks.accelerators(ask("accelerators", config.timeout), gpus)
+    accelerators = ask("accelerators", config.timeout)
+    yield from checks.accelerators(accelerators, gpus)
+    having = [name for name, fact in accelerators.items() if fact.get("gpus")]
+    backend, beside = ("nccl", having) if having else ("gloo", list(accelerators))
+    if len(beside) > 1:
+        port = ray.get(actors[beside[0]].free_port.remote(), timeout=60)
+        meet = (backend, nodes[beside[0]]["NodeManagerAddress"], port)
+        asked = {
+            name: actors[name].link.remote(config.timeout, *meet, rank, len(beside))
+            for rank, name in enumerate(beside)
+        }
+        found = {name: _answer(answer, config.timeout + 30) for name, answer in asked.items()}
+        yield from checks.network(found, backend)
 
 
 def _named(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

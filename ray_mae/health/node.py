@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -45,19 +46,18 @@ class Node:
 
     def accelerators(self, timeout: float) -> dict[str, Any]:
         """As `ray_mae.health.accelerators` finds them, whatever GPUs Ray has given to others."""
-        unseen = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-        environment = {k: v for k, v in os.environ.items() if k not in unseen}
-        command = [sys.executable, "-m", "ray_mae.health.accelerators"]
-        try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=timeout
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"no answer within {timeout:g} s"}
-        if done.returncode:
-            return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-        return found
+        return _told_by("ray_mae.health.accelerators", timeout=timeout)
+
+    def free_port(self) -> int:
+        """One that nobody listens on now."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port: int = free.getsockname()[1]
+        return port
+
+    def link(self, timeout: float, *arguments: Any) -> dict[str, Any]:
+        """As `ray_mae.health.link` finds it, beside those of other nodes."""
+        return _told_by("ray_mae.health.link", *map(str, arguments), timeout=timeout)
 
     def metrics(self, address: str, port: int) -> str | None:
         """Ask this node's agent for its metrics; what went wrong, if anything."""
@@ -77,7 +77,7 @@ class Node:
         file = where / f".doctor-{uuid.uuid4().hex}"
         block = os.urandom(_BLOCK)
         try:
-            seen = (where / mark).read_text() == mark
+            seen = (where / mark).is_file()
             began = time.perf_counter()
             with file.open("wb") as out:
                 for _ in range(megabytes):
@@ -115,6 +115,23 @@ class Node:
             return {"error": _said(error)}
         found = {"sha256": hashlib.sha256(text).hexdigest(), "wrong": wrong}
         return found | {"files": len(manifest.shards), "read": size / 1e6 / seconds}
+
+
+def _told_by(module: str, *arguments: str, timeout: float) -> dict[str, Any]:
+    """The JSON that a program of ours prints last, or its error; it sees all GPUs."""
+    unseen = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+    environment = {k: v for k, v in os.environ.items() if k not in unseen}
+    command = [sys.executable, "-m", module, *arguments]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {timeout:g} s"}
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.batch import VolumeBatch
+from ray_mae.methods.collapse import effective_rank
 from ray_mae.methods.corruption import Corruption
 from ray_mae.methods.losses import Losses, noise_weight, region_mean
 from ray_mae.methods.method import Pictures
@@ -61,7 +62,9 @@ class Mdae(nn.Module):
         x, valid = (a.repeat_interleave(self.mask_repeats, dim=0) for a in (x, valid))
         corrupted, hidden, t, sigma = self.corruption(x, repeated(batch.draw, self.mask_repeats))
 
-        error = (self.reconstruct(corrupted, t) - x).square()  # [B·K, 1, D, H, W]
+        e = self.encoder.embed(t)
+        skips = self.encoder.skips(corrupted, e)
+        error = (self.decoder(skips, e).float() - x).square()  # [B·K, 1, D, H, W]
         regions = {"masked": hidden & valid, "visible": ~hidden & valid}
         errors = {name: region_mean(error, region) for name, region in regions.items()}  # [B·K]
 
@@ -71,6 +74,9 @@ class Mdae(nn.Module):
         total = self.lambda_masked * masked + self.lambda_visible * visible
         parts = {"masked": masked.detach(), "visible": visible.detach()}
         counted = {}
+        if watch:
+            # no cosine: vectors of instance-normalised channels are alike in every such network
+            counted["effective_rank"] = effective_rank(skips[-1].detach().float().mean((2, 3, 4)))
         for name, region in regions.items():
             for level, pair in enumerate(by_level(errors[name].detach(), region, t)):
                 counted[f"{name}_error_t{level}"] = pair

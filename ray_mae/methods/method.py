@@ -43,7 +43,7 @@ class Method(Protocol):
     def forward(self, batch: Any, step: int, watch: bool = False) -> Losses:
         """Corrupt, encode, decode: the loss, a mean over the batch's samples.
 
-        watch: also record figures that are too costly for every step.
+        watch: also record figures that are too costly for every step, as signs of collapse.
         """
         ...
 

@@ -14,6 +14,7 @@ from ray_mae.batch import StudyBatch
 from ray_mae.methods import losses
 from ray_mae.methods.augment import Augmentation, denormalise, whole
 from ray_mae.methods.captioner import Captioner
+from ray_mae.methods.collapse import collapse_signs
 from ray_mae.methods.losses import Losses, mean_per_study
 from ray_mae.methods.masking import random_masks, visible_count
 from ray_mae.methods.method import Pictures
@@ -98,7 +99,7 @@ class Mvmae(nn.Module):
             # for the record per report, so that it reads as nats per token
             counted["caption"] = torch.stack([caption.sum(), batch.has_report.sum()]).detach()
         if watch:
-            parts |= collapse_signs(z.detach().float(), batch.study)
+            counted |= collapse_signs(z.detach().float(), batch.study)
         return Losses(total, {name: value.detach() for name, value in parts.items()}, counted)
 
     def pooled(self, tokens: Tensor) -> Tensor:
@@ -189,14 +190,15 @@ class Mvmae(nn.Module):
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = 1 + self.visible
         every = 1 + self.encoder.patches
-        total = transformer_flops(self.encoder.body, tokens)
-        total += transformer_flops(self.decoder.body, every)
+        total = images * transformer_flops(self.encoder.body, tokens)
+        total += images * transformer_flops(self.decoder.body, every)
         if self.captioner is not None:
             c = self.captioner
             D, L, V = c.word.embedding_dim, c.position.num_embeddings, c.word.num_embeddings
             weights = sum(p.numel() for p in c.decoder.parameters())
-            total += 2 * L * (weights + D * V) + 4 * L * D * (L + tokens) * len(c.decoder.layers)
-        return 3.0 * images * total
+            one = 2 * L * (weights + D * V) + 4 * L * D * (L + tokens) * len(c.decoder.layers)
+            total += one * (samples if self.caption_memory == "study" else images)
+        return 3.0 * total
 
 
 def transformer_flops(body: nn.Module, tokens: int) -> float:
@@ -205,26 +207,6 @@ def transformer_flops(body: nn.Module, tokens: int) -> float:
     blocks = list(body.blocks)  # type: ignore[arg-type]
     width = blocks[0].norm1.normalized_shape[0]
     return 2.0 * tokens * weights + 4.0 * tokens * tokens * width * len(blocks)
-
-
-def collapse_signs(z: Tensor, study: Tensor) -> dict[str, Tensor]:
-    """Signs of collapse from vectors [N, D]: cosine of a study's views and of strangers, rank.
-
-    The effective rank is the exponential of the entropy of the normalised singular values (Roy
-    and Vetterli 2007); it is at most min(N, D).
-    """
-    n = nn.functional.normalize(z, dim=-1)
-    cosine = n @ n.T
-    same = study[:, None] == study[None, :]
-    diagonal = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    pairs, strangers = same & ~diagonal, ~same
-    s = torch.linalg.svdvals(z - z.mean(0))
-    p = s / s.sum().clamp(min=1e-12)
-    return {
-        "cosine_same_study": (cosine * pairs).sum() / pairs.sum().clamp(min=1),
-        "cosine_other_study": (cosine * strangers).sum() / strangers.sum().clamp(min=1),
-        "effective_rank": torch.exp(-(p * p.clamp(min=1e-12).log()).sum()),
-    }
 
 
 def ramp(final: float, start: int, end: int) -> Callable[[int], float]:

@@ -39,16 +39,22 @@ def write_state(
     *,
     step: int,
     workers: int,
+    of_shards: dict[str, Any] | None = None,
     zero_stage: int | None = None,
+    precision: str | None = None,
 ) -> None:
-    """state.json after `step` optimiser steps; zero_stage: where it differs from the settings'."""
+    """state.json after `step` optimiser steps.
+
+    of_shards: as `facts_of` had it when training began; read now where it is None. zero_stage and
+    precision: what the engine made of the settings.
+    """
     state = {
         "step": step,
         "position": step * config.optim.batch_size,
         "workers": workers,
         "zero_stage": config.engine.zero_stage if zero_stage is None else zero_stage,
-        "shards_sha256": fingerprint(config.shards),
-        "spacing_mm": Manifest.read(config.shards).spacing_mm,
+        "precision": precision or config.engine.precision,
+        **(of_shards or facts_of(config.shards)),
         "config": to_dict(config),
         "trackers": read_ids(config.output),
         "versions": {
@@ -56,6 +62,14 @@ def write_state(
         },
     }
     (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
+
+
+def facts_of(shards: Path) -> dict[str, Any]:
+    """What a checkpoint keeps of the shards it was trained on."""
+    return {
+        "shards_sha256": fingerprint(shards),
+        "spacing_mm": Manifest.read(shards).spacing_mm,
+    }
 
 
 def fingerprint(shards: Path) -> str:

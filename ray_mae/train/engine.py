@@ -126,8 +126,13 @@ class Engine:
         return self._engine(*args)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of loss / accumulation, added up."""
-        self._engine.backward(loss)
+        """Gradients of loss / accumulation, added up.
+
+        Those of a loss that is not finite are not either, whatever its graph makes of it: so every
+        worker sees in the norm that the step is to be skipped.
+        """
+        finite = torch.where(loss.detach().isfinite(), 1.0, torch.nan)  # no .item(): it waits
+        self._engine.backward(loss * finite)
 
     def step(self, lr: float) -> None:
         """After each micro-batch; the last one of a step changes the weights, unless it is `skipped`."""

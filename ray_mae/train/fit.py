@@ -51,10 +51,15 @@ def stream_of(
 
 def _train(job: dict[str, Any]) -> None:
     """What a worker runs. The driver and the controller know it by name, and import no torch."""
+    from ray_mae.train.restarts import keep_trace
     from ray_mae.train.worker import train
 
     with ExitStack() as stack:
-        train(job, stack)
+        try:
+            train(job, stack)
+        except Exception as error:
+            keep_trace(error)
+            raise
 
 
 def fit(
@@ -78,16 +83,16 @@ def fit(
 
     from ray_mae.train.group import ProcessGroup
     from ray_mae.train.remaining import Remaining
-    from ray_mae.train.restarts import NoRestart, cause_of
+    from ray_mae.train.restarts import Restarts, cause_of
 
     patience = config.scaling.storage_patience
 
     def remaining(workers: int) -> Stream:
         outlast(lambda: require(config.output), patience, config.output)
-        _clear(config, attempt)
         # from where the first worker has said that it goes on, and not from what is the last checkpoint
         # now: workers that a driver left behind when it was killed may have saved since
         said = [e["first_step"] for e in read_events(config.output, attempt) if "first_step" in e]
+        _clear(config, attempt, said[-1])
         plan = make_plan(config, manifest, workers)
         return stream_of(config, plan, manifest, tokenizer, said[-1])
 
@@ -97,6 +102,7 @@ def fit(
             "config": to_dict(config),
             "tokenizer": tokenizer,
             "attempt": attempt,
+            "of_shards": ckpt.facts_of(config.shards),
             "probe": probe is not None,
         },
         backend_config=ProcessGroup(),
@@ -110,8 +116,8 @@ def fit(
             name=config.output.name,
             storage_path=str(config.output.parent),
             storage_filesystem=RunStorage(config.output, ckpt.SNAPSHOT, patience),
-            callbacks=[NoRestart()],
-            failure_config=ray.train.FailureConfig(max_failures=config.scaling.max_failures),
+            callbacks=[Restarts(config.output, attempt, config.scaling.max_failures)],
+            failure_config=ray.train.FailureConfig(max_failures=-1),  # `Restarts` counts
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.keep),
         ),
         validation_config=probe
@@ -134,8 +140,10 @@ def fit(
         raise RuntimeError(line) from error
 
 
-def _clear(config: AnyPretrainConfig, attempt: str) -> None:
+def _clear(config: AnyPretrainConfig, attempt: str, first_step: int) -> None:
     """Remove what workers that are gone left of checkpoints they did not finish."""
+    if first_step and not ckpt.committed(config.output):
+        return  # the record cannot be read now, and all would seem unfinished
     left = ckpt.never_committed(config.output)
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)

@@ -98,6 +98,8 @@ class Size:
     encoder: int
     flops: float
     """Of forward and backward per view or volume."""
+    flops_of_study: float = 0.0
+    """And per study, whatever its views: a captioner that reads them together."""
 
 
 def forecast(
@@ -113,7 +115,7 @@ def forecast(
     mfu: float | None = None,
 ) -> Forecast:
     """Arithmetic alone; see `found_on_meta` for what it takes before a run."""
-    optimizer, flops = config.optim.optimizer, size.flops * inputs.per_sample
+    optimizer, flops = config.optim.optimizer, size.flops * inputs.per_sample + size.flops_of_study
     shares = [
         states(
             size.parameters,
@@ -158,7 +160,8 @@ def found_on_meta(
     size = Size(
         sum(p.numel() for p in method.parameters()),
         sum(p.numel() for p in method.encoder.parameters()),
-        method.flops(images=1, samples=1),
+        method.flops(images=1, samples=0),
+        method.flops(images=0, samples=1),
     )
     passes = [_activations(config, plan, inputs, precision, r) for r in (False, True)]
     return size, passes[0], passes[1]

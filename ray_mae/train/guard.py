@@ -53,7 +53,10 @@ class Guard:
         """
         self._in_a_row, self.total = self._in_a_row + 1, self.total + 1
         keys = [int(k) for micro in seen for k in micro.key.tolist()]
-        names = names_of(self._shards, keys)
+        try:
+            names = names_of(self._shards, keys)
+        except OSError:  # the shards are away: keys say as much, to a machine
+            names = {}
         record = {
             "step": step + 1,
             "time": time.time(),
@@ -103,6 +106,8 @@ class Spikes:
     def add(self, losses: Iterable[float]) -> None:
         """Losses of steps, in their order."""
         for loss in losses:
+            if not math.isfinite(loss):  # such a step is skipped, and counted as that
+                continue
             deviation = math.sqrt(max(self._square - self._mean**2, 0.0))
             far = max(self._FAR * deviation, self._LEAST * abs(self._mean))
             if self._seen >= self._FIRST and loss > self._mean + far:
@@ -120,7 +125,7 @@ class Collapse:
     From the figures `cosine_other_study` and `effective_rank`, of methods that have them.
     """
 
-    _ALIKE, _RANK, _REPORTS = 0.99, 2.0, 3
+    _ALIKE, _RANK, _REPORTS = 0.99, 1.5, 3
 
     def __init__(self) -> None:
         self._in_a_row = 0
@@ -139,7 +144,8 @@ class Collapse:
             for name, value in (("cosine_other_study", cosine), ("effective_rank", rank))
             if value is not None
         ]
+        remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
         return (
             f"warning: strangers have nearly the same vector ({', '.join(said)}): the encoder may have "
-            "collapsed; lower method.beta or the learning rate"
+            f"collapsed; lower {remedy}"
         )

@@ -59,8 +59,9 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
     tokenizer = _tokenizer(config, manifest, first_step)
     check_sizes(config.method)
-    if config.weights and not first_step:
-        config = replace(config, weights=ckpt.find_checkpoint(config.weights.resolve()))
+    if config.weights:  # a run that goes on has its own, and those of before may be gone
+        given = config.weights.resolve()
+        config = replace(config, weights=given if first_step else ckpt.find_checkpoint(given))
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, f"in {config.shards}", first_step)))
@@ -97,6 +98,7 @@ def _first_step(config: AnyPretrainConfig) -> int:
     """The step to go on with; refuses to go on with settings that make another run of it."""
     last = ckpt.last_committed(config.output)
     if last is None:
+        _require_no_lost(config)
         return 0
     state = ckpt.read_state(last)
     # through the schema, so that a setting that came later has its default in an older run, too
@@ -115,6 +117,8 @@ def _first_step(config: AnyPretrainConfig) -> int:
                 f"alone with --weights {last} and another --output"
             )
         changed.remove("engine.zero_stage")
+    if config.engine.precision in ("auto", state.get("precision")):  # the workers look what auto is
+        changed = [path for path in changed if path != "engine.precision"]
     if changed:
         raise ValueError(
             f"{config.output} holds a run with other settings ({', '.join(changed)}): "
@@ -126,6 +130,21 @@ def _first_step(config: AnyPretrainConfig) -> int:
             "no next sample to go on with: choose another --output, or the shards of before"
         )
     return int(state["step"])
+
+
+def _require_no_lost(config: AnyPretrainConfig) -> None:
+    """Raise where there are checkpoints that no record names: a new start would write over that run."""
+    for folder in ckpt.never_committed(config.output):
+        if (folder / ckpt.STATE).is_file():
+            step = ckpt.read_state(folder)["step"]
+            if (
+                step > config.checkpoint.every
+            ):  # the first may have been interrupted as it was committed
+                raise ValueError(
+                    f"{config.output} holds a checkpoint of step {step}, and not Ray Train's record of them: "
+                    f"put {ckpt.SNAPSHOT} back to go on, or begin another run from its weights with "
+                    f"--weights {folder} and another --output"
+                )
 
 
 def _tracked(config: AnyPretrainConfig) -> dict[str, str]:

@@ -158,7 +158,7 @@ class Opening:
         if self._forecast is not None:
             return []
         config, plan = self._config, replace(self._plan, workers=event["workers"])
-        size = Size(event["parameters"], event["encoder"], event["flops"])
+        size = Size(event["parameters"], event["encoder"], event["flops"], event["flops_of_study"])
         gpu = find_gpu(event["gpu"]) if event["gpu"] else None
         found = forecast(config, plan, self._inputs, gpu, size, precision=event["precision"])
         self._forecast = found

@@ -1,32 +1,94 @@
-"""What Ray Train's controller is told of errors, and what it tells of them."""
+"""After which errors the workers are started again, and what is said of the last one."""
 
+import traceback
+from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import RayTrainError
+from ray.train.v2._internal.execution.worker_group.poll import _is_preempted_actor
 from ray.train.v2.api.callback import UserCallback
 
+from ray_mae.train.checkpoint import committed
 from ray_mae.train.ending import Ending
+from ray_mae.train.tracking import read_events
 
 
-class NoRestart(UserCallback):
-    """Workers are started again after any error (scaling.max_failures) but one that is an Ending."""
+class Failed(Ending):
+    """The last failure that a run takes."""
+
+    def __init__(self, line: str, full: str) -> None:
+        super().__init__(line, full)
+        self.line, self.full = line, full
+
+    def __str__(self) -> str:
+        return self.line
+
+
+class Restarts(UserCallback):
+    """Ray Train starts its workers again after any error of theirs, unless this raises.
+
+    It does for an `Ending`; for an error of a program, and not of a machine, before the command's first
+    step, which would only come again; and after more than `limit` failures in a row with no checkpoint
+    between them. Preempted nodes do not count.
+    """
+
+    def __init__(self, run: Path, attempt: str, limit: int) -> None:
+        """limit: -1 for none."""
+        self._run, self._attempt, self._limit = run, attempt, limit
+        self._in_a_row, self._saved = 0, 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raises what a worker raised, where it is one: Ray Train ends over that."""
+        """Of the workers, by rank."""
         for error in worker_exceptions.values():
-            cause = getattr(error, "_base_exc", error)
-            if isinstance(cause, Ending):
-                raise cause
+            if isinstance(error, Ending):
+                raise error
+        if any(_is_preempted_actor(error) for error in worker_exceptions.values()):
+            return
+        # when one worker is lost, those that waited for it fail, too
+        lost = {rank: e for rank, e in worker_exceptions.items() if _is_of_machine(e)}
+        rank, error = next(iter((lost or worker_exceptions).items()))
+        try:
+            saved = max((figures["step"] for _, figures in committed(self._run)), default=0)
+            began = any(e["event"] == "first step" for e in read_events(self._run, self._attempt))
+        except OSError:  # storage is away
+            saved, began = self._saved, True
+        self._in_a_row = self._in_a_row + 1 if saved == self._saved else 1
+        self._saved = saved
+        said = f"training ended on worker {rank}: {_last_line(error)}"
+        if not began and not lost:
+            raise Failed(said, _full(error))
+        if 0 <= self._limit < self._in_a_row:
+            if self._limit:
+                said += f" (failure {self._in_a_row} in a row with no checkpoint between them)"
+            raise Failed(said, _full(error))
+
+
+def keep_trace(error: Exception) -> None:
+    """Where the error came from, as a note of it: Ray Train would lose it on the way to the driver."""
+    error.add_note(traceback.format_exc())
 
 
 def cause_of(error: WorkerGroupError | ControllerError) -> tuple[str, str]:
     """Why Ray Train ended: in one line, and in full."""
     if isinstance(error, ControllerError):
         cause = error.controller_failure
+        if isinstance(cause, Failed):
+            return cause.line, cause.full
         where = "" if isinstance(cause, Ending) else " in Ray Train's controller"
         return f"training ended{where}: {_last_line(cause)}", str(error)
     rank, failure = next(iter(error.worker_failures.items()))
     return f"training ended on worker {rank}: {_last_line(failure)}", f"{error}\n{failure}"
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whether the worker's process is gone, or does not answer."""
+    return isinstance(error, RayTrainError | RayError) and not isinstance(error, RayTaskError)
+
+
+def _full(error: Exception) -> str:
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def _last_line(error: BaseException) -> str:

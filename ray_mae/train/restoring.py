@@ -10,6 +10,7 @@ import ray.train
 import torch.distributed as dist
 
 from ray_mae.train import checkpoint as ckpt
+from ray_mae.train.ending import Ending
 from ray_mae.train.engine import TAG, Engine
 from ray_mae.train.universal import make_universal
 
@@ -25,6 +26,7 @@ def restore(engine: Engine) -> int:
     with saved.as_directory() as path:
         folder = Path(path)
         state = ckpt.read_state(folder)
+        _require_precision(engine, state.get("precision", engine.precision))
         before = (state["workers"], state["zero_stage"])
         if engine.stage == 0 or before == (dist.get_world_size(), engine.stage):
             engine.load(folder)
@@ -33,6 +35,15 @@ def restore(engine: Engine) -> int:
             with _universal(folder) as whole:
                 engine.load(whole, universal=True)
     return int(state["step"])
+
+
+def _require_precision(engine: Engine, before: str) -> None:
+    """`auto` may be another one on the GPUs of today, and optimiser states are not for both."""
+    if engine.precision != before:
+        raise Ending(
+            f"the run's checkpoints are of {before}, and this start would train in {engine.precision}: set "
+            f"engine.precision to {before}, or begin another run from the weights alone with --weights"
+        )
 
 
 @contextmanager

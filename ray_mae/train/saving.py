@@ -40,11 +40,13 @@ class Saver:
         rank: int,
         workers: int,
         tokenizer: str | None,
+        of_shards: dict[str, Any],
         event: Callable[[str], None],
     ) -> None:
-        """event: told in words of what a user should know."""
+        """of_shards: as for `write_state`. event: told in words of what a user should know."""
         self._engine, self._config, self._attempt = engine, config, attempt
-        self._rank, self._workers, self._tokenizer = rank, workers, tokenizer
+        self._rank, self._workers = rank, workers
+        self._tokenizer, self._of_shards = tokenizer, of_shards
         self._event = event
         self._uploaded = threading.Event()
         self._uploaded.set()
@@ -126,7 +128,13 @@ class Saver:
         """What one worker writes for all."""
         save_file(weights, folder / ckpt.WEIGHTS)
         ckpt.write_state(
-            folder, self._config, step=step, workers=self._workers, zero_stage=self._engine.stage
+            folder,
+            self._config,
+            step=step,
+            workers=self._workers,
+            of_shards=self._of_shards,
+            zero_stage=self._engine.stage,
+            precision=self._engine.precision,
         )
         if self._tokenizer:
             (folder / ckpt.TOKENIZER).write_text(self._tokenizer)

@@ -39,10 +39,10 @@ def begin_attempt(folder: Path) -> str:
 def check_shared(folder: Path, patience: float) -> None:
     """Raise Ending where the run's folder is another one on this node than on the driver's.
 
-    patience: seconds that it may be away; half a minute at most.
+    patience: seconds that it may be away.
     """
     try:
-        outlast((folder / ATTEMPT).read_text, min(patience, 30.0), folder)
+        outlast((folder / ATTEMPT).read_text, patience, folder)
     except StorageAway as error:
         raise Ending(
             f"{folder} is not the folder that the driver sees under this path, or is away from this node: "

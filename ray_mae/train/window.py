@@ -89,6 +89,10 @@ class Window:
         self.start()
         return figures
 
+    def leave_out(self, seconds: float) -> None:
+        """Time that went by and is not training's."""
+        self._began += seconds
+
     def start(self) -> None:
         """Begin a new window."""
         self._began, self._samples, self._inputs = time.perf_counter(), 0, 0

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import ray.train
 import torch
+import torch.distributed as dist
 
 from ray_mae.config import AnyPretrainConfig, pretrain_config
 from ray_mae.data.loading import to_batch
@@ -14,6 +15,8 @@ from ray_mae.data.schema import Manifest
 from ray_mae.data.text import decode_tokens, report_text
 from ray_mae.methods.method import Method
 from ray_mae.train.build import method_of, packing_of, text_of
+from ray_mae.train.checkpoint import facts_of
+from ray_mae.train.ending import Ending
 from ray_mae.train.engine import Engine
 from ray_mae.train.feeding import Batches
 from ray_mae.train.guard import Collapse, Guard
@@ -35,8 +38,8 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
     """Train from the last committed checkpoint to the last step.
 
     job: `config` (a PretrainConfig as plain values), `tokenizer` (JSON document or None), `attempt`
-    (the name of this start) and `probe` (whether checkpoints can be probed). stack: of what is to be done
-    when training ends, well or not.
+    (the name of this start), `of_shards` (as `facts_of` had it in the driver) and `probe` (whether
+    checkpoints can be probed). stack: of what is to be done when training ends, well or not.
     """
     context = ray.train.get_context()
     config = pretrain_config(job["config"])
@@ -45,18 +48,21 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
     rank, workers = context.get_world_rank(), context.get_world_size()
     attempt = job["attempt"]
     patience = config.scaling.storage_patience
-    check_shared(config.output, patience)
+    begun = ray.train.get_checkpoint() is not None
+    # at first it is rather another folder than one that is away, and nobody should wait to hear of it
+    check_shared(config.output, patience if begun else min(patience, 30.0))
     check_attempt(config.output, attempt)
     events = Lines(config.output / EVENTS, patience)
     event = _events(events, rank, attempt)
     event("worker ready", workers=workers)
 
-    manifest = Manifest.read(config.shards)
+    of_shards = job["of_shards"]
+    manifest = outlast(lambda: _manifest(config, of_shards), patience, config.shards)
     plan = make_plan(config, manifest, workers)
     tokenizer = job["tokenizer"]
     method = method_of(config, plan, tokenizer)
     size = _size(method)
-    if config.weights:  # a checkpoint of this run, if there is one, will replace them
+    if config.weights and not begun:
         event(begin_with(cast(torch.nn.Module, method), config.weights))
     engine = Engine(
         cast(torch.nn.Module, method),
@@ -65,6 +71,7 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
         micro_batch_size=plan.micro_batch_size,
         accumulation=plan.accumulation,
     )
+    _agree(engine.precision)
     first_step = restore(engine)
     outlast(lambda: check_attempt(config.output, attempt), patience, config.output)
     tracker = Tracker(config.output, first_step, patience) if rank == 0 else None
@@ -77,7 +84,9 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
         first_step=first_step,
         **size,
     )
-    held_out = _held_out(config, manifest, tokenizer, engine.device)
+    held_out = outlast(
+        lambda: _held_out(config, manifest, tokenizer, engine.device), patience, config.shards
+    )
 
     shard = ray.train.get_dataset_shard("train")
     batches = Batches(shard, engine.device)
@@ -87,7 +96,7 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
     guard = Guard(config.output, config.shards, rank, config.optim.max_skipped, patience)
     collapse = Collapse()
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
-    saver = Saver(engine, config, attempt, rank, workers, tokenizer, event)
+    saver = Saver(engine, config, attempt, rank, workers, tokenizer, of_shards, event)
     stack.push(saver.settle)
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
@@ -117,12 +126,14 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
         if report:
             figures = window.figures(engine.device, batches.take_waited())
             preemption.pace(figures["samples_per_s"] / plan.batch_size)
+            work = size["flops"] * figures["inputs_per_s"]
+            work += size["flops_of_study"] * figures["samples_per_s"]
             left = (plan.steps - step - 1) * plan.batch_size
             figures |= {
                 "lr": lr,
                 **method.figures(step),
                 **engine.gradient_norm(),
-                **utilisation(size["flops"] * figures["inputs_per_s"], workers, peak),
+                **utilisation(work, workers, peak),
                 **memory_taken(engine.device),
                 "skipped_steps": guard.total,
                 **saver.figures(),
@@ -147,14 +158,35 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
         if due or told:
             saved = (step + 1) // config.checkpoint.every
             probed = due and bool(config.probe.every) and (last or saved % config.probe.every == 0)
+            began = time.perf_counter()
             saver.save(step + 1, probed=job["probe"] and probed, wait=bool(told))
-            window.start()  # time spent on saving is not training
-            batches.take_waited()
+            window.leave_out(time.perf_counter() - began)
     saver.wait()
     if tracker:
         tracker.close()
     event("done")
     events.close()
+
+
+def _manifest(config: AnyPretrainConfig, of_shards: dict[str, Any]) -> Manifest:
+    """That of the shards, which must be those that the driver has made the order of samples from."""
+    if facts_of(config.shards) != of_shards:
+        raise Ending(
+            f"{config.shards} was ingested anew while the run went on, or is another folder on this node "
+            "than on the driver's: its last checkpoint is of the shards of before"
+        )
+    return Manifest.read(config.shards)
+
+
+def _agree(precision: str) -> None:
+    """Raise Ending on every worker where some have GPUs with bf16 and some have not."""
+    every: list[str] = [precision] * dist.get_world_size()
+    dist.all_gather_object(every, precision)
+    if len({*every}) > 1:
+        raise Ending(
+            f"{every.count('bf16')} of {len(every)} workers can train in bf16: set engine.precision to "
+            "fp32, or keep GPUs of one kind in the pool"
+        )
 
 
 def _size(method: Method) -> dict[str, float]:
@@ -163,7 +195,8 @@ def _size(method: Method) -> dict[str, float]:
     return {
         "parameters": sum(p.numel() for p in module.parameters()),
         "encoder": sum(p.numel() for p in module.encoder.parameters()),
-        "flops": method.flops(images=1, samples=1),
+        "flops": method.flops(images=1, samples=0),
+        "flops_of_study": method.flops(images=0, samples=1),
     }
 
 

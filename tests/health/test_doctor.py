@@ -13,6 +13,7 @@ from ray_mae import cli
 from ray_mae.config import DoctorConfig
 from ray_mae.health import checks
 from ray_mae.health.doctor import doctor
+from ray_mae.health.node import Node
 from tests.shards import write_shards
 
 
@@ -44,6 +45,9 @@ def test_every_node_writes_the_output_and_reads_the_shards(
         assert len({f["text"].split(": ")[0] for f in found}) == 2  # each of its own node
     for finding in found_by(summary, "output") + found_by(summary, "shards"):
         assert "MB/s" in finding["text"]
+    (network,) = found_by(summary, "network")
+    assert network["level"] == "ok"
+    assert "a sum over 2 nodes by gloo is right" in network["text"]
     assert found_by(summary, "versions")[-1]["level"] == "ok"
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["summary.json"]  # nothing is left
     assert capsys.readouterr().out.count("\n") == len(summary["findings"])
@@ -123,7 +127,18 @@ def test_gpus_that_ray_counts_and_pytorch_does_not_see_are_a_problem() -> None:
     assert levels(checks.accelerators({"a": {"error": "no answer"}}, {"a": 2})) == ["problem"]
 
 
-def test_another_folder_under_the_same_path_is_a_problem() -> None:
-    there = {"seen": True, "write": 100.0, "read": 100.0, "free": 1e12}
+def test_a_network_that_loses_sums_is_a_problem() -> None:
+    right = {"rate": 1e9, "wrong": 0}
+    assert levels(checks.network({"a": right, "b": right}, "nccl")) == ["ok"]
+    found = {"a": right, "b": {"error": "timed out"}, "c": right | {"wrong": 3}}
+    assert levels(checks.network(found, "nccl")) == ["problem", "problem"]
+
+
+def test_another_folder_under_the_same_path_is_a_problem(tmp_path: Path) -> None:
+    there = Node().written(tmp_path, 1, "a mark that the driver wrote elsewhere")
+    assert not there["seen"]
+    (tmp_path / "mark").touch()
+    there = Node().written(tmp_path, 1, "mark") | {"write": 100.0, "read": 100.0, "free": 1e12}
+    assert there["seen"]
     found = {"a": there, "b": there | {"seen": False}, "c": there | {"free": 5e9}}
     assert levels(checks.output(found, "/runs")) == ["ok", "problem", "warning"]
