@@ -81,8 +81,9 @@ def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[flo
     [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 1), ("bf16", 3)],
 )
 @pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("way", ["loss and gradient", "loss alone"])
 def test_a_step_with_a_loss_that_is_not_finite_never_was(
-    precision: str, stage: int, accumulation: int
+    precision: str, stage: int, accumulation: int, way: str
 ) -> None:
     engines = [engine_of(precision, stage, accumulation) for _ in range(2)]
     batch = study_batch([2, 1, 3, 2])
@@ -92,7 +93,9 @@ def test_a_step_with_a_loss_that_is_not_finite_never_was(
                 continue
             for micro in range(accumulation):
                 loss = engine(batch, step).total
-                engine.backward(loss * float("nan") if micro == poison else loss)
+                if micro == poison:
+                    loss = loss * torch.nan if way == "loss and gradient" else loss + torch.inf
+                engine.backward(loss)
                 engine.step(2e-3)
             assert engine.skipped == (poison is not None)
             assert ("gradient_norm" in engine.gradient_norm()) == (poison is None)
@@ -100,7 +103,7 @@ def test_a_step_with_a_loss_that_is_not_finite_never_was(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize(("precision", "stage"), [("fp32", 0), ("bf16", 2)])
+@pytest.mark.parametrize(("precision", "stage"), [("fp32", 0), ("bf16", 1), ("bf16", 2)])
 def test_what_is_saved_goes_on_as_if_nothing_had_happened(
     precision: str, stage: int, tmp_path: Path
 ) -> None:
@@ -142,7 +145,8 @@ def test_weights_with_two_names_are_the_same_under_both() -> None:
         ("fp32", 2, 1, "sgd"),
         ("fp32", 3, 3, "adamw"),
         ("fp32", 3, 3, "sgd"),
-        ("bf16", 1, 1, "adamw"),
+        ("bf16", 1, 2, "adamw"),
+        ("bf16", 2, 1, "sgd"),
         ("bf16", 3, 3, "adamw"),
     ],
 )
@@ -158,10 +162,11 @@ def test_a_universal_checkpoint_goes_on_as_if_nothing_had_been(
     undisturbed = trained(whole, STEPS // 2)
     again = engine_of(precision, after, optim=optim)
     again.load(tmp_path / "whole", universal=True)
-    assert trained(again, STEPS // 2) == pytest.approx(undisturbed, rel=1e-5)
+    rounding = 100 if precision == "bf16" and before != after else 1  # sums in another order
+    assert trained(again, STEPS // 2) == pytest.approx(undisturbed, rel=1e-5 * rounding)
     theirs = whole.weights()
     for name, weight in again.weights().items():
-        torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-4 * rounding, atol=5e-5 * rounding)
 
 
 def test_a_universal_checkpoint_of_no_step_is_a_start(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Which command may continue a run. None here trains: the runs have taken their last step."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ray_mae.config import EngineConfig, OptimConfig, PretrainMdaeConfig
+from ray_mae.data.schema import Manifest
+from ray_mae.train.checkpoint import SNAPSHOT, STATE, facts_of, read_state, write_state
+from ray_mae.train.launch import pretrain
+from tests.records import write_record
+from tests.shards import write_volume_shards
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> PretrainMdaeConfig:
+    """Trained with ZeRO 2, in what `auto` was there: bf16."""
+    write_volume_shards(tmp_path / "volumes")
+    config = PretrainMdaeConfig(
+        shards=tmp_path / "volumes",
+        output=tmp_path / "run",
+        optim=OptimConfig(batch_size=4, micro_batch_size=2, steps=600, optimizer="sgd", lr=0.02),
+        engine=EngineConfig(zero_stage=2),
+    )
+    config.output.mkdir()
+    folder = write_record(config.output, 600)
+    write_state(folder, config, step=600, workers=2, precision="bf16")
+    return config
+
+
+def test_what_leaves_the_training_as_it_was_may_change(run: PretrainMdaeConfig) -> None:
+    for engine in (EngineConfig(zero_stage=1), EngineConfig(zero_stage=2, precision="bf16")):
+        other = replace(run, engine=engine, scaling=replace(run.scaling, workers=1))
+        assert pretrain(other)["continued_from_step"] == 600
+
+
+def test_another_zero_family_or_precision_is_refused_with_weights_offered(
+    run: PretrainMdaeConfig,
+) -> None:
+    with pytest.raises(ValueError, match=r"ZeRO 3 cannot read .* --weights .*checkpoint_600"):
+        pretrain(replace(run, engine=EngineConfig(zero_stage=3)))
+    with pytest.raises(ValueError, match=r"other settings \(engine\.precision\)"):
+        pretrain(replace(run, engine=EngineConfig(zero_stage=2, precision="fp32")))
+
+
+def test_other_shards_are_refused(run: PretrainMdaeConfig) -> None:
+    manifest = Manifest.read(run.shards)
+    replace(manifest, dataset="another").write(run.shards)
+    with pytest.raises(ValueError, match="trained on other shards"):
+        pretrain(run)
+
+
+def test_a_run_without_its_record_is_not_begun_anew(run: PretrainMdaeConfig) -> None:
+    (run.output / SNAPSHOT).unlink()
+    with pytest.raises(ValueError, match=rf"step 600, and not .* put {SNAPSHOT} back"):
+        pretrain(run)
+    assert (run.output / "checkpoint_600" / STATE).is_file()
+
+
+def test_a_checkpoint_keeps_the_facts_of_the_shards_it_was_trained_on(
+    run: PretrainMdaeConfig,
+) -> None:
+    before = facts_of(run.shards)
+    replace(Manifest.read(run.shards), dataset="ingested anew").write(run.shards)
+    write_state(run.output, run, step=700, workers=2, of_shards=before)
+    assert read_state(run.output).items() >= before.items()
+    assert facts_of(run.shards) != before
+    assert json.loads((run.output / STATE).read_text())["step"] == 700
