@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import botocore.validate
 import googleapiclient.discovery_cache
 import jsonschema
 import pytest
+import ray.autoscaler
 import ray.autoscaler._private._azure as azure
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -172,6 +174,32 @@ def test_the_pools_are_those_of_kubernetes(cloud: str) -> None:
     commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
     assert all("RAY_AUTH_MODE=token" in c for c in commands if "ray start" in c)
     assert config["max_workers"] == sum(node["max_workers"] for node in types.values())
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_nodes_run_what_the_image_has_and_install_nothing(cloud: str) -> None:
+    ready = prepare_config(read(cloud))  # Ray's defaults where the file says nothing
+    for kind in ("setup_commands", "head_setup_commands", "worker_setup_commands"):
+        assert ready[kind] == []
+    defaults = (Path(ray.autoscaler.__file__).parent / cloud / "defaults.yaml").read_text()
+    line = next(c for c in yaml.safe_load(defaults)["head_setup_commands"] if "pip install" in c)
+    wanted = re.findall(r"[a-z][\w-]+(?=[=>])", line)  # by Ray's provider of nodes, on the head
+    assert wanted
+    image = (LAUNCHER.parent / "Dockerfile").read_text()
+    assert not [name for name in wanted if name not in image]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_shared_disk_is_mounted_by_the_node_and_seen_by_the_container(cloud: str) -> None:
+    text = (LAUNCHER / f"{cloud}.yaml").read_text()
+    config = yaml.safe_load(re.sub(r"(?m)^  # (?=- >-|  mountpoint|  -o)", "  ", text))
+    check(cloud, config)
+    disk = config["initialization_commands"][-1]
+    assert re.search(r"mount -t nfs4 -o \S+ \S+:/\S* /data && sudo chown 1000 /data\)$", disk)
+    image = (LAUNCHER.parent / "Dockerfile").read_text()
+    assert "USER 1000" in image
+    assert {"-v /data:/data", "-v /tmp/ray:/tmp/ray"} <= {*config["docker"]["run_options"]}
+    assert "mkdir -p -m 1777 /tmp/ray" in config["initialization_commands"]
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def test_the_image_copies_what_is_there_and_pins_what_the_tests_ran_with() -> No
     assert any(p.startswith("ray==") for p in pins["constraint-dependencies"])
     assert "uv sync" in text
     assert "nvidia-cuda-nvcc==" in text
+
+
+def test_login_shells_of_the_image_find_its_programs() -> None:
+    """`ray up` runs all in them; /etc/profile has set PATH before."""
+    (echo,) = re.findall(r"(echo .*) > /etc/profile\.d/\w+\.sh", IMAGE.read_text())
+    profile = subprocess.check_output(["sh", "-c", echo], text=True)
+    shell = ["bash", "-c", f"{profile}\nbash -c 'echo $PATH'"]
+    path = subprocess.check_output(shell, text=True, env={"PATH": "/usr/bin:/bin"}).strip()
+    assert path == "/opt/venv/bin:/usr/bin:/bin"
+    last = IMAGE.read_text().rpartition("\nFROM ")[2]
+    assert "/usr/local/bin/uv" in last  # for `submit --environment uv`
 
 
 def test_the_slurm_script_starts_ray_on_all_nodes_and_the_command_on_one(tmp_path: Path) -> None:

@@ -172,7 +172,13 @@ def test_another_version_of_ray_and_no_ray_are_told(
         join("http://127.0.0.1:1")
 
 
-def test_an_image_brings_its_own_files() -> None:
+def test_an_image_brings_its_own_files_and_wants_podman(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dry("--image", "registry/x", *COMMAND, *OUTPUT) == 0
+    shown = capsys.readouterr().out
+    assert "packed" not in shown
+    assert "note: nodes start the image by podman" in shown
     with pytest.raises(ValueError, match="exclude each other"):
         SubmitConfig(command=["demo"], image="registry/x", environment="uv")
 
