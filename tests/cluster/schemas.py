@@ -58,6 +58,8 @@ RAY_CLUSTER_SPEC = strict(
     ),
     autoscalerOptions=strict(
         version=one_of("v1", "v2"), idleTimeoutSeconds=NUMBER, image=TEXT, resources=ELSEWHERE,
+        env=some(ELSEWHERE), envFrom=some(ELSEWHERE),
+        imagePullPolicy=one_of("Always", "IfNotPresent", "Never"), volumeMounts=some(ELSEWHERE),
         upscalingMode=one_of("Default", "Aggressive", "Conservative"), securityContext=ELSEWHERE,
     ),
 )  # fmt: skip
