@@ -19,6 +19,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 LAUNCHER = Path(__file__).parents[2] / "cluster/launcher"
+JOBS = sorted((LAUNCHER.parents[1] / "jobs").glob("*.yaml"))
 CLOUDS = ("aws", "gcp", "azure")
 SIZE = {
     "aws": lambda node: node["InstanceType"],
@@ -205,12 +206,16 @@ def test_the_shared_disk_is_mounted_by_the_node_and_seen_by_the_container(cloud:
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_every_job_leaves_half_of_a_gpu_nodes_cpus_for_reading(cloud: str) -> None:
     node = read(cloud)["available_node_types"]["gpu"]["resources"]
-    jobs = [
-        yaml.safe_load(job.read_text()) for job in (LAUNCHER.parents[1] / "jobs").glob("*.yaml")
-    ]
+    jobs = [yaml.safe_load(job.read_text()) for job in JOBS]
     scalings = [job.get("run", job).get("scaling", {}) for job in jobs]
     with_gpus = [each for each in scalings if each.get("gpu") is True]
-    assert with_gpus
-    assert all(
-        node["GPU"] * each.get("cpus_per_worker", 1) <= node["CPU"] / 2 for each in with_gpus
-    )
+    assert len(with_gpus) > 10
+    # said by each: by default a worker has one CPU, and PyTorch one thread
+    assert all(each["cpus_per_worker"] > 1 for each in with_gpus)
+    assert all(node["GPU"] * each["cpus_per_worker"] <= node["CPU"] / 2 for each in with_gpus)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_every_job_says_how_large_it_is(job: Path) -> None:
+    said = r"(?m)^# (Size|.*cores and (a quarter of|half) an hour)"
+    assert re.search(said, job.read_text())
