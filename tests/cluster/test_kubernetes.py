@@ -94,6 +94,7 @@ def _misspell(path: str) -> Callable[[dict[str, Any]], None]:
         ("search.yaml", 0, "spec.clusterSelector"),
         ("queue.yaml", 3, "spec.resourceGroups.0.flavors.0.resources.0.nominalQuota"),
         ("storage.yaml", 0, "spec.accessModes"),
+        ("metrics.yaml", 0, "spec.podMetricsEndpoints.0.interval"),
     ],
 )
 def test_a_misspelt_field_is_caught(file: str, index: int, mistake: str) -> None:
