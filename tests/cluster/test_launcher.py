@@ -17,6 +17,7 @@ import ray.autoscaler
 import ray.autoscaler._private._azure as azure
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.sdk import get_docker_host_mount_location
 
 LAUNCHER = Path(__file__).parents[2] / "cluster/launcher"
 JOBS = sorted((LAUNCHER.parents[1] / "jobs").glob("*.yaml"))
@@ -188,6 +189,14 @@ def test_nodes_run_what_the_image_has_and_install_nothing(cloud: str) -> None:
     assert wanted
     image = (LAUNCHER.parent / "Dockerfile").read_text()
     assert not [name for name in wanted if name not in image]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_containers_user_can_read_the_token(cloud: str) -> None:
+    config = read(cloud)
+    (inside,) = config["file_mounts"]
+    on_the_node = f"{get_docker_host_mount_location(config['cluster_name'])}{inside}"
+    assert f"chmod 644 {on_the_node}" in config["initialization_commands"]
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
