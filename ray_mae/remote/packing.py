@@ -1,4 +1,4 @@
-"""The working folder in one file, without data: what a job takes along."""
+"""Code and settings of the working folder in one file: what a job takes along."""
 
 import os
 import zipfile
@@ -8,13 +8,12 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+_SENT = {".py", ".pyi", ".yaml", ".yml", ".toml", ".cfg", ".lock", ".sh", ".j2"}
+"""Suffixes of code and settings. Anything else may be of a patient, or a key: images need no suffix."""
+_NAMED = {"README.md", "LICENSE"}  # pyproject.toml may want them
 _NEVER = [
     *".git .venv/ venv/ node_modules/ __pycache__/ .*_cache/ *.egg-info/ .ingest/".split(),
-    # data: an archive that lies in the working folder must not travel to wherever jobs are kept
-    *"*.dcm *.dicom *.nii *.nii.gz *.parquet *.png *.jpg *.jpeg *.tif *.tiff *.npy *.npz".split(),
-    *"*.h5 *.zst *.zip *.tar *.tgz *.tar.gz *.pt *.pth *.ckpt *.safetensors *.db".split(),
-    # secrets
-    *".env .env.* *.pem *.key id_rsa* .netrc .aws/ .kube/".split(),
+    *".env* .aws/ .kube/ .ssh/ *secret*.y*ml *credential*.y*ml".split(),
 ]
 _RESULTS = {"summary.json", "metrics.jsonl", "manifest.json", "checkpoint_manager_snapshot.json"}
 """Files of ours: a folder that has one was written by a command."""
@@ -73,7 +72,7 @@ def pack(root: Path, max_file_mb: float, max_mb: float) -> Packed:
         raise ValueError(
             f"{root} holds {packed.size / 1e6:.0f} MB to pack, more than max_mb {max_mb:g}; most in "
             + ", ".join(f"{name} ({sizes[name] / 1e6:.1f} MB)" for name in most)
-            + ": name data in .gitignore or .rayignore, or give --folder"
+            + ": name what is not needed in .gitignore or .rayignore, or give --folder"
         )
     return packed
 
@@ -92,9 +91,9 @@ def _walk(root: Path, folder: Path, specs: list[tuple[Path, GitIgnoreSpec]]) -> 
         if is_folder:
             if not _RESULTS & set(os.listdir(path)):
                 yield from _walk(root, path, specs)
-        elif entry.is_file(
-            follow_symlinks=False
-        ):  # a link leads out of the folder, as a rule to data
+        elif path.suffix not in _SENT and path.name not in _NAMED:
+            continue
+        elif entry.is_file(follow_symlinks=False):  # a link leads out of the folder
             yield path.relative_to(root)
 
 

@@ -136,5 +136,7 @@ def _say(
         )
         if packed.large:
             print(f"left out, over {config.max_file_mb:g} MB: {', '.join(map(str, packed.large))}")
+    if config.image:
+        warnings = [*warnings, "nodes start the image by podman: pods and containers have none"]
     for warning in warnings:
         print(f"note: {warning}")

@@ -23,7 +23,7 @@ def check_paths(config: Any, arguments: list[str], packed: Packed | None, here: 
         if not here and (file.is_absolute() or not packed.has(file)):
             raise ValueError(
                 f"--config {file} is not among the files that are packed: put it into the working "
-                "folder, under a relative path that .gitignore does not name"
+                "folder as YAML, under a relative path that .gitignore does not name"
             )
     shared = []
     for name, path in _paths(config):
@@ -36,10 +36,10 @@ def check_paths(config: Any, arguments: list[str], packed: Packed | None, here: 
                 f"--{name} {path} is relative, and the job's folder is thrown away when it ends: give an "
                 "absolute path that all nodes mount, or a URL"
             )
-        elif packed is None or not packed.has(path):
+        else:
             raise ValueError(
-                f"--{name} {path} is not among the files that are packed (data never is): give an "
-                "absolute path that all nodes mount, or a URL"
+                f"--{name} {path} is relative, and of the working folder code and settings alone are sent: "
+                "give an absolute path that all nodes mount, or a URL"
             )
     if shared and not here:
         return [f"every node of the cluster must mount {', '.join(shared)} as a shared disk"]

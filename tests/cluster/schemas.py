@@ -1,7 +1,9 @@
 """Strict schemas of the custom resources that cluster/kubernetes uses: fields, types, nothing else.
 
-No package carries the definitions of KubeRay and Kueue, so these are our reading of their references (KubeRay
-1.7, Kueue v1beta2), with the fields that a user may want. Pods in them are held against Kubernetes' own.
+No package carries the definitions of KubeRay, Kueue and the Prometheus operator, so these are our reading of
+their references (KubeRay 1.7, Kueue v1beta2), with the fields that a user may want. They catch what is
+misspelt, not what we misread: that does `kubectl apply --dry-run=server`. Pods in them are held against
+Kubernetes' own.
 """
 
 from typing import Any
@@ -58,6 +60,8 @@ RAY_CLUSTER_SPEC = strict(
     ),
     autoscalerOptions=strict(
         version=one_of("v1", "v2"), idleTimeoutSeconds=NUMBER, image=TEXT, resources=ELSEWHERE,
+        env=some(ELSEWHERE), envFrom=some(ELSEWHERE),
+        imagePullPolicy=one_of("Always", "IfNotPresent", "Never"), volumeMounts=some(ELSEWHERE),
         upscalingMode=one_of("Default", "Aggressive", "Conservative"), securityContext=ELSEWHERE,
     ),
 )  # fmt: skip
@@ -98,6 +102,23 @@ SCHEMAS = {
                     "flavors",
                     coveredResources=some(TEXT),
                     flavors=some(FLAVOUR),
+                )
+            ),
+        ),
+    ),
+    "PodMonitor": resource(
+        "monitoring.coreos.com/v1",
+        "PodMonitor",
+        strict(
+            "selector",
+            "podMetricsEndpoints",
+            selector=strict("matchLabels", matchLabels=TEXTS),
+            podMetricsEndpoints=some(
+                strict(
+                    "port",
+                    port=TEXT,
+                    interval=TEXT,
+                    metricRelabelings=some(strict("action", action=TEXT, regex=TEXT)),
                 )
             ),
         ),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -43,6 +44,12 @@ def check(resource: dict[str, Any]) -> None:
     for pod in pods(resource):
         whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **pod}
         kubernetes_validate.validate(whole, "1.37", strict=True)
+    if options := cluster_spec(resource).get("autoscalerOptions"):  # a container beside the head
+        ours = {"version", "idleTimeoutSeconds", "upscalingMode"}
+        container = {"name": "autoscaler"} | {k: v for k, v in options.items() if k not in ours}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
+        whole = pod | {"spec": {"containers": [container]}}
+        kubernetes_validate.validate(whole, "1.37", strict=True)
 
 
 def cluster_spec(resource: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +85,8 @@ def _misspell(path: str) -> Callable[[dict[str, Any]], None]:
     [
         ("cluster.yaml", 0, "spec.workerGroupSpecs.1.priority"),
         ("cluster.yaml", 0, "spec.workerGroupSpecs.0.maxReplicas"),
+        ("cluster.yaml", 0, "spec.autoscalerOptions.env.0.value"),
+        ("cluster.yaml", 0, "spec.autoscalerOptions.idleTimeoutSeconds"),
         ("cluster.yaml", 0, "spec.headGroupSpec.template.spec.nodeSelector"),
         ("cluster.yaml", 0, "spec.headGroupSpec.template.spec.containers.0.livenessProbe.httpGet"),
         ("train.yaml", 0, "spec.shutdownAfterJobFinishes"),
@@ -85,6 +94,7 @@ def _misspell(path: str) -> Callable[[dict[str, Any]], None]:
         ("search.yaml", 0, "spec.clusterSelector"),
         ("queue.yaml", 3, "spec.resourceGroups.0.flavors.0.resources.0.nominalQuota"),
         ("storage.yaml", 0, "spec.accessModes"),
+        ("metrics.yaml", 0, "spec.podMetricsEndpoints.0.interval"),
     ],
 )
 def test_a_misspelt_field_is_caught(file: str, index: int, mistake: str) -> None:
@@ -99,6 +109,7 @@ def test_pods_are_not_root_and_ask_for_what_they_may_use(resource: dict[str, Any
     for pod in pods(resource):
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
         volumes = {v["name"]: v for v in spec["volumes"]}
         for container in spec["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
@@ -107,6 +118,8 @@ def test_pods_are_not_root_and_ask_for_what_they_may_use(resource: dict[str, Any
             mounts = {m["name"]: m for m in container["volumeMounts"]}
             assert set(mounts) == set(volumes)
             assert all(mounts[n]["readOnly"] for n, v in volumes.items() if "secret" in v)
+            # a pod whose secret is missing would wait for ever
+            assert all(v["secret"]["optional"] for v in volumes.values() if "secret" in v)
             assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
             assert mounts["shm"]["mountPath"] == "/dev/shm"
             assert gib(volumes["shm"]["emptyDir"]["sizeLimit"]) < gib(
@@ -120,6 +133,37 @@ def gib(text: str) -> int:
     return int(text.removesuffix("Gi"))
 
 
+def share(of: float, *steps: tuple[float, float]) -> float:
+    """What is kept of the first so many, the next so many and so on."""
+    kept = 0.0
+    for size, part in steps:
+        kept += min(of, size) * part
+        of = max(0.0, of - size)
+    return kept
+
+
+@pytest.mark.parametrize("resource", OBJECTS)
+def test_pods_fit_the_nodes_that_the_guide_asks_for(resource: dict[str, Any]) -> None:
+    guide = (ROOT / "docs/cluster.md").read_text()
+    sizes = re.findall(r"((?:`[\w-]+`(?:\s+and\s+)?)+) \((\d+) CPUs, (\d+) GiB", guide)
+    nodes = {
+        name: (int(c), int(m)) for names, c, m in sizes for name in re.findall(r"`(.*?)`", names)
+    }
+    assert set(nodes) == {"head", "cpu", "gpu-spot", "gpu"}
+    for pod in pods(resource):
+        (container,) = pod["spec"]["containers"]
+        pool = pod["spec"].get("nodeSelector", {}).get("ray-mae/pool", "gpu")
+        cpus, memory = nodes[pool]
+        # what Google's Kubernetes keeps, which is the most among the clouds, and its own pods
+        cpus -= share(cpus, (1, 0.06), (1, 0.01), (2, 0.005), (1000, 0.0025)) + 0.5
+        memory -= share(memory, (4, 0.25), (4, 0.2), (8, 0.1), (112, 0.06), (1000, 0.02)) + 0.75
+        if pool == "head":  # with the autoscaler, and the pod that submits a RayJob
+            cpus, memory = cpus - 1, memory - 0.75
+        asked = container["resources"]["requests"]
+        assert int(asked["cpu"]) <= cpus
+        assert gib(asked["memory"]) <= memory
+
+
 def test_rays_autoscaler_reads_the_cluster_spot_first_and_from_zero() -> None:
     (resource,) = read("cluster.yaml")
     resource["metadata"]["namespace"] = "default"
@@ -127,7 +171,7 @@ def test_rays_autoscaler_reads_the_cluster_spot_first_and_from_zero() -> None:
     assert types["headgroup"]["resources"]["CPU"] == 0
     spot, on_demand, cpu = types["gpu-spot"], types["gpu"], types["cpu"]
     assert spot["resources"] == on_demand["resources"]
-    assert (spot["resources"]["GPU"], spot["resources"]["CPU"]) == (4, 48)
+    assert (spot["resources"]["GPU"], spot["resources"]["CPU"]) == (4, 44)
     assert "GPU" not in cpu["resources"]
     assert spot["priority"] > on_demand["priority"]
     assert spot["labels"] == {"ray.io/market-type": "spot"}

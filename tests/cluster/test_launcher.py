@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import botocore.validate
 import googleapiclient.discovery_cache
 import jsonschema
 import pytest
+import ray.autoscaler
 import ray.autoscaler._private._azure as azure
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.sdk import get_docker_host_mount_location
 
 LAUNCHER = Path(__file__).parents[2] / "cluster/launcher"
+JOBS = sorted((LAUNCHER.parents[1] / "jobs").glob("*.yaml"))
 CLOUDS = ("aws", "gcp", "azure")
 SIZE = {
     "aws": lambda node: node["InstanceType"],
@@ -175,14 +179,52 @@ def test_the_pools_are_those_of_kubernetes(cloud: str) -> None:
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
+def test_nodes_run_what_the_image_has_and_install_nothing(cloud: str) -> None:
+    ready = prepare_config(read(cloud))  # Ray's defaults where the file says nothing
+    for kind in ("setup_commands", "head_setup_commands", "worker_setup_commands"):
+        assert ready[kind] == []
+    defaults = (Path(ray.autoscaler.__file__).parent / cloud / "defaults.yaml").read_text()
+    line = next(c for c in yaml.safe_load(defaults)["head_setup_commands"] if "pip install" in c)
+    wanted = re.findall(r"[a-z][\w-]+(?=[=>])", line)  # by Ray's provider of nodes, on the head
+    assert wanted
+    image = (LAUNCHER.parent / "Dockerfile").read_text()
+    assert not [name for name in wanted if name not in image]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_containers_user_can_read_the_token(cloud: str) -> None:
+    config = read(cloud)
+    (inside,) = config["file_mounts"]
+    on_the_node = f"{get_docker_host_mount_location(config['cluster_name'])}{inside}"
+    assert f"chmod 644 {on_the_node}" in config["initialization_commands"]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_shared_disk_is_mounted_by_the_node_and_seen_by_the_container(cloud: str) -> None:
+    text = (LAUNCHER / f"{cloud}.yaml").read_text()
+    config = yaml.safe_load(re.sub(r"(?m)^  # (?=- >-|  mountpoint|  -o)", "  ", text))
+    check(cloud, config)
+    disk = config["initialization_commands"][-1]
+    assert re.search(r"mount -t nfs4 -o \S+ \S+:/\S* /data && sudo chown 1000 /data\)$", disk)
+    image = (LAUNCHER.parent / "Dockerfile").read_text()
+    assert "USER 1000" in image
+    assert {"-v /data:/data", "-v /tmp/ray:/tmp/ray"} <= {*config["docker"]["run_options"]}
+    assert "mkdir -p -m 1777 /tmp/ray" in config["initialization_commands"]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
 def test_every_job_leaves_half_of_a_gpu_nodes_cpus_for_reading(cloud: str) -> None:
     node = read(cloud)["available_node_types"]["gpu"]["resources"]
-    jobs = [
-        yaml.safe_load(job.read_text()) for job in (LAUNCHER.parents[1] / "jobs").glob("*.yaml")
-    ]
+    jobs = [yaml.safe_load(job.read_text()) for job in JOBS]
     scalings = [job.get("run", job).get("scaling", {}) for job in jobs]
     with_gpus = [each for each in scalings if each.get("gpu") is True]
-    assert with_gpus
-    assert all(
-        node["GPU"] * each.get("cpus_per_worker", 1) <= node["CPU"] / 2 for each in with_gpus
-    )
+    assert len(with_gpus) > 10
+    # said by each: by default a worker has one CPU, and PyTorch one thread
+    assert all(each["cpus_per_worker"] > 1 for each in with_gpus)
+    assert all(node["GPU"] * each["cpus_per_worker"] <= node["CPU"] / 2 for each in with_gpus)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_every_job_says_how_large_it_is(job: Path) -> None:
+    said = r"(?m)^# (Size|.*cores and (a quarter of|half) an hour)"
+    assert re.search(said, job.read_text())

@@ -25,11 +25,11 @@ from ray_mae.data.schema import Manifest
 from ray_mae.train.checkpoint import find_checkpoint, read_state
 from tests.benchmarks.autoscaling import POOLS, Pool, command, start_ingest
 from tests.cluster.head import free_ports, head
+from tests.cluster.monitoring import MONITORING, labels_of, needs, queries, rules
 from tests.shards import write_volume_shards
 
-MONITORING = Path(__file__).parents[2] / "cluster" / "monitoring"
 DISCOVERY = "prom_metrics_service_discovery.json"
-needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prometheus here")
+needs_prometheus = needs("prometheus")
 
 # a run with an online probe, and the gauges of a search as its driver sets them
 PROGRAM = """
@@ -151,28 +151,6 @@ def _names(discovery: Path) -> set[str]:
     return found
 
 
-def queries() -> list[tuple[str, str]]:
-    """Of the dashboard, each with its legend."""
-    found = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
-    targets = [target for panel in found for target in panel.get("targets", [])]
-    return [(t["expr"], t["legendFormat"]) for t in targets]
-
-
-def rules() -> dict[str, str]:
-    """Expressions of the alerts by name."""
-    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
-    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
-
-
-def labels_of(alert: str) -> list[str]:
-    """What the text of an alert names of what it is about."""
-    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
-    text = next(
-        r["annotations"]["summary"] for g in groups for r in g["rules"] if r["alert"] == alert
-    )
-    return re.findall(r"\$labels\.(\w+)", text)
-
-
 def test_jobs_get_their_nodes_from_none_and_give_them_back(seen: Seen) -> None:
     ingest, run = seen.said
     assert "no CPUs now: the work waits until it has grown" in ingest
@@ -194,7 +172,7 @@ def test_dashboard_and_alerts_name_metrics_that_there_are(seen: Seen) -> None:
 
 @needs_prometheus
 def test_every_query_of_the_dashboard_is_answered_with_data(seen: Seen) -> None:
-    asked = [(expr.replace("$run", ".*"), legend) for expr, legend in queries()]
+    asked = queries()
     for alert, expr in rules().items():  # without their limits
         if simple := re.fullmatch(r"([^<>]+) > [0-9.]+", expr):
             asked.append((simple[1], "".join(f"{{{{{n}}}}}" for n in labels_of(alert))))
@@ -217,15 +195,3 @@ def test_every_alert_can_be_evaluated_and_a_good_run_raises_none(seen: Seen) -> 
     assert all(rule["health"] == "ok" for rule in group["rules"]), group
     firing = [a["labels"]["alertname"] for a in seen.ask("alerts")["alerts"]]
     assert not {*firing} - {"DiskFull", "MemoryFull"}  # of this machine, not the run
-
-
-@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")
-def test_alerts_tell_of_what_they_should_and_of_nothing_else(tmp_path: Path) -> None:
-    text = (Path(__file__).parent / "alerts_test.yaml").read_text()
-    (tmp_path / "test.yaml").write_text(text.replace("ALERTS", str(MONITORING / "alerts.yaml")))
-    for words in (
-        ["check", "config", MONITORING / "prometheus.yaml"],
-        ["test", "rules", tmp_path / "test.yaml"],
-    ):
-        done = subprocess.run(["promtool", *words], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr

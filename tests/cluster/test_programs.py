@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -60,6 +61,22 @@ def test_the_image_copies_what_is_there_and_pins_what_the_tests_ran_with() -> No
     assert "nvidia-cuda-nvcc==" in text
 
 
+def test_login_shells_of_the_image_find_its_programs() -> None:
+    """`ray up` runs all in them; /etc/profile has set PATH before."""
+    (echo,) = re.findall(r"(echo .*) > /etc/profile\.d/\w+\.sh", IMAGE.read_text())
+    profile = subprocess.check_output(["sh", "-c", echo], text=True)
+    shell = ["bash", "-c", f"{profile}\nbash -c 'echo $PATH'"]
+    path = subprocess.check_output(shell, text=True, env={"PATH": "/usr/bin:/bin"}).strip()
+    assert path == "/opt/venv/bin:/usr/bin:/bin"
+    last = IMAGE.read_text().rpartition("\nFROM ")[2]
+    assert "/usr/local/bin/uv" in last  # for `submit --environment uv`
+
+
+def test_a_job_that_is_queued_again_keeps_its_log() -> None:
+    options = re.findall(r"(?m)^#SBATCH (.*)$", SCRIPT.read_text())
+    assert {"--requeue", "--open-mode=append"} <= {*options}
+
+
 def test_the_slurm_script_starts_ray_on_all_nodes_and_the_command_on_one(tmp_path: Path) -> None:
     """With programs in the place of Slurm's that write down what they were asked."""
     for name, body in {
@@ -80,12 +97,14 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_command_on_one(tmp_pat
     subprocess.run(["bash", SCRIPT, *command], env=slurm, check=True)
     asked = shlex.split((tmp_path / "asked").read_text())
     cut = asked.index("--")
-    assert asked[1:3] == ["ray", "symmetric-run"]
-    assert asked[3:cut] == [
+    ray = asked.index("ray")
+    assert "--cpus-per-task=48" in asked[:ray]
+    assert asked[ray + 1] == "symmetric-run"
+    assert asked[ray + 2 : cut] == [
         *("--address", "node7:6379", "--min-nodes", "2", "--num-cpus", "48", "--num-gpus", "4")
     ]
     # as Ray itself takes it apart: these go to `ray start`
-    assert curate_and_validate_ray_start_args(asked[3:cut]) == [
+    assert curate_and_validate_ray_start_args(asked[ray + 2 : cut]) == [
         *("--num-cpus", "48", "--num-gpus", "4")
     ]
     assert asked[cut + 1 :] == ["env", "RAY_ADDRESS=auto", "python", "-m", "ray_mae", *command]

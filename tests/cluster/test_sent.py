@@ -18,11 +18,17 @@ from ray_mae.remote.packing import pack
 
 COMMAND = ["--", "embed", "--checkpoint", "s3://b/run", "--shards", "s3://b/shards"]
 OUTPUT = ["--output", "s3://b/embeddings"]
+INGEST = "-- ingest --archive dicom --output /data/shards".split()
+STAYS = [
+    *("scans/p.dcm", "scans/p.nii.gz", "scans/IM0001", "reports.csv", "s5.txt", "r.xml", "labels.json"),
+    *("weights.pt", "figure.ipynb", "pseudonym_key", ".env", ".env.yaml", "id_rsa", "server.pem"),
+    *("creds/service-account.json", "secrets.yaml", "deploy/store-credentials.yml", ".ssh/config.sh"),
+]  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with settings, code, data, results, secrets and a large file."""
+    """A working folder with settings, code, results, a large file, and what must stay here."""
     for file, content in {
         "run.yaml": "batch_size: 16\n",
         "code/a.py": "pass\n",
@@ -32,16 +38,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "ignored/c.yaml": "batch_size: 8",
         ".venv/lib.py": "",
         ".git/config": "",
-        "scans/p.dcm": "a patient",
-        "scans/p.nii.gz": "a patient",
         "runs/a/metrics.jsonl": "",
         "runs/a/note.txt": "",
-        ".env": "KEY=secret",
-        "large.csv": "x" * 3_000_000,
+        "large.py": "x" * 3_000_000,
+        **dict.fromkeys(STAYS, "a patient, or a key"),
     }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(content)
-    (tmp_path / "link.csv").symlink_to(tmp_path / "large.csv")
+    (tmp_path / "link.py").symlink_to(tmp_path / "code/a.py")
     monkeypatch.chdir(tmp_path)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
@@ -54,15 +58,17 @@ def dry(*words: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_data_results_secrets_and_what_is_ignored_stay_here(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", STAYS)
+def test_data_and_secrets_stay_here(folder: Path, name: str) -> None:
     packed = pack(folder, max_file_mb=2, max_mb=20)
-    assert [str(f) for f in packed.files] == [
-        ".gitignore",
-        "code/.gitignore",
-        "code/a.py",
-        "run.yaml",
-    ]
-    assert packed.large == [Path("large.csv")]
+    assert (folder / name).is_file()
+    assert Path(name) not in [*packed.files, *packed.large]
+
+
+def test_code_and_settings_are_sent_and_no_results_nor_what_is_ignored(folder: Path) -> None:
+    packed = pack(folder, max_file_mb=2, max_mb=20)
+    assert [str(f) for f in packed.files] == ["code/a.py", "run.yaml"]
+    assert packed.large == [Path("large.py")]
     one, two = folder / "ignored" / "1.zip", folder / "ignored" / "2.zip"
     packed.write(one)
     (folder / "run.yaml").touch()
@@ -74,7 +80,7 @@ def test_data_results_secrets_and_what_is_ignored_stay_here(folder: Path, tmp_pa
 
 def test_a_folder_that_is_too_large_is_refused_with_what_is_large(folder: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"3 MB to pack, more than max_mb 1; most in large\.csv \(3\.0"
+        ValueError, match=r"3 MB to pack, more than max_mb 1; most in large\.py \(3\.0"
     ):
         pack(folder, max_file_mb=10, max_mb=1)
 
@@ -88,8 +94,8 @@ def test_a_dry_run_shows_what_would_be_sent(
     assert 'test -n "$A"' in shown
     assert 'test -n "$B"' in shown
     assert "exec python -m ray_mae embed --checkpoint s3://b/run" in shown
-    assert "packed: 4 files" in shown
-    assert "left out, over 2 MB: large.csv" in shown
+    assert "packed: 2 files" in shown
+    assert "left out, over 2 MB: large.py" in shown
     assert "nothing was sent" in shown
 
 
@@ -116,7 +122,13 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
         (["--folow", *COMMAND, *OUTPUT], "did you mean follow"),
         ([*COMMAND, "--output", "runs/b"], "--output runs/b is relative"),
         (["--", "embed", "--checkpoint", "runs/a", "--shards", "s3://b/s", *OUTPUT],
-         "--checkpoint runs/a is not among the files that are packed"),
+         "--checkpoint runs/a is relative, and of the working folder code and settings alone are sent"),
+        ([*INGEST, "--source", "scans"], "--source scans is relative"),
+        ([*INGEST, "--source", "/data", "--reports", "reports.csv"], "--reports reports.csv is relative"),
+        ([*INGEST, "--source", "/data", "--tables", "code"], "--tables code is relative"),
+        ([*INGEST, "--source", "/data", "--volumes.table", "run.yaml"], "--volumes.table run.yaml is rel"),
+        ([*INGEST, "--source", "/data", "--pseudonym_key", "pseudonym_key"],
+         "--pseudonym_key pseudonym_key is relative"),
         ([*COMMAND, *OUTPUT, "--config", "ignored/c.yaml"], "--config ignored/c.yaml is not among"),
         (["--image", "x", *COMMAND, *OUTPUT, "--config", "run.yaml"], "not sent with an image"),
     ],
@@ -172,7 +184,13 @@ def test_another_version_of_ray_and_no_ray_are_told(
         join("http://127.0.0.1:1")
 
 
-def test_an_image_brings_its_own_files() -> None:
+def test_an_image_brings_its_own_files_and_wants_podman(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dry("--image", "registry/x", *COMMAND, *OUTPUT) == 0
+    shown = capsys.readouterr().out
+    assert "packed" not in shown
+    assert "note: nodes start the image by podman" in shown
     with pytest.raises(ValueError, match="exclude each other"):
         SubmitConfig(command=["demo"], image="registry/x", environment="uv")
 
