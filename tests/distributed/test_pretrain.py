@@ -257,6 +257,37 @@ def test_volumes_go_the_same_way(
         pretrain(run_of(config.shards, tmp_path / "other", workers=1, stage=0))
 
 
+def test_a_run_from_the_weights_of_another_goes_on_without_it_on_other_workers(
+    shards: Path,
+    tmp_path: Path,
+    several_workers: dict[int, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`--weights` by a relative path, then the same command with one worker more, and the other run gone."""
+    shutil.copytree(several_workers[3], tmp_path / "before")
+    monkeypatch.chdir(tmp_path)
+    first = replace(
+        run_of(shards, tmp_path / "run", workers=2, stage=3),
+        weights=Path("before"),
+        tracking=TrackingConfig(every=2, pictures=0),
+    )
+    pretrain(first)
+    (ready,) = (e for e in read_jsonl(first.output / EVENTS) if "weights of" in e["event"])
+    assert str(find_checkpoint(tmp_path / "before")) in ready["event"]
+    whole = losses(first.output)
+    assert whole[0] < losses(several_workers[3])[0] * 0.9  # what was learnt before is not lost
+
+    assert rewind(first.output) == 9
+    shutil.rmtree(tmp_path / "before")
+    more = replace(first, scaling=replace(first.scaling, workers=3))
+    assert pretrain(more)["continued_from_step"] == 9
+    records = read_jsonl(first.output / METRICS)
+    assert [record["step"] for record in records] == [2, 4, 6, 8, 10, 12]
+    # the line of step 10 lacks step 9, which was before the restart
+    np.testing.assert_allclose(losses(first.output)[:4], whole[:4])
+    np.testing.assert_allclose(losses(first.output)[5], whole[5], rtol=1e-4)
+
+
 def test_a_run_leaves_what_is_needed_to_use_it_and_to_go_on(
     one_worker: tuple[Path, dict],
 ) -> None:
