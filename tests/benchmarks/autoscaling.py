@@ -41,7 +41,7 @@ RUN: dict[str, Any] = {
     "data": {"shuffle_window": 8},
     "optim": {"batch_size": 8, "micro_batch_size": 4, "base_lr": 0.05},
     "engine": {"precision": "fp32"},
-    "scaling": {"workers": 2, "gpu": False, "cpus_per_worker": 2, "threads_per_worker": 1, "max_failures": 3},
+    "scaling": {"workers": 2, "gpu": False, "cpus_per_worker": 2, "threads_per_worker": 1},
     "checkpoint": {"every": 10},
     "tracking": {"every": 1, "pictures": 0},
 }  # fmt: skip

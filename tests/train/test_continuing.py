@@ -3,13 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ray_mae.config import EngineConfig, OptimConfig, PretrainMdaeConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.train.checkpoint import SNAPSHOT, STATE, facts_of, read_state, write_state
+from ray_mae.train.ending import Ending
 from ray_mae.train.launch import pretrain
+from ray_mae.train.restoring import _require_precision
 from tests.records import write_record
 from tests.shards import write_volume_shards
 
@@ -68,3 +72,11 @@ def test_a_checkpoint_keeps_the_facts_of_the_shards_it_was_trained_on(
     assert read_state(run.output).items() >= before.items()
     assert facts_of(run.shards) != before
     assert json.loads((run.output / STATE).read_text())["step"] == 700
+
+
+def test_workers_in_another_precision_than_the_checkpoint_end_the_run() -> None:
+    """As where `auto` meets other GPUs: the driver has none and cannot see it."""
+    engine: Any = SimpleNamespace(precision="fp32")
+    _require_precision(engine, "fp32")
+    with pytest.raises(Ending, match=r"set engine\.precision to bf16, or .* --weights"):
+        _require_precision(engine, "bf16")
