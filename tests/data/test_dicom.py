@@ -225,6 +225,62 @@ def test_a_deflated_file_that_inflates_without_end_is_refused_before_it_does(
     assert reason(path, max_pixels=10_000) == "too-large"
 
 
+@pytest.mark.parametrize("kind", ["without preamble", "with a lying length"])
+def test_a_deflated_file_is_measured_from_where_it_is_inflated(tmp_path: Path, kind: str) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm", syntax=DeflatedExplicitVRLittleEndian, PixelData=bytes(66 << 20)
+    )
+    raw, length = path.read_bytes(), b"\x02\x00\x00\x00UL\x04\x00"
+    if kind == "without preamble":
+        path.write_bytes(raw[132:])
+    else:
+        at = raw.index(length) + 8
+        path.write_bytes(raw[:at] + b"\x00\x00\x00\x30" + raw[at + 4 :])
+    with pytest.raises(Unusable, match="too-large: inflates to more than"):
+        read_header(path, 10_000)
+    assert read_header(path, 10_000_000).rows == 64
+
+
+EMPTY_ITEM, END = b"\xfe\xff\x00\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+
+def with_items(path: Path, sequence: bytes, items: int, length: int = 0xFFFFFFFF) -> Path:
+    """A file with so many empty items in a sequence, given by its tag, before the pixels."""
+    raw = write_dicom(path, ViewPosition="PA").read_bytes()
+    at = raw.index(b"\xe0\x7f\x10\x00")
+    value = EMPTY_ITEM * items + (END if length == 0xFFFFFFFF else b"")
+    path.write_bytes(
+        raw[:at] + sequence + b"SQ\0\0" + length.to_bytes(4, "little") + value + raw[at:]
+    )
+    return path
+
+
+PRIVATE, VIEW_CODE = b"\x55\x00\x10\x10", b"\x54\x00\x20\x02"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "known"), [(PRIVATE, False), (VIEW_CODE, False), (VIEW_CODE, True)]
+)
+def test_a_header_of_more_elements_than_any_has_is_refused_before_they_take_memory(
+    tmp_path: Path, sequence: bytes, known: bool
+) -> None:
+    few, many = (
+        with_items(tmp_path / f"{n}.dcm", sequence, n, 8 * n if known else 0xFFFFFFFF)
+        for n in (1000, 100_000)
+    )
+    assert read_dicom(few, LIMIT)[1].view == "frontal"
+    with pytest.raises(Unusable, match="too-large: more in the header"):
+        read_header(many, LIMIT)
+    if not known:  # parsed although nobody asks for it, with the pixels as well
+        with pytest.raises(Unusable, match="too-large: more in the header"):
+            stored_pixels(many, LIMIT, header=1 << 18)
+
+
+def test_what_nobody_asks_for_and_is_skipped_may_have_any_size(tmp_path: Path) -> None:
+    path = with_items(tmp_path / "a.dcm", PRIVATE, 1_000_000, 8_000_000)
+    assert read_dicom(path, LIMIT)[1].view == "frontal"
+
+
 @needs_shared
 def test_a_stream_larger_than_its_header_says_is_refused_before_decoding(tmp_path: Path) -> None:
     for name in ("mr_ts_5", "mr_ts_7", "mr_ts_9"):  # JPEG lossless, JPEG-LS, JPEG 2000
