@@ -141,6 +141,22 @@ def test_a_window_that_shows_nothing_is_not_believed(
     assert shown.max() == 255
 
 
+def test_one_outlier_makes_no_wrong_window_believed(tmp_path: Path) -> None:
+    pixels = RAMP % 1001
+    pixels[-1, -1] = 4095
+    shown = levels(write_dicom(tmp_path / "a.dcm", pixels, WindowCenter=3000, WindowWidth=100))
+    assert shown[:1000].min() == 0
+    assert shown[:1000].max() == 255
+    assert 110 < np.median(shown) < 145
+
+
+def test_a_voi_lut_of_fewer_bits_than_it_says_fills_the_grey_range(tmp_path: Path) -> None:
+    for bits in (12, 16):
+        table = lut(list(range(4096)), 0, bits)
+        shown = levels(write_dicom(tmp_path / "a.dcm", VOILUTSequence=table))
+        assert [shown[0], shown[2048], shown[4095]] == [0, 128, 255]
+
+
 def test_eight_bits_without_a_window_are_shown_as_they_are(tmp_path: Path) -> None:
     pixels = np.arange(50, 150, dtype=np.uint8).reshape(10, 10)
     np.testing.assert_array_equal(
