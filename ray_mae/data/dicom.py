@@ -34,7 +34,7 @@ from pydicom.uid import (
 
 from ray_mae.data.codecs import coded_size
 from ray_mae.data.greyscale import to_grey
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.quarantine import Unusable, damaged, said
 from ray_mae.data.views import position_of, view_from_orientation, view_of
 from ray_mae.data.years import year_of
 
@@ -252,7 +252,7 @@ def read_dataset(
         if isinstance(error, InvalidDicomError):
             raise Unusable("not-dicom", said(error)) from error
         # damaged files raise whatever they like
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error
 
 
 def most_bytes(max_pixels: int) -> int:
@@ -286,7 +286,7 @@ def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
                 year=year_of(str(ds.get("StudyDate") or "")),
             )
     except Exception as error:  # values are only parsed when they are asked for
-        raise Unusable("undecodable", f"header: {said(error)}") from error
+        raise damaged(error, "header: ") from error
 
 
 def burned_in(ds: Dataset) -> bool:
@@ -347,7 +347,7 @@ def stored_pixels(
     except Unusable:
         raise
     except Exception as error:  # decoders of many makers, and files of many more
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), ds
 
 
@@ -367,4 +367,4 @@ def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     except Unusable:
         raise
     except Exception as error:
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error

@@ -24,7 +24,7 @@ from ray_mae.data.dicom import (
     read_dataset,
     stored_pixels,
 )
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.quarantine import Unusable, damaged
 
 GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
@@ -123,7 +123,7 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
     except Unusable:
         raise
     except Exception as error:  # values are only parsed when they are asked for
-        raise Unusable("undecodable", f"header: {said(error)}") from error
+        raise damaged(error, "header: ") from error
 
 
 def _refuse_lies(ds: Dataset, frames: int, size: int) -> None:
@@ -177,7 +177,7 @@ def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
                 frame *= slope
                 frame += _rescale(ds, index, "RescaleIntercept", 0.0)
     except Exception as error:
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error
     return values
 
 
