@@ -137,6 +137,8 @@ class _Header:
     def __init__(self, file: BinaryIO, most: int, *, pixels: bool) -> None:
         """most: bytes to be read, and 16 times the elements; pixels: whether those are read too."""
         self.file, self.most, self.pixels = file, most, pixels
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         # Bytes, elements, and reads of pixel data: those come in as many fragments as they like.
         self.left = [most, most // 16, 1 << 22]
         self.counts = True
@@ -156,7 +158,8 @@ class _Header:
         if not self.counts:
             self.left[2] -= 1
             self.refuse_if_spent()
-            return self.file.read(size)
+            # Python takes memory for what is asked for, and a length may lie.
+            return self.file.read(max(0, min(size, self.size - self.file.tell())))
         data = self.file.read(min(size, self.left[0] + 1))
         # Sequences of known length are parsed when they are asked for, from what was read here.
         items = data.count(_ITEM) + data.count(_ITEM[1::-1] + _ITEM[:1:-1]) if size > 8 else 0
@@ -192,7 +195,8 @@ def _read(counted: _Header, tags: list[BaseTag], max_bytes: int, *, bare: bool) 
         counted.seek(0 if bare else 132)
         meta = read_elements(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            counted.file = io.BytesIO(_inflated(counted.file, max_bytes))
+            inflated = _inflated(counted.file, max_bytes)
+            counted.file, counted.size = io.BytesIO(inflated), len(inflated)
             ds = read_elements(
                 file, False, True, stop_when=counted.stop_when, specific_tags=list(tags)
             )

@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,17 @@ def test_a_header_of_more_elements_than_any_has_is_refused_before_they_take_memo
     if not known:  # parsed although nobody asks for it, with the pixels as well
         with pytest.raises(Unusable, match="too-large: more in the header"):
             stored_pixels(many, LIMIT, header=1 << 18)
+
+
+def test_a_length_that_the_file_does_not_have_takes_no_memory(tmp_path: Path) -> None:
+    raw = write_dicom(tmp_path / "a.dcm").read_bytes()
+    at = raw.index(b"\xe0\x7f\x10\x00") + 8
+    (tmp_path / "b.dcm").write_bytes(raw[:at] + b"\xfe\xff\xff\xff" + raw[at + 4 :])
+    tracemalloc.start()
+    np.testing.assert_array_equal(stored_pixels(tmp_path / "b.dcm", LIMIT)[0], RAMP)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10_000_000
 
 
 def test_what_nobody_asks_for_and_is_skipped_may_have_any_size(tmp_path: Path) -> None:
