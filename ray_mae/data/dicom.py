@@ -4,27 +4,22 @@ Nothing in here takes memory for pixels before the header, the file and the comp
 seen to stay within max_pixels. What a file can have wrong ends as Unusable, never as a crash.
 """
 
-import io
 import os
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset as read_elements
-from pydicom.filereader import read_partial
 from pydicom.pixels import pixel_array
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -33,7 +28,9 @@ from pydicom.uid import (
 )
 
 from ray_mae.data.codecs import coded_size
+from ray_mae.data.dicom_elements import MOST_BYTES, CountedFile, read_elements
 from ray_mae.data.greyscale import to_grey
+from ray_mae.data.places import opened
 from ray_mae.data.quarantine import Unusable, damaged, said
 from ray_mae.data.views import position_of, view_from_orientation, view_of
 from ray_mae.data.years import year_of
@@ -127,121 +124,25 @@ def _start(file: BinaryIO) -> str | None:
     return "bare" if start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00" else None
 
 
-class _Header:
-    """A file of which pydicom parses no more than a header has.
-
-    It parses sequences of unknown length even where nobody asks for them: 650 bytes of memory and 25 µs
-    for each empty item of 8 bytes in the file. What it skips counts for nothing, however long.
-    """
-
-    def __init__(self, file: BinaryIO, most: int, *, pixels: bool) -> None:
-        """most: bytes to be read, and 16 times the elements; pixels: whether those are read too."""
-        self.file, self.most, self.pixels = file, most, pixels
-        self.size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        # Bytes, elements, and reads of pixel data: those come in as many fragments as they like.
-        self.left = [most, most // 16, 1 << 22]
-        self.counts = True
-
-    def tell(self) -> int:
-        """As of a file."""
-        return self.file.tell()
-
-    def seek(self, *to: int) -> int:
-        """As of a file."""
-        return self.file.seek(*to)
-
-    def read(self, size: int = -1) -> bytes:
-        """As of a file. Unusable once it was too much; pydicom turns it into others at times."""
-        if size < 0:  # to inflate what comes, however large it gets
-            raise Unusable("undecodable", "deflated, but not as its own header says")
-        if not self.counts:
-            self.left[2] -= 1
-            self.refuse_if_spent()
-            # Python takes memory for what is asked for, and a length may lie.
-            return self.file.read(max(0, min(size, self.size - self.file.tell())))
-        data = self.file.read(min(size, self.left[0] + 1))
-        # Sequences of known length are parsed when they are asked for, from what was read here.
-        items = data.count(_ITEM) + data.count(_ITEM[1::-1] + _ITEM[:1:-1]) if size > 8 else 0
-        self.left[0] -= len(data)
-        self.left[1] -= 1 + 4 * items  # as many reads as an item takes
-        self.refuse_if_spent()
-        return data
-
-    def refuse_if_spent(self) -> None:
-        """Raise Unusable if more was parsed than a header has."""
-        if min(self.left) < 0:
-            raise Unusable("too-large", f"more in the header than {self.most} bytes can be")
-
-    def stop_when(self, tag: BaseTag, _: str | None, length: int) -> bool:
-        """Whether pydicom is to stop here: called before the value of each element of the file itself."""
-        at_pixels = tag in _PIXEL_DATA
-        self.counts = not at_pixels
-        return at_pixels and not self.pixels
-
-
-_DEFLATED = DeflatedExplicitVRLittleEndian.encode()
-_ITEM = b"\xfe\xff\x00\xe0"
-_PIXEL_DATA = {Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData")}
-HEADER = 4 << 20
-"""Bytes of a header that are parsed at most: real ones have some kilobytes, and 128 kB for each look-up
-table. Those of 8 bytes would take 45 MB."""
-
-
-def _read(counted: _Header, tags: list[BaseTag], max_bytes: int, *, bare: bool) -> Dataset:
-    """The elements of a file at its beginning."""
-    file = cast(BinaryIO, counted)
-    if _DEFLATED in counted.file.read(4096):
-        counted.seek(0 if bare else 132)
-        meta = read_elements(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            inflated = _inflated(counted.file, max_bytes)
-            counted.file, counted.size = io.BytesIO(inflated), len(inflated)
-            ds = read_elements(
-                file, False, True, stop_when=counted.stop_when, specific_tags=list(tags)
-            )
-            ds.file_meta = FileMetaDataset(meta)
-            return ds
-    counted.seek(0)
-    ds = read_partial(file, counted.stop_when, force=bare, specific_tags=list(tags))
-    if "TransferSyntaxUID" not in ds.file_meta:  # pydicom found out how it is encoded
-        implicit, _ = ds.original_encoding
-        ds.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-        )
-    return ds
-
-
-def _inflated(file: BinaryIO, limit: int) -> bytes:
-    """The rest of a deflated file, which pydicom would inflate however large it gets."""
-    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
-    while not inflater.eof and (data := inflater.unconsumed_tail or file.read(1 << 20)):
-        inflated += inflater.decompress(data, 1 << 20)
-        if len(inflated) > limit:
-            raise Unusable("too-large", f"inflates to more than {limit} bytes")
-    if not inflater.eof:
-        raise Unusable("undecodable", "the deflated data set is cut off")
-    return bytes(inflated)
-
-
 def read_dataset(
-    path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool, header: int = HEADER
+    path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool, header: int = MOST_BYTES
 ) -> Dataset:
     """The wanted elements of a file. Raises Unusable for everything that can be wrong with it.
 
+    Of one in a store only what is needed is fetched.
+
     header: bytes of it that are parsed at most, pixel data apart.
     """
-    counted: _Header | None = None
+    counted: CountedFile | None = None
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file, quiet():
-            start = _start(file)
+        with opened(path) as file, quiet():
+            counted = CountedFile(file, header, pixels=pixels)
+            start, size = _start(file), counted.size
             if start is None:
                 raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
             if size > max_bytes:  # a single element may be as long as its file
                 raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
-            counted = _Header(file, header, pixels=pixels)
-            return _read(counted, [Tag(tag) for tag in tags], max_bytes, bare=start == "bare")
+            return read_elements(counted, map(Tag, tags), max_bytes, bare=start == "bare")
     except FileNotFoundError as error:
         raise Unusable("missing") from error
     except Unusable:
@@ -249,10 +150,12 @@ def read_dataset(
     except Exception as error:
         if counted:
             counted.refuse_if_spent()
-        if (
-            isinstance(error, OSError) and error.errno
-        ):  # pydicom raises it for damaged files as well
-            raise Unusable("unreadable", os.strerror(error.errno)) from error
+        away = (counted and counted.failure) or error
+        # pydicom raises OSError for damaged files as well, then without an errno
+        if isinstance(away, OSError) and away.errno:
+            raise Unusable("unreadable", os.strerror(away.errno)) from away
+        if isinstance(error, PermissionError):  # of a store
+            raise Unusable("unreadable", "no permission") from error
         if isinstance(error, InvalidDicomError):
             raise Unusable("not-dicom", said(error)) from error
         # damaged files raise whatever they like
@@ -326,7 +229,7 @@ def refuse(header: Header, max_pixels: int) -> None:
 
 
 def stored_pixels(
-    path: Path, max_pixels: int, more_tags: Sequence[int | str] = (), header: int = HEADER
+    path: Path, max_pixels: int, more_tags: Sequence[int | str] = (), header: int = MOST_BYTES
 ) -> tuple[NDArray[np.generic], Dataset]:
     """The decoded stored values, and the tags that explain them.
 

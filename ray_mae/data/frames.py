@@ -15,7 +15,6 @@ from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ray_mae.data.dicom import (
-    HEADER,
     NATIVE,
     TERMS,
     burned_in,
@@ -24,6 +23,7 @@ from ray_mae.data.dicom import (
     read_dataset,
     stored_pixels,
 )
+from ray_mae.data.dicom_elements import MOST_BYTES
 from ray_mae.data.quarantine import Unusable, damaged
 
 GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
@@ -34,7 +34,7 @@ WORDS = ["SeriesDescription", "ProtocolName", "SequenceName", "AcquisitionContra
 IMAGING = frozenset({"MR", "CT", "PT", "NM", "OT"})
 MOST_FRAMES = 1 << 14
 """Of one file: some ten times a large CT. Each takes 0.1 ms and half a kilobyte."""
-GROUPS_BYTES = 4 * HEADER
+GROUPS_BYTES = 4 * MOST_BYTES
 """Bytes of a header that describes many frames, some kilobytes for each."""
 
 
@@ -103,7 +103,8 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 raise Unusable("too-large", f"{frames:,} frames, at most {MOST_FRAMES:,}")
             if int(ds.get("SamplesPerPixel") or 1) != 1:
                 raise Unusable("four-dimensional", "colours")
-            _refuse_lies(ds, frames, path.stat().st_size)
+            if frames > 1:  # one is left to the decoder: else its series would seem to be shorter
+                _refuse_lies(ds, frames, path.stat().st_size)
             return SliceFile(
                 **{
                     name: str(ds.get(tag) or "").strip()
@@ -127,12 +128,9 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
 
 
 def _refuse_lies(ds: Dataset, frames: int, size: int) -> None:
-    """Raise Unusable if a file of so many bytes cannot hold its frames.
-
-    One frame is left to the decoder: without it a series would seem to be shorter than it is.
-    """
+    """Raise Unusable if a file of so many bytes cannot hold its frames."""
     syntax = ds.file_meta.TransferSyntaxUID
-    if frames == 1 or syntax == DeflatedExplicitVRLittleEndian:
+    if syntax == DeflatedExplicitVRLittleEndian:
         return
     bits = ds.Rows * ds.Columns * int(ds.get("BitsAllocated") or 1) if syntax in NATIVE else 64
     if frames * bits > 8 * size:  # a compressed frame has an item of 8 bytes at least

@@ -1,6 +1,10 @@
 import csv
+import errno
 import hashlib
+import io
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +21,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from ray_mae.data import dicom
 from ray_mae.data.dicom import read_dicom, read_header, stored_pixels
 from ray_mae.data.greyscale import to_grey
+from ray_mae.data.places import is_passing
 from ray_mae.data.quarantine import Unusable
 
 LIMIT = 10_000_000
@@ -302,6 +308,28 @@ def test_a_length_that_the_file_does_not_have_takes_no_memory(tmp_path: Path) ->
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 10_000_000
+
+
+def test_a_disk_that_fails_inside_a_sequence_is_told_from_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_items(tmp_path / "a.dcm", PRIVATE, 1000)
+
+    class Failing(io.BufferedReader):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 2000:
+                raise OSError(errno.EIO, "away")
+            return super().read(size)
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[Failing]:
+        with Failing(io.FileIO(path)) as file:
+            yield file
+
+    monkeypatch.setattr(dicom, "opened", opened)
+    with pytest.raises(Unusable, match="unreadable") as caught:
+        read_header(path, LIMIT)
+    assert is_passing(caught.value, remote=False)
 
 
 def test_what_nobody_asks_for_and_is_skipped_may_have_any_size(tmp_path: Path) -> None:

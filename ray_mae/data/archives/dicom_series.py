@@ -11,10 +11,9 @@ from ray_mae.data.archives import series_table
 from ray_mae.data.archives.dicom import chunks_of, files_below
 from ray_mae.data.archives.record import Archive, Progress, VolumeRecord
 from ray_mae.data.contrasts import UNKNOWN, contrast_in
-from ray_mae.data.dicom import most_bytes
 from ray_mae.data.distribute import distribute
 from ray_mae.data.frames import SliceFile, read_frames, total
-from ray_mae.data.places import on_disk, patiently
+from ray_mae.data.places import patiently
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.series import arrange, refuse_burned_in
 
@@ -87,9 +86,8 @@ def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, d
     found: list[tuple[str, dict[str, Any]]] = []
     for path in paths:
         try:
-            with on_disk(root / path, most_bytes(max_voxels)) as file:
-                read = partial(read_frames, file, max_voxels)
-                found.append((path, asdict(patiently(read, remote=False))))
+            read = partial(read_frames, root / path, max_voxels)
+            found.append((path, asdict(patiently(read, remote=False))))
         except Unusable as why:
             found.append((path, {"problem": [why.reason, why.detail]}))
     return found
