@@ -60,10 +60,13 @@ class CountedFile:
             # Python takes memory for what is asked for, and a length may lie.
             return self._read(max(0, min(size, self.size - self.file.tell())))
         data = self._read(min(size, self.left[0] + 1))
-        # Sequences of known length are parsed when they are asked for, from what was read here.
-        items = data.count(_ITEM) + data.count(_ITEM[1::-1] + _ITEM[:1:-1]) if size > 8 else 0
         self.left[0] -= len(data)
-        self.left[1] -= 1 + 4 * items  # as many reads as an item takes
+        self.left[1] -= 1
+        if (
+            size > 8
+        ):  # parsed when it is asked for: sequences of known length, and texts of many values
+            items = data.count(_ITEM) + data.count(_ITEM_BIG_ENDIAN)
+            self.left[1] -= 4 * items + data.count(b"\\")  # an item takes some four reads
         self.refuse_if_spent()
         return data
 
@@ -87,7 +90,7 @@ class CountedFile:
 
 
 _DEFLATED = DeflatedExplicitVRLittleEndian.encode()
-_ITEM = b"\xfe\xff\x00\xe0"
+_ITEM, _ITEM_BIG_ENDIAN = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 _PIXEL_DATA = {Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData")}
 MOST_BYTES = 4 << 20
 """Bytes of a header that are parsed at most: real ones have some kilobytes, and 128 kB for each look-up

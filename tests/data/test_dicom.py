@@ -310,6 +310,18 @@ def test_a_length_that_the_file_does_not_have_takes_no_memory(tmp_path: Path) ->
     assert most < 10_000_000
 
 
+def test_a_tag_of_more_values_than_any_has_is_refused_before_they_take_memory(
+    tmp_path: Path,
+) -> None:
+    raw = write_dicom(tmp_path / "a.dcm", NumberOfFrames="1").read_bytes()
+    tag, values = b"\x28\x00\x08\x00", b"1\\" * 500_000
+    at = raw.index(tag + b"IS")
+    long = tag + b"UT\0\0" + len(values).to_bytes(4, "little") + values
+    (tmp_path / "b.dcm").write_bytes(raw[:at] + long + raw[at + 10 :])
+    with pytest.raises(Unusable, match="too-large: more in the header"):
+        read_header(tmp_path / "b.dcm", LIMIT)
+
+
 def test_a_disk_that_fails_inside_a_sequence_is_told_from_a_damaged_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
