@@ -316,7 +316,7 @@ def test_a_tag_of_more_values_than_any_has_is_refused_before_they_take_memory(
     raw = write_dicom(tmp_path / "a.dcm", NumberOfFrames="1").read_bytes()
     tag, values = b"\x28\x00\x08\x00", b"1\\" * 500_000
     at = raw.index(tag + b"IS")
-    long = tag + b"UT\0\0" + len(values).to_bytes(4, "little") + values
+    long = tag + b"UC\0\0" + len(values).to_bytes(4, "little") + values
     (tmp_path / "b.dcm").write_bytes(raw[:at] + long + raw[at + 10 :])
     with pytest.raises(Unusable, match="too-large: more in the header"):
         read_header(tmp_path / "b.dcm", LIMIT)
