@@ -1,28 +1,33 @@
-"""Real DICOM files, damaged in every way that a disk, a network or a person damages them.
+"""Real DICOM files and images, damaged in every way that a disk, a network or a person damages them.
 
     python -m tests.fuzzing --files 5000 [--seed 0]
 
-reads so many damaged files as ingest does and prints how often which end was met, how long the slowest
-took, and how much memory the readers had at most.
+reads so many damaged files as ingest does (a DICOM file as a radiograph, by its header, and as slices) and
+prints how often which end was met, how long the slowest took, and how much memory the readers took at most.
 """
 
 import argparse
+import io
 import random
-import resource
 import struct
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pydicom
+from PIL import Image
 from pydicom import Dataset, dcmread
 
 from ray_mae.data import guard
-from ray_mae.data.dicom import quiet
-from ray_mae.data.guard import read_dicom_guarded
+from ray_mae.data.dicom import quiet, read_header
+from ray_mae.data.frames import read_frames
+from ray_mae.data.guard import read_dicom_guarded, read_values_guarded
+from ray_mae.data.images import read_image
 from ray_mae.data.quarantine import Unusable
 
 LIMIT = 10_000_000
@@ -31,6 +36,22 @@ CASES = Path(__file__).parents[2] / "shared" / "data" / "dicom_cases"
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
 NUMBERS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
            "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"]  # fmt: skip
+
+
+def pictures() -> Iterator[tuple[str, bytes]]:
+    """PNG and JPEG files of the pixels of real ones."""
+    with quiet():
+        values = dcmread(SHIPPED / "CT_small.dcm").pixel_array
+    grey = Image.fromarray((values >> 4).clip(0, 255).astype(np.uint8))
+    deep = Image.fromarray(values.clip(0).astype(np.uint16))
+    shown = {"grey.png": grey, "deep.png": deep, "palette.png": grey.convert("P"),
+             "colour.png": grey.convert("RGBA"), "grey.jpg": grey, "colour.jpg": grey.convert("RGB"),
+             "progressive.jpg": grey}  # fmt: skip
+    for name, image in shown.items():
+        file = io.BytesIO()
+        kind = "PNG" if name.endswith("png") else "JPEG"
+        image.save(file, kind, progressive=name.startswith("progressive"))
+        yield name, file.getvalue()
 
 
 def originals() -> Iterator[tuple[str, bytes]]:
@@ -42,14 +63,14 @@ def originals() -> Iterator[tuple[str, bytes]]:
         if "dicom_cases" not in path.parts:
             yield path.name, content
         try:
-            with quiet():
+            with quiet(), tempfile.NamedTemporaryFile(suffix=".dcm") as file:
                 ds = dcmread(path)
-            ds.Modality, ds.BurnedInAnnotation = "DX", None
-            if int(ds.get("NumberOfFrames") or 1) > 1:
-                continue
-            with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
+                ds.Modality, ds.BurnedInAnnotation = "DX", None
+                if int(ds.get("NumberOfFrames") or 1) > 1:
+                    continue
                 ds.save_as(file.name)
-                yield f"{path.name} as DX", Path(file.name).read_bytes()
+                content = Path(file.name).read_bytes()
+            yield f"{path.name} as DX", content
         except Exception:  # some that pydicom ships are broken: they stay as they are
             continue
 
@@ -107,9 +128,35 @@ def lies(draw: random.Random, content: bytearray) -> None:
         content[:] = Path(file.name).read_bytes()
 
 
+def sequences(draw: random.Random, content: bytearray) -> None:
+    """A sequence before the pixels that nobody wrote: long, deep, or without an end."""
+    start = max(132, content.find(b"\xe0\x7f\x10\x00"))
+    few = [(1, 1), (100, 1), (1000, 1), (1, 50), (1, 3000)]
+    items, depth = draw.choice(3 * few + [(100_000, 1)])
+    tag = draw.choice([b"\x09\x00\x10\x10", b"\x54\x00\x20\x02", b"\x00\x52\x30\x92"])
+    inside = b"\xfe\xff\x00\xe0" + draw.choice([b"\0\0\0\0", b"\xff\xff\xff\xff"])
+    made = (tag + b"SQ\0\0\xff\xff\xff\xff" + inside * items) * depth
+    content[start:start] = made + b"\xfe\xff\xdd\xe0\0\0\0\0" * draw.choice([0, depth])
+
+
+def sums(draw: random.Random, content: bytearray) -> None:
+    """Other bytes in the chunks of a PNG whose checksums hold, so that its decoder looks at them."""
+    at, chunks = 8, []
+    while at + 12 <= len(content):
+        length = struct.unpack(">I", content[at : at + 4])[0]
+        chunks.append((at + 4, at + 8 + length))
+        at += 12 + length
+    if not chunks:
+        return
+    for start, stop in draw.sample(chunks, min(len(chunks), 2)):
+        _bytes(draw, content, start + 4, stop)
+        content[stop : stop + 4] = struct.pack(">I", zlib.crc32(content[start:stop]))
+
+
 KINDS: list[Callable[[random.Random, bytearray], None]] = [
-    header, pixels, lengths, truncation, blocks, lies
+    header, pixels, lengths, truncation, blocks, lies, sequences
 ]  # fmt: skip
+OF_PICTURES = [header, truncation, blocks, sums]
 _LONG = {b"OB", b"OW", b"SQ", b"UN", b"UT"}
 _VRS = _LONG | {b"US", b"UI", b"CS", b"DS", b"IS", b"LO", b"PN", b"SH", b"DA", b"TM", b"UL", b"AE"}
 
@@ -128,42 +175,78 @@ class Outcome:
 
     originals: int = 0
     files: int = 0
-    ends: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By kind of damage, and `read` or the reason of the quarantine."""
+    ends: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By reader, kind of damage, and `read` or the reason of the quarantine."""
     details: Counter[str] = field(default_factory=Counter)
     """Of crashes and of decoders that took too long."""
     slowest_s: float = 0.0
     slowest: str = ""
+    memory_mb: float = 0.0
+    """That this process took at most, more than it had before."""
+    decoder_mb: float = 0.0
+    """That the last decoder took at most."""
+
+    def of(self, reader: str) -> Counter[str]:
+        """How often a reader came to each end."""
+        found = Counter[str]()
+        for (of, _, end), times in self.ends.items():
+            found[end] += times if of == reader else 0
+        return +found
+
+
+def _slices(path: Path) -> None:
+    file = read_frames(path, LIMIT)
+    read_values_guarded(path, file.compressed, LIMIT)
+
+
+OF_DICOM: dict[str, Callable[[Path], object]] = {
+    "radiograph": lambda path: read_dicom_guarded(path, LIMIT),
+    "header": lambda path: read_header(path, LIMIT, year=True),
+    "slices": _slices,
+}
+READERS = {**OF_DICOM, "picture": lambda path: read_image(path, LIMIT)}
 
 
 def fuzz(files: int, folder: Path, seed: int = 0) -> Outcome:
     """Read so many damaged files as ingest does. What is no Unusable is raised, with its file left."""
-    known = list(originals())
-    found = Outcome(len(known))
+    dicom, images = list(originals()), list(pictures())
+    found, before = Outcome(len(dicom) + len(images)), _memory_mb("self")
     for number in range(files):
         draw = random.Random(f"{seed} {number}")
-        name, content = known[number % len(known)]
-        kind = draw.choice(KINDS)
+        picture = number % 5 == 4
+        name, content = (images if picture else dicom)[number % len(images if picture else dicom)]
+        kind = draw.choice(OF_PICTURES if picture else KINDS)
         damaged = bytearray(content)
         kind(draw, damaged)
-        path = folder / "damaged.dcm"
+        path = folder / f"damaged{Path(name).suffix if picture else '.dcm'}"
         path.write_bytes(damaged)
-        began = time.monotonic()
-        try:
-            read_dicom_guarded(path, LIMIT)
-            end = "read"
-        except Unusable as why:
-            end = why.reason
-            if why.detail.startswith("the decoder"):
-                found.details[why.detail] += 1
-        except BaseException as error:
-            raise AssertionError(f"{name}, {kind.__name__}, file {number}, seed {seed}") from error
-        took = time.monotonic() - began
-        found.ends[kind.__name__, end] += 1
+        for reader in ["picture"] if picture else list(OF_DICOM):
+            began = time.monotonic()
+            try:
+                READERS[reader](path)
+                end = "read"
+            except Unusable as why:
+                end = why.reason
+                if end == "decoder-ended":
+                    found.details[why.detail] += 1
+            except BaseException as error:
+                said = f"{name}, {kind.__name__}, file {number}, seed {seed}, as {reader}"
+                raise AssertionError(said) from error
+            took = time.monotonic() - began
+            found.ends[reader, kind.__name__, end] += 1
+            if took > found.slowest_s:
+                found.slowest_s = took
+                found.slowest = f"{name}, {kind.__name__}, file {number}, as {reader}"
         found.files += 1
-        if took > found.slowest_s:
-            found.slowest_s, found.slowest = took, f"{name}, {kind.__name__}, file {number}"
+    found.memory_mb = _memory_mb("self") - before
+    if guard._child:
+        found.decoder_mb = _memory_mb(str(guard._child.process.pid))
     return found
+
+
+def _memory_mb(process: str) -> float:
+    """What a process had at most."""
+    return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:
@@ -174,21 +257,21 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         found = fuzz(args.files, Path(folder), args.seed)
-    child = guard._child
-    peak = child and Path(f"/proc/{child.process.pid}/status").read_text().split("VmHWM:")[1]
     print(f"{found.files:,} files of {found.originals} originals, seed {args.seed}, in "
           f"{time.monotonic() - began:.0f} s")  # fmt: skip
-    ends = Counter[str]()
-    for (_, end), times in found.ends.items():
-        ends[end] += times
-    print("ends:", ", ".join(f"{end} {times:,}" for end, times in ends.most_common()))
-    for kind in KINDS:
-        of = {end: n for (k, end), n in found.ends.items() if k == kind.__name__}
-        print(f"  {kind.__name__:11}", ", ".join(f"{e} {n:,}" for e, n in sorted(of.items())))
+    for reader in READERS:
+        ends = found.of(reader).most_common()
+        print(f"{reader}, {sum(n for _, n in ends):,}:", ", ".join(f"{e} {n:,}" for e, n in ends))
+        for kind in dict.fromkeys([*KINDS, *OF_PICTURES]):
+            of = {e: n for (r, k, e), n in found.ends.items() if (r, k) == (reader, kind.__name__)}
+            if of:
+                print(
+                    f"  {kind.__name__:11}", ", ".join(f"{e} {n:,}" for e, n in sorted(of.items()))
+                )
     print("decoders:", dict(found.details) or "none crashed or took too long")
     print(f"slowest: {found.slowest_s:.2f} s ({found.slowest})")
-    mine = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"memory at most: {mine:,.0f} MB here, {(peak or '0').split()[0]} kB in the last decoder")
+    print(f"memory at most: {found.memory_mb:,.0f} MB more here, {found.decoder_mb:,.0f} MB in the last "
+          "decoder")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ seen to stay within max_pixels. What a file can have wrong ends as Unusable, nev
 
 import os
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -28,8 +28,10 @@ from pydicom.uid import (
 )
 
 from ray_mae.data.codecs import coded_size
+from ray_mae.data.dicom_elements import MOST_BYTES, CountedFile, read_elements
 from ray_mae.data.greyscale import to_grey
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.places import opened
+from ray_mae.data.quarantine import Unusable, damaged, said
 from ray_mae.data.views import position_of, view_from_orientation, view_of
 from ray_mae.data.years import year_of
 
@@ -110,66 +112,54 @@ def quiet() -> Iterator[None]:
 
 def is_dicom(path: Path) -> bool:
     """Whether the file starts as DICOM does: a preamble and DICM, or (old exports) a bare data set."""
-    return _start(path) is not None
-
-
-def _start(path: Path) -> str | None:
     with path.open("rb") as file:
-        start = file.read(132)
+        return _start(file) is not None
+
+
+def _start(file: BinaryIO) -> str | None:
+    start = file.read(132)
+    file.seek(0)
     if start[128:] == b"DICM":
         return "preamble"
     return "bare" if start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00" else None
 
 
-def _refuse_bombs(path: Path, limit: int) -> None:
-    """A deflated file is inflated as a whole when it is read; see first that it stays small."""
-    meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = 0
-    with path.open("rb") as file:
-        file.seek(132 + 12 + meta.FileMetaInformationGroupLength)
-        while (data := inflater.unconsumed_tail or file.read(1 << 20)) and inflated <= limit:
-            inflated += len(inflater.decompress(data, 1 << 20))
-            if inflater.eof:
-                break
-    if inflated > limit:
-        raise Unusable("too-large", f"inflates to more than {limit} bytes")
+def read_dataset(
+    path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool, header: int = MOST_BYTES
+) -> Dataset:
+    """The wanted elements of a file. Raises Unusable for everything that can be wrong with it.
 
+    Of one in a store only what is needed is fetched.
 
-def read_dataset(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool) -> Dataset:
-    """The wanted elements of a file. Raises Unusable for everything that can be wrong with it."""
+    header: bytes of it that are parsed at most, pixel data apart.
+    """
+    counted: CountedFile | None = None
     try:
-        start, size = _start(path), path.stat().st_size
-        if start is None:
-            raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
-        if size > max_bytes:  # a single element may be as long as its file
-            raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
-        with quiet():
-            if start == "preamble":
-                _refuse_bombs(path, max_bytes)
-            ds = pydicom.dcmread(
-                path, specific_tags=list(tags), stop_before_pixels=not pixels, force=start == "bare"
-            )
-            if "TransferSyntaxUID" not in ds.file_meta:  # pydicom found out how it is encoded
-                implicit, _ = ds.original_encoding
-                ds.file_meta.TransferSyntaxUID = (
-                    ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-                )
-            return ds
+        with opened(path) as file, quiet():
+            counted = CountedFile(file, header, pixels=pixels)
+            start, size = _start(file), counted.size
+            if start is None:
+                raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
+            if size > max_bytes:  # a single element may be as long as its file
+                raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
+            return read_elements(counted, map(Tag, tags), max_bytes, bare=start == "bare")
     except FileNotFoundError as error:
         raise Unusable("missing") from error
-    except OSError as error:
-        if not error.errno:  # pydicom raises it for damaged files as well
-            raise Unusable("undecodable", said(error)) from error
-        raise Unusable("unreadable", os.strerror(error.errno)) from error
     except Unusable:
         raise
-    except InvalidDicomError as error:
-        raise Unusable("not-dicom", said(error)) from error
-    except Exception as error:  # damaged files raise whatever they like
-        raise Unusable("undecodable", said(error)) from error
+    except Exception as error:
+        if counted:
+            counted.refuse_if_spent()
+        away = (counted and counted.failure) or error
+        # pydicom raises OSError for damaged files as well, then without an errno
+        if isinstance(away, OSError) and away.errno:
+            raise Unusable("unreadable", os.strerror(away.errno)) from away
+        if isinstance(error, PermissionError):  # of a store
+            raise Unusable("unreadable", "no permission") from error
+        if isinstance(error, InvalidDicomError):
+            raise Unusable("not-dicom", said(error)) from error
+        # damaged files raise whatever they like
+        raise damaged(error) from error
 
 
 def most_bytes(max_pixels: int) -> int:
@@ -197,13 +187,18 @@ def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
                 columns=int(ds.get("Columns") or 0),
                 frames=int(ds.get("NumberOfFrames") or 1),
                 compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
-                burned_in=str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES",
+                burned_in=burned_in(ds),
                 view=view,
                 position=position,
                 year=year_of(str(ds.get("StudyDate") or "")),
             )
     except Exception as error:  # values are only parsed when they are asked for
-        raise Unusable("undecodable", f"header: {said(error)}") from error
+        raise damaged(error, "header: ") from error
+
+
+def burned_in(ds: Dataset) -> bool:
+    """Whether the header says that text is burned into the pixels."""
+    return str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES"
 
 
 def _view(ds: Dataset) -> tuple[str, str | None]:
@@ -234,13 +229,14 @@ def refuse(header: Header, max_pixels: int) -> None:
 
 
 def stored_pixels(
-    path: Path, max_pixels: int, more_tags: Sequence[int | str] = ()
+    path: Path, max_pixels: int, more_tags: Sequence[int | str] = (), header: int = MOST_BYTES
 ) -> tuple[NDArray[np.generic], Dataset]:
     """The decoded stored values, and the tags that explain them.
 
     [H, W], or [H, W, 3] in RGB, with a leading axis where there are several frames.
     """
-    ds = read_dataset(path, [*PIXEL_TAGS, *more_tags], most_bytes(max_pixels), pixels=True)
+    tags, most = [*PIXEL_TAGS, *more_tags], most_bytes(max_pixels)
+    ds = read_dataset(path, tags, most, pixels=True, header=header)
     if "PixelData" not in ds:
         raise Unusable("no-pixels")
     try:
@@ -258,7 +254,7 @@ def stored_pixels(
     except Unusable:
         raise
     except Exception as error:  # decoders of many makers, and files of many more
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), ds
 
 
@@ -278,4 +274,4 @@ def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     except Unusable:
         raise
     except Exception as error:
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error

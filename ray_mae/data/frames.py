@@ -12,16 +12,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from ray_mae.data.dicom import NATIVE, TERMS, most_bytes, quiet, read_dataset, stored_pixels
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.dicom import (
+    NATIVE,
+    TERMS,
+    burned_in,
+    most_bytes,
+    quiet,
+    read_dataset,
+    stored_pixels,
+)
+from ray_mae.data.dicom_elements import MOST_BYTES
+from ray_mae.data.quarantine import Unusable, damaged
 
 GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
 IDENTITY = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality"]
-SIZE = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
+SIZE = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
 WORDS = ["SeriesDescription", "ProtocolName", "SequenceName", "AcquisitionContrast"]
 IMAGING = frozenset({"MR", "CT", "PT", "NM", "OT"})
+MOST_FRAMES = 1 << 14
+"""Of one file: some ten times a large CT. Each takes 0.1 ms and half a kilobyte."""
+GROUPS_BYTES = 4 * MOST_BYTES
+"""Bytes of a header that describes many frames, some kilobytes for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,8 @@ class SliceFile:
     rows: int
     columns: int
     compressed: bool
+    burned_in: bool
+    """Whether the header says that text is burned into the pixels."""
     frames: tuple[Frame, ...]
 
     @classmethod
@@ -65,8 +81,8 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
 
     max_pixels: of all frames together.
     """
-    tags = [*IDENTITY, *SIZE, *WORDS, *PLACE, *GROUPS, "ImageType"]
-    ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
+    tags = [*IDENTITY, *SIZE, *WORDS, *PLACE, *GROUPS, "ImageType", "BurnedInAnnotation"]
+    ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False, header=GROUPS_BYTES)
     try:
         with quiet():
             modality = str(ds.get("Modality") or "").strip().upper()
@@ -83,8 +99,12 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                     "too-large",
                     f"{frames:,} frames of {rows} x {columns} pixels, at most {max_pixels:,}",
                 )
+            if frames > MOST_FRAMES:
+                raise Unusable("too-large", f"{frames:,} frames, at most {MOST_FRAMES:,}")
             if int(ds.get("SamplesPerPixel") or 1) != 1:
                 raise Unusable("four-dimensional", "colours")
+            if frames > 1:  # one is left to the decoder: else its series would seem to be shorter
+                _refuse_lies(ds, frames, path.stat().st_size)
             return SliceFile(
                 **{
                     name: str(ds.get(tag) or "").strip()
@@ -98,12 +118,23 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 rows=rows,
                 columns=columns,
                 compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
+                burned_in=burned_in(ds),
                 frames=tuple(_frame(ds, index) for index in range(frames)),
             )
     except Unusable:
         raise
     except Exception as error:  # values are only parsed when they are asked for
-        raise Unusable("undecodable", f"header: {said(error)}") from error
+        raise damaged(error, "header: ") from error
+
+
+def _refuse_lies(ds: Dataset, frames: int, size: int) -> None:
+    """Raise Unusable if a file of so many bytes cannot hold its frames."""
+    syntax = ds.file_meta.TransferSyntaxUID
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return
+    bits = ds.Rows * ds.Columns * int(ds.get("BitsAllocated") or 1) if syntax in NATIVE else 64
+    if frames * bits > 8 * size:  # a compressed frame has an item of 8 bytes at least
+        raise Unusable("undecodable", f"{frames:,} frames in {size:,} bytes")
 
 
 def _frame(ds: Dataset, index: int) -> Frame:
@@ -134,7 +165,7 @@ def _of_frame(ds: Dataset, index: int, macro: str, tag: str) -> Any:
 
 def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
     """The rescaled values of every frame [F, H, W], as the scanner meant them. Raises Unusable."""
-    stored, ds = stored_pixels(path, max_pixels, GROUPS)
+    stored, ds = stored_pixels(path, max_pixels, GROUPS, GROUPS_BYTES)
     try:
         with quiet():
             stored = stored.reshape(-1, ds.Rows, ds.Columns)
@@ -144,7 +175,7 @@ def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
                 frame *= slope
                 frame += _rescale(ds, index, "RescaleIntercept", 0.0)
     except Exception as error:
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error
     return values
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
-from ray_mae.data.levels import per_value, robust_range
+from ray_mae.data.levels import HIGH, LOW, per_value, robust_range
 from ray_mae.data.quarantine import Unusable
 
-# A window or table that shows all the pixels within so small a part of the grey range is wrong.
+# A window or table that shows nearly all pixels within so small a part of the grey range is wrong.
 LEAST_CONTRAST = 8 / 255
 
 
@@ -51,13 +51,22 @@ def _display(
 
 def _levels(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
     real = _modality(values, ds)
+    shows = np.where(_is_padding(values, ds), 0, counts)
     for shown in (_through_table, _through_window):
         levels = shown(real, ds)
-        if levels is not None and np.ptp(levels) >= LEAST_CONTRAST:
+        if levels is not None and _contrast(levels, shows) >= LEAST_CONTRAST:
             return levels
     if ds.BitsStored <= 8 and values[0] >= 0 and np.array_equal(real, values):
         return values / (2**ds.BitsStored - 1)  # 8 bits and no instructions: made for display
-    return robust_range(real, np.where(_is_padding(values, ds), 0, counts))
+    return robust_range(real, shows)
+
+
+def _contrast(levels: NDArray[np.float64], counts: NDArray[np.int_]) -> float:
+    """Levels [K] between which most pixels lie, by how often each occurs [K]: not those of an outlier."""
+    order = np.argsort(levels, kind="stable")
+    below = np.cumsum(counts[order])
+    ends = np.searchsorted(below, below[-1] * np.array([LOW, HIGH]) / 100)
+    return float(np.ptp(levels[order[ends]]))
 
 
 def _modality(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
@@ -76,12 +85,14 @@ def _through_table(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64
     if not ds.get("VOILUTSequence"):
         return None
     try:
-        entries, first, bits = ds.VOILUTSequence[0].LUTDescriptor
+        entries, first, _ = ds.VOILUTSequence[0].LUTDescriptor
         last = first + (entries or 2**16) - 1
-        shown = apply_voi(np.rint(real).clip(first, last).astype(np.int32), ds)
+        table = apply_voi(np.arange(first, last + 1, dtype=np.int32), ds)
+        shown = table[np.rint(real).clip(first, last).astype(np.int32) - first]
     except Exception:
         return None
-    return np.asarray(shown / max(2**bits - 1, int(shown.max())))
+    # Tables of 12 bits often say 16, which counts the bits they are stored in.
+    return np.asarray(shown / (2 ** int(table.max()).bit_length() - 1))
 
 
 def _through_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:

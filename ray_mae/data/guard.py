@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ray_mae.data.dicom import Header, grey_pixels, read_dicom, read_header, refuse
 from ray_mae.data.frames import read_values
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.quarantine import Unusable, damaged
 
 # The largest radiographs take a second or two; what takes this long will not end.
 SECONDS = 60.0
@@ -50,7 +50,21 @@ def read_values_guarded(path: Path, compressed: bool, max_pixels: int) -> NDArra
 
 
 def _in_child(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
-    """An array and what belongs to it, from the child. Raises Unusable if it came to harm."""
+    """An array and what belongs to it, from the child; from a fresh one if that came to harm.
+
+    It may not be the file's fault: a busy node is slow, and a full one ends whom it likes. Raises Unusable
+    if the second came to harm as well.
+    """
+    try:
+        return _attempt(what, path, max_pixels)
+    except Unusable as why:
+        if why.reason != "decoder-ended":
+            raise
+    return _attempt(what, path, max_pixels)
+
+
+def _attempt(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    """As `_in_child`, once. Where the reason is decoder-ended, the child is no more."""
     global _child
     if _child is None:
         _child = _Child()  # on a busy machine this takes a while; what cannot start at all is no
@@ -62,7 +76,12 @@ def _in_child(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dic
         _child = None
         slow = isinstance(error, TimeoutError)
         why = f"took more than {SECONDS:.0f} s" if slow else f"crashed (exit status {end})"
-        raise Unusable("undecodable", f"the decoder {why}") from error
+        raise Unusable("decoder-ended", f"the decoder {why}") from error
+    except Unusable as problem:
+        if problem.reason == "decoder-ended":  # its memory may be in pieces
+            _child.stop()
+            _child = None
+        raise
 
 
 class _Child:
@@ -96,7 +115,10 @@ class _Child:
         deadline = time.monotonic() + SECONDS
         reply = json.loads(self.receive(deadline))
         if "problem" in reply:
-            raise Unusable(*reply["problem"])
+            code = reply["errno"]  # whether it may pass
+            raise Unusable(*reply["problem"]) from (
+                OSError(code, os.strerror(code)) if code else None
+            )
         array = np.frombuffer(self.receive(deadline), reply["dtype"]).reshape(reply["shape"])
         return array, reply["fields"]
 
@@ -163,14 +185,18 @@ def _serve() -> None:
                 array, header = read_dicom(Path(path), max_pixels)
                 fields = asdict(header)
         except Unusable as why:
-            send(json.dumps({"problem": [why.reason, why.detail]}).encode())
+            send(_problem(why))
         except BaseException as error:  # a panic in a decoder written in Rust is no Exception
-            problem = ["undecodable", said(error)]
-            send(json.dumps({"problem": problem}).encode())
+            send(_problem(damaged(error)))
         else:
             about = {"shape": array.shape, "dtype": array.dtype.str, "fields": fields}
             send(json.dumps(about).encode())
             send(array.tobytes())
+
+
+def _problem(why: Unusable) -> bytes:
+    code = why.__cause__.errno if isinstance(why.__cause__, OSError) else None
+    return json.dumps({"problem": [why.reason, why.detail], "errno": code}).encode()
 
 
 if __name__ == "__main__":

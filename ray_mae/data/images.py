@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ray_mae.data.levels import per_value, robust_range
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.quarantine import Unusable, damaged
 
 Encoding = Literal["png", "jpeg"]
 
@@ -44,7 +44,7 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
             raise Unusable("unreadable", os.strerror(error.errno)) from error
         raise Unusable("undecodable", str(error)) from error
     except Exception as error:
-        raise Unusable("undecodable", said(error)) from error
+        raise damaged(error) from error
     if grey.min() == grey.max():
         raise Unusable("constant", f"every pixel has the grey value {grey.min()}")
     return grey

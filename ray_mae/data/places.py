@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from ray_mae.data.quarantine import Unusable, said
 
@@ -32,6 +32,8 @@ _PASSING = frozenset(
     ).split()
 )
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+BLOCK = 1 << 17
+"""Bytes that are fetched of a file in a store at a time: the headers of most files."""
 WAITS = (0.5, 2.0, 8.0)
 """Seconds before each further attempt."""
 
@@ -129,6 +131,40 @@ def on_disk(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
         copy = os.path.join(folder, path.name)
         patiently(lambda: store.fs.get_file(store.path, copy))
         yield Path(copy)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to be read in parts: of one in a store only the blocks that are asked for are fetched."""
+    if not is_remote(path):
+        with path.open("rb") as file:
+            yield file
+        return
+    store: Any = path
+    with _told_apart(lambda: store.fs.open(store.path, "rb", block_size=BLOCK)) as file:
+        yield cast(BinaryIO, _InStore(file))
+
+
+class _InStore:
+    """A file of a store whose errors are those of a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell, self.seek = file.tell, file.seek
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        return _told_apart(lambda: self._file.read(size))
+
+
+def _told_apart(work: Callable[[], T]) -> T:
+    """The result of work with a store. What may pass is raised as EIO, whatever its library calls it."""
+    try:
+        return work()
+    except _LASTING:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, said(error)) from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ REASONS = {
     "too-large": "more pixels or bytes than max_pixels allows; refused before memory is taken",
     "multi-frame": "several frames in one file: a sequence or a volume, not a view",
     "undecodable": "the pixels cannot be decoded, or contradict the file's own header",
+    "decoder-ended": "the decoder crashed, took too long or found no memory, twice: the file, or the node",
     "constant": "all pixels have the same value",
     "elongated": "longer than max_aspect times its width: a strip, a ruler, a part of a film",
     "duplicate": "the same image (SOPInstanceUID, or path) was listed before",
@@ -48,7 +49,9 @@ REASONS = {
 }
 
 # Reasons that may have passed when the job is started again: such shards are made anew.
-PASSING = frozenset({"missing", "unreadable"})
+PASSING = frozenset({"missing", "unreadable", "decoder-ended"})
+# At how many starts: a file at which every decoder ends is no reason to make its shard anew for ever.
+STARTS_FOR = {"decoder-ended": 3}
 
 
 _QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*"|`[^`]*`""")
@@ -58,6 +61,12 @@ def said(error: BaseException) -> str:
     """What an error says, less what it quotes: libraries quote values of the header, even names."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {_QUOTED.sub('…', message)}"
+
+
+def damaged(error: BaseException, where: str = "") -> "Unusable":
+    """What a reader's error says of its file: nothing, where memory was short."""
+    reason = "decoder-ended" if isinstance(error, MemoryError) else "undecodable"
+    return Unusable(reason, where + said(error))
 
 
 class Unusable(Exception):

@@ -85,6 +85,12 @@ def arrange(files: Sequence[SliceFile]) -> tuple[list[tuple[int, int]], NDArray[
     return [places[i] for i in order], LPS_TO_RAS @ affine
 
 
+def refuse_burned_in(files: Sequence[SliceFile]) -> None:
+    """Raise Unusable if the header of one says that text is burned into its pixels."""
+    if told := sum(file.burned_in for file in files):
+        raise Unusable("burned-in", f"BurnedInAnnotation is YES in {told} of {len(files)} files")
+
+
 def _normal(frame: Frame) -> NDArray[np.float64]:
     return np.cross(frame.along[:3], frame.along[3:])
 
@@ -100,6 +106,8 @@ def read_series(paths: Sequence[Path], bounds: Bounds) -> Volume:
     files = [read_frames(path, bounds.max_voxels) for path in paths]
     if total(files) > bounds.max_voxels:
         raise Unusable("too-large", f"{total(files):,} voxels, at most {bounds.max_voxels:,}")
+    if bounds.burned_in == "quarantine":
+        refuse_burned_in(files)
     order, affine = arrange(files)
     shape = (files[0].columns, files[0].rows, len(order))
     bounds.check(shape, affine)

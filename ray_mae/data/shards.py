@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.data.places import appearing, joined, patiently, remove
-from ray_mae.data.quarantine import PASSING, Refusal
+from ray_mae.data.quarantine import PASSING, STARTS_FOR, Refusal
 from ray_mae.data.refusals import Refusals
 from ray_mae.data.schema import SCHEMA_VERSION
 from ray_mae.data.spool import Spool
@@ -106,19 +107,32 @@ class Job:
 
 def finished(plan: Plan, root: Path, output: Path) -> dict[str, Any] | None:
     """The result of a shard that an earlier run made of these files by this very plan, else None."""
-    try:
-        result: dict[str, Any] = json.loads(_result_path(plan.file, output).read_text())
-    except (FileNotFoundError, ValueError):
+    result = _noted(plan, plan.state_of_sources(root), output)
+    if result is None:
         return None
-    if result["plan"] != plan.fingerprint() or result["sources"] != plan.state_of_sources(root):
-        return None
-    if PASSING & {r["reason"] for r in result["refusals"]}:
+    starts = result.get("starts", 1)
+    if any(starts < STARTS_FOR.get(reason, math.inf) for _, reason in _passing(result)):
         return None
     if result["rows"]:
         shard = output / plan.file
         if not shard.is_file() or shard.stat().st_size != result["bytes"]:
             return None
     return result
+
+
+def _noted(plan: Plan, sources: str, output: Path) -> dict[str, Any] | None:
+    """What an earlier run noted of this very plan and state of its sources."""
+    try:
+        result: dict[str, Any] = json.loads(_result_path(plan.file, output).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    same = result["plan"] == plan.fingerprint() and result["sources"] == sources
+    return result if same else None
+
+
+def _passing(result: dict[str, Any]) -> set[tuple[str, str]]:
+    """Paths and reasons of a shard's refusals that may have passed."""
+    return {(r["path"], r["reason"]) for r in result["refusals"] if r["reason"] in PASSING}
 
 
 def _result_path(file: str, output: Path) -> Path:
@@ -158,12 +172,16 @@ def _write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
         "file": plan.file,
         "plan": plan.fingerprint(),
         "sources": sources,
+        "starts": 1,
         "split": plan.split,
         **written,
         "images": counts.get("image", written["rows"]),
         "counts": dict(sorted(counts.items())),
         "refusals": [asdict(refusal) for refusal in refusals],
     }
+    earlier = _noted(plan, sources, output)
+    if earlier and _passing(earlier) == _passing(result):
+        result["starts"] += earlier.get("starts", 1)
     with appearing(_result_path(plan.file, output), notes) as file:
         file.write_text(json.dumps(result))
     return result

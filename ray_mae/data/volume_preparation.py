@@ -7,7 +7,7 @@ this order: the statistics are those of measured voxels, and only what is kept i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,9 @@ class Preparation:
     max_deviation: float
 
     @classmethod
-    def of(cls, settings: VolumeSettings) -> "Preparation":
+    def of(
+        cls, settings: VolumeSettings, burned_in: Literal["quarantine", "keep"] = "quarantine"
+    ) -> "Preparation":
         """What the settings say."""
         bounds = Bounds(
             spacing_mm=settings.spacing_mm,
@@ -57,6 +59,7 @@ class Preparation:
             min_slices=settings.min_slices,
             max_spacing_mm=settings.max_spacing_mm,
             max_extent_mm=settings.max_extent_mm,
+            burned_in=burned_in,
         )
         return cls(bounds, settings.margin_mm, settings.min_solid, settings.max_deviation)
 

@@ -7,6 +7,7 @@ file can have wrong ends as Unusable, never as a crash.
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -31,6 +32,8 @@ class Bounds:
     min_slices: int
     max_spacing_mm: float
     max_extent_mm: float
+    burned_in: Literal["quarantine", "keep"] = "quarantine"
+    """See IngestConfig."""
 
     def check(self, shape: tuple[int, ...], affine: NDArray[np.float64]) -> None:
         """Raise Unusable for a grid that no volume of a person has, or that is too large."""

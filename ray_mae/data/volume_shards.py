@@ -135,7 +135,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
             split=split,
             rows_per_row_group=settings.volumes_per_row_group,
             volumes=volumes,
-            preparation=Preparation.of(replace(settings, max_deviation=most)),
+            preparation=Preparation.of(replace(settings, max_deviation=most), config.burned_in),
             dtype=settings.dtype,
             compression=settings.compression,
         )

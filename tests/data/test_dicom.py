@@ -1,5 +1,10 @@
 import csv
+import errno
 import hashlib
+import io
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +21,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from ray_mae.data import dicom
 from ray_mae.data.dicom import read_dicom, read_header, stored_pixels
 from ray_mae.data.greyscale import to_grey
+from ray_mae.data.places import is_passing
 from ray_mae.data.quarantine import Unusable
 
 LIMIT = 10_000_000
@@ -141,6 +148,22 @@ def test_a_window_that_shows_nothing_is_not_believed(
     assert shown.max() == 255
 
 
+def test_one_outlier_makes_no_wrong_window_believed(tmp_path: Path) -> None:
+    pixels = RAMP % 1001
+    pixels[-1, -1] = 4095
+    shown = levels(write_dicom(tmp_path / "a.dcm", pixels, WindowCenter=3000, WindowWidth=100))
+    assert shown[:1000].min() == 0
+    assert shown[:1000].max() == 255
+    assert 110 < np.median(shown) < 145
+
+
+def test_a_voi_lut_of_fewer_bits_than_it_says_fills_the_grey_range(tmp_path: Path) -> None:
+    for bits in (12, 16):
+        table = lut(list(range(4096)), 0, bits)
+        shown = levels(write_dicom(tmp_path / "a.dcm", VOILUTSequence=table))
+        assert [shown[0], shown[2048], shown[4095]] == [0, 128, 255]
+
+
 def test_eight_bits_without_a_window_are_shown_as_they_are(tmp_path: Path) -> None:
     pixels = np.arange(50, 150, dtype=np.uint8).reshape(10, 10)
     np.testing.assert_array_equal(
@@ -223,6 +246,107 @@ def test_a_deflated_file_that_inflates_without_end_is_refused_before_it_does(
     )
     assert path.stat().st_size < 1 << 20
     assert reason(path, max_pixels=10_000) == "too-large"
+
+
+@pytest.mark.parametrize("kind", ["without preamble", "with a lying length"])
+def test_a_deflated_file_is_measured_from_where_it_is_inflated(tmp_path: Path, kind: str) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm", syntax=DeflatedExplicitVRLittleEndian, PixelData=bytes(66 << 20)
+    )
+    raw, length = path.read_bytes(), b"\x02\x00\x00\x00UL\x04\x00"
+    if kind == "without preamble":
+        path.write_bytes(raw[132:])
+    else:
+        at = raw.index(length) + 8
+        path.write_bytes(raw[:at] + b"\x00\x00\x00\x30" + raw[at + 4 :])
+    with pytest.raises(Unusable, match="too-large: inflates to more than"):
+        read_header(path, 10_000)
+    assert read_header(path, 10_000_000).rows == 64
+
+
+EMPTY_ITEM, END = b"\xfe\xff\x00\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+
+def with_items(path: Path, sequence: bytes, items: int, length: int = 0xFFFFFFFF) -> Path:
+    """A file with so many empty items in a sequence, given by its tag, before the pixels."""
+    raw = write_dicom(path, ViewPosition="PA").read_bytes()
+    at = raw.index(b"\xe0\x7f\x10\x00")
+    value = EMPTY_ITEM * items + (END if length == 0xFFFFFFFF else b"")
+    path.write_bytes(
+        raw[:at] + sequence + b"SQ\0\0" + length.to_bytes(4, "little") + value + raw[at:]
+    )
+    return path
+
+
+PRIVATE, VIEW_CODE = b"\x55\x00\x10\x10", b"\x54\x00\x20\x02"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "known"), [(PRIVATE, False), (VIEW_CODE, False), (VIEW_CODE, True)]
+)
+def test_a_header_of_more_elements_than_any_has_is_refused_before_they_take_memory(
+    tmp_path: Path, sequence: bytes, known: bool
+) -> None:
+    few, many = (
+        with_items(tmp_path / f"{n}.dcm", sequence, n, 8 * n if known else 0xFFFFFFFF)
+        for n in (1000, 100_000)
+    )
+    assert read_dicom(few, LIMIT)[1].view == "frontal"
+    with pytest.raises(Unusable, match="too-large: more in the header"):
+        read_header(many, LIMIT)
+    if not known:  # parsed although nobody asks for it, with the pixels as well
+        with pytest.raises(Unusable, match="too-large: more in the header"):
+            stored_pixels(many, LIMIT, header=1 << 18)
+
+
+def test_a_length_that_the_file_does_not_have_takes_no_memory(tmp_path: Path) -> None:
+    raw = write_dicom(tmp_path / "a.dcm").read_bytes()
+    at = raw.index(b"\xe0\x7f\x10\x00") + 8
+    (tmp_path / "b.dcm").write_bytes(raw[:at] + b"\xfe\xff\xff\xff" + raw[at + 4 :])
+    tracemalloc.start()
+    np.testing.assert_array_equal(stored_pixels(tmp_path / "b.dcm", LIMIT)[0], RAMP)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10_000_000
+
+
+def test_a_tag_of_more_values_than_any_has_is_refused_before_they_take_memory(
+    tmp_path: Path,
+) -> None:
+    raw = write_dicom(tmp_path / "a.dcm", NumberOfFrames="1").read_bytes()
+    tag, values = b"\x28\x00\x08\x00", b"1\\" * 500_000
+    at = raw.index(tag + b"IS")
+    long = tag + b"UC\0\0" + len(values).to_bytes(4, "little") + values
+    (tmp_path / "b.dcm").write_bytes(raw[:at] + long + raw[at + 10 :])
+    with pytest.raises(Unusable, match="too-large: more in the header"):
+        read_header(tmp_path / "b.dcm", LIMIT)
+
+
+def test_a_disk_that_fails_inside_a_sequence_is_told_from_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_items(tmp_path / "a.dcm", PRIVATE, 1000)
+
+    class Failing(io.BufferedReader):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 2000:
+                raise OSError(errno.EIO, "away")
+            return super().read(size)
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[Failing]:
+        with Failing(io.FileIO(path)) as file:
+            yield file
+
+    monkeypatch.setattr(dicom, "opened", opened)
+    with pytest.raises(Unusable, match="unreadable") as caught:
+        read_header(path, LIMIT)
+    assert is_passing(caught.value, remote=False)
+
+
+def test_what_nobody_asks_for_and_is_skipped_may_have_any_size(tmp_path: Path) -> None:
+    path = with_items(tmp_path / "a.dcm", PRIVATE, 1_000_000, 8_000_000)
+    assert read_dicom(path, LIMIT)[1].view == "frontal"
 
 
 @needs_shared

@@ -1,6 +1,7 @@
 import os
 import random
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ from dicom_files import SHARED, needs_shared, write_dicom
 from pydicom import dcmread
 from pydicom.uid import RLELossless
 
-from ray_mae.data import guard
+from ray_mae.data import guard, study_shards
 from ray_mae.data.dicom import read_dicom
 from ray_mae.data.guard import read_dicom_guarded
+from ray_mae.data.places import is_passing, patiently
 from ray_mae.data.quarantine import Unusable
+from ray_mae.data.shards import finished, write_shard
+from ray_mae.data.studies import Image, Study
+from ray_mae.data.study_shards import StudyPlan
 
 LIMIT = 10_000_000
 
@@ -34,26 +39,112 @@ def test_the_child_gives_what_the_reader_gives(compressed: Path, tmp_path: Path)
         assert header == expected_header
 
 
-def test_a_crash_costs_one_image_and_the_next_is_read(compressed: Path) -> None:
-    read_dicom_guarded(compressed, LIMIT)
-    assert guard._child
-    os.kill(guard._child.process.pid, signal.SIGSEGV)
-    guard._child.process.wait()
-    with pytest.raises(Unusable, match=r"the decoder crashed \(exit status -11\)"):
+@pytest.fixture
+def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Makes the children decode in another way: by the body of a function of ds."""
+
+    def changed(body: str) -> None:
+        (tmp_path / "python").mkdir()
+        (tmp_path / "python" / "sitecustomize.py").write_text(
+            "import errno, os, pathlib\nimport ray_mae.data.dicom as dicom\n"
+            f"plain, done = dicom.pixel_array, pathlib.Path({str(tmp_path / 'done')!r})\n"
+            f"def decode(ds):\n    {body}\n    return plain(ds)\ndicom.pixel_array = decode\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path / "python"))
+
+    if guard._child:
+        guard._child.stop()
+    monkeypatch.setattr(guard, "_child", None)
+    yield changed
+    if guard._child:
+        guard._child.stop()
+
+
+def test_a_child_that_came_to_harm_is_replaced_and_the_file_read_by_another(
+    compressed: Path,
+) -> None:
+    for harm in (signal.SIGSEGV, signal.SIGKILL):  # by a damaged file, and by a node out of memory
         read_dicom_guarded(compressed, LIMIT)
-    assert read_dicom_guarded(compressed, LIMIT)[1].view == "frontal"
+        assert guard._child
+        os.kill(guard._child.process.pid, harm)
+        guard._child.process.wait()
+        assert read_dicom_guarded(compressed, LIMIT)[1].view == "frontal"
 
 
-def test_a_decoder_that_does_not_end_is_ended(
+def test_a_decoder_that_once_does_not_end_is_ended_and_another_asked(
     compressed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_dicom_guarded(compressed, LIMIT)
     assert guard._child
-    os.kill(guard._child.process.pid, signal.SIGSTOP)
-    monkeypatch.setattr(guard, "SECONDS", 0.2)
-    with pytest.raises(Unusable, match="the decoder took more than"):
-        read_dicom_guarded(compressed, LIMIT)
+    first = guard._child.process
+    os.kill(first.pid, signal.SIGSTOP)
+    monkeypatch.setattr(guard, "SECONDS", 2.0)
+    assert read_dicom_guarded(compressed, LIMIT)[1].view == "frontal"
+    assert first.poll() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ("os.kill(os.getpid(), 11)", r"the decoder crashed \(exit status -11\)"),
+        ("import time; time.sleep(9)", "the decoder took more than 1 s"),
+        ("bytearray(4 << 30)", "MemoryError"),  # one that does not keep to the size it declares
+    ],
+)
+def test_a_file_at_which_every_decoder_ends_costs_that_file(
+    compressed: Path,
+    decoder: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    detail: str,
+) -> None:
+    monkeypatch.setattr(guard, "SECONDS", 1.0)
+    decoder(f"(done / str(os.getpid())).mkdir(parents=True); {body}")
+    with pytest.raises(Unusable, match=f"decoder-ended: {detail}"):
+        read_dicom_guarded(compressed, 10_000)
     assert guard._child is None
+    assert len(list((compressed.parent / "done").iterdir())) == 2
+
+
+def test_a_disk_that_was_away_from_the_child_is_read_again(
+    compressed: Path, decoder: Callable[[str], None]
+) -> None:
+    decoder(
+        "if not done.exists(): done.mkdir(); "
+        "raise dicom.Unusable('unreadable') from OSError(errno.ESTALE, '')"
+    )
+    with pytest.raises(Unusable, match="unreadable") as caught:
+        read_dicom_guarded(compressed, LIMIT)
+    assert is_passing(caught.value, remote=False)
+    assert patiently(lambda: read_dicom_guarded(compressed, LIMIT))[1].view == "frontal"
+
+
+def test_a_shard_with_a_file_at_which_decoders_end_is_made_anew_at_two_more_starts(
+    compressed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(path: Path, max_pixels: int) -> None:
+        raise Unusable("decoder-ended", "the decoder crashed")
+
+    output = compressed.parent / "out"
+    image = Image(compressed.name, "frontal", None)
+    plan = StudyPlan(
+        file="train-00000.parquet", dataset="d", split="train", rows_per_row_group=1,
+        studies=[Study("s", "p", "train", [image], None, None, [0] * 14, [], None)], image_size=32,
+        encoding="png", jpeg_quality=95, max_pixels=LIMIT, max_aspect=4.0, burned_in="keep",
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(study_shards, "read_dicom_guarded", ended)
+        for start in range(3):
+            assert finished(plan, compressed.parent, output) is None, start
+            write_shard(plan, compressed.parent, output)
+    given_up = finished(plan, compressed.parent, output)
+    assert given_up
+    assert [r["reason"] for r in given_up["refusals"]] == ["decoder-ended", "no-usable-image"]
+
+    os.utime(compressed, (0, 0))  # another file may be another matter
+    assert finished(plan, compressed.parent, output) is None
+    assert write_shard(plan, compressed.parent, output)["rows"] == 1
+    assert finished(plan, compressed.parent, output)
 
 
 @needs_shared
@@ -77,4 +168,4 @@ def test_damaged_streams_of_real_files_are_read_or_refused(name: str, tmp_path: 
             outcomes.add(image.shape)
         except Unusable as why:
             outcomes.add(why.reason)
-    assert outcomes <= {(384, 384), "undecodable", "no-pixels", "constant"}
+    assert outcomes <= {(384, 384), "undecodable", "decoder-ended", "no-pixels", "constant"}

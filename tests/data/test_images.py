@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ray_mae.data import images
 from ray_mae.data.images import decode, encode, read_image, shrink
 from ray_mae.data.quarantine import Unusable
 
@@ -71,6 +72,18 @@ def test_an_unusable_file_is_refused_with_its_reason(tmp_path: Path) -> None:
         with pytest.raises(Unusable) as caught:
             read_image(tmp_path / name, LIMIT)
         assert caught.value.reason == reason, name
+
+
+def test_memory_that_was_short_says_nothing_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(image: Image.Image) -> None:
+        raise MemoryError
+
+    path = saved(tmp_path / "a.png", Image.fromarray(GREY))
+    monkeypatch.setattr(images, "_grey", short)
+    with pytest.raises(Unusable, match="decoder-ended"):
+        read_image(path, LIMIT)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 64))

@@ -5,15 +5,20 @@ import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from archive_trees import listed, touch, write_csv
 from dicom_files import write_dicom
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from ray_mae.config import IngestConfig
 from ray_mae.data import places
+from ray_mae.data.archives import dicom
+from ray_mae.data.dicom import read_dataset
 from ray_mae.data.ingest import ingest
 from ray_mae.data.places import appearing, entries, joined, on_disk, patiently, place, walk
 from ray_mae.data.quarantine import Unusable
@@ -162,6 +167,67 @@ def test_an_image_whose_disk_was_away_for_a_moment_is_read(
     image, header = study_shards._read(write_dicom(tmp_path / "a.dcm"), 10_000)
     assert image.shape == (64, 64)
     assert header
+
+
+class Blocks(AbstractBufferedFile):
+    """A file of a store that is fetched in parts; the store may be away for some of them."""
+
+    fetched: ClassVar[list[int]] = []
+    away: ClassVar[list[Exception]] = []
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        if Blocks.away:
+            raise Blocks.away.pop()
+        Blocks.fetched.append(end - start)
+        return bytes(self.fs.cat_file(self.path, start, end))
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> type[Blocks]:
+    opening: Callable[..., Any] = lambda self, path, mode="rb", **other: (  # noqa: E731
+        Blocks(self, path, mode, **other) if mode == "rb" else written(self, path, mode, **other)
+    )
+    written = MemoryFileSystem._open
+    monkeypatch.setattr(MemoryFileSystem, "_open", opening)
+    monkeypatch.setattr(Blocks, "fetched", [])
+    monkeypatch.setattr(Blocks, "away", [])
+    return Blocks
+
+
+def stored(tmp_path: Path, **tags: Any) -> Path:
+    """A DICOM file of 4 MB in a store."""
+    local = write_dicom(tmp_path / "a.dcm", np.zeros((2000, 1000), np.uint16), **tags)
+    path = place(Path(f"memory://{tmp_path}/a.dcm"))
+    path.write_bytes(local.read_bytes())
+    return path
+
+
+def test_of_a_header_in_a_store_only_the_first_block_is_fetched(
+    tmp_path: Path, blocks: type[Blocks]
+) -> None:
+    path = stored(tmp_path, ViewPosition="PA")
+    header = dicom._read(path, 10**7, dates=False)
+    assert (header.rows, header.view) == (2000, "frontal")
+    assert sum(blocks.fetched) <= 2 * places.BLOCK
+    with pytest.raises(Unusable, match=r"too-large: 4000[0-9]+ bytes, at most 4000000"):
+        read_dataset(path, ["PixelData"], 4_000_000, pixels=True)
+    assert sum(blocks.fetched) <= 4 * places.BLOCK
+
+
+def test_a_store_that_is_away_while_a_header_is_read_is_asked_again(
+    tmp_path: Path, blocks: type[Blocks]
+) -> None:
+    path = stored(tmp_path)
+    blocks.away.extend([RuntimeError("SlowDown")] * 3)
+    assert dicom._read(path, 10**7, dates=False).rows == 2000
+    blocks.away.extend([RuntimeError("SlowDown")] * 9)
+    with pytest.raises(Unusable, match="unreadable: Input/output error"):
+        dicom._read(path, 10**7, dates=False)
+    blocks.away[:] = [PermissionError("YPSILANTI")]
+    with pytest.raises(Unusable, match="unreadable: no permission"):
+        dicom._read(path, 10**7, dates=False)
+    with pytest.raises(Unusable, match="missing"):
+        dicom._read(path.parent / "b.dcm", 10**7, dates=False)
 
 
 def test_a_public_archive_is_listed_in_a_store_as_on_disk(folder: Path) -> None:

@@ -25,7 +25,7 @@ SERIES = SHARED / "dicom_series"
 def slices(count: int = 6, step: tuple[float, float, float] = (0.0, 0.0, 2.0)) -> list[SliceFile]:
     along = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     return [
-        SliceFile("p", "s", "1", str(k), "MR", "", False, 4, 5, False,
+        SliceFile("p", "s", "1", str(k), "MR", "", False, 4, 5, False, False,
                   (Frame(tuple(k * d for d in step), along, (3.0, 1.5)),))
         for k in range(count)
     ]  # fmt: skip
@@ -96,6 +96,39 @@ def test_a_number_of_frames_that_no_file_has_is_refused_before_they_are_counted(
     with pytest.raises(Unusable) as refused:
         read_frames(path, 10**6)
     assert refused.value.reason == reason
+
+
+def many(path: Path, frames: int, **tags: Any) -> Path:
+    return write_dicom(
+        path, np.zeros((1, 1), np.uint16), Modality="MR", NumberOfFrames=frames,
+        ImagePositionPatient=[0, 0, 0], ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        PixelSpacing=[3, 1.5], **tags,
+    )  # fmt: skip
+
+
+def test_frames_that_are_not_in_the_file_are_refused_before_they_are_counted(
+    tmp_path: Path,
+) -> None:
+    whole = many(tmp_path / "a.dcm", 2000, PixelData=bytes(4000))
+    assert len(read_frames(whole, 10**6).frames) == 2000
+    with pytest.raises(Unusable, match="undecodable: 2,000 frames in"):
+        read_frames(many(tmp_path / "b.dcm", 2000), 10**6)
+    with pytest.raises(Unusable, match="too-large: 200,000 frames, at most 16,384"):
+        read_frames(many(tmp_path / "c.dcm", 200_000, PixelData=bytes(400_000)), 10**6)
+
+
+def test_a_series_that_says_text_is_burned_in_is_refused_unless_it_is_kept(tmp_path: Path) -> None:
+    for k in range(3):
+        write_dicom(
+            tmp_path / f"{k}.dcm", np.full((4, 5), 10 + k, np.uint16), Modality="OT",
+            ImagePositionPatient=[0, 0, 2 * k], ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            PixelSpacing=[3, 1.5], SeriesInstanceUID="1.2", BurnedInAnnotation="YES" if k else "NO",
+        )  # fmt: skip
+    paths = sorted(tmp_path.iterdir())
+    with pytest.raises(Unusable, match="burned-in: BurnedInAnnotation is YES in 2 of 3 files"):
+        read_series(paths, BOUNDS)
+    kept = read_series(paths, replace(BOUNDS, burned_in="keep"))
+    assert kept.values.shape == (5, 4, 3)
 
 
 @needs_shared

@@ -1,6 +1,7 @@
 """From an archive of volumes to shards: what studies are promised holds for volumes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from dicom_files import SHARED, needs_shared
+from pydicom import dcmread
 from volume_files import ball, settings, write_nifti
 
 from ray_mae.config import VolumeColumns
@@ -97,6 +99,22 @@ def test_dicom_series_are_ingested_and_broken_ones_refused(tmp_path: Path) -> No
     assert summary["quarantined"]["volume"] == {
         "missing-slices": 1, "not-dicom": 1, "too-few-slices": 1,
     }  # fmt: skip
+
+
+def test_series_with_text_burned_in_are_refused_unless_they_are_kept(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "in", 1, seed=0, size=24, as_dicom=True, broken=False)
+    series = sorted({path.parent for path in (tmp_path / "in").rglob("*.dcm")})
+    for path in series[0].iterdir():
+        ds = dcmread(path)
+        ds.BurnedInAnnotation = "YES"
+        ds.save_as(path)
+    config = settings("dicom-series", tmp_path / "in", tmp_path / "out", spacing_mm=8.0)
+    summary = ingest(config)
+    assert summary["quarantined"]["volume"] == {"burned-in": 1}
+    assert summary["notes"]["series_with_burned_in_text"] == 1
+    summary = ingest(replace(config, burned_in="keep"))
+    assert summary["volumes"] == {"in": len(series), "out": len(series), "quarantined": 0}
+    assert summary["notes"]["series_with_burned_in_text"] == 1
 
 
 def test_the_phantoms_table_gives_dicom_series_labels_to_probe(tmp_path: Path) -> None:

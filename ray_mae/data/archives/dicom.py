@@ -13,9 +13,9 @@ from ray_mae.data.archives.folders import kind_of
 from ray_mae.data.archives.record import Archive, ImageRecord, Progress
 from ray_mae.data.archives.repeated import without_repeated
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
-from ray_mae.data.dicom import Header, most_bytes, read_header, refuse
+from ray_mae.data.dicom import Header, read_header, refuse
 from ray_mae.data.distribute import distribute
-from ray_mae.data.places import entries, on_disk, patiently, walk
+from ray_mae.data.places import entries, patiently, walk
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.spool import Spool
 
@@ -108,8 +108,7 @@ def _header(root: Path, path: str, max_pixels: int, dates: bool) -> dict[str, An
 
 
 def _read(path: Path, max_pixels: int, dates: bool) -> Header:
-    with on_disk(path, most_bytes(max_pixels)) as file:
-        return patiently(lambda: read_header(file, max_pixels, year=dates), remote=False)
+    return patiently(lambda: read_header(path, max_pixels, year=dates), remote=False)
 
 
 def _record(fields: dict[str, Any]) -> ImageRecord:

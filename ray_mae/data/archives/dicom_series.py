@@ -11,12 +11,11 @@ from ray_mae.data.archives import series_table
 from ray_mae.data.archives.dicom import chunks_of, files_below
 from ray_mae.data.archives.record import Archive, Progress, VolumeRecord
 from ray_mae.data.contrasts import UNKNOWN, contrast_in
-from ray_mae.data.dicom import most_bytes
 from ray_mae.data.distribute import distribute
 from ray_mae.data.frames import SliceFile, read_frames, total
-from ray_mae.data.places import on_disk, patiently
+from ray_mae.data.places import patiently
 from ray_mae.data.quarantine import Unusable
-from ray_mae.data.series import arrange
+from ray_mae.data.series import arrange, refuse_burned_in
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
@@ -46,7 +45,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         progress(len(headers) + len(records), len(files))
     series, duplicates = _grouped(dict(sorted(headers.items())))
     described, of_table = series_table.describe(
-        [_record(slices, max_voxels) for slices in series.values()], root, config
+        [_record(slices, config) for slices in series.values()], root, config
     )
     records += described
     records += [_duplicates(of_series) for of_series in duplicates.values()]
@@ -54,6 +53,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     notes = {
         "files": len(files),
         "series": len(series),
+        "series_with_burned_in_text": sum(map(_burned_in, series.values())),
         "duplicate_files": sum(map(len, duplicates.values())),
         "files_passed_over": passed_over,
         **of_table,
@@ -86,9 +86,8 @@ def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, d
     found: list[tuple[str, dict[str, Any]]] = []
     for path in paths:
         try:
-            with on_disk(root / path, most_bytes(max_voxels)) as file:
-                read = partial(read_frames, file, max_voxels)
-                found.append((path, asdict(patiently(read, remote=False))))
+            read = partial(read_frames, root / path, max_voxels)
+            found.append((path, asdict(patiently(read, remote=False))))
         except Unusable as why:
             found.append((path, {"problem": [why.reason, why.detail]}))
     return found
@@ -114,15 +113,21 @@ def _duplicates(others: dict[str, str]) -> VolumeRecord:
     return _alone(path, Unusable("duplicate", f"{len(others)} files, as {other}"))
 
 
-def _record(slices: dict[str, SliceFile], max_voxels: int) -> VolumeRecord:
+def _burned_in(slices: dict[str, SliceFile]) -> bool:
+    return any(file.burned_in for file in slices.values())
+
+
+def _record(slices: dict[str, SliceFile], config: IngestConfig) -> VolumeRecord:
     """One series; slices by path."""
-    files = list(slices.values())
+    files, max_voxels = list(slices.values()), config.volumes.max_voxels
     problem = None
     try:
         if len({(file.patient, file.study) for file in files}) > 1:
             raise Unusable("patient-conflict", "one series, several patients or studies")
         if total(files) > max_voxels:
             raise Unusable("too-large", f"{total(files):,} voxels, at most {max_voxels:,}")
+        if config.burned_in == "quarantine":
+            refuse_burned_in(files)
         arrange(files)
     except Unusable as why:
         problem = why
