@@ -37,8 +37,22 @@ INDICATION: Mrs. Ypsilanti of Elderberry Road fell on 1937-04-19.
 FINDINGS:
 Clear lungs.
 Name: Ypsilanti
+RE: Xaver Ypsilanti, born 04/19/1937
+MRN# 47110815, Elderberry Road 7
+Pt Ypsilanti, Xaver DOB 04/19/1937
+Nombre: Ypsilanti
 IMPRESSION: Normal.
+Finalized by Xaver Ypsilanti.
+Dr. X. Ypsilanti, Radiologist
 Signed by: X. Ypsilanti, M.D. 1937-04-19
+"""
+WITHOUT_HEADERS = """Xaver Ypsilanti
+04/19/1937
+Hospital No.: 47110815
+Dear Dr. Ypsilanti,
+Clear lungs.
+Patient ID 47110815
+Xaver Ypsilanti, M.D.
 """
 
 
@@ -96,7 +110,8 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     (archive / "h.dcm").write_bytes(raw[: len(raw) // 2])
     (archive / "i.dcm").write_bytes(f"{NAME} {NUMBER}".encode() * 99)
     reports = archive / "reports.csv"
-    rows = [f'1.2.{NUMBER}.{number},"{REPORT}"' for number in range(6)]
+    texts = [REPORT, WITHOUT_HEADERS]
+    rows = [f'1.2.{NUMBER}.{number},"{texts[number % 2]}"' for number in range(6)]
     reports.write_text("\n".join(["study,text", *rows]) + "\n")
 
     cli.run(["ingest", "--archive", "dicom", "--source", str(archive), "--output", str(output),
