@@ -30,6 +30,7 @@ from pydicom.uid import (
 from ray_mae.data.codecs import coded_size
 from ray_mae.data.greyscale import to_grey
 from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.suffixes import kind_of
 from ray_mae.data.views import position_of, view_from_orientation, view_of
 from ray_mae.data.years import year_of
 
@@ -143,7 +144,7 @@ def read_dataset(path: Path, tags: Sequence[int | str], max_bytes: int, *, pixel
     try:
         start, size = _start(path), path.stat().st_size
         if start is None:
-            raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
+            raise Unusable("not-dicom", f"{kind_of(path.name)}, {size} bytes")
         if size > max_bytes:  # a single element may be as long as its file
             raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
         with quiet():

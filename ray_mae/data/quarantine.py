@@ -51,7 +51,8 @@ REASONS = {
 PASSING = frozenset({"missing", "unreadable"})
 
 
-_QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*"|`[^`]*`""")
+# A quote begins and ends outside of words: the one in "doesn't" does neither.
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'.*?(?:'(?!\w)|$)|".*?(?:"(?!\w)|$)|`.*?(?:`|$))""")
 
 
 def said(error: BaseException) -> str:

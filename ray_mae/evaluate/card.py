@@ -21,8 +21,8 @@ from ray_mae.evaluate.near_duplicates import Seen, bits_of
 from ray_mae.evaluate.page import environment, generated
 
 CARD, PAGE = "card.json", "card.html"
-NAMES_FILES = frozenset({"duplicate", "missing"})
-"""Reasons whose details name files of the archive."""
+NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})
+"""Reasons whose details may name files of the archive, as those of a store's errors do."""
 _CONTENT = {"study": "views.list.element.image", "volume": "voxels"}
 _SMALL = {
     "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "years",

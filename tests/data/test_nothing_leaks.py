@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -12,9 +13,12 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import DicomDictionary
 
 from ray_mae import cli
-from ray_mae.config import IngestConfig
+from ray_mae.config import IngestConfig, InspectConfig
 from ray_mae.data.dicom import read_header
+from ray_mae.data.images import read_image
 from ray_mae.data.ingest import ingest
+from ray_mae.data.quarantine import Unusable, said
+from ray_mae.evaluate.card import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -142,6 +146,39 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     assert searched > 100_000
     print(f"{planted:,} planted values of {len(PLANTED)} words, {searched:,} bytes searched in "
           f"{len(sources)} files and tables")  # fmt: skip
+
+
+def test_a_name_as_the_suffix_of_a_file_or_in_the_error_of_a_store_is_not_on_the_card(
+    tmp_path: Path,
+) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    write_dicom(source / "0.dcm")
+    (source / f"a.{NAME}").write_bytes(b"no image" * 50)
+    ingest(IngestConfig(archive="dicom", source=source, output=output, insecure_pseudonyms=True))
+    quarantine = pq.read_table(output / "quarantine.parquet")
+    store = {"kind": "image", "reason": "unreadable", "detail": f"no answer from http://{NAME}/1"}
+    rows = [*quarantine.to_pylist(), store]
+    pq.write_table(pa.Table.from_pylist(rows, quarantine.schema), output / "quarantine.parquet")
+    inspect(InspectConfig(shards=output))
+    card = (output / "card.json").read_text() + (output / "card.html").read_text()
+    assert "unreadable" in card
+    assert "other suffix, 400 bytes" in card
+    assert NAME not in card
+    with pytest.raises(Unusable, match="other suffix"):
+        read_image(source / f"a.{NAME}", 10**6)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("value 'MILLER' is wrong", "value … is wrong"),
+        ("tag doesn't match 'MILLER'", "tag doesn't match …"),
+        ("got b'O'MILLER' and \"J MILLER\"", "got … and …"),
+        ("it starts 'MILLER", "it starts …"),
+    ],
+)
+def test_what_an_error_quotes_is_not_said(message: str, told: str) -> None:
+    assert said(ValueError(message)) == f"ValueError: {told}"
 
 
 @pytest.mark.parametrize(("size", "kept"), [(0, [None, None]), (10, ["2010-2019", None])])
