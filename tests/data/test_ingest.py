@@ -190,9 +190,9 @@ def test_an_archive_that_grew_changes_only_the_last_shards_and_adds_new_ones(
     assert shards(output) == after
 
     rows[rows["patient"] != "patient-3"].to_csv(table, index=False)  # whose consent was withdrawn
-    ingest(settings(table, output))
+    summary = ingest(settings(table, output))
     assert len(studies(output)) == 22
-    assert summary["shards"]["written"] < len(after)
+    assert 0 < summary["shards"]["written"] < len(after)
 
 
 @pytest.fixture
