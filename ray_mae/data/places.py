@@ -65,6 +65,14 @@ def joined(root: Path, inner: str) -> Path:
     return place(Path(inner)) if _URL.fullmatch(inner) else root / inner
 
 
+def place_of(root: Path, inner: str) -> Path:
+    """`joined`, of what an archive lists. Raises Unusable for a URL of a store that is not known."""
+    try:
+        return joined(root, inner)
+    except ValueError as error:
+        raise Unusable("missing", "a URL of a store that is not known or not installed") from error
+
+
 def is_remote(path: Path) -> bool:
     """Whether the path is one over fsspec."""
     return not isinstance(path, Path)
