@@ -31,6 +31,7 @@ def _inspect(config: settings.InspectConfig) -> None:
         "shards",
         "bytes",
         "splits",
+        *(["datasets"] if config.against else []),
         "leaks",
         "flows",
         "quarantined",

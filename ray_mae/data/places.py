@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow.parquet as pq
+
 from ray_mae.data.quarantine import Unusable, said
 
 T = TypeVar("T")
@@ -137,6 +139,14 @@ def on_disk(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
         copy = os.path.join(folder, path.name)
         patiently(lambda: store.fs.get_file(store.path, copy))
         yield Path(copy)
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """A Parquet file; of one in a store what is asked for is read by range."""
+    if not is_remote(path):
+        return pq.ParquetFile(path)
+    store: Any = path
+    return pq.ParquetFile(store.path, filesystem=store.fs)
 
 
 @contextmanager
