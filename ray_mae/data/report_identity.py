@@ -104,16 +104,17 @@ _ROOTS = (
 )
 _NO_NAME = rf"(?:(?:{'|'.join(_SMALL.split())})\b|(?:{'|'.join(_ROOTS.split())}))"
 _CLINICAL = re.compile(rf"(?<!\w){_NO_NAME}", re.IGNORECASE)
-_CAPITAL = rf"(?!X{{2,}}\b)(?!(?i:{_NO_NAME}))[A-ZÀ-ÖØ-Þ][\w'’-]*[\w]"
+_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’]{0,30}\w(?:-\w{1,30}){0,3}"
+_CAPITAL = rf"(?!X{{2,}}\b)(?!(?i:{_NO_NAME})){_WORD}"
 _INITIAL = r"[A-Z]\.?(?![\w'])"
 _PARTICLE = r"(?:de|del|la|von|van|der|den|di|da|dos|al|bin)"
 _MORE = (
-    rf"(?:(?:,?[ \t]+|[ \t]*-[ \t]*)(?:{_PARTICLE}[ \t]+){{0,2}}"
+    rf"(?:,?[ \t]+(?:{_PARTICLE}[ \t]+){{0,2}}"
     rf"(?:{_CAPITAL}|{_INITIAL})){{0,4}}"
 )
 _NAME = rf"(?:{_INITIAL}[ \t]*){{0,2}}{_CAPITAL}{_MORE}"
 _AFTER_TITLE = (  # any name, even one that is a word as well
-    rf"(?!X{{2,}}\b)(?:{_PARTICLE}[ \t]+){{0,2}}(?:{_INITIAL}[ \t]*){{0,2}}[A-ZÀ-ÖØ-Þ][\w'’-]*\w"
+    rf"(?!X{{2,}}\b)(?:{_PARTICLE}[ \t]+){{0,2}}(?:{_INITIAL}[ \t]*){{0,2}}{_WORD}"
     + _MORE.replace(",?", "")
 )
 # MR, MS and DR without their dot are magnetic resonance, a sclerosis and digital radiography.
@@ -171,7 +172,7 @@ _DATE = (
     rf"|(?:(?<=dated )|(?<=on )|(?<=since )|(?<=compared to )|(?<=compared with )){_MONTH}/{_DAY}(?![\d/])"
 )
 _NUMBER = (
-    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)\S+"
+    r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)\S+"
     r"|\d{3}-\d{2}-\d{4}|\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}|\+\d[\d ()/-]{6,}\d"
     r"|(?<!HU )\d{3}-\d{4}(?! ?(?:HU|[cm]m|m[lg]))"
     r"|0\d{2,4}[/ -]\d{3,}(?:-\d+)?|\d+(?:\.\d+){4,}|[A-Z]{0,4}[-#]?\d{6,}\w*"
@@ -179,8 +180,9 @@ _NUMBER = (
 )
 _WHEN_OR_NUMBER = re.compile(rf"(?<!\d)(?:(?<![\w.,])|(?<=fecha))(?:(?i:{_DATE})|{_NUMBER})(?!\w)")
 _STREET = re.compile(
-    r"\b\d{1,5}[ \t]+(?:[A-Z][\w'-]+[ \t]+){1,2}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd)\b"
-    r"|\b[A-ZÄÖÜ][\w'-]+(?:[ \t]+(?:Street|Road|Avenue|Lane|Straße|Strasse|Weg|Platz)"
+    r"\b\d{1,5}[ \t]+(?:[A-Z][\w'-]{1,30}[ \t]+){1,2}"
+    r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd)\b"
+    r"|\b[A-ZÄÖÜ][\w'-]{1,30}(?:[ \t]+(?:Street|Road|Avenue|Lane|Straße|Strasse|Weg|Platz)"
     r"|(?:straße|strasse|allee|str\.))[ \t]+\d{1,4}\w?\b"
     r"|\b(?:Calle|Avenida|Plaza)[ \t]+(?:[\w.]+[ \t,]+){1,4}\d{1,4}\b"
 )
@@ -236,10 +238,13 @@ def without_identity(report: str, next_section: SectionStart) -> str:
             continue
         before = kept[written[place - 1]] if place else None
         after = kept[written[place + 1]] if index != written[-1] else None
-        if before is not None and begins(before) and ":" not in before.rstrip(" \t*:"):
-            continue  # under its header: all that the section says, or its first line
         last = after is None or begins(after)
-        if before is None or last or any(identity[max(index - 1, 0) : index + 2]):
+        beside = any(identity[max(index - 1, 0) : index + 2])
+        if before is not None and begins(before) and ":" not in before.rstrip(" \t*:"):
+            drop = beside and not last  # under its header: it may be all that the section says
+        else:
+            drop = beside or last or before is None
+        if drop:
             kept[index] = ""
     return "\n".join(kept)
 

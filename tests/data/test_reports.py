@@ -119,6 +119,8 @@ def test_who_when_and_where_go_wherever_they_stand(who: str) -> None:
     assert sections(f"Clear lungs.\n{who}") == ("Clear lungs.", None)
     report = f"FINDINGS: Clear lungs.\n{who}\nIMPRESSION: Normal.\n{who}"
     assert sections(report) == ("Clear lungs.", "Normal.")
+    assert sections(f"FINDINGS:\n{who}\nClear lungs.") == ("Clear lungs.", None)
+    assert sections(f"IMPRESSION:\nAortic Dissection\n{who}") == (None, "Aortic Dissection")
     flat = f"{' '.join(who.split())} FINDINGS: Clear lungs. IMPRESSION: Normal."
     assert sections(flat) == ("Clear lungs.", "Normal.")
 
@@ -236,6 +238,7 @@ def test_the_real_indiana_reports_come_out_as_their_own_fields_say() -> None:
         "Dr. A ",
         "MRN 1 ",
         "Miller, ",
+        "Jane-",
         "1/2/",
         "Name: A Findings: B ",
     ],
