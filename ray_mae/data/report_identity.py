@@ -208,45 +208,44 @@ SectionStart = Callable[[str, int, int], int]
 
 def without_identity(report: str, next_section: SectionStart) -> str:
     """The report without what identifies a person. A field ends with its line, or at the next section."""
+    kept: list[str] = []
+    identity: list[bool] = []  # of each line: was something of it taken out as a whole
+    waiting = False  # a field's value may stand in the next line
+    for line in report.splitlines():
+        if waiting and line.strip():
+            section = next_section(line, 0, len(line)) < len(line)
+            value = len(line) <= 60 and not section and not _CLINICAL.search(line)
+            waiting, line = False, "" if value else line
+        left = _less_fields(line, next_section)
+        waiting = waiting or (not left.strip() and line.rstrip().endswith(":"))
+        left = _with_gaps(left)
+        kept.append(left)
+        identity.append(left.strip() != line.strip() and GAP not in left)
+    return "\n".join(_less_names(kept, identity, next_section))
+
+
+def _less_names(lines: list[str], identity: list[bool], next_section: SectionStart) -> list[str]:
+    """The lines, those empty that are names: the first, the last of a section, or one beside identity."""
 
     def begins(line: str) -> bool:
         return next_section(line, 0, len(line)) == 0 < len(line)
 
-    lines = report.splitlines()
-    kept: list[str] = []
-    identity: list[bool] = []  # of each line: was something of it taken out as a whole
-    waiting = False  # a field's value may stand in the next line
-    for line in lines:
-        if waiting and line.strip():
-            waiting = False
-            if (
-                len(line) <= 60
-                and not _CLINICAL.search(line)
-                and next_section(line, 0, len(line)) == len(line)
-            ):
-                line = ""
-        left = _less_fields(line, next_section)
-        waiting = waiting or (
-            bool(line.strip()) and not left.strip() and line.rstrip().endswith(":")
-        )
-        left = _with_gaps(left)
-        kept.append(left)
-        identity.append(left.strip() != line.strip() and GAP not in left)
-    written = [index for index, line in enumerate(kept) if line.strip()]
+    lines = list(lines)
+    written = [index for index, line in enumerate(lines) if line.strip()]
     for place, index in enumerate(written if len(lines) > 1 else ()):
-        if not _NAME_LINE.fullmatch(kept[index]):
+        if not _NAME_LINE.fullmatch(lines[index]):
             continue
-        before = kept[written[place - 1]] if place else None
-        after = kept[written[place + 1]] if index != written[-1] else None
+        before = lines[written[place - 1]] if place else None
+        after = lines[written[place + 1]] if index != written[-1] else None
         last = after is None or begins(after)
         beside = any(identity[max(index - 1, 0) : index + 2])
         if before is not None and begins(before) and ":" not in before.rstrip(" \t*:"):
-            drop = beside and not last  # under its header: it may be all that the section says
+            is_name = beside and not last  # under its header: it may be all that the section says
         else:
-            drop = beside or last or before is None
-        if drop:
-            kept[index] = ""
-    return "\n".join(kept)
+            is_name = beside or last or before is None
+        if is_name:
+            lines[index] = ""
+    return lines
 
 
 def _less_fields(line: str, next_section: SectionStart) -> str:
@@ -284,7 +283,7 @@ def _with_gaps(text: str) -> str:
     """Names, dates, numbers and addresses within sentences as gaps; nothing, if nothing else is there."""
     found = text
     if _HAS_TITLE.search(text):
-        found = _TITLED.sub(lambda found: (found["before"] or found["loud"]) + GAP, found)
+        found = _TITLED.sub(lambda who: (who["before"] or who["loud"]) + GAP, found)
     if _HAS_DEGREE.search(text):
         found = _WITH_DEGREE.sub(GAP, found)
     found = _WHEN_OR_NUMBER.sub(GAP, _STREET.sub(GAP, found))
