@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def _inspect(config: settings.InspectConfig) -> None:
         "shards",
         "bytes",
         "splits",
+        *(["datasets"] if config.against else []),
         "leaks",
         "flows",
         "quarantined",
@@ -191,10 +193,25 @@ def parsed(arguments: list[str]) -> tuple[str, Any]:
     if name in BY_METHOD:
         classes, path = BY_METHOD[name]
         cls = classes[_method(rest, path)]
+    if name != "submit":
+        rest = _switches(rest, cls)
     parser = parser_of(name, cls)
     values = parser.instantiate(parser.parse_args(rest)).as_dict()
     values.pop("config", None)
     return name, cls(**values)
+
+
+def _switches(arguments: list[str], cls: type) -> list[str]:
+    """--insecure-pseudonyms, or the like with _, is the same setting with true as its value."""
+    switches = {f"--{setting.name}" for setting in fields(cls) if setting.type is bool}
+    made = []
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name, equals, value = word.partition("=")
+        if (plain := "--" + name[2:].replace("-", "_")) in switches and name.startswith("--"):
+            alone = not equals and following.startswith("--")
+            word = f"{plain}=true" if alone else plain + equals + value
+        made.append(word)
+    return made
 
 
 def _submitted(arguments: list[str]) -> list[str]:

@@ -128,6 +128,21 @@ def test_every_job_is_valid(job: Path, tmp_path: Path) -> None:
         Runs(search).check(read_space(search.space), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("words", "insecure"),
+    [
+        ("--insecure-pseudonyms --source a", True),
+        ("--source a --insecure_pseudonyms", True),
+        ("--insecure-pseudonyms=true --source a", True),
+        ("--insecure_pseudonyms false --source a", False),
+        ("--source a", False),
+    ],
+)
+def test_a_switch_is_told_by_its_name_alone(words: str, insecure: bool) -> None:
+    _, config = cli.parsed(["ingest", "--archive", "table", "--output", "b", *words.split()])
+    assert config.insecure_pseudonyms is insecure
+
+
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean pretrain"):
         cli.run(["pretrian"])

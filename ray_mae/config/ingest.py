@@ -188,10 +188,14 @@ class IngestConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(Checked):
-    """The card of a data set: counts, leaks between splits, pictures, as JSON and one page."""
+    """The card of a data set: counts, leaks between splits and to other data sets, pictures, as JSON and
+    one page."""
 
     shards: Path
     """Folder that `ingest` wrote."""
+    against: list[Path] = field(default_factory=list)
+    """Folders of other data sets that are trained on or tested beside it: they are counted, and patients
+    and images that stand in several of them, or in two splits of any, are reported."""
     output: Path | None = None
     """Folder for card.json and card.html; default: the shards' own."""
     sample: int = setting(128, ge=1, le=100_000)
@@ -199,6 +203,6 @@ class InspectConfig(Checked):
     pictures: int = setting(12, ge=0, le=200)
     """Images per view, or volumes per contrast, that are shown."""
     duplicates: bool = True
-    """Read every image or volume once, to find the same one in two splits."""
+    """Read every image or volume once, to find the same one in two splits or data sets."""
     seed: int = setting(0, ge=0)
     """Seed of the sample."""

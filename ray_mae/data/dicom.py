@@ -32,6 +32,7 @@ from ray_mae.data.dicom_elements import MOST_BYTES, CountedFile, read_elements
 from ray_mae.data.greyscale import to_grey
 from ray_mae.data.places import opened
 from ray_mae.data.quarantine import Unusable, damaged, said
+from ray_mae.data.suffixes import kind_of
 from ray_mae.data.views import position_of, view_from_orientation, view_of
 from ray_mae.data.years import year_of
 
@@ -139,7 +140,7 @@ def read_dataset(
             counted = CountedFile(file, header, pixels=pixels)
             start, size = _start(file), counted.size
             if start is None:
-                raise Unusable("not-dicom", f"{path.suffix or 'no suffix'}, {size} bytes")
+                raise Unusable("not-dicom", f"{kind_of(path.name)}, {size} bytes")
             if size > max_bytes:  # a single element may be as long as its file
                 raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
             return read_elements(counted, map(Tag, tags), max_bytes, bare=start == "bare")

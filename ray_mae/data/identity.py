@@ -36,7 +36,8 @@ def load_key(file: Path | None, insecure: bool) -> bytes:
     if not key:
         raise ValueError(
             f"there is no key for the pseudonyms: set {ENVIRONMENT} to a secret, or pseudonym_key "
-            "to a file that holds one; for public or generated data set insecure_pseudonyms"
+            "to a file that holds one; for public or generated data say "
+            "--insecure-pseudonyms"
         )
     if len(key) < _LEAST_BYTES:
         raise ValueError(

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ray_mae.data.levels import per_value, robust_range
 from ray_mae.data.quarantine import Unusable, damaged
+from ray_mae.data.suffixes import kind_of
 
 Encoding = Literal["png", "jpeg"]
 
@@ -34,7 +35,7 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     except FileNotFoundError as error:
         raise Unusable("missing") from error
     except UnidentifiedImageError as error:
-        raise Unusable("not-an-image", path.suffix) from error
+        raise Unusable("not-an-image", kind_of(path.name)) from error
     except Image.DecompressionBombError as error:
         raise Unusable("too-large", str(error)) from error
     except Unusable:

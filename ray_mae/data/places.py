@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+import pyarrow.parquet as pq
+
 from ray_mae.data.quarantine import Unusable, said
 
 T = TypeVar("T")
@@ -65,6 +67,14 @@ def place(path: Path) -> Path:
 def joined(root: Path, inner: str) -> Path:
     """A path below root, unless it is an absolute one or a URL."""
     return place(Path(inner)) if _URL.fullmatch(inner) else root / inner
+
+
+def place_of(root: Path, inner: str) -> Path:
+    """`joined`, of what an archive lists. Raises Unusable for a URL of a store that is not known."""
+    try:
+        return joined(root, inner)
+    except ValueError as error:
+        raise Unusable("missing", "a URL of a store that is not known or not installed") from error
 
 
 def is_remote(path: Path) -> bool:
@@ -131,6 +141,14 @@ def on_disk(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
         copy = os.path.join(folder, path.name)
         patiently(lambda: store.fs.get_file(store.path, copy))
         yield Path(copy)
+
+
+def parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file; of one in a store what is asked for is read by range."""
+    if not is_remote(path):
+        return pq.ParquetFile(path)
+    store: Any = path
+    return pq.ParquetFile(store.path, filesystem=store.fs)
 
 
 @contextmanager

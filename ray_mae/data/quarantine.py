@@ -54,7 +54,8 @@ PASSING = frozenset({"missing", "unreadable", "decoder-ended"})
 STARTS_FOR = {"decoder-ended": 3}
 
 
-_QUOTED = re.compile(r"""b?'[^']*'|b?"[^"]*"|`[^`]*`""")
+# A quote begins and ends outside of words: the one in "doesn't" does neither.
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'.*?(?:'(?!\w)|$)|".*?(?:"(?!\w)|$)|`.*?(?:`|$))""")
 
 
 def said(error: BaseException) -> str:

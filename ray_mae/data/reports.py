@@ -3,55 +3,51 @@
 import re
 from typing import NamedTuple
 
-_FINDINGS = r"findings?|findings?(?: and |/| / )impressions?|imaging notes"
-_IMPRESSION = (
-    r"impressions?|final impression|conclusions?|opinion|summary|assessment|(?:final )?diagnosis"
+from ray_mae.data.report_identity import STAFF, without_identity
+
+_AND = r"[ \t]*(?:\band\b|/|&)[ \t]*"
+FINDINGS = rf"findings?(?:{_AND}(?:impressions?|conclusions?))?"
+IMPRESSION = (
+    rf"(?:final )?impressions?(?:{_AND}(?:recommendations?|plan|conclusions?))?|imp|conclusions?"
+    "|summary"
 )
+REMARK = r"(?:[ \t]*\([^()\n]{0,60}\))?"
+"""After a header, as in IMPRESSION (PRELIMINARY)."""
+_IMPRESSION = rf"{IMPRESSION}|opinion|assessment(?:{_AND}plan)?|(?:final )?diagnosis"
 # These only end the section before them.
-_STAFF = (
-    r"(?:electronically )?signed(?: by)?|(?:dictated|transcribed|reported|read|reviewed|approved"
-    r"|verified)(?: by)?|(?:interpreting |attending |reading )?(?:radiologists?|physicians?|doctors?)"
-    r"|attending|resident|fellow|cc"
-)
 _OTHER = (
     r"(?:clinical )?(?:indications?|history|information|data|details)|presentation"
     r"|reason for (?:the )?(?:exam(?:ination)?|study|visit)|technique|comparisons?"
     r"|comparison studies|prior studies|procedure"
     r"|exam(?:ination)?s?|exam type|study|views?|contrast|recommendations?|notifications?"
     r"|communication|discussion|wet read|(?:final |preliminary )?report|addendum|attestation|"
-    + _STAFF
+    + STAFF
 )
 # A header starts its line and has a colon or the line to itself, or it stands within a line …
 _HEADERS = re.compile(
-    rf"(?P<line>^[ \t#*>]*)?(?<!\S)(?:(?P<findings>{_FINDINGS})|(?P<impression>{_IMPRESSION})"
-    rf"|(?P<other>{_OTHER}))[ \t*]*(?P<end>:|$)",
+    rf"(?P<line>^[ \t#*>]*)?(?<!\S)(?:(?P<findings>{FINDINGS}|imaging notes)|(?P<impression>{_IMPRESSION})"
+    rf"|(?P<other>{_OTHER})){REMARK}[ \t*]*(?P<end>:|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 
 
 def _is_header(match: re.Match[str]) -> bool:
     """… and then it has a colon, and is in capitals or a capitalised word after a sentence."""
-    words = match.group().strip(" \t*:#>")
+    words = next(name for name in match.group("findings", "impression", "other") if name)
     if match["line"] is not None:  # a lone "study" in lower case is a sentence that was wrapped
         return match["end"] == ":" or words[0].isupper()
-    before = match.string[: match.start()].rstrip()
+    before = match.string[max(match.start() - 99, 0) : match.start()].rstrip()
     after_sentence = before.endswith((".", ";", "!", "?", ":", "]"))
     return match["end"] == ":" and (words.isupper() or (words[0].isupper() and after_sentence))
 
 
-# Who and when: lines that are dropped wherever they stand.
-_IDENTITY_LINES = re.compile(
-    r"^[ \t#*>]*(?:(?:patient(?:'?s)?|medical record|accession|visit|account)? ?"
-    r"(?:name|id|no\.?|number|mrn|dob|patient|accession)|date of (?:birth|exam(?:ination)?|service"
-    r"|study)|birth ?date|(?:(?:study|exam|service|report) )?(?:date|time)|age|sex|gender|address"
-    r"|(?:tele)?phone|(?:(?:referring|ordering|requesting) )?(?:physician|doctor|clinician|provider"
-    r"|md)|referrer|hospital|institution|department|ward|location)(?:[ \t]*:|[ \t]+[-–—=][ \t]).*$"
-    rf"|^[^\w\n]*(?:{_STAFF})[ \t]*(?::|[-–—][ \t]|(?<=by)[ \t]|\bon\b).*$"
-    # a signature: a short line of a name and a degree, perhaps with a date
-    r"|^[^.\n]{0,40}(?:\b\w\.[^.\n]{0,40})?,?[ \t]+(?:M\.?D|D\.?O|MBBS|MBChB|FRCR|FRCPC|FACR|Ph\.?D)\b"
-    r"\.?,?[^.\n]{0,40}$",
-    re.IGNORECASE | re.MULTILINE,
-)
+def _next_section(line: str, start: int, end: int) -> int:
+    """Where the next section begins in the rest of a line that is a field of who, when and where."""
+    for match in _HEADERS.finditer(line, start, end):
+        name = match["findings"] or match["impression"] or ""
+        if _is_header(match) or (match["end"] == ":" and name[:1].isupper()):
+            return match.start()
+    return end
 
 
 class Sections(NamedTuple):
@@ -66,11 +62,11 @@ def sections(report: str | None) -> Sections:
 
     A text without any known header is taken as findings, and so is a joint "Findings and
     impression", and sentences that run into a lone other header ("… is clear. View: PA."). Else what
-    stands before the first header is dropped, since names, numbers and dates stand there, and so are
-    lines such as "Name: …" or "Signed by …". A section that is written twice (an addendum) is
+    stands before the first header is dropped, since names, numbers and dates stand there, and so is
+    what else identifies a person (report_identity.py). A section that is written twice (an addendum) is
     joined in order.
     """
-    text = _IDENTITY_LINES.sub("", "\n".join((report or "").splitlines()))
+    text = without_identity(report or "", _next_section)
     headers = [match for match in _HEADERS.finditer(text) if _is_header(match)]
     if not headers:
         return Sections(_normalised(text), None)

@@ -17,7 +17,7 @@ from ray_mae.data.guard import read_dicom_guarded
 from ray_mae.data.images import Encoding, encode, read_image, shrink
 from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
 from ray_mae.data.layout import Layout, cut
-from ray_mae.data.places import joined, on_disk, patiently
+from ray_mae.data.places import on_disk, patiently, place_of
 from ray_mae.data.quarantine import Refusal, Unusable, said
 from ray_mae.data.schema import STUDY_SCHEMA, VIEWS
 from ray_mae.data.shards import RESULTS, Job, Plan
@@ -150,7 +150,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
 
 def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> dict[str, Any]:
     view, position = image.view, image.position
-    pixels, header = _read(joined(root, image.path), plan.max_pixels)
+    pixels, header = _read(place_of(root, image.path), plan.max_pixels)
     if header is not None:
         if header.burned_in and plan.burned_in == "quarantine":
             raise Unusable("burned-in", "BurnedInAnnotation is YES")

@@ -12,7 +12,7 @@ import numpy as np
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.record import Archive, VolumeRecord
 from ray_mae.data.layout import Layout, cut
-from ray_mae.data.places import joined, on_disk, patiently
+from ray_mae.data.places import on_disk, patiently, place_of
 from ray_mae.data.quarantine import Refusal, Unusable
 from ray_mae.data.schema import VOLUME_SCHEMA
 from ray_mae.data.shards import RESULTS, Job, Plan
@@ -91,7 +91,7 @@ class VolumePlan(Plan):
         with ExitStack() as copies:
 
             def file(path: str) -> Path:
-                return copies.enter_context(on_disk(joined(root, path)))
+                return copies.enter_context(on_disk(place_of(root, path)))
 
             masks = {name: file(path) for name in MASKS if (path := getattr(listed, name))}
             paths = [file(path) for path in listed.paths]

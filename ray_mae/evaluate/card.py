@@ -4,15 +4,16 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ray_mae.config import InspectConfig
 from ray_mae.data.images import decode
 from ray_mae.data.ingest import QUARANTINE, SUMMARY
+from ray_mae.data.places import parquet, place
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.card_studies import study_sections
@@ -21,8 +22,8 @@ from ray_mae.evaluate.near_duplicates import Seen, bits_of
 from ray_mae.evaluate.page import environment, generated
 
 CARD, PAGE = "card.json", "card.html"
-NAMES_FILES = frozenset({"duplicate", "missing"})
-"""Reasons whose details name files of the archive."""
+NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})
+"""Reasons whose details may name files of the archive, as those of a store's errors do."""
 _CONTENT = {"study": "views.list.element.image", "volume": "voxels"}
 _SMALL = {
     "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "years",
@@ -32,26 +33,48 @@ _SMALL = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Shards:
+    """A folder of shards: what it holds, and its rows without images or voxels."""
+
+    name: str
+    """The data set's; with a number where two folders hold one of that name."""
+    folder: Path
+    manifest: Manifest
+    small: pa.Table
+
+    def splits_and_patients(self) -> Iterator[tuple[str, str]]:
+        """Of every row."""
+        return zip(
+            self.small["split"].to_pylist(), self.small["patient_id"].to_pylist(), strict=True
+        )
+
+
 def inspect(config: InspectConfig) -> dict[str, Any]:
     """Count what the shards hold, look for leaks between splits, draw a sample; returns the card.
 
-    Writes card.json and card.html. Raises FileNotFoundError where there are no shards.
+    Writes card.json and card.html. Raises FileNotFoundError where there are no shards, ValueError where
+    studies are held against volumes.
     """
     began = time.monotonic()
     manifest = Manifest.read(config.shards)
-    output = config.output or config.shards
+    config = replace(config, shards=place(config.shards))
+    output = place(config.output) if config.output else config.shards
     output.mkdir(parents=True, exist_ok=True)
-    table = _small_columns(config.shards, manifest)
+    all_shards = _all_shards(config, manifest)
+    table = all_shards[0].small
     sections = study_sections if manifest.kind == "study" else volume_sections
     figures, drawn = sections(config, manifest, table)
+    noun = NOUNS[manifest.kind]
     card = {
         "command": "inspect",
         "dataset": manifest.dataset,
         "kind": manifest.kind,
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
-        "splits": _splits(table, NOUNS[manifest.kind]),
-        "leaks": _leaks(config, manifest, table),
+        "splits": _splits(all_shards[0], noun),
+        "datasets": {one.name: _splits(one, noun) for one in all_shards},
+        "leaks": _leaks(config, all_shards),
         **_from_ingest(config.shards, manifest.kind),
         **figures,
     }
@@ -59,7 +82,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     (output / PAGE).write_text(
         page.render(
             card=card,
-            nouns=NOUNS[manifest.kind],
+            nouns=noun,
             generated=generated({"dataset": manifest.dataset}),
             reasons=REASONS,
             **drawn,
@@ -71,45 +94,74 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     return card
 
 
+def _all_shards(config: InspectConfig, manifest: Manifest) -> list[_Shards]:
+    """Those of the card first, then those they are held against."""
+    found = {manifest.dataset: _Shards(manifest.dataset, config.shards, manifest,
+                                       _small_columns(config.shards, manifest))}  # fmt: skip
+    for listed in config.against:
+        other, folder = Manifest.read(listed), place(listed)
+        if other.kind != manifest.kind:
+            raise ValueError(
+                f"{folder} holds {NOUNS[other.kind]}, {config.shards} {NOUNS[manifest.kind]}: only "
+                "one kind can be held against its own (against)"
+            )
+        name, number = other.dataset, 2
+        while name in found:
+            name, number = f"{other.dataset} ({number})", number + 1
+        found[name] = _Shards(name, folder, other, _small_columns(folder, other))
+    return list(found.values())
+
+
 def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
     """Every row, without its images or voxels."""
     tables = []
     for shard in manifest.shards:
-        with pq.ParquetFile(
-            shards / shard.file
-        ) as file:  # reads parts of a struct; a dataset does not
+        with parquet(shards / shard.file) as file:  # reads parts of a struct; a dataset does not
             tables.append(file.read(columns=_SMALL[manifest.kind]))
     return pa.concat_tables(tables)
 
 
-def _splits(table: pa.Table, noun: str) -> dict[str, dict[str, int]]:
-    rows, patients = Counter(table["split"].to_pylist()), defaultdict(set)
-    for split, patient in zip(
-        *(table[c].to_pylist() for c in ("split", "patient_id")), strict=True
-    ):
+def _splits(shards: _Shards, noun: str) -> dict[str, dict[str, int]]:
+    rows, patients = Counter[str](), defaultdict(set)
+    for split, patient in shards.splits_and_patients():
+        rows[split] += 1
         patients[split].add(patient)
-    return {split: {noun: rows[split], "patients": len(patients[split])} for split in SPLITS}
-
-
-def _leaks(config: InspectConfig, manifest: Manifest, table: pa.Table) -> dict[str, int | None]:
-    """What is in more than one split: patients; images or volumes byte for byte; pairs of images alike."""
-    of: dict[str, set[str]] = defaultdict(set)
-    for split, patient in zip(
-        *(table[c].to_pylist() for c in ("split", "patient_id")), strict=True
-    ):
-        of[patient].add(split)
-    found: dict[str, int | None] = {
-        "patients_in_two_splits": sum(len(splits) > 1 for splits in of.values()),
-        "same_content_in_two_splits": None,
-        "alike_in_two_splits": None,  # of images alone
+    images = Counter[str]()
+    for shard in shards.manifest.shards:
+        images[shard.split] += shard.images
+    return {
+        split: {noun: rows[split], "patients": len(patients[split]), "images": images[split]}
+        for split in SPLITS
     }
+
+
+def _leaks(config: InspectConfig, all_shards: list[_Shards]) -> dict[str, int | None]:
+    """What is in more than one split or data set: patients; images or volumes byte for byte; pairs of
+    images alike.
+    """
+    splits: dict[str, set[str]] = defaultdict(set)
+    datasets: dict[str, set[str]] = defaultdict(set)
+    for shards in all_shards:
+        for split, patient in shards.splits_and_patients():
+            splits[patient].add(split)
+            datasets[patient].add(shards.name)
+    found: dict[str, int | None] = {}
+    same: dict[str, int] = {}
+    alike: dict[str, int] = {}  # of images alone
     if config.duplicates:
-        seen, images = Seen(), manifest.kind == "study"
-        for split, patient, content in _contents(config.shards, manifest):
-            seen.add(split, patient, content, bits_of(decode(content)) if images else b"")
-        found["same_content_in_two_splits"] = seen.same_in_two_splits()
-        if images:
-            found["alike_in_two_splits"] = seen.alike_in_two_splits()
+        seen, images = Seen(), all_shards[0].manifest.kind == "study"
+        for shards in all_shards:
+            for split, patient, content in _contents(shards.folder, shards.manifest):
+                bits = bits_of(decode(content)) if images else b""
+                seen.add(shards.name, split, patient, content, bits)
+        same, alike = seen.same(), seen.alike() if images else {}
+    groups = {"splits": splits, "datasets": datasets} if config.against else {"splits": splits}
+    for group, of in groups.items():
+        found |= {
+            f"patients_in_two_{group}": sum(len(names) > 1 for names in of.values()),
+            f"same_content_in_two_{group}": same.get(group),
+            f"alike_in_two_{group}": alike.get(group),
+        }
     return found
 
 
@@ -117,7 +169,7 @@ def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, str, byte
     """Split, patient and bytes of every image or volume, a row group at a time."""
     column = _CONTENT[manifest.kind]
     for shard in manifest.shards:
-        with pq.ParquetFile(shards / shard.file) as file:
+        with parquet(shards / shard.file) as file:
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=["patient_id", column]).to_pylist()
                 for row in rows:
@@ -137,7 +189,8 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
         splits = said["splits"].values()
         burned_in = sum(split.get("images_with_burned_in_text", 0) for split in splits)
     if (shards / QUARANTINE).is_file():
-        table = pq.read_table(shards / QUARANTINE, columns=["kind", "reason", "detail"]).to_pylist()
+        with parquet(shards / QUARANTINE) as file:
+            table = file.read(columns=["kind", "reason", "detail"]).to_pylist()
         refused = {
             entry: dict(Counter(r["reason"] for r in table if r["kind"] == entry).most_common())
             for entry in sorted({r["kind"] for r in table})

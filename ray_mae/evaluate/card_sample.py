@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ray_mae.data.places import on_disk
 from ray_mae.data.reading import read_rows
 from ray_mae.data.schema import Manifest
 
@@ -33,6 +34,7 @@ def rows_at(
         for group, size in enumerate(shard.row_groups):
             here = [i - place for i in wanted if place <= i < place + size]
             if here:
-                rows = read_rows(shards / shard.file, group, columns)
+                with on_disk(shards / shard.file) as file:
+                    rows = read_rows(file, group, columns)
                 yield from (rows[i] for i in here)
             place += size

@@ -1,4 +1,4 @@
-"""Images that stand in more than one split: byte for byte, or to the eye.
+"""Images that stand in more than one split or data set: byte for byte, or to the eye.
 
 Of each image 16 bytes of a digest and 256 bits of what it shows are kept, so that a million take 60 MB.
 The bits say whether it gets brighter from one cell of a 16 × 16 grid to the next (dHash). Two images that
@@ -27,45 +27,55 @@ def bits_of(image: NDArray[np.uint8]) -> bytes:
 
 
 class Seen:
-    """What was seen of images or volumes: split, patient, content."""
+    """What was seen of images or volumes: data set, split, patient, content."""
 
     def __init__(self) -> None:
-        self.splits, self.patients = bytearray(), bytearray()
+        self.groups = {"splits": bytearray(), "datasets": bytearray()}
+        self.patients = bytearray()
         self.digests, self.bits = bytearray(), bytearray()
         self._names: dict[str, int] = {}
 
-    def add(self, split: str, patient: str, content: bytes, bits: bytes = b"") -> None:
+    def add(
+        self, dataset: str, split: str, patient: str, content: bytes, bits: bytes = b""
+    ) -> None:
         """One image or volume; bits: of `bits_of`, of all that are added or of none."""
-        self.splits.append(self._names.setdefault(split, len(self._names)))
+        for group, name in (("splits", split), ("datasets", dataset)):
+            self.groups[group].append(self._names.setdefault(name, len(self._names)))
         self.patients += hashlib.blake2b(patient.encode(), digest_size=8).digest()
         self.digests += hashlib.blake2b(content, digest_size=16).digest()
         self.bits += bits
 
-    def same_in_two_splits(self) -> int:
-        """Contents that stand byte for byte in more than one split."""
-        split = np.frombuffer(self.splits, np.uint8)
+    def same(self) -> dict[str, int]:
+        """Contents that stand byte for byte in more than one of the splits, of the datasets."""
         _, which = np.unique(np.frombuffer(self.digests, "V16"), return_inverse=True)
-        lowest = np.full(len(split), 255, np.uint8)
-        highest = np.zeros(len(split), np.uint8)
-        np.minimum.at(lowest, which, split)
-        np.maximum.at(highest, which, split)
-        return int((lowest < highest).sum())
+        found = {}
+        for name, of in self._of().items():
+            lowest, highest = np.full(len(of), 255, np.uint8), np.zeros(len(of), np.uint8)
+            np.minimum.at(lowest, which, of)
+            np.maximum.at(highest, which, of)
+            found[name] = int((lowest < highest).sum())
+        return found
 
-    def alike_in_two_splits(self) -> int:
-        """Pairs of images of different patients in different splits that look the same."""
-        split = np.frombuffer(self.splits, np.uint8)
+    def alike(self) -> dict[str, int]:
+        """Pairs of images of different patients, in different splits or datasets, that look the same."""
         patient = np.frombuffer(self.patients, np.uint64)
-        bits = np.frombuffer(self.bits, np.uint64).reshape(len(split), -1)  # [N, 4]
+        bits = np.frombuffer(self.bits, np.uint64).reshape(len(patient), -1)  # [N, 4]
         bands = bits.view(np.uint32)  # [N, MOST_BITS + 1]
-        pairs = 0
+        groups = self._of()
+        pairs = dict.fromkeys(groups, 0)
         for band in range(MOST_BITS + 1):
             for a, b in _sharing(bands[:, band]):
-                apart = (split[a] != split[b]) & (patient[a] != patient[b])
+                differ = {name: of[a] != of[b] for name, of in groups.items()}
+                apart = (differ["splits"] | differ["datasets"]) & (patient[a] != patient[b])
                 a, b = a[apart], b[apart]
                 near = np.bitwise_count(bits[a] ^ bits[b]).sum(1) <= MOST_BITS
-                first = (bands[a[near]] == bands[b[near]]).argmax(1)  # a pair counts in one band
-                pairs += int((first == band).sum())
+                first = (bands[a] == bands[b]).argmax(1)  # a pair counts in one band
+                for name, differs in differ.items():
+                    pairs[name] += int((near & (first == band) & differs[apart]).sum())
         return pairs
+
+    def _of(self) -> dict[str, NDArray[np.uint8]]:
+        return {name: np.frombuffer(of, np.uint8) for name, of in self.groups.items()}
 
 
 def _sharing(keys: NDArray[np.uint32]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:

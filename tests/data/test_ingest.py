@@ -169,6 +169,15 @@ def test_a_file_that_was_missing_is_taken_in_when_it_is_there(table: Path, tmp_p
     assert shards(output) == shards(whole)
 
 
+def test_a_url_of_a_store_that_nobody_knows_is_a_missing_image(table: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(table)
+    rows.loc[0, "path"] = "foo://bucket/0-PA.png"
+    rows.to_csv(table, index=False)
+    summary = ingest(settings(table, tmp_path / "out"))
+    assert summary["quarantined"]["image"] == {"missing": 1}
+    assert summary["images"] == {"in": 48, "out": 47, "quarantined": 1}
+
+
 def test_an_archive_that_grew_changes_only_the_last_shards_and_adds_new_ones(
     table: Path, tmp_path: Path
 ) -> None:
@@ -190,9 +199,9 @@ def test_an_archive_that_grew_changes_only_the_last_shards_and_adds_new_ones(
     assert shards(output) == after
 
     rows[rows["patient"] != "patient-3"].to_csv(table, index=False)  # whose consent was withdrawn
-    ingest(settings(table, output))
+    summary = ingest(settings(table, output))
     assert len(studies(output)) == 22
-    assert summary["shards"]["written"] < len(after)
+    assert 0 < summary["shards"]["written"] < len(after)
 
 
 @pytest.fixture

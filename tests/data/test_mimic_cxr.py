@@ -85,9 +85,20 @@ EXAM = """                                 FINAL REPORT
         (" FINDINGS AND IMPRESSION: Clear.", "Clear.", None),
         ("FINAL REPORT\n INDICATION: Cough.  Fever since Monday.", None, None),
         ("FINAL REPORT\n Portable chest radiograph\n\n IMPRESSION: Clear.", None, "Clear."),
+        (
+            "FINAL REPORT\n IMPRESSION:\n\n  Bibasilar opacities do not suggest pneumonia",
+            None,
+            "Bibasilar opacities do not suggest pneumonia",
+        ),
+        (" FINDINGS: A.\n IMPRESSION AND RECOMMENDATION:  Normal.", "A.", "Normal."),
+        (" FINDINGS: A.\n IMPRESSION (PRELIMINARY):\n Normal.", "A.", "Normal."),
+        (" FINDINGS: A.\n\n IMP: Normal.", "A.", "Normal."),
         ("", None, None),
     ],
-    ids="full unlabelled wet-read exam behind-comparison bare joint reason-only title empty".split(),
+    ids=(
+        "full unlabelled wet-read exam behind-comparison bare joint reason-only title do-not and"
+        " preliminary imp empty"
+    ).split(),
 )
 def test_sections_follow_the_habits_of_the_corpus(
     report: str, findings: str | None, impression: str | None

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -12,9 +13,12 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import DicomDictionary
 
 from ray_mae import cli
-from ray_mae.config import IngestConfig
+from ray_mae.config import IngestConfig, InspectConfig
 from ray_mae.data.dicom import read_header
+from ray_mae.data.images import read_image
 from ray_mae.data.ingest import ingest
+from ray_mae.data.quarantine import Unusable, said
+from ray_mae.evaluate.card import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -37,8 +41,22 @@ INDICATION: Mrs. Ypsilanti of Elderberry Road fell on 1937-04-19.
 FINDINGS:
 Clear lungs.
 Name: Ypsilanti
+RE: Xaver Ypsilanti, born 04/19/1937
+MRN# 47110815, Elderberry Road 7
+Pt Ypsilanti, Xaver DOB 04/19/1937
+Nombre: Ypsilanti
 IMPRESSION: Normal.
+Finalized by Xaver Ypsilanti.
+Dr. X. Ypsilanti, Radiologist
 Signed by: X. Ypsilanti, M.D. 1937-04-19
+"""
+WITHOUT_HEADERS = """Xaver Ypsilanti
+04/19/1937
+Hospital No.: 47110815
+Dear Dr. Ypsilanti,
+Clear lungs.
+Patient ID 47110815
+Xaver Ypsilanti, M.D.
 """
 
 
@@ -96,7 +114,8 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     (archive / "h.dcm").write_bytes(raw[: len(raw) // 2])
     (archive / "i.dcm").write_bytes(f"{NAME} {NUMBER}".encode() * 99)
     reports = archive / "reports.csv"
-    rows = [f'1.2.{NUMBER}.{number},"{REPORT}"' for number in range(6)]
+    texts = [REPORT, WITHOUT_HEADERS]
+    rows = [f'1.2.{NUMBER}.{number},"{texts[number % 2]}"' for number in range(6)]
     reports.write_text("\n".join(["study,text", *rows]) + "\n")
 
     cli.run(["ingest", "--archive", "dicom", "--source", str(archive), "--output", str(output),
@@ -127,6 +146,39 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     assert searched > 100_000
     print(f"{planted:,} planted values of {len(PLANTED)} words, {searched:,} bytes searched in "
           f"{len(sources)} files and tables")  # fmt: skip
+
+
+def test_a_name_as_the_suffix_of_a_file_or_in_the_error_of_a_store_is_not_on_the_card(
+    tmp_path: Path,
+) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    write_dicom(source / "0.dcm")
+    (source / f"a.{NAME}").write_bytes(b"no image" * 50)
+    ingest(IngestConfig(archive="dicom", source=source, output=output, insecure_pseudonyms=True))
+    quarantine = pq.read_table(output / "quarantine.parquet")
+    store = {"kind": "image", "reason": "unreadable", "detail": f"no answer from http://{NAME}/1"}
+    rows = [*quarantine.to_pylist(), store]
+    pq.write_table(pa.Table.from_pylist(rows, quarantine.schema), output / "quarantine.parquet")
+    inspect(InspectConfig(shards=output))
+    card = (output / "card.json").read_text() + (output / "card.html").read_text()
+    assert "unreadable" in card
+    assert "other suffix, 400 bytes" in card
+    assert NAME not in card
+    with pytest.raises(Unusable, match="other suffix"):
+        read_image(source / f"a.{NAME}", 10**6)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("value 'MILLER' is wrong", "value … is wrong"),
+        ("tag doesn't match 'MILLER'", "tag doesn't match …"),
+        ("got b'O'MILLER' and \"J MILLER\"", "got … and …"),
+        ("it starts 'MILLER", "it starts …"),
+    ],
+)
+def test_what_an_error_quotes_is_not_said(message: str, told: str) -> None:
+    assert said(ValueError(message)) == f"ValueError: {told}"
 
 
 @pytest.mark.parametrize(("size", "kept"), [(0, [None, None]), (10, ["2010-2019", None])])

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from upath import UPath
 
 from ray_mae import cli
 from ray_mae.config import InspectConfig
+from ray_mae.data.quarantine import QUARANTINE_SCHEMA
 from ray_mae.data.schema import Manifest
+from ray_mae.data.voxels import encode_voxels
 from ray_mae.evaluate.card import inspect
 from ray_mae.evaluate.card_sample import chosen
 from ray_mae.evaluate.card_volumes import middles
-from tests.shards import write_shards, write_volume_shards
+from tests.shards import png, write_shards, write_volume_shards
 
 
 @pytest.fixture(params=["study", "volume"])
@@ -98,7 +103,99 @@ def test_the_same_film_under_two_patients_is_found_though_it_was_encoded_otherwi
     leaks = inspect(InspectConfig(shards=tmp_path))["leaks"]
     assert leaks["same_content_in_two_splits"] == 0
     assert leaks["alike_in_two_splits"] == 1
-    assert "1 pairs of images of different patients" in (tmp_path / "card.html").read_text()
+    assert "1 pair of images of different patients" in (tmp_path / "card.html").read_text()
+
+
+def other_dataset(folder: Path, kind: str) -> Path:
+    """Shards of other patients with other images or voxels, under a name of their own."""
+    (write_shards if kind == "study" else write_volume_shards)(folder, train=12, held_out=6)
+    draw = np.random.default_rng(7)
+    for shard in (manifest := Manifest.read(folder)).shards:
+        table = pq.read_table(folder / shard.file)
+        rows = table.to_pylist()
+        for row in rows:
+            row["patient_id"] = "other-" + row["patient_id"]
+            for view in row.get("views", ()):
+                view["image"] = png(draw, view["height"], view["width"])
+            if "voxels" in row:
+                shape = tuple(row["shape"])
+                noise = draw.normal(size=shape).astype(row["dtype"])
+                row["voxels"] = encode_voxels(noise, row["dtype"], 3)
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / shard.file,
+                       row_group_size=4)  # fmt: skip
+    replace(manifest, dataset="other").write(folder)
+    return folder
+
+
+def test_other_datasets_are_counted_and_what_is_in_both_is_reported(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = Manifest.read(shards).kind
+    other = other_dataset(tmp_path / "other", kind)
+    config = InspectConfig(shards=shards, against=[other])
+    card = inspect(config)
+    assert all(not found for found in card["leaks"].values())
+    assert {name: splits["train"]["patients"] > 0 for name, splits in card["datasets"].items()} == {
+        "generated": True, "other": True
+    }  # fmt: skip
+    assert "No patient is in two data sets" in (shards / "card.html").read_text()
+
+    row = first_row(shards, "train")
+    names = ("patient_id", "views", "voxels", "shape")
+    change_row(other, "test", **{name: row[name] for name in names if name in row})
+    leaks = inspect(config)["leaks"]
+    same = len(row.get("views", [1]))
+    assert leaks["patients_in_two_datasets"] == leaks["patients_in_two_splits"] == 1
+    assert leaks["same_content_in_two_datasets"] == leaks["same_content_in_two_splits"] == same
+    page = (shards / "card.html").read_text()
+    assert "1 patient is in more than one data set" in page
+
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    cli.run(["inspect", "--shards", str(shards), "--against", f"[{other},{copy}]"])
+    said = capsys.readouterr().out
+    assert f"patients_in_two_datasets {len(patients(shards))}" in said
+    assert "generated (2)" in said
+    assert inspect(InspectConfig(shards=shards))["leaks"].keys() == {
+        "patients_in_two_splits", "same_content_in_two_splits", "alike_in_two_splits"
+    }  # fmt: skip
+
+
+def patients(folder: Path) -> set[str]:
+    found = [pq.read_table(folder / s.file)["patient_id"] for s in Manifest.read(folder).shards]
+    return {patient for column in found for patient in column.to_pylist()}
+
+
+def test_studies_are_not_held_against_volumes(tmp_path: Path) -> None:
+    write_shards(tmp_path / "a", train=12, held_out=6)
+    write_volume_shards(tmp_path / "b", train=12, held_out=6)
+    with pytest.raises(ValueError, match=r"b holds volumes, .*a studies"):
+        inspect(InspectConfig(shards=tmp_path / "a", against=[tmp_path / "b"]))
+
+
+def test_shards_in_a_store_give_the_card_of_the_same_folder(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarantine = [
+        {"kind": "image", "path": "a", "sample_id": None, "reason": "constant", "detail": ""}
+    ]
+    pq.write_table(
+        pa.Table.from_pylist(quarantine, QUARANTINE_SCHEMA), shards / "quarantine.parquet"
+    )
+    here = inspect(InspectConfig(shards=shards))
+    monkeypatch.chdir(tmp_path)
+    for name in ("shards", "cards"):
+        UPath(f"memory://{name}").mkdir(parents=True, exist_ok=True)
+    for file in shards.iterdir():
+        UPath(f"memory://shards/{file.name}").write_bytes(file.read_bytes())
+    url = Path("memory://shards")
+    there = inspect(InspectConfig(shards=url, output=Path("memory://cards"), against=[url]))
+    assert json.loads(UPath("memory://cards/card.json").read_text()) == there
+    assert (UPath("memory://cards/card.html")).is_file()
+    changing = {"page", "seconds", "leaks", "datasets"}
+    assert {k: v for k, v in there.items() if k not in changing} == {
+        k: v for k, v in here.items() if k not in changing
+    }
+    assert not list(tmp_path.glob("memory*"))
 
 
 def test_a_sample_is_dealt_over_its_groups() -> None:

@@ -16,20 +16,21 @@ def test_what_comparing_all_with_all_finds_is_found_once() -> None:
         bits = films[number % 40].copy()
         bits[draw.choice(256, draw.integers(13), replace=False)] ^= True
         split, patient = ("train", "val", "test")[draw.integers(3)], f"p{draw.integers(9)}"
-        images.append((split, patient, bits))
+        images.append((("here", "there")[draw.integers(2)], split, patient, bits))
     seen = Seen()
-    for split, patient, bits in images:
-        seen.add(split, patient, bits.tobytes(), np.packbits(bits).tobytes())
-    expected = sum(
-        a[0] != b[0] and a[1] != b[1] and (a[2] != b[2]).sum() <= MOST_BITS
-        for a, b in combinations(images, 2)
-    )
-    assert seen.alike_in_two_splits() == expected > 100
-    contents: dict[bytes, set[str]] = {}
-    for split, _, bits in images:
-        contents.setdefault(bits.tobytes(), set()).add(split)
-    same = sum(len(splits) > 1 for splits in contents.values())
-    assert seen.same_in_two_splits() == same > 0
+    for dataset, split, patient, bits in images:
+        seen.add(dataset, split, patient, bits.tobytes(), np.packbits(bits).tobytes())
+    same, alike = seen.same(), seen.alike()
+    for place, group in enumerate(("datasets", "splits")):
+        expected = sum(
+            a[place] != b[place] and a[2] != b[2] and (a[3] != b[3]).sum() <= MOST_BITS
+            for a, b in combinations(images, 2)
+        )
+        assert alike[group] == expected > 100
+        contents: dict[bytes, set[str]] = {}
+        for image in images:
+            contents.setdefault(image[3].tobytes(), set()).add(image[place])
+        assert same[group] == sum(len(found) > 1 for found in contents.values()) > 0
 
 
 def test_bits_tell_films_apart_and_not_their_sizes() -> None:

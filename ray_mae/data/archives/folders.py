@@ -9,16 +9,11 @@ from pathlib import Path
 
 from ray_mae.config import IngestConfig, VolumeSettings
 from ray_mae.data.places import walk
+from ray_mae.data.suffixes import VOLUMES as SUFFIXES
+from ray_mae.data.suffixes import kind_of
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-# Suffixes that may be named in the summary. What follows the last dot of another name may be a
-# part of a patient's name or number, as in 1.2.840.4711 or DOE.JOHN.
-KNOWN_SUFFIXES = frozenset(
-    ".csv .tsv .parquet .txt .json .xml .html .htm .md .pdf .yaml .yml .log .zip .gz .tgz .tar .py "
-    ".bval .bvec .mat .npy .npz .png .jpg .jpeg .tif .tiff .dcm .ima .nrrd .nhdr .mha .mhd .hdr .img "
-    ".raw .h5 .hdf5 .pkl .xls .xlsx .doc .docx .sh .annot .label .lta .xfm .gii .tck .trk .bak .tmp"
-    .split()
-)  # fmt: skip
+__all__ = ["SUFFIXES", "NumberLabels", "kind_of", "noted", "number_columns", "numbers", "stem_of",
+           "volume_files"]  # fmt: skip
 
 
 def stem_of(path: str) -> str:
@@ -26,18 +21,6 @@ def stem_of(path: str) -> str:
     name = Path(path).name
     suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
     return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
-
-
-def kind_of(name: str) -> str:
-    """What the summary calls a file that is passed over: its suffix, and nothing else of its name."""
-    if name.upper() == "DICOMDIR":
-        return "DICOMDIR"
-    if name.startswith("."):
-        return "hidden"
-    suffix = Path(name).suffix.lower()
-    if not suffix:
-        return "without suffix"
-    return suffix if suffix in {*KNOWN_SUFFIXES, *SUFFIXES} else "other suffix"
 
 
 def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]:

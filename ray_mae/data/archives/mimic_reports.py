@@ -3,11 +3,13 @@
 import re
 from typing import NamedTuple
 
+from ray_mae.data.reports import FINDINGS, IMPRESSION, REMARK
+
 # Before this line stand preliminary readings with their date and author, and addenda.
 _BANNER = re.compile(r"^[^\w\n]*FINAL REPORT[^\w\n]*$", re.MULTILINE)
 _NAMES = {
-    "findings": r"findings?(?:(?: and |/| & )impressions?)?",
-    "impression": r"(?:final )?impressions?|conclusions?|summary",
+    "findings": FINDINGS,
+    "impression": IMPRESSION,
     "reason": (
         r"(?:clinical )?(?:indications?|history|information|data)|(?:clinical )?reason(?: for \w+)*"
         r"|patient history|medical condition"
@@ -21,7 +23,9 @@ _NAMES = {
     ),
 }
 _HEADER = re.compile(
-    r"[ \t]*(?:" + "|".join(f"(?P<{kind}>{name})" for kind, name in _NAMES.items()) + r")[ \t]*:",
+    r"[ \t]*(?:"
+    + "|".join(f"(?P<{kind}>{name})" for kind, name in _NAMES.items())
+    + rf"){REMARK}[ \t]*:",
     re.IGNORECASE,
 )
 # PORTABLE CHEST, ___: or FRONTAL AND LATERAL VIEWS OF THE CHEST: opens a description.
