@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def _switches(arguments: list[str], cls: type) -> list[str]:
     """--insecure-pseudonyms, or the like with _, is the same setting with true as its value."""
     switches = {f"--{setting.name}" for setting in fields(cls) if setting.type is bool}
     made = []
-    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, following in pairwise([*arguments, "--"]):
         name, equals, value = word.partition("=")
         if (plain := "--" + name[2:].replace("-", "_")) in switches and name.startswith("--"):
             alone = not equals and following.startswith("--")
@@ -224,7 +225,7 @@ def _submitted(arguments: list[str]) -> list[str]:
         )
     cut = arguments.index("--")
     own = []
-    for word, following in zip(arguments[:cut], [*arguments[1:cut], "--"], strict=True):
+    for word, following in pairwise(arguments[: cut + 1]):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = name.replace("-", "_").replace("__", "--", 1)

@@ -143,6 +143,13 @@ def test_a_switch_is_told_by_its_name_alone(words: str, insecure: bool) -> None:
     assert config.insecure_pseudonyms is insecure
 
 
+@pytest.mark.parametrize("words", ["demo", "demo mdae", "doctor", "submit -- doctor"])
+def test_a_command_may_stand_alone(words: str) -> None:
+    name, config = cli.parsed(words.split())
+    assert words.startswith(name)
+    assert type(config) is cli.COMMANDS[name][0]
+
+
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean pretrain"):
         cli.run(["pretrian"])
