@@ -99,11 +99,9 @@ class Progress:
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]
         if "precision" in event:
-            one = "view" if self._noun == "study" else self._noun
             text += (
                 f": {event['precision']} on {event['device']}, {event['parameters'] / 1e6:.1f} M "
-                f"parameters (encoder {event['encoder'] / 1e6:.1f} M), "
-                f"{event['flops'] / 1e9:.2f} GFLOP per {one} and step"
+                f"parameters (encoder {event['encoder'] / 1e6:.1f} M)"
             )
         console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
         if "precision" in event:
