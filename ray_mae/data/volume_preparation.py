@@ -74,7 +74,7 @@ class Preparation:
         read = {}
         for name, path in masks.items():
             try:
-                mask = read_mask(path, self.bounds)
+                mask = read_mask(path, self.bounds, name)
             except LabelsOutOfRange:
                 if name != "segmentation":
                     raise

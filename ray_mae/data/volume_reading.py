@@ -15,7 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import NDArray
 
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import Unusable, damaged, said
 from ray_mae.data.volume_space import Spacing, Volume, size_at
 
 LEAST_SPACING_MM = 0.02
@@ -76,8 +76,11 @@ def _refuse_shear(affine: NDArray[np.float64]) -> None:
         raise Unusable("sheared", f"axes {off:.1f} degrees off the right angle")
 
 
-def read_mask(path: Path, bounds: Bounds) -> Volume:
-    """The values, uint8, of a mask or label map. Raises Unusable, of it LabelsOutOfRange."""
+def read_mask(path: Path, bounds: Bounds, name: str) -> Volume:
+    """The values, uint8, of a mask or label map. Raises Unusable, of it LabelsOutOfRange.
+
+    name: for errors, what the mask is for; its path may name a person.
+    """
     try:
         image = _open(path)
         shape = _three(image.shape)
@@ -85,12 +88,10 @@ def read_mask(path: Path, bounds: Bounds) -> Volume:
         bounds.check(shape, affine)
         values = _values(image, shape, np.dtype(np.float32))
     except Unusable as why:
-        raise Unusable(why.reason, f"mask {path.name}: {why.detail}") from why
+        raise Unusable(why.reason, f"{name} mask: {why.detail}") from why
     rounded = np.rint(values)
     if not np.isfinite(values).all() or rounded.min() < 0 or rounded.max() > 255:
-        raise LabelsOutOfRange(
-            "wrong-range", f"mask {path.name}: labels must lie between 0 and 255"
-        )
+        raise LabelsOutOfRange("wrong-range", f"{name} mask: labels must lie between 0 and 255")
     return Volume(rounded.astype(np.uint8), affine)
 
 
@@ -100,16 +101,23 @@ def _open(path: Path) -> SpatialImage:
     except FileNotFoundError as error:
         raise Unusable("missing") from error
     except (ImageFileError, HeaderDataError, EOFError, zlib.error) as error:
-        raise Unusable("not-a-volume-file", f"{type(error).__name__}: {error}") from error
+        raise Unusable("not-a-volume-file", _said(error, path)) from error
     except OSError as error:
         if error.errno:
             raise Unusable("unreadable", str(error.strerror)) from error
-        raise Unusable("not-a-volume-file", str(error)) from error  # such as a bad gzip file
+        raise Unusable(
+            "not-a-volume-file", _said(error, path)
+        ) from error  # such as a bad gzip file
     except Exception as error:  # damaged headers raise whatever they like
-        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+        raise damaged(error) from error
     if not isinstance(image, SpatialImage):
         raise Unusable("not-a-volume-file", type(image).__name__)
     return image
+
+
+def _said(error: Exception, path: Path) -> str:
+    """What the error says, without the file's name, which nibabel does not quote."""
+    return said(error).replace(str(path), "the file").replace(path.name, "the file")
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -127,7 +135,5 @@ def _values(
         return np.asarray(image.dataobj, dtype=dtype).reshape(shape)
     except Unusable:
         raise
-    except MemoryError:
-        raise
     except Exception as error:  # truncated files, broken compression
-        raise Unusable("undecodable", f"{type(error).__name__}: {error}") from error
+        raise damaged(error) from error

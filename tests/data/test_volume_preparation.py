@@ -118,13 +118,38 @@ def test_masks_go_through_the_same_steps_as_their_image(tmp_path: Path) -> None:
     assert 0.1 < share < 0.3
 
 
+def test_what_is_said_of_a_volume_names_no_file(tmp_path: Path) -> None:
+    """Details are shown on the card."""
+    good = write_nifti(tmp_path / "a.nii.gz", ball())
+    cut = tmp_path / "MILLER_JOHN.nii.gz"
+    for content in (b"", b"no gzip", good.read_bytes()[:300], good.read_bytes()[:-300]):
+        cut.write_bytes(content)
+        for image, masks in ((cut, {}), (good, {"segmentation": cut})):
+            with pytest.raises(Unusable) as why:
+                prepared(image, masks)
+            assert why.value.detail
+            assert "MILLER" not in why.value.detail
+
+
+def test_memory_that_is_short_is_no_verdict_on_a_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    image = write_nifti(tmp_path / "a.nii.gz", ball())
+    monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", full)
+    with pytest.raises(Unusable, match="decoder-ended"):
+        prepared(image)
+
+
 def test_labels_above_255_cost_the_label_map_and_not_the_image(tmp_path: Path) -> None:
     image = write_nifti(tmp_path / "a.nii.gz", ball())
     labels = write_nifti(tmp_path / "aparc.nii.gz", (ball() > 0).astype(np.int16) * 1035)
     made = prepared(image, {"segmentation": labels})
     assert made.segmentation is None
     np.testing.assert_array_equal(made.image.values, prepared(image).image.values)
-    with pytest.raises(Unusable, match=r"mask aparc\.nii\.gz: labels must lie between"):
+    with pytest.raises(Unusable, match="valid mask: labels must lie between"):
         prepared(image, {"valid": labels})  # without it, what is invalid would pass as valid
 
 
