@@ -4,7 +4,7 @@ import threading
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import ray
 from prometheus_client.parser import text_string_to_metric_families
@@ -35,7 +35,8 @@ def names_scraped() -> Iterator[set[str]]:
 
     def look() -> None:
         while not ended.wait(1):
-            met.update(scraped())
+            with suppress(OSError):  # a busy node may miss a look
+                met.update(scraped())
 
     looking = threading.Thread(target=look)
     looking.start()
