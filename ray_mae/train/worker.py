@@ -49,15 +49,16 @@ def train(job: dict[str, Any], stack: ExitStack) -> None:
     attempt = job["attempt"]
     patience = config.scaling.storage_patience
     begun = ray.train.get_checkpoint() is not None
-    # at first it is rather another folder than one that is away, and nobody should wait to hear of it
-    check_shared(config.output, patience if begun else min(patience, 30.0))
+    # at first a folder is rather not mounted here than away, and nobody should wait to hear of it
+    at_start = patience if begun else min(patience, 30.0)
+    check_shared(config.output, at_start)
     check_attempt(config.output, attempt)
     events = Lines(config.output / EVENTS, patience)
     event = _events(events, rank, attempt)
     event("worker ready", workers=workers)
 
     of_shards = job["of_shards"]
-    manifest = outlast(lambda: _manifest(config, of_shards), patience, config.shards)
+    manifest = outlast(lambda: _manifest(config, of_shards), at_start, config.shards)
     plan = make_plan(config, manifest, workers)
     tokenizer = job["tokenizer"]
     method = method_of(config, plan, tokenizer)
