@@ -12,7 +12,7 @@ import ray_mae.runtime  # noqa: F401  sets what Ray reads when it is imported
 __version__ = version("ray-mae")
 
 _HOMES = {
-    "ingest": "ray_mae.data.ingest",
+    "ingest": "ray_mae.data.ingest.job",
     "inspect": "ray_mae.evaluate.card",
     "pretrain": "ray_mae.run",
     "plan": "ray_mae.train.planning",
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         TuneMdaeConfig,
         TuneReportConfig,
     )
-    from ray_mae.data.ingest import ingest
+    from ray_mae.data.ingest.job import ingest
     from ray_mae.demo import demo
     from ray_mae.demo_volumes import demo_mdae
     from ray_mae.encoder import load_encoder

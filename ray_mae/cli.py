@@ -18,7 +18,7 @@ from ray_mae.parsing import parser_for
 
 
 def _ingest(config: settings.IngestConfig) -> None:
-    from ray_mae.data.ingest import ingest
+    from ray_mae.data.ingest.job import ingest
 
     _print(ingest(config))
 

@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 from ray_mae.config import DemoMdaeConfig
-from ray_mae.data.phantom_brains import PRETRAINING
-from ray_mae.data.phantom_volumes import TABLE, write_volumes
+from ray_mae.data.phantoms.brain_anatomy import PRETRAINING
+from ray_mae.data.phantoms.brain_cohort import TABLE, write_volumes
 from ray_mae.demo import close, flags, run_commands
 
 SIZE = 32

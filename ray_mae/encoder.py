@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ray_mae.batch import UNKNOWN, StudyBatch
 from ray_mae.config import MdaeConfig, MvmaeConfig
-from ray_mae.data.images import letterbox
+from ray_mae.data.decoding.images import letterbox
 from ray_mae.methods.augment import normalise, resample, whole
 from ray_mae.methods.build import build_encoder
 from ray_mae.methods.losses import mean_per_study

@@ -28,8 +28,8 @@ class VolumePreprocessing:
         """A NIfTI file → [1, S, S, S] float32: RAS, resampled, foreground, z-scored, centre crop."""
         import numpy as np
 
-        from ray_mae.data.volume_packing import crop_slices
-        from ray_mae.data.volume_preparation import prepare_file
+        from ray_mae.data.decoding.preprocessing import prepare_file
+        from ray_mae.data.loading.volume_collator import crop_slices
 
         voxels = prepare_file(Path(path), self.spacing_mm)
         source, target = crop_slices(voxels.shape, self.crop_size, None)

@@ -23,11 +23,11 @@ import pydicom
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from ray_mae.data import guard
-from ray_mae.data.dicom import quiet, read_header
-from ray_mae.data.frames import read_frames
-from ray_mae.data.guard import read_dicom_guarded, read_values_guarded
-from ray_mae.data.images import read_image
+from ray_mae.data.decoding import decoder_process as guard
+from ray_mae.data.decoding.decoder_process import read_dicom_guarded, read_values_guarded
+from ray_mae.data.decoding.dicom import quiet, read_header
+from ray_mae.data.decoding.dicom_frames import read_frames
+from ray_mae.data.decoding.images import read_image
 from ray_mae.data.quarantine import Unusable
 
 LIMIT = 10_000_000

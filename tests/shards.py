@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from ray_mae.data.decoding.voxels import ENCODING, encode_valid, encode_voxels
 from ray_mae.data.schema import (
     SCHEMA_VERSION,
     STUDY_SCHEMA,
@@ -20,7 +21,6 @@ from ray_mae.data.schema import (
     Manifest,
     Shard,
 )
-from ray_mae.data.voxels import ENCODING, encode_valid, encode_voxels
 
 
 def png(rng: np.random.Generator, height: int, width: int) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ray_mae.data.places import place
+from ray_mae.data.paths import place
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -58,7 +58,7 @@ VOLUME_SCHEMA = pa.schema(
         pa.field("site", pa.string()),  # the archive's own word for where it was taken
         pa.field("split", pa.string(), nullable=False),  # one of SPLITS
         pa.field("modality", pa.string(), nullable=False),  # T1w, T1c, T2w, FLAIR …, or unknown
-        # voxels in RAS order, z-scored over the foreground; see ray_mae.data.voxels
+        # voxels in RAS order, z-scored over the foreground; see ray_mae.data.decoding.voxels
         pa.field("voxels", pa.large_binary(), nullable=False),
         pa.field("encoding", pa.string(), nullable=False),
         pa.field("dtype", pa.string(), nullable=False),

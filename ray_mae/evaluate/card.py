@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from ray_mae.config import InspectConfig
-from ray_mae.data.images import decode
-from ray_mae.data.ingest import QUARANTINE, SUMMARY
-from ray_mae.data.places import parquet, place
+from ray_mae.data.decoding.images import decode
+from ray_mae.data.ingest.job import QUARANTINE, SUMMARY
+from ray_mae.data.paths import parquet, place
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.card_studies import study_sections

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ray_mae.data.places import on_disk
-from ray_mae.data.reading import read_rows
+from ray_mae.data.loading.rows import read_rows
+from ray_mae.data.paths import on_disk
 from ray_mae.data.schema import Manifest
 
 

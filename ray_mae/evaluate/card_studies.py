@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_mae.config import InspectConfig
-from ray_mae.data.images import decode
+from ray_mae.data.decoding.images import decode
 from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
 from ray_mae.evaluate.card_figures import bars, contact_sheet, density, tile

@@ -12,8 +12,8 @@ import pyarrow as pa
 from PIL import Image
 
 from ray_mae.config import InspectConfig
+from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.schema import SPLITS, Manifest
-from ray_mae.data.voxels import decode_voxels
 from ray_mae.evaluate.card_figures import contact_sheet, density, tile
 from ray_mae.evaluate.card_sample import chosen, rows_at
 from ray_mae.evaluate.page import png, svg

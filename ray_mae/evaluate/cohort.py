@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
-from ray_mae.data.order import Place
+from ray_mae.data.loading.order import Place
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.evaluate.metrics import FloatArray
 from ray_mae.evaluate.result import LabelCount, SplitCount

@@ -9,11 +9,11 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
 from ray_mae.config import MdaeConfig
-from ray_mae.data.loading import FileOrder, from_block
-from ray_mae.data.packing import Packing
+from ray_mae.data.loading.collator import Packing
+from ray_mae.data.loading.stream import FileOrder, from_block
+from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
-from ray_mae.data.study_packing import StudyPacking
-from ray_mae.data.volume_packing import VolumePacking
 from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
 from ray_mae.methods.volume_shapes import stages_of
 from ray_mae.runtime import gpus_wanted
@@ -37,7 +37,7 @@ class Embedder:
     def __call__(self, block: pa.Table) -> pa.Table:
         import torch
 
-        from ray_mae.data.loading import to_batch
+        from ray_mae.data.loading.stream import to_batch
 
         arrays = from_block(block)
         batch = to_batch(arrays).to(self._device)

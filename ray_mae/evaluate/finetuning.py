@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from ray_mae.config import FinetuneConfig, MdaeConfig, MvmaeConfig
-from ray_mae.data.loading import to_batch
-from ray_mae.data.order import Order
-from ray_mae.data.packing import Packing
+from ray_mae.data.loading.collator import Packing
+from ray_mae.data.loading.order import Order
+from ray_mae.data.loading.stream import to_batch
+from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
-from ray_mae.data.study_packing import StudyPacking
-from ray_mae.data.volume_packing import VolumePacking
 from ray_mae.encoder import AnyEncoder, load_encoder, random_encoder
 from ray_mae.evaluate.classifier import (
     AnyBatch,

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.order import key_of, mix
-from ray_mae.data.reading import Row, read_rows
-from ray_mae.data.volume_packing import VolumePacking, crop_slices
-from ray_mae.data.voxels import decode_labels, decode_valid, decode_voxels
+from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_voxels
+from ray_mae.data.loading.order import key_of, mix
+from ray_mae.data.loading.rows import Row, read_rows
+from ray_mae.data.loading.volume_collator import VolumePacking, crop_slices
 
 _FOREGROUND, _CLASS, _VOXEL = 11, 12, 13
 """Streams of a sample's draw; crops take 1 to 3."""

@@ -187,10 +187,10 @@ def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
     import numpy as np
     import torch
 
-    from ray_mae.data.loading import to_batch
-    from ray_mae.data.packing import Packing
-    from ray_mae.data.study_packing import StudyPacking
-    from ray_mae.data.volume_packing import VolumePacking
+    from ray_mae.data.loading.collator import Packing
+    from ray_mae.data.loading.stream import to_batch
+    from ray_mae.data.loading.study_collator import StudyPacking
+    from ray_mae.data.loading.volume_collator import VolumePacking
 
     packing: Packing
     if isinstance(encoder.config, MdaeConfig):

@@ -15,10 +15,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.drawing import WindowReader
-from ray_mae.data.order import Order, Place
-from ray_mae.data.packing import Packing
-from ray_mae.data.reading import PATIENCE, Row
+from ray_mae.data.loading.collator import Packing
+from ray_mae.data.loading.order import Order, Place
+from ray_mae.data.loading.rows import PATIENCE, Row
+from ray_mae.data.loading.sampler import WindowReader
 
 T = TypeVar("T")
 

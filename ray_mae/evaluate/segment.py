@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ray_mae.config import MdaeConfig, SegmentConfig
-from ray_mae.data.distribute import distribute
+from ray_mae.data.parallel_map import distribute
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.classifier import with_crop
 from ray_mae.evaluate.cohort import read_cohort

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import MdaeConfig, SegmentConfig
-from ray_mae.data.loading import to_batch
-from ray_mae.data.order import Order
+from ray_mae.data.loading.order import Order
+from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.classifier import augmentation_of
 from ray_mae.evaluate.cohort import Cohort

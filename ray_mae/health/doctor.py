@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from ray_mae.config import DoctorConfig
-from ray_mae.data.places import place
+from ray_mae.data.paths import place
 from ray_mae.health import checks
 from ray_mae.health.finding import Finding
 from ray_mae.health.node import Node

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ray_mae.data.places import place
+from ray_mae.data.paths import place
 from ray_mae.data.schema import Manifest
 
 PACKAGES = ("ray-mae", "torch", "ray", "deepspeed", "pyarrow")

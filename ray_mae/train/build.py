@@ -10,10 +10,10 @@ from ray_mae.config import (
     MvmaeRun,
     PretrainConfig,
 )
-from ray_mae.data.packing import Packing
-from ray_mae.data.study_packing import StudyPacking
-from ray_mae.data.text import special_ids
-from ray_mae.data.volume_packing import VolumePacking
+from ray_mae.data.loading.collator import Packing
+from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.data.loading.tokenizer import special_ids
+from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.methods.shapes import shapes
 from ray_mae.methods.volume_shapes import stages_of
 from ray_mae.train.plan import Plan

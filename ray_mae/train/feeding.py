@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ray_mae.data.loading import from_block, to_batch
-from ray_mae.data.reading import DamagedShard
+from ray_mae.data.loading.rows import DamagedShard
+from ray_mae.data.loading.stream import from_block, to_batch
 from ray_mae.train.ending import Ending
 
 _DAMAGE = re.compile(rf"{DamagedShard.__name__}: (.+)")

@@ -8,8 +8,8 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from ray_mae.config import AnyPretrainConfig
-from ray_mae.data.loading import Stream
-from ray_mae.data.order import Order
+from ray_mae.data.loading.order import Order
+from ray_mae.data.loading.stream import Stream
 from ray_mae.data.schema import Manifest
 from ray_mae.runtime import gpus_wanted
 from ray_mae.settings import to_dict

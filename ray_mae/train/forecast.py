@@ -187,7 +187,7 @@ def _vocabulary(config: AnyRun) -> int:
         return 0
     if config.data.tokenizer is None:
         return config.data.vocabulary
-    from ray_mae.data.text import load_tokenizer, special_ids
+    from ray_mae.data.loading.tokenizer import load_tokenizer, special_ids
 
     return special_ids(load_tokenizer(config.data.tokenizer)).size
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ray_mae.data.identify import names_of
+from ray_mae.data.loading.rows import names_of
 from ray_mae.train.ending import Ending
 from ray_mae.train.lines import Lines
 from ray_mae.train.tracking import read_jsonl

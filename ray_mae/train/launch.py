@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from ray_mae.config import AnyPretrainConfig, PretrainConfig
+from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
-from ray_mae.data.text import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.runtime import cluster
 from ray_mae.settings import flatten, to_dict
 from ray_mae.train import checkpoint as ckpt

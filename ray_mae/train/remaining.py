@@ -6,7 +6,7 @@ from typing import Any
 import ray.train
 from ray.data import DataIterator, ExecutionOptions
 
-from ray_mae.data.loading import Stream
+from ray_mae.data.loading.stream import Stream
 
 
 class Remaining(ray.train.DataConfig):

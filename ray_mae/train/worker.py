@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 
 from ray_mae.config import AnyPretrainConfig, pretrain_config
-from ray_mae.data.loading import to_batch
-from ray_mae.data.reading import DamagedShard, read_rows
+from ray_mae.data.loading.rows import DamagedShard, read_rows
+from ray_mae.data.loading.stream import to_batch
+from ray_mae.data.loading.tokenizer import decode_tokens, report_text
 from ray_mae.data.schema import Manifest
-from ray_mae.data.text import decode_tokens, report_text
 from ray_mae.methods.method import Method
 from ray_mae.train.build import method_of, packing_of, text_of
 from ray_mae.train.checkpoint import facts_of

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
-from ray_mae.data.images import read_image, shrink
+from ray_mae.data.decoding.images import read_image, shrink
 from ray_mae.data.quarantine import Unusable
 
 ENCODINGS: dict[str, dict[str, Any]] = {

@@ -30,7 +30,7 @@ from ray_mae.config import (
     ScalingConfig,
     TrackingConfig,
 )
-from ray_mae.data.loading import from_block, to_batch
+from ray_mae.data.loading.stream import from_block, to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.train.build import method_of
 from ray_mae.train.engine import parameter_groups

@@ -3,7 +3,7 @@
     python tests/benchmarks/voxel_encodings.py --source FOLDER [--limit 12] [--spacing-mm 1]
 
 The defaults of `ingest --volumes.dtype` and `--volumes.compression`, and the byte planes of
-`ray_mae.data.voxels`, were chosen by this table.
+`ray_mae.data.decoding.voxels`, were chosen by this table.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from ray_mae.data.volume_preparation import prepare_file
-from ray_mae.data.voxels import STEP
+from ray_mae.data.decoding.preprocessing import prepare_file
+from ray_mae.data.decoding.voxels import STEP
 
 Bytes = Callable[[np.ndarray], bytes]
 DTYPES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {

@@ -13,7 +13,7 @@ import pytest
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives import READERS
-from ray_mae.data.archives.record import Archive, ImageRecord
+from ray_mae.data.archives.records import Archive, ImageRecord
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED
 
 

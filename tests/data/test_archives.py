@@ -6,7 +6,7 @@ import pytest
 
 from ray_mae.config import IngestConfig, TableColumns
 from ray_mae.data.archives import READERS
-from ray_mae.data.archives.record import Archive
+from ray_mae.data.archives.records import Archive
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, NOT_MENTIONED, POSITIVE, UNCERTAIN
 
 ROWS = [

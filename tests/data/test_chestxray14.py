@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
-from ray_mae.data.archives.record import NOT_TEST
+from ray_mae.data.archives.records import NOT_TEST
+from ray_mae.data.ingest.studies import group
 from ray_mae.data.labels import POSITIVE
-from ray_mae.data.studies import group
 
 
 def row(image: str, labels: str, view: str = "PA") -> dict[str, str]:

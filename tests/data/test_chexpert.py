@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
-from ray_mae.data.archives.record import NOT_TEST
+from ray_mae.data.archives.records import NOT_TEST
 from ray_mae.data.labels import NEGATIVE, POSITIVE, UNCERTAIN
-from ray_mae.data.reports import sections
+from ray_mae.data.privacy.report_sections import sections
 
 SMALL = "CheXpert-v1.0-small"
 

@@ -21,10 +21,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ray_mae.data import dicom
-from ray_mae.data.dicom import read_dicom, read_header, stored_pixels
-from ray_mae.data.greyscale import to_grey
-from ray_mae.data.places import is_passing
+from ray_mae.data.decoding import dicom
+from ray_mae.data.decoding.dicom import read_dicom, read_header, stored_pixels
+from ray_mae.data.decoding.greyscale import to_grey
+from ray_mae.data.paths import is_passing
 from ray_mae.data.quarantine import Unusable
 
 LIMIT = 10_000_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_mae.data import guard
+from ray_mae.data.decoding import decoder_process as guard
 from tests.fuzzing import KINDS, OF_DICOM, OF_PICTURES, fuzz
 
 FILES = int(os.environ.get("RAY_MAE_FUZZ", "300"))

@@ -10,14 +10,14 @@ from dicom_files import SHARED, needs_shared, write_dicom
 from pydicom import dcmread
 from pydicom.uid import RLELossless
 
-from ray_mae.data import guard, study_shards
-from ray_mae.data.dicom import read_dicom
-from ray_mae.data.guard import read_dicom_guarded
-from ray_mae.data.places import is_passing, patiently
+from ray_mae.data.decoding import decoder_process as guard
+from ray_mae.data.decoding.decoder_process import read_dicom_guarded
+from ray_mae.data.decoding.dicom import read_dicom
+from ray_mae.data.ingest import studies as study_shards
+from ray_mae.data.ingest.shards import finished, write_shard
+from ray_mae.data.ingest.studies import Image, Study, StudyPlan
+from ray_mae.data.paths import is_passing, patiently
 from ray_mae.data.quarantine import Unusable
-from ray_mae.data.shards import finished, write_shard
-from ray_mae.data.studies import Image, Study
-from ray_mae.data.study_shards import StudyPlan
 
 LIMIT = 10_000_000
 
@@ -46,7 +46,7 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     def changed(body: str) -> None:
         (tmp_path / "python").mkdir()
         (tmp_path / "python" / "sitecustomize.py").write_text(
-            "import errno, os, pathlib\nimport ray_mae.data.dicom as dicom\n"
+            "import errno, os, pathlib\nimport ray_mae.data.decoding.dicom as dicom\n"
             f"plain, done = dicom.pixel_array, pathlib.Path({str(tmp_path / 'done')!r})\n"
             f"def decode(ds):\n    {body}\n    return plain(ds)\ndicom.pixel_array = decode\n"
         )

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.data.identity import ENVIRONMENT, load_key, pseudonym, split_by_hash, split_named
+from ray_mae.data.privacy.pseudonyms import (
+    ENVIRONMENT,
+    load_key,
+    pseudonym,
+    split_by_hash,
+    split_named,
+)
 
 KEY = b"a secret of sixteen bytes"
 SHARES = st.floats(0, 0.4)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ray_mae.data import images
-from ray_mae.data.images import decode, encode, read_image, shrink
+from ray_mae.data.decoding import images
+from ray_mae.data.decoding.images import decode, encode, read_image, shrink
 from ray_mae.data.quarantine import Unusable
 
 LIMIT = 1_000_000

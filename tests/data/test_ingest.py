@@ -14,12 +14,12 @@ from dicom_files import RAMP, SHARED, needs_shared, write_dicom
 from PIL import Image
 
 from ray_mae.config import IngestConfig, InspectConfig, TableColumns
-from ray_mae.data.images import decode
-from ray_mae.data.ingest import ingest
+from ray_mae.data.decoding.images import decode
+from ray_mae.data.ingest.job import ingest
+from ray_mae.data.loading.rows import DamagedShard, read_rows
+from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.quarantine import REASONS
-from ray_mae.data.reading import DamagedShard, read_rows
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
-from ray_mae.data.study_packing import StudyPacking
 from ray_mae.evaluate.card import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.data.layout import Layout, cut, write_layout
+from ray_mae.data.ingest.layout import Layout, cut, write_layout
 from ray_mae.data.schema import SPLITS
 
 IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=40)

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 import ray
 
-from ray_mae.data.loading import (
-    FileOrder,
-    Stream,
-    from_block,
-    to_batch,
-    to_block,
+from ray_mae.data.loading.order import Order, key_of
+from ray_mae.data.loading.rows import DamagedShard, read_rows
+from ray_mae.data.loading.stream import FileOrder, Stream, from_block, to_batch, to_block
+from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.data.loading.tokenizer import (
+    decode_tokens,
+    special_ids,
+    train_tokenizer,
+    training_reports,
 )
-from ray_mae.data.order import Order, key_of
-from ray_mae.data.reading import DamagedShard, read_rows
 from ray_mae.data.schema import Manifest
-from ray_mae.data.study_packing import StudyPacking
-from ray_mae.data.text import decode_tokens, special_ids, train_tokenizer, training_reports
 from tests.shards import damage, rewrite, sha256, write_shards
 
 

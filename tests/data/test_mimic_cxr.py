@@ -6,9 +6,9 @@ from zipfile import ZipFile
 import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
-from ray_mae.data.archives.mimic_reports import described
+from ray_mae.data.archives.studies.mimic_cxr import described
 from ray_mae.data.labels import NEGATIVE, POSITIVE, UNCERTAIN
-from ray_mae.data.reports import sections
+from ray_mae.data.privacy.report_sections import sections
 
 # Made in the form of the corpus, with its blanks, wraps and blackened words; none is a real report.
 FULL = """                                 FINAL REPORT

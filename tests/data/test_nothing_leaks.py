@@ -14,9 +14,9 @@ from pydicom.datadict import DicomDictionary
 
 from ray_mae import cli
 from ray_mae.config import IngestConfig, InspectConfig
-from ray_mae.data.dicom import read_header
-from ray_mae.data.images import read_image
-from ray_mae.data.ingest import ingest
+from ray_mae.data.decoding.dicom import read_header
+from ray_mae.data.decoding.images import read_image
+from ray_mae.data.ingest.job import ingest
 from ray_mae.data.quarantine import Unusable, said
 from ray_mae.evaluate.card import inspect
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
+from ray_mae.data.archives.studies.openi import openi_states
 from ray_mae.data.labels import POSITIVE, UNCERTAIN
-from ray_mae.data.openi_labels import openi_states
-from ray_mae.data.reports import sections
+from ray_mae.data.privacy.report_sections import sections
 
 XML = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation><uId id="CXR{number}"/><MedlineCitation><Article><Abstract>

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_mae.data.order import Order, key_of, mix, permutation
+from ray_mae.data.loading.order import Order, key_of, mix, permutation
 
 groups = st.lists(st.integers(1, 9), min_size=1, max_size=12).map(
     lambda rows: tuple((f"s{i // 3}", i % 3, n) for i, n in enumerate(rows))

@@ -4,8 +4,14 @@ from typing import Any
 import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
+from ray_mae.data.archives.studies.padchest_labels import (
+    INCIDENTAL,
+    KNOWN,
+    OTHER,
+    TABLE,
+    padchest_states,
+)
 from ray_mae.data.labels import CHEXPERT_LABELS, POSITIVE, UNCERTAIN
-from ray_mae.data.padchest_labels import INCIDENTAL, KNOWN, OTHER, TABLE, padchest_states
 
 NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from volume_files import listed
 
-from ray_mae.data.phantom_brains import CONTRASTS, PRETRAINING, draw_head, show
-from ray_mae.data.phantom_volumes import write_volumes
-from ray_mae.data.series import read_series
-from ray_mae.data.volume_reading import Bounds
-from ray_mae.data.volume_space import Volume, to_ras
+from ray_mae.data.decoding.dicom_series import read_series
+from ray_mae.data.decoding.geometry import Volume, to_ras
+from ray_mae.data.decoding.nifti import Bounds
+from ray_mae.data.phantoms.brain_anatomy import CONTRASTS, PRETRAINING, draw_head, show
+from ray_mae.data.phantoms.brain_cohort import write_volumes
 
 
 def files(folder: Path) -> dict[str, str]:

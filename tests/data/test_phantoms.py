@@ -11,7 +11,7 @@ import pytest
 from pydicom.errors import InvalidDicomError
 
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, NOT_MENTIONED, POSITIVE, UNCERTAIN
-from ray_mae.data.phantom_anatomy import (
+from ray_mae.data.phantoms.chest_anatomy import (
     Camera,
     Ellipsoid,
     build,
@@ -20,10 +20,10 @@ from ray_mae.data.phantom_anatomy import (
     project,
     rotation,
 )
-from ray_mae.data.phantom_diseases import DISEASES
-from ray_mae.data.phantom_films import AXES, FRONTAL, LATERAL, expose
-from ray_mae.data.phantom_reports import NEGATIVES
-from ray_mae.data.phantoms import chest_of, draw_studies, write_studies
+from ray_mae.data.phantoms.chest_cohort import chest_of, draw_studies, write_studies
+from ray_mae.data.phantoms.chest_diseases import DISEASES
+from ray_mae.data.phantoms.chest_projection import AXES, FRONTAL, LATERAL, expose
+from ray_mae.data.phantoms.chest_reports import NEGATIVES
 
 SIZE, PATIENTS = 64, 12
 

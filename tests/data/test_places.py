@@ -16,11 +16,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from ray_mae.config import IngestConfig
-from ray_mae.data import places
-from ray_mae.data.archives import dicom
-from ray_mae.data.dicom import read_dataset
-from ray_mae.data.ingest import ingest
-from ray_mae.data.places import appearing, entries, joined, on_disk, patiently, place, walk
+from ray_mae.data import paths as places
+from ray_mae.data.archives.studies import dicom
+from ray_mae.data.decoding.dicom import read_dataset
+from ray_mae.data.ingest.job import ingest
+from ray_mae.data.paths import appearing, entries, joined, on_disk, patiently, place, walk
 from ray_mae.data.quarantine import Unusable
 from ray_mae.data.schema import Manifest
 
@@ -151,7 +151,7 @@ def test_a_store_may_raise_errors_of_its_own() -> None:
 def test_an_image_whose_disk_was_away_for_a_moment_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray_mae.data import study_shards
+    from ray_mae.data.ingest import studies as study_shards
 
     away = failing(2, OSError(errno.ESTALE, "stale"), None)
 

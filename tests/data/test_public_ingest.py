@@ -12,7 +12,7 @@ from dicom_files import write_dicom
 from PIL import Image
 
 from ray_mae import cli
-from ray_mae.data.images import decode
+from ray_mae.data.decoding.images import decode
 from ray_mae.data.schema import Manifest
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -8,8 +8,8 @@ from typing import Any
 from archive_trees import REAL_TABLES, label_states, listed, needs_real_tables, touch
 from dicom_files import SHARED, needs_shared
 
-from ray_mae.data.archives.record import Archive, ImageRecord
-from ray_mae.data.studies import Grouped, Study, group
+from ray_mae.data.archives.records import Archive, ImageRecord
+from ray_mae.data.ingest.studies import Grouped, Study, group
 
 
 @dataclass

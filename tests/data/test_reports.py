@@ -7,9 +7,9 @@ from dicom_files import SHARED, needs_shared
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.data.report_identity import GAP
-from ray_mae.data.reports import sections
-from ray_mae.data.text import decode_tokens, encode_reports, train_tokenizer
+from ray_mae.data.loading.tokenizer import decode_tokens, encode_reports, train_tokenizer
+from ray_mae.data.privacy.deidentify import GAP
+from ray_mae.data.privacy.report_sections import sections
 
 SENTENCES = st.lists(
     st.sampled_from(

@@ -12,11 +12,11 @@ from dicom_files import SHARED, needs_shared, write_dicom
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.data.frames import Frame, SliceFile, read_frames
+from ray_mae.data.decoding.dicom_frames import Frame, SliceFile, read_frames
+from ray_mae.data.decoding.dicom_series import arrange, read_series
+from ray_mae.data.decoding.geometry import Volume, to_ras
+from ray_mae.data.decoding.nifti import Bounds
 from ray_mae.data.quarantine import Unusable
-from ray_mae.data.series import arrange, read_series
-from ray_mae.data.volume_reading import Bounds
-from ray_mae.data.volume_space import Volume, to_ras
 
 BOUNDS = Bounds(None, 10**8, 2, 50.0, 1000.0)
 SERIES = SHARED / "dicom_series"

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_mae.data.disk_list import Spool
 from ray_mae.data.quarantine import Unusable
-from ray_mae.data.spool import Spool
 
 WORDS = st.text(st.characters(exclude_characters="\0"), max_size=3)
 

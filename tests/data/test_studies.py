@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.data.archives.record import ImageRecord
+from ray_mae.data.archives.records import ImageRecord
+from ray_mae.data.ingest.studies import Grouped, group
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, NOT_MENTIONED, POSITIVE, UNCERTAIN
 from ray_mae.data.quarantine import Unusable
-from ray_mae.data.studies import Grouped, group
 
 
 def grouped(records: list[ImageRecord], max_views: int = 4) -> Grouped:

@@ -1,6 +1,6 @@
 import pytest
 
-from ray_mae.data.views import position_of, view_of
+from ray_mae.data.decoding.views import position_of, view_of
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from dicom_files import write_dicom
 from volume_files import listed, settings
 
 from ray_mae.config import VolumeColumns
-from ray_mae.data.archives import VOLUME_READERS, dicom, dicom_series
-from ray_mae.data.contrasts import contrast_in, contrast_of
+from ray_mae.data.archives import VOLUME_READERS
+from ray_mae.data.archives.studies import dicom
+from ray_mae.data.archives.volumes import dicom_series
+from ray_mae.data.archives.volumes.contrasts import contrast_in, contrast_of
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -14,11 +14,11 @@ from pydicom import dcmread
 from volume_files import ball, settings, write_nifti
 
 from ray_mae.config import VolumeColumns
-from ray_mae.data.ingest import ingest
-from ray_mae.data.phantom_volumes import write_volumes
+from ray_mae.data.decoding.voxels import decode_labels, decode_voxels
+from ray_mae.data.ingest.job import ingest
+from ray_mae.data.phantoms.brain_cohort import write_volumes
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import VOLUME_SCHEMA, Manifest
-from ray_mae.data.voxels import decode_labels, decode_voxels
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ray_mae.data.order import key_of
-from ray_mae.data.volume_packing import VolumePacking, crop_slices
-from ray_mae.data.voxels import (
+from ray_mae.data.decoding.voxels import (
     ENCODING,
     STEP,
     VoxelType,
@@ -21,6 +19,8 @@ from ray_mae.data.voxels import (
     encode_valid,
     encode_voxels,
 )
+from ray_mae.data.loading.order import key_of
+from ray_mae.data.loading.volume_collator import VolumePacking, crop_slices
 
 
 def row(voxels: np.ndarray, name: str = "v", valid: np.ndarray | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_mae.data.years import bucket_of, year_of
+from ray_mae.data.privacy.years import bucket_of, year_of
 
 
 @pytest.mark.parametrize(

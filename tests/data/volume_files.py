@@ -8,7 +8,7 @@ import numpy as np
 
 from ray_mae.config import IngestConfig, VolumeSettings
 from ray_mae.data.archives import VOLUME_READERS
-from ray_mae.data.archives.record import VolumeRecord
+from ray_mae.data.archives.records import VolumeRecord
 
 
 def ball(size: int = 24, seed: int = 0) -> np.ndarray:

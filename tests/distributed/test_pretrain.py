@@ -31,9 +31,9 @@ from ray_mae.config import (
     TrackingConfig,
     VolumeDataConfig,
 )
+from ray_mae.data.decoding.voxels import encode_voxels
+from ray_mae.data.loading.tokenizer import train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
-from ray_mae.data.text import train_tokenizer, training_reports
-from ray_mae.data.voxels import encode_voxels
 from ray_mae.encoder import load_encoder
 from ray_mae.export import export
 from ray_mae.train.checkpoint import SNAPSHOT, find_checkpoint, last_committed, read_state

@@ -15,9 +15,9 @@ from upath import UPath
 
 from ray_mae import cli
 from ray_mae.config import InspectConfig
+from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.quarantine import QUARANTINE_SCHEMA
 from ray_mae.data.schema import Manifest
-from ray_mae.data.voxels import encode_voxels
 from ray_mae.evaluate.card import inspect
 from ray_mae.evaluate.card_sample import chosen
 from ray_mae.evaluate.card_volumes import middles

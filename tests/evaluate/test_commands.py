@@ -17,10 +17,10 @@ from ray_mae.config import (
     PretrainConfig,
     PretrainMdaeConfig,
 )
-from ray_mae.data.loading import to_batch
-from ray_mae.data.reading import read_rows
-from ray_mae.data.study_packing import StudyPacking
-from ray_mae.data.volume_packing import VolumePacking
+from ray_mae.data.loading.rows import read_rows
+from ray_mae.data.loading.stream import to_batch
+from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.encoder import load_encoder
 from ray_mae.evaluate.embed import embed
 from ray_mae.methods.augment import whole

@@ -21,11 +21,11 @@ from ray_mae.config import (
     PretrainConfig,
     PretrainMdaeConfig,
 )
+from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
-from ray_mae.data.loading import to_batch
-from ray_mae.data.order import Order, key_of
+from ray_mae.data.loading.order import Order, key_of
+from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.data.voxels import encode_voxels
 from ray_mae.encoder import load_encoder, random_encoder
 from ray_mae.evaluate.classifier import bce, layer_decay_of, load_classifier
 from ray_mae.evaluate.finetune import task_of

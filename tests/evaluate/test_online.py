@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 
 from ray_mae import cli
 from ray_mae.config import OnlineProbeConfig, PretrainMdaeConfig
+from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.schema import Manifest
-from ray_mae.data.voxels import encode_voxels
 from ray_mae.encoder import load_encoder, random_encoder
 from ray_mae.evaluate.fitting import weights_of
 from ray_mae.evaluate.online import online_probe

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from ray_mae import cli
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import MvmaeConfig, PretrainConfig, PretrainMdaeConfig, SegmentConfig
-from ray_mae.data.order import key_of
-from ray_mae.data.reading import read_rows
+from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_labels, encode_voxels
+from ray_mae.data.loading.order import key_of
+from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.schema import Manifest
-from ray_mae.data.voxels import decode_labels, decode_voxels, encode_labels, encode_voxels
 from ray_mae.evaluate.fitting import weights_of
 from ray_mae.evaluate.label_maps import LabelledCrops, around, whole_of
 from ray_mae.evaluate.overlap import dice, over_volumes, surface_dice

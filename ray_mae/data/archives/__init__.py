@@ -3,22 +3,17 @@
 from collections.abc import Callable
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives import (
-    bids,
-    brats,
+from ray_mae.data.archives.records import Archive, ImageRecord, Progress, VolumeRecord
+from ray_mae.data.archives.studies import (
     chestxray14,
     chexpert,
     dicom,
-    dicom_series,
     mimic_cxr,
-    nifti,
     openi,
-    openmind,
     padchest,
     table,
-    volume_table,
 )
-from ray_mae.data.archives.record import Archive, ImageRecord, Progress, VolumeRecord
+from ray_mae.data.archives.volumes import bids, brats, dicom_series, nifti, openmind, volume_table
 
 READERS: dict[str, Callable[[IngestConfig, Progress], Archive[ImageRecord]]] = {
     "chestxray14": chestxray14.read,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_mae.config import IngestConfig, VolumeSettings
-from ray_mae.data.places import walk
-from ray_mae.data.suffixes import VOLUMES as SUFFIXES
-from ray_mae.data.suffixes import kind_of
+from ray_mae.data.file_types import VOLUMES as SUFFIXES
+from ray_mae.data.file_types import kind_of
+from ray_mae.data.paths import walk
 
 __all__ = ["SUFFIXES", "NumberLabels", "kind_of", "noted", "number_columns", "numbers", "stem_of",
            "volume_files"]  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.folders import kind_of
 from ray_mae.data.archives.tables import Row, iter_table
-from ray_mae.data.places import entries, walk
+from ray_mae.data.paths import entries, walk
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ray_mae.config import TableColumns, VolumeColumns
-from ray_mae.data.identity import split_named
 from ray_mae.data.labels import (
     CHEXPERT_LABELS,
     NOT_MENTIONED,
@@ -21,7 +20,8 @@ from ray_mae.data.labels import (
     state_of,
     strongest,
 )
-from ray_mae.data.places import on_disk
+from ray_mae.data.paths import on_disk
+from ray_mae.data.privacy.pseudonyms import split_named
 
 Row = dict[str, str]
 

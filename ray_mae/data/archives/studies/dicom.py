@@ -1,0 +1,167 @@
+"""A folder of DICOM files, grouped by StudyInstanceUID, with reports beside it."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.duplicates import without_repeated
+from ray_mae.data.archives.folders import kind_of
+from ray_mae.data.archives.records import Archive, ImageRecord, Progress
+from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
+from ray_mae.data.decoding.dicom import Header, read_header, refuse
+from ray_mae.data.disk_list import Spool
+from ray_mae.data.parallel_map import distribute
+from ray_mae.data.paths import entries, patiently, walk
+from ray_mae.data.quarantine import Unusable
+
+# What lies beside DICOM files and is none. Everything else is read, whatever its name: many
+# archives have no suffix, and a file that is passed over in silence would be missed by nobody.
+NOT_IMAGES = frozenset(
+    ".csv .tsv .parquet .txt .json .xml .html .htm .md .pdf .yaml .yml .log .zip .gz .tgz .tar .py"
+    .split()
+)  # fmt: skip
+FILES_PER_TASK = 256
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive:
+    """List the images of the folder. ValueError or FileNotFoundError if there are none."""
+    root = config.source
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root} is no folder (source): the `dicom` archive is a folder of DICOM files, for a "
+            "table of images use the archive `table`"
+        )
+    files, passed_over = files_below(root, config.output)
+    if not files:
+        raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
+
+    max_pixels, dates = config.max_pixels, config.year_bucket > 0
+    reports, matched = _reports(config), set[str]()
+
+    def listed() -> Iterator[tuple[str, str, ImageRecord]]:
+        """Each file's path, the name of its image, and what is known of it."""
+        done = 0
+        for found in distribute(
+            lambda paths: _headers(root, paths, max_pixels, dates), chunks_of(files)
+        ):
+            for fields in found:
+                record = reports.describe(_record(fields))
+                if record.study in reports.studies:
+                    matched.add(record.study)
+                yield record.path, record.instance or "", record
+            done += len(found)
+            progress(done, len(files))
+
+    records = without_repeated(
+        listed(), lambda first: Unusable("duplicate", f"same SOPInstanceUID as {first.path}")
+    )
+    notes = {
+        "files_passed_over": passed_over,
+        "reports_without_images": len(reports.studies) - len(matched),
+        **reports.notes,
+    }
+    return Archive(root, records, notes)
+
+
+def files_below(root: Path, output: Path) -> tuple[Spool[str], dict[str, int]]:
+    """Paths below root that may be DICOM; and how many others there are, by kind."""
+    files, passed_over = Spool[str](), Counter[str]()
+    for folder, names in walk(root, output):
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            if suffix in NOT_IMAGES or name.startswith(".") or name.upper() == "DICOMDIR":
+                passed_over[kind_of(name)] += 1
+            else:
+                files.add(os.path.join(folder, name))
+    return files, dict(sorted(passed_over.items()))
+
+
+def chunks_of(files: Iterable[str]) -> Iterator[list[str]]:
+    """The files by task."""
+    left = iter(files)
+    while chunk := list(islice(left, FILES_PER_TASK)):
+        yield chunk
+
+
+def _headers(root: Path, paths: list[str], max_pixels: int, dates: bool) -> list[dict[str, Any]]:
+    """On a worker: the records of some files as plain fields, since they travel as JSON."""
+    return [_header(root, path, max_pixels, dates) for path in paths]
+
+
+def _header(root: Path, path: str, max_pixels: int, dates: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = {"path": path, "study": "", "patient": "", "view": "unknown"}
+    try:
+        header = _read(root / path, max_pixels, dates)
+        fields |= {
+            name: getattr(header, name)
+            for name in ("study", "patient", "view", "position", "instance", "year")
+        }
+        refuse(header, max_pixels)
+    except Unusable as problem:
+        fields["problem"] = [problem.reason, problem.detail]
+    return fields
+
+
+def _read(path: Path, max_pixels: int, dates: bool) -> Header:
+    return patiently(lambda: read_header(path, max_pixels, year=dates), remote=False)
+
+
+def _record(fields: dict[str, Any]) -> ImageRecord:
+    problem = Unusable(*fields["problem"]) if "problem" in fields else None
+    return ImageRecord(**{**fields, "problem": problem})
+
+
+@dataclass(frozen=True)
+class _Reports:
+    """What a sidecar says about each study, as fields of a record."""
+
+    studies: dict[str, dict[str, Any]]
+    notes: dict[str, Any]
+
+    def describe(self, record: ImageRecord) -> ImageRecord:
+        """The record with what the sidecar says about its study."""
+        return replace(record, **self.studies.get(record.study, {}))
+
+
+def _reports(config: IngestConfig) -> _Reports:
+    """The sidecar: a table, a folder of STUDY.txt, or nothing."""
+    path = config.reports
+    if path is None:
+        path = config.source / "reports.csv"
+        if not path.is_file():
+            return _Reports({}, {})
+    if path.is_dir():
+        texts = {
+            name.removesuffix(".txt"): {"text": (path / name).read_text(errors="replace")}
+            for name, folder in entries(path)
+            if name.endswith(".txt") and not folder
+        }
+        if not texts:
+            raise FileNotFoundError(
+                f"{path} holds no .txt files (reports): one STUDY.txt per study"
+            )
+        return _Reports(texts, {})
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist (reports): a table, or a folder of STUDY.txt"
+        )
+
+    rows, columns = read_table(path), config.columns
+    need_columns(path, rows, columns, required=("study",))
+    labels = LabelReader.of(columns.labels, rows[0])
+    studies: dict[str, dict[str, Any]] = {}
+    repeated = 0
+    for row, split in zip(rows, given_splits(path, rows, columns.split), strict=True):
+        said: dict[str, Any] = {
+            "text": row.get(columns.text), "labels": labels.read(row), "split": split
+        }  # fmt: skip
+        if patient := row.get(columns.patient, "").strip():
+            said["patient"] = patient  # for archives whose headers were emptied
+        repeated += row[columns.study].strip() in studies
+        studies.setdefault(row[columns.study].strip(), said)
+    return _Reports(studies, {"reports_repeated": repeated, **labels.notes()})

@@ -1,0 +1,132 @@
+"""PadChest: 16-bit PNG files and one table with Spanish reports and lists of labels.
+
+Bustos et al. 2020, https://bimcv.cipf.es/bimcv-projects/padchest. The images may lie in one folder,
+in the folders 0 to 54 that the archive comes in, or in any others: their names are unique. The reports
+are as published, stemmed and without sections, so the whole text is the findings. The archive has no
+split: patients are split by hash.
+"""
+
+import ast
+from collections import Counter
+from typing import NamedTuple
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.published import Images, published, rows_with, source_folder, word
+from ray_mae.data.archives.records import Archive, ImageRecord, Progress
+from ray_mae.data.archives.studies.padchest_labels import (
+    KNOWN,
+    SAYS_NOTHING,
+    TABLE,
+    UNFIT,
+    normalised,
+    padchest_states,
+)
+from ray_mae.data.decoding.views import position_of, view_of
+from ray_mae.data.privacy.years import year_of
+from ray_mae.data.quarantine import Unusable
+
+TABLE_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
+    """List the images of the table. FileNotFoundError or ValueError if it is not this archive."""
+    root = source_folder(config, f"PNG files and {TABLE_NAME}")
+    table = published(config, r"PADCHEST_chest_x_ray_images_labels.*\.csv", TABLE_NAME)
+    images = Images.below(root, config)
+    labels = _Labels()
+    texts: dict[str, str] = {}
+
+    records, used = [], 0
+    for row in rows_with(table, *COLUMNS):
+        name, view = word(row, "ImageID"), word(row, "Projection")
+        study = word(row, "StudyID")
+        text = word(row, "Report")
+        states, others, unfit = labels.read(word(row, "Labels"))
+        if view == "EXCLUDE":
+            unfit = "Projection EXCLUDE"
+        path = images.paths.get(name)
+        used += path is not None
+        problem = None
+        if unfit:
+            problem = Unusable("excluded", unfit)
+        elif path is None:
+            problem = Unusable("missing", "the table lists it")
+        records.append(
+            ImageRecord(
+                path=path or name,
+                study=study,
+                patient=word(row, "PatientID"),
+                view=view_of(view) or "unknown",
+                position=position_of(view),
+                text=texts.setdefault(text, text) or None,
+                labels=states,
+                other_labels=others,
+                year=year_of(word(row, "StudyDate_DICOM")) if config.year_bucket else None,
+                problem=problem,
+            )
+        )
+    progress(len(records), len(records))
+    return Archive(root, records, {**images.notes(used), **labels.notes()})
+
+
+class _Cell(NamedTuple):
+    states: tuple[int, ...] | None
+    """Of the 14, None where nothing is said."""
+    others: tuple[str, ...]
+    """Names that are none of the 14."""
+    unfit: str
+    """The words that mark the image as unfit."""
+
+
+class _Labels:
+    """Cells like "['pleural effusion', 'kyphosis']" into states; each different cell is read once."""
+
+    def __init__(self) -> None:
+        self.cells: dict[str, tuple[set[str] | None, _Cell]] = {}
+        self.times: Counter[str] = Counter()
+
+    def read(self, cell: str) -> "_Cell":
+        """What the cell says."""
+        self.times[cell] += 1
+        if cell not in self.cells:
+            names = _names(cell)
+            states = padchest_states(names) if names else None
+            told = names or set()
+            others = sorted(told - TABLE.keys() - UNFIT - SAYS_NOTHING - {"normal"})
+            self.cells[cell] = names, _Cell(states, tuple(others), ", ".join(sorted(UNFIT & told)))
+        return self.cells[cell][1]
+
+    def notes(self) -> dict[str, object]:
+        """For the summary: what the 14 labels leave out, by name and number of images."""
+        unmapped, unknown = Counter[str](), Counter[str]()
+        contradicted = wrong = without = 0
+        for cell, times in self.times.items():
+            names = self.cells[cell][0]
+            if names is None:
+                wrong += times
+                continue
+            without += times * (not names)
+            contradicted += times * ("normal" in names and any(name in TABLE for name in names))
+            for name in names - TABLE.keys() - {"normal"}:
+                (unmapped if name in KNOWN else unknown)[name] += times
+        return {
+            "labels_not_mapped": dict(unmapped.most_common()),
+            "labels_not_known": dict(unknown.most_common()),
+            "label_cells_not_understood": wrong,
+            "images_without_labels": without,
+            "images_normal_with_a_finding": contradicted,
+        }
+
+
+def _names(cell: str) -> set[str] | None:
+    """The normalised labels of a cell; None if it is no list."""
+    if not cell:
+        return set()
+    try:
+        names = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not isinstance(names, list):
+        return None
+    return {normalised(str(name)) for name in names} - {""}

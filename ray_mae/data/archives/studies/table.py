@@ -1,0 +1,52 @@
+"""A table that lists images: CSV or Parquet, one row per PNG, JPEG or DICOM file."""
+
+from itertools import islice
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.duplicates import without_repeated
+from ray_mae.data.archives.records import Archive, ImageRecord, Progress
+from ray_mae.data.archives.tables import LabelReader, Row, given_splits, iter_table, need_columns
+from ray_mae.data.decoding.views import position_of, view_of
+from ray_mae.data.privacy.years import year_of
+from ray_mae.data.quarantine import Unusable
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive:
+    """List the images of the table. ValueError or FileNotFoundError if it is not such a table."""
+    path, columns = config.source, config.columns
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is no file (source): the `table` archive is a CSV or Parquet table, for a "
+            "folder of DICOM files use the archive `dicom`"
+        )
+    first = list(islice(iter_table(path), 1))
+    need_columns(path, first, columns, required=("study", "patient", "path"))
+    labels = LabelReader.of(columns.labels, first[0])
+    splits = given_splits(path, iter_table(path), columns.split)
+
+    def record(row: Row, split: str | None) -> ImageRecord:
+        image, view = row[columns.path].strip(), row.get(columns.view, "")
+        return ImageRecord(
+            path=image,
+            study=row[columns.study].strip(),
+            patient=row[columns.patient].strip(),
+            view=view_of(view) or "unknown",
+            position=position_of(view),
+            text=row.get(columns.text),
+            labels=labels.read(row),
+            other_labels=labels.others(row),
+            split=split,
+            year=year_of(row.get(columns.date)) if config.year_bucket else None,
+            problem=None if image else Unusable("missing", "the row names no file"),
+        )
+
+    rows = zip(iter_table(path), splits, strict=True)
+    listed = (
+        (f"{number:012d}", found.path, found)
+        for number, found in enumerate(record(row, split) for row, split in rows)
+    )
+    records = without_repeated(
+        listed, lambda first: Unusable("duplicate", "the table lists this path before")
+    )
+    progress(len(records), len(records))
+    return Archive(path.parent, records, labels.notes())

@@ -1,0 +1,145 @@
+"""A BIDS data set: sub-*/[ses-*/]anat/*_SUFFIX.nii.gz, with participants.tsv beside it.
+
+https://bids-specification.readthedocs.io: the suffix names the contrast. A label map (*_dseg) of a
+session, in the data set or in derivatives, belongs to all its images, as far as it lies in their
+space: without the entity space- it lies where the session was scanned. Of participants.tsv only the
+columns that volumes.labels names are taken.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.folders import noted, number_columns, numbers, stem_of, volume_files
+from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
+from ray_mae.data.archives.tables import Row, given_splits, read_table
+from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
+
+_PLACE = re.compile(r"(?:^|/)(?P<sub>sub-[^/_]+)/(?:(?P<ses>ses-[^/_]+)/)?anat/[^/]+$")
+_SPACE = re.compile(r"_space-([^_]+)_")
+SEGMENTATION = "dseg"
+# Suffixes in anat/ that are no images.
+NO_IMAGES = frozenset({SEGMENTATION, "mask", "defacemask", "probseg"})
+# Suffixes and folders that may be named in the summary; any other may be a part of a name.
+KNOWN_SUFFIXES = NO_IMAGES | frozenset(
+    "bold sbref epi dwi cbv phase magnitude magnitude1 magnitude2 phasediff phase1 phase2 fieldmap "
+    "asl m0scan pet".split()
+)
+KNOWN_FOLDERS = frozenset({"derivatives", "sourcedata", "rawdata", "code", "stimuli", "phenotype"})
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
+    """List the anatomical images. FileNotFoundError if it is no BIDS folder, or has none."""
+    root, files, passed_over = volume_files(config)
+    people = _Participants.of(root, config)
+    not_numbers: Counter[str] = Counter()
+    other: Counter[str] = Counter()
+    records: list[VolumeRecord] = []
+    segmentations: dict[tuple[str, str, str], list[str]] = {}
+    for path in files:
+        place, suffix = _PLACE.search(path), stem_of(path).split("_")[-1]
+        raw = path.startswith("sub-")
+        session = (place["ses"] or "ses-") if place else ""
+        if place and suffix == SEGMENTATION:
+            where = (place["sub"], session, _space(path))
+            segmentations.setdefault(where, []).append(path)
+        elif not (place and raw) or suffix in NO_IMAGES:
+            other[_kind(path, suffix, raw)] += 1
+        else:
+            about = people.rows.get(place["sub"], {})
+            records.append(
+                VolumeRecord(
+                    paths=(path,),
+                    volume=path,
+                    patient=place["sub"],
+                    session=session,
+                    modality=contrast_of(suffix),
+                    site=about.get("site") or None,
+                    split=people.splits.get(place["sub"]),
+                    labels=numbers(about, config.volumes.labels, not_numbers),
+                )
+            )
+    if not records:
+        raise FileNotFoundError(f"{root} holds no sub-*/[ses-*/]anat/*.nii.gz (source): no BIDS")
+    progress(len(records), len(records))
+    there = {_where(record) for record in records}
+    records = [_with(record, segmentations) for record in records]
+    notes = {
+        "files_passed_over": passed_over,
+        "volumes_passed_over": dict(other),
+        "sessions_with_several_segmentations": sum(
+            len(found) > 1 and where in there for where, found in segmentations.items()
+        ),
+        "segmentations_in_another_space": sum(
+            len(found) for where, found in segmentations.items() if where not in there and where[2]
+        ),
+        "labels_not_numbers": noted(not_numbers),
+        "columns_of_numbers": people.columns_of_numbers,
+    }
+    return Archive(root, records, notes)
+
+
+def _space(path: str) -> str:
+    """The space that the file's name says it was moved into, "" if it says none."""
+    found = _SPACE.search(Path(path).name)
+    return found[1] if found else ""
+
+
+def _kind(path: str, suffix: str, raw: bool) -> str:
+    """What the summary calls a volume that is passed over: only words of BIDS."""
+    if not raw:
+        folder = path.split("/")[0]
+        return folder if folder in KNOWN_FOLDERS else "other folder"
+    contrast = contrast_of(suffix)
+    known = suffix if suffix in KNOWN_SUFFIXES else contrast
+    return "other suffix" if known == UNKNOWN else known
+
+
+@dataclass(frozen=True)
+class _Participants:
+    """What participants.tsv says, by participant."""
+
+    rows: Mapping[str, Row]
+    splits: Mapping[str, str | None]
+    columns_of_numbers: list[str]
+
+    @classmethod
+    def of(cls, root: Path, config: IngestConfig) -> "_Participants":
+        """The table of this data set; nothing if there is none."""
+        path, wanted = root / "participants.tsv", config.volumes.labels
+        if not path.is_file():
+            if wanted:
+                raise ValueError(f"{path} is missing: volumes.labels names columns of it")
+            return cls({}, {}, [])
+        rows = read_table(path)
+        if not rows or "participant_id" not in rows[0]:
+            raise ValueError(f"{path} has no column 'participant_id': BIDS wants one")
+        for name in wanted:
+            if name not in rows[0]:
+                raise ValueError(f"{path} has no column {name!r} (volumes.labels)")
+        names = [row["participant_id"].strip() for row in rows]
+        names = [name if name.startswith("sub-") else f"sub-{name}" for name in names]
+        split = config.volumes.columns.split
+        splits = given_splits(path, rows, split, "volumes.columns")
+        others = {"participant_id", "site", split}
+        return cls(
+            dict(zip(names, rows, strict=True)),
+            dict(zip(names, splits, strict=True)),
+            [name for name in number_columns(rows) if name not in others],
+        )
+
+
+def _where(record: VolumeRecord) -> tuple[str, str, str]:
+    """What a label map must share with an image to belong to it: person, session and space."""
+    return record.patient, record.session or "", _space(record.volume)
+
+
+def _with(
+    record: VolumeRecord, segmentations: Mapping[tuple[str, str, str], list[str]]
+) -> VolumeRecord:
+    """The record with its label map, if there is exactly one."""
+    found = segmentations.get(_where(record), [])
+    return replace(record, segmentation=found[0]) if len(found) == 1 else record

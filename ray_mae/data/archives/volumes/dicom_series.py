@@ -1,0 +1,142 @@
+"""A folder of DICOM series: every SeriesInstanceUID is a volume, or refused with the reason."""
+
+from collections import defaultdict
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
+from ray_mae.data.archives.studies.dicom import chunks_of, files_below
+from ray_mae.data.archives.volumes import series_table
+from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in
+from ray_mae.data.decoding.dicom_frames import SliceFile, read_frames, total
+from ray_mae.data.decoding.dicom_series import arrange, refuse_burned_in
+from ray_mae.data.parallel_map import distribute
+from ray_mae.data.paths import patiently
+from ray_mae.data.quarantine import Unusable
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
+    """List the series of the folder. FileNotFoundError if it holds no files.
+
+    A file that cannot be read stands for itself in the list, as it belongs to no series. The files
+    of a series that are there twice stand there once more, as one refused entry.
+    """
+    root = config.source
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root} is no folder (source): the `dicom-series` archive is a folder of DICOM files"
+        )
+    files, passed_over = files_below(root, config.output)
+    if not files:
+        raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
+
+    max_voxels = config.volumes.max_voxels
+    headers: dict[str, SliceFile] = {}
+    records: list[VolumeRecord] = []
+    for found in distribute(lambda paths: _headers(root, paths, max_voxels), chunks_of(files)):
+        for path, fields in found:
+            try:
+                headers[path] = _header(fields)
+            except Unusable as why:
+                records.append(_alone(path, why))
+        progress(len(headers) + len(records), len(files))
+    series, duplicates = _grouped(dict(sorted(headers.items())))
+    described, of_table = series_table.describe(
+        [_record(slices, config) for slices in series.values()], root, config
+    )
+    records += described
+    records += [_duplicates(of_series) for of_series in duplicates.values()]
+    records.sort(key=lambda record: record.paths)
+    notes = {
+        "files": len(files),
+        "series": len(series),
+        "series_with_burned_in_text": sum(map(_burned_in, series.values())),
+        "duplicate_files": sum(map(len, duplicates.values())),
+        "files_passed_over": passed_over,
+        **of_table,
+    }
+    return Archive(root, records, notes)
+
+
+def _grouped(
+    headers: dict[str, SliceFile],
+) -> tuple[dict[str, dict[str, SliceFile]], dict[str, dict[str, str]]]:
+    """The headers by series and path; and, by series, the paths that repeat another's SOPInstanceUID.
+
+    Of files that share one the first stays: headers come in the order of their paths, so that this
+    does not depend on which worker is done first.
+    """
+    series: dict[str, dict[str, SliceFile]] = defaultdict(dict)
+    duplicates: dict[str, dict[str, str]] = defaultdict(dict)
+    first: dict[str, str] = {}
+    for path, file in headers.items():
+        other = first.setdefault(file.instance, path) if file.instance else path
+        if other == path:
+            series[file.series][path] = file
+        else:
+            duplicates[file.series][path] = other
+    return series, duplicates
+
+
+def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, dict[str, Any]]]:
+    """On a worker: the headers of some files as plain fields, since they travel as JSON."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for path in paths:
+        try:
+            read = partial(read_frames, root / path, max_voxels)
+            found.append((path, asdict(patiently(read, remote=False))))
+        except Unusable as why:
+            found.append((path, {"problem": [why.reason, why.detail]}))
+    return found
+
+
+def _header(fields: dict[str, Any]) -> SliceFile:
+    if "problem" in fields:
+        raise Unusable(*fields["problem"])
+    file = SliceFile.from_json(fields)
+    if not file.series:
+        raise Unusable("no-series")
+    return file
+
+
+def _alone(path: str, problem: Unusable) -> VolumeRecord:
+    """A file that is part of no volume."""
+    return VolumeRecord(paths=(path,), volume=path, patient="", modality=UNKNOWN, problem=problem)
+
+
+def _duplicates(others: dict[str, str]) -> VolumeRecord:
+    """The duplicates in one series, as one entry: the file that was there before by path."""
+    path, other = next(iter(others.items()))
+    return _alone(path, Unusable("duplicate", f"{len(others)} files, as {other}"))
+
+
+def _burned_in(slices: dict[str, SliceFile]) -> bool:
+    return any(file.burned_in for file in slices.values())
+
+
+def _record(slices: dict[str, SliceFile], config: IngestConfig) -> VolumeRecord:
+    """One series; slices by path."""
+    files, max_voxels = list(slices.values()), config.volumes.max_voxels
+    problem = None
+    try:
+        if len({(file.patient, file.study) for file in files}) > 1:
+            raise Unusable("patient-conflict", "one series, several patients or studies")
+        if total(files) > max_voxels:
+            raise Unusable("too-large", f"{total(files):,} voxels, at most {max_voxels:,}")
+        if config.burned_in == "quarantine":
+            refuse_burned_in(files)
+        arrange(files)
+    except Unusable as why:
+        problem = why
+    contrast = contrast_in(files[0].words)
+    return VolumeRecord(
+        paths=tuple(slices),
+        volume=files[0].series,
+        patient=files[0].patient,
+        session=files[0].study or None,
+        modality=contrast if contrast != UNKNOWN else (files[0].modality or UNKNOWN),
+        problem=problem,
+    )

@@ -1,0 +1,96 @@
+"""OpenMind and other data sets of nnssl, by their manifest pretrain_data.json.
+
+collection → datasets → subjects → sessions → images, each with name, modality, image_path and
+associated_masks. Paths may start with $nnssl_raw or another variable of the environment. Of what is
+said of a subject only what volumes.labels names is taken.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.folders import noted, number_columns, numbers
+from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
+from ray_mae.data.archives.volumes.contrasts import contrast_of
+
+_VARIABLE = re.compile(r"^\$(\w+)/?")
+RAW = "nnssl_raw"
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
+    """List the images of the manifest. FileNotFoundError or ValueError if it is none."""
+    path = config.source
+    if path.is_dir():
+        path /= "pretrain_data.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file (source): `openmind` reads pretrain_data.json")
+    try:
+        collection = json.loads(path.read_text())
+        records, not_numbers = [], Counter[str]()
+        people: dict[tuple[str, str], dict[str, Any]] = {}
+        for where, image, info in _images(collection):
+            masks = image.get("associated_masks") or {}
+            dataset, subject, session = where
+            people[dataset, subject] = info
+            anonymised, anatomy = masks.get("anonymization_mask"), masks.get("anatomy_mask")
+            records.append(
+                VolumeRecord(
+                    paths=(_resolved(image["image_path"], path),),
+                    volume="/".join([*where, str(image["name"])]),
+                    patient=f"{dataset}/{subject}",  # sub-01 is another person in each data set
+                    session=session,
+                    modality=contrast_of(str(image.get("modality") or "")),
+                    site=dataset,
+                    anonymised=anonymised and _resolved(anonymised, path),
+                    anatomy=anatomy and _resolved(anatomy, path),
+                    labels=numbers(info, config.volumes.labels, not_numbers),
+                )
+            )
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is no manifest of nnssl ({type(error).__name__}: {error}): it needs datasets, "
+            "subjects, sessions and images with name, image_path and modality"
+        ) from error
+    if not records:
+        raise ValueError(f"{path} lists no images")
+    for name in config.volumes.labels:
+        if not any(name in info for info in people.values()):
+            raise ValueError(f"{path} says no {name!r} of any subject (volumes.labels)")
+    progress(len(records), len(records))
+    notes = {
+        "labels_not_numbers": noted(not_numbers),
+        "columns_of_numbers": number_columns(people.values()),
+    }
+    return Archive(path.parent, records, notes)
+
+
+def _images(
+    collection: dict[str, Any],
+) -> Iterator[tuple[tuple[str, str, str], dict[str, Any], dict[str, Any]]]:
+    """(dataset, subject, session), the image, and what is said of the subject."""
+    for dataset, of_dataset in collection["datasets"].items():
+        for subject, of_subject in of_dataset["subjects"].items():
+            info = of_subject.get("subject_info") or {}
+            for session, of_session in of_subject["sessions"].items():
+                for image in of_session["images"]:
+                    yield (str(dataset), str(subject), str(session)), image, info
+
+
+def _resolved(said: str, manifest: Path) -> str:
+    """The path with its variable replaced. nnssl_raw is by default where the data set lies."""
+    found = _VARIABLE.match(said)
+    if not found:
+        return said
+    folder = os.environ.get(found[1])
+    if folder is None:
+        if found[1] != RAW:
+            raise ValueError(
+                f"{manifest} names paths below ${found[1]}: set this variable of the environment"
+            )
+        folder = str(manifest.parent.parent)
+    return str(Path(folder, said[found.end() :]))

@@ -1,0 +1,150 @@
+"""The table beside a folder of DICOM series: what their headers do not say.
+
+A row belongs to the series whose SeriesInstanceUID is its volume, else to the one that lies alone in
+the folder of its path. A row that belongs to none, and is its patient's only one, says labels, split
+and site of what is left of the patient's series: modality and session may differ among them.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.folders import NumberLabels
+from ray_mae.data.archives.records import VolumeRecord
+from ray_mae.data.archives.tables import Row, cell, given_splits, need_columns, read_table
+from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
+
+
+def describe(
+    series: Sequence[VolumeRecord], root: Path, config: IngestConfig
+) -> tuple[list[VolumeRecord], dict[str, Any]]:
+    """The series with what volumes.table says of them, and counts for the summary.
+
+    FileNotFoundError or ValueError if it is no such table. Without one everything stays as it is.
+    """
+    if config.volumes.table is None:
+        return list(series), {}
+    table = _Table.read(config.volumes.table, root, config)
+    alone = Counter(map(_folder, series))
+    rows = [table.row_of(s, _folder(s) if alone[_folder(s)] == 1 else None) for s in series]
+    renamed = table.renamed(series, rows)
+
+    unmatched = 0
+    described, of_series, of_patients = [], {number for number in rows if number is not None}, set()
+    for record, number in zip(series, rows, strict=True):
+        person = table.only_row_of(record.patient)
+        renaming = {"patient": renamed.get(record.patient, record.patient)}
+        if number is not None:
+            said = renaming | table.of_series(number)
+        elif person is not None and person not in of_series:
+            said = renaming | table.of_patient(person)
+            of_patients.add(person)
+        else:
+            said = renaming
+            unmatched += 1
+        described.append(replace(record, **said))
+    notes = {
+        "table_rows_without_series": len(table.rows) - len(of_series | of_patients),
+        "series_without_table_row": unmatched,
+        **table.labels.notes(),
+    }
+    return described, notes
+
+
+def _folder(record: VolumeRecord) -> str:
+    """The folder of a series' files, below the source."""
+    return os.path.normpath(os.path.commonpath([os.path.dirname(path) for path in record.paths]))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows, and where to find those of a series or a patient, by number."""
+
+    config: IngestConfig
+    rows: list[Row]
+    splits: list[str | None]
+    labels: NumberLabels
+    by_volume: dict[str, int]
+    by_path: dict[str, int]
+    by_patient: dict[str, list[int]]
+
+    @classmethod
+    def read(cls, path: Path, root: Path, config: IngestConfig) -> "_Table":
+        columns = config.volumes.columns
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist (volumes.table): a CSV or Parquet table, one row per series"
+            )
+        rows = read_table(path)
+        need_columns(path, rows, columns, (), "volumes.columns")
+        if not {columns.volume, columns.path, columns.patient} & rows[0].keys():
+            raise ValueError(
+                f"{path} (volumes.table) has none of the columns {columns.volume!r} "
+                f"(SeriesInstanceUID), {columns.path!r} (folder of the series) and "
+                f"{columns.patient!r}: name one with volumes.columns"
+            )
+        by_volume: dict[str, int] = {}
+        by_path: dict[str, int] = {}
+        by_patient: dict[str, list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
+            if volume := cell(row, columns.volume):
+                by_volume.setdefault(volume, number)
+            if folder := cell(row, columns.path):
+                by_path.setdefault(os.path.relpath(root / folder, root), number)
+            if patient := cell(row, columns.patient):
+                by_patient[patient].append(number)
+        return cls(
+            config,
+            rows,
+            given_splits(path, rows, columns.split, "volumes.columns"),
+            NumberLabels.of(path, rows[0], config.volumes),
+            by_volume,
+            by_path,
+            by_patient,
+        )
+
+    def row_of(self, series: VolumeRecord, folder: str | None) -> int | None:
+        """The row of this very series. folder: None where it is not alone in it."""
+        found = self.by_volume.get(series.volume)
+        return found if found is not None or folder is None else self.by_path.get(folder)
+
+    def only_row_of(self, patient: str) -> int | None:
+        """The row of a patient who has one."""
+        numbers = self.by_patient.get(patient, [])
+        return numbers[0] if len(numbers) == 1 else None
+
+    def renamed(self, series: Sequence[VolumeRecord], rows: Sequence[int | None]) -> dict[str, str]:
+        """What the table calls a patient of the headers, where it has one name for all their series.
+
+        Series that the table leaves out follow: otherwise one person would be two patients.
+        """
+        names: dict[str, set[str]] = defaultdict(set)
+        for record, number in zip(series, rows, strict=True):
+            if record.patient and number is not None and (name := self._cell(number, "patient")):
+                names[record.patient].add(name)
+        return {patient: next(iter(new)) for patient, new in names.items() if len(new) == 1}
+
+    def of_series(self, number: int) -> dict[str, Any]:
+        """What a row says of its series; what it leaves open stays as the headers say."""
+        modality = contrast_of(self._cell(number, "modality") or "")
+        said = {
+            "patient": self._cell(number, "patient"),
+            "session": self._cell(number, "session"),
+            "modality": None if modality == UNKNOWN else modality,
+        }
+        return self.of_patient(number) | {k: v for k, v in said.items() if v is not None}
+
+    def of_patient(self, number: int) -> dict[str, Any]:
+        """What a row says of its patient."""
+        return {
+            "site": self._cell(number, "site"),
+            "split": self.splits[number],
+            "labels": self.labels.read(self.rows[number]),
+        }
+
+    def _cell(self, number: int, name: str) -> str | None:
+        return cell(self.rows[number], getattr(self.config.volumes.columns, name))

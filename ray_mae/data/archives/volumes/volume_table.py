@@ -1,0 +1,45 @@
+"""A table that lists volumes: CSV or Parquet, one row per file."""
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.folders import NumberLabels
+from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
+from ray_mae.data.archives.tables import cell, given_splits, need_columns, read_table
+from ray_mae.data.archives.volumes.contrasts import contrast_of
+from ray_mae.data.quarantine import Unusable
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
+    """List the volumes of the table. ValueError or FileNotFoundError if it is not such a table."""
+    path, columns = config.source, config.volumes.columns
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is no file (source): the `volume-table` archive is a CSV or Parquet table, for "
+            "a folder use `nifti`, `bids`, `brats` or `dicom-series`"
+        )
+    rows = read_table(path)
+    need_columns(path, rows, columns, ("path", "patient"), "volumes.columns")
+    splits = given_splits(path, rows, columns.split, "volumes.columns")
+    labels = NumberLabels.of(path, rows[0], config.volumes)
+
+    records = []
+    for number, (row, split) in enumerate(zip(rows, splits, strict=True), start=2):
+        file = row[columns.path].strip()
+        records.append(
+            VolumeRecord(
+                paths=(file,),
+                volume=cell(row, columns.volume) or file or f"row {number}",
+                patient=row[columns.patient].strip(),
+                session=cell(row, columns.session),
+                modality=contrast_of(cell(row, columns.modality) or ""),
+                site=cell(row, columns.site),
+                split=split,
+                valid=cell(row, columns.valid),
+                anonymised=cell(row, columns.anonymised),
+                anatomy=cell(row, columns.anatomy),
+                segmentation=cell(row, columns.segmentation),
+                labels=labels.read(row),
+                problem=None if file else Unusable("missing", f"row {number} names no file"),
+            )
+        )
+    progress(len(records), len(records))
+    return Archive(path.parent, records, labels.notes())

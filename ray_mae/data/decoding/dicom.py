@@ -1,0 +1,278 @@
+"""One DICOM file: the few header tags we read, and its pixels as an 8-bit image.
+
+Nothing in here takes memory for pixels before the header, the file and the compressed stream were
+seen to stay within max_pixels. What a file can have wrong ends as Unusable, never as a crash.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import pixel_array
+from pydicom.tag import Tag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from ray_mae.data.decoding.dicom_codecs import coded_size
+from ray_mae.data.decoding.dicom_elements import MOST_BYTES, CountedFile, read_elements
+from ray_mae.data.decoding.greyscale import to_grey
+from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
+from ray_mae.data.file_types import kind_of
+from ray_mae.data.paths import opened
+from ray_mae.data.privacy.years import year_of
+from ray_mae.data.quarantine import Unusable, damaged, said
+
+# The only tags of a header that are ever read: what is not read cannot leak.
+IDENTIFIERS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality"]
+GEOMETRY = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
+VIEW_TAGS = [
+    "ViewPosition", "ViewCodeSequence", "PatientOrientation",
+    "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
+]  # fmt: skip
+_COLOURS = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue", "Alpha")]
+# Of group 0028 what decoding and showing needs: pydicom compares each element of a file with the list.
+PIXEL_TAGS = [
+    *GEOMETRY, "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter",
+    "WindowWidth", "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence", "RescaleIntercept",
+    "RescaleSlope", "LUTDescriptor", "LUTData", "LUTExplanation", "ModalityLUTType",
+    *(f"{colour}{part}" for colour in _COLOURS for part in ("Descriptor", "Data")),
+    *(f"Segmented{colour}Data" for colour in _COLOURS), "PaletteColorLookupTableUID", "PixelData",
+]  # fmt: skip
+
+# What is no image data in a codec's own format. Anything else, known or not, needs a decoder.
+NATIVE = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    }
+)
+
+# Terms of Modality (PS3.3 C.7.3.1.1.1) that a detail may repeat: another word there may be a name.
+TERMS = frozenset(
+    "AR BI BMD CR CT DG DMS DOC DX ECG EEG EPS ES FID GM HC HD IO IVOCT IVUS KO LS MG MR M3D NM OCT OP"
+    " OPM OPT OPTBSV OPTENF OPV OT PA PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD"
+    " RTSTRUCT RWV SC SEG SM SMR SR SRF STAIN TG US VA XA XC".split()
+)
+# Projections and secondary captures of them. Anything else (CT, MR, reports, …) is no view.
+PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is read of a header."""
+
+    patient: str
+    study: str
+    instance: str
+    modality: str
+    rows: int
+    columns: int
+    frames: int
+    compressed: bool
+    """Whether a decoder is needed, and not only the file's own bytes."""
+    burned_in: bool
+    """Whether the header says that text is burned into the pixels."""
+    view: str
+    position: str | None
+    year: int | None = None
+    """Of StudyDate, where it was asked for."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """pydicom warns and logs every oddity of every file, and quotes its values, which may be names.
+
+    What matters here ends in the quarantine, and nothing of a header may end in a log.
+    """
+    log, was = pydicom.config.logger, pydicom.config.logger.disabled
+    log.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = was
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file starts as DICOM does: a preamble and DICM, or (old exports) a bare data set."""
+    with path.open("rb") as file:
+        return _start(file) is not None
+
+
+def _start(file: BinaryIO) -> str | None:
+    start = file.read(132)
+    file.seek(0)
+    if start[128:] == b"DICM":
+        return "preamble"
+    return "bare" if start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00" else None
+
+
+def read_dataset(
+    path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool, header: int = MOST_BYTES
+) -> Dataset:
+    """The wanted elements of a file. Raises Unusable for everything that can be wrong with it.
+
+    Of one in a store only what is needed is fetched.
+
+    header: bytes of it that are parsed at most, pixel data apart.
+    """
+    counted: CountedFile | None = None
+    try:
+        with opened(path) as file, quiet():
+            counted = CountedFile(file, header, pixels=pixels)
+            start, size = _start(file), counted.size
+            if start is None:
+                raise Unusable("not-dicom", f"{kind_of(path.name)}, {size} bytes")
+            if size > max_bytes:  # a single element may be as long as its file
+                raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
+            return read_elements(counted, map(Tag, tags), max_bytes, bare=start == "bare")
+    except FileNotFoundError as error:
+        raise Unusable("missing") from error
+    except Unusable:
+        raise
+    except Exception as error:
+        if counted:
+            counted.refuse_if_spent()
+        away = (counted and counted.failure) or error
+        # pydicom raises OSError for damaged files as well, then without an errno
+        if isinstance(away, OSError) and away.errno:
+            raise Unusable("unreadable", os.strerror(away.errno)) from away
+        if isinstance(error, PermissionError):  # of a store
+            raise Unusable("unreadable", "no permission") from error
+        if isinstance(error, InvalidDicomError):
+            raise Unusable("not-dicom", said(error)) from error
+        # damaged files raise whatever they like
+        raise damaged(error) from error
+
+
+def most_bytes(max_pixels: int) -> int:
+    """Largest file for an image of max_pixels: three 16-bit channels, and 64 MiB for the rest."""
+    return 6 * max_pixels + (64 << 20)
+
+
+def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
+    """The identifiers, size and view of one file; pixels are not read. Raises Unusable.
+
+    year: whether to read the year of StudyDate, too.
+    """
+    tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, "BurnedInAnnotation"]
+    tags += ["StudyDate"] if year else []
+    ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
+    try:
+        with quiet():
+            view, position = _view(ds)
+            return Header(
+                patient=str(ds.get("PatientID") or "").strip(),
+                study=str(ds.get("StudyInstanceUID") or "").strip(),
+                instance=str(ds.get("SOPInstanceUID") or "").strip(),
+                modality=str(ds.get("Modality") or "").strip().upper(),
+                rows=int(ds.get("Rows") or 0),
+                columns=int(ds.get("Columns") or 0),
+                frames=int(ds.get("NumberOfFrames") or 1),
+                compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
+                burned_in=burned_in(ds),
+                view=view,
+                position=position,
+                year=year_of(str(ds.get("StudyDate") or "")),
+            )
+    except Exception as error:  # values are only parsed when they are asked for
+        raise damaged(error, "header: ") from error
+
+
+def burned_in(ds: Dataset) -> bool:
+    """Whether the header says that text is burned into the pixels."""
+    return str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+
+
+def _view(ds: Dataset) -> tuple[str, str | None]:
+    """The view and the words it was read from, by the most reliable tag that names one."""
+    codes = [str(item.get("CodeMeaning") or "") for item in ds.get("ViewCodeSequence") or []]
+    for text in [str(ds.get("ViewPosition") or ""), *codes]:
+        if view := view_of(text):
+            return view, position_of(text)
+    if view := view_from_orientation(ds.get("PatientOrientation")):
+        return view, None
+    for tag in VIEW_TAGS[-3:]:
+        text = str(ds.get(tag) or "")
+        if view := view_of(text):
+            return view, position_of(text)
+    return "unknown", None
+
+
+def refuse(header: Header, max_pixels: int) -> None:
+    """Raise Unusable if the header already says that the file holds no usable image."""
+    if header.modality and header.modality not in PROJECTIONS:
+        raise Unusable("modality", header.modality if header.modality in TERMS else "another word")
+    if header.rows < 1 or header.columns < 1:
+        raise Unusable("no-pixels", f"{header.rows} rows, {header.columns} columns")
+    if header.frames > 1:
+        raise Unusable("multi-frame", f"{header.frames} frames")
+    if header.rows * header.columns > max_pixels:
+        raise Unusable("too-large", f"{header.rows} x {header.columns} pixels")
+
+
+def stored_pixels(
+    path: Path, max_pixels: int, more_tags: Sequence[int | str] = (), header: int = MOST_BYTES
+) -> tuple[NDArray[np.generic], Dataset]:
+    """The decoded stored values, and the tags that explain them.
+
+    [H, W], or [H, W, 3] in RGB, with a leading axis where there are several frames.
+    """
+    tags, most = [*PIXEL_TAGS, *more_tags], most_bytes(max_pixels)
+    ds = read_dataset(path, tags, most, pixels=True, header=header)
+    if "PixelData" not in ds:
+        raise Unusable("no-pixels")
+    try:
+        with quiet():
+            if ds.file_meta.TransferSyntaxUID not in NATIVE:
+                frames = int(ds.get("NumberOfFrames") or 1)
+                frame = next(generate_frames(ds.PixelData, number_of_frames=frames))
+                size = coded_size(frame)
+                if size not in (None, (ds.Rows, ds.Columns)):
+                    raise Unusable(
+                        "undecodable",
+                        f"header {ds.Rows} x {ds.Columns}, stream {size[0]} x {size[1]}",
+                    )
+            pixels = pixel_array(ds)
+    except Unusable:
+        raise
+    except Exception as error:  # decoders of many makers, and files of many more
+        raise damaged(error) from error
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), ds
+
+
+def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
+    """The image [H, W] as a viewer would show it, bright is dense, and the header. Raises Unusable."""
+    header = read_header(path, max_pixels)
+    refuse(header, max_pixels)
+    return grey_pixels(path, max_pixels), header
+
+
+def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """The image of a file whose header was not refused. Raises Unusable."""
+    pixels, ds = stored_pixels(path, max_pixels)
+    try:
+        with quiet():
+            return to_grey(pixels, ds)
+    except Unusable:
+        raise
+    except Exception as error:
+        raise damaged(error) from error

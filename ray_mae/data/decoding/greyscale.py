@@ -1,0 +1,154 @@
+"""Grey values as a viewer would show them, from stored values and the tags that explain them.
+
+The steps are those of DICOM PS3.3 C.11: modality LUT or rescale, then VOI LUT or window, then
+MONOCHROME1 inverted. pydicom does each; here is which of them apply, and what if a tag is wrong. At
+the end stand 8 bits, by a function of the values alone.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
+
+from ray_mae.data.quarantine import Unusable
+
+# Where no window is given, grey values between these percentiles of the pixels fill the range.
+LOW, HIGH = 0.5, 99.5
+
+
+def per_value(
+    pixels: NDArray[np.generic],
+    display: Callable[[NDArray[np.int_], NDArray[np.int_]], NDArray[np.float64]],
+) -> NDArray[np.uint8]:
+    """8-bit image [H, W] of integers of up to 16 bits, by a function of their values alone.
+
+    `display` gets each value from the least to the greatest [K] and how often it occurs [K], and
+    gives levels in [0, 1]: 65,536 evaluations at most instead of millions.
+    """
+    low, high = int(pixels.min()), int(pixels.max())
+    if low == high:
+        raise Unusable("constant", f"every stored value is {low}")
+    index = pixels.astype(np.int32) - low
+    counts = np.bincount(index.ravel(), minlength=high - low + 1)
+    with np.errstate(all="ignore"):
+        levels = display(np.arange(low, high + 1), counts)
+    return np.asarray(np.rint(255 * levels).astype(np.uint8)[index])
+
+
+def robust_range(
+    real: NDArray[np.float64] | NDArray[np.int_], counts: NDArray[np.int_]
+) -> NDArray[np.float64]:
+    """Levels in [0, 1]: from the LOW to the HIGH percentile of the pixels, or their whole range."""
+    below = np.cumsum(counts) / max(counts.sum(), 1)
+    ends = real[np.searchsorted(below, [LOW / 100, HIGH / 100]).clip(max=len(real) - 1)]
+    low, high = float(ends.min()), float(ends.max())
+    if low == high:
+        low, high = float(real.min()), float(real.max())
+    return ((real - low) / (high - low)).clip(0, 1)
+
+
+# A window or table that shows nearly all pixels within so small a part of the grey range is wrong.
+LEAST_CONTRAST = 8 / 255
+
+
+def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
+    """Display values [H, W] of decoded stored values."""
+    if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
+        raise Unusable(
+            "undecodable", f"pixels of type {pixels.dtype}, 8 or 16 bit integers expected"
+        )
+    if ds.PhotometricInterpretation == "PALETTE COLOR":
+        colours = apply_color_lut(pixels, ds)[..., :3]
+        return luminance(colours, 16 if colours.max() > 255 else 8)
+    if pixels.ndim == 3:
+        return luminance(pixels, ds.BitsStored)
+    if pixels.ndim != 2:
+        raise Unusable("multi-frame", f"pixels of shape {pixels.shape}")
+
+    return per_value(pixels, lambda values, counts: _display(values, counts, ds))
+
+
+def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
+    """Grey values [H, W] of RGB [H, W, 3] with so many bits (ITU-R BT.601)."""
+    grey = colours @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / (2**bits - 1))
+    if grey.min() == grey.max():
+        raise Unusable("constant", f"every pixel has the grey value {grey.min():.0f}")
+    return np.rint(grey).clip(0, 255).astype(np.uint8)
+
+
+def _display(
+    values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset
+) -> NDArray[np.float64]:
+    """Level in [0, 1] of each stored value [K], which occurs so many times [K]."""
+    levels = _levels(values, counts, ds)
+    return 1 - levels if ds.PhotometricInterpretation == "MONOCHROME1" else levels
+
+
+def _levels(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
+    real = _modality(values, ds)
+    shows = np.where(_is_padding(values, ds), 0, counts)
+    for shown in (_through_table, _through_window):
+        levels = shown(real, ds)
+        if levels is not None and _contrast(levels, shows) >= LEAST_CONTRAST:
+            return levels
+    if ds.BitsStored <= 8 and values[0] >= 0 and np.array_equal(real, values):
+        return values / (2**ds.BitsStored - 1)  # 8 bits and no instructions: made for display
+    return robust_range(real, shows)
+
+
+def _contrast(levels: NDArray[np.float64], counts: NDArray[np.int_]) -> float:
+    """Levels [K] between which most pixels lie, by how often each occurs [K]: not those of an outlier."""
+    order = np.argsort(levels, kind="stable")
+    below = np.cumsum(counts[order])
+    ends = np.searchsorted(below, below[-1] * np.array([LOW, HIGH]) / 100)
+    return float(np.ptp(levels[order[ends]]))
+
+
+def _modality(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
+    """Stored values through the modality LUT or rescale, unless that is empty or wipes them out."""
+    try:
+        real = apply_modality_lut(values, ds).astype(np.float64)
+        if np.isfinite(real).all() and np.ptp(real) > 0:
+            return np.asarray(real)
+    except Exception:  # a damaged tag is no reason to lose the image; below as well
+        pass
+    return values.astype(np.float64)
+
+
+def _through_table(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
+    """Levels in [0, 1] by the first VOI LUT, None if there is no valid one."""
+    if not ds.get("VOILUTSequence"):
+        return None
+    try:
+        entries, first, _ = ds.VOILUTSequence[0].LUTDescriptor
+        last = first + (entries or 2**16) - 1
+        table = apply_voi(np.arange(first, last + 1, dtype=np.int32), ds)
+        shown = table[np.rint(real).clip(first, last).astype(np.int32) - first]
+    except Exception:
+        return None
+    # Tables of 12 bits often say 16, which counts the bits they are stored in.
+    return np.asarray(shown / (2 ** int(table.max()).bit_length() - 1))
+
+
+def _through_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
+    """Levels in [0, 1] by the first window, None if there is no valid one."""
+    if not (ds.get("WindowWidth") and "WindowCenter" in ds):
+        return None
+    try:
+        # The two outer values show what the window makes of the darkest and the brightest.
+        shown = apply_windowing(np.concatenate([[-1e12], real, [1e12]]), ds)
+    except Exception:
+        return None
+    return np.asarray((shown[1:-1] - shown[0]) / (shown[-1] - shown[0]))
+
+
+def _is_padding(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.bool_]:
+    """Which stored values only fill the frame around the image."""
+    padding = ds.get("PixelPaddingValue")
+    if padding is None:
+        return np.zeros(values.shape, bool)
+    limit = ds.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(padding), int(padding if limit is None else limit)))
+    return (values >= low) & (values <= high)

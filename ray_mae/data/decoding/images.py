@@ -1,0 +1,103 @@
+"""PNG and JPEG files in, small 8-bit images out: read, shrink, encode, decode."""
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ray_mae.data.decoding.greyscale import per_value, robust_range
+from ray_mae.data.file_types import kind_of
+from ray_mae.data.quarantine import Unusable, damaged
+
+Encoding = Literal["png", "jpeg"]
+
+# Of zlib's levels the first that saves as much as the last (tests/benchmarks/encodings.py: level 1
+# takes 16 % more bytes, level 6 takes no fewer and nearly twice the time).
+PNG_LEVEL = 4
+
+
+def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """The image [H, W] of a PNG or JPEG file, in grey values of 8 bits. Raises Unusable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
+                if image.width * image.height > max_pixels:
+                    raise Unusable("too-large", f"{image.height} x {image.width} pixels")
+                if (frames := getattr(image, "n_frames", 1)) > 1:
+                    raise Unusable("multi-frame", f"{frames} frames")
+                grey = _grey(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise Unusable("missing") from error
+    except UnidentifiedImageError as error:
+        raise Unusable("not-an-image", kind_of(path.name)) from error
+    except Image.DecompressionBombError as error:
+        raise Unusable("too-large", str(error)) from error
+    except Unusable:
+        raise
+    except OSError as error:  # Pillow raises it for damaged files as well, then without an errno
+        if error.errno:
+            raise Unusable("unreadable", os.strerror(error.errno)) from error
+        raise Unusable("undecodable", str(error)) from error
+    except Exception as error:
+        raise damaged(error) from error
+    if grey.min() == grey.max():
+        raise Unusable("constant", f"every pixel has the grey value {grey.min()}")
+    return grey
+
+
+def _grey(image: Image.Image) -> NDArray[np.uint8]:
+    """16 bits: the robust range of the values; colour: luminance; transparent: black."""
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image)
+        if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+            raise Unusable("undecodable", f"pixels of mode {image.mode}, 8 or 16 bits expected")
+        return per_value(values, robust_range)
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.asarray(image.convert("L"))
+
+
+def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    """The image [H, W] with its short side at `short_side`, antialiased; never enlarged."""
+    height, width = image.shape
+    scale = short_side / min(height, width)
+    if scale >= 1:
+        return image
+    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def encode(image: NDArray[np.uint8], encoding: Encoding, jpeg_quality: int = 95) -> bytes:
+    """The image [H, W] as PNG (lossless) or grey JPEG."""
+    file = io.BytesIO()
+    if encoding == "png":
+        Image.fromarray(image).save(file, "PNG", compress_level=PNG_LEVEL)
+    else:
+        Image.fromarray(image).save(file, "JPEG", quality=jpeg_quality, optimize=True)
+    return file.getvalue()
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """The image [H, W] of what `encode` made."""
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        return np.asarray(image)
+
+
+def letterbox(images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images [H, W] of any shapes in the middle of squares as small as each needs, black outside.
+
+    Returns a canvas [N, 1, C, C] with the squares in its upper left, and their sides [N].
+    """
+    side = np.array([max(image.shape) for image in images], dtype=np.int64)
+    canvas = np.zeros((len(images), 1, side.max(), side.max()), np.uint8)
+    for index, image in enumerate(images):
+        top, left = ((side[index] - extent) // 2 for extent in image.shape)
+        canvas[index, 0, top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas, side

@@ -1,0 +1,153 @@
+"""From the files of one volume to what is stored of it.
+
+A volume is turned to RAS, cropped to its anatomy, z-scored over its foreground and resampled, in
+this order: the statistics are those of measured voxels, and only what is kept is resampled.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_mae.config import VolumeSettings
+from ray_mae.data.decoding.dicom_series import is_series, read_series
+from ray_mae.data.decoding.foreground import extent, foreground
+from ray_mae.data.decoding.geometry import Spacing, Volume, crop, on_grid_of, resample, to_ras
+from ray_mae.data.decoding.nifti import Bounds, LabelsOutOfRange, read_mask, read_nifti
+from ray_mae.data.quarantine import Unusable
+
+# Fewer different values than this are those of a mask or a label map.
+LEAST_VALUES = 16
+MASKS = ("valid", "anonymised", "anatomy", "segmentation")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A volume as it is stored, before it becomes bytes."""
+
+    image: Volume
+    """z-scores, float32"""
+    mean: float
+    std: float
+    """Of the foreground, before z-scoring."""
+    valid: NDArray[np.bool_] | None
+    """On the image's grid; None where every voxel is valid."""
+    segmentation: NDArray[np.uint8] | None
+    """None as well where the label map has labels above 255."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a volume is checked and brought into shape; see VolumeSettings."""
+
+    bounds: Bounds
+    margin_mm: float
+    min_solid: float
+    max_deviation: float
+
+    @classmethod
+    def of(
+        cls, settings: VolumeSettings, burned_in: Literal["quarantine", "keep"] = "quarantine"
+    ) -> "Preparation":
+        """What the settings say."""
+        bounds = Bounds(
+            spacing_mm=settings.spacing_mm,
+            max_voxels=settings.max_voxels,
+            min_slices=settings.min_slices,
+            max_spacing_mm=settings.max_spacing_mm,
+            max_extent_mm=settings.max_extent_mm,
+            burned_in=burned_in,
+        )
+        return cls(bounds, settings.margin_mm, settings.min_solid, settings.max_deviation)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Preparation":
+        """The inverse of `asdict`."""
+        return cls(**{**fields, "bounds": Bounds(**fields["bounds"])})
+
+    def prepare(self, paths: Sequence[Path], masks: Mapping[str, Path]) -> Prepared:
+        """The volume in these files (one, or a DICOM series), and its MASKS. Raises Unusable."""
+        image = self._read(paths)
+        read = {}
+        for name, path in masks.items():
+            try:
+                mask = read_mask(path, self.bounds, name)
+            except LabelsOutOfRange:
+                if name != "segmentation":
+                    raise
+                continue  # the image is as good without; the summary counts those left out
+            read[name] = on_grid_of(to_ras(mask), image).values
+        anatomy = read["anatomy"] != 0 if "anatomy" in read else foreground(image.values)
+        box, solid = extent(anatomy, image.spacing, self.margin_mm)
+        if not anatomy[box].any() or ("anatomy" not in read and solid < self.min_solid):
+            raise Unusable("no-anatomy", f"{solid:.0%} of the foreground is solid")
+        image = crop(image, box)
+        scores, mean, std = self._z_scores(image, anatomy[box])
+
+        def carried(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            if values is None:
+                return None
+            part = Volume(values[box], image.affine)
+            return resample(part, self.bounds.spacing_mm, nearest=True).values
+
+        return Prepared(
+            image=resample(scores, self.bounds.spacing_mm),
+            mean=mean,
+            std=std,
+            valid=carried(_valid(read)),
+            segmentation=carried(read.get("segmentation")),
+        )
+
+    def _read(self, paths: Sequence[Path]) -> Volume:
+        """The volume in RAS order, its values checked. Raises Unusable."""
+        image = to_ras(
+            read_series(paths, self.bounds)
+            if is_series(paths)
+            else read_nifti(paths[0], self.bounds)
+        )
+        values = image.values
+        if not np.isfinite(values).all():
+            raise Unusable("non-finite", f"{(~np.isfinite(values)).sum():,} voxels")
+        if values.min() == values.max():
+            raise Unusable("constant", f"every voxel is {values.flat[0]:g}")
+        step = max(1, values.size // 1_000_000)
+        if (different := len(np.unique(values.ravel()[::step]))) < LEAST_VALUES:
+            raise Unusable("wrong-range", f"only {different} different values")
+        return image
+
+    def _z_scores(self, image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float, float]:
+        """The volume less its foreground's mean, over its standard deviation; and the two."""
+        part = image.values[inside].astype(np.float64)
+        mean, std = float(part.mean()), float(part.std())
+        if std == 0:
+            raise Unusable("constant", f"every voxel of the foreground is {mean:g}")
+        values = ((image.values - mean) / std).astype(np.float32)
+        if (worst := float(np.abs(values).max())) > self.max_deviation:
+            raise Unusable("wrong-range", f"a voxel {worst:.0f} standard deviations from the mean")
+        return Volume(values, image.affine), mean, std
+
+
+def _valid(masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
+    """Where voxels are valid, None if nothing says that some are not."""
+    valid = masks["valid"] != 0 if "valid" in masks else None
+    if "anonymised" in masks:
+        kept = masks["anonymised"] == 0
+        valid = kept if valid is None else valid & kept
+    return valid
+
+
+def prepare_file(path: Path, spacing_mm: Spacing) -> NDArray[np.float32]:
+    """A NIfTI file, or a folder with one DICOM series → z-scores [X, Y, Z], as `ingest` makes them.
+
+    Raises ValueError for what `ingest` would put into quarantine, with the reason.
+    """
+    paths = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    try:
+        usual = Preparation.of(VolumeSettings())
+        wanted = replace(usual, bounds=replace(usual.bounds, spacing_mm=spacing_mm))
+        return wanted.prepare(paths, {}).image.values
+    except Unusable as why:
+        raise ValueError(f"{path} is no usable volume: {why}") from why

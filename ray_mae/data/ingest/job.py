@@ -1,0 +1,282 @@
+"""The job that turns an archive into shards: list, group, plan, and one Ray Data task per shard."""
+
+import json
+import time
+from array import array
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives import READERS, VOLUME_READERS
+from ray_mae.data.ingest import studies as study_shards
+from ray_mae.data.ingest import volumes as volume_shards
+from ray_mae.data.ingest.layout import write_layout
+from ray_mae.data.ingest.quarantine_table import short
+from ray_mae.data.ingest.shards import RESULTS, Job, Plan, finished, write_shard
+from ray_mae.data.parallel_map import distribute
+from ray_mae.data.paths import entries, place, remove
+from ray_mae.data.privacy.pseudonyms import load_key
+from ray_mae.data.quarantine import Refusal
+from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
+from ray_mae.runtime import cluster, within_reach
+
+QUARANTINE = "quarantine.parquet"
+SUMMARY = "summary.json"
+_PLURAL = {**NOUNS, "image": "images"}
+
+
+def ingest(config: IngestConfig) -> dict[str, Any]:
+    """Turn an archive into shards, a manifest and a quarantine table; returns the summary.
+
+    Started again it keeps the shards that are complete and does the others. A study or an image
+    that cannot be used never stops the job. Raises ValueError or FileNotFoundError, in a sentence,
+    for what is wrong with the archive or the settings as a whole.
+    """
+    start = time.monotonic()
+    key = load_key(config.pseudonym_key, config.insecure_pseudonyms)
+    if config.validation_share + config.test_share >= 1:
+        raise ValueError(
+            f"validation_share + test_share must be less than 1, got {config.validation_share} + "
+            f"{config.test_share}: nothing would be left to train on"
+        )
+    config = _placed(config)
+    _same_dataset(config)
+    with cluster():
+        return _ingest(config, key, config.output, start)
+
+
+def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dict[str, Any]:
+    progress = _Progress("listed", "files").show
+    if config.archive in VOLUME_READERS:
+        volumes = VOLUME_READERS[config.archive](config, progress)
+        root, job = volumes.root, volume_shards.prepare(volumes, config, key)
+        del volumes  # what was listed is in the plans
+    else:
+        images = READERS[config.archive](config, progress)
+        root, job = images.root, study_shards.prepare(images, config, key)
+        del images
+    (output / RESULTS).mkdir(parents=True, exist_ok=True)
+    remove(output / Manifest.FILE)  # from here on the shards are on the move
+    patients = _Patients()
+    write_layout(output / RESULTS, job.per_shard, map(patients.seen_in, job.plans))
+    results, kept = _work_off(job, root, output)
+
+    _check_nothing_is_lost(job, results)
+    job.refusals.write(output / QUARANTINE, output / RESULTS)
+    if not any(result["rows"] for result in results):
+        reason, times = next(iter(job.refusals.reasons(next(iter(job.listed))).items()))
+        raise ValueError(
+            f"not one {job.kind} of {config.source} could be used, most often ({times} times) for the "
+            f"reason {reason!r}: see {output / QUARANTINE}"
+        )
+    _remove_old_shards(output, {result["file"] for result in results})
+    _manifest(job, config, results).write(output)
+
+    summary = _summary(config, job, results, patients)
+    seconds = time.monotonic() - start
+    made = sum(result["images"] for result in results if result["file"] not in kept)
+    summary |= {
+        "shards": {"written": len(results) - len(kept), "kept": len(kept)},
+        "seconds": round(seconds, 2),
+        f"{_PLURAL[next(iter(job.listed))]}_per_second": round(made / seconds, 2),
+    }
+    (output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _placed(config: IngestConfig) -> IngestConfig:
+    """The settings with every path absolute, since workers may have another working folder."""
+    table = config.volumes.table
+    return replace(
+        config,
+        source=place(config.source),
+        output=place(config.output),
+        reports=config.reports and place(config.reports),
+        tables=config.tables and place(config.tables),
+        volumes=replace(config.volumes, table=table and place(table)),
+    )
+
+
+def _same_dataset(config: IngestConfig) -> None:
+    """Raise ValueError if the output folder holds another data set."""
+    output = config.output
+    manifest = output / Manifest.FILE
+    if manifest.is_file():
+        dataset = json.loads(manifest.read_text()).get("dataset")
+        if dataset != config.dataset:
+            raise ValueError(
+                f"{output} holds the shards of {dataset!r}, not of {config.dataset!r}: choose "
+                "another output folder, or remove this one"
+            )
+
+
+def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
+    """The result of every plan, in order, and the files kept from an earlier run.
+
+    What they refuse goes to the job's refusals.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    kept: set[str] = set()
+    expected = 0
+    for plan in job.plans:
+        if result := finished(plan, root, output):
+            kept.add(plan.file)
+        else:
+            expected += plan.entries
+        results[plan.file] = _noted(job, result) if result else {}  # in the order of the plans
+    if expected and not within_reach("CPU"):
+        print("the cluster has no CPUs now: the work waits until it has grown", flush=True)
+    entry = next(iter(job.listed))
+    progress, done = _Progress("wrote", _PLURAL[entry]), 0
+    kind = job.plan  # not the job: what the task names travels to the workers
+    for result in distribute(
+        lambda fields: write_shard(kind.from_json(fields), root, output),
+        (asdict(plan) for plan in job.plans if plan.file not in kept),
+    ):
+        if result["rows"] and not (output / result["file"]).is_file():
+            raise ValueError(
+                f"a worker wrote {result['file']}, but it is not in {output} as seen from here: the "
+                "output must be a folder that every node of the cluster sees under this path"
+            )
+        done += result["images"] + sum(r["kind"] == entry for r in result["refusals"])
+        results[result["file"]] = _noted(job, result)
+        progress.show(done, expected)
+    for name, _ in entries(output / RESULTS):
+        if name.endswith(".unfinished"):  # of workers that were killed
+            remove(output / RESULTS / name)
+    return list(results.values()), kept
+
+
+def _noted(job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a shard without what it refuses, which is the job's now."""
+    for refusal in result.pop("refusals"):
+        job.refusals.add(Refusal(**refusal))
+    return result
+
+
+def _check_nothing_is_lost(job: Job, results: list[dict[str, Any]]) -> None:
+    """Raise RuntimeError unless everything that came in went out or into quarantine."""
+    for kind, listed in job.listed.items():
+        written = _written(results, kind)
+        refused = job.refusals.of(kind)
+        if listed != written + refused:
+            raise RuntimeError(
+                f"{listed} {kind} entries were listed, but {written} written and {refused} "
+                "quarantined: this is a defect of ray_mae, please report it"
+            )
+
+
+def _written(results: list[dict[str, Any]], kind: str) -> int:
+    return sum(result["counts"].get(kind, 0) for result in results)
+
+
+def _remove_old_shards(output: Path, current: set[str]) -> None:
+    """Shards that an earlier run with other settings left, by the notes on them."""
+    for name, _ in entries(output / RESULTS):
+        file = name.removesuffix(".json")
+        if name.endswith(".parquet.json") and file not in current:
+            remove(output / file)
+            remove(output / RESULTS / name)
+
+
+def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
+    fields = ("file", "split", "rows", "row_groups", "images", "bytes", "sha256")
+    shards = [
+        Shard(**{name: result[name] for name in fields}) for result in results if result["rows"]
+    ]
+    order = {split: i for i, split in enumerate(SPLITS)}
+    shards.sort(key=lambda shard: (order[shard.split], shard.file))
+    spacing = config.volumes.spacing_mm if job.kind == "volume" else None
+    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards, spacing)
+
+
+def _summary(
+    config: IngestConfig, job: Job, results: list[dict[str, Any]], patients: "_Patients"
+) -> dict[str, Any]:
+    """What came in, what went out, what did not and why."""
+    lost = job.refusals.samples(job.kind)
+    splits = {}
+    for split in SPLITS:
+        counts: Counter[str] = Counter()
+        for result in results:
+            if result["split"] == split:
+                counts.update(result["counts"])
+        splits[split] = {
+            _PLURAL[job.kind]: counts[job.kind],
+            "patients": patients.count(split, lost),
+            **job.describe(counts),
+        }
+    quarantined = {kind: job.refusals.reasons(kind) for kind in job.listed}
+    flows = {
+        _PLURAL[kind]: {
+            "in": listed,
+            "out": _written(results, kind),
+            "quarantined": sum(quarantined[kind].values()),
+        }
+        for kind, listed in job.listed.items()
+    }
+    empty = [name for name, split in splits.items() if not split["patients"]]
+    caution = f"no patient is in {' and '.join(empty)}: " + (
+        "there is nothing to pretrain on"
+        if "train" in empty
+        else "a probe or fine-tuning needs some; more patients, another patient identifier, or larger "
+        "shares would bring them"
+    )
+    return {
+        "archive": config.archive,
+        "dataset": config.dataset,
+        "caution": caution if empty else None,
+        **flows,
+        "quarantined": quarantined,
+        "splits": splits,
+        "bytes": sum(result["bytes"] for result in results if result["rows"]),
+        "notes": job.notes,
+    }
+
+
+class _Patients:
+    """Who is in which split: 16 bytes for each study or volume."""
+
+    def __init__(self) -> None:
+        self._found = {split: (array("Q"), array("Q")) for split in SPLITS}
+
+    def seen_in(self, plan: Plan) -> tuple[str, list[str]]:
+        """Notes a plan; its file and samples."""
+        samples, patients = self._found[plan.split]
+        for sample, patient in plan.samples:
+            samples.append(short(sample))
+            patients.append(short(patient))
+        return plan.file, [sample for sample, _ in plan.samples]
+
+    def count(self, split: str, lost: NDArray[np.uint64]) -> int:
+        """Patients with a sample that is not lost."""
+        samples, patients = (np.array(column, np.uint64) for column in self._found[split])
+        return len(np.unique(patients[~np.isin(samples, lost)]))
+
+
+class _Progress:
+    """A line every few seconds: how much is done, how fast, and how long the rest takes."""
+
+    EVERY = 10.0
+
+    def __init__(self, verb: str, noun: str) -> None:
+        self.verb, self.noun = verb, noun
+        self.start = self.last = time.monotonic()
+
+    def show(self, done: int, of: int) -> None:
+        """Print the line, if it is time for one."""
+        now = time.monotonic()
+        if now - self.last < self.EVERY or not done:
+            return
+        self.last = now
+        rate = done / (now - self.start)
+        left = (of - done) / rate
+        print(
+            f"{self.verb} {done:,} of {of:,} {self.noun}, {rate:,.0f}/s, {left:,.0f} s left",
+            flush=True,
+        )

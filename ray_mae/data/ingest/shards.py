@@ -1,0 +1,209 @@
+"""One shard: a plan on paper, and the task that turns it into one Parquet file."""
+
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_mae.data.disk_list import Spool
+from ray_mae.data.ingest.quarantine_table import Refusals
+from ray_mae.data.paths import appearing, joined, patiently, remove
+from ray_mae.data.quarantine import PASSING, STARTS_FOR, Refusal
+from ray_mae.data.schema import SCHEMA_VERSION
+
+# Where the finished shards' results are noted, so that a job that is started again can go on.
+RESULTS = ".ingest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(ABC):
+    """Everything that decides the bytes of one shard, except the content of the archive's files."""
+
+    file: str
+    dataset: str
+    split: str
+    rows_per_row_group: int
+    schema_version: int = SCHEMA_VERSION
+
+    schema: ClassVar[pa.Schema]
+    parquet: ClassVar[dict[str, Any]]
+    """How the columns are written."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """The plan of `asdict`."""
+
+    @property
+    @abstractmethod
+    def entries(self) -> int:
+        """What is to be read, for the line that shows how far it is: images or volumes."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> list[str]:
+        """Every file that is read, relative to the archive's root, or absolute."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> list[tuple[str, str]]:
+        """Pseudonyms of each study or volume and of its patient."""
+
+    @abstractmethod
+    def rows(
+        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows, one by one; refusals and counts are filled on the way.
+
+        Among the counts are what was written of each kind of entry: image, study, volume.
+        """
+
+    def fingerprint(self) -> str:
+        """Changes if the plan does, or the software that follows it."""
+        planned = json.dumps([version("ray-mae"), asdict(self)], sort_keys=True)
+        return hashlib.sha256(planned.encode()).hexdigest()
+
+    def state_of_sources(self, root: Path) -> str:
+        """Changes if one of the files is replaced, as far as size and time of change tell."""
+        told = hashlib.sha256()
+        for path in self.sources:
+            try:
+                stat = joined(root, path).stat()
+                told.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+            except (OSError, ValueError):
+                told.update(b"not there\n")
+        return told.hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """An archive that is sorted into shards, still to be written."""
+
+    kind: str
+    """study or volume: what a row is."""
+    plan: type[Plan]
+    plans: Spool[Plan]
+    listed: dict[str, int]
+    """Entries that the archive lists, by kind: the smallest first."""
+    refusals: Refusals
+    """Of entries that are in no plan."""
+    notes: dict[str, Any]
+    """For the summary."""
+    per_shard: int
+    """Samples of a full shard."""
+    describe: Callable[[Counter[str]], dict[str, Any]]
+    """What the summary says of one split, from its counts."""
+
+
+def finished(plan: Plan, root: Path, output: Path) -> dict[str, Any] | None:
+    """The result of a shard that an earlier run made of these files by this very plan, else None."""
+    result = _noted(plan, plan.state_of_sources(root), output)
+    if result is None:
+        return None
+    starts = result.get("starts", 1)
+    if any(starts < STARTS_FOR.get(reason, math.inf) for _, reason in _passing(result)):
+        return None
+    if result["rows"]:
+        shard = output / plan.file
+        if not shard.is_file() or shard.stat().st_size != result["bytes"]:
+            return None
+    return result
+
+
+def _noted(plan: Plan, sources: str, output: Path) -> dict[str, Any] | None:
+    """What an earlier run noted of this very plan and state of its sources."""
+    try:
+        result: dict[str, Any] = json.loads(_result_path(plan.file, output).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    same = result["plan"] == plan.fingerprint() and result["sources"] == sources
+    return result if same else None
+
+
+def _passing(result: dict[str, Any]) -> set[tuple[str, str]]:
+    """Paths and reasons of a shard's refusals that may have passed."""
+    return {(r["path"], r["reason"]) for r in result["refusals"] if r["reason"] in PASSING}
+
+
+def _result_path(file: str, output: Path) -> Path:
+    return output / RESULTS / f"{file}.json"
+
+
+def write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
+    """Decode, check, encode and write what the plan lists. Returns figures and refusals.
+
+    The file appears under its name when it is complete, never before. A disk or a line that is away for
+    a moment costs the shard some time.
+    """
+    return patiently(lambda: _write_shard(plan, root, output), remote=False)
+
+
+def _write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
+    refusals: list[Refusal] = []
+    counts: Counter[str] = Counter()
+    sources = plan.state_of_sources(root)  # before they are read: a later change is seen next time
+    rows = plan.rows(root, refusals, counts)
+    schema = plan.schema.with_metadata({"ray_mae.schema_version": str(SCHEMA_VERSION)})
+    target, notes = output / plan.file, output / RESULTS
+    first = list(islice(rows, plan.rows_per_row_group))
+    if not first:  # nothing of the plan is usable: there is no file
+        remove(target)
+        written: dict[str, Any] = {"rows": 0, "row_groups": [], "bytes": 0, "sha256": ""}
+    else:
+        with appearing(target, notes) as file:
+            row_groups = _write_rows(file, chain([first], _groups(rows, plan)), schema, plan)
+            written = {
+                "rows": sum(row_groups),
+                "row_groups": row_groups,
+                "bytes": file.stat().st_size,
+                "sha256": _sha256(file),
+            }
+    result: dict[str, Any] = {
+        "file": plan.file,
+        "plan": plan.fingerprint(),
+        "sources": sources,
+        "starts": 1,
+        "split": plan.split,
+        **written,
+        "images": counts.get("image", written["rows"]),
+        "counts": dict(sorted(counts.items())),
+        "refusals": [asdict(refusal) for refusal in refusals],
+    }
+    earlier = _noted(plan, sources, output)
+    if earlier and _passing(earlier) == _passing(result):
+        result["starts"] += earlier.get("starts", 1)
+    with appearing(_result_path(plan.file, output), notes) as file:
+        file.write_text(json.dumps(result))
+    return result
+
+
+def _groups(rows: Iterator[dict[str, Any]], plan: Plan) -> Iterator[list[dict[str, Any]]]:
+    while group := list(islice(rows, plan.rows_per_row_group)):
+        yield group
+
+
+def _write_rows(
+    file: Path, groups: Iterable[list[dict[str, Any]]], schema: pa.Schema, plan: Plan
+) -> list[int]:
+    """Write a row group at a time, so that no more than one is in memory; their sizes."""
+    sizes = []
+    with pq.ParquetWriter(file, schema, write_page_checksum=True, **plan.parquet) as writer:
+        for group in groups:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            sizes.append(len(group))
+    return sizes
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,383 @@
+"""The shards of studies: images sorted into studies with pseudonyms and splits, plans, and rows."""
+
+import errno
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations, groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_mae.config import IngestConfig
+from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord
+from ray_mae.data.decoding.decoder_process import read_dicom_guarded
+from ray_mae.data.decoding.dicom import Header, is_dicom, most_bytes
+from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
+from ray_mae.data.disk_list import Spool
+from ray_mae.data.ingest.layout import Layout, cut
+from ray_mae.data.ingest.quarantine_table import Refusals
+from ray_mae.data.ingest.shards import RESULTS, Job, Plan
+from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, STATE_NAMES, strongest
+from ray_mae.data.paths import on_disk, patiently, place_of
+from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
+from ray_mae.data.privacy.report_sections import sections
+from ray_mae.data.privacy.years import bucket_of
+from ray_mae.data.quarantine import Refusal, Unusable, said
+from ray_mae.data.schema import SPLITS, STUDY_SCHEMA, VIEWS
+
+# Each set of splits once, as there are many patients.
+_TOGETHER = {
+    frozenset(names): frozenset(names)
+    for count in range(1, len(SPLITS) + 2)
+    for names in combinations((*SPLITS, NOT_TEST), count)
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image to be read."""
+
+    path: str
+    view: str
+    position: str | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study to be written, under its pseudonyms."""
+
+    study_id: str
+    patient_id: str
+    split: str
+    images: list[Image]
+    """By path."""
+    findings: str | None
+    impression: str | None
+    labels: list[int]
+    other_labels: list[str] | None
+    """By name; None where there are none."""
+    years: str | None
+    """The bucket of its date; None where no date is kept."""
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Every image of the archive: in a study, or refused."""
+
+    studies: Spool[Study]
+    """By pseudonym."""
+    refusals: Refusals
+    listed: int
+    """Studies that the archive lists."""
+    several_texts: int
+    """Studies whose images bring different texts; the first one is used."""
+    texts_without_sections: int
+    """Studies with a text that has neither findings nor an impression."""
+
+
+def group(
+    records: Iterable[ImageRecord],
+    *,
+    key: bytes,
+    validation_share: float,
+    test_share: float,
+    max_views: int,
+    year_bucket: int = 0,
+) -> Grouped:
+    """Group images into studies and refuse what must not be used, image by image and as a study."""
+    images: Spool[tuple[str, ImageRecord]] = Spool()
+    splits_given: dict[str, frozenset[str]] = {}
+    refusals = Refusals()
+    for record in records:
+        if record.study:
+            study_id = pseudonym(key, "study", record.study)
+            images.add((study_id, record), study_id)
+            if record.split:
+                before = splits_given.get(record.patient, frozenset())
+                splits_given[record.patient] = _TOGETHER[before | {record.split}]
+        else:
+            refusals.add(_refusal(record, None, ("no-study", "")))
+
+    studies: Spool[Study] = Spool()
+    several_texts = without_sections = studies_listed = 0
+    for study_id, found in groupby(images, key=itemgetter(0)):
+        listed = [record for _, record in found]
+        studies_listed += 1
+        good = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
+        wrong = _wrong_with(good, splits_given, max_views)
+        for record in listed:
+            if record.problem or wrong:
+                refusals.add(_refusal(record, study_id, wrong))
+        if wrong or not good:
+            refusals.add(Refusal("study", None, study_id, *(wrong or ("no-usable-image", ""))))
+            continue
+
+        patient_id = pseudonym(key, "patient", good[0].patient)
+        split = next(iter(splits_given.get(good[0].patient, ())), None)
+        if split in (None, NOT_TEST):
+            of_test = 0.0 if split else test_share
+            split = split_by_hash(patient_id, validation_share, of_test)
+        texts = list(dict.fromkeys(r.text for r in listed if r.text and r.text.strip()))
+        findings, impression = sections(texts[0] if texts else None)
+        several_texts += len(texts) > 1
+        without_sections += bool(texts) and findings is None and impression is None
+        studies.add(
+            Study(
+                study_id=study_id,
+                patient_id=patient_id,
+                split=split,
+                images=[Image(r.path, r.view, r.position) for r in good],
+                findings=findings,
+                impression=impression,
+                labels=_labels(listed),
+                other_labels=sorted({n for r in listed for n in r.other_labels}) or None,
+                years=bucket_of(min((r.year for r in listed if r.year), default=None), year_bucket),
+            )
+        )
+    return Grouped(studies, refusals, studies_listed, several_texts, without_sections)
+
+
+def _refusal(image: ImageRecord, study_id: str | None, other: tuple[str, str] | None) -> Refusal:
+    """The image's own problem, else the other one, which it shares with its whole study."""
+    problem = (image.problem.reason, image.problem.detail) if image.problem else other
+    assert problem is not None
+    return Refusal("image", image.path, study_id, *problem)
+
+
+def _wrong_with(
+    images: list[ImageRecord], splits_given: dict[str, frozenset[str]], max_views: int
+) -> tuple[str, str] | None:
+    """Why the study as a whole cannot be used, as reason and detail."""
+    patients = {record.patient for record in images}
+    if not images:
+        return None
+    if "" in patients:
+        return "no-patient", ""
+    if len(patients) > 1:
+        return "patient-conflict", (
+            f"{len(patients)} patients; if study numbers restart for each patient, join the two"
+        )
+    splits = splits_given.get(images[0].patient, frozenset())
+    if len(splits) > 1:
+        return "split-conflict", ", ".join(sorted(splits))
+    if len(images) > max_views:
+        return "too-many-images", f"{len(images)} images, at most {max_views}"
+    return None
+
+
+def _labels(images: list[ImageRecord]) -> list[int]:
+    """The study's states: for each label the strongest that any of its images brings."""
+    states = [record.labels for record in images if record.labels is not None]
+    if not states:
+        return [NOT_MENTIONED] * len(CHEXPERT_LABELS)
+    return [strongest(*of_label) for of_label in zip(*states, strict=True)]
+
+
+_TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression", "years"]
+_OTHER = "other_labels.list.element"
+_SMALL = [f"views.list.element.{name}" for name in ("encoding", "view", "position")]
+# Images are compressed already: no second compression, no dictionary of them, and above all no
+# statistics, which would repeat the least and the greatest image in the footer of the file.
+_PARQUET: dict[str, Any] = {
+    "compression": {name: "zstd" for name in [*_TEXT, *_SMALL, _OTHER]},
+    "use_dictionary": ["dataset", "split", "years", *_SMALL, _OTHER],
+    "write_statistics": ["study_id", "patient_id", "dataset", "split"],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan(Plan):
+    """A shard of studies."""
+
+    schema = STUDY_SCHEMA
+    parquet = _PARQUET
+
+    studies: list[Study]
+    image_size: int
+    encoding: Encoding
+    jpeg_quality: int
+    max_pixels: int
+    max_aspect: float
+    burned_in: Literal["quarantine", "keep"]
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "StudyPlan":
+        studies = [
+            Study(**{**study, "images": [Image(**image) for image in study["images"]]})
+            for study in fields["studies"]
+        ]
+        return cls(**{**fields, "studies": studies})
+
+    @property
+    def entries(self) -> int:
+        return sum(len(study.images) for study in self.studies)
+
+    @property
+    def sources(self) -> list[str]:
+        return [image.path for study in self.studies for image in study.images]
+
+    @property
+    def samples(self) -> list[tuple[str, str]]:
+        return [(study.study_id, study.patient_id) for study in self.studies]
+
+    def rows(
+        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        for study in self.studies:
+            views = []
+            for image in study.images:
+                try:
+                    views.append(_view(image, root, self, counts))
+                except Unusable as why:
+                    refusals.append(
+                        Refusal("image", image.path, study.study_id, why.reason, why.detail)
+                    )
+            if not views:
+                refusals.append(Refusal("study", None, study.study_id, "no-usable-image", ""))
+                continue
+            _count(counts, study, views)
+            yield {
+                "study_id": study.study_id,
+                "patient_id": study.patient_id,
+                "dataset": self.dataset,
+                "split": study.split,
+                "views": views,
+                "findings": study.findings,
+                "impression": study.impression,
+                "labels": study.labels,
+                "other_labels": study.other_labels,
+                "years": study.years,
+            }
+
+
+def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> Job:
+    """Group the images into studies and plan their shards."""
+    grouped = group(
+        archive.records,
+        key=key,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        max_views=config.max_views,
+        year_bucket=config.year_bucket,
+    )
+    earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
+    plans: Spool[Plan] = Spool(
+        StudyPlan(
+            file=file,
+            dataset=config.dataset,
+            split=split,
+            rows_per_row_group=config.studies_per_row_group,
+            studies=studies,
+            image_size=config.image_size,
+            encoding=config.encoding,
+            jpeg_quality=config.jpeg_quality,
+            max_pixels=config.max_pixels,
+            max_aspect=config.max_aspect,
+            burned_in=config.burned_in,
+        )
+        for file, split, studies in cut(
+            grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
+        )
+    )
+    notes = {
+        "studies_with_several_texts": grouped.several_texts,
+        "texts_without_findings_or_impression": grouped.texts_without_sections,
+        **archive.notes,
+    }
+    listed = {"image": len(archive.records), "study": grouped.listed}
+    return Job(
+        "study",
+        StudyPlan,
+        plans,
+        listed,
+        grouped.refusals,
+        notes,
+        config.studies_per_shard,
+        _describe,
+    )
+
+
+def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> dict[str, Any]:
+    view, position = image.view, image.position
+    pixels, header = _read(place_of(root, image.path), plan.max_pixels)
+    if header is not None:
+        if header.burned_in and plan.burned_in == "quarantine":
+            raise Unusable("burned-in", "BurnedInAnnotation is YES")
+        counts["burned in"] += header.burned_in
+        if view == "unknown":  # a table need not repeat what the file knows
+            view, position = header.view, position or header.position
+    long, short = max(pixels.shape), min(pixels.shape)
+    if long > plan.max_aspect * short:
+        raise Unusable("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
+    pixels = shrink(pixels, plan.image_size)
+    return {
+        "image": encode(pixels, plan.encoding, plan.jpeg_quality),
+        "encoding": plan.encoding,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "view": view,
+        "position": position,
+    }
+
+
+def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None]:
+    """The image, and its header if it is DICOM. Raises Unusable for all that can be wrong with it."""
+
+    def read(file: Path) -> tuple[NDArray[np.uint8], Header | None]:
+        try:
+            dicom = file.suffix.lower() == ".dcm" or is_dicom(file)
+        except (OSError, ValueError):
+            dicom = False  # the reader of images says what is wrong with it
+        return (
+            read_dicom_guarded(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
+        )
+
+    try:
+        with on_disk(path, most_bytes(max_pixels)) as file:
+            return patiently(lambda: read(file), remote=False)
+    except FileNotFoundError as error:
+        raise Unusable("missing") from error
+    except OSError as error:  # of a store, after several attempts
+        if error.errno == errno.ENOSPC:
+            raise
+        raise Unusable("unreadable", said(error)) from error
+
+
+def _count(counts: Counter[str], study: Study, views: list[dict[str, Any]]) -> None:
+    counts["study"] += 1
+    counts["image"] += len(views)
+    counts["image bytes"] += sum(len(view["image"]) for view in views)
+    counts["with findings"] += study.findings is not None
+    counts["with impression"] += study.impression is not None
+    counts["with report"] += study.findings is not None or study.impression is not None
+    counts[f"views per study/{len(views)}"] += 1
+    counts.update(f"views/{view['view']}" for view in views)
+    for label, state in zip(CHEXPERT_LABELS, study.labels, strict=True):
+        counts[f"labels/{label}/{STATE_NAMES[state]}"] += 1
+
+
+def _describe(counts: Counter[str]) -> dict[str, Any]:
+    """What the summary says of a split."""
+    return {
+        "images": counts["image"],
+        "views": {view: counts[f"views/{view}"] for view in VIEWS},
+        "views_per_study": _under(counts, "views per study/"),
+        "with_report": counts["with report"],
+        "with_findings": counts["with findings"],
+        "with_impression": counts["with impression"],
+        "labels": {
+            label: {name: counts[f"labels/{label}/{name}"] for name in STATE_NAMES.values()}
+            for label in CHEXPERT_LABELS
+        },
+        "images_with_burned_in_text": counts["burned in"],
+        "image_bytes": counts["image bytes"],
+    }
+
+
+def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
+    found = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
+    return dict(sorted(found.items(), key=lambda item: int(item[0])))

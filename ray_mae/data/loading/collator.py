@@ -1,0 +1,24 @@
+"""What the loaders ask of a kind of sample."""
+
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from ray_mae.data.loading.rows import Row
+
+
+class Packing(Protocol):
+    """How rows of one schema become a batch."""
+
+    kind: ClassVar[str]
+    """Of the manifest: study or volume."""
+    columns: ClassVar[tuple[str, ...]]
+    """What is read of a row."""
+
+    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+        """The arrays of a batch, by name; epochs: the epoch each row is drawn in."""
+        ...
+
+    def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
+        """What an evaluation wants to know of the rows, by name."""
+        ...

@@ -1,0 +1,121 @@
+"""Rows of shards from disk: what passes is waited for, what is damaged is named.
+
+Keys of samples are traced back to their identifiers here, too.
+"""
+
+import errno
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_mae.data.loading.order import key_of
+from ray_mae.data.paths import is_passing
+from ray_mae.data.schema import Manifest
+
+Row = dict[str, Any]
+T = TypeVar("T")
+PATIENCE = 10.0
+"""Seconds that shards may be away where no setting says so."""
+
+
+class DamagedShard(OSError):
+    """A shard whose bytes are not those that ingest wrote, or cannot be read."""
+
+
+def read_rows(
+    path: Path, group: int, columns: Sequence[str], patience: float = PATIENCE
+) -> list[Row]:
+    """Some columns of the rows of one row group.
+
+    Checksums of pages are compared, where the shard has them. Raises DamagedShard, and OSError of
+    storage that is away for longer than `patience` seconds.
+    """
+
+    def read() -> list[Row]:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read_row_group(group, columns=list(columns)).to_pylist()
+
+    try:
+        return _outlast(read, path, patience)
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            raise  # of the system, not of Parquet
+        raise DamagedShard(description(path, f"row group {group}: {error}")) from error
+
+
+def _outlast(read: Callable[[], T], path: Path, patience: float) -> T:
+    """What is read, tried again while storage is away: then the manifest is, too."""
+    began, wait = time.monotonic(), 0.25
+    while True:
+        try:
+            return read()
+        except OSError as error:
+            away = time.monotonic() - began
+            there = (path.parent / Manifest.FILE).is_file()
+            if there and not is_passing(error, remote=False):
+                raise
+            if away >= patience:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, f"{path} could not be read for {away:.0f} s ({error})"
+                ) from error
+        wait = min(2 * wait, 10.0)
+        time.sleep(wait)
+
+
+def description(path: Path, problem: str) -> str:
+    """The error's text: the file, the checksum it should have and has, and what to do."""
+    told, found = _told(path), _found(path)
+    compared = f"sha256 {found or 'of no file'}, {Manifest.FILE} says {told or 'none'}"
+    if told and told == found:
+        compared = f"sha256 {found}, as {Manifest.FILE} says: ingest wrote it so"
+    return (
+        f"{path} cannot be read ({' '.join(problem.split())}; {compared}): restore it from a copy or ingest "
+        "it again; with data.corrupt skip a run goes on without what is damaged"
+    )
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether the file's checksum is known and another one than it has."""
+    told = _told(path)
+    return bool(told) and told != _found(path)
+
+
+def _found(path: Path) -> str:
+    return _sha256(path, path.stat().st_mtime_ns) if path.is_file() else ""
+
+
+def _told(path: Path) -> str:
+    """The checksum that the manifest beside it has; empty where it has none."""
+    shards = {s.file: s.sha256 for s in Manifest.read(path.parent).shards}
+    return shards.get(path.name, "")
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, changed_ns: int) -> str:
+    """changed_ns: time of change, so that a file that was restored is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def names_of(shards: Path, keys: Sequence[int]) -> dict[int, str]:
+    """Identifiers of training samples by their keys; reads the column of names alone, of all shards."""
+    manifest, wanted = Manifest.read(shards), set(keys)
+    found: dict[int, str] = {}
+    for shard in manifest.of_split("train"):
+        if len(found) == len(wanted):
+            break
+        column = f"{manifest.kind}_id"
+        try:
+            names = pq.read_table(shards / shard.file, columns=[column])[column].to_pylist()
+        except (OSError, pa.ArrowException):  # damaged: its samples keep their keys
+            continue
+        for name in names:
+            if (key := key_of(name)) in wanted:
+                found[key] = name
+    return found

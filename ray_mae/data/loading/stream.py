@@ -1,0 +1,204 @@
+"""Shards → packed batches, in the order of `order.py`, streamed by Ray Data.
+
+A row of the streamed dataset is one whole micro-batch for one worker, in a block of its own.
+Ray Data then deals whole blocks to the workers in turn, so that every worker gets the same number
+of them, of exact size, and the micro-batches of one optimiser step are the same samples whatever
+the number of workers. Where that does not divide a step, copies of weight 0 fill it up. Nothing of
+torch is imported where data is read: that costs seconds in every process.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import Dataset, read_datasource
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from ray_mae.data.loading.collator import Packing
+from ray_mae.data.loading.order import Order
+from ray_mae.data.loading.rows import PATIENCE, read_rows
+from ray_mae.data.loading.sampler import Drawing, WindowReader
+from ray_mae.data.schema import Manifest
+
+_WINDOWS_PER_TASK = 4
+_MOST_TASKS = 10_000
+
+
+# ----------------------------------------------------------------------- one batch as an Arrow row
+
+
+def to_block(arrays: dict[str, np.ndarray], **scalars: Any) -> pa.Table:
+    """A block with one row. Bytes and a header: Ray's tensor columns want equal shapes."""
+    header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
+    columns = {
+        name: pa.array([array.tobytes()], pa.large_binary()) for name, array in arrays.items()
+    }
+    plain = {name: pa.array([value]) for name, value in scalars.items()}
+    return pa.table({**plain, "header": [json.dumps(header)], **columns})
+
+
+def from_block(block: pa.Table) -> dict[str, np.ndarray]:
+    """The arrays of `to_block`, without a copy (read-only)."""
+    header = json.loads(block["header"][0].as_py())
+    return {
+        name: np.frombuffer(block[name][0].as_buffer(), np.dtype(dtype)).reshape(shape)
+        for name, (dtype, shape) in header.items()
+    }
+
+
+def to_batch(arrays: dict[str, np.ndarray]) -> Any:
+    """Arrays of a packing → its StudyBatch or VolumeBatch on the CPU (copied: Ray's is read-only)."""
+    import torch
+
+    from ray_mae.batch import StudyBatch, VolumeBatch
+
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    return VolumeBatch(**tensors) if "voxels" in tensors else StudyBatch(**tensors)
+
+
+# --------------------------------------------------------------------------------------- streaming
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The micro-batches of steps `first_step` … `steps` − 1 of a run."""
+
+    shards: Path
+    order: Order
+    packing: Packing
+    batch_size: int
+    micro_batch_size: int
+    workers: int
+    first_step: int
+    steps: int
+    corrupt: Literal["stop", "skip"] = "stop"
+    """What is done about rows that cannot be read; see `Drawing`."""
+    patience: float = PATIENCE
+    """Seconds that the shards may be away."""
+
+    def dataset(self) -> Dataset:
+        """A lazy dataset: one row per micro-batch; `step` counts optimiser steps, `weight` is its loss's.
+
+        The weights of a step have the mean 1 over all its rows. `lost`: see `Drawing.draw`, as JSON.
+        """
+        # Tasks of a few windows: those at their borders are read twice. Not too many tasks: Ray Data
+        # makes all of them at the start.
+        per_task = max(
+            1,
+            _WINDOWS_PER_TASK * self.order.shuffle_window // self.batch_size,
+            (self.steps - self.first_step) // _MOST_TASKS,
+        )
+        spans = [
+            (first, min(first + per_task, self.steps))
+            for first in range(self.first_step, self.steps, per_task)
+        ]
+        rows = per_task * self._dealt
+        dataset = read_datasource(_Tasks(self, spans, rows), override_num_blocks=len(spans))
+        dataset.context.target_max_block_size = 1  # bytes: each row closes its block
+        return _in_order(dataset)
+
+    @property
+    def _dealt(self) -> int:
+        """Blocks of a step: a multiple of the workers."""
+        return -(-self.batch_size // (self.micro_batch_size * self.workers)) * self.workers
+
+    def read(self, first: int, last: int) -> Iterator[pa.Table]:
+        """The micro-batches of steps first … last − 1, one block each."""
+        weight = self._dealt * self.micro_batch_size / self.batch_size
+        reader = WindowReader(
+            self.shards, self.packing.columns, self.order.shuffle_window, self.patience
+        )
+        drawing = Drawing(self.order, self.packing, reader, self.batch_size, self.corrupt)
+        for step in range(first, last):
+            for start in range(0, self.batch_size, self.micro_batch_size):
+                arrays, lost = drawing.draw(step, range(start, start + self.micro_batch_size))
+                yield to_block(arrays, step=step, weight=weight, lost=json.dumps(lost))
+            for _ in range(self._dealt - self.batch_size // self.micro_batch_size):
+                yield to_block(arrays, step=step, weight=0.0, lost="[]")
+
+
+@dataclass(frozen=True)
+class FileOrder:
+    """Every row of some splits once, in file order."""
+
+    shards: Path
+    packing: Packing
+    batch_size: int
+
+    def dataset(self, manifest: Manifest, splits: list[str]) -> Dataset:
+        """A lazy dataset: one row per batch, with its rows' identities and labels."""
+        files = [
+            (shard.file, len(shard.row_groups))
+            for split in splits
+            for shard in manifest.of_split(split)
+        ]
+        if not files:
+            raise ValueError(f"{self.shards} holds nothing of the splits {', '.join(splits)}")
+        return _in_order(read_datasource(_Tasks(self, files, 8), override_num_blocks=len(files)))
+
+    def read(self, file: str, groups: int) -> Iterator[pa.Table]:
+        """The batches of one shard."""
+        for group in range(groups):
+            rows = read_rows(self.shards / file, group, self.packing.columns)
+            for first in range(0, len(rows), self.batch_size):
+                part = rows[first : first + self.batch_size]
+                arrays = self.packing.pack(part, [0] * len(part))
+                yield to_block(arrays, **self.packing.describe(part))
+
+
+class _Tasks(Datasource):
+    """Ray Data's view of a reader and the arguments of its calls, one task each."""
+
+    def __init__(self, reader: Stream | FileOrder, calls: list[tuple], rows: int) -> None:
+        super().__init__()
+        self._reader, self._calls, self._rows = reader, calls, rows
+
+    def get_name(self) -> str:
+        return "ReadShards"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        reader = ray.put(self._reader)  # once: it holds the whole order and the tokenizer
+        meta = BlockMetadata(
+            num_rows=self._rows, size_bytes=None, input_files=None, exec_stats=None
+        )
+        return [ReadTask(partial(_call, reader, call), meta) for call in self._calls]
+
+
+def _call(reader: Any, arguments: tuple) -> Iterator[pa.Table]:
+    yield from ray.get(reader).read(*arguments)
+
+
+class _Pace(ExecutionCallback):
+    """At most 50 rounds of Ray Data's control loop a second.
+
+    While readers are ahead of the training, as they should be, its `ray.wait` returns at once and the
+    loop spins: on two cores it took as much CPU as a training worker.
+    """
+
+    ROUND = 0.02  # seconds
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
+        time.sleep(max(0.0, self._last + self.ROUND - time.monotonic()))
+        self._last = time.monotonic()
+
+
+def _in_order(dataset: Dataset) -> Dataset:
+    dataset.context.execution_options.preserve_order = True
+    dataset.context.custom_execution_callback_classes.append(_Pace)
+    dataset.context.enable_progress_bars = False
+    return dataset

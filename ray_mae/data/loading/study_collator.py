@@ -1,0 +1,78 @@
+"""Rows of studies → the arrays of a packed batch, without PyTorch."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ray_mae.data.decoding.images import decode, letterbox
+from ray_mae.data.loading.order import key_of, mix, permutation
+from ray_mae.data.schema import VIEWS
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyPacking:
+    """How rows of STUDY_SCHEMA become a packed batch."""
+
+    max_views: int
+    text: str = "impression"
+    """impression, findings or both"""
+    tokenizer: str | None = None
+    """A tokenizers JSON document; None gives batches without text."""
+    max_tokens: int = 128
+    seed: int = 0
+
+    kind: ClassVar[str] = "study"
+    columns: ClassVar[tuple[str, ...]] = (
+        *("study_id", "patient_id", "split", "labels"),
+        *("views", "findings", "impression"),
+    )
+    """What is read of a row."""
+
+    def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
+        """What an evaluation wants to know of the rows, by name."""
+        names = self.columns[:4]
+        return {name: [row[name] for row in rows] for name in names} | {
+            "views": [len(row["views"]) for row in rows]
+        }
+
+    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+        """The arrays of a StudyBatch, by name; epochs: the epoch each row is drawn in."""
+        keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
+        draws = mix(self.seed, np.array(epochs), keys)
+        images, study, view, view_draw = [], [], [], []
+        for index, row in enumerate(rows):
+            for slot in self._chosen(len(row["views"]), int(draws[index])):
+                images.append(decode(row["views"][slot]["image"]))
+                study.append(index)
+                view.append(VIEWS.index(row["views"][slot]["view"]))
+                view_draw.append(mix(int(draws[index]), 1 + slot))
+        canvas, side = letterbox(images)
+        tokens, has_report = self._tokens(rows)
+        return {
+            "images": canvas,
+            "side": side,
+            "study": np.array(study, dtype=np.int64),
+            "view": np.array(view, dtype=np.int64),
+            "key": keys,
+            "draw": draws,
+            "view_draw": np.array(view_draw, dtype=np.int64),
+            "tokens": tokens,
+            "has_report": has_report,
+        }
+
+    def _chosen(self, views: int, draw: int) -> list[int]:
+        if views <= self.max_views:
+            return list(range(views))
+        return sorted(permutation(views, draw, 0)[: self.max_views].tolist())
+
+    def _tokens(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+        if self.tokenizer is None:
+            return np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), bool)
+        from ray_mae.data.loading.tokenizer import encode_reports, report_text
+
+        return encode_reports(
+            self.tokenizer, [report_text(row, self.text) for row in rows], self.max_tokens
+        )
