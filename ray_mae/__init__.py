@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import ray_mae.runtime  # noqa: F401  sets what Ray reads when it is imported
+import ray_mae.cluster.runtime  # noqa: F401  sets what Ray reads when it is imported
 
 __version__ = version("ray-mae")
 
@@ -16,9 +16,9 @@ _HOMES = {
     "inspect": "ray_mae.evaluate.card",
     "pretrain": "ray_mae.run",
     "plan": "ray_mae.train.planning",
-    "doctor": "ray_mae.health.doctor",
-    "checkpoint_list": "ray_mae.checkpoints",
-    "checkpoint_verify": "ray_mae.checkpoints",
+    "doctor": "ray_mae.doctor.command",
+    "checkpoint_list": "ray_mae.checkpoint.commands",
+    "checkpoint_verify": "ray_mae.checkpoint.commands",
     "tune": "ray_mae.search.study",
     "tune_report": "ray_mae.search.study",
     "embed": "ray_mae.evaluate.embed",
@@ -28,8 +28,8 @@ _HOMES = {
     "load_classifier": "ray_mae.evaluate.classifier",
     "load_segmenter": "ray_mae.evaluate.segmenter",
     "export": "ray_mae.export",
-    "demo": "ray_mae.demo",
-    "demo_mdae": "ray_mae.demo_volumes",
+    "demo": "ray_mae.demo.studies",
+    "demo_mdae": "ray_mae.demo.volumes",
     "load_encoder": "ray_mae.encoder",
     "IngestConfig": "ray_mae.config",
     "InspectConfig": "ray_mae.config",
@@ -53,7 +53,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from ray_mae.checkpoints import checkpoint_list, checkpoint_verify
+    from ray_mae.checkpoint.commands import checkpoint_list, checkpoint_verify
     from ray_mae.config import (
         CheckpointListConfig,
         CheckpointVerifyConfig,
@@ -76,8 +76,9 @@ if TYPE_CHECKING:
         TuneReportConfig,
     )
     from ray_mae.data.ingest.job import ingest
-    from ray_mae.demo import demo
-    from ray_mae.demo_volumes import demo_mdae
+    from ray_mae.demo.studies import demo
+    from ray_mae.demo.volumes import demo_mdae
+    from ray_mae.doctor.command import doctor
     from ray_mae.encoder import load_encoder
     from ray_mae.evaluate.card import inspect
     from ray_mae.evaluate.classifier import load_classifier
@@ -87,7 +88,6 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.segment import evaluate_segment
     from ray_mae.evaluate.segmenter import load_segmenter
     from ray_mae.export import export
-    from ray_mae.health.doctor import doctor
     from ray_mae.run import pretrain
     from ray_mae.search.study import tune, tune_report
     from ray_mae.train.planning import plan

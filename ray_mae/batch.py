@@ -77,3 +77,10 @@ class VolumeBatch:
         """The batch on a device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return replace(self, **moved)
+
+
+def mean_per_study(value: Tensor, study: Tensor, studies: int) -> Tensor:
+    """[S, …] mean of the values [K, …] of each study [K]; 0 for a study without any."""
+    total = value.new_zeros(studies, *value.shape[1:]).index_add(0, study, value)
+    count = study.bincount(minlength=studies).clamp(min=1)
+    return total / count.reshape(-1, *[1] * (value.ndim - 1))

@@ -55,7 +55,7 @@ def _plan(config: settings.AnyPlanConfig) -> None:
 
 
 def _doctor(config: settings.DoctorConfig) -> None:
-    from ray_mae.health.doctor import doctor
+    from ray_mae.doctor.command import doctor
 
     if doctor(config)["state"] == "problem":
         sys.exit(1)
@@ -74,19 +74,19 @@ def _tune_report(config: settings.TuneReportConfig) -> None:
 
 
 def _checkpoint_list(config: settings.CheckpointListConfig) -> None:
-    from ray_mae.checkpoints import checkpoint_list
+    from ray_mae.checkpoint.commands import checkpoint_list
 
     _print(checkpoint_list(config))
 
 
 def _checkpoint_verify(config: settings.CheckpointVerifyConfig) -> None:
-    from ray_mae.checkpoints import checkpoint_verify
+    from ray_mae.checkpoint.commands import checkpoint_verify
 
     _print(checkpoint_verify(config))
 
 
 def _checkpoint_convert(config: settings.CheckpointConvertConfig) -> None:
-    from ray_mae.converting import checkpoint_convert
+    from ray_mae.checkpoint.commands import checkpoint_convert
 
     _print(checkpoint_convert(config))
 
@@ -122,19 +122,19 @@ def _export(config: settings.ExportConfig) -> None:
 
 
 def _demo(config: settings.DemoConfig) -> None:
-    from ray_mae.demo import demo
+    from ray_mae.demo.studies import demo
 
     demo(config)
 
 
 def _demo_mdae(config: settings.DemoMdaeConfig) -> None:
-    from ray_mae.demo_volumes import demo_mdae
+    from ray_mae.demo.volumes import demo_mdae
 
     demo_mdae(config)
 
 
 def _submit(config: settings.SubmitConfig) -> None:
-    from ray_mae.remote.submit import submit
+    from ray_mae.submit.command import submit
 
     _, command = parsed(config.command)
     sys.exit(submit(config, command))

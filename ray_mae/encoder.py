@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ray_mae.batch import UNKNOWN, StudyBatch
+from ray_mae.batch import UNKNOWN, StudyBatch, mean_per_study
+from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import MdaeConfig, MvmaeConfig
 from ray_mae.data.decoding.images import letterbox
 from ray_mae.methods.augment import normalise, resample, whole
 from ray_mae.methods.build import build_encoder
-from ray_mae.methods.losses import mean_per_study
 from ray_mae.methods.masking import all_patches
 from ray_mae.methods.vit import Encoder, patchify
-from ray_mae.train import checkpoint as ckpt
 
 if TYPE_CHECKING:
     from ray_mae.volume_encoder import FrozenVolumeEncoder

@@ -5,8 +5,8 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
+from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import ExportConfig, MdaeConfig
-from ray_mae.train import checkpoint as ckpt
 
 
 def export(config: ExportConfig) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from ray_mae.checkpoint.format import Weights
 from ray_mae.config import MdaeConfig
 from ray_mae.methods.mdae_build import build_mdae
 from ray_mae.methods.unet import fold_film
 from ray_mae.methods.volume_shapes import stages_of
-from ray_mae.train.checkpoint import Weights
 
 NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ray_mae.runtime import cluster
+from ray_mae.cluster.runtime import cluster
 
 
 @pytest.fixture(scope="module")

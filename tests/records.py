@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ray_mae.train.checkpoint import SNAPSHOT
+from ray_mae.checkpoint.format import SNAPSHOT
 
 
 def write_record(run: Path, step: int) -> Path:

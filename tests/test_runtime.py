@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from ray_mae.runtime import connect
+from ray_mae.cluster.runtime import connect
 
 
 def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

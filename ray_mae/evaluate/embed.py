@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.evaluate.features import features
 from ray_mae.evaluate.result import TRAINED
-from ray_mae.runtime import cluster
 
 FILE = "embeddings.parquet"
 

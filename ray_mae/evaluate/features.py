@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
+from ray_mae.checkpoint.format import method_config
+from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import MdaeConfig
 from ray_mae.data.loading.collator import Packing
 from ray_mae.data.loading.stream import FileOrder, from_block
@@ -16,8 +18,6 @@ from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
 from ray_mae.methods.volume_shapes import stages_of
-from ray_mae.runtime import gpus_wanted
-from ray_mae.train.checkpoint import method_config
 
 
 class Embedder:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ray_mae.checkpoint.format import cautions, method_config
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import FinetuneConfig
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.classifier import with_crop
@@ -15,9 +17,7 @@ from ray_mae.evaluate.finetuning import Task, finetune, schedule
 from ray_mae.evaluate.metrics import METRICS, FloatArray, measure, patient_resamples
 from ray_mae.evaluate.result import SplitCount
 from ray_mae.evaluate.runs import run_all, runs_of
-from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
-from ray_mae.train.checkpoint import cautions, method_config
 
 
 def evaluate_finetune(config: FinetuneConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ray_mae.checkpoint.format import method_config, spacing_of
 from ray_mae.config import FinetuneConfig, MdaeConfig, MvmaeConfig
 from ray_mae.data.loading.collator import Packing
 from ray_mae.data.loading.order import Order
@@ -31,7 +32,6 @@ from ray_mae.evaluate.metrics import FloatArray, measure
 from ray_mae.evaluate.result import TRAINED
 from ray_mae.evaluate.runs import Run
 from ray_mae.evaluate.samples import Samples, ahead
-from ray_mae.train.checkpoint import method_config, spacing_of
 
 MOST_VIEWS = 16
 """Views of a study that is validated or tested."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_mae.checkpoint.convert import keep_best
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, OnlineProbeConfig, pretrain_config
-from ray_mae.train.extract import keep_best
 from ray_mae.train.tracking import PROBES, RESAMPLES, append_jsonl
 
 if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for PyTorch

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
@@ -18,9 +20,7 @@ from ray_mae.evaluate.probe import pixel_components, probe
 from ray_mae.evaluate.report import write_report
 from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.volume_labels import label_targets
-from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
-from ray_mae.train import checkpoint as ckpt
 from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
 
 

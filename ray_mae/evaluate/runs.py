@@ -10,8 +10,8 @@ import ray
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
+from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import SupervisedConfig
-from ray_mae.runtime import gpus_wanted
 from ray_mae.train.tracking import append_jsonl, read_jsonl
 
 console = Console(highlight=False, soft_wrap=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import MdaeConfig, SegmentConfig
 from ray_mae.data.parallel_map import distribute
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
@@ -21,9 +23,7 @@ from ray_mae.evaluate.outlines import axial, outlines, plane_of
 from ray_mae.evaluate.overlap import METRICS, over_volumes
 from ray_mae.evaluate.runs import Run, run_all, runs_of
 from ray_mae.evaluate.segmenting import Segmented, SegmentTask, segment
-from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
-from ray_mae.train import checkpoint as ckpt
 
 PICTURES = "pictures"
 VOLUMES = "segment_volumes.csv"

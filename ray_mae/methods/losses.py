@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ray_mae.batch import mean_per_study
 from ray_mae.methods.collectives import gather_rows
 
 
@@ -29,13 +30,6 @@ class Losses(NamedTuple):
 
     To be added up over steps and workers before dividing; there is no mean where the count is 0.
     """
-
-
-def mean_per_study(value: Tensor, study: Tensor, studies: int) -> Tensor:
-    """[S, …] mean of the values [K, …] of each study [K]; 0 for a study without any."""
-    total = value.new_zeros(studies, *value.shape[1:]).index_add(0, study, value)
-    count = study.bincount(minlength=studies).clamp(min=1)
-    return total / count.reshape(-1, *[1] * (value.ndim - 1))
 
 
 def reconstruction(pixels: Tensor, target: Tensor, norm_pix: bool = False) -> Tensor:

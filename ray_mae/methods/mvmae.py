@@ -10,12 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ray_mae.batch import StudyBatch
+from ray_mae.batch import StudyBatch, mean_per_study
 from ray_mae.methods import losses
 from ray_mae.methods.augment import Augmentation, denormalise, whole
 from ray_mae.methods.captioner import Captioner
 from ray_mae.methods.collapse import collapse_signs
-from ray_mae.methods.losses import Losses, mean_per_study
+from ray_mae.methods.losses import Losses
 from ray_mae.methods.masking import random_masks, visible_count
 from ray_mae.methods.method import Pictures
 from ray_mae.methods.randomness import PARALLEL, uniforms

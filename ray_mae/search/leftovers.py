@@ -1,6 +1,6 @@
 """What stopped trials left behind."""
 
-from ray_mae.train.progress import console
+from ray_mae.terminal import console
 
 
 def give_back() -> None:

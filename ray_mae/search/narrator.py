@@ -13,7 +13,7 @@ from ray_mae.search.names import STATES
 from ray_mae.search.searcher import StudySearcher
 from ray_mae.search.space import in_words
 from ray_mae.search.trial import NUMBER
-from ray_mae.train.progress import console
+from ray_mae.terminal import console
 
 
 class Narrator(Callback):

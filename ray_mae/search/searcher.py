@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 from ray_mae.search.board import write_hparams
 from ray_mae.search.space import Parameter, suggest
 from ray_mae.search.trial import NUMBER, trial_folder
-from ray_mae.train.progress import console
+from ray_mae.terminal import console
 from ray_mae.train.tracking import EVENTS, read_jsonl
 
 HOPELESS = 3

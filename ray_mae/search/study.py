@@ -13,10 +13,10 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.online import probed_samples
-from ray_mae.runtime import cluster, gpus_wanted
 from ray_mae.search.leftovers import give_back
 from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards
 from ray_mae.search.record import enqueue, enqueue_repeats, open_study, optuna_quiet, plain
@@ -24,7 +24,7 @@ from ray_mae.search.room import cpus_per_trial, trials_of_cluster, trials_of_mac
 from ray_mae.search.space import Parameter, read_space
 from ray_mae.search.storage import storage_url
 from ray_mae.search.trial import Runs, run_trial
-from ray_mae.train.progress import console
+from ray_mae.terminal import console
 from ray_mae.train.trackers import check_trackers, mlflow_uri
 
 

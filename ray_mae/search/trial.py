@@ -135,8 +135,8 @@ def _probe_last(run: AnyPretrainConfig) -> None:
     """Probe the last checkpoint in this process. Raises what the probe raises."""
     import ray.train
 
+    from ray_mae.checkpoint.format import last_committed
     from ray_mae.evaluate.online import probe_checkpoint
-    from ray_mae.train.checkpoint import last_committed
 
     probe_checkpoint(ray.train.Checkpoint(str(last_committed(run.output))), to_dict(run))
 

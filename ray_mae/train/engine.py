@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ray_mae.checkpoint.convert import mend
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.train.memory import bucket
-from ray_mae.train.universal import mend
 
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""

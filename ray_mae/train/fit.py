@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.cluster.admission import reserved
+from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.data.loading.order import Order
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.schema import Manifest
-from ray_mae.runtime import gpus_wanted
 from ray_mae.settings import to_dict
-from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.allotment import reserved
 from ray_mae.train.build import packing_of
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.storage import RunStorage, outlast, require

@@ -9,20 +9,22 @@ from typing import Any
 
 import yaml
 
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.convert import FAMILIES
+from ray_mae.cluster.admission import check_resources, its_turn, reserved, spare_room
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import AnyPretrainConfig, PretrainConfig
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
-from ray_mae.runtime import cluster
 from ray_mae.settings import flatten, to_dict
-from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.allotment import check_resources, its_turn, reserved, spare_room
+from ray_mae.terminal import console
 from ray_mae.train.build import check_sizes, text_of
 from ray_mae.train.fit import Probe, fit
 from ray_mae.train.gauges import RunGauges
 from ray_mae.train.listeners import Listeners
 from ray_mae.train.opening import Opening, as_table, plan_rows
 from ray_mae.train.plan import Plan, make_plan
-from ray_mae.train.progress import Progress, console
+from ray_mae.train.progress import Progress
 from ray_mae.train.storage import replace_whole
 from ray_mae.train.trackers import open_trackers
 from ray_mae.train.tracking import (
@@ -31,7 +33,6 @@ from ray_mae.train.tracking import (
     read_events,
     read_jsonl,
 )
-from ray_mae.train.universal import FAMILIES
 from ray_mae.train.unreadable import unreadable_rows
 
 CONFIG = "config.yaml"
@@ -66,7 +67,7 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, f"in {config.shards}", first_step)))
     if first_step < plan.steps:
-        from ray_mae.train.waiting import told_of_waiting
+        from ray_mae.cluster.admission import told_of_waiting
 
         trackers = open_trackers(config, _tracked(config))
         attempt = begin_attempt(config.output)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ray_mae.config import AnyPlanConfig, MvmaeRun
 from ray_mae.data.schema import Manifest
+from ray_mae.terminal import console
 from ray_mae.train.build import check_sizes
 from ray_mae.train.forecast import Forecast, Inputs, forecast, found_on_meta, inputs_of
 from ray_mae.train.gpus import Gpu, named_gpu
@@ -18,7 +19,6 @@ from ray_mae.train.opening import (
     plan_rows,
 )
 from ray_mae.train.plan import Plan, kind_of, make_plan, plan_of
-from ray_mae.train.progress import console
 
 _STORED = {"study": 35e3, "volume": 5e6}
 """Bytes of a view as PNG of 256 px, measured by tests/benchmarks/encodings.py; of a brain at 1 mm."""

@@ -5,15 +5,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-
 from ray_mae.data.schema import NOUNS
+from ray_mae.terminal import console
 from ray_mae.train.listeners import Listeners
 from ray_mae.train.opening import Opening
 from ray_mae.train.storage import require
 from ray_mae.train.tracking import EVENTS, METRICS, PROBES, Tail
-
-console = Console(highlight=False, soft_wrap=True)
 
 _COLUMNS = ("loss", "reconstruction", "alignment", "caption", "masked", "visible", "beta", "lr")
 

@@ -10,7 +10,7 @@ from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2._internal.execution.worker_group.poll import _is_preempted_actor
 from ray.train.v2.api.callback import UserCallback
 
-from ray_mae.train.checkpoint import committed
+from ray_mae.checkpoint.format import committed
 from ray_mae.train.ending import Ending
 from ray_mae.train.tracking import read_events
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import ray.train
 import torch.distributed as dist
 
-from ray_mae.train import checkpoint as ckpt
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.convert import make_universal
 from ray_mae.train.ending import Ending
 from ray_mae.train.engine import TAG, Engine
-from ray_mae.train.universal import make_universal
 
 
 def restore(engine: Engine) -> int:

@@ -16,9 +16,9 @@ import torch.distributed as dist
 from ray.train import CheckpointUploadMode
 from safetensors.torch import save_file
 
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.format import write_checksums
 from ray_mae.config import AnyPretrainConfig
-from ray_mae.train import checkpoint as ckpt
-from ray_mae.train.checksums import write_checksums
 from ray_mae.train.ending import Ending
 from ray_mae.train.engine import Engine
 from ray_mae.train.storage import FullDisk, is_full, outlast

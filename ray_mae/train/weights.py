@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ray_mae.train.checkpoint import all_weights
+from ray_mae.checkpoint.format import all_weights
 
 
 def begin_with(module: nn.Module, checkpoint: Path) -> str:

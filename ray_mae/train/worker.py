@@ -8,6 +8,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
+from ray_mae.checkpoint.format import facts_of
 from ray_mae.config import AnyPretrainConfig, pretrain_config
 from ray_mae.data.loading.rows import DamagedShard, read_rows
 from ray_mae.data.loading.stream import to_batch
@@ -15,7 +16,6 @@ from ray_mae.data.loading.tokenizer import decode_tokens, report_text
 from ray_mae.data.schema import Manifest
 from ray_mae.methods.method import Method
 from ray_mae.train.build import method_of, packing_of, text_of
-from ray_mae.train.checkpoint import facts_of
 from ray_mae.train.ending import Ending
 from ray_mae.train.engine import Engine
 from ray_mae.train.feeding import Batches

@@ -25,7 +25,7 @@ import psutil
 import yaml
 from PIL import Image
 
-from ray_mae.train.checkpoint import last_committed, read_state
+from ray_mae.checkpoint.format import last_committed, read_state
 from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
 from tests.cluster.head import Head, head
 from tests.shards import write_shards

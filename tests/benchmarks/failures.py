@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 
+from ray_mae.checkpoint.format import last_committed, read_state
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import (
     CheckpointConfig,
     MdaeConfig,
@@ -33,9 +35,7 @@ from ray_mae.config import (
     TrackingConfig,
     VolumeDataConfig,
 )
-from ray_mae.runtime import cluster
 from ray_mae.settings import to_dict
-from ray_mae.train.checkpoint import last_committed, read_state
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, begin_attempt, read_jsonl
 from tests.benchmarks.curves import Curve, draw, losses

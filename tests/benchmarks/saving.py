@@ -9,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ray_mae.checkpoint.format import last_committed
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import (
     CheckpointConfig,
     MdaeConfig,
@@ -18,8 +20,6 @@ from ray_mae.config import (
     TrackingConfig,
     VolumeDataConfig,
 )
-from ray_mae.runtime import cluster
-from ray_mae.train.checkpoint import last_committed
 from ray_mae.train.launch import pretrain
 from tests.shards import write_volume_shards
 

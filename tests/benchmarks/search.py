@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.evaluate.probing import evaluate_probe
-from ray_mae.runtime import cluster
 from ray_mae.search.cost import cost_of
 from ray_mae.search.groups import group
 from ray_mae.search.results import TrialRecord, read_search

@@ -21,8 +21,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from ray_mae.checkpoint.format import find_checkpoint, read_state
 from ray_mae.data.schema import Manifest
-from ray_mae.train.checkpoint import find_checkpoint, read_state
 from tests.benchmarks.autoscaling import POOLS, Pool, command, start_ingest
 from tests.cluster.head import free_ports, head
 from tests.cluster.monitoring import MONITORING, labels_of, needs, queries, rules

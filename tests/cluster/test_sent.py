@@ -13,8 +13,8 @@ import pytest
 
 from ray_mae import cli
 from ray_mae.config import SubmitConfig
-from ray_mae.remote.cluster import address_of, join
-from ray_mae.remote.packing import pack
+from ray_mae.submit.address import address_of, join
+from ray_mae.submit.package import pack
 
 COMMAND = ["--", "embed", "--checkpoint", "s3://b/run", "--shards", "s3://b/shards"]
 OUTPUT = ["--output", "s3://b/embeddings"]

@@ -15,8 +15,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from ray_mae.checkpoint.format import committed, last_committed, read_state
 from ray_mae.config import CheckpointConfig, MdaeConfig, PretrainMdaeConfig, ScalingConfig
-from ray_mae.train.checkpoint import committed, last_committed, read_state
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, begin_attempt, read_jsonl
 from tests.distributed.test_pretrain import volume_run_of

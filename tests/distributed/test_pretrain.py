@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from ray_mae import cli
+from ray_mae.checkpoint.format import SNAPSHOT, find_checkpoint, last_committed, read_state
 from ray_mae.config import (
     CheckpointConfig,
     DataConfig,
@@ -36,7 +37,6 @@ from ray_mae.data.loading.tokenizer import train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
 from ray_mae.encoder import load_encoder
 from ray_mae.export import export
-from ray_mae.train.checkpoint import SNAPSHOT, find_checkpoint, last_committed, read_state
 from ray_mae.train.guard import SKIPPED
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, REPORTS, last_pictures, read_jsonl

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_mae.checkpoints import checkpoint_verify
+from ray_mae.checkpoint.commands import checkpoint_verify
+from ray_mae.checkpoint.format import last_committed, never_committed, read_state
 from ray_mae.config import (
     CheckpointConfig,
     CheckpointVerifyConfig,
@@ -23,7 +24,6 @@ from ray_mae.config import (
 )
 from ray_mae.data.schema import Manifest
 from ray_mae.encoder import load_encoder
-from ray_mae.train.checkpoint import last_committed, never_committed, read_state
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
 from ray_mae.train.unreadable import UNREADABLE

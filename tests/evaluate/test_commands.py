@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from ray_mae import cli
+from ray_mae.checkpoint.format import write_state
 from ray_mae.config import (
     EmbedConfig,
     MdaeConfig,
@@ -27,7 +28,6 @@ from ray_mae.methods.augment import whole
 from ray_mae.methods.build import build_encoder
 from ray_mae.methods.mdae_build import build_volume_encoder
 from ray_mae.methods.volume_augment import clean
-from ray_mae.train.checkpoint import write_state
 from tests.shards import write_shards, write_volume_shards
 
 pytestmark = pytest.mark.usefixtures("local_ray")

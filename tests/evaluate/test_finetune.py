@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ray_mae import cli
+from ray_mae.checkpoint.format import ENCODER, write_state
 from ray_mae.config import (
     FinetuneConfig,
     MdaeConfig,
@@ -33,7 +34,6 @@ from ray_mae.evaluate.finetuning import classifier_of, finetune, packing_of
 from ray_mae.evaluate.fitting import scaled_groups, weights_of
 from ray_mae.evaluate.runs import HISTORY, Run, runs_of
 from ray_mae.evaluate.samples import Samples
-from ray_mae.train.checkpoint import ENCODER, write_state
 from tests.shards import rewrite, write_shards, write_volume_shards
 from tests.volume_batches import config as mdae_config
 

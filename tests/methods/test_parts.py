@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_mae.batch import mean_per_study
 from ray_mae.config import MvmaeConfig
 from ray_mae.methods.augment import resample
-from ray_mae.methods.losses import mean_per_study, reconstruction
+from ray_mae.methods.losses import reconstruction
 from ray_mae.methods.masking import random_masks, visible_count
 from ray_mae.methods.randomness import MASK, uniforms
 from ray_mae.methods.shapes import PRESETS, shapes

@@ -17,9 +17,9 @@ import yaml
 from optuna.trial import TrialState
 
 from ray_mae import cli
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig, TuneMdaeConfig
 from ray_mae.parsing import parse, parser_for
-from ray_mae.runtime import cluster
 from ray_mae.search.gauges import GAUGES
 from ray_mae.search.names import study_name
 from ray_mae.search.record import open_study

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from ray_mae.checkpoint.format import SNAPSHOT, STATE, facts_of, read_state, write_state
 from ray_mae.config import EngineConfig, OptimConfig, PretrainMdaeConfig
 from ray_mae.data.schema import Manifest
-from ray_mae.train.checkpoint import SNAPSHOT, STATE, facts_of, read_state, write_state
 from ray_mae.train.ending import Ending
 from ray_mae.train.launch import pretrain
 from ray_mae.train.restoring import _require_precision

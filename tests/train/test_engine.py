@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from ray_mae.checkpoint.convert import make_universal
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.train.engine import TAG, Engine, parameter_groups
-from ray_mae.train.universal import make_universal
 from tests.batches import method, study_batch
 from tests.volume_batches import mdae, volume_batch
 

@@ -1,6 +1,6 @@
 """Whose workers may take CPUs, so that reading data always keeps some."""
 
-from ray_mae.train.turns import Claim, must_wait
+from ray_mae.cluster.admission import Claim, must_wait
 
 
 def claim(since: float, held: float, beside: float = 1) -> Claim:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_mae.cluster.runtime import cluster, within_reach
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.ingest import studies as study_shards
@@ -23,7 +24,6 @@ from ray_mae.data.paths import entries, place, remove
 from ray_mae.data.privacy.pseudonyms import load_key
 from ray_mae.data.quarantine import Refusal
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
-from ray_mae.runtime import cluster, within_reach
 
 QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"

@@ -7,7 +7,7 @@ from typing import Any
 from ray_mae.config import DemoMdaeConfig
 from ray_mae.data.phantoms.brain_anatomy import PRETRAINING
 from ray_mae.data.phantoms.brain_cohort import TABLE, write_volumes
-from ray_mae.demo import close, flags, run_commands
+from ray_mae.demo.studies import close, flags, run_commands
 
 SIZE = 32
 SPACING = 6

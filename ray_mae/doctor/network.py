@@ -1,8 +1,8 @@
 """The network between nodes, as JSON: one process on each sums with the others.
 
-    python -m ray_mae.health.link BACKEND ADDRESS PORT RANK PROCESSES
+    python -m ray_mae.doctor.network BACKEND ADDRESS PORT RANK PROCESSES
 
-A process of its own, as `ray_mae.health.accelerators`.
+A process of its own, as `ray_mae.doctor.accelerators`.
 """
 
 import json

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.config import SubmitConfig
-from ray_mae.remote.cluster import address_of, join, told
-from ray_mae.remote.follow import Follower
-from ray_mae.remote.packing import Packed, pack
-from ray_mae.remote.visible import check_paths, output_of
+from ray_mae.submit.address import address_of, join, told
+from ray_mae.submit.follow import Follower
+from ray_mae.submit.package import Packed, pack
+from ray_mae.submit.paths import check_paths, output_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _ENVIRONMENT = {
-    # as in ray_mae.runtime, for processes that Ray starts before they import it
+    # as in ray_mae.cluster.runtime, for processes that Ray starts before they import it
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
 }

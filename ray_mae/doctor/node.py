@@ -45,8 +45,8 @@ class Node:
         }
 
     def accelerators(self, timeout: float) -> dict[str, Any]:
-        """As `ray_mae.health.accelerators` finds them, whatever GPUs Ray has given to others."""
-        return _told_by("ray_mae.health.accelerators", timeout=timeout)
+        """As `ray_mae.doctor.accelerators` finds them, whatever GPUs Ray has given to others."""
+        return _told_by("ray_mae.doctor.accelerators", timeout=timeout)
 
     def free_port(self) -> int:
         """One that nobody listens on now."""
@@ -56,8 +56,8 @@ class Node:
         return port
 
     def link(self, timeout: float, *arguments: Any) -> dict[str, Any]:
-        """As `ray_mae.health.link` finds it, beside those of other nodes."""
-        return _told_by("ray_mae.health.link", *map(str, arguments), timeout=timeout)
+        """As `ray_mae.doctor.network` finds it, beside those of other nodes."""
+        return _told_by("ray_mae.doctor.network", *map(str, arguments), timeout=timeout)
 
     def metrics(self, address: str, port: int) -> str | None:
         """Ask this node's agent for its metrics; what went wrong, if anything."""

@@ -12,12 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import DoctorConfig
 from ray_mae.data.paths import place
-from ray_mae.health import checks
-from ray_mae.health.finding import Finding
-from ray_mae.health.node import Node
-from ray_mae.runtime import cluster
+from ray_mae.doctor import checks
+from ray_mae.doctor.finding import Finding
+from ray_mae.doctor.node import Node
 
 console = Console(highlight=False, soft_wrap=True)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}

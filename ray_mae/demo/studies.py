@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae import cli
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import DemoConfig
 from ray_mae.data.phantoms.chest_cohort import write_studies
-from ray_mae.runtime import cluster
 
 SIZE = 128  # pixels of a generated film's short side
 

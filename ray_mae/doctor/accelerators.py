@@ -1,4 +1,4 @@
-"""What PyTorch and DeepSpeed find on this machine, as JSON: `python -m ray_mae.health.accelerators`.
+"""What PyTorch and DeepSpeed find on this machine, as JSON: `python -m ray_mae.doctor.accelerators`.
 
 A process of its own: a library that crashes or hangs takes nobody with it.
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_mae.remote.packing import Packed
+from ray_mae.submit.package import Packed
 
 
 def check_paths(config: Any, arguments: list[str], packed: Packed | None, here: bool) -> list[str]:
