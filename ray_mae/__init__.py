@@ -13,7 +13,7 @@ __version__ = version("ray-mae")
 
 _HOMES = {
     "ingest": "ray_mae.data.ingest.job",
-    "inspect": "ray_mae.evaluate.card",
+    "inspect": "ray_mae.evaluate.card.command",
     "pretrain": "ray_mae.run",
     "plan": "ray_mae.train.planning",
     "doctor": "ray_mae.doctor.command",
@@ -22,15 +22,15 @@ _HOMES = {
     "tune": "ray_mae.search.study",
     "tune_report": "ray_mae.search.study",
     "embed": "ray_mae.evaluate.embed",
-    "evaluate_probe": "ray_mae.evaluate.probing",
-    "evaluate_finetune": "ray_mae.evaluate.finetune",
-    "evaluate_segment": "ray_mae.evaluate.segment",
-    "load_classifier": "ray_mae.evaluate.classifier",
-    "load_segmenter": "ray_mae.evaluate.segmenter",
-    "export": "ray_mae.export",
+    "evaluate_probe": "ray_mae.evaluate.probe.linear.command",
+    "evaluate_finetune": "ray_mae.evaluate.finetune.command",
+    "evaluate_segment": "ray_mae.evaluate.segment.command.command",
+    "load_classifier": "ray_mae.evaluate.finetune.classifier",
+    "load_segmenter": "ray_mae.evaluate.segment.command.model",
+    "export": "ray_mae.export.command.command",
     "demo": "ray_mae.demo.studies",
     "demo_mdae": "ray_mae.demo.volumes",
-    "load_encoder": "ray_mae.encoder",
+    "load_encoder": "ray_mae.inference.studies",
     "IngestConfig": "ray_mae.config",
     "InspectConfig": "ray_mae.config",
     "PretrainConfig": "ray_mae.config",
@@ -79,15 +79,15 @@ if TYPE_CHECKING:
     from ray_mae.demo.studies import demo
     from ray_mae.demo.volumes import demo_mdae
     from ray_mae.doctor.command import doctor
-    from ray_mae.encoder import load_encoder
-    from ray_mae.evaluate.card import inspect
-    from ray_mae.evaluate.classifier import load_classifier
+    from ray_mae.evaluate.card.command import inspect
     from ray_mae.evaluate.embed import embed
-    from ray_mae.evaluate.finetune import evaluate_finetune
-    from ray_mae.evaluate.probing import evaluate_probe
-    from ray_mae.evaluate.segment import evaluate_segment
-    from ray_mae.evaluate.segmenter import load_segmenter
-    from ray_mae.export import export
+    from ray_mae.evaluate.finetune.classifier import load_classifier
+    from ray_mae.evaluate.finetune.command import evaluate_finetune
+    from ray_mae.evaluate.probe.command import evaluate_probe
+    from ray_mae.evaluate.segment.command import evaluate_segment
+    from ray_mae.evaluate.segment.model import load_segmenter
+    from ray_mae.export.command import export
+    from ray_mae.inference.studies import load_encoder
     from ray_mae.run import pretrain
     from ray_mae.search.study import tune, tune_report
     from ray_mae.train.planning import plan

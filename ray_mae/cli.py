@@ -24,7 +24,7 @@ def _ingest(config: settings.IngestConfig) -> None:
 
 
 def _inspect(config: settings.InspectConfig) -> None:
-    from ray_mae.evaluate.card import inspect
+    from ray_mae.evaluate.card.command import inspect
 
     card = inspect(config)
     shown = (
@@ -98,25 +98,25 @@ def _embed(config: settings.EmbedConfig) -> None:
 
 
 def _probe(config: settings.ProbeConfig) -> None:
-    from ray_mae.evaluate.probing import evaluate_probe
+    from ray_mae.evaluate.probe.command import evaluate_probe
 
     _print(evaluate_probe(config))
 
 
 def _finetune(config: settings.FinetuneConfig) -> None:
-    from ray_mae.evaluate.finetune import evaluate_finetune
+    from ray_mae.evaluate.finetune.command import evaluate_finetune
 
     _print(evaluate_finetune(config))
 
 
 def _segment(config: settings.SegmentConfig) -> None:
-    from ray_mae.evaluate.segment import evaluate_segment
+    from ray_mae.evaluate.segment.command import evaluate_segment
 
     _print(evaluate_segment(config))
 
 
 def _export(config: settings.ExportConfig) -> None:
-    from ray_mae.export import export
+    from ray_mae.export.command import export
 
     _print(export(config))
 

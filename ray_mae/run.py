@@ -3,7 +3,7 @@
 from typing import Any
 
 from ray_mae.config import AnyPretrainConfig
-from ray_mae.evaluate.online import probe_checkpoint, probed_samples
+from ray_mae.evaluate.probe.online import probe_checkpoint, probed_samples
 from ray_mae.train import launch
 
 

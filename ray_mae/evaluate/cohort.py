@@ -14,8 +14,25 @@ from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
 from ray_mae.data.loading.order import Place
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.evaluate.metrics import FloatArray
-from ray_mae.evaluate.result import LabelCount, SplitCount
-from ray_mae.evaluate.volume_labels import label_targets
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """Studies of one split by their target for one label."""
+
+    positive: int
+    negative: int
+    ignored: int
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """What one split holds, after the choice of training studies."""
+
+    studies: int
+    patients: int
+    labels: dict[str, LabelCount]
+    """All labels, also those left out."""
 
 
 @dataclass(frozen=True)
@@ -135,3 +152,32 @@ def too_rare(counts: dict[str, SplitCount], least: int) -> dict[str, str]:
         if few:
             left_out[name] = f"{', '.join(few)}; at least {least} needed"
     return left_out
+
+
+MOST_CLASSES = 10
+
+
+def label_targets(
+    labels: Sequence[dict[str, float]],
+) -> tuple[FloatArray, list[str], dict[str, str]]:
+    """Targets [V, L] (0, 1, NaN where a volume has no such label), their names, and what was left out.
+
+    labels: of each volume, by name. A label of the values 0 and 1 is one target; one of a few whole
+    numbers is a target for each, one against the rest, named LABEL=VALUE. A label with more values
+    (an age) is no class: it is left out, with the reason.
+    """
+    columns, names, left_out = [], [], {}
+    for name in sorted({name for row in labels for name in row}):
+        values = np.array([row.get(name, np.nan) for row in labels], dtype=np.float64)
+        known = np.unique(values[~np.isnan(values)])
+        if len(known) < 2:
+            left_out[name] = "one value only"
+        elif len(known) > MOST_CLASSES or (known % 1).any():
+            left_out[name] = f"{len(known)} values: a number, no class"
+        else:
+            binary = known.tolist() == [0.0, 1.0]
+            for value in known[-1:] if binary else known:
+                columns.append(np.where(np.isnan(values), np.nan, values == value))
+                names.append(name if binary else f"{name}={value:g}")
+    targets = np.stack(columns, axis=1) if columns else np.empty((len(labels), 0))
+    return targets, names, left_out

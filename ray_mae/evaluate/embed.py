@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
+from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.features import features
-from ray_mae.evaluate.result import TRAINED
 
 FILE = "embeddings.parquet"
 

@@ -16,7 +16,7 @@ from ray_mae.data.loading.stream import FileOrder, from_block
 from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
+from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.methods.volume_shapes import stages_of
 
 
@@ -26,7 +26,7 @@ class Embedder:
     def __init__(self, checkpoint: Path, pool: str, kinds: Sequence[str], seed: int) -> None:
         import torch
 
-        from ray_mae.encoder import load_encoder, random_encoder
+        from ray_mae.inference.studies import load_encoder, random_encoder
 
         trained, _ = load_encoder(checkpoint, pool)
         made = {TRAINED: trained, RANDOM: random_encoder(trained.config, seed, pool)}

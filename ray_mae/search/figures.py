@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ray_mae.evaluate.figures import COLOURS, drawing
+from ray_mae.evaluate.pages.charts import COLOURS, figure
 from ray_mae.search.groups import Group
 from ray_mae.search.results import TrialRecord
 from ray_mae.search.space import Parameter, label, shorter, value_in_words
@@ -24,7 +24,7 @@ _MAP = mpl.colormaps["viridis"]
 
 def learning_curves(trials: Sequence[TrialRecord], best: int | None) -> bytes:
     """AUROC by share of the steps: a line per trial, the best one marked."""
-    with drawing(6.4, 3.2) as (axes, out):
+    with figure(6.4, 3.2) as (axes, out):
         for trial in trials:
             if not trial.probes:
                 continue
@@ -52,7 +52,7 @@ def learning_curves(trials: Sequence[TrialRecord], best: int | None) -> bytes:
 def importance(shares: Mapping[str, float]) -> bytes:
     """Share of the variance of AUROC that each setting explains, largest first."""
     names = sorted(shares, key=lambda n: shares[n])
-    with drawing(5.2, 0.7 + 0.34 * len(names)) as (axes, out):
+    with figure(5.2, 0.7 + 0.34 * len(names)) as (axes, out):
         axes.barh(range(len(names)), [shares[n] for n in names], color=COLOURS[0], height=0.6)
         for i, name in enumerate(names):
             axes.text(shares[name] + 0.01, i, f"{shares[name]:.0%}", va="center", fontsize=9.5)
@@ -66,7 +66,7 @@ def importance(shares: Mapping[str, float]) -> bytes:
 
 def slice_of(parameter: Parameter, trials: Sequence[TrialRecord]) -> bytes:
     """AUROC by the values of one setting."""
-    with drawing(3.6, 2.4) as (axes, out):
+    with figure(3.6, 2.4) as (axes, out):
         place = _Scale(parameter)
         shown = [t for t in trials if parameter.name in t.values and t.auroc is not None]
         for i, trial in enumerate(shown):
@@ -91,7 +91,7 @@ def parallel(parameters: Sequence[Parameter], trials: Sequence[TrialRecord]) -> 
     norm = Normalize(min(whole), max(whole) or 1)
     every = [t.auroc for t in shown if t.auroc is not None] or [0.5]
     low, high = min(every), max(every)
-    with drawing(1.6 * (len(parameters) + 1), 3.8) as (axes, out):
+    with figure(1.6 * (len(parameters) + 1), 3.8) as (axes, out):
         for trial in shown:
             xs, ys = [], []
             for i, (parameter, scale) in enumerate(zip(parameters, axes_of, strict=True)):
@@ -139,7 +139,7 @@ def landscape(rows: Parameter, columns: Parameter, groups: Sequence[Group]) -> b
             if cell:
                 table[r, c] = np.mean([v for v in cell if v is not None])
                 spread[r, c] = np.ptp([v for v in cell if v is not None])
-    with drawing(1.6 + 1.0 * len(columns.values), 1.0 + 0.7 * len(rows.values)) as (axes, out):
+    with figure(1.6 + 1.0 * len(columns.values), 1.0 + 0.7 * len(rows.values)) as (axes, out):
         norm = Normalize(np.nanmin(table), max(np.nanmax(table), np.nanmin(table) + 1e-9))
         axes.imshow(table, cmap=_MAP, norm=norm, aspect="auto")
         for (r, c), value in np.ndenumerate(table):
@@ -158,7 +158,7 @@ def landscape(rows: Parameter, columns: Parameter, groups: Sequence[Group]) -> b
 
 def by_labels(series: Mapping[str, Sequence[tuple[int, Any]]]) -> bytes:
     """AUROC and interval by the number of labelled samples, a line per setting."""
-    with drawing(6.4, 3.4) as (axes, out):
+    with figure(6.4, 3.4) as (axes, out):
         for k, (name, points) in enumerate(series.items()):
             colour = COLOURS[k % len(COLOURS)]
             shift = 1 + 0.03 * (k - (len(series) - 1) / 2)
@@ -187,7 +187,7 @@ def by_labels(series: Mapping[str, Sequence[tuple[int, Any]]]) -> bytes:
 
 def front(trials: Sequence[TrialRecord], best: Sequence[TrialRecord]) -> bytes:
     """AUROC against hours of training; a line through those that no other beats in both."""
-    with drawing(5.2, 3.2) as (axes, out):
+    with figure(5.2, 3.2) as (axes, out):
         for trial in trials:
             if trial.hours and trial.auroc is not None:
                 _dot(axes, trial.hours, trial)

@@ -12,7 +12,7 @@ import optuna
 import yaml
 
 from ray_mae.evaluate.metrics import Estimate
-from ray_mae.evaluate.page import environment, generated, svg
+from ray_mae.evaluate.pages.page import environment, generated, svg
 from ray_mae.search import figures
 from ray_mae.search.cost import budget_of, cost_of
 from ray_mae.search.groups import Group, Spread, auroc, difference, group

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.online import probed_samples
+from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.search.leftovers import give_back
 from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards
 from ray_mae.search.record import enqueue, enqueue_repeats, open_study, optuna_quiet, plain

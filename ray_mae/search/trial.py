@@ -136,7 +136,7 @@ def _probe_last(run: AnyPretrainConfig) -> None:
     import ray.train
 
     from ray_mae.checkpoint.format import last_committed
-    from ray_mae.evaluate.online import probe_checkpoint
+    from ray_mae.evaluate.probe.online import probe_checkpoint
 
     probe_checkpoint(ray.train.Checkpoint(str(last_committed(run.output))), to_dict(run))
 

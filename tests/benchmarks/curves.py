@@ -6,7 +6,7 @@ from typing import Self
 
 from matplotlib.figure import Figure
 
-from ray_mae.evaluate.figures import COLOURS
+from ray_mae.evaluate.pages.charts import COLOURS
 from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
-from ray_mae.evaluate.probing import evaluate_probe
+from ray_mae.evaluate.probe.command import evaluate_probe
 from ray_mae.search.cost import cost_of
 from ray_mae.search.groups import group
 from ray_mae.search.results import TrialRecord, read_search

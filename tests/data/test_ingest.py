@@ -20,7 +20,7 @@ from ray_mae.data.loading.rows import DamagedShard, read_rows
 from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
-from ray_mae.evaluate.card import inspect
+from ray_mae.evaluate.card.command import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

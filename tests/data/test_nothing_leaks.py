@@ -18,7 +18,7 @@ from ray_mae.data.decoding.dicom import read_header
 from ray_mae.data.decoding.images import read_image
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.quarantine import Unusable, said
-from ray_mae.evaluate.card import inspect
+from ray_mae.evaluate.card.command import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -35,8 +35,8 @@ from ray_mae.config import (
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.loading.tokenizer import train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
-from ray_mae.encoder import load_encoder
-from ray_mae.export import export
+from ray_mae.export.command import export
+from ray_mae.inference.studies import load_encoder
 from ray_mae.train.guard import SKIPPED
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, REPORTS, last_pictures, read_jsonl

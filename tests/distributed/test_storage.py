@@ -23,7 +23,7 @@ from ray_mae.config import (
     VolumeDataConfig,
 )
 from ray_mae.data.schema import Manifest
-from ray_mae.encoder import load_encoder
+from ray_mae.inference.studies import load_encoder
 from ray_mae.train.launch import pretrain
 from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
 from ray_mae.train.unreadable import UNREADABLE

@@ -18,9 +18,9 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.quarantine import QUARANTINE_SCHEMA
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.card import inspect
-from ray_mae.evaluate.card_sample import chosen
-from ray_mae.evaluate.card_volumes import middles
+from ray_mae.evaluate.card.command import inspect
+from ray_mae.evaluate.card.figures import chosen
+from ray_mae.evaluate.card.volumes import middles
 from tests.shards import png, write_shards, write_volume_shards
 
 

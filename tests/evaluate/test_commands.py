@@ -22,8 +22,8 @@ from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.loading.volume_collator import VolumePacking
-from ray_mae.encoder import load_encoder
 from ray_mae.evaluate.embed import embed
+from ray_mae.inference.studies import load_encoder
 from ray_mae.methods.augment import whole
 from ray_mae.methods.build import build_encoder
 from ray_mae.methods.mdae_build import build_volume_encoder

@@ -27,13 +27,13 @@ from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 from ray_mae.data.loading.order import Order, key_of
 from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.encoder import load_encoder, random_encoder
-from ray_mae.evaluate.classifier import bce, layer_decay_of, load_classifier
-from ray_mae.evaluate.finetune import task_of
-from ray_mae.evaluate.finetuning import classifier_of, finetune, packing_of
-from ray_mae.evaluate.fitting import scaled_groups, weights_of
-from ray_mae.evaluate.runs import HISTORY, Run, runs_of
+from ray_mae.evaluate.finetune.classifier import bce, layer_decay_of, load_classifier
+from ray_mae.evaluate.finetune.command import task_of
+from ray_mae.evaluate.finetune.training import classifier_of, finetune, packing_of
 from ray_mae.evaluate.samples import Samples
+from ray_mae.evaluate.supervised.fit import scaled_groups, weights_of
+from ray_mae.evaluate.supervised.runs import HISTORY, Run, runs_of
+from ray_mae.inference.studies import load_encoder, random_encoder
 from tests.shards import rewrite, write_shards, write_volume_shards
 from tests.volume_batches import config as mdae_config
 

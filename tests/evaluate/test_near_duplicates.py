@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from ray_mae.evaluate.near_duplicates import MOST_BITS, Seen, bits_of
+from ray_mae.evaluate.card.duplicates import MOST_BITS, Seen, bits_of
 
 
 def test_what_comparing_all_with_all_finds_is_found_once() -> None:

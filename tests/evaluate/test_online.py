@@ -14,9 +14,9 @@ from ray_mae.checkpoint.format import read_state, write_state
 from ray_mae.config import OnlineProbeConfig, PretrainMdaeConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.schema import Manifest
-from ray_mae.encoder import load_encoder, random_encoder
-from ray_mae.evaluate.fitting import weights_of
-from ray_mae.evaluate.online import online_probe
+from ray_mae.evaluate.probe.online import online_probe
+from ray_mae.evaluate.supervised.fit import weights_of
+from ray_mae.inference.studies import load_encoder, random_encoder
 from ray_mae.train.tracking import PROBES, read_jsonl
 from tests.shards import rewrite, write_volume_shards
 from tests.volume_batches import config as mdae_config

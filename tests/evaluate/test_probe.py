@@ -9,8 +9,8 @@ from conftest import Cohort
 
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS, POSITIVE, UNCERTAIN
-from ray_mae.evaluate.probe import choose_studies, pixel_components, probe
-from ray_mae.evaluate.result import ProbeResult
+from ray_mae.evaluate.probe.linear import choose_studies, pixel_components, probe
+from ray_mae.evaluate.probe.result import ProbeResult
 
 Config = Callable[..., ProbeConfig]
 EDEMA = CHEXPERT_LABELS.index("Edema")
@@ -168,7 +168,7 @@ def test_fewer_training_studies_leave_the_test_studies_alone(
 def test_a_fit_that_does_not_converge_is_noted(
     cohort: Cohort, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ray_mae.evaluate.probe.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("ray_mae.evaluate.probe.linear.MAX_ITERATIONS", 1)
     notes = probe(*cohort, config(strengths=[10.0])).notes
     assert any(note.startswith("trained features: Edema did not converge") for note in notes)
 

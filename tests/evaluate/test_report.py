@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import make_cohort, make_config
 
-from ray_mae.evaluate.probe import probe
-from ray_mae.evaluate.report import write_report
-from ray_mae.evaluate.result import ProbeResult
+from ray_mae.evaluate.probe.linear import probe
+from ray_mae.evaluate.probe.report import write_report
+from ray_mae.evaluate.probe.result import ProbeResult
 
 PNG = b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="

@@ -21,13 +21,13 @@ from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_la
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.fitting import weights_of
-from ray_mae.evaluate.label_maps import LabelledCrops, around, whole_of
-from ray_mae.evaluate.overlap import dice, over_volumes, surface_dice
-from ray_mae.evaluate.runs import Run, runs_of
-from ray_mae.evaluate.segment import readable, task_of
-from ray_mae.evaluate.segmenter import load_segmenter
-from ray_mae.evaluate.segmenting import SegmentTask, segment, segmenter_of
+from ray_mae.evaluate.segment.command import readable, task_of
+from ray_mae.evaluate.segment.crops import LabelledCrops, around, whole_of
+from ray_mae.evaluate.segment.dice import dice, over_volumes, surface_dice
+from ray_mae.evaluate.segment.model import load_segmenter
+from ray_mae.evaluate.segment.training import SegmentTask, segment, segmenter_of
+from ray_mae.evaluate.supervised.fit import weights_of
+from ray_mae.evaluate.supervised.runs import Run, runs_of
 from ray_mae.methods.volume_augment import VolumeAugmentation
 from tests.shards import write_volume_shards
 from tests.volume_batches import config as mdae_config

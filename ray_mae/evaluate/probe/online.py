@@ -64,9 +64,9 @@ def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) ->
     import numpy as np
     import torch
 
-    from ray_mae.encoder import load_encoder
     from ray_mae.evaluate.metrics import estimate, macro, measure, patient_resamples
     from ray_mae.evaluate.samples import Samples
+    from ray_mae.inference.studies import load_encoder
 
     torch.set_num_threads(settings.cpus)
     seen = probed_samples(shards, settings)

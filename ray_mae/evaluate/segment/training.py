@@ -15,17 +15,17 @@ from ray_mae.config import MdaeConfig, SegmentConfig
 from ray_mae.data.loading.order import Order
 from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.classifier import augmentation_of
+from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import Cohort
-from ray_mae.evaluate.fitting import Fit, Validation, device_of_this_run, fit, mixed
-from ray_mae.evaluate.label_maps import LabelledCrops, Whole, whole_of
+from ray_mae.evaluate.finetune.classifier import augmentation_of
 from ray_mae.evaluate.metrics import FloatArray
-from ray_mae.evaluate.outlines import plane_of
-from ray_mae.evaluate.overlap import dice, surface_dice
-from ray_mae.evaluate.result import TRAINED
-from ray_mae.evaluate.runs import Run
 from ray_mae.evaluate.samples import Samples, ahead
-from ray_mae.evaluate.segmenter import Segmenter
+from ray_mae.evaluate.segment.crops import LabelledCrops, Whole, whole_of
+from ray_mae.evaluate.segment.dice import dice, surface_dice
+from ray_mae.evaluate.segment.model import Segmenter
+from ray_mae.evaluate.segment.pictures import plane_of
+from ray_mae.evaluate.supervised.fit import Fit, Validation, device_of_this_run, fit, mixed
+from ray_mae.evaluate.supervised.runs import Run
 from ray_mae.methods.volume_augment import VolumeAugmentation, clean
 
 

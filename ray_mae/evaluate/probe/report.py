@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.data.schema import NOUNS
-from ray_mae.evaluate import figures
+from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.metrics import METRICS, Estimate
-from ray_mae.evaluate.page import environment, generated, png, svg
-from ray_mae.evaluate.result import TRAINED, ProbeResult
+from ray_mae.evaluate.pages import charts
+from ray_mae.evaluate.pages.page import environment, generated, png, svg
+from ray_mae.evaluate.probe import figures
+from ray_mae.evaluate.probe.result import ProbeResult
 from ray_mae.settings import flatten
 
 
@@ -99,7 +101,7 @@ def _page(
     kind: str,
 ) -> str:
     names = list(result.features)
-    looks = {name: figures.look(name, names) for name in names}
+    looks = {name: charts.look(name, names) for name in names}
     first = result.features.get(TRAINED) or result.features[names[0]]
     labels = sorted(first.labels, key=lambda label: -first.labels[label].metrics["auroc"].value)
     return (
@@ -115,11 +117,11 @@ def _page(
             labels=labels,
             metrics=METRICS,
             colours={name: colour for name, (colour, _) in looks.items()},
-            markers={name: figures.GLYPHS[marker] for name, (_, marker) in looks.items()},
+            markers={name: charts.GLYPHS[marker] for name, (_, marker) in looks.items()},
             forest=svg(figures.forest(result, labels)),
             rocs=[(label, svg(figures.roc(result, label))) for label in labels],
             reliabilities=[(name, svg(figures.reliability(result, name))) for name in names],
-            curves=[(name, svg(curve)) for name, curve in figures.curves(curves).items()],
+            curves=[(name, svg(curve)) for name, curve in charts.curves(curves).items()],
             pictures=[(name, png(image)) for name, image in pictures],
             captions=captions,
             settings=settings,

@@ -13,16 +13,16 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import MdaeConfig, SegmentConfig
 from ray_mae.data.parallel_map import distribute
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
-from ray_mae.evaluate.classifier import with_crop
 from ray_mae.evaluate.cohort import read_cohort
-from ray_mae.evaluate.comparison import Measured, compare
-from ray_mae.evaluate.comparison_report import Finding, write_comparison
-from ray_mae.evaluate.label_maps import values_in
+from ray_mae.evaluate.finetune.classifier import with_crop
 from ray_mae.evaluate.metrics import patient_resamples
-from ray_mae.evaluate.outlines import axial, outlines, plane_of
-from ray_mae.evaluate.overlap import METRICS, over_volumes
-from ray_mae.evaluate.runs import Run, run_all, runs_of
-from ray_mae.evaluate.segmenting import Segmented, SegmentTask, segment
+from ray_mae.evaluate.segment.crops import values_in
+from ray_mae.evaluate.segment.dice import METRICS, over_volumes
+from ray_mae.evaluate.segment.pictures import axial, outlines, plane_of
+from ray_mae.evaluate.segment.training import Segmented, SegmentTask, segment
+from ray_mae.evaluate.supervised.comparison import Measured, compare
+from ray_mae.evaluate.supervised.report import Finding, write_comparison
+from ray_mae.evaluate.supervised.runs import Run, run_all, runs_of
 from ray_mae.settings import to_dict
 
 PICTURES = "pictures"

@@ -14,9 +14,8 @@ from PIL import Image
 from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.schema import SPLITS, Manifest
-from ray_mae.evaluate.card_figures import contact_sheet, density, tile
-from ray_mae.evaluate.card_sample import chosen, rows_at
-from ray_mae.evaluate.page import png, svg
+from ray_mae.evaluate.card.figures import chosen, contact_sheet, density, rows_at, tile
+from ray_mae.evaluate.pages.page import png, svg
 
 _COLUMNS = ("site", "modality", "voxels", "encoding", "dtype", "shape", "spacing_mm")
 

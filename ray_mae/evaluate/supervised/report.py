@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ray_mae.evaluate import figures
-from ray_mae.evaluate.comparison import MACRO, Comparison, in_words
-from ray_mae.evaluate.fitting import Fit
-from ray_mae.evaluate.page import environment, generated, png, svg
-from ray_mae.evaluate.result import SplitCount, plain
-from ray_mae.evaluate.runs import MODELS, Run, write_json
+from ray_mae.evaluate.cohort import SplitCount
+from ray_mae.evaluate.pages import charts
+from ray_mae.evaluate.pages.page import environment, generated, plain, png, svg
+from ray_mae.evaluate.supervised.comparison import MACRO, Comparison, in_words
+from ray_mae.evaluate.supervised.fit import Fit
+from ray_mae.evaluate.supervised.runs import MODELS, Run, write_json
 from ray_mae.settings import flatten
 
 REPORT = "report.html"
@@ -136,7 +136,7 @@ def _write_csv(path: Path, comparison: Comparison) -> None:
 def _page(finding: Finding) -> str:
     comparison = finding.comparison
     starts = list(comparison.starts)
-    looks = {start: figures.look(start, starts) for start in starts}
+    looks = {start: charts.look(start, starts) for start in starts}
     main = finding.main
     points = {
         start: [comparison.starts[start][row][main] for row in comparison.rows] for start in starts
@@ -156,10 +156,10 @@ def _page(finding: Finding) -> str:
             starts=starts,
             rows=list(zip(comparison.rows, rows, strict=True)),
             colours={start: colour for start, (colour, _) in looks.items()},
-            markers={start: figures.GLYPHS[marker] for start, (_, marker) in looks.items()},
-            forest=svg(figures.intervals(points, rows, label, finding.chance)),
+            markers={start: charts.GLYPHS[marker] for start, (_, marker) in looks.items()},
+            forest=svg(charts.intervals(points, rows, label, finding.chance)),
             curves=[
-                (name, svg(figures.histories(histories, starts, key)))
+                (name, svg(charts.histories(histories, starts, key)))
                 for key, name in (
                     ("validation_score", f"Validation {comparison.metrics[main]}"),
                     ("loss", "Training loss"),

@@ -1,33 +1,11 @@
 """What a probe found: counts, scores and notes, as plain dataclasses that become JSON."""
 
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from ray_mae.evaluate.cohort import SplitCount
 from ray_mae.evaluate.metrics import Estimate, ReliabilityBin
-
-TRAINED, RANDOM, PIXELS = "trained", "random", "pixels"
-"""Names of the feature sets: the checkpoint, the same encoder untrained, raw-pixel PCA."""
-
-
-@dataclass(frozen=True)
-class LabelCount:
-    """Studies of one split by their target for one label."""
-
-    positive: int
-    negative: int
-    ignored: int
-
-
-@dataclass(frozen=True)
-class SplitCount:
-    """What one split holds, after the choice of training studies."""
-
-    studies: int
-    patients: int
-    labels: dict[str, LabelCount]
-    """All labels, also those left out."""
+from ray_mae.evaluate.pages.page import plain
 
 
 @dataclass(frozen=True)
@@ -80,16 +58,3 @@ class ProbeResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""
         return plain(self)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses and containers as plain values for JSON; what is not finite becomes None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

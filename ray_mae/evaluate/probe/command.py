@@ -14,12 +14,12 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
+from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
+from ray_mae.evaluate.cohort import label_targets
 from ray_mae.evaluate.features import features, matrix
 from ray_mae.evaluate.metrics import Estimate
-from ray_mae.evaluate.probe import pixel_components, probe
-from ray_mae.evaluate.report import write_report
-from ray_mae.evaluate.result import PIXELS, RANDOM, TRAINED
-from ray_mae.evaluate.volume_labels import label_targets
+from ray_mae.evaluate.probe.linear import pixel_components, probe
+from ray_mae.evaluate.probe.report import write_report
 from ray_mae.settings import to_dict
 from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ray_mae.evaluate.baselines import RANDOM, TRAINED
 from ray_mae.evaluate.metrics import Estimate, FloatArray, estimate, macro
-from ray_mae.evaluate.result import RANDOM, TRAINED
 
 MACRO = "macro"
 """Name of the mean over the rows."""

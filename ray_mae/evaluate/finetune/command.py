@@ -9,14 +9,13 @@ from ray_mae.checkpoint.format import cautions, method_config
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import FinetuneConfig
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
-from ray_mae.evaluate.classifier import with_crop
-from ray_mae.evaluate.cohort import count_labels, read_cohort, too_rare
-from ray_mae.evaluate.comparison import Measured, compare
-from ray_mae.evaluate.comparison_report import Finding, write_comparison
-from ray_mae.evaluate.finetuning import Task, finetune, schedule
+from ray_mae.evaluate.cohort import SplitCount, count_labels, read_cohort, too_rare
+from ray_mae.evaluate.finetune.classifier import with_crop
+from ray_mae.evaluate.finetune.training import Task, finetune, schedule
 from ray_mae.evaluate.metrics import METRICS, FloatArray, measure, patient_resamples
-from ray_mae.evaluate.result import SplitCount
-from ray_mae.evaluate.runs import run_all, runs_of
+from ray_mae.evaluate.supervised.comparison import Measured, compare
+from ray_mae.evaluate.supervised.report import Finding, write_comparison
+from ray_mae.evaluate.supervised.runs import run_all, runs_of
 from ray_mae.settings import to_dict
 
 

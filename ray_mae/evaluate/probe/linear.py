@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
 from ray_mae.data.schema import SPLITS
+from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import check_splits, count_labels, too_rare
 from ray_mae.evaluate.metrics import (
     METRICS,
@@ -33,12 +34,7 @@ from ray_mae.evaluate.metrics import (
     patient_resamples,
     reliability,
 )
-from ray_mae.evaluate.result import (
-    TRAINED,
-    FeatureScore,
-    LabelScore,
-    ProbeResult,
-)
+from ray_mae.evaluate.probe.result import FeatureScore, LabelScore, ProbeResult
 
 MAX_ITERATIONS = 2000
 ROC_POINTS = 200

@@ -7,8 +7,8 @@ import torch
 from monai.metrics.surface_dice import compute_surface_dice
 from numpy.typing import NDArray
 
-from ray_mae.evaluate.comparison import Measured
 from ray_mae.evaluate.metrics import FloatArray
+from ray_mae.evaluate.supervised.comparison import Measured
 
 METRICS = {"dice": "Dice", "nsd": "NSD"}
 """Key and printed name; both are better high."""

@@ -12,9 +12,8 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
-from ray_mae.evaluate.card_figures import bars, contact_sheet, density, tile
-from ray_mae.evaluate.card_sample import chosen, rows_at
-from ray_mae.evaluate.page import png, svg
+from ray_mae.evaluate.card.figures import bars, chosen, contact_sheet, density, rows_at, tile
+from ray_mae.evaluate.pages.page import png, svg
 
 MOST_WORDS = 40
 

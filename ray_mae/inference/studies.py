@@ -18,7 +18,7 @@ from ray_mae.methods.masking import all_patches
 from ray_mae.methods.vit import Encoder, patchify
 
 if TYPE_CHECKING:
-    from ray_mae.volume_encoder import FrozenVolumeEncoder
+    from ray_mae.inference.volumes import FrozenVolumeEncoder
 
 RAW_SIDE = 32
 
@@ -118,8 +118,8 @@ def random_encoder(config: MvmaeConfig | MdaeConfig, seed: int, pool: str = "mea
 
 def _fresh(config: MvmaeConfig | MdaeConfig, pool: str) -> AnyEncoder:
     if isinstance(config, MdaeConfig):  # its libraries take seconds to import
+        from ray_mae.inference.volumes import FrozenVolumeEncoder
         from ray_mae.methods.mdae_build import build_volume_encoder
-        from ray_mae.volume_encoder import FrozenVolumeEncoder
 
         return FrozenVolumeEncoder(build_volume_encoder(config), config)
     return FrozenEncoder(build_encoder(config), config, pool)

@@ -17,8 +17,9 @@ from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
-from ray_mae.encoder import AnyEncoder, load_encoder, random_encoder
-from ray_mae.evaluate.classifier import (
+from ray_mae.evaluate.baselines import TRAINED
+from ray_mae.evaluate.cohort import Cohort
+from ray_mae.evaluate.finetune.classifier import (
     AnyBatch,
     Classifier,
     augmentation_of,
@@ -26,12 +27,11 @@ from ray_mae.evaluate.classifier import (
     layer_decay_of,
     with_crop,
 )
-from ray_mae.evaluate.cohort import Cohort
-from ray_mae.evaluate.fitting import Fit, Validation, device_of_this_run, fit, mixed
 from ray_mae.evaluate.metrics import FloatArray, measure
-from ray_mae.evaluate.result import TRAINED
-from ray_mae.evaluate.runs import Run
 from ray_mae.evaluate.samples import Samples, ahead
+from ray_mae.evaluate.supervised.fit import Fit, Validation, device_of_this_run, fit, mixed
+from ray_mae.evaluate.supervised.runs import Run
+from ray_mae.inference.studies import AnyEncoder, load_encoder, random_encoder
 
 MOST_VIEWS = 16
 """Views of a study that is validated or tested."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ray_mae.batch import StudyBatch, VolumeBatch, mean_per_study
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import MdaeConfig, MvmaeConfig
-from ray_mae.encoder import AnyEncoder, FrozenEncoder, load_encoder
-from ray_mae.evaluate.fitting import weights_of
+from ray_mae.evaluate.supervised.fit import weights_of
+from ray_mae.inference.studies import AnyEncoder, FrozenEncoder, load_encoder
 from ray_mae.methods.augment import Augmentation, whole
 from ray_mae.methods.volume_augment import VolumeAugmentation, clean
 

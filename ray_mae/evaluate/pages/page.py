@@ -1,9 +1,11 @@
 """Parts of the pages that evaluations leave: one file each, nothing is loaded from anywhere."""
 
 from base64 import b64encode
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -41,3 +43,16 @@ def png(content: bytes) -> str:
 
 def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and containers as plain values for JSON; what is not finite becomes None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

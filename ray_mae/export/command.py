@@ -28,12 +28,12 @@ def export(config: ExportConfig) -> dict[str, Any]:
     spacing = ckpt.spacing_of(config.checkpoint)
     ckpt.write_exported(config.output, method, spacing)
     if isinstance(method, MdaeConfig):
-        from ray_mae.export_volumes import export_monai, export_nnunet
+        from ray_mae.export.nnunet import export_monai, export_nnunet
 
         write = export_nnunet if config.format == "nnunet" else export_monai
         load = write(ckpt.all_weights(config.checkpoint), method, spacing, config.output)
     else:
-        from ray_mae.export_timm import export_timm
+        from ray_mae.export.timm import export_timm
 
         load = export_timm(weights, method, config.output)
     summary = {

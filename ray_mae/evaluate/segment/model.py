@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import MdaeConfig
-from ray_mae.evaluate.fitting import weights_of
+from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, fold_film, residual_unet
 from ray_mae.methods.volume_shapes import PRESETS
 from ray_mae.settings import from_dict, to_dict

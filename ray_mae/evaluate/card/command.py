@@ -16,10 +16,10 @@ from ray_mae.data.ingest.job import QUARANTINE, SUMMARY
 from ray_mae.data.paths import parquet, place
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
-from ray_mae.evaluate.card_studies import study_sections
-from ray_mae.evaluate.card_volumes import volume_sections
-from ray_mae.evaluate.near_duplicates import Seen, bits_of
-from ray_mae.evaluate.page import environment, generated
+from ray_mae.evaluate.card.duplicates import Seen, bits_of
+from ray_mae.evaluate.card.studies import study_sections
+from ray_mae.evaluate.card.volumes import volume_sections
+from ray_mae.evaluate.pages.page import environment, generated
 
 CARD, PAGE = "card.json", "card.html"
 NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})

@@ -1,12 +1,18 @@
 """Pictures of a card: histograms as SVG, contact sheets as PNG."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ray_mae.evaluate.figures import COLOURS, drawing
+from ray_mae.data.loading.rows import read_rows
+from ray_mae.data.paths import on_disk
+from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.pages.charts import COLOURS, figure
 
 MOST_LINES = 7
 TILE = 128
@@ -14,7 +20,7 @@ TILE = 128
 
 def bars(values: Sequence[float], label: str, what: str) -> bytes:
     """Histogram of whole numbers."""
-    with drawing(4.8, 2.4) as (axes, out):
+    with figure(4.8, 2.4) as (axes, out):
         if values:
             axes.hist(values, bins=30, color=COLOURS[0])
         axes.set_xlabel(label)
@@ -25,7 +31,7 @@ def bars(values: Sequence[float], label: str, what: str) -> bytes:
 def density(groups: Mapping[str, np.ndarray], label: str, span: tuple[float, float]) -> bytes:
     """One line per group: the share of its values in each of 64 bins. Of many groups the first ones."""
     edges = np.linspace(*span, 65)
-    with drawing(4.8, 2.8) as (axes, out):
+    with figure(4.8, 2.8) as (axes, out):
         heights = []
         for i, (name, values) in enumerate(list(groups.items())[:MOST_LINES]):
             share = np.histogram(values, edges)[0] / max(1, len(values))
@@ -70,3 +76,31 @@ def contact_sheet(tiles: Sequence[np.ndarray], across: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(sheet).save(out, "PNG")
     return out.getvalue()
+
+
+def chosen(groups: Sequence[Hashable], count: int, seed: int) -> list[int]:
+    """Up to `count` indices, dealt to the groups in turn, each group's in random order; ascending."""
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for i in np.random.default_rng(seed).permutation(len(groups)):
+        members[groups[i]].append(int(i))
+    queues = [members[group] for group in sorted(members, key=str)]
+    taken: list[int] = []
+    while queues and len(taken) < count:
+        taken += [queue.pop() for queue in queues][: count - len(taken)]
+        queues = [queue for queue in queues if queue]
+    return sorted(taken)
+
+
+def rows_at(
+    shards: Path, manifest: Manifest, index: Sequence[int], columns: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows at these places of all rows, ascending; each row group is read once."""
+    wanted, place = list(index), 0
+    for shard in manifest.shards:
+        for group, size in enumerate(shard.row_groups):
+            here = [i - place for i in wanted if place <= i < place + size]
+            if here:
+                with on_disk(shards / shard.file) as file:
+                    rows = read_rows(file, group, columns)
+                yield from (rows[i] for i in here)
+            place += size
