@@ -15,12 +15,12 @@ _HOMES = {
     "ingest": "ray_mae.data.ingest.job",
     "inspect": "ray_mae.evaluate.card.command",
     "pretrain": "ray_mae.run",
-    "plan": "ray_mae.train.planning",
+    "plan": "ray_mae.train.forecast.command",
     "doctor": "ray_mae.doctor.command",
     "checkpoint_list": "ray_mae.checkpoint.commands",
     "checkpoint_verify": "ray_mae.checkpoint.commands",
-    "tune": "ray_mae.search.study",
-    "tune_report": "ray_mae.search.study",
+    "tune": "ray_mae.search.tune",
+    "tune_report": "ray_mae.search.tune",
     "embed": "ray_mae.evaluate.embed",
     "evaluate_probe": "ray_mae.evaluate.probe.linear.command",
     "evaluate_finetune": "ray_mae.evaluate.finetune.command",
@@ -89,8 +89,8 @@ if TYPE_CHECKING:
     from ray_mae.export.command import export
     from ray_mae.inference.studies import load_encoder
     from ray_mae.run import pretrain
-    from ray_mae.search.study import tune, tune_report
-    from ray_mae.train.planning import plan
+    from ray_mae.search.tune import tune, tune_report
+    from ray_mae.train.forecast.command import plan
 
 __all__ = [
     "CheckpointListConfig",

@@ -49,7 +49,7 @@ def _pretrain(config: settings.AnyPretrainConfig) -> None:
 
 
 def _plan(config: settings.AnyPlanConfig) -> None:
-    from ray_mae.train.planning import plan
+    from ray_mae.train.forecast.command import plan
 
     plan(config)
 
@@ -62,13 +62,13 @@ def _doctor(config: settings.DoctorConfig) -> None:
 
 
 def _tune(config: settings.AnyTuneConfig) -> None:
-    from ray_mae.search.study import tune
+    from ray_mae.search.tune import tune
 
     _print(tune(config))
 
 
 def _tune_report(config: settings.TuneReportConfig) -> None:
-    from ray_mae.search.study import tune_report
+    from ray_mae.search.tune import tune_report
 
     _print(tune_report(config))
 

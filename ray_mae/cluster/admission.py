@@ -70,7 +70,6 @@ def spare_room(config: AnyPretrainConfig, probes: bool) -> AbstractContextManage
     """Room beside workers that may grow: for a reader of data, and for the probe."""
     if config.scaling.least == config.scaling.most:
         return nullcontext()  # `check_resources` has looked
-    from ray_mae.cluster.admission import spare_cpus
 
     return spare_cpus(1 + (config.probe.cpus if probes else 0))
 

@@ -12,10 +12,10 @@ from ray_mae.batch import UNKNOWN, StudyBatch, mean_per_study
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import MdaeConfig, MvmaeConfig
 from ray_mae.data.decoding.images import letterbox
-from ray_mae.methods.augment import normalise, resample, whole
 from ray_mae.methods.build import build_encoder
 from ray_mae.methods.masking import all_patches
 from ray_mae.methods.vit import Encoder, patchify
+from ray_mae.transforms.images import normalise, resample, whole
 
 if TYPE_CHECKING:
     from ray_mae.inference.volumes import FrozenVolumeEncoder

@@ -3,11 +3,11 @@
 import torch
 
 from ray_mae.config import DataConfig, MvmaeConfig
-from ray_mae.methods.augment import Augmentation
 from ray_mae.methods.captioner import Captioner
 from ray_mae.methods.mvmae import Mvmae, ramp
 from ray_mae.methods.shapes import shapes
 from ray_mae.methods.vit import Encoder, PixelDecoder
+from ray_mae.transforms.images import Augmentation
 
 
 def build_encoder(config: MvmaeConfig, recompute: bool = False) -> Encoder:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ray_mae.methods.masking import random_blocks
-from ray_mae.methods.randomness import LEVEL, NOISE, normals, uniforms
+from ray_mae.transforms.keyed_random import LEVEL, NOISE, normals, uniforms
 
 
 class Corrupted(NamedTuple):

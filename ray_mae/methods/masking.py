@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ray_mae.methods.randomness import MASK, uniforms
+from ray_mae.transforms.keyed_random import MASK, uniforms
 
 
 def visible_count(patches: int, mask_ratio: float) -> int:

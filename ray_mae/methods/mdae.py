@@ -14,9 +14,9 @@ from ray_mae.methods.collapse import effective_rank
 from ray_mae.methods.corruption import Corruption
 from ray_mae.methods.losses import Losses, noise_weight, region_mean
 from ray_mae.methods.method import Pictures
-from ray_mae.methods.randomness import repeated
 from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, unet_flops
-from ray_mae.methods.volume_augment import VolumeAugmentation, clean
+from ray_mae.transforms.keyed_random import repeated
+from ray_mae.transforms.volumes import VolumeAugmentation, clean
 
 LEVELS = 4
 """Equal parts of t in [0, 1) by which errors are recorded."""

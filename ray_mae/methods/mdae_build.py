@@ -6,8 +6,8 @@ from ray_mae.config import MdaeConfig
 from ray_mae.methods.corruption import Corruption
 from ray_mae.methods.mdae import Mdae
 from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, residual_unet
-from ray_mae.methods.volume_augment import VolumeAugmentation
 from ray_mae.methods.volume_shapes import stages_of
+from ray_mae.transforms.volumes import VolumeAugmentation
 
 
 def build_mdae(config: MdaeConfig, *, seed: int, recompute: bool = False) -> Mdae:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
 from ray_mae.methods import losses
-from ray_mae.methods.augment import Augmentation, denormalise, whole
 from ray_mae.methods.captioner import Captioner
 from ray_mae.methods.collapse import collapse_signs
 from ray_mae.methods.losses import Losses
 from ray_mae.methods.masking import random_masks, visible_count
 from ray_mae.methods.method import Pictures
-from ray_mae.methods.randomness import PARALLEL, uniforms
 from ray_mae.methods.vit import Encoder, PixelDecoder, gather, patchify, unpatchify
+from ray_mae.transforms.images import Augmentation, denormalise, whole
+from ray_mae.transforms.keyed_random import PARALLEL, uniforms
 
 
 class Mvmae(nn.Module):

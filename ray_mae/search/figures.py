@@ -14,9 +14,9 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ray_mae.evaluate.pages.charts import COLOURS, figure
-from ray_mae.search.groups import Group
 from ray_mae.search.results import TrialRecord
 from ray_mae.search.space import Parameter, label, shorter, value_in_words
+from ray_mae.search.statistics import Group
 
 _STOPPED, _GRID, _BEST = "#9aa1ad", "#d5d9e0", "#d55e00"
 _MAP = mpl.colormaps["viridis"]

@@ -15,9 +15,8 @@ from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.pages.page import environment, generated, svg
 from ray_mae.search import figures
 from ray_mae.search.cost import budget_of, cost_of
-from ray_mae.search.groups import Group, Spread, auroc, difference, group
-from ray_mae.search.names import BEST, REPORT, dashboards
-from ray_mae.search.record import optuna_quiet
+from ray_mae.search.files import BEST, REPORT, dashboards
+from ray_mae.search.optuna_study import optuna_quiet
 from ray_mae.search.results import SEED, SearchRecord, TrialRecord, read_search
 from ray_mae.search.space import (
     Parameter,
@@ -27,6 +26,7 @@ from ray_mae.search.space import (
     value_in_words,
     with_values,
 )
+from ray_mae.search.statistics import Group, Spread, auroc, difference, group
 from ray_mae.settings import flatten, to_dict
 
 _FEW = 8  # trials below which no importance is told

@@ -10,11 +10,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from ray_mae.config import AnyTuneConfig
-from ray_mae.search.names import REPEATS, SEARCH, STATES, study_name
-from ray_mae.search.record import optuna_quiet, recorded
-from ray_mae.search.storage import open_storage, without_password
+from ray_mae.search.database import open_storage, without_password
+from ray_mae.search.files import REPEATS, SEARCH, STATES, study_name
+from ray_mae.search.optuna_study import optuna_quiet, recorded
 from ray_mae.search.trial import trial_folder
-from ray_mae.train.tracking import PROBES, RESAMPLES, read_jsonl
+from ray_mae.train.metrics.run_log import PROBES, RESAMPLES, read_jsonl
 
 SEED = "seed"
 """The setting that may differ between runs of one setting."""

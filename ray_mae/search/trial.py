@@ -17,8 +17,8 @@ from ray_mae.parsing import parse, parser_for
 from ray_mae.search.space import Parameter, grid, in_words, with_values
 from ray_mae.settings import from_dict, to_dict
 from ray_mae.train.build import check_sizes
+from ray_mae.train.metrics.run_log import METRICS, PROBES, Tail, read_jsonl
 from ray_mae.train.plan import make_plan
-from ray_mae.train.tracking import METRICS, PROBES, Tail, read_jsonl
 
 LOG = "log.txt"
 """What a trial's own process printed."""

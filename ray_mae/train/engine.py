@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ray_mae.checkpoint.convert import mend
 from ray_mae.config import EngineConfig, OptimConfig
-from ray_mae.train.memory import bucket
+from ray_mae.train.forecast.memory import bucket
 
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""

@@ -16,9 +16,9 @@ from ray_mae.data.loading.stream import Stream
 from ray_mae.data.schema import Manifest
 from ray_mae.settings import to_dict
 from ray_mae.train.build import packing_of
+from ray_mae.train.metrics.run_log import EVENTS, append_jsonl, read_events
 from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.storage import RunStorage, outlast, require
-from ray_mae.train.tracking import EVENTS, append_jsonl, read_events
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _WANTED_TIMEOUT = os.environ.get(_START_TIMEOUT)  # the user's; each run of a process has its own
@@ -51,7 +51,7 @@ def stream_of(
 
 def _train(job: dict[str, Any]) -> None:
     """What a worker runs. The driver and the controller know it by name, and import no torch."""
-    from ray_mae.train.restarts import keep_trace
+    from ray_mae.train.recovery.restarts import keep_trace
     from ray_mae.train.worker import train
 
     with ExitStack() as stack:
@@ -82,8 +82,8 @@ def fit(
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
 
     from ray_mae.train.group import ProcessGroup
+    from ray_mae.train.recovery.restarts import Restarts, cause_of
     from ray_mae.train.remaining import Remaining
-    from ray_mae.train.restarts import Restarts, cause_of
 
     patience = config.scaling.storage_patience
 

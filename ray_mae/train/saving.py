@@ -21,8 +21,8 @@ from ray_mae.checkpoint.format import write_checksums
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.train.ending import Ending
 from ray_mae.train.engine import Engine
+from ray_mae.train.metrics.run_log import check_attempt
 from ray_mae.train.storage import FullDisk, is_full, outlast
-from ray_mae.train.tracking import check_attempt
 
 
 class Saver:

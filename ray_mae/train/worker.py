@@ -19,19 +19,23 @@ from ray_mae.train.build import method_of, packing_of, text_of
 from ray_mae.train.ending import Ending
 from ray_mae.train.engine import Engine
 from ray_mae.train.feeding import Batches
-from ray_mae.train.guard import Collapse, Guard
-from ray_mae.train.lines import Lines
+from ray_mae.train.metrics.metrics import (
+    Collapse,
+    Window,
+    gpu_name,
+    memory_taken,
+    peak_of,
+    utilisation,
+)
+from ray_mae.train.metrics.run_log import EVENTS, Lines, Tracker, check_attempt, check_shared
 from ray_mae.train.plan import make_plan
-from ray_mae.train.preemption import Preemption
+from ray_mae.train.recovery.lost_samples import Guard, Unreadable
+from ray_mae.train.recovery.preemption import Preemption
 from ray_mae.train.restoring import restore
 from ray_mae.train.saving import Saver
 from ray_mae.train.schedules import learning_rate
 from ray_mae.train.storage import outlast
-from ray_mae.train.tracking import EVENTS, Tracker, check_attempt, check_shared
-from ray_mae.train.unreadable import Unreadable
-from ray_mae.train.utilisation import gpu_name, memory_taken, peak_of, utilisation
 from ray_mae.train.weights import begin_with
-from ray_mae.train.window import Window
 
 
 def train(job: dict[str, Any], stack: ExitStack) -> None:

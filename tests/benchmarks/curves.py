@@ -7,7 +7,7 @@ from typing import Self
 from matplotlib.figure import Figure
 
 from ray_mae.evaluate.pages.charts import COLOURS
-from ray_mae.train.tracking import EVENTS, METRICS, read_jsonl
+from ray_mae.train.metrics.run_log import EVENTS, METRICS, read_jsonl
 
 
 def losses(run: Path) -> dict[int, float]:

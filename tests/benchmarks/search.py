@@ -17,10 +17,10 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.evaluate.probe.command import evaluate_probe
 from ray_mae.search.cost import cost_of
-from ray_mae.search.groups import group
+from ray_mae.search.database import storage_url
 from ray_mae.search.results import TrialRecord, read_search
 from ray_mae.search.space import in_words
-from ray_mae.search.storage import storage_url
+from ray_mae.search.statistics import group
 
 
 def on_test(trial: TrialRecord, shards: Path, output: Path) -> float:

@@ -36,8 +36,8 @@ from ray_mae.train.build import method_of
 from ray_mae.train.engine import parameter_groups
 from ray_mae.train.fit import stream_of
 from ray_mae.train.launch import pretrain
+from ray_mae.train.metrics.run_log import METRICS, read_jsonl
 from ray_mae.train.plan import make_plan
-from ray_mae.train.tracking import METRICS, read_jsonl
 
 
 def settings(shards: Path, output: Path, steps: int, workers: int, side: int) -> AnyPretrainConfig:

@@ -1,4 +1,4 @@
-"""Bytes per worker under ZeRO 0 to 3, measured beside the theory of ray_mae.train.memory.
+"""Bytes per worker under ZeRO 0 to 3, measured beside the theory of ray_mae.train.forecast.memory.
 
     python -m tests.benchmarks.zero_memory [--workers 1,2] [--precision fp32,bf16] [--width 256]
 
@@ -26,9 +26,9 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 import deepspeed  # noqa: F401  once, before the processes part
 
 from ray_mae.config import EngineConfig, OptimConfig
-from ray_mae.train.activations import LiveBytes
 from ray_mae.train.engine import Engine
-from ray_mae.train.memory import STAGES, bucket, checkpoint_bytes, states
+from ray_mae.train.forecast.activations import LiveBytes
+from ray_mae.train.forecast.memory import STAGES, bucket, checkpoint_bytes, states
 from tests.batches import method, study_batch
 
 STEPS = 3

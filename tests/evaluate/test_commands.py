@@ -24,10 +24,10 @@ from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.evaluate.embed import embed
 from ray_mae.inference.studies import load_encoder
-from ray_mae.methods.augment import whole
 from ray_mae.methods.build import build_encoder
 from ray_mae.methods.mdae_build import build_volume_encoder
-from ray_mae.methods.volume_augment import clean
+from ray_mae.transforms.images import whole
+from ray_mae.transforms.volumes import clean
 from tests.shards import write_shards, write_volume_shards
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -28,7 +28,7 @@ from ray_mae.evaluate.segment.model import load_segmenter
 from ray_mae.evaluate.segment.training import SegmentTask, segment, segmenter_of
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.evaluate.supervised.runs import Run, runs_of
-from ray_mae.methods.volume_augment import VolumeAugmentation
+from ray_mae.transforms.volumes import VolumeAugmentation
 from tests.shards import write_volume_shards
 from tests.volume_batches import config as mdae_config
 from tests.volume_batches import mdae

@@ -11,7 +11,7 @@ from ray_mae.batch import VolumeBatch
 from ray_mae.methods.losses import noise_weight
 from ray_mae.methods.mdae import Mdae, axial
 from ray_mae.methods.method import Method
-from ray_mae.methods.randomness import repeated
+from ray_mae.transforms.keyed_random import repeated
 from tests.volume_batches import mdae, some, volume_batch
 
 AUGMENTED = {"mirror": True, "rotate_share": 0.5, "scale_share": 0.5}

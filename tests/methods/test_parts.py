@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from ray_mae.batch import mean_per_study
 from ray_mae.config import MvmaeConfig
-from ray_mae.methods.augment import resample
 from ray_mae.methods.losses import reconstruction
 from ray_mae.methods.masking import random_masks, visible_count
-from ray_mae.methods.randomness import MASK, uniforms
 from ray_mae.methods.shapes import PRESETS, shapes
 from ray_mae.methods.vit import Encoder, patchify, sincos_positions, unpatchify
+from ray_mae.transforms.images import resample
+from ray_mae.transforms.keyed_random import MASK, uniforms
 
 
 def test_visible_counts_are_those_of_the_papers() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_mae.methods.volume_augment import VolumeAugmentation, resample, rotations
+from ray_mae.transforms.volumes import VolumeAugmentation, resample, rotations
 from tests.volume_batches import some, volume_batch
 
 NOTHING = VolumeAugmentation(mirror=False, rotate_share=0.0, scale_share=0.0)

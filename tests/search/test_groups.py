@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_mae.search.groups import Spread, auroc, difference, group
 from ray_mae.search.results import TrialRecord
-from ray_mae.train.tracking import RESAMPLES
+from ray_mae.search.statistics import Spread, auroc, difference, group
+from ray_mae.train.metrics.run_log import RESAMPLES
 
 PATIENTS = np.random.default_rng(0).normal(0, 0.03, 400)
 """What a resample of the patients does to every run alike."""

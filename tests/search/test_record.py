@@ -8,12 +8,12 @@ import pytest
 from optuna.trial import TrialState
 
 from ray_mae.config import MdaeRun, TuneMdaeConfig
-from ray_mae.search.names import REPEATS, SEARCH
-from ray_mae.search.record import enqueue, enqueue_repeats, open_study
+from ray_mae.search.database import open_storage, storage_url
+from ray_mae.search.files import REPEATS, SEARCH
+from ray_mae.search.optuna_searcher import HOPELESS, StudySearcher
+from ray_mae.search.optuna_study import enqueue, enqueue_repeats, open_study
 from ray_mae.search.results import read_search
-from ray_mae.search.searcher import HOPELESS, StudySearcher
 from ray_mae.search.space import read_space
-from ray_mae.search.storage import open_storage, storage_url
 from tests.shards import write_volume_shards
 
 GRID = {"optim.lr": {"grid": [1e-3, 1e-4]}, "seed": {"grid": [0, 1]}}

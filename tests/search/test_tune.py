@@ -20,11 +20,11 @@ from ray_mae import cli
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig, TuneMdaeConfig
 from ray_mae.parsing import parse, parser_for
-from ray_mae.search.gauges import GAUGES
-from ray_mae.search.names import study_name
-from ray_mae.search.record import open_study
-from ray_mae.search.room import trials_of_cluster
-from ray_mae.train.tracking import EVENTS, read_jsonl
+from ray_mae.search.capacity import trials_of_cluster
+from ray_mae.search.files import study_name
+from ray_mae.search.optuna_study import open_study
+from ray_mae.search.prometheus import GAUGES
+from ray_mae.train.metrics.run_log import EVENTS, read_jsonl
 from tests.metrics import names_scraped
 from tests.shards import rewrite, write_volume_shards
 

@@ -9,8 +9,8 @@ from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from ray_mae.train.ending import Ending
-from ray_mae.train.restarts import Failed, Restarts, cause_of, keep_trace
-from ray_mae.train.tracking import EVENTS, append_jsonl
+from ray_mae.train.metrics.run_log import EVENTS, append_jsonl
+from ray_mae.train.recovery.restarts import Failed, Restarts, cause_of, keep_trace
 from tests.records import write_record
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ray_mae.train.lines import Lines
+from ray_mae.train.metrics.run_log import Lines, read_jsonl
 from ray_mae.train.storage import RunStorage, StorageAway, is_full, outlast
-from ray_mae.train.tracking import read_jsonl
 from tests.disks import resize, small_disk
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_mae.train.guard import Collapse, Spikes
+from ray_mae.train.metrics.metrics import Collapse, Spikes
 
 
 @pytest.mark.parametrize("seed", range(5))

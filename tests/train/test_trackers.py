@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from ray_mae.config import PretrainConfig, TrackingConfig
-from ray_mae.train.listeners import Listeners
-from ray_mae.train.trackers import IDS, Mlflow, Wandb, check_trackers, open_trackers
+from ray_mae.train.metrics.trackers import (
+    IDS,
+    Listeners,
+    Mlflow,
+    Wandb,
+    check_trackers,
+    open_trackers,
+)
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ray_mae.train.gpus import GPUS, find_gpu, named_gpu
-from ray_mae.train.utilisation import peak_of, utilisation
+from ray_mae.train.forecast.gpus import GPUS, find_gpu, named_gpu
+from ray_mae.train.metrics.metrics import peak_of, utilisation
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from ray_mae.methods.losses import Losses
 from ray_mae.train.feeding import MicroBatch
-from ray_mae.train.window import Window
+from ray_mae.train.metrics.metrics import Window
 
 
 def step(window: Window, loss: float) -> None:

@@ -15,8 +15,8 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import MdaeConfig, MvmaeConfig
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.inference.studies import AnyEncoder, FrozenEncoder, load_encoder
-from ray_mae.methods.augment import Augmentation, whole
-from ray_mae.methods.volume_augment import VolumeAugmentation, clean
+from ray_mae.transforms.images import Augmentation, whole
+from ray_mae.transforms.volumes import VolumeAugmentation, clean
 
 HEAD, CLASSIFIER = "head.safetensors", "classifier.json"
 

@@ -21,7 +21,7 @@ from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.settings import to_dict
-from ray_mae.train.tracking import METRICS, REPORTS, last_pictures, read_jsonl
+from ray_mae.train.metrics.run_log import METRICS, REPORTS, last_pictures, read_jsonl
 
 
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint.convert import keep_best
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, OnlineProbeConfig, pretrain_config
-from ray_mae.train.tracking import PROBES, RESAMPLES, append_jsonl
+from ray_mae.train.metrics.run_log import PROBES, RESAMPLES, append_jsonl
 
 if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for PyTorch
     import numpy as np

@@ -26,7 +26,7 @@ from ray_mae.evaluate.segment.model import Segmenter
 from ray_mae.evaluate.segment.pictures import plane_of
 from ray_mae.evaluate.supervised.fit import Fit, Validation, device_of_this_run, fit, mixed
 from ray_mae.evaluate.supervised.runs import Run
-from ray_mae.methods.volume_augment import VolumeAugmentation, clean
+from ray_mae.transforms.volumes import VolumeAugmentation, clean
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ray.train.v2.api.callback import UserCallback
 
 from ray_mae.checkpoint.format import committed
 from ray_mae.train.ending import Ending
-from ray_mae.train.tracking import read_events
+from ray_mae.train.metrics.run_log import read_events
 
 
 class Failed(Ending):

@@ -17,15 +17,14 @@ from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.probe.online import probed_samples
-from ray_mae.search.leftovers import give_back
-from ray_mae.search.names import REPEATS, SEARCH, SUMMARY, dashboards
-from ray_mae.search.record import enqueue, enqueue_repeats, open_study, optuna_quiet, plain
-from ray_mae.search.room import cpus_per_trial, trials_of_cluster, trials_of_machine
+from ray_mae.search.capacity import cpus_per_trial, trials_of_cluster, trials_of_machine
+from ray_mae.search.database import storage_url
+from ray_mae.search.files import REPEATS, SEARCH, SUMMARY, dashboards
+from ray_mae.search.optuna_study import enqueue, enqueue_repeats, open_study, optuna_quiet, plain
 from ray_mae.search.space import Parameter, read_space
-from ray_mae.search.storage import storage_url
 from ray_mae.search.trial import Runs, run_trial
 from ray_mae.terminal import console
-from ray_mae.train.trackers import check_trackers, mlflow_uri
+from ray_mae.train.metrics.trackers import check_trackers, mlflow_uri
 
 
 def tune(config: AnyTuneConfig) -> dict[str, Any]:
@@ -120,8 +119,8 @@ class _Run:
     def __call__(self, study: optuna.Study, kind: str, total: int) -> None:
         from ray import tune as ray_tune
 
-        from ray_mae.search.narrator import Narrator
-        from ray_mae.search.searcher import StudySearcher
+        from ray_mae.search.optuna_searcher import StudySearcher
+        from ray_mae.search.progress import Narrator
 
         config = self._config
         done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
@@ -250,3 +249,33 @@ def _close(config: AnyTuneConfig, began: float) -> dict[str, Any]:
     }
     (config.output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def give_back() -> None:
+    """Remove the placement groups of this job, when none of its trials goes on any more.
+
+    Ray Train takes back what a stopped trial held by an actor of the trial, which on a busy machine can
+    die before it was told of the group.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.state import list_placement_groups
+    from ray.util.state.exception import RayStateApiException
+
+    context = ray.get_runtime_context()
+    job, address = (
+        context.get_job_id(),
+        context.gcs_address,
+    )  # of several clusters on a machine, ours
+    ours = [("creator_job_id", "=", job), ("state", "!=", "REMOVED")]
+    try:
+        groups = list_placement_groups(address, filters=ours, detail=True, limit=10_000)
+    except (
+        RayStateApiException,
+        ConnectionError,
+    ) as error:  # nothing that a search of days should end with
+        console.print(f"what stopped trials may still hold could not be looked at: {error}")
+        return
+    for group in groups:
+        identity = ray.PlacementGroupID(bytes.fromhex(group.placement_group_id))
+        remove_placement_group(PlacementGroup(identity))

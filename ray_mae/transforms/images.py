@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ray_mae.batch import StudyBatch
-from ray_mae.methods.randomness import CROP, FLIP, JITTER, uniforms
 from ray_mae.methods.shapes import PIXEL_MEAN, PIXEL_STD
+from ray_mae.transforms.keyed_random import CROP, FLIP, JITTER, uniforms
 
 
 @dataclass(frozen=True)

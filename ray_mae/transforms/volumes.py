@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ray_mae.batch import VolumeBatch
-from ray_mae.methods.randomness import FLIP, WARP, uniforms
+from ray_mae.transforms.keyed_random import FLIP, WARP, uniforms
 
 LARGEST_ANGLE = math.radians(30)
 """About each axis, as nnssl turns its volumes."""

@@ -8,11 +8,11 @@ import optuna
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
-from ray_mae.search.board import write_hparams
 from ray_mae.search.space import Parameter, suggest
+from ray_mae.search.tensorboard import write_hparams
 from ray_mae.search.trial import NUMBER, trial_folder
 from ray_mae.terminal import console
-from ray_mae.train.tracking import EVENTS, read_jsonl
+from ray_mae.train.metrics.run_log import EVENTS, read_jsonl
 
 HOPELESS = 3
 """So many first trials that fail before any was probed: the fault is not in their settings."""

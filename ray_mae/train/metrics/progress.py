@@ -7,10 +7,10 @@ from typing import Any
 
 from ray_mae.data.schema import NOUNS
 from ray_mae.terminal import console
-from ray_mae.train.listeners import Listeners
-from ray_mae.train.opening import Opening
+from ray_mae.train.forecast.tables import Opening
+from ray_mae.train.metrics.run_log import EVENTS, METRICS, PROBES, Tail
+from ray_mae.train.metrics.trackers import Listeners
 from ray_mae.train.storage import require
-from ray_mae.train.tracking import EVENTS, METRICS, PROBES, Tail
 
 _COLUMNS = ("loss", "reconstruction", "alignment", "caption", "masked", "visible", "beta", "lr")
 

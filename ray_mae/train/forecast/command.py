@@ -8,10 +8,10 @@ from ray_mae.config import AnyPlanConfig, MvmaeRun
 from ray_mae.data.schema import Manifest
 from ray_mae.terminal import console
 from ray_mae.train.build import check_sizes
-from ray_mae.train.forecast import Forecast, Inputs, forecast, found_on_meta, inputs_of
-from ray_mae.train.gpus import Gpu, named_gpu
-from ray_mae.train.memory import real_stage
-from ray_mae.train.opening import (
+from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, found_on_meta, inputs_of
+from ray_mae.train.forecast.gpus import Gpu, named_gpu
+from ray_mae.train.forecast.memory import real_stage
+from ray_mae.train.forecast.tables import (
     as_table,
     forecast_rows,
     largest_micro_batch,

@@ -7,8 +7,8 @@ from typing import Any, cast
 from ray_mae.config import AnyRun, MvmaeRun
 from ray_mae.data.schema import Manifest
 from ray_mae.train.build import method_of
-from ray_mae.train.gpus import Gpu
-from ray_mae.train.memory import STAGES, States, checkpoint_bytes, states
+from ray_mae.train.forecast.gpus import Gpu
+from ray_mae.train.forecast.memory import STAGES, States, checkpoint_bytes, states
 from ray_mae.train.plan import Plan
 
 USABLE = 0.9
@@ -197,7 +197,7 @@ def _activations(
 ) -> int:
     import torch
 
-    from ray_mae.train.activations import activation_bytes, empty_batch
+    from ray_mae.train.forecast.activations import activation_bytes, empty_batch
 
     config = replace(config, engine=replace(config.engine, activation_checkpointing=recompute))
     with torch.device("meta"):

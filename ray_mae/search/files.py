@@ -7,8 +7,8 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from ray_mae.search.storage import without_password
-from ray_mae.train.trackers import mlflow_uri
+from ray_mae.search.database import without_password
+from ray_mae.train.metrics.trackers import mlflow_uri
 
 STATES = {
     TrialState.COMPLETE: "ended",

@@ -8,9 +8,9 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune import Callback
 
-from ray_mae.search.gauges import SearchGauges
-from ray_mae.search.names import STATES
-from ray_mae.search.searcher import StudySearcher
+from ray_mae.search.files import STATES
+from ray_mae.search.optuna_searcher import StudySearcher
+from ray_mae.search.prometheus import SearchGauges
 from ray_mae.search.space import in_words
 from ray_mae.search.trial import NUMBER
 from ray_mae.terminal import console

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from ray_mae.search.names import STATES
-from ray_mae.train.gauges import Gauges
+from ray_mae.search.files import STATES
+from ray_mae.train.metrics.prometheus import Gauges
 
 GAUGES = {
     "mae_search_planned": "Trials that the search has in all",

@@ -2,29 +2,24 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ray_mae.data.loading.rows import names_of
 from ray_mae.train.ending import Ending
-from ray_mae.train.lines import Lines
-from ray_mae.train.tracking import read_jsonl
+from ray_mae.train.metrics.metrics import Seen
+from ray_mae.train.metrics.run_log import Lines, read_jsonl
+
+if TYPE_CHECKING:  # the driver counts without PyTorch
+    import torch
+
 
 SKIPPED = "skipped"
 """Folder with a JSON-lines file per worker: step, losses and samples of each step that was skipped."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One micro-batch of a step: its figures by name, and the keys [S] of its samples."""
-
-    figures: dict[str, Tensor]
-    key: Tensor
 
 
 class Guard:
@@ -89,63 +84,49 @@ def _plain(value: Tensor) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-class Spikes:
-    """Counts losses far above those before them.
-
-    A spike lies more than six standard deviations, and a tenth, above the running mean of the last hundred
-    or so; it does not count into that mean.
-    """
-
-    _MEMORY, _FIRST, _FAR, _LEAST = 0.98, 50, 6.0, 0.1
-
-    def __init__(self) -> None:
-        self._mean, self._square, self._seen = 0.0, 0.0, 0
-        self.total = 0
-        """Since this start."""
-
-    def add(self, losses: Iterable[float]) -> None:
-        """Losses of steps, in their order."""
-        for loss in losses:
-            if not math.isfinite(loss):  # such a step is skipped, and counted as that
-                continue
-            deviation = math.sqrt(max(self._square - self._mean**2, 0.0))
-            far = max(self._FAR * deviation, self._LEAST * abs(self._mean))
-            if self._seen >= self._FIRST and loss > self._mean + far:
-                self.total += 1
-                continue
-            self._seen += 1
-            new = max(1 - self._MEMORY, 1 / self._seen)
-            self._mean += new * (loss - self._mean)
-            self._square += new * (loss**2 - self._square)
+UNREADABLE = "unreadable"
+"""Folder with a JSON-lines file per worker: step, file, row group, row, and why it could not be read."""
 
 
-class Collapse:
-    """Tells once when an encoder seems to give every sample the same vector.
+class Unreadable:
+    """What this worker was given other rows for, and the number of all workers."""
 
-    From the figures `cosine_other_study` and `effective_rank`, of methods that have them.
-    """
+    def __init__(self, output: Path, rank: int, patience: float) -> None:
+        self._file = output / UNREADABLE / f"worker-{rank:04d}.jsonl"
+        self._lines = Lines(self._file, patience)
+        self._rows = self._told = 0
 
-    _ALIKE, _RANK, _REPORTS = 0.99, 1.5, 3
+    def add(self, step: int, lost: list[dict[str, Any]]) -> None:
+        """Write down the rows lost for a micro-batch; step: from 0."""
+        if lost:
+            with suppress(OSError):  # the lines are kept until they can be written
+                self._file.parent.mkdir(exist_ok=True)
+        for row in lost:
+            self._lines.add({"step": step + 1, **row})
+        self._rows += len(lost)
 
-    def __init__(self) -> None:
-        self._in_a_row = 0
+    def figures(self, device: "torch.device", workers: int) -> dict[str, int]:
+        """Rows lost since this start, over all workers; called by each of them."""
+        import torch
+
+        rows = torch.tensor(self._rows, device=device)
+        if workers > 1:
+            torch.distributed.all_reduce(rows)
+        return {"unreadable_rows": int(rows)}
 
     def warning(self, figures: dict[str, Any]) -> str | None:
-        """What to say, at the third report in a row; else None."""
-        cosine, rank = figures.get("cosine_other_study"), figures.get("effective_rank")
-        if cosine is None and rank is None:
+        """What to say where their number has doubled, at least; else None."""
+        rows = figures.get("unreadable_rows", 0)
+        if rows < max(2 * self._told, 1):
             return None
-        alike = (cosine or 0.0) > self._ALIKE or (rank is not None and rank < self._RANK)
-        self._in_a_row = self._in_a_row + 1 if alike else 0
-        if self._in_a_row != self._REPORTS:
-            return None
-        said = [
-            f"{name} {value:.3f}"
-            for name, value in (("cosine_other_study", cosine), ("effective_rank", rank))
-            if value is not None
-        ]
-        remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
+        self._told = rows
         return (
-            f"warning: strangers have nearly the same vector ({', '.join(said)}): the encoder may have "
-            f"collapsed; lower {remedy}"
+            f"warning: {rows} rows of damaged shards were replaced by others so far: {self._file.parent} "
+            "names them"
         )
+
+
+def unreadable_rows(output: Path) -> int:
+    """Rows lost over the whole run; a step that was repeated after a restart counts once."""
+    records = (r for file in (output / UNREADABLE).glob("*.jsonl") for r in read_jsonl(file))
+    return len({(r["step"], r["file"], r["group"], r["row"]) for r in records})

@@ -7,9 +7,9 @@ from rich.table import Table
 
 from ray_mae.config import AnyPretrainConfig, AnyRun
 from ray_mae.data.schema import NOUNS, Manifest
-from ray_mae.train.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
-from ray_mae.train.gpus import Gpu, find_gpu
-from ray_mae.train.memory import real_stage
+from ray_mae.train.forecast.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
+from ray_mae.train.forecast.gpus import Gpu, find_gpu
+from ray_mae.train.forecast.memory import real_stage
 from ray_mae.train.plan import Plan
 
 GIB = 2.0**30

@@ -1,7 +1,10 @@
 """Figures of the steps between two reports."""
 
+import math
 import time
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -9,7 +12,77 @@ from torch import Tensor
 
 from ray_mae.methods.losses import Losses
 from ray_mae.train.feeding import MicroBatch
-from ray_mae.train.guard import Seen, Spikes
+from ray_mae.train.forecast.gpus import find_gpu
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One micro-batch of a step: its figures by name, and the keys [S] of its samples."""
+
+    figures: dict[str, Tensor]
+    key: Tensor
+
+
+class Spikes:
+    """Counts losses far above those before them.
+
+    A spike lies more than six standard deviations, and a tenth, above the running mean of the last hundred
+    or so; it does not count into that mean.
+    """
+
+    _MEMORY, _FIRST, _FAR, _LEAST = 0.98, 50, 6.0, 0.1
+
+    def __init__(self) -> None:
+        self._mean, self._square, self._seen = 0.0, 0.0, 0
+        self.total = 0
+        """Since this start."""
+
+    def add(self, losses: Iterable[float]) -> None:
+        """Losses of steps, in their order."""
+        for loss in losses:
+            if not math.isfinite(loss):  # such a step is skipped, and counted as that
+                continue
+            deviation = math.sqrt(max(self._square - self._mean**2, 0.0))
+            far = max(self._FAR * deviation, self._LEAST * abs(self._mean))
+            if self._seen >= self._FIRST and loss > self._mean + far:
+                self.total += 1
+                continue
+            self._seen += 1
+            new = max(1 - self._MEMORY, 1 / self._seen)
+            self._mean += new * (loss - self._mean)
+            self._square += new * (loss**2 - self._square)
+
+
+class Collapse:
+    """Tells once when an encoder seems to give every sample the same vector.
+
+    From the figures `cosine_other_study` and `effective_rank`, of methods that have them.
+    """
+
+    _ALIKE, _RANK, _REPORTS = 0.99, 1.5, 3
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def warning(self, figures: dict[str, Any]) -> str | None:
+        """What to say, at the third report in a row; else None."""
+        cosine, rank = figures.get("cosine_other_study"), figures.get("effective_rank")
+        if cosine is None and rank is None:
+            return None
+        alike = (cosine or 0.0) > self._ALIKE or (rank is not None and rank < self._RANK)
+        self._in_a_row = self._in_a_row + 1 if alike else 0
+        if self._in_a_row != self._REPORTS:
+            return None
+        said = [
+            f"{name} {value:.3f}"
+            for name, value in (("cosine_other_study", cosine), ("effective_rank", rank))
+            if value is not None
+        ]
+        remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
+        return (
+            f"warning: strangers have nearly the same vector ({', '.join(said)}): the encoder may have "
+            f"collapsed; lower {remedy}"
+        )
 
 
 class _Pass(NamedTuple):
@@ -112,3 +185,35 @@ class Window:
         return torch.stack(
             [torch.as_tensor(value, dtype=torch.float, device=device) for value in (total, count)]
         )
+
+
+def gpu_name(device: torch.device) -> str | None:
+    """What its driver calls it; None for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def memory_taken(device: torch.device) -> dict[str, float]:
+    """The figure `gpu_gib`: the most that tensors took of this worker's GPU so far."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+
+
+def peak_of(device: torch.device, precision: str, given: float | None) -> float | None:
+    """FLOP/s of one worker's device at best; None where nobody knows it.
+
+    given: TFLOP/s from the settings, which goes first.
+    """
+    if given is not None:
+        return given * 1e12
+    name = gpu_name(device)
+    gpu = find_gpu(name) if name else None
+    return gpu.peak(precision) * 1e12 if gpu else None
+
+
+def utilisation(flops: float, workers: int, peak: float | None) -> dict[str, float]:
+    """The figure `mfu`: FLOPs of the method per second over all workers, over their peak.
+
+    What is computed twice (activation checkpointing) counts once, as usual.
+    """
+    return {} if peak is None else {"mfu": flops / (peak * workers)}
