@@ -4,11 +4,11 @@ from typing import Any
 
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.evaluate.probe.online import probe_checkpoint, probed_samples
-from ray_mae.train import launch
+from ray_mae.train import pretrain as launch
 
 
 def pretrain(config: AnyPretrainConfig) -> dict[str, Any]:
-    """`ray_mae.train.launch.pretrain`, with the online probe where `probe.every` asks for it."""
+    """`ray_mae.train.pretrain.pretrain`, with the online probe where `probe.every` asks for it."""
     if not config.probe.every:
         return launch.pretrain(config)
     probed_samples(

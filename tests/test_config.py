@@ -18,7 +18,7 @@ from ray_mae.config import (
 from ray_mae.search.space import read_space
 from ray_mae.search.trial import Runs
 from ray_mae.settings import from_dict, to_dict
-from ray_mae.train.build import check_sizes
+from ray_mae.train.setup import check_sizes
 from tests.shards import write_shards, write_volume_shards
 
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.yaml"))

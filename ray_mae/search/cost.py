@@ -7,7 +7,7 @@ from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.search.results import SearchRecord
 from ray_mae.search.trial import Runs
 from ray_mae.train.metrics.run_log import PROBES
-from ray_mae.train.plan import make_plan
+from ray_mae.train.setup import make_plan
 
 
 def cost_of(record: SearchRecord) -> dict[str, float]:

@@ -16,9 +16,8 @@ from ray_mae.data.schema import Manifest
 from ray_mae.parsing import parse, parser_for
 from ray_mae.search.space import Parameter, grid, in_words, with_values
 from ray_mae.settings import from_dict, to_dict
-from ray_mae.train.build import check_sizes
 from ray_mae.train.metrics.run_log import METRICS, PROBES, Tail, read_jsonl
-from ray_mae.train.plan import make_plan
+from ray_mae.train.setup import check_sizes, make_plan
 
 LOG = "log.txt"
 """What a trial's own process printed."""

@@ -13,43 +13,10 @@ from torch import Tensor, nn
 from ray_mae.checkpoint.convert import mend
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.train.forecast.memory import bucket
+from ray_mae.train.optim import optimizer_of, parameter_groups, resolve_precision
 
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
-
-
-def resolve_precision(wanted: str) -> str:
-    """fp32 or bf16; auto takes bf16 where a GPU supports it."""
-    if wanted != "auto":
-        return wanted
-    able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if able else "fp32"
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for matrices of linear layers alone: none for norms, biases, tables of embeddings."""
-    tables = {
-        id(p)
-        for m in module.modules()
-        for name, p in m.named_parameters(recurse=False)
-        if isinstance(m, nn.Embedding) or name in ("cls", "mask", "position", "view")
-    }
-    trained = [p for p in module.parameters() if p.requires_grad]
-    plain = [p for p in trained if p.ndim == 1 or id(p) in tables]
-    exempt = {id(p) for p in plain}
-    decayed = [p for p in trained if id(p) not in exempt]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-
-
-def optimizer_of(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD; the loop sets the learning rate before each step."""
-    if optim.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True)
-    # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes
-    return torch.optim.AdamW(groups, lr=optim.base_lr, betas=optim.betas)
 
 
 class Engine:

@@ -15,10 +15,10 @@ from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.loading.tokenizer import decode_tokens, report_text
 from ray_mae.data.schema import Manifest
 from ray_mae.methods.method import Method
-from ray_mae.train.build import method_of, packing_of, text_of
-from ray_mae.train.ending import Ending
+from ray_mae.train.batches import Batches
+from ray_mae.train.checkpointing import Saver, begin_with, restore
 from ray_mae.train.engine import Engine
-from ray_mae.train.feeding import Batches
+from ray_mae.train.errors import Ending
 from ray_mae.train.metrics.metrics import (
     Collapse,
     Window,
@@ -28,14 +28,11 @@ from ray_mae.train.metrics.metrics import (
     utilisation,
 )
 from ray_mae.train.metrics.run_log import EVENTS, Lines, Tracker, check_attempt, check_shared
-from ray_mae.train.plan import make_plan
+from ray_mae.train.optim import learning_rate
 from ray_mae.train.recovery.lost_samples import Guard, Unreadable
 from ray_mae.train.recovery.preemption import Preemption
-from ray_mae.train.restoring import restore
-from ray_mae.train.saving import Saver
-from ray_mae.train.schedules import learning_rate
-from ray_mae.train.storage import outlast
-from ray_mae.train.weights import begin_with
+from ray_mae.train.run_storage import outlast
+from ray_mae.train.setup import make_plan, method_of, packing_of, text_of
 
 
 def train(job: dict[str, Any], stack: ExitStack) -> None:

@@ -36,8 +36,8 @@ from ray_mae.config import (
     VolumeDataConfig,
 )
 from ray_mae.settings import to_dict
-from ray_mae.train.launch import pretrain
 from ray_mae.train.metrics.run_log import EVENTS, begin_attempt, read_jsonl
+from ray_mae.train.pretrain import pretrain
 from tests.benchmarks.curves import Curve, draw, losses
 from tests.processes import kill_a_worker
 from tests.shards import damage, write_volume_shards

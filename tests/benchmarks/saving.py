@@ -20,7 +20,7 @@ from ray_mae.config import (
     TrackingConfig,
     VolumeDataConfig,
 )
-from ray_mae.train.launch import pretrain
+from ray_mae.train.pretrain import pretrain
 from tests.shards import write_volume_shards
 
 

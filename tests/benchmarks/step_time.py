@@ -32,12 +32,11 @@ from ray_mae.config import (
 )
 from ray_mae.data.loading.stream import from_block, to_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.train.build import method_of
-from ray_mae.train.engine import parameter_groups
-from ray_mae.train.fit import stream_of
-from ray_mae.train.launch import pretrain
 from ray_mae.train.metrics.run_log import METRICS, read_jsonl
-from ray_mae.train.plan import make_plan
+from ray_mae.train.optim import parameter_groups
+from ray_mae.train.pretrain import pretrain
+from ray_mae.train.setup import make_plan, method_of
+from ray_mae.train.trainer import stream_of
 
 
 def settings(shards: Path, output: Path, steps: int, workers: int, side: int) -> AnyPretrainConfig:

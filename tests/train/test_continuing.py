@@ -11,9 +11,9 @@ import pytest
 from ray_mae.checkpoint.format import SNAPSHOT, STATE, facts_of, read_state, write_state
 from ray_mae.config import EngineConfig, OptimConfig, PretrainMdaeConfig
 from ray_mae.data.schema import Manifest
-from ray_mae.train.ending import Ending
-from ray_mae.train.launch import pretrain
-from ray_mae.train.restoring import _require_precision
+from ray_mae.train.checkpointing import _require_precision
+from ray_mae.train.errors import Ending
+from ray_mae.train.pretrain import pretrain
 from tests.records import write_record
 from tests.shards import write_volume_shards
 

@@ -20,12 +20,11 @@ from ray_mae.config import (
     PlanMdaeConfig,
     PretrainMdaeConfig,
 )
-from ray_mae.train.build import method_of
 from ray_mae.train.forecast.activations import LiveBytes, activation_bytes, empty_batch
 from ray_mae.train.forecast.command import plan
 from ray_mae.train.forecast.memory import states
 from ray_mae.train.forecast.tables import Opening
-from ray_mae.train.plan import make_plan, plan_of
+from ray_mae.train.setup import make_plan, method_of, plan_of
 from tests.shards import write_shards, write_volume_shards
 from tests.volume_batches import config as small_volumes
 from tests.volume_batches import mdae, volume_batch

@@ -8,7 +8,7 @@ from ray.exceptions import RayActorError
 from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from ray_mae.train.ending import Ending
+from ray_mae.train.errors import Ending
 from ray_mae.train.metrics.run_log import EVENTS, append_jsonl
 from ray_mae.train.recovery.restarts import Failed, Restarts, cause_of, keep_trace
 from tests.records import write_record

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ray_mae.train.metrics.run_log import Lines, read_jsonl
-from ray_mae.train.storage import RunStorage, StorageAway, is_full, outlast
+from ray_mae.train.run_storage import RunStorage, StorageAway, is_full, outlast
 from tests.disks import resize, small_disk
 
 

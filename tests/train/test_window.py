@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ray_mae.methods.losses import Losses
-from ray_mae.train.feeding import MicroBatch
+from ray_mae.train.batches import MicroBatch
 from ray_mae.train.metrics.metrics import Window
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.config import FinetuneConfig, OptimConfig, SegmentConfig
-from ray_mae.train.engine import optimizer_of, parameter_groups, resolve_precision
-from ray_mae.train.schedules import learning_rate
+from ray_mae.train.optim import learning_rate, optimizer_of, parameter_groups, resolve_precision
 
 B = TypeVar("B")
 

@@ -7,7 +7,6 @@ from typing import Any
 from ray_mae.config import AnyPlanConfig, MvmaeRun
 from ray_mae.data.schema import Manifest
 from ray_mae.terminal import console
-from ray_mae.train.build import check_sizes
 from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, found_on_meta, inputs_of
 from ray_mae.train.forecast.gpus import Gpu, named_gpu
 from ray_mae.train.forecast.memory import real_stage
@@ -18,7 +17,7 @@ from ray_mae.train.forecast.tables import (
     memory_table,
     plan_rows,
 )
-from ray_mae.train.plan import Plan, kind_of, make_plan, plan_of
+from ray_mae.train.setup import Plan, check_sizes, kind_of, make_plan, plan_of
 
 _STORED = {"study": 35e3, "volume": 5e6}
 """Bytes of a view as PNG of 256 px, measured by tests/benchmarks/encodings.py; of a brain at 1 mm."""

@@ -6,10 +6,9 @@ from typing import Any, cast
 
 from ray_mae.config import AnyRun, MvmaeRun
 from ray_mae.data.schema import Manifest
-from ray_mae.train.build import method_of
 from ray_mae.train.forecast.gpus import Gpu
 from ray_mae.train.forecast.memory import STAGES, States, checkpoint_bytes, states
-from ray_mae.train.plan import Plan
+from ray_mae.train.setup import Plan, method_of
 
 USABLE = 0.9
 """Share of a GPU's memory that tensors may fill: the rest is CUDA's, NCCL's, and fragments."""

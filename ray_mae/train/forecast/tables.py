@@ -10,7 +10,7 @@ from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.train.forecast.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
 from ray_mae.train.forecast.gpus import Gpu, find_gpu
 from ray_mae.train.forecast.memory import real_stage
-from ray_mae.train.plan import Plan
+from ray_mae.train.setup import Plan
 
 GIB = 2.0**30
 

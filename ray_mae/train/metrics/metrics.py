@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ray_mae.methods.losses import Losses
-from ray_mae.train.feeding import MicroBatch
+from ray_mae.train.batches import MicroBatch
 from ray_mae.train.forecast.gpus import find_gpu
 
 

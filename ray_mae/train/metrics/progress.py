@@ -10,7 +10,7 @@ from ray_mae.terminal import console
 from ray_mae.train.forecast.tables import Opening
 from ray_mae.train.metrics.run_log import EVENTS, METRICS, PROBES, Tail
 from ray_mae.train.metrics.trackers import Listeners
-from ray_mae.train.storage import require
+from ray_mae.train.run_storage import require
 
 _COLUMNS = ("loss", "reconstruction", "alignment", "caption", "masked", "visible", "beta", "lr")
 

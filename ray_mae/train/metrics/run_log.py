@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_mae.train.ending import Ending
-from ray_mae.train.storage import StorageAway, outlast, replace_whole, require
+from ray_mae.train.errors import Ending
+from ray_mae.train.run_storage import StorageAway, outlast, replace_whole, require
 
 if TYPE_CHECKING:  # the driver reads these files without PyTorch
     from ray_mae.methods.method import Pictures

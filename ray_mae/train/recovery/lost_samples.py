@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ray_mae.data.loading.rows import names_of
-from ray_mae.train.ending import Ending
+from ray_mae.train.errors import Ending
 from ray_mae.train.metrics.metrics import Seen
 from ray_mae.train.metrics.run_log import Lines, read_jsonl
 

@@ -11,7 +11,7 @@ from ray.train.v2._internal.execution.worker_group.poll import _is_preempted_act
 from ray.train.v2.api.callback import UserCallback
 
 from ray_mae.checkpoint.format import committed
-from ray_mae.train.ending import Ending
+from ray_mae.train.errors import Ending
 from ray_mae.train.metrics.run_log import read_events
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow.fs
 
-from ray_mae.train.ending import Ending
+from ray_mae.train.errors import Ending
 
 T = TypeVar("T")
 

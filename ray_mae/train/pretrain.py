@@ -18,16 +18,15 @@ from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, trai
 from ray_mae.data.schema import Manifest
 from ray_mae.settings import flatten, to_dict
 from ray_mae.terminal import console
-from ray_mae.train.build import check_sizes, text_of
-from ray_mae.train.fit import Probe, fit
 from ray_mae.train.forecast.tables import Opening, as_table, plan_rows
 from ray_mae.train.metrics.progress import Progress
 from ray_mae.train.metrics.prometheus import RunGauges
 from ray_mae.train.metrics.run_log import METRICS, begin_attempt, read_events, read_jsonl
 from ray_mae.train.metrics.trackers import Listeners, open_trackers
-from ray_mae.train.plan import Plan, make_plan
 from ray_mae.train.recovery.lost_samples import unreadable_rows
-from ray_mae.train.storage import replace_whole
+from ray_mae.train.run_storage import replace_whole
+from ray_mae.train.setup import Plan, check_sizes, make_plan, text_of
+from ray_mae.train.trainer import Probe, fit
 
 CONFIG = "config.yaml"
 _FREE_TO_CHANGE = {

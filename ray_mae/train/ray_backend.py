@@ -5,6 +5,7 @@ two processes that never use it, each for seconds on a small machine.
 """
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,12 +13,13 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.data import DataIterator, ExecutionOptions
 from ray.train.backend import Backend, BackendConfig
+
+from ray_mae.data.loading.stream import Stream
 
 TIMEOUT = timedelta(minutes=30)
 """After this long without an answer a collective operation fails, as in Ray's TorchConfig."""
-
-
 _store: Any = None
 """Where the workers find each other: rank 0's, kept as long as its process."""
 
@@ -94,3 +96,24 @@ class ProcessGroup(BackendConfig):
     @property
     def backend_cls(self) -> type[Backend]:
         return _Group
+
+
+class Remaining(ray.train.DataConfig):
+    """Makes the run's dataset anew whenever Ray Train starts a group of workers, for their number.
+
+    What is given to the trainer as `datasets` stands for a name only.
+    """
+
+    def __init__(self, stream: Callable[[int], Stream]) -> None:
+        """stream: from the number of workers to the samples after the last committed checkpoint."""
+        super().__init__(
+            execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
+        )
+        self._stream = stream
+
+    def configure(
+        self, datasets: dict[str, Any], world_size: int, *rest: Any, **more: Any
+    ) -> list[dict[str, DataIterator]]:
+        """An iterator for each worker, by the dataset's name."""
+        made = {name: self._stream(world_size).dataset() for name in datasets}
+        return super().configure(made, world_size, *rest, **more)

@@ -15,10 +15,9 @@ from ray_mae.data.loading.order import Order
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.schema import Manifest
 from ray_mae.settings import to_dict
-from ray_mae.train.build import packing_of
 from ray_mae.train.metrics.run_log import EVENTS, append_jsonl, read_events
-from ray_mae.train.plan import Plan, make_plan
-from ray_mae.train.storage import RunStorage, outlast, require
+from ray_mae.train.run_storage import RunStorage, outlast, require
+from ray_mae.train.setup import Plan, make_plan, packing_of
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _WANTED_TIMEOUT = os.environ.get(_START_TIMEOUT)  # the user's; each run of a process has its own
@@ -81,9 +80,8 @@ def fit(
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
 
-    from ray_mae.train.group import ProcessGroup
+    from ray_mae.train.ray_backend import ProcessGroup, Remaining
     from ray_mae.train.recovery.restarts import Restarts, cause_of
-    from ray_mae.train.remaining import Remaining
 
     patience = config.scaling.storage_patience
 

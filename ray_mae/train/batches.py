@@ -9,7 +9,7 @@ import torch
 
 from ray_mae.data.loading.rows import DamagedShard
 from ray_mae.data.loading.stream import from_block, to_batch
-from ray_mae.train.ending import Ending
+from ray_mae.train.errors import Ending
 
 _DAMAGE = re.compile(rf"{DamagedShard.__name__}: (.+)")
 

@@ -5,8 +5,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ import torch
 import torch.distributed as dist
 from ray.train import CheckpointUploadMode
 from safetensors.torch import save_file
+from torch import nn
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.checkpoint.format import write_checksums
+from ray_mae.checkpoint.convert import make_universal
+from ray_mae.checkpoint.format import all_weights, write_checksums
 from ray_mae.config import AnyPretrainConfig
-from ray_mae.train.ending import Ending
-from ray_mae.train.engine import Engine
+from ray_mae.train.engine import TAG, Engine
+from ray_mae.train.errors import Ending
 from ray_mae.train.metrics.run_log import check_attempt
-from ray_mae.train.storage import FullDisk, is_full, outlast
+from ray_mae.train.run_storage import FullDisk, is_full, outlast
 
 
 class Saver:
@@ -216,3 +218,77 @@ def _require_finite(weights: dict[str, torch.Tensor], step: int) -> None:
             f"{len(broken)} weights are not finite after step {step}, such as {broken[0]}: the "
             "training diverged, and no checkpoint was made of it; lower the learning rate"
         )
+
+
+def begin_with(module: nn.Module, checkpoint: Path) -> str:
+    """Load what fits into the module; returns in words how much that was.
+
+    Raises ValueError where the encoder is another one.
+    """
+    given = all_weights(checkpoint)
+    wanted = module.state_dict()
+    fits = {
+        name: torch.from_numpy(given[name])
+        for name, tensor in wanted.items()
+        if name in given and given[name].shape == tuple(tensor.shape)
+    }
+    rest = [name for name in wanted if name not in fits]
+    if strange := [name for name in rest if name.startswith("encoder.")]:
+        raise ValueError(
+            f"{checkpoint} holds another encoder: {len(strange)} weights are missing or of another shape, "
+            f"such as {strange[0]}; take its settings of the method, or no --weights"
+        )
+    module.load_state_dict(fits, strict=False)
+    fresh = f", {len(rest)} of other parts are new" if rest else ""
+    return f"weights of {checkpoint}: {len(fits)} taken{fresh}"
+
+
+def restore(engine: Engine) -> int:
+    """Load the last committed checkpoint, if any; returns the next step.
+
+    One by another number of workers, or of another ZeRO stage, is made a universal one on the way.
+    """
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return 0
+    with saved.as_directory() as path:
+        folder = Path(path)
+        state = ckpt.read_state(folder)
+        _require_precision(engine, state.get("precision", engine.precision))
+        before = (state["workers"], state["zero_stage"])
+        if engine.stage == 0 or before == (dist.get_world_size(), engine.stage):
+            engine.load(folder)
+            dist.barrier()  # workers of one node share the folder: nobody may remove it early
+        else:
+            with _universal(folder) as whole:
+                engine.load(whole, universal=True)
+    return int(state["step"])
+
+
+def _require_precision(engine: Engine, before: str) -> None:
+    """`auto` may be another one on the GPUs of today, and optimiser states are not for both."""
+    if engine.precision != before:
+        raise Ending(
+            f"the run's checkpoints are of {before}, and this start would train in {engine.precision}: set "
+            f"engine.precision to {before}, or begin another run from the weights alone with --weights"
+        )
+
+
+@contextmanager
+def _universal(checkpoint: Path) -> Iterator[Path]:
+    """The folder of a universal copy, made once on each node for all of its workers."""
+    context = ray.train.get_context()
+    first = context.get_local_rank() == 0
+    here = (context.get_node_rank(), tempfile.mkdtemp(prefix="ray_mae_") if first else "")
+    everybody: list[tuple[int, str]] = [(0, "")] * context.get_world_size()
+    dist.all_gather_object(everybody, here)
+    folder = Path(next(path for node, path in everybody if node == here[0] and path))
+    try:
+        if first:
+            make_universal(checkpoint / TAG, folder / TAG)
+        dist.barrier()
+        yield folder
+        dist.barrier()  # nobody may remove it early
+    finally:
+        if first:
+            shutil.rmtree(folder, ignore_errors=True)
