@@ -14,7 +14,7 @@ __version__ = version("ray-mae")
 _HOMES = {
     "ingest": "ray_mae.data.ingest.job",
     "inspect": "ray_mae.evaluate.card.command",
-    "pretrain": "ray_mae.run",
+    "pretrain": "ray_mae.pretrain",
     "plan": "ray_mae.train.forecast.command",
     "doctor": "ray_mae.doctor.command",
     "checkpoint_list": "ray_mae.checkpoint.commands",
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.segment.model import load_segmenter
     from ray_mae.export.command import export
     from ray_mae.inference.studies import load_encoder
-    from ray_mae.run import pretrain
+    from ray_mae.pretrain import pretrain
     from ray_mae.search.tune import tune, tune_report
     from ray_mae.train.forecast.command import plan
 

@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ray_mae import config as settings
-from ray_mae.parsing import parser_for
+from ray_mae.config.parser import parser_for
 
 
 def _ingest(config: settings.IngestConfig) -> None:
@@ -43,7 +43,7 @@ def _inspect(config: settings.InspectConfig) -> None:
 
 
 def _pretrain(config: settings.AnyPretrainConfig) -> None:
-    from ray_mae.run import pretrain
+    from ray_mae.pretrain import pretrain
 
     _print(pretrain(config))
 

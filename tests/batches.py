@@ -6,8 +6,7 @@ import torch
 
 from ray_mae.batch import StudyBatch
 from ray_mae.config import DataConfig, MvmaeConfig
-from ray_mae.methods.build import build_method
-from ray_mae.methods.mvmae import Mvmae
+from ray_mae.methods.mvmae.model import Mvmae, build_method
 
 VOCABULARY = 40
 

@@ -15,9 +15,9 @@ from ray_mae.config import (
     PretrainMdaeConfig,
     pretrain_config,
 )
+from ray_mae.config.base import from_dict, to_dict
 from ray_mae.search.space import read_space
 from ray_mae.search.trial import Runs
-from ray_mae.settings import from_dict, to_dict
 from ray_mae.train.setup import check_sizes
 from tests.shards import write_shards, write_volume_shards
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ray_mae.config import IngestConfig
-from ray_mae.parsing import parser_for
+from ray_mae.config.parser import parser_for
 
 DOCS = Path(__file__).parents[1] / "docs"
 INGESTS = re.findall(r"^ +ray-mae ingest (.*)$", (DOCS / "archives.md").read_text(), re.MULTILINE)

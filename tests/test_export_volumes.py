@@ -15,8 +15,7 @@ import ray_mae
 from ray_mae.checkpoint.format import write_state
 from ray_mae.config import ExportConfig, MdaeConfig, PretrainMdaeConfig
 from ray_mae.export.command import export
-from ray_mae.methods.mdae import Mdae
-from ray_mae.methods.mdae_build import build_mdae
+from ray_mae.methods.mdae.model import Mdae, build_mdae
 from tests.shards import write_volume_shards
 
 

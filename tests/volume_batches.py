@@ -6,8 +6,7 @@ import torch
 
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import MdaeConfig
-from ray_mae.methods.mdae import Mdae
-from ray_mae.methods.mdae_build import build_mdae
+from ray_mae.methods.mdae.model import Mdae, build_mdae
 
 
 def volume_batch(samples: int, seed: int = 0, side: int = 16) -> VolumeBatch:

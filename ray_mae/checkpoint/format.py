@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, pretrain_config
+from ray_mae.config.base import from_dict, to_dict
 from ray_mae.data.schema import Manifest
-from ray_mae.settings import from_dict, to_dict
 from ray_mae.train.metrics.trackers import read_ids
 
 Weights = dict[str, NDArray[np.float32]]

@@ -4,13 +4,15 @@ The classes are the schema of the YAML files in `jobs/`, of the command line and
 API alike. A setting is known everywhere by its dotted name, such as `method.mask_ratio`.
 """
 
-from ray_mae.config.checkpoint import (
+from ray_mae.config.commands import (
     CheckpointConvertConfig,
     CheckpointListConfig,
     CheckpointVerifyConfig,
+    DemoConfig,
+    DemoMdaeConfig,
+    DoctorConfig,
+    SubmitConfig,
 )
-from ray_mae.config.demo import DemoConfig, DemoMdaeConfig
-from ray_mae.config.doctor import DoctorConfig
 from ray_mae.config.evaluate import (
     EmbedConfig,
     ExportConfig,
@@ -26,10 +28,10 @@ from ray_mae.config.ingest import (
     VolumeColumns,
     VolumeSettings,
 )
-from ray_mae.config.methods import MdaeConfig, MvmaeConfig
-from ray_mae.config.plan import PLAN, AnyPlanConfig, PlanConfig, PlanMdaeConfig
 from ray_mae.config.pretrain import (
+    PLAN,
     PRETRAIN,
+    AnyPlanConfig,
     AnyPretrainConfig,
     AnyRun,
     CheckpointConfig,
@@ -39,6 +41,8 @@ from ray_mae.config.pretrain import (
     MvmaeRun,
     OnlineProbeConfig,
     OptimConfig,
+    PlanConfig,
+    PlanMdaeConfig,
     PretrainConfig,
     PretrainMdaeConfig,
     RunSettings,
@@ -57,7 +61,8 @@ from ray_mae.config.search import (
     TuneMdaeConfig,
     TuneReportConfig,
 )
-from ray_mae.config.submit import SubmitConfig
+from ray_mae.methods.mdae.settings import MdaeConfig
+from ray_mae.methods.mvmae.settings import MvmaeConfig
 
 __all__ = [
     "PLAN",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ray_mae.settings import Checked, setting
+from ray_mae.config.base import Checked, setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ray_mae.config.base import Checked, setting
 from ray_mae.config.pretrain import MdaeRun, MvmaeRun
-from ray_mae.settings import Checked, setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from ray_mae.data.loading.stream import FileOrder, from_block
 from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
+from ray_mae.encoders.resenc_settings import stages_of
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
-from ray_mae.methods.volume_shapes import stages_of
 
 
 class Embedder:

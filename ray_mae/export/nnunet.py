@@ -12,9 +12,9 @@ import torch
 
 from ray_mae.checkpoint.format import Weights
 from ray_mae.config import MdaeConfig
-from ray_mae.methods.mdae_build import build_mdae
-from ray_mae.methods.unet import fold_film
-from ray_mae.methods.volume_shapes import stages_of
+from ray_mae.encoders.resenc import fold_film
+from ray_mae.encoders.resenc_settings import stages_of
+from ray_mae.methods.mdae.model import build_mdae
 
 NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"

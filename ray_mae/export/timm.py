@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ray_mae.checkpoint.format import Weights
 from ray_mae.config import MvmaeConfig
 from ray_mae.data.schema import VIEWS
-from ray_mae.methods.shapes import PIXEL_MEAN, PIXEL_STD, shapes
+from ray_mae.encoders.vit_settings import PIXEL_MEAN, PIXEL_STD, shapes
 
 TIMM_MODEL = "vit_base_patch16_224"
 """Any of timm's ViTs: the arguments replace its sizes."""

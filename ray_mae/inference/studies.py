@@ -12,9 +12,8 @@ from ray_mae.batch import UNKNOWN, StudyBatch, mean_per_study
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import MdaeConfig, MvmaeConfig
 from ray_mae.data.decoding.images import letterbox
-from ray_mae.methods.build import build_encoder
-from ray_mae.methods.masking import all_patches
-from ray_mae.methods.vit import Encoder, patchify
+from ray_mae.encoders.vit import Encoder, all_patches, patchify
+from ray_mae.methods.mvmae.model import build_encoder
 from ray_mae.transforms.images import normalise, resample, whole
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def random_encoder(config: MvmaeConfig | MdaeConfig, seed: int, pool: str = "mea
 def _fresh(config: MvmaeConfig | MdaeConfig, pool: str) -> AnyEncoder:
     if isinstance(config, MdaeConfig):  # its libraries take seconds to import
         from ray_mae.inference.volumes import FrozenVolumeEncoder
-        from ray_mae.methods.mdae_build import build_volume_encoder
+        from ray_mae.methods.mdae.model import build_volume_encoder
 
         return FrozenVolumeEncoder(build_volume_encoder(config), config)
     return FrozenEncoder(build_encoder(config), config, pool)

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool3d
 
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import MdaeConfig
-from ray_mae.methods.unet import VolumeEncoder, fold_film
+from ray_mae.encoders.resenc import VolumeEncoder, fold_film
 from ray_mae.transforms.volumes import clean
 
 RAW_SIDE = 8

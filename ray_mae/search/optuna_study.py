@@ -12,10 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ray_mae.checkpoint.format import fingerprint
 from ray_mae.config import TUNE, AnyTuneConfig
+from ray_mae.config.base import flatten, from_dict, to_dict
 from ray_mae.search.database import open_storage, storage_url
 from ray_mae.search.files import SEARCH, name_studies, study_name
 from ray_mae.search.space import Parameter, grid, label
-from ray_mae.settings import flatten, from_dict, to_dict
 
 _MAY_CHANGE = (
     "trials",

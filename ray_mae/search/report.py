@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import yaml
 
+from ray_mae.config.base import flatten, to_dict
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.pages.page import environment, generated, svg
 from ray_mae.search import figures
@@ -27,7 +28,6 @@ from ray_mae.search.space import (
     with_values,
 )
 from ray_mae.search.statistics import Group, Spread, auroc, difference, group
-from ray_mae.settings import flatten, to_dict
 
 _FEW = 8  # trials below which no importance is told
 _SHOWN = 10  # best single trials in the table

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ray_mae.settings import flatten
+from ray_mae.config.base import flatten
 
 if TYPE_CHECKING:
     import optuna

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import PRETRAIN, TUNE, AnyPretrainConfig, AnyTuneConfig
+from ray_mae.config.base import from_dict, to_dict
+from ray_mae.config.parser import parse, parser_for
 from ray_mae.data.schema import Manifest
-from ray_mae.parsing import parse, parser_for
 from ray_mae.search.space import Parameter, grid, in_words, with_values
-from ray_mae.settings import from_dict, to_dict
 from ray_mae.train.metrics.run_log import METRICS, PROBES, Tail, read_jsonl
 from ray_mae.train.setup import check_sizes, make_plan
 
@@ -175,7 +175,7 @@ class _Training:
         self._thread.start()
 
     def _train(self) -> None:
-        from ray_mae.run import pretrain
+        from ray_mae.pretrain import pretrain
 
         # the process is this trial's alone
         sys.stdout = sys.stderr = (self._run.output / LOG).open("a", buffering=1)

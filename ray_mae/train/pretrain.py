@@ -14,9 +14,9 @@ from ray_mae.checkpoint.convert import FAMILIES
 from ray_mae.cluster.admission import check_resources, its_turn, reserved, spare_room
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import AnyPretrainConfig, PretrainConfig
+from ray_mae.config.base import flatten, to_dict
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
-from ray_mae.settings import flatten, to_dict
 from ray_mae.terminal import console
 from ray_mae.train.forecast.tables import Opening, as_table, plan_rows
 from ray_mae.train.metrics.progress import Progress
@@ -39,7 +39,7 @@ _FREE_TO_CHANGE = {
 def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str, Any]:
     """Train to the last step, from the last committed checkpoint if the run has one.
 
-    probe: called for checkpoints, in tasks of its own; see `ray_mae.run`.
+    probe: called for checkpoints, in tasks of its own; see `ray_mae.pretrain`.
     Returns the summary that is also written to summary.json. Raises ValueError or
     FileNotFoundError with what to do before any worker is asked for.
     """

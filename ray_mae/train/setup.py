@@ -17,11 +17,11 @@ from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.loading.tokenizer import special_ids
 from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
-from ray_mae.methods.shapes import shapes
-from ray_mae.methods.volume_shapes import stages_of
+from ray_mae.encoders.resenc_settings import stages_of
+from ray_mae.encoders.vit_settings import shapes
 
 if TYPE_CHECKING:
-    from ray_mae.methods.method import Method
+    from ray_mae.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ def method_of(config: AnyRun, plan: Plan, tokenizer: str | None, vocabulary: int
     """
     recompute = config.engine.activation_checkpointing
     if isinstance(config.method, MdaeConfig):
-        from ray_mae.methods.mdae_build import build_mdae
+        from ray_mae.methods.mdae.model import build_mdae
 
         return build_mdae(config.method, seed=config.seed, recompute=recompute)
-    from ray_mae.methods.build import build_method
+    from ray_mae.methods.mvmae.model import build_method
 
     assert isinstance(config, MvmaeRun)
     text = special_ids(tokenizer) if tokenizer else None

@@ -11,10 +11,10 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.admission import reserved
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import AnyPretrainConfig
+from ray_mae.config.base import to_dict
 from ray_mae.data.loading.order import Order
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.schema import Manifest
-from ray_mae.settings import to_dict
 from ray_mae.train.metrics.run_log import EVENTS, append_jsonl, read_events
 from ray_mae.train.run_storage import RunStorage, outlast, require
 from ray_mae.train.setup import Plan, make_plan, packing_of

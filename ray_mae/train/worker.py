@@ -14,7 +14,7 @@ from ray_mae.data.loading.rows import DamagedShard, read_rows
 from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.loading.tokenizer import decode_tokens, report_text
 from ray_mae.data.schema import Manifest
-from ray_mae.methods.method import Method
+from ray_mae.methods.base import Method
 from ray_mae.train.batches import Batches
 from ray_mae.train.checkpointing import Saver, begin_with, restore
 from ray_mae.train.engine import Engine

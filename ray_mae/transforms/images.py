@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ray_mae.batch import StudyBatch
-from ray_mae.methods.shapes import PIXEL_MEAN, PIXEL_STD
+from ray_mae.encoders.vit_settings import PIXEL_MEAN, PIXEL_STD
 from ray_mae.transforms.keyed_random import CROP, FLIP, JITTER, uniforms
 
 

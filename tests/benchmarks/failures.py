@@ -35,7 +35,7 @@ from ray_mae.config import (
     TrackingConfig,
     VolumeDataConfig,
 )
-from ray_mae.settings import to_dict
+from ray_mae.config.base import to_dict
 from ray_mae.train.metrics.run_log import EVENTS, begin_attempt, read_jsonl
 from ray_mae.train.pretrain import pretrain
 from tests.benchmarks.curves import Curve, draw, losses

@@ -408,7 +408,7 @@ def test_a_killed_run_goes_on_with_the_next_sample(
     of its workers is killed in turn."""
     import yaml
 
-    from ray_mae.settings import to_dict
+    from ray_mae.config.base import to_dict
 
     config = run_of(shards, tmp_path / "killed", workers=2, stage=2)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))

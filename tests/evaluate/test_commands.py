@@ -24,8 +24,8 @@ from ray_mae.data.loading.study_collator import StudyPacking
 from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.evaluate.embed import embed
 from ray_mae.inference.studies import load_encoder
-from ray_mae.methods.build import build_encoder
-from ray_mae.methods.mdae_build import build_volume_encoder
+from ray_mae.methods.mdae.model import build_volume_encoder
+from ray_mae.methods.mvmae.model import build_encoder
 from ray_mae.transforms.images import whole
 from ray_mae.transforms.volumes import clean
 from tests.shards import write_shards, write_volume_shards

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ray_mae.methods.collapse import FEWEST, collapse_signs, effective_rank
+from ray_mae.methods.parts.collapse import FEWEST, collapse_signs, effective_rank
 
 
 def mean(pair: Tensor) -> float:

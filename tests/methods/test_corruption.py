@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_mae.methods.corruption import Corrupted, Corruption
-from ray_mae.methods.losses import noise_weight, region_mean
-from ray_mae.methods.masking import random_blocks
+from ray_mae.methods.mdae.corruption import Corrupted, Corruption
+from ray_mae.methods.mdae.losses import noise_weight
+from ray_mae.methods.parts.losses import region_mean
+from ray_mae.methods.parts.masking import random_blocks
 from ray_mae.transforms import keyed_random as randomness
 from ray_mae.transforms.keyed_random import NOISE, normals, repeated
 from tests.volume_batches import mdae

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_mae.batch import VolumeBatch
-from ray_mae.methods.losses import noise_weight
-from ray_mae.methods.mdae import Mdae, axial
-from ray_mae.methods.method import Method
+from ray_mae.methods.base import Method
+from ray_mae.methods.mdae.losses import noise_weight
+from ray_mae.methods.mdae.model import Mdae, axial
 from ray_mae.transforms.keyed_random import repeated
 from tests.volume_batches import mdae, some, volume_batch
 

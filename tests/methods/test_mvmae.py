@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_mae.batch import StudyBatch
-from ray_mae.methods.losses import Losses, alignment
-from ray_mae.methods.mvmae import ramp
+from ray_mae.methods.base import Losses
+from ray_mae.methods.mvmae.losses import alignment
+from ray_mae.methods.mvmae.model import ramp
 from tests.batches import gradients, method, part, study_batch
 
 

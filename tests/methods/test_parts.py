@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from ray_mae.batch import mean_per_study
 from ray_mae.config import MvmaeConfig
-from ray_mae.methods.losses import reconstruction
-from ray_mae.methods.masking import random_masks, visible_count
-from ray_mae.methods.shapes import PRESETS, shapes
-from ray_mae.methods.vit import Encoder, patchify, sincos_positions, unpatchify
+from ray_mae.encoders.vit import Encoder, patchify, sincos_positions, unpatchify
+from ray_mae.encoders.vit_settings import PRESETS, shapes
+from ray_mae.methods.parts.losses import reconstruction
+from ray_mae.methods.parts.masking import random_masks, visible_count
 from ray_mae.transforms.images import resample
 from ray_mae.transforms.keyed_random import MASK, uniforms
 

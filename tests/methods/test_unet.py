@@ -6,9 +6,9 @@ from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch.utils.flop_counter import FlopCounterMode
 
 from ray_mae.config import MdaeConfig
-from ray_mae.methods.mdae_build import build_mdae, build_volume_encoder
-from ray_mae.methods.unet import InstanceNorm, architecture, fold_film, residual_unet
-from ray_mae.methods.volume_shapes import PRESETS, stages_of
+from ray_mae.encoders.resenc import InstanceNorm, architecture, fold_film, residual_unet
+from ray_mae.encoders.resenc_settings import PRESETS, stages_of
+from ray_mae.methods.mdae.model import build_mdae, build_volume_encoder
 from tests.volume_batches import config, mdae, volume_batch
 
 

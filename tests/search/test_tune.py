@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from ray_mae import cli
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig, TuneMdaeConfig
-from ray_mae.parsing import parse, parser_for
+from ray_mae.config.parser import parse, parser_for
 from ray_mae.search.capacity import trials_of_cluster
 from ray_mae.search.files import study_name
 from ray_mae.search.optuna_study import open_study

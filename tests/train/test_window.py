@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ray_mae.methods.losses import Losses
+from ray_mae.methods.base import Losses
 from ray_mae.train.batches import MicroBatch
 from ray_mae.train.metrics.metrics import Window
 

@@ -149,7 +149,7 @@ def with_crop(config: MvmaeConfig | MdaeConfig, crop_size: int | None) -> MvmaeC
         return config
     if not isinstance(config, MdaeConfig):
         raise ValueError("crop_size is for volumes: images have the size of their pretraining")
-    from ray_mae.methods.volume_shapes import PRESETS
+    from ray_mae.encoders.resenc_settings import PRESETS
 
     stride = PRESETS[config.preset].stride
     if crop_size % stride or crop_size < 2 * stride:

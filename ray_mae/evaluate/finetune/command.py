@@ -8,6 +8,7 @@ import numpy as np
 from ray_mae.checkpoint.format import cautions, method_config
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import FinetuneConfig
+from ray_mae.config.base import to_dict
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.cohort import SplitCount, count_labels, read_cohort, too_rare
 from ray_mae.evaluate.finetune.classifier import with_crop
@@ -16,7 +17,6 @@ from ray_mae.evaluate.metrics import METRICS, FloatArray, measure, patient_resam
 from ray_mae.evaluate.supervised.comparison import Measured, compare
 from ray_mae.evaluate.supervised.report import Finding, write_comparison
 from ray_mae.evaluate.supervised.runs import run_all, runs_of
-from ray_mae.settings import to_dict
 
 
 def evaluate_finetune(config: FinetuneConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
+from ray_mae.config.base import to_dict
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
@@ -20,7 +21,6 @@ from ray_mae.evaluate.features import features, matrix
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
-from ray_mae.settings import to_dict
 from ray_mae.train.metrics.run_log import METRICS, REPORTS, last_pictures, read_jsonl
 
 

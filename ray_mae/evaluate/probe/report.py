@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ray_mae.config.base import flatten
 from ray_mae.data.schema import NOUNS
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.metrics import METRICS, Estimate
@@ -17,7 +18,6 @@ from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, png, svg
 from ray_mae.evaluate.probe import figures
 from ray_mae.evaluate.probe.result import ProbeResult
-from ray_mae.settings import flatten
 
 
 def write_report(

@@ -11,6 +11,7 @@ import numpy as np
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import MdaeConfig, SegmentConfig
+from ray_mae.config.base import to_dict
 from ray_mae.data.parallel_map import distribute
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.cohort import read_cohort
@@ -23,7 +24,6 @@ from ray_mae.evaluate.segment.training import Segmented, SegmentTask, segment
 from ray_mae.evaluate.supervised.comparison import Measured, compare
 from ray_mae.evaluate.supervised.report import Finding, write_comparison
 from ray_mae.evaluate.supervised.runs import Run, run_all, runs_of
-from ray_mae.settings import to_dict
 
 PICTURES = "pictures"
 VOLUMES = "segment_volumes.csv"

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import MdaeConfig
+from ray_mae.config.base import from_dict, to_dict
+from ray_mae.encoders.resenc import VolumeDecoder, VolumeEncoder, fold_film, residual_unet
+from ray_mae.encoders.resenc_settings import PRESETS
 from ray_mae.evaluate.supervised.fit import weights_of
-from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, fold_film, residual_unet
-from ray_mae.methods.volume_shapes import PRESETS
-from ray_mae.settings import from_dict, to_dict
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
 _LAST = "seg_layers."

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ray_mae.config.base import flatten
 from ray_mae.evaluate.cohort import SplitCount
 from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, plain, png, svg
 from ray_mae.evaluate.supervised.comparison import MACRO, Comparison, in_words
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.runs import MODELS, Run, write_json
-from ray_mae.settings import flatten
 
 REPORT = "report.html"
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ray_mae.methods.losses import Losses
+from ray_mae.methods.base import Losses
 from ray_mae.train.batches import MicroBatch
 from ray_mae.train.forecast.gpus import find_gpu
 

@@ -12,7 +12,7 @@ from ray_mae.train.errors import Ending
 from ray_mae.train.run_storage import StorageAway, outlast, replace_whole, require
 
 if TYPE_CHECKING:  # the driver reads these files without PyTorch
-    from ray_mae.methods.method import Pictures
+    from ray_mae.methods.base import Pictures
 
 
 METRICS = "metrics.jsonl"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray_mae.config import AnyPretrainConfig
-from ray_mae.settings import flatten, to_dict
+from ray_mae.config.base import flatten, to_dict
 
 
 class Listener(Protocol):

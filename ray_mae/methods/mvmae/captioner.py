@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ray_mae.methods.vit import VIEWS
+from ray_mae.encoders.vit import VIEWS
 
 
 class Captioner(nn.Module):

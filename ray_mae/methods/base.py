@@ -1,12 +1,25 @@
 """What training and evaluation know of a method: this, and nothing of images or volumes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, device
 
-from ray_mae.methods.losses import Losses
+
+class Losses(NamedTuple):
+    """What a method's forward returns."""
+
+    total: Tensor
+    """Scalar: what is minimised."""
+    parts: dict[str, Tensor]
+    """Scalars by name, unweighted, for the record; without gradient."""
+    counted: Mapping[str, Tensor] = MappingProxyType({})
+    """[2] each: a sum over some of the samples and how many they were, for the record of their mean.
+
+    To be added up over steps and workers before dividing; there is no mean where the count is 0.
+    """
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
-from ray_mae.methods import losses
-from ray_mae.methods.captioner import Captioner
-from ray_mae.methods.collapse import collapse_signs
-from ray_mae.methods.losses import Losses
-from ray_mae.methods.masking import random_masks, visible_count
-from ray_mae.methods.method import Pictures
-from ray_mae.methods.vit import Encoder, PixelDecoder, gather, patchify, unpatchify
+from ray_mae.config import DataConfig, MvmaeConfig
+from ray_mae.encoders.vit import Encoder, gather, patchify, unpatchify
+from ray_mae.encoders.vit_settings import shapes
+from ray_mae.methods.base import Losses, Pictures
+from ray_mae.methods.mvmae.captioner import Captioner
+from ray_mae.methods.mvmae.losses import alignment, caption
+from ray_mae.methods.parts.collapse import collapse_signs
+from ray_mae.methods.parts.losses import reconstruction
+from ray_mae.methods.parts.masking import random_masks, visible_count
+from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.transforms.images import Augmentation, denormalise, whole
 from ray_mae.transforms.keyed_random import PARALLEL, uniforms
 
@@ -77,10 +80,10 @@ class Mvmae(nn.Module):
         pixels = self.decoder(tokens, visible, hidden, batch.view)  # [N, M, patch²]
 
         S = batch.samples
-        rec = losses.reconstruction(pixels, gather(patches, hidden), self.norm_pix)  # [N]
+        rec = reconstruction(pixels, gather(patches, hidden), self.norm_pix)  # [N]
         rec = mean_per_study(rec, batch.study, S)  # [S]
         z = self.pooled(tokens)  # [N, D]
-        align = losses.alignment(
+        align = alignment(
             z,
             batch.study,
             S,
@@ -94,10 +97,10 @@ class Mvmae(nn.Module):
         parts = {"reconstruction": rec.mean(), "alignment": align.mean()}
         counted = {}
         if self.captioner is not None:
-            caption = self.caption(tokens, visible, batch)  # [S], 0 without a report
-            total = total + self.gamma * caption.mean()
+            told = self.caption(tokens, visible, batch)  # [S], 0 without a report
+            total = total + self.gamma * told.mean()
             # for the record per report, so that it reads as nats per token
-            counted["caption"] = torch.stack([caption.sum(), batch.has_report.sum()]).detach()
+            counted["caption"] = torch.stack([told.sum(), batch.has_report.sum()]).detach()
         if watch:
             counted |= collapse_signs(z.detach().float(), batch.study)
         return Losses(total, {name: value.detach() for name, value in parts.items()}, counted)
@@ -121,12 +124,12 @@ class Mvmae(nn.Module):
         read, target = words[:, :-1], words[:, 1:]
         if self.caption_memory == "study":
             logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel)
-            loss = losses.caption(logits, target, self.pad)  # [S]
+            loss = caption(logits, target, self.pad)  # [S]
         else:
             of = batch.study  # each view tells its study's report
             parallel = None if parallel is None else parallel[of]
             logits = self.captioner(read[of], tokens, visible, batch.view, parallel=parallel)
-            loss = losses.caption(logits, target[of], self.pad)  # [N]
+            loss = caption(logits, target[of], self.pad)  # [N]
             loss = mean_per_study(loss, of, batch.samples)
         return loss * batch.has_report
 
@@ -219,3 +222,77 @@ def ramp(final: float, start: int, end: int) -> Callable[[int], float]:
         return final * 0.5 * (1 - math.cos(math.pi * share))
 
     return beta
+
+
+def build_encoder(config: MvmaeConfig, recompute: bool = False) -> Encoder:
+    """The encoder alone."""
+    return Encoder(
+        shapes(config)[0],
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        qk_norm=config.qk_norm,
+        positions=config.positions,
+        recompute=recompute,
+    )
+
+
+def build_method(
+    config: MvmaeConfig,
+    data: DataConfig,
+    *,
+    seed: int,
+    warmup_steps: int,
+    steps: int,
+    vocabulary: int = 0,
+    special_ids: tuple[int, int, int, int] = (0, 2, 3, 4),
+    recompute: bool = False,
+) -> Mvmae:
+    """The method with fresh weights, the same for the same seed.
+
+    vocabulary: size of the tokenizer; special_ids: padding, first, last and mask token.
+    """
+    torch.manual_seed(seed)
+    encoder_shape, decoder_shape = shapes(config)
+    encoder = build_encoder(config, recompute)
+    decoder = PixelDecoder(
+        decoder_shape,
+        encoder_width=encoder_shape.width,
+        patches=encoder.patches,
+        patch_size=config.patch_size,
+        qk_norm=config.qk_norm,
+        positions=config.positions,
+        recompute=recompute,
+    )
+    captioner = None
+    if config.gamma > 0:
+        captioner = Captioner(
+            encoder_width=encoder_shape.width,
+            patches=encoder.patches,
+            vocabulary=vocabulary,
+            max_tokens=data.max_tokens,
+            depth=config.caption_depth,
+            heads=config.caption_heads,
+            mlp_ratio=config.caption_mlp_ratio,
+            mask_id=special_ids[3],
+        )
+    return Mvmae(
+        encoder,
+        decoder,
+        captioner,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        mask_ratio=config.mask_ratio,
+        augment=Augmentation(
+            data.crop_scale, data.brightness, data.contrast, data.jitter_share, data.flip
+        ),
+        beta=ramp(config.beta, warmup_steps, steps),
+        gamma=config.gamma,
+        norm_pix=config.norm_pix,
+        alignment=config.alignment,
+        alignment_tokens=config.alignment_tokens,
+        alignment_reduction=config.alignment_reduction,
+        alignment_temperature=config.alignment_temperature,
+        caption_memory=config.caption_memory,
+        caption_parallel_share=config.caption_parallel_share,
+        special_ids=special_ids[:3],
+    )

@@ -23,11 +23,6 @@ def random_masks(draw: Tensor, patches: int, visible: int) -> tuple[Tensor, Tens
     return order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values
 
 
-def all_patches(n: int, patches: int, device: torch.device) -> Tensor:
-    """[n, L] indices of an unmasked view."""
-    return torch.arange(patches, device=device).expand(n, patches)
-
-
 def random_blocks(draw: Tensor, blocks: int, ratio: Tensor, masking: str = "exact") -> Tensor:
     """[B, blocks] bool, which are hidden: a share ratio [B] in [0, 1] of them, by the keys draw [B].
 

@@ -10,17 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.batch import VolumeBatch
-from ray_mae.methods.collapse import effective_rank
-from ray_mae.methods.corruption import Corruption
-from ray_mae.methods.losses import Losses, noise_weight, region_mean
-from ray_mae.methods.method import Pictures
-from ray_mae.methods.unet import VolumeDecoder, VolumeEncoder, unet_flops
+from ray_mae.config import MdaeConfig
+from ray_mae.encoders.resenc import VolumeDecoder, VolumeEncoder, residual_unet, unet_flops
+from ray_mae.encoders.resenc_settings import stages_of
+from ray_mae.methods.base import Losses, Pictures
+from ray_mae.methods.mdae.corruption import Corruption
+from ray_mae.methods.mdae.losses import noise_weight
+from ray_mae.methods.parts.collapse import effective_rank
+from ray_mae.methods.parts.losses import region_mean
 from ray_mae.transforms.keyed_random import repeated
 from ray_mae.transforms.volumes import VolumeAugmentation, clean
 
 LEVELS = 4
 """Equal parts of t in [0, 1) by which errors are recorded."""
-
 SHOWN = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75))
 """Share of hidden blocks p and noise level t of the pictures."""
 
@@ -132,3 +134,38 @@ def axial(volumes: Tensor) -> Tensor:
     """The middle slice [B, H, W] of volumes [B, 1, D, H, W] in RAS order: anterior up, left left."""
     middle = volumes[:, 0, :, :, volumes.shape[4] // 2]  # [B, right, anterior]
     return middle.transpose(1, 2).flip(1)
+
+
+def build_mdae(config: MdaeConfig, *, seed: int, recompute: bool = False) -> Mdae:
+    """The method with fresh weights, the same for the same seed.
+
+    recompute: activations again in the backward pass, stage by stage. Raises ValueError for sizes
+    that do not fit together.
+    """
+    torch.manual_seed(seed)
+    net = residual_unet(stages_of(config))
+    return Mdae(
+        VolumeEncoder(net.encoder, film=config.film, recompute=recompute),
+        VolumeDecoder(net.decoder, film=config.film, recompute=recompute),
+        crop_size=config.crop_size,
+        corruption=Corruption(
+            noise=config.noise,
+            sigma_max=config.sigma_max,
+            mask_ratio=config.mask_ratio,
+            masking=config.masking,
+            block_size=config.block_size,
+        ),
+        augment=VolumeAugmentation(
+            config.mirror, config.rotate_share, config.scale_share, config.scale_range
+        ),
+        weighting=config.weighting,
+        lambda_masked=config.lambda_masked,
+        lambda_visible=config.lambda_visible,
+        mask_repeats=config.mask_repeats,
+    )
+
+
+def build_volume_encoder(config: MdaeConfig, recompute: bool = False) -> VolumeEncoder:
+    """The encoder alone, with fresh weights."""
+    net = residual_unet(stages_of(config))
+    return VolumeEncoder(net.encoder, film=config.film, recompute=recompute)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ray_mae.methods.masking import random_blocks
+from ray_mae.methods.parts.masking import random_blocks
 from ray_mae.transforms.keyed_random import LEVEL, NOISE, normals, uniforms
 
 

@@ -7,7 +7,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ray_mae.methods.shapes import Shape
+from ray_mae.encoders.vit_settings import Shape
 
 VIEWS = 3  # frontal, lateral, unknown
 
@@ -46,11 +46,11 @@ def sincos_positions(side: int, width: int) -> Tensor:
     return torch.cat([across, down], dim=-1).reshape(side * side, width).float()
 
 
-def _table(rows: int, width: int) -> nn.Parameter:
+def table(rows: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, width) * 0.02)
 
 
-class _Blocks(nn.Module):
+class Blocks(nn.Module):
     """timm's blocks and a final norm, with optional recomputation in the backward pass."""
 
     def __init__(self, shape: Shape, qk_norm: bool, recompute: bool) -> None:
@@ -97,13 +97,13 @@ class Encoder(nn.Module):
         # not timm's 1e-6: without a position of its own, the first norm would magnify its gradient
         # a thousandfold, and clipping would silence all others
         self.cls = nn.Parameter(torch.randn(shape.width) * 0.02)
-        self.view = _table(VIEWS, shape.width)
+        self.view = table(VIEWS, shape.width)
         self.position: Tensor
         if positions == "learned":
-            self.position = _table(self.patches, shape.width)
+            self.position = table(self.patches, shape.width)
         else:
             self.register_buffer("position", sincos_positions(side, shape.width))
-        self.body = _Blocks(shape, qk_norm, recompute)
+        self.body = Blocks(shape, qk_norm, recompute)
         initialise(self)
 
     def forward(self, patches: Tensor, index: Tensor, view: Tensor) -> Tensor:
@@ -117,44 +117,6 @@ class Encoder(nn.Module):
         return self.body(torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1))
 
 
-class PixelDecoder(nn.Module):
-    """Tokens of the visible patches → pixels of the hidden ones."""
-
-    def __init__(
-        self,
-        shape: Shape,
-        *,
-        encoder_width: int,
-        patches: int,
-        patch_size: int,
-        qk_norm: bool = True,
-        positions: str = "learned",
-        recompute: bool = False,
-    ) -> None:
-        super().__init__()
-        self.embed = nn.Linear(encoder_width, shape.width)
-        self.mask = nn.Parameter(torch.randn(shape.width) * 0.02)
-        self.position: Tensor
-        if positions == "learned":
-            self.position = _table(1 + patches, shape.width)
-        else:
-            grid = sincos_positions(int(patches**0.5), shape.width)
-            self.register_buffer("position", torch.cat([torch.zeros(1, shape.width), grid]))
-        self.view = _table(VIEWS, shape.width)
-        self.body = _Blocks(shape, qk_norm, recompute)
-        self.pixels = nn.Linear(shape.width, patch_size**2)
-        initialise(self)
-
-    def forward(self, tokens: Tensor, visible: Tensor, hidden: Tensor, view: Tensor) -> Tensor:
-        """tokens [N, 1 + V, D], patch indices visible [N, V] and hidden [N, M] → [N, M, patch²]."""
-        x = self.embed(tokens)  # [N, 1 + V, Dd]
-        x = torch.cat([x, self.mask.expand(x.shape[0], hidden.shape[1], -1)], dim=1)
-        slot = torch.cat([torch.zeros_like(visible[:, :1]), 1 + visible, 1 + hidden], dim=1)
-        x = x + self.position.to(x.dtype)[slot] + self.view[view][:, None]
-        x = self.body(x)  # attention does not mind that the hidden ones come last
-        return self.pixels(x[:, 1 + visible.shape[1] :])
-
-
 def initialise(module: nn.Module) -> None:
     """Xavier-uniform linear layers with zero bias, as in MAE."""
     for child in module.modules():
@@ -162,3 +124,8 @@ def initialise(module: nn.Module) -> None:
             nn.init.xavier_uniform_(child.weight)
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
+
+
+def all_patches(n: int, patches: int, device: torch.device) -> Tensor:
+    """[n, L] indices of an unmasked view."""
+    return torch.arange(patches, device=device).expand(n, patches)

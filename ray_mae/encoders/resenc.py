@@ -15,7 +15,7 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ray_mae.methods.volume_shapes import Stages
+from ray_mae.encoders.resenc_settings import Stages
 
 EMBEDDING = 256
 """Width of the time embedding (section 3)."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ray_mae.config import MdaeConfig
-from ray_mae.methods.shapes import multiple
+from ray_mae.encoders.vit_settings import multiple
 
 
 @dataclass(frozen=True)

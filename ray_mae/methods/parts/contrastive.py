@@ -1,0 +1,60 @@
+"""Losses of pairs: what belongs together against all others of the batch."""
+
+import torch
+from torch import Tensor
+
+from ray_mae.batch import mean_per_study
+from ray_mae.methods.parts.collectives import gather_rows
+
+
+def study_pairs(study: Tensor) -> tuple[Tensor, Tensor]:
+    """P(i): each unordered pair of views of one study, as two index vectors [P]."""
+    same = study[:, None] == study[None, :]  # [N, N]
+    u, v = same.triu(diagonal=1).nonzero(as_tuple=True)
+    return u, v
+
+
+def infonce(n: Tensor, study: Tensor, studies: int, temperature: float, key: Tensor) -> Tensor:
+    """[S] contrastive loss over all views of the global micro-batch; 0 with a single view.
+
+    n: [N, D] L2-normalised. Each view is an anchor; the study's other views are its positives
+    and every view of another study, on any worker, a negative (van den Oord et al. 2018).
+    A study that was drawn twice is no negative of itself.
+    """
+    every, owner, mine, keys = gather_rows(n, study, key)  # [A, D], [A] over all workers, [N], [A]
+    logits = n @ every.T / temperature  # [N, A]
+    positive = mine[:, None] == owner[None, :]
+    itself = _itself(n.shape[0], every.shape[0], mine, owner)
+    positive &= ~itself
+    never = -1e9  # finite, so that an anchor without negatives has no NaN gradient
+    again = key[:, None] == keys[None, :]  # the anchor itself, its study, and its study once more
+    negatives = logits.masked_fill(again, never).logsumexp(1, keepdim=True)  # [N, 1]
+    logits = logits.masked_fill(~positive, 0)
+    loss = torch.logaddexp(logits, negatives) - logits  # [N, A] −log softmax against negatives
+    count = positive.sum(1)
+    per_view = torch.where(positive, loss, 0).sum(1) / count.clamp(min=1)  # [N]
+    return mean_per_study(per_view, study, studies)
+
+
+def _itself(n: int, every: int, mine: Tensor, owner: Tensor) -> Tensor:
+    """[N, A] where an anchor meets itself: our rows are a run in the gathered ones."""
+    first = int((owner == mine[0]).nonzero()[0])
+    diagonal = torch.zeros(n, every, dtype=torch.bool, device=owner.device)
+    index = torch.arange(n, device=owner.device)
+    diagonal[index, first + index] = True
+    return diagonal
+
+
+def vicreg(z: Tensor, study: Tensor, studies: int) -> Tensor:
+    """[S] invariance of pairs + variance and covariance over all workers' views (25 : 25 : 1).
+
+    Divided by 25, so that β weighs the invariance. Bardes, Ponce, LeCun 2022, equations 1 to 6.
+    """
+    u, v = study_pairs(study)
+    invariance = mean_per_study((z[u] - z[v]).square().mean(-1), study[u], studies)
+    every, *_ = gather_rows(z, study, study)
+    centred = every - every.mean(0)
+    variance = (1 - (centred.square().mean(0) + 1e-4).sqrt()).clamp(min=0).mean()
+    covariance = centred.T @ centred / max(1, every.shape[0] - 1)
+    off = covariance - torch.diag(covariance.diagonal())
+    return invariance + variance + off.square().sum() / z.shape[1] / 25
