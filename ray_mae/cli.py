@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ray_mae import config as settings
+from ray_mae.config.migrate import in_words, migrate, moved
 from ray_mae.config.parser import parser_for
 
 
@@ -42,13 +43,13 @@ def _inspect(config: settings.InspectConfig) -> None:
     _print({name: card[name] for name in shown})
 
 
-def _pretrain(config: settings.AnyPretrainConfig) -> None:
+def _pretrain(config: settings.PretrainConfig) -> None:
     from ray_mae.pretrain import pretrain
 
     _print(pretrain(config))
 
 
-def _plan(config: settings.AnyPlanConfig) -> None:
+def _plan(config: settings.PlanConfig) -> None:
     from ray_mae.train.forecast.command import plan
 
     plan(config)
@@ -61,7 +62,7 @@ def _doctor(config: settings.DoctorConfig) -> None:
         sys.exit(1)
 
 
-def _tune(config: settings.AnyTuneConfig) -> None:
+def _tune(config: settings.TuneConfig) -> None:
     from ray_mae.search.tune import tune
 
     _print(tune(config))
@@ -162,12 +163,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 }
 
 
-BY_METHOD: dict[str, tuple[dict[str, Any], str]] = {
-    "pretrain": (settings.PRETRAIN, "method.name"),
-    "plan": (settings.PLAN, "method.name"),
-    "tune": (settings.TUNE, "run.method.name"),
-}
-"""Commands whose settings depend on the method, and the setting that names it."""
+CHOSEN: dict[str, str] = {"pretrain": "", "plan": "", "tune": "run."}
+"""Commands whose settings depend on the method and the encoder, and what stands before their names."""
 
 
 def parser_of(command: str, cls: type | None = None) -> ArgumentParser:
@@ -191,15 +188,77 @@ def parsed(arguments: list[str]) -> tuple[str, Any]:
     rest = arguments[len(name.split()) :]
     if name == "submit":
         rest = _submitted(rest)
-    if name in BY_METHOD:
-        classes, path = BY_METHOD[name]
-        cls = classes[_method(rest, path)]
+    if name in CHOSEN:
+        return name, _chosen(name, cls, rest)
     if name != "submit":
         rest = _switches(rest, cls)
     parser = parser_of(name, cls)
     values = parser.instantiate(parser.parse_args(rest)).as_dict()
     values.pop("config", None)
     return name, cls(**values)
+
+
+def _chosen(command: str, cls: type, arguments: list[str]) -> Any:
+    """The settings of a command that has those of a method and an encoder, chosen by name."""
+    from ray_mae.encoders.registry import ENCODERS
+    from ray_mae.methods.registry import METHODS, as_general, config_class
+
+    lead = CHOSEN[command]
+    arguments = _separated(arguments)
+    document = _document(arguments)
+    section = document.get("run", {}) if lead else document
+    method = _named(arguments, f"{lead}method.name", section.get("method"), "mvmae")
+    arguments = _migrated(arguments, document, method, lead)
+    encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
+    specific: Any = config_class(cls, method, encoder)
+    parser = parser_of(command, specific)
+    for action in parser._actions:
+        for registry in (METHODS, ENCODERS):
+            if action.dest == f"{lead}{registry.setting}":
+                action.metavar = "{" + ",".join(registry) + "}"
+    values = parser.instantiate(parser.parse_args(arguments)).as_dict()
+    values.pop("config", None)
+    return as_general(specific(**values))
+
+
+def _separated(arguments: list[str]) -> list[str]:
+    """--name=value as two words."""
+    return [w for a in arguments for w in (a.split("=", 1) if a.startswith("--") else [a])]
+
+
+def _document(arguments: list[str]) -> dict[str, Any]:
+    """What the YAML file holds that the flags name; empty where there is none."""
+    if "--config" not in arguments[:-1]:
+        return {}
+    file = Path(arguments[arguments.index("--config") + 1])
+    document = yaml.safe_load(file.read_text()) if file.is_file() else None
+    return document if isinstance(document, dict) else {}
+
+
+def _named(arguments: list[str], flag: str, section: Any, default: str | None) -> Any:
+    """The name that a flag, or else the YAML file, chooses by."""
+    if f"--{flag}" in arguments[:-1]:
+        return arguments[arguments.index(f"--{flag}") + 1]
+    return (section.get("name") if isinstance(section, dict) else None) or default
+
+
+def _migrated(arguments: list[str], document: dict[str, Any], method: str, lead: str) -> list[str]:
+    """The flags, and what their YAML file holds, in today's form, with a line of what has changed."""
+    changed: dict[str, str] = {}
+    words = []
+    for word in arguments:
+        bare = word.removeprefix(f"--{lead}")
+        if word.startswith(f"--{lead}") and (now := moved(bare, method)) != bare:
+            changed[bare], word = now, f"--{lead}{now}"
+        words.append(word)
+    migrated, of_file = migrate(document, method)
+    if of_file:
+        at = words.index("--config") + 1
+        print(in_words(of_file, words[at]), file=sys.stderr)
+        words[at] = json.dumps(migrated)
+    if changed:
+        print(in_words(changed, "this command"), file=sys.stderr)
+    return words
 
 
 def _switches(arguments: list[str], cls: type) -> list[str]:
@@ -234,31 +293,6 @@ def _submitted(arguments: list[str]) -> list[str]:
             equals, value = "=", "true"
         own.append(name + equals + value)
     return [*own, f"--command={json.dumps(arguments[cut + 1 :])}"]
-
-
-def _method(arguments: list[str], path: str) -> str:
-    """The method that the flags or the YAML file name: it decides which settings there are.
-
-    path: dotted name of the setting that names it.
-    """
-    words = [w for a in arguments for w in (a.split("=", 1) if a.startswith("--") else [a])]
-    found = {
-        flag: words[words.index(flag) + 1]
-        for flag in (f"--{path}", "--config")
-        if flag in words[:-1]
-    }
-    name: Any = found.get(f"--{path}")
-    file = Path(found.get("--config", ""))
-    if name is None and file.is_file():
-        name = yaml.safe_load(file.read_text())
-        for key in path.split("."):
-            name = name.get(key) if isinstance(name, dict) else None
-    name = name or "mvmae"
-    if name not in settings.PRETRAIN:
-        close = difflib.get_close_matches(name, settings.PRETRAIN, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{path} must be one of {', '.join(settings.PRETRAIN)}, got {name}{hint}")
-    return name
 
 
 def _command(arguments: list[str]) -> str:

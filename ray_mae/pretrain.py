@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from ray_mae.config import AnyPretrainConfig
+from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probe_checkpoint, probed_samples
-from ray_mae.train import pretrain as launch
+from ray_mae.train import pretrain as training
 
 
-def pretrain(config: AnyPretrainConfig) -> dict[str, Any]:
+def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """`ray_mae.train.pretrain.pretrain`, with the online probe where `probe.every` asks for it."""
     if not config.probe.every:
-        return launch.pretrain(config)
-    probed_samples(
-        config.shards, config.probe
-    )  # what cannot be probed is told before any worker starts
-    return launch.pretrain(config, probe=probe_checkpoint)
+        return training.pretrain(config)
+    # what cannot be probed is told before any worker starts
+    probed_samples(ShardSet.read(config.folders, config.shares), config.probe)
+    return training.pretrain(config, probe=probe_checkpoint)

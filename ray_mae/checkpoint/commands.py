@@ -6,9 +6,8 @@ from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.convert import extracted, make_universal
-from ray_mae.checkpoint.format import damage
+from ray_mae.checkpoint.format import TAG, damage
 from ray_mae.config import CheckpointConvertConfig, CheckpointListConfig, CheckpointVerifyConfig
-from ray_mae.train.engine import TAG
 
 
 def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:

@@ -9,6 +9,8 @@ checksums/          SHA-256 of each file, by the worker that wrote it
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, pretrain_config
 from ray_mae.config.base import from_dict, to_dict
+from ray_mae.config.migrate import migrate
+from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
 from ray_mae.data.schema import Manifest
-from ray_mae.train.metrics.trackers import read_ids
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.encoders.registry import ENCODERS
+from ray_mae.methods.registry import run_of
 
 Weights = dict[str, NDArray[np.float32]]
 """Arrays by name."""
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
+TAG = "deepspeed"
+"""Folder of DeepSpeed's files within a checkpoint."""
 BEST = "best"
 """Folder of a run with the weights of the checkpoint that its online probe found best."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -34,18 +42,26 @@ EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 
 def write_state(
     folder: Path,
-    config: AnyPretrainConfig,
+    config: PretrainConfig,
     *,
     step: int,
     workers: int,
     of_shards: dict[str, Any] | None = None,
     zero_stage: int | None = None,
     precision: str | None = None,
+    trackers: dict[str, str] | None = None,
 ) -> None:
-    """state.json after `step` optimiser steps.
+    """Writes state.json after `step` optimiser steps.
 
-    of_shards: as `facts_of` had it when training began; read now where it is None. zero_stage and
-    precision: what the engine made of the settings.
+    Args:
+        folder: of the checkpoint.
+        config: settings of the run.
+        step: optimiser steps done.
+        workers: that wrote it.
+        of_shards: as `facts_of` had it when training began; read now where it is None.
+        zero_stage: what the engine made of the settings.
+        precision: the same.
+        trackers: ids of the run in other programs, by their names.
     """
     state = {
         "step": step,
@@ -53,9 +69,9 @@ def write_state(
         "workers": workers,
         "zero_stage": config.engine.zero_stage if zero_stage is None else zero_stage,
         "precision": precision or config.engine.precision,
-        **(of_shards or facts_of(config.shards)),
+        **(of_shards or facts_of(ShardSet.read(config.folders, config.shares))),
         "config": to_dict(config),
-        "trackers": read_ids(config.output),
+        "trackers": trackers or {},
         "versions": {
             name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
         },
@@ -63,11 +79,14 @@ def write_state(
     (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
 
 
-def facts_of(shards: Path) -> dict[str, Any]:
+def facts_of(shards: ShardSet) -> dict[str, Any]:
     """What a checkpoint keeps of the shards it was trained on."""
     return {
-        "shards_sha256": fingerprint(shards),
-        "spacing_mm": Manifest.read(shards).spacing_mm,
+        "shards": [
+            {"dataset": f.name, "share": f.share, "sha256": fingerprint(f.path)}
+            for f in shards.folders
+        ],
+        "spacing_mm": shards.spacing_mm,
     }
 
 
@@ -76,45 +95,76 @@ def fingerprint(shards: Path) -> str:
     return hashlib.sha256((shards / Manifest.FILE).read_bytes()).hexdigest()
 
 
+def trained_on(state: dict[str, Any]) -> list[str]:
+    """The hashes of the shards' manifests, of a checkpoint's state."""
+    if "shards" in state:
+        return [shards["sha256"] for shards in state["shards"]]
+    return [state["shards_sha256"]]  # 0.1 read one folder
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The content of state.json."""
-    return json.loads((checkpoint / STATE).read_text())
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+    return state
 
 
-def read_config(checkpoint: Path) -> AnyPretrainConfig:
+def run_config(values: dict[str, Any]) -> PretrainConfig:
+    """The settings of a run from plain values, of this version or before."""
+    return run_of(values)
+
+
+def read_config(checkpoint: Path) -> PretrainConfig:
     """The settings that the checkpoint was trained with."""
-    return pretrain_config(read_state(checkpoint)["config"])
+    return run_config(read_state(checkpoint)["config"])
 
 
-def method_config(path: Path) -> MvmaeConfig | MdaeConfig:
-    """The method's settings of a run, a checkpoint or an exported encoder.
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What must be known of an encoder to use it, beside its weights."""
 
-    Raises FileNotFoundError that says what was looked for.
+    settings: EncoderSettings
+    data: DataConfig
+    """How samples were drawn and changed in its pretraining."""
+    spacing_mm: float | None
+    """Between the voxels trained on; None for images, and where each volume had its own."""
+
+
+def encoder_facts(path: Path) -> EncoderFacts:
+    """Those of a run, a checkpoint or an exported encoder.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
     """
     exported = path / EXPORTED
     if not exported.is_file():
-        return read_config(find_checkpoint(path)).method
+        checkpoint = find_checkpoint(path)
+        config = read_config(checkpoint)
+        spacing = read_state(checkpoint).get("spacing_mm")
+        return EncoderFacts(config.encoder, config.data, spacing)
     values = json.loads(exported.read_text())
-    values.pop("spacing_mm", None)
-    if values.get("name") == "mdae":
-        return from_dict(MdaeConfig, values)
-    return from_dict(MvmaeConfig, values)
+    spacing = values.pop("spacing_mm", None)
+    return EncoderFacts(*sections_of(values), spacing)
 
 
-def spacing_of(path: Path) -> float | None:
-    """Distance in mm between the voxels trained on; None for images, and where each volume has its own."""
-    exported = path / EXPORTED
-    if exported.is_file():
-        return json.loads(exported.read_text()).get("spacing_mm")
-    return read_state(find_checkpoint(path)).get("spacing_mm")
+def write_exported(folder: Path, facts: EncoderFacts) -> None:
+    """encoder.json: settings of the encoder and of its data, and the spacing of volumes."""
+    values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": to_dict(facts.data)}
+    if facts.spacing_mm:
+        values["spacing_mm"] = facts.spacing_mm
+    (folder / EXPORTED).write_text(json.dumps(values, indent=1) + "\n")
 
 
-def write_exported(
-    folder: Path, method: MvmaeConfig | MdaeConfig, spacing_mm: float | None
-) -> None:
-    """encoder.json: the method's settings, and the spacing of the volumes."""
-    facts = to_dict(method) | ({"spacing_mm": spacing_mm} if spacing_mm else {})
-    (folder / EXPORTED).write_text(json.dumps(facts, indent=1) + "\n")
+def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:
+    """Settings of an encoder and its data from what `write_exported` wrote, in this version or before."""
+    if "encoder" not in values:  # 0.1 wrote the method's settings, the network's among them
+        values, _ = migrate({"method": values})
+        values.setdefault("encoder", {})
+        values["encoder"].setdefault(
+            "name", "vit" if values["method"].get("name", "mvmae") == "mvmae" else "resenc"
+        )
+    settings = from_dict(ENCODERS[values["encoder"]["name"]], values["encoder"])
+    data = DATA["study" if settings.dimensions == 2 else "volume"]
+    return settings, from_dict(data, values.get("data", {}))
 
 
 def last_committed(run: Path) -> Path | None:
@@ -174,13 +224,11 @@ def cautions(path: Path, shards: Path) -> list[str]:
     Nothing where it was pretrained on the same shards, whose splits kept the test patients apart.
     """
     known = not (path / EXPORTED).is_file()
-    if known and read_state(find_checkpoint(path))["shards_sha256"] == fingerprint(shards):
+    if known and fingerprint(shards) in trained_on(read_state(find_checkpoint(path))):
         return []
-    trained_on = (
-        "other shards than these" if known else "shards that an exported encoder does not name"
-    )
+    others = "other shards than these" if known else "shards that an exported encoder does not name"
     return [
-        f"The encoder was pretrained on {trained_on}: whether it saw test patients in its "
+        f"The encoder was pretrained on {others}: whether it saw test patients in its "
         "pretraining cannot be told from here."
     ]
 
@@ -250,3 +298,23 @@ def damage(checkpoint: Path, workers: int) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def decoder_weights(path: Path, wanted: Mapping[str, Any]) -> Weights:
+    """A decoder's weights by name, of a run or a checkpoint.
+
+    Args:
+        path: of the run or the checkpoint; an exported encoder has none.
+        wanted: arrays of the decoder that is looked for, by name, for their shapes.
+
+    Returns:
+        All of them, or nothing where the method trains no decoder of this kind.
+    """
+    if (path / EXPORTED).is_file():
+        return {}
+    prefix = "decoder."
+    every = {
+        k.removeprefix(prefix): v for k, v in all_weights(path).items() if k.startswith(prefix)
+    }
+    fits = all(k in every and every[k].shape == tuple(v.shape) for k, v in wanted.items())
+    return {k: every[k] for k in wanted} if fits else {}

@@ -19,11 +19,11 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
 )
 
 from ray_mae.cluster.runtime import gpus_wanted
-from ray_mae.config import AnyPretrainConfig
+from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.terminal import console
 
 
-def check_resources(config: AnyPretrainConfig) -> None:
+def check_resources(config: PretrainConfig) -> None:
     """Raise where training workers would leave no CPU for reading data: that run would hang."""
     import ray
 
@@ -55,7 +55,7 @@ def check_resources(config: AnyPretrainConfig) -> None:
         )
 
 
-def its_turn(config: AnyPretrainConfig, probes: bool) -> AbstractContextManager[None]:
+def its_turn(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
     """On a cluster that others use, too: workers without GPUs wait where they would take the last CPUs.
 
     Workers with GPUs are as many as there are GPUs: there it is up to scaling.cpus_per_worker.
@@ -66,7 +66,7 @@ def its_turn(config: AnyPretrainConfig, probes: bool) -> AbstractContextManager[
     return turn(held, beside=max(1, config.probe.cpus if probes else 0))
 
 
-def spare_room(config: AnyPretrainConfig, probes: bool) -> AbstractContextManager[None]:
+def spare_room(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
     """Room beside workers that may grow: for a reader of data, and for the probe."""
     if config.scaling.least == config.scaling.most:
         return nullcontext()  # `check_resources` has looked
@@ -74,7 +74,7 @@ def spare_room(config: AnyPretrainConfig, probes: bool) -> AbstractContextManage
     return spare_cpus(1 + (config.probe.cpus if probes else 0))
 
 
-def reserved(config: AnyPretrainConfig) -> dict[str, float]:
+def reserved(config: PretrainConfig) -> dict[str, float]:
     """What a training worker reserves, by name."""
     gpu = {"GPU": 1.0} if gpus_wanted(config.scaling.gpu) else {}
     return {"CPU": float(config.scaling.cpus_per_worker)} | gpu

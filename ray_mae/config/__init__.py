@@ -1,7 +1,8 @@
 """Every setting of every command: typed, documented, bounded, in one place.
 
 The classes are the schema of the YAML files in `jobs/`, of the command line and of the Python
-API alike. A setting is known everywhere by its dotted name, such as `method.mask_ratio`.
+API alike. A setting is known everywhere by its dotted name, such as `method.mask_ratio`. Those of a
+method or an encoder stand beside it: `ray_mae/methods/NAME/settings.py`, `ray_mae/encoders/`.
 """
 
 from ray_mae.config.commands import (
@@ -29,49 +30,26 @@ from ray_mae.config.ingest import (
     VolumeSettings,
 )
 from ray_mae.config.pretrain import (
-    PLAN,
-    PRETRAIN,
-    AnyPlanConfig,
-    AnyPretrainConfig,
-    AnyRun,
     CheckpointConfig,
-    DataConfig,
     EngineConfig,
-    MdaeRun,
-    MvmaeRun,
     OnlineProbeConfig,
-    OptimConfig,
     PlanConfig,
-    PlanMdaeConfig,
     PretrainConfig,
-    PretrainMdaeConfig,
-    RunSettings,
+    RunConfig,
     ScalingConfig,
     TrackingConfig,
+)
+from ray_mae.config.search import AshaConfig, RepeatConfig, TuneConfig, TuneReportConfig
+from ray_mae.config.sections import (
+    DataConfig,
+    EncoderSettings,
+    MethodSettings,
+    OptimConfig,
+    StudyDataConfig,
     VolumeDataConfig,
-    pretrain_config,
 )
-from ray_mae.config.search import (
-    TUNE,
-    AnyTuneConfig,
-    AshaConfig,
-    RepeatConfig,
-    Search,
-    TuneConfig,
-    TuneMdaeConfig,
-    TuneReportConfig,
-)
-from ray_mae.methods.mdae.settings import MdaeConfig
-from ray_mae.methods.mvmae.settings import MvmaeConfig
 
 __all__ = [
-    "PLAN",
-    "PRETRAIN",
-    "TUNE",
-    "AnyPlanConfig",
-    "AnyPretrainConfig",
-    "AnyRun",
-    "AnyTuneConfig",
     "AshaConfig",
     "CheckpointConfig",
     "CheckpointConvertConfig",
@@ -82,36 +60,30 @@ __all__ = [
     "DemoMdaeConfig",
     "DoctorConfig",
     "EmbedConfig",
+    "EncoderSettings",
     "EngineConfig",
     "ExportConfig",
     "FinetuneConfig",
     "IngestConfig",
     "InspectConfig",
-    "MdaeConfig",
-    "MdaeRun",
-    "MvmaeConfig",
-    "MvmaeRun",
+    "MethodSettings",
     "OnlineProbeConfig",
     "OptimConfig",
     "PlanConfig",
-    "PlanMdaeConfig",
     "PretrainConfig",
-    "PretrainMdaeConfig",
     "ProbeConfig",
     "RepeatConfig",
-    "RunSettings",
+    "RunConfig",
     "ScalingConfig",
-    "Search",
     "SegmentConfig",
+    "StudyDataConfig",
     "SubmitConfig",
     "SupervisedConfig",
     "TableColumns",
     "TrackingConfig",
     "TuneConfig",
-    "TuneMdaeConfig",
     "TuneReportConfig",
     "VolumeColumns",
     "VolumeDataConfig",
     "VolumeSettings",
-    "pretrain_config",
 ]

@@ -79,8 +79,8 @@ def to_dict(settings: Any) -> dict[str, Any]:
             value = to_dict(value)
         elif isinstance(value, Path):
             value = str(value)
-        elif isinstance(value, tuple):
-            value = list(value)
+        elif isinstance(value, (tuple, list)):
+            value = [str(v) if isinstance(v, Path) else v for v in value]
         out[field.name] = value
     return out
 
@@ -88,7 +88,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     """The inverse of `to_dict`, for values that it wrote."""
     hints = get_type_hints(cls)
-    made: dict[str, Any] = {}
+    values_by_name: dict[str, Any] = {}
     for name, value in values.items():
         kind = hints[name]
         options = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
@@ -96,10 +96,12 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
             value = from_dict(kind, value)
         elif isinstance(value, str) and Path in options:
             value = Path(value)
+        elif isinstance(value, list) and list[Path] in options:
+            value = [Path(v) for v in value]
         elif isinstance(value, list) and any(get_origin(o) is tuple for o in options):
             value = tuple(value)
-        made[name] = value
-    return cls(**made)
+        values_by_name[name] = value
+    return cls(**values_by_name)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

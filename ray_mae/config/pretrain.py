@@ -1,90 +1,18 @@
-"""Settings of a pretraining run."""
+"""Settings of a pretraining run, and of its forecast."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ray_mae.config.base import Checked, from_dict, setting
-from ray_mae.methods.mdae.settings import MdaeConfig
-from ray_mae.methods.mvmae.settings import MvmaeConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What is read from the shards and how a sample is drawn."""
-
-    max_views: int = setting(3, ge=1, le=16)
-    """Views per study at most; a larger study gives a random choice each epoch."""
-    text: Literal["impression", "findings", "both"] = "impression"
-    """Report section to caption; impression falls back to findings where it is missing."""
-    max_tokens: int = setting(128, ge=4, le=4096)
-    """Length of a report in tokens, first and last token included; longer ones are cut."""
-    tokenizer: Path | None = None
-    """A tokenizers JSON file. Default: WordPiece trained on the training split's reports."""
-    vocabulary: int = setting(8192, ge=64)
-    """Size of the vocabulary trained, at most."""
-    crop_scale: tuple[float, float] = setting((0.5, 1.0), gt=0, le=1, rising=True)
-    """Area of the random square crop over the largest square, smallest and largest."""
-    brightness: float = setting(0.4, ge=0, lt=1)
-    """Random brightness factor within 1 ± this."""
-    contrast: float = setting(0.4, ge=0, lt=1)
-    """Random contrast factor within 1 ± this."""
-    jitter_share: float = setting(0.8, ge=0, le=1)
-    """Share of the views whose brightness and contrast are changed."""
-    flip: bool = False
-    """Mirror half of the views. Off: left and right carry meaning in medicine."""
-    shuffle_window: int = setting(2048, ge=1)
-    """Studies read together and shuffled among themselves; shards are shuffled as well."""
-    corrupt: Literal["stop", "skip"] = "stop"
-    """Rows of a damaged shard: end the run, or draw other samples in their place and count them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VolumeDataConfig:
-    """What is read from shards of volumes."""
-
-    shuffle_window: int = setting(32, ge=1)
-    """Volumes read together and shuffled among themselves, kept in memory; shards are shuffled as
-    well."""
-    corrupt: Literal["stop", "skip"] = "stop"
-    """Rows of a damaged shard: end the run, or draw other samples in their place and count them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """Linear warm-up and decay, by optimiser steps."""
-
-    batch_size: int = setting(1024, ge=1)
-    """Samples (studies or volumes) per optimiser step over all workers."""
-    micro_batch_size: int = setting(64, ge=1)
-    """Samples per worker and forward pass; the rest is gradient accumulation."""
-    epochs: float = setting(500.0, gt=0)
-    """Passes over the training samples, unless `steps` is given."""
-    steps: int | None = setting(None, ge=1)
-    """Optimiser steps, instead of `epochs`."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """sgd: with Nesterov momentum, as nnU-Net trains its networks."""
-    base_lr: float = setting(1.5e-4, gt=0)
-    """Learning rate per 256 samples of batch_size; the absolute rate is printed at the start."""
-    lr: float | None = setting(None, gt=0)
-    """Absolute learning rate, instead of `base_lr`."""
-    min_lr: float = setting(0.0, ge=0)
-    """Absolute learning rate at the last step."""
-    decay: Literal["cosine", "poly"] = "cosine"
-    """Fall of the learning rate after warm-up: half a cosine, or (1 - share)^0.9 (nnU-Net)."""
-    warmup: float = setting(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises from 0."""
-    betas: tuple[float, float] = setting((0.9, 0.95), ge=0, lt=1)
-    """AdamW moments."""
-    momentum: float = setting(0.99, gt=0, lt=1)
-    """sgd only: Nesterov momentum."""
-    weight_decay: float = setting(0.05, ge=0)
-    """Decay of weights; norms, biases, embeddings and positions are exempt."""
-    clip: float = setting(1.0, ge=0)
-    """Largest gradient norm; 0 switches clipping off."""
-    max_skipped: int = setting(5, ge=1)
-    """A step whose loss or gradient is not finite is skipped by all workers and its samples are written
-    down; the run ends after so many in a row."""
+from ray_mae.config.base import Checked, setting
+from ray_mae.config.sections import (
+    DATA,
+    DataConfig,
+    EncoderSettings,
+    MethodSettings,
+    OptimConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +59,11 @@ class ScalingConfig:
     def most(self) -> int:
         """Workers that the run takes where the cluster has them."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def threads(self) -> int:
+        """Of PyTorch in each worker."""
+        return self.threads_per_worker or max(1, int(self.cpus_per_worker))
 
     @property
     def in_words(self) -> str:
@@ -197,18 +130,37 @@ class TrackingConfig:
     where it is known."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """What every pretraining has in common, whatever its method and its data."""
+def as_list(paths: list[Path] | Path) -> list[Path]:
+    """One path or several, as a list."""
+    return [paths] if isinstance(paths, Path) else list(paths)
 
+
+_BY_METHOD: Any = None
+"""Default of a section that follows from the method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings of a pretraining, whatever its method, its encoder and its data.
+
+    Sections that are not given follow from the method. The command line and YAML files know the chosen
+    method's and encoder's own settings: see `ray_mae.methods.registry.config_class`.
+    """
+
+    method: MethodSettings
+    """The method."""
+    encoder: EncoderSettings = _BY_METHOD
+    """The encoder; default: the method's."""
+    data: DataConfig = _BY_METHOD
+    """Samples."""
+    optim: OptimConfig = _BY_METHOD
+    """Optimiser, batch and length; default: the method's."""
     seed: int = setting(0, ge=0)
     """Seed of weights, order of the data, masks and augmentation."""
     weights: Path | None = None
     """A run or a checkpoint whose weights a new run begins with, by a fresh optimiser: for another ZeRO
     stage, other data, or a second stage of training. Its encoder must be the same; of decoders what fits
     is taken, and its tokenizer."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimiser, batch and length."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     """DeepSpeed."""
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
@@ -220,85 +172,53 @@ class RunSettings:
     probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
     """Online probe."""
 
+    def __post_init__(self) -> None:
+        defaults: dict[str, Callable[[], Any]] = {
+            "encoder": self.method.default_encoder,
+            "data": DATA[self.method.kind],
+            "optim": self.method.default_optim,
+        }
+        for name, default in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default())
 
-@dataclass(frozen=True, kw_only=True)
-class MvmaeRun(RunSettings):
-    """Settings of a pretraining by MVMAE."""
-
-    method: MvmaeConfig = field(default_factory=MvmaeConfig)
-    """The method and its network."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Samples."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MdaeRun(RunSettings):
-    """Settings of a pretraining by MDAE."""
-
-    method: MdaeConfig = field(default_factory=MdaeConfig)
-    """The method and its network."""
-    data: VolumeDataConfig = field(default_factory=VolumeDataConfig)
-    """Samples."""
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            optimizer="sgd",
-            lr=0.01,
-            decay="poly",
-            weight_decay=3e-5,
-            clip=12.0,
-            warmup=0.0,
-            batch_size=32,
-            micro_batch_size=2,
-            steps=250_000,
-        )
-    )
-    """Optimiser, batch and length: by default nnssl's."""
-
-
-AnyRun = MvmaeRun | MdaeRun
+    def check_sizes(self) -> None:
+        """Raises ValueError, naming settings, where method, encoder and data do not fit together."""
+        self.encoder.check()
+        self.method.check(self.encoder, self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Placed(Checked):
-    shards: Path
-    """Folder that `ingest` wrote."""
+class PretrainConfig(RunConfig, Checked):
+    """Pretrain an encoder from shards, on Ray Train and DeepSpeed."""
+
+    shards: list[Path] | Path
+    """Folder that `ingest` wrote, or several of one kind: [A, B]."""
+    shares: list[float] | None = field(default=None, metadata={"gt": 0})
+    """Of several folders: the share of the samples drawn from each, in any unit. Default: by their size."""
     output: Path
-    """Folder of the run: checkpoints, figures, summary.json. Started again, it continues."""
+    """Folder of the run: checkpoints, metrics, summary.json. Started again, it continues."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        run: Any = self
-        if run.checkpoint.keep_best and not run.probe.every:
+        RunConfig.__post_init__(self)
+        Checked.__post_init__(self)
+        if self.checkpoint.keep_best and not self.probe.every:
             raise ValueError("checkpoint.keep_best wants the online probe: set probe.every to 1")
 
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig(MvmaeRun, _Placed):
-    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MVMAE of studies."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainMdaeConfig(MdaeRun, _Placed):
-    """Pretrain an encoder from shards, on Ray Train and DeepSpeed: MDAE of volumes."""
-
-
-AnyPretrainConfig = PretrainConfig | PretrainMdaeConfig
-PRETRAIN: dict[str, type[PretrainConfig] | type[PretrainMdaeConfig]] = {
-    "mvmae": PretrainConfig,
-    "mdae": PretrainMdaeConfig,
-}
-"""The settings of `pretrain` by `method.name`."""
-
-
-def pretrain_config(values: dict[str, Any]) -> AnyPretrainConfig:
-    """The settings of a run from what `to_dict` wrote of them."""
-    return from_dict(PRETRAIN[values["method"].get("name", "mvmae")], values)
+    @property
+    def folders(self) -> list[Path]:
+        """Of shards."""
+        return as_list(self.shards)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Planned(Checked):
-    shards: Path | None = None
-    """Folder that `ingest` wrote; or say how many samples there will be."""
+class PlanConfig(RunConfig, Checked):
+    """Before a run: batch, steps, memory per GPU under ZeRO, storage, hours. Nothing is trained."""
+
+    shards: list[Path] | Path | None = None
+    """Folder that `ingest` wrote, or several: [A, B]; or say how many samples there will be."""
+    shares: list[float] | None = field(default=None, metadata={"gt": 0})
+    """Of several folders: the share of the samples drawn from each, in any unit. Default: by their size."""
     samples: int | None = setting(None, ge=1)
     """Training studies or volumes, where there are no shards yet."""
     views_per_sample: float = setting(1.6, ge=1)
@@ -321,24 +241,7 @@ class _Planned(Checked):
     """Folder for summary.json; default: none is written."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunConfig.__post_init__(self)
+        Checked.__post_init__(self)
         if self.shards is None and self.samples is None:
             raise ValueError("how much data? Give --shards, or --samples where there are none yet")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig(MvmaeRun, _Planned):
-    """Before a run: batch, steps, memory per GPU under ZeRO, storage, hours. Nothing is trained."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanMdaeConfig(MdaeRun, _Planned):
-    """Before a run of MDAE: batch, steps, memory per GPU under ZeRO, storage, hours."""
-
-
-AnyPlanConfig = PlanConfig | PlanMdaeConfig
-PLAN: dict[str, type[PlanConfig] | type[PlanMdaeConfig]] = {
-    "mvmae": PlanConfig,
-    "mdae": PlanMdaeConfig,
-}
-"""The settings of `plan` by `method.name`: those of `pretrain`, and more."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ray_mae.config.base import Checked, setting
-from ray_mae.config.pretrain import MdaeRun, MvmaeRun
+from ray_mae.config.pretrain import RunConfig, as_list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,17 @@ class RepeatConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(Checked):
-    """What every search has in common, whatever the method."""
+class TuneConfig(Checked):
+    """Search settings over whole pretrainings, by what a probe finds on validation patients."""
 
-    shards: Path
-    """Folder that `ingest` wrote. Its test patients are never read."""
+    shards: list[Path] | Path
+    """Folder that `ingest` wrote, or several of one kind: [A, B]. Their test patients are never read."""
+    shares: list[float] | None = field(default=None, metadata={"gt": 0})
+    """Of several folders: the share of the samples drawn from each, in any unit. Default: by their size."""
     output: Path
     """Folder of the search: trials, study.db, report.html, best.yaml, summary.json."""
+    run: RunConfig
+    """Settings of every run, as of `pretrain`; those of the space come on top."""
     space: dict[str, Any]
     """Settings of the run by dotted name, each with a distribution: uniform, loguniform, int or logint
     [low, high], choice [values], grid [values]; `step` for uniform and int; `when: {other: values}`
@@ -77,6 +81,11 @@ class Search(Checked):
     seed: int = setting(0, ge=0)
     """Seed of the sampler. Of the runs see run.seed."""
 
+    @property
+    def folders(self) -> list[Path]:
+        """Of shards."""
+        return as_list(self.shards)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective == "auroc_and_hours" and self.asha.stop:
@@ -84,30 +93,6 @@ class Search(Checked):
                 "asha.stop must be off with objective auroc_and_hours: it stops trials by AUROC alone, "
                 "the cheap ones first"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig(Search):
-    """Search settings over whole pretrainings, by what a probe finds on validation patients."""
-
-    run: MvmaeRun = field(default_factory=MvmaeRun)
-    """Settings of every run, as of `pretrain`; those of the space come on top."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneMdaeConfig(Search):
-    """Search settings over whole pretrainings, by what a probe finds on validation patients."""
-
-    run: MdaeRun = field(default_factory=MdaeRun)
-    """Settings of every run, as of `pretrain`; those of the space come on top."""
-
-
-AnyTuneConfig = TuneConfig | TuneMdaeConfig
-TUNE: dict[str, type[TuneConfig] | type[TuneMdaeConfig]] = {
-    "mvmae": TuneConfig,
-    "mdae": TuneMdaeConfig,
-}
-"""The settings of `tune` by `run.method.name`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""The network of MDAE: nnU-Net's residual-encoder U-Net, told the noise level by FiLM."""
+"""nnU-Net's residual-encoder U-Net: its encoder and its decoder, told a noise level by FiLM."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +16,8 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ray_mae.encoders.resenc_settings import Stages
+from ray_mae.encoders.base import Encoder
+from ray_mae.encoders.resenc_settings import ResEncSettings, Stages
 
 EMBEDDING = 256
 """Width of the time embedding (section 3)."""
@@ -111,29 +113,29 @@ class Film(nn.Module):
         return torch.addcmul(beta, h, gamma + 1)
 
 
-Told = Callable[[Tensor], Tensor]
+Conditioned = Callable[[Tensor], Tensor]
 """FiLM of one stage at the noise levels of a batch."""
 
 
-def _told(film: nn.ModuleList | None, i: int, e: Tensor | None) -> Told:
+def _conditioned(film: nn.ModuleList | None, i: int, e: Tensor | None) -> Conditioned:
     """FiLM of stage i, or the identity."""
     return nn.Identity() if film is None or e is None else partial(film[i], e=e)
 
 
-def residual_stage(stage: StackedResidualBlocks, x: Tensor, told: Told) -> Tensor:
+def residual_stage(stage: StackedResidualBlocks, x: Tensor, film: Conditioned) -> Tensor:
     """nnU-Net's residual blocks, with FiLM after the last norm."""
     for block in stage.blocks[:-1]:
         x = block(x)
     last = stage.blocks[-1]
-    return last.nonlin2(told(last.conv2(last.conv1(x))) + last.skip(x))
+    return last.nonlin2(film(last.conv2(last.conv1(x))) + last.skip(x))
 
 
-def plain_stage(stage: StackedConvBlocks, x: Tensor, told: Told) -> Tensor:
+def plain_stage(stage: StackedConvBlocks, x: Tensor, film: Conditioned) -> Tensor:
     """nnU-Net's convolutions, with FiLM after the last norm."""
     for block in stage.convs[:-1]:
         x = block(x)
     last = stage.convs[-1]
-    return last.nonlin(told(last.norm(last.conv(x))))
+    return last.nonlin(film(last.norm(last.conv(x))))
 
 
 def _run(call: Callable[..., Tensor], recompute: bool, *inputs: Tensor) -> Tensor:
@@ -141,26 +143,46 @@ def _run(call: Callable[..., Tensor], recompute: bool, *inputs: Tensor) -> Tenso
     return checkpoint(call, *inputs, use_reentrant=False) if recompute else call(*inputs)
 
 
-class VolumeEncoder(nn.Module):
-    """nnU-Net's residual encoder with FiLM in each stage: what is kept after pretraining.
+class ResEnc(Encoder):
+    """nnU-Net's residual encoder, where asked with FiLM in each stage.
 
     Its weights have nnU-Net's names, `stem.…` and `stages.…`; those of `time.…` and `film.…` are
     not nnU-Net's.
     """
 
-    def __init__(self, net: ResidualEncoder, *, film: bool = True, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        settings: ResEncSettings,
+        *,
+        recompute: bool = False,
+        net: ResidualEncoder | None = None,
+    ) -> None:
+        """net: with weights of its own; by default a fresh one."""
         super().__init__()
+        self.settings: ResEncSettings = settings
+        net = net or residual_unet(settings.stages).encoder
         self.stem, self.stages = net.stem, net.stages
         self.channels: list[int] = net.output_channels
-        self.stride: int = math.prod(stride[0] for stride in net.strides)
-        self.time = TimeEmbedding() if film else None
-        self.film = nn.ModuleList(Film(C) for C in self.channels) if film else None
+        self.time = TimeEmbedding() if settings.film else None
+        self.film = nn.ModuleList(Film(C) for C in self.channels) if settings.film else None
         self.recompute = recompute
 
     @property
     def width(self) -> int:
-        """C, length of a feature vector."""
         return self.channels[-1]
+
+    @property
+    def depth(self) -> int:
+        return len(self.channels)
+
+    @property
+    def stride(self) -> int:
+        return self.settings.stages.stride
+
+    def layer_of(self, name: str) -> int:
+        if stage := re.match(r"(?:stages|film)\.(\d+)\.", name):
+            return int(stage[1]) + 1
+        return 0 if name.startswith(("stem.", "time.")) else self.depth + 1
 
     @property
     def dtype(self) -> torch.dtype:
@@ -184,7 +206,7 @@ class VolumeEncoder(nn.Module):
 
     def _stage(self, i: int, e: Tensor | None, h: Tensor) -> Tensor:
         h = self.stem(h) if i == 0 else h
-        return residual_stage(self.stages[i], h, _told(self.film, i, e))
+        return residual_stage(self.stages[i], h, _conditioned(self.film, i, e))
 
     def forward(self, volumes: Tensor, t: float | None = 0.0) -> Tensor:
         """Feature vectors [B, C] float32 of clean volumes [B, 1, D, H, W]: the last stage's mean.
@@ -201,6 +223,15 @@ class VolumeEncoder(nn.Module):
         if t is not None:
             e = self.embed(torch.full(volumes.shape[:1], t, device=volumes.device))
         return self.skips(volumes, e)[-1].float().mean(dim=(2, 3, 4))
+
+    def flops(self, side: int) -> float:
+        """Forward of one volume of side³ voxels, convolutions only.
+
+        Every convolution of a stage, strided or not, gives voxels of the stage's resolution.
+        """
+        voxels = _voxels(side, self.settings.stages)
+        parts = [(self.stem, voxels[0]), *zip(self.stages, voxels, strict=True)]
+        return sum(2 * n * _kernels(part) for part, n in parts)
 
 
 class VolumeDecoder(nn.Module):
@@ -222,13 +253,44 @@ class VolumeDecoder(nn.Module):
             h = _run(partial(self._stage, i, e), self.recompute and self.training, h, skip)
         return self.seg_layers[-1](h)
 
+    def flops(self, side: int) -> float:
+        """Forward of one volume of side³ voxels, convolutions only."""
+        voxels = [float(side**3)]  # of the finest stage first
+        for up in self.transpconvs[::-1]:
+            voxels.append(voxels[-1] / up.stride[0] ** 3)
+        parts = [(self.seg_layers, voxels[0])]
+        parts += zip(self.stages, voxels[-2::-1], strict=True)
+        parts += zip(self.transpconvs, voxels[:0:-1], strict=True)  # one product per voxel below
+        return sum(2 * n * _kernels(part) for part, n in parts)
+
     def _stage(self, i: int, e: Tensor | None, below: Tensor, skip: Tensor) -> Tensor:
         both = torch.cat([self.transpconvs[i](below), skip], dim=1)
-        return plain_stage(self.stages[i], both, _told(self.film, i, e))
+        return plain_stage(self.stages[i], both, _conditioned(self.film, i, e))
+
+
+def encoder_and_decoder(
+    settings: ResEncSettings, *, classes: int = 1, recompute: bool = False
+) -> tuple[ResEnc, VolumeDecoder]:
+    """Returns both halves of a U-Net with fresh weights, by PyTorch's global seed.
+
+    Args:
+        settings: of the encoder; the decoder mirrors it.
+        classes: output channels.
+        recompute: activations again in the backward pass, stage by stage.
+
+    Raises:
+        ValueError: where sizes do not fit together.
+    """
+    settings.check()
+    net = residual_unet(settings.stages, classes)
+    return (
+        ResEnc(settings, recompute=recompute, net=net.encoder),
+        VolumeDecoder(net.decoder, film=settings.film, recompute=recompute),
+    )
 
 
 @torch.no_grad()
-def fold_film(encoder: VolumeEncoder, decoder: VolumeDecoder | None = None) -> None:
+def fold_film(encoder: ResEnc, decoder: VolumeDecoder | None = None) -> None:
     """Make FiLM at noise level 0 part of the norms before it, and leave the networks without FiLM.
 
     What they compute at level 0 stays the same, and is then what nnU-Net's network computes.
@@ -247,22 +309,15 @@ def fold_film(encoder: VolumeEncoder, decoder: VolumeDecoder | None = None) -> N
         norm.weight.mul_(gamma + 1)
         norm.bias.mul_(gamma + 1).add_(beta)
     encoder.time = encoder.film = None
+    encoder.settings = encoder.settings.without_film()
 
 
-def unet_flops(encoder: VolumeEncoder, decoder: VolumeDecoder, side: int) -> float:
-    """Forward of one volume of side³ voxels, convolutions only.
-
-    Every convolution of a stage, strided or not, gives voxels of the stage's resolution.
-    """
+def _voxels(side: int, stages: Stages) -> list[float]:
+    """Voxels of each stage's maps, of a volume of side³ voxels, the finest first."""
     voxels = [float(side**3)]
-    for stage in encoder.stages[1:]:
-        stride = stage.blocks[0].conv1.conv.stride[0]
+    for stride in stages.strides[1:]:
         voxels.append(voxels[-1] / stride**3)
-    parts = [(encoder.stem, voxels[0]), (decoder.seg_layers, voxels[0])]
-    parts += zip(encoder.stages, voxels, strict=True)
-    parts += zip(decoder.stages, voxels[-2::-1], strict=True)
-    parts += zip(decoder.transpconvs, voxels[:0:-1], strict=True)  # one product per voxel below
-    return sum(2 * n * _kernels(part) for part, n in parts)
+    return voxels
 
 
 def _kernels(module: nn.Module) -> int:

@@ -1,10 +1,11 @@
-"""Sizes of the U-Nets of volumes, from settings, and whether they fit together. Needs no PyTorch."""
+"""Settings of nnU-Net's residual encoder, and the sizes that follow. Needs no PyTorch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import ClassVar, Literal, Self
 
-from ray_mae.config import MdaeConfig
-from ray_mae.encoders.vit_settings import multiple
+from ray_mae.config.base import setting
+from ray_mae.config.sections import EncoderSettings
 
 
 @dataclass(frozen=True)
@@ -34,32 +35,52 @@ PRESETS: dict[str, Stages] = {
 """large: nnU-Net's ResEnc-L as pretrained by nnssl; base: the same at half its width."""
 
 
-def stages_of(config: MdaeConfig) -> Stages:
-    """The preset's stages. Raises ValueError that names the settings which do not fit together."""
-    stages = PRESETS[config.preset]
-    crop, block = config.crop_size, config.block_size
-    multiple("crop_size", crop, "block_size", block)
-    multiple(
-        "crop_size", crop, f"{stages.stride} (the stride of preset {config.preset})", stages.stride
-    )
-    if crop < 2 * stages.stride:  # instance norm has no variance of one voxel
-        raise ValueError(
-            f"method.crop_size ({crop}) must be at least {2 * stages.stride}, twice the stride of "
-            f"method.preset {config.preset}"
-        )
-    if crop == block:
-        raise ValueError(
-            f"method.block_size ({block}) must be smaller than method.crop_size ({crop}): one block "
-            "cannot be both hidden and visible"
-        )
-    if config.noise != "ve" and config.sigma_max > 1:
-        raise ValueError(
-            f"method.sigma_max ({config.sigma_max:g}) must be at most 1 with method.noise "
-            f"{config.noise}: it is the largest share of noise"
-        )
-    low, high = config.mask_ratio
-    if (config.lambda_masked == 0 or high == 0) and (config.lambda_visible == 0 or low == 1):
-        raise ValueError(
-            "method.lambda_masked, method.lambda_visible and method.mask_ratio leave nothing to learn"
-        )
-    return stages
+@dataclass(frozen=True, kw_only=True)
+class ResEncSettings(EncoderSettings):
+    """Residual encoder of nnU-Net's U-Net (Isensee et al. 2024), of volumes with one channel."""
+
+    name: Literal["resenc"] = "resenc"
+    """The encoder; others have settings of their own: see `pretrain --encoder.name NAME --help`."""
+    preset: Literal["tiny", "base", "large"] = "large"
+    """Stages; large is nnU-Net's ResEnc-L."""
+    crop_size: int = setting(160, ge=16, le=512)
+    """Side of the random crop, in voxels; a multiple of the network's stride, at least twice that."""
+    film: bool = False
+    """Tell the network a noise level by FiLM, where the method has one; False leaves it to guess."""
+
+    dimensions: ClassVar[int] = 3
+    form: ClassVar[str] = "maps"
+    network: ClassVar[str] = "ray_mae.encoders.resenc:ResidualEncoder"
+    exports: ClassVar[tuple[str, ...]] = ("nnunet", "monai")
+
+    @property
+    def stages(self) -> Stages:
+        """The preset's."""
+        return PRESETS[self.preset]
+
+    @property
+    def input_size(self) -> int:
+        return self.crop_size
+
+    @property
+    def described(self) -> str:
+        return f"resenc {self.preset}, crops of {self.crop_size}³"
+
+    def check(self) -> None:
+        stride = self.stages.stride
+        # instance norm has no variance of one voxel
+        if self.crop_size % stride or self.crop_size < 2 * stride:
+            raise ValueError(
+                f"crop_size ({self.crop_size}) must be a multiple of {stride}, the stride of "
+                f"encoder.preset {self.preset}, and at least {2 * stride}"
+            )
+
+    def resized(self, size: int | None) -> Self:
+        if size is None:
+            return self
+        other = replace(self, crop_size=size)
+        other.check()
+        return other
+
+    def without_film(self) -> Self:
+        return replace(self, film=False)

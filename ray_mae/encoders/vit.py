@@ -1,5 +1,6 @@
-"""The encoder and the pixel decoder: Vision Transformers made of timm's blocks."""
+"""The Vision Transformer, made of timm's blocks."""
 
+import re
 from functools import partial
 
 import torch
@@ -7,7 +8,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ray_mae.encoders.vit_settings import Shape
+from ray_mae.batch import UNKNOWN
+from ray_mae.encoders.base import Encoder
+from ray_mae.encoders.vit_settings import Shape, VitSettings
 
 VIEWS = 3  # frontal, lateral, unknown
 
@@ -76,45 +79,96 @@ class Blocks(nn.Module):
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return self.norm(x)
 
+    def flops(self, tokens: int) -> float:
+        """Forward of one sequence, products of matrices only."""
+        weights = sum(p.numel() for p in self.parameters() if p.ndim == 2)
+        width = self.norm.normalized_shape[0]
+        return 2.0 * tokens * weights + 4.0 * tokens * tokens * width * len(self.blocks)
 
-class Encoder(nn.Module):
-    """ViT over the visible patches of one view at a time; all views share it (section 4.1)."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        *,
-        image_size: int,
-        patch_size: int,
-        qk_norm: bool = True,
-        positions: str = "learned",
-        recompute: bool = False,
-    ) -> None:
+class VisionTransformer(Encoder):
+    """ViT over the visible patches of one view at a time; all views share it (MVMAE, section 4.1)."""
+
+    def __init__(self, settings: VitSettings, *, recompute: bool = False) -> None:
         super().__init__()
-        side = image_size // patch_size
-        self.patches = side * side
-        self.patch = nn.Linear(patch_size**2, shape.width)
+        self.settings: VitSettings = settings
+        shape = settings.shape
+        side = settings.image_size // settings.patch_size
+        self.patches = settings.patches
+        self.patch = nn.Linear(settings.patch_size**2, shape.width)
         # not timm's 1e-6: without a position of its own, the first norm would magnify its gradient
         # a thousandfold, and clipping would silence all others
         self.cls = nn.Parameter(torch.randn(shape.width) * 0.02)
         self.view = table(VIEWS, shape.width)
         self.position: Tensor
-        if positions == "learned":
+        if settings.positions == "learned":
             self.position = table(self.patches, shape.width)
         else:
             self.register_buffer("position", sincos_positions(side, shape.width))
-        self.body = Blocks(shape, qk_norm, recompute)
+        self.body = Blocks(shape, settings.qk_norm, recompute)
         initialise(self)
 
-    def forward(self, patches: Tensor, index: Tensor, view: Tensor) -> Tensor:
-        """[N, K, patch²] patches at positions index [N, K] of views [N] → tokens [N, 1 + K, D].
+    @property
+    def width(self) -> int:
+        return self.cls.shape[0]
 
-        The class token comes first and has neither position nor view embedding, as in the
-        authors' code.
+    @property
+    def depth(self) -> int:
+        return len(self.body.blocks)
+
+    @property
+    def stride(self) -> int:
+        return self.settings.patch_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.patch.weight.dtype
+
+    def forward(
+        self,
+        images: Tensor,
+        visible: Tensor | None = None,
+        view: Tensor | None = None,
+        masked: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Tokens of images, the class token first.
+
+        That has neither position nor view embedding, as in the code of MVMAE's authors.
+
+        Args:
+            images: [N, 1, H, W] normalised grey values.
+            visible: [N, V] indices of the patches that the network sees; None shows all L.
+            view: [N] 0 frontal, 1 lateral, 2 unknown; None is unknown.
+            masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
+
+        Returns:
+            [N, 1 + V, D].
         """
-        x = self.patch(patches)
-        x = x + self.position.to(x.dtype)[index] + self.view[view][:, None]
+        patches = patchify(images, self.stride)  # [N, L, patch²]
+        if visible is None:
+            visible = all_patches(patches.shape[0], patches.shape[1], patches.device)
+        else:
+            patches = gather(patches, visible)
+        if view is None:
+            view = torch.full((len(images),), UNKNOWN, device=images.device)
+        x = self.patch(patches.to(self.dtype))  # [N, V, D]
+        if masked is not None:
+            x = torch.where(masked[0][..., None], masked[1].to(x.dtype), x)
+        x = x + self.position.to(x.dtype)[visible] + self.view[view][:, None]
         return self.body(torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1))
+
+    def layer_of(self, name: str) -> int:
+        if block := re.match(r"body\.blocks\.(\d+)\.", name):
+            return int(block[1]) + 1
+        return self.depth + 1 if name.startswith("body.") else 0
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls", "view", "position"}
+
+    def flops(self, tokens: int) -> float:
+        """Forward of one sequence of so many tokens, products of matrices only."""
+        return self.body.flops(tokens)
 
 
 def initialise(module: nn.Module) -> None:

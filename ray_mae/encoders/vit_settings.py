@@ -1,11 +1,10 @@
-"""Sizes of networks and their input, and whether they fit together. Needs no PyTorch."""
+"""Settings of the Vision Transformer, and the sizes that follow. Needs no PyTorch."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
-from ray_mae.config import MvmaeConfig
-
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
-"""Of grey values in [0, 1]; close to the statistics of chest X-rays (.506, .252 in MIMIC-CXR)."""
+from ray_mae.config.base import setting
+from ray_mae.config.sections import EncoderSettings, multiple
 
 
 @dataclass(frozen=True)
@@ -17,42 +16,81 @@ class Shape:
     heads: int
     mlp_ratio: float = 4.0
 
+    def override(self, width: int | None, depth: int | None, heads: int | None) -> "Shape":
+        """The same with single values in the place of its own."""
+        given = {"width": width, "depth": depth, "heads": heads}
+        return replace(self, **{k: v for k, v in given.items() if v is not None})
 
-PRESETS: dict[str, tuple[Shape, Shape]] = {
-    "tiny": (Shape(192, 12, 3), Shape(192, 4, 3)),
-    "small": (Shape(384, 12, 6), Shape(384, 4, 6)),
-    "base": (Shape(768, 12, 12), Shape(768, 4, 12)),
-    "large": (Shape(1024, 24, 16), Shape(1024, 8, 8, 2.0)),
-    "huge": (Shape(1280, 32, 16), Shape(1024, 8, 8, 2.0)),
+    def check(self, section: str, prefix: str = "", *, sincos: bool) -> None:
+        """Raises ValueError where width and heads do not fit together.
+
+        Args:
+            section: of the settings, such as "encoder".
+            prefix: of their names, such as "decoder_".
+            sincos: whether positions are sines and cosines of two axes.
+        """
+        width = f"{section}.{prefix}width"
+        multiple(width, self.width, f"{section}.{prefix}heads", self.heads)
+        if sincos:
+            multiple(width, self.width, "4 (positions: sincos)", 4)
+
+
+PRESETS: dict[str, Shape] = {
+    "tiny": Shape(192, 12, 3),
+    "small": Shape(384, 12, 6),
+    "base": Shape(768, 12, 12),
+    "large": Shape(1024, 24, 16),
+    "huge": Shape(1280, 32, 16),
 }
-"""Encoder and decoder; the decoders of tiny, base and large are those of the authors' code."""
 
 
-def shapes(config: MvmaeConfig) -> tuple[Shape, Shape]:
-    """Encoder and decoder: the preset's, with single values overridden.
+@dataclass(frozen=True, kw_only=True)
+class VitSettings(EncoderSettings):
+    """Vision Transformer (Dosovitskiy et al. 2021) of grey images, with an embedding of the view."""
 
-    Raises ValueError that names the settings which do not fit together.
-    """
-    encoder, decoder = PRESETS[config.preset]
-    encoder = _override(encoder, config.width, config.depth, config.heads)
-    decoder = _override(decoder, config.decoder_width, config.decoder_depth, config.decoder_heads)
-    multiple("image_size", config.image_size, "patch_size", config.patch_size)
-    for part, shape in (("", encoder), ("decoder_", decoder)):
-        multiple(f"{part}width", shape.width, f"{part}heads", shape.heads)
-        if config.positions == "sincos":
-            multiple(f"{part}width", shape.width, "4 (positions: sincos)", 4)
-    if config.gamma > 0:
-        multiple("width", encoder.width, "caption_heads", config.caption_heads)
-    return encoder, decoder
+    name: Literal["vit"] = "vit"
+    """The encoder; others have settings of their own: see `pretrain --encoder.name NAME --help`."""
+    preset: Literal["tiny", "small", "base", "large", "huge"] = "base"
+    """Width, depth and heads."""
+    image_size: int = setting(224, ge=16, le=2048)
+    """Side of the square crop the encoder sees, in pixels; a multiple of patch_size."""
+    patch_size: int = setting(16, ge=2, le=64)
+    """Side of a patch, in pixels."""
+    width: int | None = setting(None, ge=16)
+    """Width of a token; default from the preset."""
+    depth: int | None = setting(None, ge=1)
+    """Blocks; default from the preset."""
+    heads: int | None = setting(None, ge=1)
+    """Attention heads; default from the preset."""
+    qk_norm: bool = True
+    """Normalise queries and keys in every attention."""
+    positions: Literal["learned", "sincos"] = "sincos"
+    """Position embedding of patches: fixed sine-cosine (MAE), or a learned table (MVMAE's authors'
+    code), which needs a longer training to tell the patches apart."""
 
+    dimensions: ClassVar[int] = 2
+    form: ClassVar[str] = "tokens"
+    network: ClassVar[str] = "ray_mae.encoders.vit:VisionTransformer"
+    exports: ClassVar[tuple[str, ...]] = ("timm",)
 
-def _override(shape: Shape, width: int | None, depth: int | None, heads: int | None) -> Shape:
-    given = {"width": width, "depth": depth, "heads": heads}
-    return replace(shape, **{k: v for k, v in given.items() if v is not None})
+    @property
+    def shape(self) -> Shape:
+        """The preset's, with single values overridden."""
+        return PRESETS[self.preset].override(self.width, self.depth, self.heads)
 
+    @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
 
-def multiple(name: str, value: int, of: str, divisor: int) -> None:
-    """Raise ValueError unless value is a multiple; of: a setting, or words that start with a digit."""
-    if value % divisor:
-        what = of if of[0].isdigit() else f"method.{of}, {divisor}"
-        raise ValueError(f"method.{name} ({value}) must be a multiple of {what}")
+    @property
+    def input_size(self) -> int:
+        return self.image_size
+
+    @property
+    def described(self) -> str:
+        return f"vit {self.preset}, {self.image_size} px, patches of {self.patch_size}"
+
+    def check(self) -> None:
+        multiple("encoder.image_size", self.image_size, "encoder.patch_size", self.patch_size)
+        self.shape.check("encoder", sincos=self.positions == "sincos")

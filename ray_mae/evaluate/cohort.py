@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
-from ray_mae.data.loading.order import Place
+from ray_mae.data.loading.order import RowLocation
 from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.metrics import FloatArray
 
 
@@ -41,7 +41,7 @@ class Cohort:
 
     kind: str
     """study or volume"""
-    place: list[Place]
+    place: list[RowLocation]
     name: NDArray[np.str_]
     """[S] study_id or volume_id."""
     patient: NDArray[np.str_]
@@ -71,26 +71,35 @@ class Cohort:
         return binary_targets(states, uncertain), CHEXPERT_LABELS, {}
 
 
-def read_cohort(shards: Path, manifest: Manifest, splits: Sequence[str] = SPLITS) -> Cohort:
-    """All rows of these splits. Raises ValueError if a patient is in two of them, or one is empty."""
-    identifier = f"{manifest.kind}_id"
+def read_cohort(shards: ShardSet, splits: Sequence[str] = SPLITS) -> Cohort:
+    """Reads who is in the shards, without their images.
+
+    Args:
+        shards: one folder, or several of a kind.
+        splits: whose rows are read.
+
+    Raises:
+        ValueError: if a patient is in two of the splits, or one is empty.
+    """
+    identifier = f"{shards.kind}_id"
+    columns = [identifier, "patient_id", "split", "labels"]
     place, rows = [], []
-    for shard in (s for s in manifest.shards if s.split in splits):
-        columns = [identifier, "patient_id", "split", "labels"]
-        rows += pq.read_table(shards / shard.file, columns=columns).to_pylist()
-        place += [
-            Place(shard.file, group, row, 0)
-            for group, count in enumerate(shard.row_groups)
-            for row in range(count)
-        ]
-    if len(rows) != len(place):
-        raise ValueError(
-            f"{shards} holds {len(rows)} rows, {Manifest.FILE} tells of {len(place)}: restore the "
-            "shards or ingest again"
-        )
-    volumes = manifest.kind == "volume"
+    for i, folder in enumerate(shards.folders):
+        for shard in (s for s in folder.manifest.shards if s.split in splits):
+            rows += pq.read_table(folder.path / shard.file, columns=columns).to_pylist()
+            place += [
+                RowLocation(shard.file, group, row, 0, i)
+                for group, count in enumerate(shard.row_groups)
+                for row in range(count)
+            ]
+        if len(rows) != len(place):
+            raise ValueError(
+                f"{folder.path} holds {len(rows)} rows, {Manifest.FILE} tells of {len(place)}: restore "
+                "the shards or ingest again"
+            )
+    volumes = shards.kind == "volume"
     cohort = Cohort(
-        manifest.kind,
+        shards.kind,
         place,
         np.array([row[identifier] for row in rows]),
         np.array([row["patient_id"] for row in rows]),

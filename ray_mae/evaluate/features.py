@@ -8,15 +8,11 @@ import numpy as np
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
-from ray_mae.checkpoint.format import method_config
+from ray_mae.checkpoint.format import encoder_facts
 from ray_mae.cluster.runtime import gpus_wanted
-from ray_mae.config import MdaeConfig
-from ray_mae.data.loading.collator import Packing
+from ray_mae.data.kinds import of_encoder, require_kind
 from ray_mae.data.loading.stream import FileOrder, from_block
-from ray_mae.data.loading.study_collator import StudyPacking
-from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
-from ray_mae.encoders.resenc_settings import stages_of
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 
 
@@ -26,21 +22,20 @@ class Embedder:
     def __init__(self, checkpoint: Path, pool: str, kinds: Sequence[str], seed: int) -> None:
         import torch
 
-        from ray_mae.inference.studies import load_encoder, random_encoder
+        from ray_mae.inference.load import load_encoder, random_encoder
 
         trained, _ = load_encoder(checkpoint, pool)
-        made = {TRAINED: trained, RANDOM: random_encoder(trained.config, seed, pool)}
+        made = {TRAINED: trained, RANDOM: random_encoder(trained.settings, seed, pool)}
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._encoders = {k: made[k].to(self._device) for k in kinds if k in made}
+        self._kind = of_encoder(trained.settings)
         self._raw = trained.raw if PIXELS in kinds else None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         import torch
 
-        from ray_mae.data.loading.stream import to_batch
-
         arrays = from_block(block)
-        batch = to_batch(arrays).to(self._device)
+        batch = self._kind.to_batch(arrays).to(self._device)
         found: dict[str, Any] = {}
         with torch.inference_mode():
             for kind, encoder in self._encoders.items():
@@ -69,24 +64,18 @@ def features(
     max_views: int = 16,
     crop_size: int | None = None,
 ) -> Dataset:
-    """A lazy dataset of what the packing describes and one column of features per kind.
+    """A lazy dataset of what the collator describes and one column of features per kind.
 
     Studies have study_id, patient_id, split, labels and views; volumes have volume_id, patient_id,
     session_id, site, split, modality and labels. The first column is the identifier.
     """
     manifest = Manifest.read(shards)
-    config = method_config(checkpoint)  # raises here and not in an actor
-    packing: Packing
-    if isinstance(config, MdaeConfig):
-        packing = VolumePacking(_side(config, crop_size), seed, centre=True)
-    else:
-        packing = StudyPacking(max_views=max_views, seed=seed)
-    if manifest.kind != packing.kind:
-        raise ValueError(
-            f"{shards} holds shards of kind {manifest.kind!r}, the encoder of {checkpoint} reads "
-            f"{packing.kind!r}"
-        )
-    reader = FileOrder(shards.resolve(), packing, batch_size)
+    settings = encoder_facts(checkpoint).settings  # raises here and not in an actor
+    kind = of_encoder(settings)
+    require_kind(manifest.kind, kind.name, shards, f"the encoder of {checkpoint}")
+    size = settings.resized(crop_size).input_size
+    collator = kind.evaluation_collator(size, seed, max_views)
+    reader = FileOrder(shards.resolve(), collator, batch_size)
     batches = reader.dataset(manifest, splits)
     return batches.map_batches(
         Embedder,
@@ -97,17 +86,6 @@ def features(
         num_gpus=1 if gpus_wanted(gpu) else 0,
         num_cpus=1,
     )
-
-
-def _side(config: MdaeConfig, crop_size: int | None) -> int:
-    stride = stages_of(config).stride
-    side = crop_size or config.crop_size
-    if side % stride or side < 2 * stride:
-        raise ValueError(
-            f"crop_size ({side}) must be a multiple of {stride}, the network's stride, and at least "
-            f"{2 * stride}"
-        )
-    return side
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.loading.collator import Packing
-from ray_mae.data.loading.order import Order, Place
+from ray_mae.data.loading.collator import Collator
+from ray_mae.data.loading.order import Order, RowLocation
 from ray_mae.data.loading.rows import PATIENCE, Row
 from ray_mae.data.loading.sampler import WindowReader
 
@@ -29,44 +29,45 @@ Arrays = dict[str, np.ndarray]
 class Samples:
     """Some rows of shards."""
 
-    shards: Path
-    place: Sequence[Place]
+    folders: Sequence[Path]
+    """Of shards."""
+    place: Sequence[RowLocation]
     """Where each row of the cohort lies."""
     batch_size: int
     shuffle_window: int
 
     def drawn(
-        self, order: Order, rows: NDArray[np.intp], packing: Packing
+        self, order: Order, rows: NDArray[np.intp], collator: Collator
     ) -> Iterator[tuple[Arrays, NDArray[np.intp]]]:
         """Packed batches and the rows [B] in them, without end: each row once per epoch.
 
         rows: those of the cohort that are wanted, at least one, all within the order.
         """
         index = {_at(self.place[i]): int(i) for i in rows}
-        reader = WindowReader(self.shards, packing.columns, self.shuffle_window, PATIENCE)
-        wanted = (place for place in order.places(0, sys.maxsize) if _at(place) in index)
+        reader = WindowReader(self.folders, collator.columns, self.shuffle_window, PATIENCE)
+        wanted = (place for place in order.locations(0, sys.maxsize) if _at(place) in index)
         while True:
             places = list(islice(wanted, self.batch_size))
             found = [reader.row(place) for place in places]
             epochs = [place.epoch for place in places]
-            yield packing.pack(found, epochs), np.array([index[_at(p)] for p in places])
+            yield collator.collate(found, epochs), np.array([index[_at(p)] for p in places])
 
     def each(
-        self, rows: NDArray[np.intp], packing: Packing
+        self, rows: NDArray[np.intp], collator: Collator
     ) -> Iterator[tuple[Arrays, NDArray[np.intp]]]:
         """Packed batches of these rows of the cohort, once each, in their order, and the rows [B]."""
-        found = self.read(rows, packing.columns)
+        found = self.read(rows, collator.columns)
         for first in range(0, len(rows), self.batch_size):
             part = rows[first : first + self.batch_size]
-            yield packing.pack(list(islice(found, len(part))), [0] * len(part)), part
+            yield collator.collate(list(islice(found, len(part))), [0] * len(part)), part
 
     def read(self, rows: NDArray[np.intp], columns: Sequence[str]) -> Iterator[Row]:
         """Some columns of these rows of the cohort, in their order."""
-        reader = WindowReader(self.shards, columns, 1, PATIENCE)
+        reader = WindowReader(self.folders, columns, 1, PATIENCE)
         return (reader.row(self.place[i]) for i in rows)
 
 
-def _at(place: Place) -> Place:
+def _at(place: RowLocation) -> RowLocation:
     """The place in any epoch."""
     return replace(place, epoch=0)
 

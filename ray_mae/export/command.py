@@ -1,47 +1,52 @@
 """`export`: the encoder as files that other libraries load."""
 
-import json
 from typing import Any
 
 from safetensors.numpy import save_file
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.config import ExportConfig, MdaeConfig
+from ray_mae.config import ExportConfig
+from ray_mae.config.registry import load
+from ray_mae.summary import write_summary
+
+FORMATS = {
+    "timm": "ray_mae.export.timm:export_timm",
+    "nnunet": "ray_mae.export.nnunet:export_nnunet",
+    "monai": "ray_mae.export.nnunet:export_monai",
+}
+"""Functions (path of the checkpoint, facts of the encoder, output folder) → how to load it, in words."""
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
-    """Write the encoder in the format asked for; returns the summary, also in summary.json.
+    """Writes the encoder in the format asked for.
 
-    encoder.safetensors and encoder.json, which `load_encoder` reads, are always there. Raises
-    ValueError for a format that does not fit the method.
+    encoder.safetensors and encoder.json, which `load_encoder` reads, are always there.
+
+    Returns:
+        The summary, also in summary.json.
+
+    Raises:
+        ValueError: for a format that does not fit the encoder.
     """
-    method = ckpt.method_config(config.checkpoint)
-    fitting = ("nnunet", "monai") if isinstance(method, MdaeConfig) else ("timm",)
+    facts = ckpt.encoder_facts(config.checkpoint)
+    fitting = facts.settings.exports
     if config.format not in fitting:
         raise ValueError(
-            f"{config.checkpoint} holds an encoder of {method.name}: give --format "
+            f"{config.checkpoint} holds an encoder {facts.settings.name}: give --format "
             f"{' or '.join(fitting)}, not {config.format}"
         )
-    weights = ckpt.encoder_weights(config.checkpoint)
     config.output.mkdir(parents=True, exist_ok=True)
-    save_file(weights, config.output / ckpt.ENCODER)
-    spacing = ckpt.spacing_of(config.checkpoint)
-    ckpt.write_exported(config.output, method, spacing)
-    if isinstance(method, MdaeConfig):
-        from ray_mae.export.nnunet import export_monai, export_nnunet
-
-        write = export_nnunet if config.format == "nnunet" else export_monai
-        load = write(ckpt.all_weights(config.checkpoint), method, spacing, config.output)
-    else:
-        from ray_mae.export.timm import export_timm
-
-        load = export_timm(weights, method, config.output)
-    summary = {
-        "command": "export",
-        "format": config.format,
-        "checkpoint": str(config.checkpoint),
-        "files": sorted(p.name for p in config.output.iterdir() if p.name != "summary.json"),
-        "load": load,
-    }
-    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    save_file(ckpt.encoder_weights(config.checkpoint), config.output / ckpt.ENCODER)
+    ckpt.write_exported(config.output, facts)
+    how_to_load = load(FORMATS[config.format])(config.checkpoint, facts, config.output)
+    files = sorted(p.name for p in config.output.iterdir() if p.name != "summary.json")
+    return write_summary(
+        config.output,
+        {
+            "command": "export",
+            "format": config.format,
+            "checkpoint": str(config.checkpoint),
+            "files": files,
+            "load": how_to_load,
+        },
+    )

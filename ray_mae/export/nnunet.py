@@ -10,24 +10,35 @@ from typing import Any
 
 import torch
 
-from ray_mae.checkpoint.format import Weights
-from ray_mae.config import MdaeConfig
-from ray_mae.encoders.resenc import fold_film
-from ray_mae.encoders.resenc_settings import stages_of
-from ray_mae.methods.mdae.model import build_mdae
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
+from ray_mae.encoders.resenc_settings import ResEncSettings
 
 NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"
 
 
-def network_weights(weights: Weights, config: MdaeConfig) -> dict[str, torch.Tensor]:
-    """nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own."""
-    method = build_mdae(config, seed=0)
-    method.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
-    fold_film(method.encoder, method.decoder)
-    theirs = method.state_dict()
+def network_weights(checkpoint: Path, settings: EncoderSettings) -> dict[str, torch.Tensor]:
+    """nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own.
+
+    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one.
+    """
+    assert isinstance(settings, ResEncSettings)
+    torch.manual_seed(0)
+    encoder, decoder = encoder_and_decoder(settings)
+    encoder.load_state_dict(_tensors(ckpt.encoder_weights(checkpoint)))
+    if trained := ckpt.decoder_weights(checkpoint, decoder.state_dict()):
+        decoder.load_state_dict(_tensors(trained))
+    fold_film(encoder, decoder)
+    theirs = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+    theirs |= {f"decoder.{k}": v for k, v in decoder.state_dict().items()}
     again = {f"decoder.{k}": v for k, v in theirs.items() if k.startswith("encoder.")}
     return theirs | again
+
+
+def _tensors(weights: ckpt.Weights) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(w) for name, w in weights.items()}
 
 
 def turned(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -40,9 +51,9 @@ def turned(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def architecture_plan(config: MdaeConfig) -> dict[str, Any]:
+def architecture_plan(settings: ResEncSettings) -> dict[str, Any]:
     """The `architecture` entry of nnU-Net's plans."""
-    stages = stages_of(config)
+    stages = settings.stages
     n = len(stages.features)
     return {
         "network_class_name": NETWORK,
@@ -66,22 +77,22 @@ def architecture_plan(config: MdaeConfig) -> dict[str, Any]:
     }
 
 
-def export_nnunet(
-    weights: Weights, config: MdaeConfig, spacing_mm: float | None, output: Path
-) -> str:
+def export_nnunet(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> str:
     """Write nnunet.pth and the configuration for a data set's plans; returns how to use them."""
-    network = turned(network_weights(weights, config))
+    settings, spacing_mm = facts.settings, facts.spacing_mm
+    assert isinstance(settings, ResEncSettings)
+    network = turned(network_weights(checkpoint, settings))
     torch.save({"network_weights": network}, output / "nnunet.pth")
     configuration = {
         CONFIGURATION: {
             "inherits_from": "3d_fullres",
             "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
             "preprocessor_name": "DefaultPreprocessor",
-            "patch_size": [config.crop_size] * 3,
+            "patch_size": [settings.crop_size] * 3,
             **({"spacing": [spacing_mm] * 3} if spacing_mm else {}),
             "normalization_schemes": ["ZScoreNormalization"],
             "use_mask_for_norm": [True],
-            "architecture": architecture_plan(config),
+            "architecture": architecture_plan(settings),
         }
     }
     file = output / "nnunet_configuration.json"
@@ -93,12 +104,12 @@ def export_nnunet(
     )
 
 
-def export_monai(
-    weights: Weights, config: MdaeConfig, spacing_mm: float | None, output: Path
-) -> str:
+def export_monai(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> str:
     """Write network.pt (a plain state dict) and load_network.py; returns how to use them."""
-    torch.save(network_weights(weights, config), output / "network.pt")
-    kwargs = architecture_plan(config)["arch_kwargs"]
+    settings, spacing_mm = facts.settings, facts.spacing_mm
+    assert isinstance(settings, ResEncSettings)
+    torch.save(network_weights(checkpoint, settings), output / "network.pt")
+    kwargs = architecture_plan(settings)["arch_kwargs"]
     imported = {"conv_op": "nn.Conv3d", "norm_op": "nn.InstanceNorm3d", "nonlin": "nn.LeakyReLU"}
     lines = [f"    {name}={imported.get(name, repr(value))}," for name, value in kwargs.items()]
     (output / "load_network.py").write_text(

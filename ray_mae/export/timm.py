@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from ray_mae.checkpoint.format import Weights
-from ray_mae.config import MvmaeConfig
+from ray_mae.checkpoint.format import EncoderFacts, Weights, encoder_weights
 from ray_mae.data.schema import VIEWS
-from ray_mae.encoders.vit_settings import PIXEL_MEAN, PIXEL_STD, shapes
+from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
 TIMM_MODEL = "vit_base_patch16_224"
 """Any of timm's ViTs: the arguments replace its sizes."""
 
 
-def export_timm(weights: Weights, method: MvmaeConfig, output: Path) -> str:
+def export_timm(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Write timm's files into `output`; returns the call that loads them."""
-    arguments = timm_arguments(method)
+    assert isinstance(facts.settings, VitSettings)
+    arguments = timm_arguments(facts.settings)
+    weights = encoder_weights(checkpoint)
     for view, name in enumerate(VIEWS):
         save_file(timm_weights(weights, view), output / f"{name}.safetensors")
     described = {
@@ -42,19 +44,19 @@ def export_timm(weights: Weights, method: MvmaeConfig, output: Path) -> str:
     )
 
 
-def timm_arguments(config: MvmaeConfig) -> dict[str, Any]:
+def timm_arguments(settings: VitSettings) -> dict[str, Any]:
     """Arguments of `timm.create_model` that give this encoder's network."""
-    shape, _ = shapes(config)
+    shape = settings.shape
     return {
-        "img_size": config.image_size,
-        "patch_size": config.patch_size,
+        "img_size": settings.image_size,
+        "patch_size": settings.patch_size,
         "in_chans": 1,
         "num_classes": 0,
         "embed_dim": shape.width,
         "depth": shape.depth,
         "num_heads": shape.heads,
         "mlp_ratio": shape.mlp_ratio,
-        "qk_norm": config.qk_norm,
+        "qk_norm": settings.qk_norm,
     }
 
 

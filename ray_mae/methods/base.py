@@ -1,11 +1,14 @@
-"""What training and evaluation know of a method: this, and nothing of images or volumes."""
+"""What training knows of a method: this, and nothing of images or volumes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self
 
-from torch import Tensor, device
+from torch import Tensor, device, nn
+
+from ray_mae.config.sections import DataConfig, StudyDataConfig, VolumeDataConfig
+from ray_mae.encoders.base import Encoder
 
 
 class Losses(NamedTuple):
@@ -14,12 +17,14 @@ class Losses(NamedTuple):
     total: Tensor
     """Scalar: what is minimised."""
     parts: dict[str, Tensor]
-    """Scalars by name, unweighted, for the record; without gradient."""
-    counted: Mapping[str, Tensor] = MappingProxyType({})
+    """Scalars by name, unweighted, for the record; without gradient. Names are of `MethodSettings.losses`."""
+    ratios: Mapping[str, Tensor] = MappingProxyType({})
     """[2] each: a sum over some of the samples and how many they were, for the record of their mean.
 
     To be added up over steps and workers before dividing; there is no mean where the count is 0.
     """
+    each: Tensor | None = None
+    """[S] the loss of each sample, without gradient, for the record by data set."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +54,101 @@ class Batch(Protocol):
     def to(self, device: device | str) -> "Batch": ...
 
 
-@runtime_checkable
-class Method(Protocol):
-    """A pretraining method. One file in `methods/`, one YAML in `jobs/`."""
+@dataclass(frozen=True)
+class Vocabulary:
+    """Of the tokenizer of reports, for methods that read them."""
+
+    size: int = 0
+    """Tokens; 0 where the method reads no report."""
+    pad: int = 0
+    first: int = 2
+    last: int = 3
+    mask: int = 4
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is built for, beside its settings and its encoder's."""
+
+    seed: int
+    """Of the weights: the same seed gives the same."""
+    steps: int
+    """Optimiser steps of the whole run."""
+    warmup_steps: int
+    data: DataConfig
+    """How samples are drawn and changed."""
+    vocabulary: Vocabulary = Vocabulary()
+    recompute: bool = False
+    """Whether activations are computed again in the backward pass."""
+
+    @property
+    def studies(self) -> StudyDataConfig:
+        """`data` of a method of studies."""
+        assert isinstance(self.data, StudyDataConfig)
+        return self.data
+
+    @property
+    def volumes(self) -> VolumeDataConfig:
+        """`data` of a method of volumes."""
+        assert isinstance(self.data, VolumeDataConfig)
+        return self.data
+
+
+class Method(nn.Module):
+    """A pretraining method: a folder with its settings and its model, and a line in `registry.py`.
+
+    `forward` is called by DeepSpeed's engine, so the parameters of all submodules are there in it. Random
+    numbers come from the keys of samples alone (`ray_mae.transforms.keyed_random`), so that a step is
+    the same on any number of workers and after a restart.
+    """
+
+    encoder: Encoder
+    """What is kept. Its weights are named `encoder.…` in every checkpoint."""
+
+    @classmethod
+    def build(cls, settings: Any, encoder: Any, context: Context) -> Self:
+        """Returns the method with fresh weights.
+
+        Args:
+            settings: the method's, a `MethodSettings` of its own class.
+            encoder: the settings of the encoder that it trains; `MethodSettings.check` has taken them.
+            context: what else it depends on.
+        """
+        raise NotImplementedError
 
     def forward(self, batch: Any, step: int, watch: bool = False) -> Losses:
-        """Corrupt, encode, decode: the loss, a mean over the batch's samples.
+        """Corrupts, encodes, decodes: the loss, a mean over the batch's samples.
 
-        watch: also record figures that are too costly for every step, as signs of collapse.
+        Args:
+            batch: of the method's kind, a StudyBatch or a VolumeBatch.
+            step: optimiser steps done before this one.
+            watch: also record metrics that are too costly for every step, as signs of collapse.
         """
-        ...
+        raise NotImplementedError
 
-    def pictures(self, batch: Any, decode: Callable[[list[int]], str] | None) -> Pictures:
-        """Originals beside reconstructions, true texts beside generated ones."""
-        ...
+    def after_step(self, step: int) -> None:
+        """Called when `step` optimiser steps have changed the weights: teachers, queues.
 
-    def figures(self, step: int) -> dict[str, float]:
+        What it changes must be buffers: they are part of the checkpoint, and no ZeRO stage divides them.
+        """
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of its own parameters that are no matrices and are not decayed, as of `Encoder`."""
+        return set()
+
+    def pictures(self, batch: Any, decode: Callable[[list[int]], str] | None = None) -> Pictures:
+        """Originals beside reconstructions, true texts beside generated ones.
+
+        Args:
+            batch: a few held-out samples.
+            decode: token ids of a report → its text; None where no report is read.
+        """
+        return Pictures()
+
+    def metrics(self, step: int) -> dict[str, float]:
         """What else belongs beside the losses of a step: weights that change, such as β."""
-        ...
+        return {}
 
     def flops(self, images: int, samples: int) -> float:
         """Floating point operations of forward and backward for so many images and samples."""
-        ...
+        raise NotImplementedError

@@ -6,7 +6,7 @@ from typing import Any
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.search.results import SearchRecord
 from ray_mae.search.trial import Runs
-from ray_mae.train.metrics.run_log import PROBES
+from ray_mae.train.run_folder import PROBES
 from ray_mae.train.setup import make_plan
 
 

@@ -12,7 +12,8 @@ from ray_mae.search.space import Parameter, suggest
 from ray_mae.search.tensorboard import write_hparams
 from ray_mae.search.trial import NUMBER, trial_folder
 from ray_mae.terminal import console
-from ray_mae.train.metrics.run_log import EVENTS, read_jsonl
+from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import EVENTS
 
 HOPELESS = 3
 """So many first trials that fail before any was probed: the fault is not in their settings."""

@@ -14,7 +14,8 @@ from ray_mae.search.database import open_storage, without_password
 from ray_mae.search.files import REPEATS, SEARCH, STATES, study_name
 from ray_mae.search.optuna_study import optuna_quiet, recorded
 from ray_mae.search.trial import trial_folder
-from ray_mae.train.metrics.run_log import PROBES, RESAMPLES, read_jsonl
+from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import PROBES, RESAMPLES
 
 SEED = "seed"
 """The setting that may differ between runs of one setting."""

@@ -16,7 +16,8 @@ from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.parser import parse, parser_for
 from ray_mae.data.schema import Manifest
 from ray_mae.search.space import Parameter, grid, in_words, with_values
-from ray_mae.train.metrics.run_log import METRICS, PROBES, Tail, read_jsonl
+from ray_mae.train.metrics.jsonl import Tail, read_jsonl
+from ray_mae.train.run_folder import METRICS, PROBES
 from ray_mae.train.setup import check_sizes, make_plan
 
 LOG = "log.txt"

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ray_mae.data.kinds import Kind
 from ray_mae.data.loading.rows import DamagedShard
-from ray_mae.data.loading.stream import from_block, to_batch
-from ray_mae.train.errors import Ending
+from ray_mae.data.loading.stream import from_block
+from ray_mae.train.errors import FatalError
 
 _DAMAGE = re.compile(rf"{DamagedShard.__name__}: (.+)")
 
@@ -21,6 +22,8 @@ class MicroBatch(NamedTuple):
     """A StudyBatch or VolumeBatch on the worker's device."""
     weight: float
     """Factor of its loss: 0 for a copy that fills a step up, about 1 for all others."""
+    folders: torch.Tensor
+    """[S] which folder of shards each sample is of."""
     lost: list[dict[str, Any]]
     """Rows that could not be read, in whose place others are in the batch."""
 
@@ -28,9 +31,9 @@ class MicroBatch(NamedTuple):
 class Batches:
     """Micro-batches of this worker in the run's order, and the time spent waiting for them."""
 
-    def __init__(self, shard: Any, device: torch.device) -> None:
+    def __init__(self, shard: Any, kind: Kind, device: torch.device) -> None:
         self._blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
-        self._device = device
+        self._kind, self._device = kind, device
         self._waited = 0.0
 
     def next(self, step: int) -> MicroBatch:
@@ -40,17 +43,18 @@ class Batches:
             block = next(self._blocks)
         except Exception as error:  # of a task elsewhere, in Ray's wrapping
             if damage := _DAMAGE.search(f"{error}"):
-                raise Ending(damage[1]) from error
+                raise FatalError(damage[1]) from error
             raise
         if block.num_rows != 1 or block["step"][0].as_py() != step:
             raise RuntimeError(
                 f"step {step} was given a micro-batch of step {block['step'].to_pylist()}: Ray Data "
                 "did not deal the blocks in turn; please report this with the versions in state.json"
             )
-        batch = to_batch(from_block(block)).to(self._device)
+        batch = self._kind.to_batch(from_block(block)).to(self._device)
         self._waited += time.perf_counter() - start
         lost = json.loads(block["lost"][0].as_py())
-        return MicroBatch(batch, block["weight"][0].as_py(), lost)
+        folders = torch.tensor(block["folders"][0].as_py(), device=self._device)
+        return MicroBatch(batch, block["weight"][0].as_py(), folders, lost)
 
     def take_waited(self) -> float:
         """Seconds waited since the last call."""

@@ -19,15 +19,17 @@ from torch import nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.convert import make_universal
-from ray_mae.checkpoint.format import all_weights, write_checksums
-from ray_mae.config import AnyPretrainConfig
-from ray_mae.train.engine import TAG, Engine
-from ray_mae.train.errors import Ending
-from ray_mae.train.metrics.run_log import check_attempt
+from ray_mae.checkpoint.format import TAG, all_weights, write_checksums
+from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.train.engine import Engine
+from ray_mae.train.errors import FatalError
+from ray_mae.train.metrics.trackers import read_ids
+from ray_mae.train.run_folder import RunFolder
 from ray_mae.train.run_storage import FullDisk, is_full, outlast
+from ray_mae.train.setup import Job
 
 
-class Saver:
+class Checkpoints:
     """Saves this worker's part of the run's checkpoints, and knows the time that this took.
 
     The part is written to the temporary folder of this machine (TMPDIR) and uploaded from there, by
@@ -37,25 +39,23 @@ class Saver:
     def __init__(
         self,
         engine: Engine,
-        config: AnyPretrainConfig,
-        attempt: str,
-        rank: int,
-        workers: int,
-        tokenizer: str | None,
-        of_shards: dict[str, Any],
+        config: PretrainConfig,
+        folder: RunFolder,
+        job: Job,
         event: Callable[[str], None],
     ) -> None:
-        """of_shards: as for `write_state`. event: told in words of what a user should know."""
-        self._engine, self._config, self._attempt = engine, config, attempt
-        self._rank, self._workers = rank, workers
-        self._tokenizer, self._of_shards = tokenizer, of_shards
+        """event: told in words of what a user should know."""
+        context = ray.train.get_context()
+        rank = context.get_world_rank()
+        self._engine, self._config, self._folder, self._job = engine, config, folder, job
+        self._rank, self._workers = rank, context.get_world_size()
         self._event = event
         self._uploaded = threading.Event()
         self._uploaded.set()
         self._uploaded_step = 0
         self._began, self._waited = time.perf_counter(), 0.0
         self._last: dict[str, float] = {}
-        run = hashlib.sha256(str(config.output).encode()).hexdigest()[:12]
+        run = hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]
         self._prefix = f"ray_mae-{run}-{rank:04d}-"
         for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):  # of one that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -64,7 +64,7 @@ class Saver:
         """A checkpoint after `step` steps; called by every worker.
 
         probed: the probe is called for it. wait: until it is uploaded, whatever the settings say.
-        Raises Ending where the weights are not finite, and FullDisk.
+        Raises FatalError where the weights are not finite, and FullDisk.
         """
         began = time.perf_counter()
         self.wait()
@@ -99,11 +99,11 @@ class Saver:
     def settle(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Where training ends by an error: let the last checkpoint be uploaded and committed before."""
         if kind is not None and issubclass(kind, Exception):
-            self._uploaded.wait(self._config.scaling.storage_patience)
+            self._uploaded.wait(self._folder.patience)
             with suppress(OSError):
                 self._last_committed()
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What checkpoints cost.
 
         `saving` is the share of the time since the start that training waited for them; `saving_s` the
@@ -134,12 +134,13 @@ class Saver:
             self._config,
             step=step,
             workers=self._workers,
-            of_shards=self._of_shards,
+            of_shards=self._job.shards,
             zero_stage=self._engine.stage,
             precision=self._engine.precision,
+            trackers=read_ids(self._folder.path),
         )
-        if self._tokenizer:
-            (folder / ckpt.TOKENIZER).write_text(self._tokenizer)
+        if self._job.tokenizer:
+            (folder / ckpt.TOKENIZER).write_text(self._job.tokenizer)
 
     def _require_room(self, folder: Path, step: int) -> None:
         """Raise FullDisk, on every worker, before anything is uploaded that would not go in."""
@@ -147,7 +148,7 @@ class Saver:
         sizes = torch.tensor(size, device=self._engine.device)
         if self._workers > 1:
             dist.all_reduce(sizes)
-        run = self._config.output
+        run = self._folder.path
         try:
             free = shutil.disk_usage(run).free
         except OSError:
@@ -160,11 +161,11 @@ class Saver:
     def _upload(self, found: Any, name: str, step: int) -> Any:
         """From the temporary folder to the run's; called by Ray Train, in a thread where it is async."""
         began = time.perf_counter()
-        run, patience = self._config.output, self._config.scaling.storage_patience
+        run, patience = self._folder.path, self._folder.patience
         storage = ray.train.get_context().get_storage().storage_filesystem
 
         def copy() -> Any:
-            check_attempt(run, self._attempt)
+            self._folder.require_current()
             _copy(Path(found.path), run / name)
             return ray.train.Checkpoint(str(run / name), filesystem=storage)
 
@@ -193,7 +194,7 @@ class Saver:
     def _last_committed(self) -> int:
         """The step of the last checkpoint; what is uploaded is committed when Ray Train has looked."""
         for _ in range(100):
-            last = ckpt.last_committed(self._config.output)
+            last = ckpt.last_committed(self._folder.path)
             step = ckpt.read_state(last)["step"] if last else 0
             if step >= self._uploaded_step:
                 break
@@ -214,7 +215,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _require_finite(weights: dict[str, torch.Tensor], step: int) -> None:
     if broken := [name for name, w in weights.items() if not w.isfinite().all()]:
-        raise Ending(
+        raise FatalError(
             f"{len(broken)} weights are not finite after step {step}, such as {broken[0]}: the "
             "training diverged, and no checkpoint was made of it; lower the learning rate"
         )
@@ -268,7 +269,7 @@ def restore(engine: Engine) -> int:
 def _require_precision(engine: Engine, before: str) -> None:
     """`auto` may be another one on the GPUs of today, and optimiser states are not for both."""
     if engine.precision != before:
-        raise Ending(
+        raise FatalError(
             f"the run's checkpoints are of {before}, and this start would train in {engine.precision}: set "
             f"engine.precision to {before}, or begin another run from the weights alone with --weights"
         )

@@ -5,18 +5,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ray_mae.checkpoint.convert import mend
+from ray_mae.checkpoint.format import TAG
 from ray_mae.config import EngineConfig, OptimConfig
+from ray_mae.methods.base import Method
 from ray_mae.train.forecast.memory import bucket
 from ray_mae.train.optim import optimizer_of, parameter_groups, resolve_precision
-
-TAG = "deepspeed"
-"""Folder of DeepSpeed's files within a checkpoint."""
 
 
 class Engine:
@@ -24,7 +23,7 @@ class Engine:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Method,
         config: EngineConfig,
         optim: OptimConfig,
         *,
@@ -121,6 +120,13 @@ class Engine:
     def gradient_norm(self) -> dict[str, float]:
         """Norm before clipping of the last step, as a figure; none of a skipped one."""
         return {} if self._norm is None or self.skipped else {"gradient_norm": float(self._norm)}
+
+    def after_step(self, step: int) -> None:
+        """Lets the method follow a step that was taken; see `Method.after_step`."""
+        if type(self.module).after_step is Method.after_step:
+            return  # or ZeRO 3 would gather all parameters for nothing
+        with self.whole() as module, torch.no_grad():
+            cast(Method, module).after_step(step)
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:

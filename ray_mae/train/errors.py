@@ -1,5 +1,5 @@
 """Errors that end a run for good."""
 
 
-class Ending(RuntimeError):
+class FatalError(RuntimeError):
     """Starting the workers again would not help: the message says what does."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ray_mae.config import OptimConfig
+from ray_mae.config.sections import OptimConfig
 
 
 def resolve_precision(wanted: str) -> str:
@@ -18,21 +18,27 @@ def resolve_precision(wanted: str) -> str:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for matrices of linear layers alone: none for norms, biases, tables of embeddings."""
-    tables = {
-        id(p)
-        for m in module.modules()
-        for name, p in m.named_parameters(recurse=False)
-        if isinstance(m, nn.Embedding) or name in ("cls", "mask", "position", "view")
-    }
+    """Parameters with and without weight decay, in two groups.
+
+    Decayed are matrices alone: no norms, biases and embeddings, and nothing that a module names by
+    `no_weight_decay()`, as encoders and methods do.
+    """
+    exempt = {id(p) for p in module.parameters() if p.ndim == 1}
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            exempt.add(id(part.weight))
+        named: Any = getattr(part, "no_weight_decay", set)
+        exempt |= {id(part.get_parameter(name)) for name in named() if _is_parameter(part, name)}
     trained = [p for p in module.parameters() if p.requires_grad]
-    plain = [p for p in trained if p.ndim == 1 or id(p) in tables]
-    exempt = {id(p) for p in plain}
-    decayed = [p for p in trained if id(p) not in exempt]
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) not in exempt], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0},
     ]
+
+
+def _is_parameter(module: nn.Module, name: str) -> bool:
+    """Whether it is one, and not a buffer: fixed positions are."""
+    return name in dict(module.named_parameters())
 
 
 def optimizer_of(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:

@@ -1,10 +1,10 @@
 """`pretrain`: from settings to a finished run, on Ray Train."""
 
-import json
 import math
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,22 +13,24 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.convert import FAMILIES
 from ray_mae.cluster.admission import check_resources, its_turn, reserved, spare_room
 from ray_mae.cluster.runtime import cluster
-from ray_mae.config import AnyPretrainConfig, PretrainConfig
 from ray_mae.config.base import flatten, to_dict
+from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
-from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.summary import write_summary
 from ray_mae.terminal import console
-from ray_mae.train.forecast.tables import Opening, as_table, plan_rows
+from ray_mae.train.forecast.tables import StartTables, as_table, plan_rows
+from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.metrics.progress import Progress
-from ray_mae.train.metrics.prometheus import RunGauges
-from ray_mae.train.metrics.run_log import METRICS, begin_attempt, read_events, read_jsonl
+from ray_mae.train.metrics.prometheus import RunMetrics
 from ray_mae.train.metrics.trackers import Listeners, open_trackers
 from ray_mae.train.recovery.lost_samples import unreadable_rows
+from ray_mae.train.run_folder import CONFIG, METRICS, RunFolder
 from ray_mae.train.run_storage import replace_whole
-from ray_mae.train.setup import Plan, check_sizes, make_plan, text_of
+from ray_mae.train.setup import Plan, make_plan, report_section
 from ray_mae.train.trainer import Probe, fit
 
-CONFIG = "config.yaml"
 _FREE_TO_CHANGE = {
     *("shards", "output", "weights"),
     *("scaling", "checkpoint", "tracking", "probe", "max_skipped", "corrupt"),
@@ -36,63 +38,63 @@ _FREE_TO_CHANGE = {
 """Settings that may differ when a run is continued."""
 
 
-def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str, Any]:
-    """Train to the last step, from the last committed checkpoint if the run has one.
+def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, Any]:
+    """Trains to the last step, from the last committed checkpoint if the run has one.
 
-    probe: called for checkpoints, in tasks of its own; see `ray_mae.pretrain`.
-    Returns the summary that is also written to summary.json. Raises ValueError or
-    FileNotFoundError with what to do before any worker is asked for.
+    Args:
+        config: settings of the run.
+        probe: called for checkpoints, in tasks of its own; see `ray_mae.pretrain`.
+
+    Returns:
+        The summary that is also written to summary.json.
+
+    Raises:
+        ValueError: with what to do, before any worker is asked for.
+        FileNotFoundError: the same.
     """
     began = time.time()
-    config = replace(config, shards=config.shards.resolve(), output=config.output.resolve())
-    manifest = Manifest.read(config.shards)
-    plan = make_plan(config, manifest)
+    shards = ShardSet.read([path.resolve() for path in config.folders], config.shares)
+    config = replace(config, shards=list(shards.paths), output=config.output.resolve())
+    plan = make_plan(config, shards)
+    config.check_sizes()
     config.output.mkdir(parents=True, exist_ok=True)
-    first_step = _first_step(config)
+    first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
-    tokenizer = _tokenizer(config, manifest, first_step)
-    check_sizes(config.method)
+    tokenizer = _tokenizer(config, shards, first_step)
     if config.weights:  # a run that goes on has its own, and those of before may be gone
-        given = config.weights.resolve()
-        config = replace(config, weights=given if first_step else ckpt.find_checkpoint(given))
+        weights = config.weights.resolve()
+        config = replace(config, weights=weights if first_step else ckpt.find_checkpoint(weights))
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
-    console.print(as_table(plan_rows(config, plan, f"in {config.shards}", first_step)))
+    console.print(as_table(plan_rows(config, plan, shards.described(), first_step)))
     if first_step < plan.steps:
         from ray_mae.cluster.admission import told_of_waiting
 
-        trackers = open_trackers(config, _tracked(config))
-        attempt = begin_attempt(config.output)
+        trackers = open_trackers(config, _tracked(config.output))
+        folder = RunFolder.begin(config.output, config.scaling.storage_patience)
         # one CPU more than the workers keep, for the tasks that read data
         keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             check_resources(config)
             with its_turn(config, bool(probe)), spare_room(config, bool(probe)):
-                listeners = Listeners(
-                    [RunGauges(config.output, plan.steps), *trackers], console.print
-                )
-                progress = Progress(
-                    config.output,
-                    began,
-                    attempt,
-                    plan.kind,
-                    Opening(config, plan, manifest),
-                    listeners,
-                )
+                metrics = RunMetrics(folder.path, plan.steps, config.method.losses)
+                listeners = Listeners([metrics, *trackers], console.print)
+                tables = StartTables(config, plan, shards)
+                progress = Progress(folder, began, config.method, tables, listeners)
                 with progress, told_of_waiting(reserved(config)):
-                    fit(config, manifest, tokenizer, attempt, probe)
-        events = read_events(config.output, attempt)
+                    fit(config, shards, tokenizer, folder, probe)
+        events = folder.events()
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
-    return _summary(config, plan, began, events)
+    return _summary(config.output, plan, began, events)
 
 
-def _first_step(config: AnyPretrainConfig) -> int:
+def _first_step(config: PretrainConfig, shards: ShardSet) -> int:
     """The step to go on with; refuses to go on with settings that make another run of it."""
     last = ckpt.last_committed(config.output)
     if last is None:
-        _require_no_lost(config)
+        _require_no_lost(config.output, config.checkpoint.every)
         return 0
     state = ckpt.read_state(last)
     # through the schema, so that a setting that came later has its default in an older run, too
@@ -118,41 +120,41 @@ def _first_step(config: AnyPretrainConfig) -> int:
             f"{config.output} holds a run with other settings ({', '.join(changed)}): "
             "choose another --output, or the same settings to continue it"
         )
-    if state["shards_sha256"] != ckpt.fingerprint(config.shards):
+    if ckpt.trained_on(state) != [ckpt.fingerprint(path) for path in shards.paths]:
         raise ValueError(
-            f"{config.output} was trained on other shards than {config.shards} holds now, so there is "
-            "no next sample to go on with: choose another --output, or the shards of before"
+            f"{config.output} was trained on other shards than {', '.join(map(str, shards.paths))} "
+            + ("holds" if len(shards) == 1 else "hold")
+            + " now, so there is no next sample to go on with: choose another --output, or the shards "
+            "of before"
         )
     return int(state["step"])
 
 
-def _require_no_lost(config: AnyPretrainConfig) -> None:
+def _require_no_lost(run: Path, every: int) -> None:
     """Raise where there are checkpoints that no record names: a new start would write over that run."""
-    for folder in ckpt.never_committed(config.output):
+    for folder in ckpt.never_committed(run):
         if (folder / ckpt.STATE).is_file():
             step = ckpt.read_state(folder)["step"]
-            if (
-                step > config.checkpoint.every
-            ):  # the first may have been interrupted as it was committed
+            if step > every:  # the first may have been interrupted as it was committed
                 raise ValueError(
-                    f"{config.output} holds a checkpoint of step {step}, and not Ray Train's record of them: "
+                    f"{run} holds a checkpoint of step {step}, and not Ray Train's record of them: "
                     f"put {ckpt.SNAPSHOT} back to go on, or begin another run from its weights with "
                     f"--weights {folder} and another --output"
                 )
 
 
-def _tracked(config: AnyPretrainConfig) -> dict[str, str]:
+def _tracked(run: Path) -> dict[str, str]:
     """The run's id by tracker, as its last checkpoint knows it."""
-    last = ckpt.last_committed(config.output)
+    last = ckpt.last_committed(run)
     return ckpt.read_state(last).get("trackers", {}) if last else {}
 
 
-def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -> str | None:
+def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str | None:
     """The run's tokenizer, kept with it: the given one, the run's own, or a new one."""
-    text = text_of(config)
-    if text is None:
+    section = report_section(config)
+    if section is None:
         return None
-    assert isinstance(config, PretrainConfig)
+    assert isinstance(config.data, StudyDataConfig)
     kept = config.output / ckpt.TOKENIZER
     if first_step and kept.is_file():  # without a checkpoint it may be of other settings
         return kept.read_text()
@@ -162,10 +164,10 @@ def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -
     elif config.data.tokenizer:
         document = load_tokenizer(config.data.tokenizer)
     else:
-        texts = list(training_reports(config.shards, manifest, text))
+        texts = list(training_reports(shards, section))
         if not texts:
             raise ValueError(
-                f"no study of {config.shards} has a report to train the captioner on: "
+                f"no study of {', '.join(map(str, shards.paths))} has a report to train the captioner on: "
                 "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
             )
         document = train_tokenizer(texts, config.data.vocabulary)
@@ -173,11 +175,9 @@ def _tokenizer(config: AnyPretrainConfig, manifest: Manifest, first_step: int) -
     return document
 
 
-def _summary(
-    config: AnyPretrainConfig, plan: Plan, began: float, events: list[dict[str, Any]]
-) -> dict[str, Any]:
-    figures = read_jsonl(config.output / METRICS)
-    last = ckpt.last_committed(config.output)
+def _summary(run: Path, plan: Plan, began: float, events: list[dict[str, Any]]) -> dict[str, Any]:
+    metrics = read_jsonl(run / METRICS)
+    last = ckpt.last_committed(run)
     assert last is not None
     summary: dict[str, Any] = {
         "command": "pretrain",
@@ -185,14 +185,13 @@ def _summary(
         "continued_from_step": next(e["first_step"] for e in events if "first_step" in e),
         "samples": plan.samples,
         "epochs": round(plan.epochs, 2),
-        "last": figures[-1] if figures else {},
+        "last": metrics[-1] if metrics else {},
         "seconds": round(time.time() - began, 1),
         "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
         "checkpoint": str(last),
     }
-    if lost := unreadable_rows(config.output):
+    if lost := unreadable_rows(run):
         summary["unreadable_rows"] = lost
-    if best := ckpt.best_by_probe(config.output):
+    if best := ckpt.best_by_probe(run):
         summary["best_by_probe"] = best
-    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    return write_summary(run, summary)

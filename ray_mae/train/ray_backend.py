@@ -98,7 +98,7 @@ class ProcessGroup(BackendConfig):
         return _Group
 
 
-class Remaining(ray.train.DataConfig):
+class StreamConfig(ray.train.DataConfig):
     """Makes the run's dataset anew whenever Ray Train starts a group of workers, for their number.
 
     What is given to the trainer as `datasets` stands for a name only.

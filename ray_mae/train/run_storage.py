@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow.fs
 
-from ray_mae.train.errors import Ending
+from ray_mae.train.errors import FatalError
 
 T = TypeVar("T")
 
@@ -20,11 +20,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST = 5.0  # seconds between two attempts, at most
 
 
-class FullDisk(Ending):
+class FullDisk(FatalError):
     """No room for a checkpoint: the run ends, and its last one stays as it is."""
 
 
-class StorageAway(Ending):
+class StorageAway(FatalError):
     """Storage did not come back in the time that the settings give it."""
 
 

@@ -1,24 +1,18 @@
-"""What follows from the settings and the data of a run: its numbers, its method, its batches."""
+"""What follows from the settings and the data of a run: its numbers, its method, its order of samples."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ray_mae.config import (
-    AnyPlanConfig,
-    AnyPretrainConfig,
-    AnyRun,
-    MdaeConfig,
-    MvmaeConfig,
-    MvmaeRun,
-    PretrainConfig,
-)
-from ray_mae.data.loading.collator import Packing
-from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.config.base import to_dict
+from ray_mae.config.pretrain import PretrainConfig, RunConfig
+from ray_mae.config.registry import load
+from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.order import Mixture
+from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.tokenizer import special_ids
-from ray_mae.data.loading.volume_collator import VolumePacking
-from ray_mae.data.schema import Manifest
-from ray_mae.encoders.resenc_settings import stages_of
-from ray_mae.encoders.vit_settings import shapes
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.methods.registry import METHODS, run_of
 
 if TYPE_CHECKING:
     from ray_mae.methods.base import Method
@@ -65,34 +59,32 @@ class Plan:
         return self.accumulation * self.workers - self.micro_batches
 
 
-def make_plan(
-    config: AnyPretrainConfig | AnyPlanConfig, manifest: Manifest, workers: int | None = None
-) -> Plan:
-    """The numbers with so many workers; by default the most that the settings allow.
+def make_plan(config: RunConfig, shards: ShardSet, workers: int | None = None) -> Plan:
+    """Returns the numbers of a run on these shards.
 
-    Raises ValueError where a step cannot be cut for the workers, or there is no data.
+    Args:
+        config: its settings.
+        shards: what it reads.
+        workers: that share a step; by default the most that the settings allow.
+
+    Raises:
+        ValueError: where a step cannot be cut for the workers, or there is no data of the method's kind.
     """
-    wanted = kind_of(config)
-    if manifest.kind != wanted:
-        other = "mdae" if manifest.kind == "volume" else "mvmae"
+    wanted = config.method.kind
+    places = ", ".join(map(str, shards.paths))
+    if shards.kind != wanted:
+        others = [name for name in METHODS if METHODS[name].kind == shards.kind]
         raise ValueError(
-            f"{config.shards} holds shards of kind {manifest.kind!r}, the method "
-            f"{config.method.name} reads {wanted!r}: give other shards, or --method.name {other}"
+            f"{places} holds shards of kind {shards.kind!r}, the method {config.method.name} reads "
+            f"{wanted!r}: give other shards, or --method.name {' or '.join(others)}"
         )
-    available = manifest.rows("train")
+    available = shards.rows("train")
     if available == 0:
-        raise ValueError(
-            f"{config.shards} holds no {wanted} of the train split: nothing to train on"
-        )
+        raise ValueError(f"{places} holds no {wanted} of the train split: nothing to train on")
     return plan_of(config, available, workers or config.scaling.most)
 
 
-def kind_of(config: AnyRun) -> str:
-    """What the method reads: study or volume."""
-    return "study" if isinstance(config, MvmaeRun) else "volume"
-
-
-def plan_of(config: AnyRun, available: int, workers: int) -> Plan:
+def plan_of(config: RunConfig, available: int, workers: int) -> Plan:
     """The numbers with so many training samples. Raises ValueError as `make_plan` does."""
     optim = config.optim
     size, micro = optim.batch_size, optim.micro_batch_size
@@ -109,7 +101,7 @@ def plan_of(config: AnyRun, available: int, workers: int) -> Plan:
         )
     steps = optim.steps or max(1, round(optim.epochs * available / size))
     return Plan(
-        kind=kind_of(config),
+        kind=config.method.kind,
         available=available,
         batch_size=size,
         micro_batch_size=micro,
@@ -120,49 +112,99 @@ def plan_of(config: AnyRun, available: int, workers: int) -> Plan:
     )
 
 
-def method_of(config: AnyRun, plan: Plan, tokenizer: str | None, vocabulary: int = 0) -> "Method":
-    """With fresh weights, the same for the same seed. Imports PyTorch.
+def method_of(
+    config: RunConfig, plan: Plan, tokenizer: str | None, vocabulary: int = 0
+) -> "Method":
+    """Returns the method with fresh weights, the same for the same seed. Imports PyTorch.
 
-    vocabulary: size of a tokenizer that is still to be trained, where it is not given.
+    Args:
+        config: settings of the run.
+        plan: its numbers, by which weights of the loss may change.
+        tokenizer: JSON document of a method that reads reports.
+        vocabulary: size of a tokenizer that is still to be trained, where it is not given.
     """
-    recompute = config.engine.activation_checkpointing
-    if isinstance(config.method, MdaeConfig):
-        from ray_mae.methods.mdae.model import build_mdae
+    from ray_mae.methods.base import Context, Vocabulary
 
-        return build_mdae(config.method, seed=config.seed, recompute=recompute)
-    from ray_mae.methods.mvmae.model import build_method
-
-    assert isinstance(config, MvmaeRun)
-    text = special_ids(tokenizer) if tokenizer else None
-    return build_method(
-        config.method,
-        config.data,
+    known = Vocabulary(*astuple(special_ids(tokenizer))) if tokenizer else Vocabulary(vocabulary)
+    context = Context(
         seed=config.seed,
-        warmup_steps=plan.warmup_steps,
         steps=plan.steps,
-        vocabulary=text.size if text else vocabulary,
-        special_ids=(text.pad, text.first, text.last, text.mask) if text else (0, 2, 3, 4),
-        recompute=recompute,
+        warmup_steps=plan.warmup_steps,
+        data=config.data,
+        vocabulary=known,
+        recompute=config.engine.activation_checkpointing,
+    )
+    config.check_sizes()
+    method: Method = load(config.method.model).build(config.method, config.encoder, context)
+    return method
+
+
+def stream_of(
+    config: PretrainConfig, plan: Plan, shards: ShardSet, tokenizer: str | None, first_step: int
+) -> Stream:
+    """The run's samples from `first_step` on."""
+    return Stream(
+        folders=shards.paths,
+        order=order_of(config, shards),
+        collator=KINDS[plan.kind].training_collator(config, tokenizer),
+        batch_size=plan.batch_size,
+        micro_batch_size=plan.micro_batch_size,
+        workers=plan.workers,
+        first_step=first_step,
+        steps=plan.steps,
+        corrupt=config.data.corrupt,
+        patience=config.scaling.storage_patience,
     )
 
 
-def check_sizes(config: MvmaeConfig | MdaeConfig) -> None:
-    """Raise ValueError, naming settings, where the sizes of a network do not fit together."""
-    if isinstance(config, MdaeConfig):
-        stages_of(config)
-    else:
-        shapes(config)
+def order_of(config: PretrainConfig, shards: ShardSet) -> Mixture:
+    """The order of the run's training samples."""
+    return Mixture.of(shards, "train", config.seed, config.data.shuffle_window)
 
 
-def packing_of(config: AnyPretrainConfig, tokenizer: str | None) -> Packing:
-    """How rows of the shards become the method's batches."""
-    if isinstance(config, PretrainConfig):
-        data = config.data
-        return StudyPacking(data.max_views, data.text, tokenizer, data.max_tokens, config.seed)
-    return VolumePacking(config.method.crop_size, config.seed)
+def report_section(config: RunConfig) -> str | None:
+    """Which section of reports the method reads; None for a method without text."""
+    return getattr(config.data, "text", None) if config.method.reads_reports else None
 
 
-def text_of(config: AnyPretrainConfig) -> str | None:
-    """Which report section the method reads; None for a method without text."""
-    with_text = isinstance(config, PretrainConfig) and config.method.gamma > 0
-    return config.data.text if with_text else None  # type: ignore[union-attr]
+@dataclass(frozen=True)
+class Job:
+    """What the driver gives to each worker of a start. It travels as plain values."""
+
+    config: dict[str, Any]
+    """Settings of the run, by `to_dict`."""
+    tokenizer: str | None
+    """JSON document, of a method that reads reports."""
+    attempt: str
+    """Name of this start: workers of an earlier one end when they read another in the run's folder."""
+    shards: dict[str, Any]
+    """Facts of the shards that the order of samples was made from, by `checkpoint.format.facts_of`."""
+    probe: bool
+    """Whether checkpoints can be probed."""
+
+    @classmethod
+    def of(
+        cls,
+        config: PretrainConfig,
+        tokenizer: str | None,
+        attempt: str,
+        shards: dict[str, Any],
+        probe: bool,
+    ) -> "Job":
+        return cls(to_dict(config), tokenizer, attempt, shards, probe)
+
+    @property
+    def run(self) -> PretrainConfig:
+        """The settings."""
+        return run_of(self.config)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, as one start of it writes there."""
+
+    path: Path
+    attempt: str
+    """Name of the start."""
+    patience: float
+    """Seconds that the folder may be away."""

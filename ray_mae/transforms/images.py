@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from ray_mae.batch import StudyBatch
-from ray_mae.encoders.vit_settings import PIXEL_MEAN, PIXEL_STD
+from ray_mae.config.sections import StudyDataConfig
 from ray_mae.transforms.keyed_random import CROP, FLIP, JITTER, uniforms
+
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+"""Of grey values in [0, 1]; close to the statistics of chest X-rays (.506, .252 in MIMIC-CXR)."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class Augmentation:
     contrast: float = 0.4
     jitter_share: float = 0.8
     flip: bool = False
+
+    @classmethod
+    def of(cls, data: StudyDataConfig) -> "Augmentation":
+        """That of the settings."""
+        return cls(data.crop_scale, data.brightness, data.contrast, data.jitter_share, data.flip)
 
     def __call__(self, batch: StudyBatch, size: int) -> Tensor:
         """Normalised random crops [N, 1, size, size] float32, drawn per view from `view_draw`."""

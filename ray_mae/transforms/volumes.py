@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ray_mae.batch import VolumeBatch
+from ray_mae.config.sections import VolumeDataConfig
 from ray_mae.transforms.keyed_random import FLIP, WARP, uniforms
 
 LARGEST_ANGLE = math.radians(30)
@@ -22,6 +23,11 @@ class VolumeAugmentation:
     rotate_share: float = 0.2
     scale_share: float = 0.2
     scale_range: tuple[float, float] = (0.7, 1.4)
+
+    @classmethod
+    def of(cls, data: VolumeDataConfig) -> "VolumeAugmentation":
+        """That of the settings."""
+        return cls(data.mirror, data.rotate_share, data.scale_share, data.scale_range)
 
     def __call__(self, batch: VolumeBatch) -> tuple[Tensor, Tensor]:
         """Voxels x [B, 1, S, S, S] float32 and where they are valid [B, 1, S, S, S] bool.

@@ -17,7 +17,7 @@ from ray_mae.config import IngestConfig, InspectConfig, TableColumns
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.loading.rows import DamagedShard, read_rows
-from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.quarantine import REASONS
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
 from ray_mae.evaluate.card.command import inspect
@@ -106,7 +106,7 @@ def test_a_table_becomes_shards_as_the_manifest_says(table: Path, tmp_path: Path
     content[at + 100] ^= 1  # it may well still be an image
     flipped.write_bytes(content)
     with pytest.raises(DamagedShard, match="CRC checksum"):
-        read_rows(flipped, 0, StudyPacking.columns)
+        read_rows(flipped, 0, StudyCollator.columns)
 
 
 def test_a_patient_is_in_one_split_and_no_identity_is_in_a_shard(

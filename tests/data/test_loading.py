@@ -13,7 +13,7 @@ import ray
 from ray_mae.data.loading.order import Order, key_of
 from ray_mae.data.loading.rows import DamagedShard, read_rows
 from ray_mae.data.loading.stream import FileOrder, Stream, from_block, to_batch, to_block
-from ray_mae.data.loading.study_collator import StudyPacking
+from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.tokenizer import (
     decode_tokens,
     special_ids,
@@ -36,7 +36,7 @@ def stream(shards: Path, first_step: int = 0, steps: int = 9, workers: int = 2) 
     return Stream(
         shards=shards,
         order=Order.of(manifest, "train", seed=1, shuffle_window=8),
-        packing=StudyPacking(max_views=3, seed=1),
+        collator=StudyCollator(max_views=3, seed=1),
         batch_size=8,
         micro_batch_size=4,
         workers=workers,
@@ -46,8 +46,8 @@ def stream(shards: Path, first_step: int = 0, steps: int = 9, workers: int = 2) 
 
 
 def test_a_batch_is_packed_without_absent_views(shards: Path) -> None:
-    rows = read_rows(shards / "train-00000.parquet", 0, StudyPacking.columns)
-    batch = to_batch(StudyPacking(max_views=3).pack(rows, [0] * len(rows)))
+    rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
+    batch = to_batch(StudyCollator(max_views=3).collate(rows, [0] * len(rows)))
     assert batch.study.tolist() == [i for i, row in enumerate(rows) for _ in row["views"]]
     assert batch.images.shape[0] == sum(len(row["views"]) for row in rows)
     assert batch.key.tolist() == [key_of(row["study_id"]) for row in rows]
@@ -55,27 +55,27 @@ def test_a_batch_is_packed_without_absent_views(shards: Path) -> None:
 
 
 def test_a_portrait_image_is_letterboxed_without_loss(shards: Path) -> None:
-    row = read_rows(shards / "train-00000.parquet", 0, StudyPacking.columns)[2]
-    batch = to_batch(StudyPacking(max_views=3).pack([row], [0]))
+    row = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)[2]
+    batch = to_batch(StudyCollator(max_views=3).collate([row], [0]))
     assert batch.side.tolist() == [48, 48, 48]  # 40 × 48 images
     assert (batch.images[:, :, :4] == 0).all()
     assert (batch.images[:, :, -4:] == 0).all()
 
 
 def test_too_many_views_give_a_choice_that_changes_with_the_epoch(shards: Path) -> None:
-    row = read_rows(shards / "train-00000.parquet", 0, StudyPacking.columns)[2]
-    packing = StudyPacking(max_views=1)
-    chosen = [int(packing.pack([row], [epoch])["view"][0]) for epoch in range(20)]
+    row = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)[2]
+    collator = StudyCollator(max_views=1)
+    chosen = [int(collator.collate([row], [epoch])["view"][0]) for epoch in range(20)]
     assert set(chosen) == {0, 1, 2}
-    again = [int(packing.pack([row], [epoch])["view"][0]) for epoch in range(20)]
+    again = [int(collator.collate([row], [epoch])["view"][0]) for epoch in range(20)]
     assert chosen == again
 
 
 def test_a_view_keeps_its_draw_whatever_is_beside_it(shards: Path) -> None:
-    rows = read_rows(shards / "train-00000.parquet", 0, StudyPacking.columns)
-    packing = StudyPacking(max_views=3, seed=5)
-    together = packing.pack(rows, [2] * len(rows))
-    alone = packing.pack(rows[1:2], [2])
+    rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
+    collator = StudyCollator(max_views=3, seed=5)
+    together = collator.collate(rows, [2] * len(rows))
+    alone = collator.collate(rows[1:2], [2])
     np.testing.assert_array_equal(together["view_draw"][together["study"] == 1], alone["view_draw"])
     assert len(set(together["view_draw"].tolist())) == len(together["view_draw"])
 
@@ -93,8 +93,8 @@ def test_reports_become_tokens_with_first_and_last_and_missing_ones_are_marked(
 ) -> None:
     manifest = Manifest.read(shards)
     document = train_tokenizer(training_reports(shards, manifest, "impression"), 200)
-    rows = read_rows(shards / "train-00000.parquet", 0, StudyPacking.columns)
-    arrays = StudyPacking(max_views=3, tokenizer=document, max_tokens=32).pack(rows, [0] * 4)
+    rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
+    arrays = StudyCollator(max_views=3, tokenizer=document, max_tokens=32).collate(rows, [0] * 4)
     assert arrays["has_report"].tolist() == [False, True, True, True]  # 3 falls back to findings
     ids = special_ids(document)
     assert (arrays["tokens"][:, 0] == ids.first).all()
@@ -121,7 +121,7 @@ def test_workers_share_every_step_evenly_and_in_order(shards: Path, local_ray: N
     names = {}
     for shard in Manifest.read(shards).of_split("train"):
         for group in range(len(shard.row_groups)):
-            for i, row in enumerate(read_rows(shards / shard.file, group, StudyPacking.columns)):
+            for i, row in enumerate(read_rows(shards / shard.file, group, StudyCollator.columns)):
                 names[shard.file, group, i] = key_of(row["study_id"])
     expected = [names[p.file, p.group, p.row] for p in work.order.places(0, 72)]
     seen = [key for a, b in zip(first, second, strict=True) for key in [*a[1], *b[1]]]
@@ -138,7 +138,7 @@ def test_a_stream_that_starts_later_gives_what_remains(shards: Path, local_ray: 
 
 def test_file_order_reads_every_study_once(shards: Path, local_ray: None) -> None:
     manifest = Manifest.read(shards)
-    dataset = FileOrder(shards, StudyPacking(max_views=3), 3).dataset(manifest, ["val", "test"])
+    dataset = FileOrder(shards, StudyCollator(max_views=3), 3).dataset(manifest, ["val", "test"])
     found = []
     for block in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
         found += block["study_id"][0].as_py()
@@ -210,8 +210,8 @@ def test_shards_that_are_away_for_a_moment_are_waited_for(shards: Path, tmp_path
     shutil.copytree(shards, aside)
     back = threading.Timer(1.5, lambda: aside.rename(folder))
     back.start()
-    assert len(read_rows(folder / "train-00000.parquet", 0, StudyPacking.columns)) == 4
+    assert len(read_rows(folder / "train-00000.parquet", 0, StudyCollator.columns)) == 4
     back.join()
     folder.rename(aside)
     with pytest.raises(OSError, match=r"train-00000.parquet could not be read for [12] s"):
-        read_rows(folder / "train-00000.parquet", 0, StudyPacking.columns, patience=1)
+        read_rows(folder / "train-00000.parquet", 0, StudyCollator.columns, patience=1)

@@ -20,7 +20,7 @@ from ray_mae.data.decoding.voxels import (
     encode_voxels,
 )
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.loading.volume_collator import VolumePacking, crop_slices
+from ray_mae.data.loading.volume_collator import VolumeCollator, crop_slices
 
 
 def row(voxels: np.ndarray, name: str = "v", valid: np.ndarray | None = None) -> dict[str, Any]:
@@ -76,13 +76,13 @@ def test_a_damaged_row_is_named() -> None:
 
 def test_a_crop_is_a_part_of_its_volume_and_the_same_for_the_same_draw() -> None:
     rows = [row(counted(9, 8, 7), "a"), row(counted(6, 11, 8), "b")]
-    packing = VolumePacking(crop_size=6, seed=3)
-    arrays = packing.pack(rows, [4, 4])
+    collator = VolumeCollator(crop_size=6, seed=3)
+    arrays = collator.collate(rows, [4, 4])
     assert arrays["voxels"].shape == arrays["valid"].shape == (2, 1, 6, 6, 6)
     assert (arrays["voxels"].dtype, arrays["valid"].dtype) == (np.float16, np.bool_)
     assert arrays["key"].tolist() == [key_of("a"), key_of("b")]
     assert arrays["valid"].all()
-    alone = packing.pack(rows[1:], [4])
+    alone = collator.collate(rows[1:], [4])
     for name, array in alone.items():
         np.testing.assert_array_equal(array, arrays[name][1:])
     crop = arrays["voxels"][0, 0].astype(int)
@@ -93,25 +93,25 @@ def test_a_crop_is_a_part_of_its_volume_and_the_same_for_the_same_draw() -> None
 
 def test_the_crop_moves_over_the_whole_volume_with_the_epoch() -> None:
     volume = row(counted(8, 6, 6))
-    packing = VolumePacking(crop_size=6)
-    firsts = [packing.pack([volume], [epoch])["voxels"].flat[0] for epoch in range(40)]
+    collator = VolumeCollator(crop_size=6)
+    firsts = [collator.collate([volume], [epoch])["voxels"].flat[0] for epoch in range(40)]
     assert set(firsts) == {1.0, 37.0, 73.0}
-    draws = [int(packing.pack([volume], [epoch])["draw"][0]) for epoch in range(40)]
+    draws = [int(collator.collate([volume], [epoch])["draw"][0]) for epoch in range(40)]
     assert len(set(draws)) == 40
 
 
 def test_the_centre_crop_is_the_same_in_every_epoch_and_in_the_middle() -> None:
-    packing = VolumePacking(crop_size=2, centre=True)
+    collator = VolumeCollator(crop_size=2, centre=True)
     middle = counted(4, 6, 7)[1:3, 2:4, 2:4]
     for epoch in range(3):
-        crop = packing.pack([row(counted(4, 6, 7))], [epoch])["voxels"][0, 0]
+        crop = collator.collate([row(counted(4, 6, 7))], [epoch])["voxels"][0, 0]
         np.testing.assert_array_equal(crop, middle)
 
 
 def test_a_smaller_volume_is_padded_with_zeros_that_are_not_valid() -> None:
     mask = np.ones((3, 8, 4), bool)
     mask[0] = False
-    arrays = VolumePacking(crop_size=6).pack([row(counted(3, 8, 4), valid=mask)], [0])
+    arrays = VolumeCollator(crop_size=6).collate([row(counted(3, 8, 4), valid=mask)], [0])
     voxels, valid = arrays["voxels"][0, 0], arrays["valid"][0, 0]
     assert (voxels != 0).sum() == 3 * 6 * 4
     assert valid.sum() == 2 * 6 * 4

@@ -24,7 +24,8 @@ from ray_mae.config import (
 )
 from ray_mae.data.schema import Manifest
 from ray_mae.inference.studies import load_encoder
-from ray_mae.train.metrics.run_log import EVENTS, METRICS, read_jsonl
+from ray_mae.train.run_folder import EVENTS, METRICS
+from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.recovery.lost_samples import UNREADABLE
 from tests.disks import resize, small_disk

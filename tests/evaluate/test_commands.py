@@ -20,8 +20,8 @@ from ray_mae.config import (
 )
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.stream import to_batch
-from ray_mae.data.loading.study_collator import StudyPacking
-from ray_mae.data.loading.volume_collator import VolumePacking
+from ray_mae.data.loading.study_collator import StudyCollator
+from ray_mae.data.loading.volume_collator import VolumeCollator
 from ray_mae.evaluate.embed import embed
 from ray_mae.inference.studies import load_encoder
 from ray_mae.methods.mdae.model import build_volume_encoder
@@ -59,9 +59,9 @@ def test_every_study_has_the_mean_of_its_views_features(
     assert (summary["studies"], summary["width"]) == (140, 32)
     table = pq.read_table(tmp_path / "embeddings.parquet")
     assert table["split"].to_pylist().count("train") == 60
-    rows = read_rows(shards / "val-00000.parquet", 0, StudyPacking.columns)
+    rows = read_rows(shards / "val-00000.parquet", 0, StudyCollator.columns)
     encoder, _ = load_encoder(checkpoint)
-    batch = to_batch(StudyPacking(max_views=16).pack(rows, [0] * len(rows)))
+    batch = to_batch(StudyCollator(max_views=16).collate(rows, [0] * len(rows)))
     with torch.no_grad():
         per_view = encoder(whole(batch, 32), batch.view)
     found = dict(zip(table["study_id"].to_pylist(), table["embedding"].to_pylist(), strict=True))
@@ -106,8 +106,8 @@ def test_volumes_are_embedded_and_probed_by_their_own_labels(tmp_path: Path) -> 
     table = pq.read_table(tmp_path / "e" / "embeddings.parquet")
     assert summary["volumes"] == len(set(table["volume_id"].to_pylist())) == 80
     encoder, _ = load_encoder(run)
-    rows = read_rows(shards / "val-00000.parquet", 0, VolumePacking.columns)
-    batch = to_batch(VolumePacking(16, centre=True).pack(rows, [0] * len(rows)))
+    rows = read_rows(shards / "val-00000.parquet", 0, VolumeCollator.columns)
+    batch = to_batch(VolumeCollator(16, centre=True).collate(rows, [0] * len(rows)))
     with torch.no_grad():
         expected = encoder(clean(batch)[0])  # what is not valid is not seen
     found = {row["volume_id"]: row["embedding"] for row in table.to_pylist()}

@@ -29,7 +29,7 @@ from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.finetune.classifier import bce, layer_decay_of, load_classifier
 from ray_mae.evaluate.finetune.command import task_of
-from ray_mae.evaluate.finetune.training import classifier_of, finetune, packing_of
+from ray_mae.evaluate.finetune.training import classifier_of, finetune, collator_of
 from ray_mae.evaluate.samples import Samples
 from ray_mae.evaluate.supervised.fit import scaled_groups, weights_of
 from ray_mae.evaluate.supervised.runs import HISTORY, Run, runs_of
@@ -177,7 +177,7 @@ def test_a_visible_label_of_volumes_is_learnt(
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert kept.encoder.encoder.film is None
     read = Samples(task.shards, task.cohort.place, 8, 4)
-    whole = packing_of(kept.encoder.config, config, 0, whole=True)
+    whole = collator_of(kept.encoder.config, config, 0, whole=True)
     with torch.no_grad():
         again = [
             kept(to_batch(arrays)).sigmoid() for arrays, _ in read.each(task.rows("test"), whole)
@@ -245,7 +245,7 @@ def test_uncertain_studies_are_neither_read_nor_counted_where_they_are_ignored(
     assert (counts["train"].labels["Edema"].ignored, len(task.rows("train"))) == (4, 12)
     read = Samples(task.shards, task.cohort.place, 6, 8)
     order = Order.of(task.manifest, "train", 0, 8)
-    drawn = read.drawn(order, task.rows("train"), packing_of(STUDY, config, 0))
+    drawn = read.drawn(order, task.rows("train"), collator_of(STUDY, config, 0))
     epochs = [np.concatenate([next(drawn)[1], next(drawn)[1]]) for _ in range(2)]
     for rows in epochs:
         assert sorted(rows) == sorted(task.rows("train"))

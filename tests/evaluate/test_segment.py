@@ -213,8 +213,8 @@ def test_crops_around_the_foreground_hold_it(shards: Path) -> None:
     rows = read_rows(shards / "train-00000.parquet", 0, LabelledCrops.columns)[:3]
     held = {}
     for share in (0.0, 1.0):
-        packing = LabelledCrops(8, VALUES, share, seed=0)
-        made = [packing.pack(rows, [epoch] * 3) for epoch in range(12)]
+        collator = LabelledCrops(8, VALUES, share, seed=0)
+        made = [collator.collate(rows, [epoch] * 3) for epoch in range(12)]
         held[share] = np.mean([b["classes"][:, 0].any(axis=(1, 2, 3)).mean() for b in made])
         assert {int(v) for b in made for v in np.unique(b["classes"])} == {0, 1, 2}
         for b in made:  # the crop is of voxels and classes alike

@@ -7,7 +7,7 @@ import pytest
 
 from ray_mae.search.results import TrialRecord
 from ray_mae.search.statistics import Spread, auroc, difference, group
-from ray_mae.train.metrics.run_log import RESAMPLES
+from ray_mae.train.run_folder import RESAMPLES
 
 PATIENTS = np.random.default_rng(0).normal(0, 0.03, 400)
 """What a resample of the patients does to every run alike."""

@@ -24,7 +24,8 @@ from ray_mae.search.capacity import trials_of_cluster
 from ray_mae.search.files import study_name
 from ray_mae.search.optuna_study import open_study
 from ray_mae.search.prometheus import GAUGES
-from ray_mae.train.metrics.run_log import EVENTS, read_jsonl
+from ray_mae.train.run_folder import EVENTS
+from ray_mae.train.metrics.jsonl import read_jsonl
 from tests.metrics import names_scraped
 from tests.shards import rewrite, write_volume_shards
 

@@ -12,7 +12,7 @@ from ray_mae.checkpoint.format import SNAPSHOT, STATE, facts_of, read_state, wri
 from ray_mae.config import EngineConfig, OptimConfig, PretrainMdaeConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.train.checkpointing import _require_precision
-from ray_mae.train.errors import Ending
+from ray_mae.train.errors import FatalError
 from ray_mae.train.pretrain import pretrain
 from tests.records import write_record
 from tests.shards import write_volume_shards
@@ -78,5 +78,5 @@ def test_workers_in_another_precision_than_the_checkpoint_end_the_run() -> None:
     """As where `auto` meets other GPUs: the driver has none and cannot see it."""
     engine: Any = SimpleNamespace(precision="fp32")
     _require_precision(engine, "fp32")
-    with pytest.raises(Ending, match=r"set engine\.precision to bf16, or .* --weights"):
+    with pytest.raises(FatalError, match=r"set engine\.precision to bf16, or .* --weights"):
         _require_precision(engine, "bf16")

@@ -8,8 +8,9 @@ from ray.exceptions import RayActorError
 from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from ray_mae.train.errors import Ending
-from ray_mae.train.metrics.run_log import EVENTS, append_jsonl
+from ray_mae.train.errors import FatalError
+from ray_mae.train.run_folder import EVENTS
+from ray_mae.train.metrics.jsonl import append_jsonl
 from ray_mae.train.recovery.restarts import Failed, Restarts, cause_of, keep_trace
 from tests.records import write_record
 
@@ -59,8 +60,8 @@ def test_preempted_nodes_do_not_count_and_an_ending_is_one(tmp_path: Path) -> No
     restarts = Restarts(tmp_path, "now", 0)
     for _ in range(5):
         restarts.after_exception(None, {0: ValueError("collateral"), 1: lost(preempted=True)})
-    with pytest.raises(Ending, match="a full disk"):
-        restarts.after_exception(None, {0: lost(), 1: Ending("a full disk")})
+    with pytest.raises(FatalError, match="a full disk"):
+        restarts.after_exception(None, {0: lost(), 1: FatalError("a full disk")})
     with pytest.raises(Failed):
         restarts.after_exception(None, {0: lost()})
     for _ in range(9):

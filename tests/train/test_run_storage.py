@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ray_mae.train.metrics.run_log import Lines, read_jsonl
+from ray_mae.train.metrics.jsonl import JsonLines, read_jsonl
 from ray_mae.train.run_storage import RunStorage, StorageAway, is_full, outlast
 from tests.disks import resize, small_disk
 
@@ -18,7 +18,7 @@ from tests.disks import resize, small_disk
 def test_lines_are_kept_while_the_folder_is_away_and_written_once(tmp_path: Path) -> None:
     folder, aside = tmp_path / "run", tmp_path / "aside"
     folder.mkdir()
-    lines = Lines(folder / "lines.jsonl", patience=60)
+    lines = JsonLines(folder / "lines.jsonl", patience=60)
     for step in range(9):
         if step == 3:
             folder.rename(aside)
@@ -31,7 +31,7 @@ def test_lines_are_kept_while_the_folder_is_away_and_written_once(tmp_path: Path
     lines.close()
     assert read_jsonl(folder / "lines.jsonl") == [{"step": step} for step in range(10)]
 
-    impatient = Lines(tmp_path / "never" / "lines.jsonl", patience=0)
+    impatient = JsonLines(tmp_path / "never" / "lines.jsonl", patience=0)
     with pytest.raises(StorageAway, match=r"never/lines.jsonl could not be written"):
         impatient.add({})
 
@@ -39,7 +39,7 @@ def test_lines_are_kept_while_the_folder_is_away_and_written_once(tmp_path: Path
 def test_a_full_disk_cuts_no_line_and_spares_the_record_of_checkpoints(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64 << 10) as disk:
         storage = pickle.loads(pickle.dumps(RunStorage(disk, "record.json", patience=60)))
-        record, lines = disk / "record.json", Lines(disk / "lines.jsonl", patience=60)
+        record, lines = disk / "record.json", JsonLines(disk / "lines.jsonl", patience=60)
         with storage.open_output_stream(str(record)) as stream:
             stream.write(b"first")
         (disk / "filler").write_bytes(b"0" * (disk.stat().st_blksize * 12))

@@ -7,7 +7,7 @@ import numpy as np
 from ray_mae.data.loading.rows import Row
 
 
-class Packing(Protocol):
+class Collator(Protocol):
     """How rows of one schema become a batch."""
 
     kind: ClassVar[str]
@@ -15,7 +15,7 @@ class Packing(Protocol):
     columns: ClassVar[tuple[str, ...]]
     """What is read of a row."""
 
-    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+    def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
         """The arrays of a batch, by name; epochs: the epoch each row is drawn in."""
         ...
 

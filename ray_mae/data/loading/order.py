@@ -9,6 +9,7 @@ reader touches few files at a time.
 """
 
 import hashlib
+import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 
 
 def key_of(name: str) -> int:
@@ -51,13 +53,15 @@ def permutation(n: int, *seed: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a row lies: file, row group, row within the group; and the epoch it is drawn in."""
+class RowLocation:
+    """Where a row lies: folder, file, row group, row within the group; and the epoch it is drawn in."""
 
     file: str
     group: int
     row: int
     epoch: int
+    folder: int = 0
+    """Index among the folders of shards that the run reads."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,9 @@ class Window:
     def rows(self) -> int:
         return sum(rows for _, _, rows in self.groups)
 
-    def places(self, epoch: int) -> list[Place]:
+    def locations(self, epoch: int, folder: int) -> list[RowLocation]:
         flat = [
-            Place(file, group, row, epoch)
+            RowLocation(file, group, row, epoch, folder)
             for file, group, rows in self.groups
             for row in range(rows)
         ]
@@ -85,15 +89,19 @@ class Window:
 
 @dataclass(frozen=True)
 class Order:
-    """The order of one split's samples."""
+    """The order of one split's samples in one folder of shards."""
 
     groups: tuple[tuple[str, int, int], ...]
     """All (file, row group, rows) of the split."""
     seed: int
     shuffle_window: int
+    folder: int = 0
+    """See `RowLocation`."""
 
     @classmethod
-    def of(cls, manifest: Manifest, split: str, seed: int, shuffle_window: int) -> "Order":
+    def of(
+        cls, manifest: Manifest, split: str, seed: int, shuffle_window: int, folder: int = 0
+    ) -> "Order":
         groups = tuple(
             (shard.file, group, rows)
             for shard in manifest.of_split(split)
@@ -101,7 +109,7 @@ class Order:
         )
         if not groups:
             raise ValueError(f"the shards hold no study of the {split} split: nothing to read")
-        return cls(groups, seed, shuffle_window)
+        return cls(groups, seed, shuffle_window, folder)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -111,7 +119,7 @@ class Order:
         """The windows of an epoch, in order."""
         return _windows(self, epoch)
 
-    def places(self, start: int, stop: int) -> Iterator[Place]:
+    def locations(self, start: int, stop: int) -> Iterator[RowLocation]:
         """Where the samples at positions start … stop − 1 lie."""
         position = start
         while position < stop:
@@ -120,8 +128,90 @@ class Order:
             window = windows[bisect_right([w.start for w in windows], within) - 1]
             first = within - window.start
             last = min(window.rows, first + stop - position)
-            yield from window.places(epoch)[first:last]
+            yield from window.locations(epoch, self.folder)[first:last]
             position += last - first
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The order of the samples of several folders, each with its share of the draws.
+
+    Among the first n samples each folder has its share of n, to within one, and in every block of
+    positions the folders are shuffled. Each folder
+    goes through its own epochs: of one that is small and has a large share, samples come more often.
+    With one folder it is that folder's own order.
+    """
+
+    orders: tuple[Order, ...]
+    shares: tuple[float, ...]
+    """They sum to 1."""
+    seed: int
+
+    @classmethod
+    def of(cls, shards: ShardSet, split: str, seed: int, shuffle_window: int) -> "Mixture":
+        """The order of a split.
+
+        Args:
+            shards: the folders and their shares.
+            split: which rows of them.
+            seed: another one gives another order.
+            shuffle_window: samples of all folders together that are shuffled among themselves.
+        """
+        orders = [
+            Order.of(f.manifest, split, seed, max(1, round(shuffle_window * f.share)), i)
+            for i, f in enumerate(shards.folders)
+        ]
+        return cls(tuple(orders), tuple(f.share for f in shards.folders), seed)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of all folders."""
+        return sum(order.samples_per_epoch for order in self.orders)
+
+    @property
+    def shuffle_window(self) -> int:
+        return sum(order.shuffle_window for order in self.orders)
+
+    def counts(self, n: int) -> list[int]:
+        """How many of the first n samples are of each folder: its share, by largest remainders."""
+        exact = [share * n for share in self.shares]
+        whole = [int(count) for count in exact]
+        left = n - sum(whole)
+        by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
+        for i in by_remainder[:left]:
+            whole[i] += 1
+        return whole
+
+    @property
+    def _block(self) -> int:
+        """Positions of a block: so many that the largest remainders take nothing back of a folder."""
+        return max(1024, math.ceil(2 / min(self.shares)))
+
+    def locations(self, start: int, stop: int) -> Iterator[RowLocation]:
+        """Where the samples at positions start … stop − 1 lie."""
+        if len(self.orders) == 1:
+            yield from self.orders[0].locations(start, stop)
+            return
+        size = self._block
+        for block in range(start // size, -(-stop // size)):
+            first = block * size
+            before = np.array(self.counts(first))
+            number = np.array(self.counts(first + size)) - before
+            folder = np.repeat(np.arange(len(self.orders)), number)
+            folder = folder[permutation(size, self.seed, _FOLDERS, block)]
+            low, high = max(start - first, 0), min(stop - first, size)
+            begin = before + np.bincount(folder[:low], minlength=len(self.orders))
+            end = begin + np.bincount(folder[low:high], minlength=len(self.orders))
+            streams = [
+                order.locations(int(a), int(b))
+                for order, a, b in zip(self.orders, begin, end, strict=True)
+            ]
+            for i in folder[low:high]:
+                yield next(streams[i])
+
+
+_FOLDERS = -1
+"""In the place of an epoch: the stream of permutations that shuffle folders."""
 
 
 @lru_cache(maxsize=4)

@@ -3,36 +3,40 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ray_mae.data.loading.collator import Packing
-from ray_mae.data.loading.order import Order, Place, permutation
+from ray_mae.data.loading.collator import Collator
+from ray_mae.data.loading.order import Mixture, RowLocation, permutation
 from ray_mae.data.loading.rows import DamagedShard, Row, description, is_damaged, read_rows
 
 
 class WindowReader:
     """Rows of shards by place; row groups stay in memory while their window is being drawn."""
 
-    def __init__(self, shards: Path, columns: Sequence[str], window: int, patience: float) -> None:
-        self.shards = shards
+    def __init__(
+        self, folders: Sequence[Path], columns: Sequence[str], window: int, patience: float
+    ) -> None:
+        self.folders = folders
         self._columns, self._patience = columns, patience
         self._limit = 2 * window
-        self._groups: dict[tuple[str, int], list[Row]] = {}
+        self._groups: dict[tuple[int, str, int], list[Row]] = {}
         self._held = 0
-        self._damaged: dict[tuple[str, int], DamagedShard] = {}
+        self._damaged: dict[tuple[int, str, int], DamagedShard] = {}
 
-    def row(self, place: Place) -> Row:
+    def path(self, place: RowLocation) -> Path:
+        """The file that a row lies in."""
+        return self.folders[place.folder] / place.file
+
+    def row(self, place: RowLocation) -> Row:
         """Raises DamagedShard."""
-        at = (place.file, place.group)
+        at = (place.folder, place.file, place.group)
         if at in self._damaged:
             raise self._damaged[at]
         if at not in self._groups:
             try:
-                rows = read_rows(
-                    self.shards / place.file, place.group, self._columns, self._patience
-                )
+                rows = read_rows(self.path(place), place.group, self._columns, self._patience)
             except DamagedShard as error:
                 self._damaged[at] = error
                 raise
@@ -43,7 +47,18 @@ class WindowReader:
         return self._groups[at][place.row]
 
 
-class Drawing:
+class Draw(NamedTuple):
+    """Samples of a part of a step."""
+
+    arrays: dict[str, np.ndarray]
+    """Of the batch, by name."""
+    folders: list[int]
+    """[S] which folder of shards each sample is of."""
+    lost: list[dict[str, Any]]
+    """Rows that could not be read, in whose place others are."""
+
+
+class Sampler:
     """Packs the samples of steps, in the run's order.
 
     Where a row cannot be read and corrupt is "skip", another sample of its step is drawn a second time,
@@ -53,19 +68,19 @@ class Drawing:
 
     def __init__(
         self,
-        order: Order,
-        packing: Packing,
+        order: Mixture,
+        collator: Collator,
         reader: WindowReader,
         batch_size: int,
         corrupt: Literal["stop", "skip"],
     ) -> None:
-        self._order, self._packing, self._reader = order, packing, reader
+        self._order, self._collator, self._reader = order, collator, reader
         self._batch_size, self._skip = batch_size, corrupt == "skip"
-        self._unpackable: set[Place] = set()
+        self._unpackable: set[RowLocation] = set()
         self._places = lru_cache(maxsize=1)(self._places_of)
 
-    def draw(self, step: int, wanted: range) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-        """The arrays of a part of a step, and the rows that were lost.
+    def draw(self, step: int, wanted: range) -> Draw:
+        """A part of a step.
 
         wanted: indices within the step. A lost row is told as `file`, `group` and `row`, and as `problem`
         in words. Raises DamagedShard where corrupt is "stop", or no row can be read.
@@ -75,11 +90,12 @@ class Drawing:
             drawn = [self._row(step, index, lost) for index in wanted]
             rows, epochs = [row for row, _ in drawn], [place.epoch for _, place in drawn]
             try:
-                return self._packing.pack(rows, epochs), lost
+                arrays = self._collator.collate(rows, epochs)
+                return Draw(arrays, [place.folder for _, place in drawn], lost)
             except Exception as error:
                 self._condemn(drawn, error)
 
-    def _row(self, step: int, index: int, lost: list[dict[str, Any]]) -> tuple[Row, Place]:
+    def _row(self, step: int, index: int, lost: list[dict[str, Any]]) -> tuple[Row, RowLocation]:
         first: DamagedShard | None = None
         for place in self._candidates(step, index):
             try:
@@ -91,14 +107,19 @@ class Drawing:
                     raise
                 if first is None:
                     first = error
-                    named = {"file": place.file, "group": place.group, "row": place.row}
+                    file = (
+                        place.file
+                        if len(self._reader.folders) == 1
+                        else str(self._reader.path(place))
+                    )
+                    named = {"file": file, "group": place.group, "row": place.row}
                     lost.append({**named, "problem": f"{error}"})
                 continue
             return row, place
         assert first is not None
         raise DamagedShard(f"nothing that could take its place can be read, either: {first}")
 
-    def _candidates(self, step: int, index: int) -> Iterator[Place]:
+    def _candidates(self, step: int, index: int) -> Iterator[RowLocation]:
         """The place itself, then those of its step in random order, then one of each later step."""
         places = self._places(step)
         yield places[index]
@@ -107,29 +128,29 @@ class Drawing:
             yield places[other]
         for _ in range(self._order.samples_per_epoch):
             position += self._batch_size
-            yield from self._order.places(position, position + 1)
+            yield from self._order.locations(position, position + 1)
 
-    def _places_of(self, step: int) -> list[Place]:
+    def _places_of(self, step: int) -> list[RowLocation]:
         start = step * self._batch_size
-        return list(self._order.places(start, start + self._batch_size))
+        return list(self._order.locations(start, start + self._batch_size))
 
-    def _condemn(self, drawn: list[tuple[Row, Place]], error: Exception) -> None:
+    def _condemn(self, drawn: list[tuple[Row, RowLocation]], error: Exception) -> None:
         """Note which rows could be read and not packed, if their shards are damaged; else raise."""
         found = {place for row, place in drawn if not self._packs(row, place)}
-        damaged = {p for p in found if is_damaged(self._reader.shards / p.file)}
+        damaged = {p for p in found if is_damaged(self._reader.path(p))}
         if not damaged:
             raise error
         if not self._skip:
             raise DamagedShard(self._unpackable_text(damaged.pop(), f"{error}")) from error
         self._unpackable |= damaged
 
-    def _packs(self, row: Row, place: Place) -> bool:
+    def _packs(self, row: Row, place: RowLocation) -> bool:
         try:
-            self._packing.pack([row], [place.epoch])
+            self._collator.collate([row], [place.epoch])
         except Exception:
             return False
         return True
 
-    def _unpackable_text(self, place: Place, problem: str) -> str:
+    def _unpackable_text(self, place: RowLocation, problem: str) -> str:
         where = f"row {place.row} of row group {place.group}: {problem}"
-        return description(self._reader.shards / place.file, where)
+        return description(self._reader.path(place), where)

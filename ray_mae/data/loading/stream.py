@@ -23,10 +23,10 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from ray_mae.data.loading.collator import Packing
-from ray_mae.data.loading.order import Order
+from ray_mae.data.loading.collator import Collator
+from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.rows import PATIENCE, read_rows
-from ray_mae.data.loading.sampler import Drawing, WindowReader
+from ray_mae.data.loading.sampler import Sampler, WindowReader
 from ray_mae.data.schema import Manifest
 
 _WINDOWS_PER_TASK = 4
@@ -55,16 +55,6 @@ def from_block(block: pa.Table) -> dict[str, np.ndarray]:
     }
 
 
-def to_batch(arrays: dict[str, np.ndarray]) -> Any:
-    """Arrays of a packing → its StudyBatch or VolumeBatch on the CPU (copied: Ray's is read-only)."""
-    import torch
-
-    from ray_mae.batch import StudyBatch, VolumeBatch
-
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    return VolumeBatch(**tensors) if "voxels" in tensors else StudyBatch(**tensors)
-
-
 # --------------------------------------------------------------------------------------- streaming
 
 
@@ -72,23 +62,25 @@ def to_batch(arrays: dict[str, np.ndarray]) -> Any:
 class Stream:
     """The micro-batches of steps `first_step` … `steps` − 1 of a run."""
 
-    shards: Path
-    order: Order
-    packing: Packing
+    folders: tuple[Path, ...]
+    """Of shards, in the order's order."""
+    order: Mixture
+    collator: Collator
     batch_size: int
     micro_batch_size: int
     workers: int
     first_step: int
     steps: int
     corrupt: Literal["stop", "skip"] = "stop"
-    """What is done about rows that cannot be read; see `Drawing`."""
+    """What is done about rows that cannot be read; see `Sampler`."""
     patience: float = PATIENCE
     """Seconds that the shards may be away."""
 
     def dataset(self) -> Dataset:
         """A lazy dataset: one row per micro-batch; `step` counts optimiser steps, `weight` is its loss's.
 
-        The weights of a step have the mean 1 over all its rows. `lost`: see `Drawing.draw`, as JSON.
+        The weights of a step have the mean 1 over all its rows. `folders` and
+        `lost` (as JSON): see `Draw`.
         """
         # Tasks of a few windows: those at their borders are read twice. Not too many tasks: Ray Data
         # makes all of them at the start.
@@ -115,15 +107,21 @@ class Stream:
         """The micro-batches of steps first … last − 1, one block each."""
         weight = self._dealt * self.micro_batch_size / self.batch_size
         reader = WindowReader(
-            self.shards, self.packing.columns, self.order.shuffle_window, self.patience
+            self.folders, self.collator.columns, self.order.shuffle_window, self.patience
         )
-        drawing = Drawing(self.order, self.packing, reader, self.batch_size, self.corrupt)
+        sampler = Sampler(self.order, self.collator, reader, self.batch_size, self.corrupt)
         for step in range(first, last):
             for start in range(0, self.batch_size, self.micro_batch_size):
-                arrays, lost = drawing.draw(step, range(start, start + self.micro_batch_size))
-                yield to_block(arrays, step=step, weight=weight, lost=json.dumps(lost))
+                draw = sampler.draw(step, range(start, start + self.micro_batch_size))
+                yield to_block(
+                    draw.arrays,
+                    step=step,
+                    weight=weight,
+                    folders=draw.folders,
+                    lost=json.dumps(draw.lost),
+                )
             for _ in range(self._dealt - self.batch_size // self.micro_batch_size):
-                yield to_block(arrays, step=step, weight=0.0, lost="[]")
+                yield to_block(draw.arrays, step=step, weight=0.0, folders=draw.folders, lost="[]")
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class FileOrder:
     """Every row of some splits once, in file order."""
 
     shards: Path
-    packing: Packing
+    collator: Collator
     batch_size: int
 
     def dataset(self, manifest: Manifest, splits: list[str]) -> Dataset:
@@ -148,11 +146,11 @@ class FileOrder:
     def read(self, file: str, groups: int) -> Iterator[pa.Table]:
         """The batches of one shard."""
         for group in range(groups):
-            rows = read_rows(self.shards / file, group, self.packing.columns)
+            rows = read_rows(self.shards / file, group, self.collator.columns)
             for first in range(0, len(rows), self.batch_size):
                 part = rows[first : first + self.batch_size]
-                arrays = self.packing.pack(part, [0] * len(part))
-                yield to_block(arrays, **self.packing.describe(part))
+                arrays = self.collator.collate(part, [0] * len(part))
+                yield to_block(arrays, **self.collator.describe(part))
 
 
 class _Tasks(Datasource):

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class StudyPacking:
+class StudyCollator:
     """How rows of STUDY_SCHEMA become a packed batch."""
 
     max_views: int
@@ -38,7 +38,7 @@ class StudyPacking:
             "views": [len(row["views"]) for row in rows]
         }
 
-    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+    def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
         """The arrays of a StudyBatch, by name; epochs: the epoch each row is drawn in."""
         keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
         draws = mix(self.seed, np.array(epochs), keys)

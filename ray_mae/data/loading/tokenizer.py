@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 
 PAD, UNKNOWN, FIRST, LAST, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, FIRST, LAST, MASK)  # BERT's names, so that its vocabularies fit
@@ -41,10 +41,10 @@ def report_text(row: dict, section: str) -> str | None:
     return " ".join(part for part in (findings, impression) if part) or None
 
 
-def training_reports(shards: Path, manifest: Manifest, section: str) -> Iterator[str]:
+def training_reports(shards: ShardSet, section: str) -> Iterator[str]:
     """The report texts of the training split."""
-    for shard in manifest.of_split("train"):
-        table = pq.read_table(shards / shard.file, columns=["findings", "impression"])
+    for path, _ in shards.of_split("train"):
+        table = pq.read_table(path, columns=["findings", "impression"])
         for row in table.to_pylist():
             text = report_text(row, section)
             if text:

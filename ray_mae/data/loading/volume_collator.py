@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class VolumePacking:
+class VolumeCollator:
     """How rows become a batch of crops."""
 
     crop_size: int
@@ -37,7 +37,7 @@ class VolumePacking:
             "labels": [json.dumps(dict(row["labels"])) for row in rows]
         }
 
-    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+    def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
         """The arrays of a VolumeBatch, by name; epochs: the epoch each row is drawn in.
 
         voxels [B, 1, S, S, S] float16 and valid [B, 1, S, S, S] bool: 0 and False around a volume

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ray_mae.checkpoint.format import cautions, method_config
+from ray_mae.checkpoint.format import cautions, encoder_facts
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import FinetuneConfig
 from ray_mae.config.base import to_dict
+from ray_mae.data.kinds import KINDS, of_encoder, require_kind
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import SplitCount, count_labels, read_cohort, too_rare
-from ray_mae.evaluate.finetune.classifier import with_crop
 from ray_mae.evaluate.finetune.training import Task, finetune, schedule
 from ray_mae.evaluate.metrics import METRICS, FloatArray, measure, patient_resamples
 from ray_mae.evaluate.supervised.comparison import Measured, compare
@@ -61,14 +62,10 @@ def evaluate_finetune(config: FinetuneConfig) -> dict[str, Any]:
 def task_of(config: FinetuneConfig) -> tuple[Task, dict[str, SplitCount], dict[str, str]]:
     """The task, what each split holds, and the labels left out with the reason."""
     manifest = Manifest.read(config.shards)
-    method = with_crop(method_config(config.checkpoint), config.crop_size)
-    kind = "volume" if method.name == "mdae" else "study"
-    if manifest.kind != kind:
-        raise ValueError(
-            f"{config.shards} holds shards of kind {manifest.kind!r}, the encoder of "
-            f"{config.checkpoint} reads {kind!r}"
-        )
-    cohort = read_cohort(config.shards, manifest)
+    settings = encoder_facts(config.checkpoint).settings.resized(config.crop_size)
+    reader = f"the encoder of {config.checkpoint}"
+    require_kind(manifest.kind, of_encoder(settings).name, config.shards, reader)
+    cohort = read_cohort(ShardSet.read(config.shards))
     targets, names, left_out = cohort.targets(config.uncertain)
     counts = {s: count_labels(targets, cohort.patient, cohort.split == s, names) for s in SPLITS}
     left_out |= too_rare(counts, config.min_positive)
@@ -123,10 +120,8 @@ def protocol(config: FinetuneConfig, task: Task, noun: str) -> dict[str, str]:
         f"{noun} each, for every start and seed; validated {len(task.validate_at)} times.",
         "Choice": "the weights with the highest mean AUROC on validation patients, of equal ones "
         "those with the lower loss. Test patients serve for the numbers alone.",
-        "Labels": "a volume without a label is left out of it; of a label with more than two values each is "
-        "learnt against the rest."
-        if task.manifest.kind == "volume"
-        else f"not mentioned counts as negative; uncertain {uncertain[config.uncertain]}.",
+        "Labels": KINDS[task.manifest.kind].unlabelled
+        or f"not mentioned counts as negative; uncertain {uncertain[config.uncertain]}.",
         "Intervals": f"percentiles 2.5 to 97.5 of {config.bootstrap:,} resamples of the test "
         "patients, of the mean over seeds; the same resamples for all runs, so that differences are "
         "paired. ± is the standard deviation over seeds.",

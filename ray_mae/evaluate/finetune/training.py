@@ -9,32 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_mae.checkpoint.format import method_config, spacing_of
-from ray_mae.config import FinetuneConfig, MdaeConfig, MvmaeConfig
-from ray_mae.data.loading.collator import Packing
+from ray_mae.checkpoint.format import encoder_facts
+from ray_mae.config import FinetuneConfig
+from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.order import Order
-from ray_mae.data.loading.stream import to_batch
-from ray_mae.data.loading.study_collator import StudyPacking
-from ray_mae.data.loading.volume_collator import VolumePacking
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import Cohort
-from ray_mae.evaluate.finetune.classifier import (
-    AnyBatch,
-    Classifier,
-    augmentation_of,
-    bce,
-    layer_decay_of,
-    with_crop,
-)
+from ray_mae.evaluate.finetune.classifier import AnyBatch, Classifier, LayerDecay, bce
 from ray_mae.evaluate.metrics import FloatArray, measure
 from ray_mae.evaluate.samples import Samples, ahead
 from ray_mae.evaluate.supervised.fit import Fit, Validation, device_of_this_run, fit, mixed
 from ray_mae.evaluate.supervised.runs import Run
-from ray_mae.inference.studies import AnyEncoder, load_encoder, random_encoder
-
-MOST_VIEWS = 16
-"""Views of a study that is validated or tested."""
+from ray_mae.inference.load import AnyEncoder, load_encoder, random_encoder
 
 
 @dataclass(frozen=True)
@@ -70,16 +57,18 @@ def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
     torch.set_num_threads(config.cpus_per_run)
     device = device_of_this_run()
     model = classifier_of(run, config, task.labels).to(device)
-    method = model.encoder.config
-    read = Samples(task.shards, task.cohort.place, config.batch_size, config.shuffle_window)
+    kind, size = KINDS[task.manifest.kind], model.encoder.settings.input_size
+    read = Samples([task.shards], task.cohort.place, config.batch_size, config.shuffle_window)
     targets = torch.from_numpy(task.targets.astype(np.float32))
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
-    drawn = read.drawn(order, task.rows("train"), packing_of(method, config, run.seed))
-    whole = packing_of(method, config, run.seed, whole=True)
+    drawn = read.drawn(
+        order, task.rows("train"), kind.supervised_collator(size, run.seed, config.max_views)
+    )
+    whole = kind.evaluation_collator(size, run.seed)
 
     def batches() -> Iterator[tuple[AnyBatch, torch.Tensor]]:
         for arrays, rows in ahead(drawn):
-            yield to_batch(arrays).to(device), targets[torch.from_numpy(rows)].to(device)
+            yield kind.to_batch(arrays).to(device), targets[torch.from_numpy(rows)].to(device)
 
     def loss_of(batch: tuple[AnyBatch, torch.Tensor]) -> torch.Tensor:
         with mixed(config.precision, device):
@@ -90,7 +79,7 @@ def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
         found = []
         with torch.inference_mode(), mixed(config.precision, device):
             for arrays, _ in read.each(task.rows(split), whole):
-                found.append(model(to_batch(arrays).to(device)).cpu())
+                found.append(model(kind.to_batch(arrays).to(device)).cpu())
         return torch.cat(found)
 
     def validate() -> Validation:
@@ -107,7 +96,7 @@ def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
         validate,
         steps=task.steps,
         validate_at=task.validate_at,
-        layer_scale=layer_decay_of(model.encoder, config.layer_decay),
+        layer_scale=LayerDecay(config.layer_decay, model.encoder.encoder),
         note=lambda record: run.note({**record, "steps": task.steps}),
     )
     model.save(run.folder)
@@ -116,14 +105,15 @@ def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
 
 def classifier_of(run: Run, config: FinetuneConfig, labels: list[str]) -> Classifier:
     """The network of a run before its first step; heads of one seed are alike."""
-    method = with_crop(method_config(config.checkpoint), config.crop_size)
+    facts = encoder_facts(config.checkpoint)
     encoder: AnyEncoder
     if run.start == TRAINED:
         encoder, _ = load_encoder(config.checkpoint, config.pool)
-        encoder.config = method
     else:
-        encoder = random_encoder(method, run.seed, config.pool)
-        encoder.spacing_mm = spacing_of(config.checkpoint)
+        encoder = random_encoder(
+            facts.settings, run.seed, config.pool, data=facts.data, spacing_mm=facts.spacing_mm
+        )
+    encoder.resize(config.crop_size)
     for module in encoder.modules():
         if hasattr(module, "recompute"):
             module.recompute = config.activation_checkpointing  # type: ignore[assignment]
@@ -135,17 +125,8 @@ def classifier_of(run: Run, config: FinetuneConfig, labels: list[str]) -> Classi
         encoder,
         labels,
         dropout=config.dropout,
-        augment=augmentation_of(method) if config.augment else None,
+        augment=encoder.augmentation if config.augment else None,
     )
-
-
-def packing_of(
-    method: MvmaeConfig | MdaeConfig, config: FinetuneConfig, seed: int, *, whole: bool = False
-) -> Packing:
-    """Rows → batches: for training, or the same each time (all views, the middle of a volume)."""
-    if isinstance(method, MdaeConfig):
-        return VolumePacking(method.crop_size, seed, centre=whole)
-    return StudyPacking(max_views=MOST_VIEWS if whole else config.max_views, seed=seed)
 
 
 def macro_auroc(target: FloatArray, logits: FloatArray) -> float:

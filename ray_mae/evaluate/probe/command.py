@@ -21,7 +21,8 @@ from ray_mae.evaluate.features import features, matrix
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
-from ray_mae.train.metrics.run_log import METRICS, REPORTS, last_pictures, read_jsonl
+from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
 
 
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint.convert import keep_best
-from ray_mae.config import AnyPretrainConfig, MdaeConfig, OnlineProbeConfig, pretrain_config
-from ray_mae.train.metrics.run_log import PROBES, RESAMPLES, append_jsonl
+from ray_mae.checkpoint.format import run_config
+from ray_mae.config.pretrain import OnlineProbeConfig, PretrainConfig
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.train.metrics.jsonl import append_jsonl
+from ray_mae.train.run_folder import PROBES, RESAMPLES
 
 if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for PyTorch
     import numpy as np
@@ -28,12 +31,12 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
 
     The figures are probe_auroc, probe_auroc_low and probe_auroc_high, of the mean over labels.
     """
-    run = pretrain_config(config)
+    run = run_config(config)
     began = time.time()
     with checkpoint.as_directory() as folder:
         step = json.loads((Path(folder) / "state.json").read_text())["step"]
         try:
-            found = online_probe(Path(folder), run.shards, run.probe)
+            found = online_probe(Path(folder), ShardSet.read(run.folders, run.shares), run.probe)
         except Exception as error:  # Ray Train tells its log alone
             append_jsonl(run.output / PROBES, {"step": step, "error": f"{error}"})
             raise
@@ -52,7 +55,7 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
     return figures
 
 
-def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) -> dict[str, Any]:
+def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig) -> dict[str, Any]:
     """Macro AUROC on validation patients with its 95 % interval over patients, and by label.
 
     A logistic regression per label on training patients, who alone choose its strength: those of one
@@ -66,13 +69,13 @@ def online_probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) ->
 
     from ray_mae.evaluate.metrics import estimate, macro, measure, patient_resamples
     from ray_mae.evaluate.samples import Samples
-    from ray_mae.inference.studies import load_encoder
+    from ray_mae.inference.load import load_encoder
 
     torch.set_num_threads(settings.cpus)
     seen = probed_samples(shards, settings)
     cohort, targets, rows = seen.cohort, seen.targets, seen.rows
     encoder, _ = load_encoder(checkpoint)
-    samples = Samples(shards, cohort.place, settings.batch_size, 1)
+    samples = Samples(shards.paths, cohort.place, settings.batch_size, 1)
     x = {split: _features(encoder, samples, index) for split, index in rows.items()}
     weights = patient_resamples(cohort.patient[rows["val"]], settings.bootstrap, settings.seed)
 
@@ -127,14 +130,13 @@ class ProbedSamples:
     """[n] bool of the training rows: those that choose the strength of the regularisation."""
 
 
-def probed_samples(shards: Path, settings: OnlineProbeConfig) -> ProbedSamples:
+def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSamples:
     """Draw them. Needs no checkpoint; raises ValueError where no label can be probed."""
     import numpy as np
 
-    from ray_mae.data.schema import Manifest
     from ray_mae.evaluate.cohort import read_cohort
 
-    cohort = read_cohort(shards, Manifest.read(shards), ("train", "val"))
+    cohort = read_cohort(shards, ("train", "val"))
     targets, names, _ = cohort.targets("zeros")
     draw = np.random.default_rng(settings.seed)
     rows = {
@@ -151,7 +153,7 @@ def probed_samples(shards: Path, settings: OnlineProbeConfig) -> ProbedSamples:
     }
     if not labels:
         raise ValueError(
-            f"no label of {shards} has {settings.min_positive} positive and negative samples among "
+            f"no label of {', '.join(map(str, shards.paths))} has {settings.min_positive} positive and negative samples among "
             "training and validation patients: lower probe.min_positive, or set probe.every to 0"
         )
     return ProbedSamples(cohort, targets, labels, rows, judge)
@@ -187,20 +189,14 @@ def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
     import numpy as np
     import torch
 
-    from ray_mae.data.loading.collator import Packing
-    from ray_mae.data.loading.stream import to_batch
-    from ray_mae.data.loading.study_collator import StudyPacking
-    from ray_mae.data.loading.volume_collator import VolumePacking
+    from ray_mae.data.kinds import of_encoder
 
-    packing: Packing
-    if isinstance(encoder.config, MdaeConfig):
-        packing = VolumePacking(encoder.config.crop_size, 0, centre=True)
-    else:
-        packing = StudyPacking(max_views=16, seed=0)
+    kind = of_encoder(encoder.settings)
+    collator = kind.evaluation_collator(encoder.settings.input_size)
     found = []
     with torch.inference_mode():
-        for arrays, _ in samples.each(rows, packing):
-            found.append(encoder.embed(to_batch(arrays)).float().numpy())
+        for arrays, _ in samples.each(rows, collator):
+            found.append(encoder.embed(kind.to_batch(arrays)).float().numpy())
     features = np.concatenate(found).astype(np.float64)
     if not np.isfinite(features).all():
         raise ValueError(
@@ -263,7 +259,7 @@ def _keep_resamples(run: Path, step: int, resamples: dict[str, list[float]]) -> 
     np.savez(run / RESAMPLES / f"{step:08d}.npz", **arrays)
 
 
-def _to_board(run: AnyPretrainConfig, step: int, found: dict[str, Any]) -> None:
+def _to_board(run: PretrainConfig, step: int, found: dict[str, Any]) -> None:
     """Beside the losses in TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter
 

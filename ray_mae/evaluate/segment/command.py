@@ -3,6 +3,7 @@
 import csv
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.runtime import cluster
-from ray_mae.config import MdaeConfig, SegmentConfig
+from ray_mae.config import SegmentConfig, VolumeDataConfig
 from ray_mae.config.base import to_dict
+from ray_mae.data.kinds import of_encoder
 from ray_mae.data.parallel_map import distribute
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.cohort import read_cohort
-from ray_mae.evaluate.finetune.classifier import with_crop
 from ray_mae.evaluate.metrics import patient_resamples
 from ray_mae.evaluate.segment.crops import values_in
 from ray_mae.evaluate.segment.dice import METRICS, over_volumes
@@ -39,9 +42,9 @@ def evaluate_segment(config: SegmentConfig) -> dict[str, Any]:
     that failed.
     """
     began = time.time()
-    manifest, method = readable(config)
+    manifest, facts = readable(config)
     with cluster(cpus=config.cpus_per_run + 1):
-        task, left_out = task_of(config, manifest, method)
+        task, left_out = task_of(config, manifest, facts)
         runs = runs_of(config)
         found = run_all(segment, runs, config, task, score="mean Dice")
     test = task.rows("test")
@@ -75,33 +78,34 @@ def evaluate_segment(config: SegmentConfig) -> dict[str, Any]:
     return write_comparison(config.output, finding, began)
 
 
-def readable(config: SegmentConfig) -> tuple[Manifest, MdaeConfig]:
-    """The manifest and the method, if they are of volumes and what is wanted of them is there."""
-    manifest = Manifest.read(config.shards)
-    method = with_crop(ckpt.method_config(config.checkpoint), config.crop_size)
-    if manifest.kind != "volume" or not isinstance(method, MdaeConfig):
+def readable(config: SegmentConfig) -> tuple[Manifest, ckpt.EncoderFacts]:
+    """The manifest and the encoder, if they are of volumes and what is wanted of them is there."""
+    manifest, facts = Manifest.read(config.shards), ckpt.encoder_facts(config.checkpoint)
+    kind = of_encoder(facts.settings)
+    if manifest.kind != "volume" or not isinstance(facts.settings, ResEncSettings):
         raise ValueError(
             "segmentation is for volumes: "
             f"{config.shards} holds shards of kind {manifest.kind!r}, {config.checkpoint} an encoder "
-            f"of {'volumes' if isinstance(method, MdaeConfig) else 'studies'}"
+            f"({facts.settings.name}) of {kind.noun}"
         )
+    facts = replace(facts, settings=facts.settings.resized(config.crop_size))
     if config.init == "all" and (config.checkpoint / ckpt.EXPORTED).is_file():
         raise ValueError(
             f"init all needs the decoder, and {config.checkpoint} is an exported encoder: give the "
             "run it came from, or init encoder"
         )
-    return manifest, method
+    return manifest, facts
 
 
 def task_of(
-    config: SegmentConfig, manifest: Manifest, method: MdaeConfig
+    config: SegmentConfig, manifest: Manifest, facts: ckpt.EncoderFacts
 ) -> tuple[SegmentTask, dict[str, str]]:
     """The task, and what is left out of it with the reason. Label maps are read by Ray Data.
 
     The classes are the values that the training volumes hold.
     """
     shards = config.shards.resolve()
-    cohort = read_cohort(shards, manifest)
+    cohort = read_cohort(ShardSet.read(shards))
     items = [
         {"shards": str(shards), "file": shard.file, "groups": len(shard.row_groups)}
         for shard in manifest.shards
@@ -126,7 +130,9 @@ def task_of(
         left_out[f"{unlabelled} volumes"] = "no label map"
     for value in sorted((held_by["val"] | held_by["test"]) - set(classes)):
         left_out[f"label {value}"] = "not in the training volumes; counts as background"
-    task = SegmentTask(shards, manifest, cohort, labelled, classes, method)
+    assert isinstance(facts.settings, ResEncSettings)
+    assert isinstance(facts.data, VolumeDataConfig)
+    task = SegmentTask(shards, manifest, cohort, labelled, classes, facts.settings, facts.data)
     return task, left_out
 
 
@@ -192,7 +198,7 @@ def _protocol(config: SegmentConfig, task: SegmentTask) -> dict[str, str]:
         f"checkpoint's {parts}, random at fresh weights; what is fresh, the order and the augmentation "
         "are the same in both for a seed.",
         "Budget": f"{config.steps:,} steps of {config.optimizer} with {config.batch_size} × "
-        f"{config.accumulate} crops of {task.method.crop_size}³ each, for every start and seed; "
+        f"{config.accumulate} crops of {task.settings.crop_size}³ each, for every start and seed; "
         f"validated every {config.validate_every:,}. Loss: Dice and cross-entropy.",
         "Choice": "the weights with the highest mean Dice on validation patients, of equal ones those "
         "with the lower loss. Test patients serve for the numbers alone.",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_voxels
 from ray_mae.data.loading.order import key_of, mix
 from ray_mae.data.loading.rows import Row, read_rows
-from ray_mae.data.loading.volume_collator import VolumePacking, crop_slices
+from ray_mae.data.loading.volume_collator import VolumeCollator, crop_slices
 
 _FOREGROUND, _CLASS, _VOXEL = 11, 12, 13
 """Streams of a sample's draw; crops take 1 to 3."""
@@ -42,13 +42,13 @@ class LabelledCrops:
     seed: int
 
     kind: ClassVar[str] = "volume"
-    columns: ClassVar[tuple[str, ...]] = (*VolumePacking.columns, "segmentation", "spacing_mm")
+    columns: ClassVar[tuple[str, ...]] = (*VolumeCollator.columns, "segmentation", "spacing_mm")
 
     def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
         """As without label maps."""
-        return VolumePacking(self.crop_size, self.seed).describe(rows)
+        return VolumeCollator(self.crop_size, self.seed).describe(rows)
 
-    def pack(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+    def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
         """The arrays of a VolumeBatch, and classes [B, 1, S, S, S] uint8, 0 around the volume."""
         keys = np.array([key_of(row["volume_id"]) for row in rows], dtype=np.int64)
         draws = mix(self.seed, np.array(epochs, dtype=np.int64), keys)

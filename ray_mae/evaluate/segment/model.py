@@ -1,7 +1,6 @@
 """A U-Net that gives every voxel a class: the pretrained network with another last layer."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,10 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.config import MdaeConfig
-from ray_mae.config.base import from_dict, to_dict
-from ray_mae.encoders.resenc import VolumeDecoder, VolumeEncoder, fold_film, residual_unet
-from ray_mae.encoders.resenc_settings import PRESETS
+from ray_mae.config.base import to_dict
+from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
+from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.supervised.fit import weights_of
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
@@ -23,13 +21,16 @@ _LAST = "seg_layers."
 class Segmenter(nn.Module):
     """Volumes → classes of voxels."""
 
-    def __init__(self, config: MdaeConfig, values: list[int]) -> None:
+    def __init__(self, settings: ResEncSettings, values: list[int]) -> None:
         """Fresh weights. values: what the classes are called in label maps, the background first."""
         super().__init__()
-        self.config, self.values = config, values
-        net = residual_unet(PRESETS[config.preset], classes=len(values))
-        self.encoder = VolumeEncoder(net.encoder, film=config.film)
-        self.decoder = VolumeDecoder(net.decoder, film=config.film)
+        self.values = values
+        self.encoder, self.decoder = encoder_and_decoder(settings, classes=len(values))
+
+    @property
+    def settings(self) -> ResEncSettings:
+        """The encoder's."""
+        return self.encoder.settings
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K, D, H, W] float32 of clean crops [B, 1, D, H, W]."""
@@ -44,7 +45,7 @@ class Segmenter(nn.Module):
         """
         found = sliding_window_inference(
             volume[None, None],
-            roi_size=self.config.crop_size,
+            roi_size=self.settings.crop_size,
             sw_batch_size=windows,
             predictor=self,
             overlap=overlap,
@@ -61,27 +62,29 @@ class Segmenter(nn.Module):
     def start_from(self, checkpoint: Path, *, decoder: bool) -> None:
         """Take the encoder's weights of a checkpoint, and the decoder's, but for its last layer.
 
-        Raises FileNotFoundError where an exported encoder is to give a decoder.
+        Raises ValueError where there is none, as in an exported encoder.
         """
         _load(self.encoder, ckpt.encoder_weights(checkpoint))
         if decoder:
-            every = ckpt.all_weights(checkpoint)
-            inner = {
-                k.removeprefix("decoder."): v for k, v in every.items() if k.startswith("decoder.")
-            }
-            fresh = {k: v.numpy() for k, v in self.decoder.state_dict().items() if _LAST in k}
-            _load(self.decoder, {k: v for k, v in inner.items() if _LAST not in k} | fresh)
+            own = self.decoder.state_dict()
+            inner = {k: v for k, v in own.items() if _LAST not in k}
+            trained = ckpt.decoder_weights(checkpoint, inner)
+            if not trained:
+                raise ValueError(
+                    f"{checkpoint} holds no U-Net decoder, since its method trains none: take init encoder"
+                )
+            fresh = {k: v.numpy() for k, v in own.items() if _LAST in k}
+            _load(self.decoder, trained | fresh)
 
     def drop_film(self) -> None:
         """Leave FiLM out, without changing what is computed at noise level 0."""
         fold_film(self.encoder, self.decoder)
-        self.config = replace(self.config, film=False)
 
     def save(self, folder: Path) -> None:
         """Write the files that `load_segmenter` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights_of(self), folder / WEIGHTS)
-        facts = {"method": to_dict(self.config), "values": self.values}
+        facts = {"encoder": to_dict(self.settings), "values": self.values}
         (folder / SEGMENTER).write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -101,7 +104,9 @@ def load_segmenter(folder: Path | str) -> Segmenter:
             "`ray-mae evaluate segment`"
         )
     facts = json.loads(path.read_text())
-    config = from_dict(MdaeConfig, facts["method"])
-    model = Segmenter(config, facts["values"])
+    # 0.1 wrote the method's settings, the network's among them
+    settings, _ = ckpt.sections_of(facts.get("method", facts))
+    assert isinstance(settings, ResEncSettings)
+    model = Segmenter(settings, facts["values"])
     model.load_state_dict(load_file(Path(folder) / WEIGHTS))
     return model.eval()

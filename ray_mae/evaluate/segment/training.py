@@ -11,13 +11,14 @@ from monai.losses.dice import DiceCELoss
 from numpy.typing import NDArray
 
 from ray_mae.batch import VolumeBatch
-from ray_mae.config import MdaeConfig, SegmentConfig
+from ray_mae.config import SegmentConfig
+from ray_mae.config.sections import VolumeDataConfig
+from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.order import Order
-from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
+from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import Cohort
-from ray_mae.evaluate.finetune.classifier import augmentation_of
 from ray_mae.evaluate.metrics import FloatArray
 from ray_mae.evaluate.samples import Samples, ahead
 from ray_mae.evaluate.segment.crops import LabelledCrops, Whole, whole_of
@@ -40,8 +41,10 @@ class SegmentTask:
     """[S], the cohort's rows with a label map."""
     values: tuple[int, ...]
     """Of the K classes in the label maps, the background first."""
-    method: MdaeConfig
-    """Of the network, with the crop of this task."""
+    settings: ResEncSettings
+    """Of the encoder, with the crop of this task."""
+    data: VolumeDataConfig
+    """As of the pretraining."""
 
     def rows(self, split: str) -> NDArray[np.intp]:
         """The cohort's rows of a split that have a label map."""
@@ -49,7 +52,7 @@ class SegmentTask:
 
     def wholes(self, config: SegmentConfig, split: str) -> Iterator[Whole]:
         """The volumes of a split."""
-        read = Samples(self.shards, self.cohort.place, 1, config.shuffle_window)
+        read = Samples([self.shards], self.cohort.place, 1, config.shuffle_window)
         for row in read.read(self.rows(split), LabelledCrops.columns):
             yield whole_of(row, self.values)
 
@@ -72,22 +75,21 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
     torch.set_num_threads(config.cpus_per_run)
     device = device_of_this_run()
     model = segmenter_of(run, config, task).to(device)
-    augment = augmentation_of(task.method)
-    assert isinstance(augment, VolumeAugmentation)
+    augment = VolumeAugmentation.of(task.data)
     overlap_and_entropy = DiceCELoss(
         include_background=False, to_onehot_y=True, softmax=True, batch=True
     )
-    packing = LabelledCrops(
-        task.method.crop_size, task.values, config.foreground_share, seed=run.seed
+    collator = LabelledCrops(
+        task.settings.crop_size, task.values, config.foreground_share, seed=run.seed
     )
-    read = Samples(task.shards, task.cohort.place, config.batch_size, config.shuffle_window)
+    read = Samples([task.shards], task.cohort.place, config.batch_size, config.shuffle_window)
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
-    drawn = read.drawn(order, task.rows("train"), packing)
+    drawn = read.drawn(order, task.rows("train"), collator)
 
     def batches() -> Iterator[tuple[VolumeBatch, torch.Tensor]]:
         for arrays, _ in ahead(drawn):
             classes = torch.from_numpy(arrays.pop("classes"))
-            yield to_batch(arrays).to(device), classes.to(device)
+            yield KINDS[task.manifest.kind].to_batch(arrays).to(device), classes.to(device)
 
     def loss_of(crops: tuple[VolumeBatch, torch.Tensor]) -> torch.Tensor:
         batch, classes = crops
@@ -151,7 +153,7 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
 def segmenter_of(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmenter:
     """The network of a run before its first step; what is fresh is alike in both starts of a seed."""
     torch.manual_seed(run.seed)
-    model = Segmenter(task.method, list(task.values))
+    model = Segmenter(task.settings, list(task.values))
     if run.start == TRAINED:
         model.start_from(config.checkpoint, decoder=config.init == "all")
     if config.film_at_finetune == "drop":

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import SupervisedConfig
-from ray_mae.train.metrics.run_log import append_jsonl, read_jsonl
+from ray_mae.train.metrics.jsonl import append_jsonl, read_jsonl
 
 console = Console(highlight=False, soft_wrap=True)
 MODELS = "models"

@@ -7,15 +7,15 @@ hidden blocks denoising score matching: one code.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ray_mae.batch import VolumeBatch
-from ray_mae.config import MdaeConfig
-from ray_mae.encoders.resenc import VolumeDecoder, VolumeEncoder, residual_unet, unet_flops
-from ray_mae.encoders.resenc_settings import stages_of
-from ray_mae.methods.base import Losses, Pictures
+from ray_mae.encoders.resenc import ResEnc, VolumeDecoder, encoder_and_decoder
+from ray_mae.encoders.resenc_settings import ResEncSettings
+from ray_mae.methods.base import Context, Losses, Method, Pictures
 from ray_mae.methods.mdae.corruption import Corruption
 from ray_mae.methods.mdae.losses import noise_weight
+from ray_mae.methods.mdae.settings import MdaeSettings
 from ray_mae.methods.parts.collapse import effective_rank
 from ray_mae.methods.parts.losses import region_mean
 from ray_mae.transforms.keyed_random import repeated
@@ -27,32 +27,48 @@ SHOWN = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75))
 """Share of hidden blocks p and noise level t of the pictures."""
 
 
-class Mdae(nn.Module):
+class Mdae(Method):
     """The whole pretraining model: encoder, and a decoder back to voxels."""
+
+    encoder: ResEnc
 
     def __init__(
         self,
-        encoder: VolumeEncoder,
+        settings: MdaeSettings,
+        encoder: ResEnc,
         decoder: VolumeDecoder,
         *,
-        crop_size: int,
         corruption: Corruption,
         augment: VolumeAugmentation,
-        weighting: str = "dsm_clipped",
-        lambda_masked: float = 1.0,
-        lambda_visible: float = 1.0,
-        mask_repeats: int = 1,
     ) -> None:
         super().__init__()
+        self.settings = settings
         self.encoder, self.decoder = encoder, decoder
-        self.crop_size = crop_size
+        self.crop_size = encoder.settings.crop_size
         self.corruption, self.augment = corruption, augment
-        self.weighting = weighting
+        self.weighting, self.mask_repeats = settings.weighting, settings.mask_repeats
         # w(σ) has mean 1 over t ~ U(0, 1), or λ 1:1 would not mean what it says
         t = (torch.arange(100_000, dtype=torch.float64, device="cpu") + 0.5) / 100_000
-        self.mean_weight = float(noise_weight(corruption.sigma(t), weighting).double().mean())
-        self.lambda_masked, self.lambda_visible = lambda_masked, lambda_visible
-        self.mask_repeats = mask_repeats
+        self.mean_weight = float(noise_weight(corruption.sigma(t), self.weighting).double().mean())
+        self.lambda_masked, self.lambda_visible = settings.lambda_masked, settings.lambda_visible
+
+    @classmethod
+    def build(cls, settings: MdaeSettings, encoder: ResEncSettings, context: Context) -> "Mdae":
+        torch.manual_seed(context.seed)
+        network, decoder = encoder_and_decoder(encoder, recompute=context.recompute)
+        return cls(
+            settings,
+            network,
+            decoder,
+            corruption=Corruption(
+                noise=settings.noise,
+                sigma_max=settings.sigma_max,
+                mask_ratio=settings.mask_ratio,
+                masking=settings.masking,
+                block_size=settings.block_size,
+            ),
+            augment=VolumeAugmentation.of(context.volumes),
+        )
 
     def forward(self, batch: VolumeBatch, step: int, watch: bool = False) -> Losses:
         """The loss of B volumes, each corrupted K times: a mean over them all.
@@ -75,14 +91,18 @@ class Mdae(nn.Module):
         visible = (weight * errors["visible"]).mean()
         total = self.lambda_masked * masked + self.lambda_visible * visible
         parts = {"masked": masked.detach(), "visible": visible.detach()}
-        counted = {}
+        ratios = {}
         if watch:
             # no cosine: vectors of instance-normalised channels are alike in every such network
-            counted["effective_rank"] = effective_rank(skips[-1].detach().float().mean((2, 3, 4)))
+            ratios["effective_rank"] = effective_rank(skips[-1].detach().float().mean((2, 3, 4)))
         for name, region in regions.items():
             for level, pair in enumerate(by_level(errors[name].detach(), region, t)):
-                counted[f"{name}_error_t{level}"] = pair
-        return Losses(total, parts, counted)
+                ratios[f"{name}_error_t{level}"] = pair
+        each = (
+            self.lambda_masked * errors["masked"] + self.lambda_visible * weight * errors["visible"]
+        )
+        each = each.detach().view(-1, self.mask_repeats).mean(1)  # [B]
+        return Losses(total, parts, ratios, each)
 
     def reconstruct(self, corrupted: Tensor, t: Tensor) -> Tensor:
         """x̂ [B, 1, D, H, W] float32 from x̃ [B, 1, D, H, W] and noise levels t [B]."""
@@ -109,13 +129,9 @@ class Mdae(nn.Module):
             images[name] = row.clamp(0, 1).flatten(0, 1)
         return Pictures(images)
 
-    def figures(self, step: int) -> dict[str, float]:
-        """None: no weight of the loss changes with the step."""
-        return {}
-
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), convolutions only."""
-        forward = unet_flops(self.encoder, self.decoder, self.crop_size)
+        forward = self.encoder.flops(self.crop_size) + self.decoder.flops(self.crop_size)
         return 3.0 * images * self.mask_repeats * forward
 
 
@@ -134,38 +150,3 @@ def axial(volumes: Tensor) -> Tensor:
     """The middle slice [B, H, W] of volumes [B, 1, D, H, W] in RAS order: anterior up, left left."""
     middle = volumes[:, 0, :, :, volumes.shape[4] // 2]  # [B, right, anterior]
     return middle.transpose(1, 2).flip(1)
-
-
-def build_mdae(config: MdaeConfig, *, seed: int, recompute: bool = False) -> Mdae:
-    """The method with fresh weights, the same for the same seed.
-
-    recompute: activations again in the backward pass, stage by stage. Raises ValueError for sizes
-    that do not fit together.
-    """
-    torch.manual_seed(seed)
-    net = residual_unet(stages_of(config))
-    return Mdae(
-        VolumeEncoder(net.encoder, film=config.film, recompute=recompute),
-        VolumeDecoder(net.decoder, film=config.film, recompute=recompute),
-        crop_size=config.crop_size,
-        corruption=Corruption(
-            noise=config.noise,
-            sigma_max=config.sigma_max,
-            mask_ratio=config.mask_ratio,
-            masking=config.masking,
-            block_size=config.block_size,
-        ),
-        augment=VolumeAugmentation(
-            config.mirror, config.rotate_share, config.scale_share, config.scale_range
-        ),
-        weighting=config.weighting,
-        lambda_masked=config.lambda_masked,
-        lambda_visible=config.lambda_visible,
-        mask_repeats=config.mask_repeats,
-    )
-
-
-def build_volume_encoder(config: MdaeConfig, recompute: bool = False) -> VolumeEncoder:
-    """The encoder alone, with fresh weights."""
-    net = residual_unet(stages_of(config))
-    return VolumeEncoder(net.encoder, film=config.film, recompute=recompute)

@@ -1,24 +1,30 @@
 """Settings of MDAE."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ray_mae.config.base import setting
+from ray_mae.config.sections import (
+    DataConfig,
+    EncoderSettings,
+    MethodSettings,
+    OptimConfig,
+    multiple,
+    require_form,
+)
+from ray_mae.encoders.resenc_settings import ResEncSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class MdaeConfig:
+class MdaeSettings(MethodSettings):
     """MDAE, masked-diffusion autoencoder of volumes (CVPR 2026).
 
     sigma_max 0 with lambda_visible 0: MAE-3D; mask_ratio (0, 0): denoising score matching.
     """
 
     name: Literal["mdae"] = "mdae"
-    """The method."""
-    preset: Literal["tiny", "base", "large"] = "large"
-    """Stages of the ResEnc U-Net; large is nnU-Net's ResEnc-L."""
-    crop_size: int = setting(160, ge=16, le=512)
-    """Side of the random crop, in voxels; a multiple of block_size and of the network's stride."""
+    """The method; others have settings of their own: see `pretrain --method.name NAME --help`."""
     block_size: int = setting(16, ge=1, le=64)
     """Side of a masked block, in voxels."""
     mask_ratio: tuple[float, float] = setting((0.01, 0.99), ge=0, le=1, rising=True)
@@ -40,23 +46,57 @@ class MdaeConfig:
     """Weight of the loss on visible, noisy voxels."""
     mask_repeats: int = setting(1, ge=1, le=64)
     """Corruptions drawn of each volume that is read: reading is the cost."""
-    film: bool = True
-    """Tell the network the noise level by FiLM; False leaves it to guess."""
-    mirror: bool = True
-    """Mirror each axis of half of the crops, as nnU-Net does; False keeps left and right apart."""
-    rotate_share: float = setting(0.2, ge=0, le=1)
-    """Share of the crops rotated by up to 30 degrees about each axis."""
-    scale_share: float = setting(0.2, ge=0, le=1)
-    """Share of the crops scaled."""
-    scale_range: tuple[float, float] = setting((0.7, 1.4), gt=0, rising=True)
-    """Smallest and largest scale."""
+
+    kind: ClassVar[str] = "volume"
+    model: ClassVar[str] = "ray_mae.methods.mdae.model:Mdae"
+    losses: ClassVar[Mapping[str, str]] = {
+        "masked": "Masked voxels",
+        "visible": "Visible voxels, weighted",
+    }
 
     @property
-    def in_words(self) -> str:
-        """For the table that opens a run."""
+    def described(self) -> str:
         low, high = self.mask_ratio
         return (
-            f"crops of {self.crop_size}³, blocks of {self.block_size}³, {low:.0%} to {high:.0%} "
+            f"blocks of {self.block_size}³, {low:.0%} to {high:.0%} "
             f"masked, noise {self.noise} up to {self.sigma_max:g}, λ {self.lambda_masked:g} masked "
             f"and {self.lambda_visible:g} visible ({self.weighting})"
         )
+
+    def default_encoder(self) -> ResEncSettings:
+        return ResEncSettings(film=True)
+
+    def default_optim(self) -> OptimConfig:
+        """nnssl's."""
+        return OptimConfig(
+            optimizer="sgd",
+            lr=0.01,
+            decay="poly",
+            weight_decay=3e-5,
+            clip=12.0,
+            warmup=0.0,
+            batch_size=32,
+            micro_batch_size=2,
+            steps=250_000,
+        )
+
+    def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
+        require_form(self, encoder, "maps")
+        crop, block = encoder.input_size, self.block_size
+        multiple("encoder.crop_size", crop, "method.block_size", block)
+        if crop == block:
+            raise ValueError(
+                f"method.block_size ({block}) must be smaller than encoder.crop_size ({crop}): one "
+                "block cannot be both hidden and visible"
+            )
+        if self.noise != "ve" and self.sigma_max > 1:
+            raise ValueError(
+                f"method.sigma_max ({self.sigma_max:g}) must be at most 1 with method.noise "
+                f"{self.noise}: it is the largest share of noise"
+            )
+        low, high = self.mask_ratio
+        if (self.lambda_masked == 0 or high == 0) and (self.lambda_visible == 0 or low == 1):
+            raise ValueError(
+                "method.lambda_masked, method.lambda_visible and method.mask_ratio leave nothing "
+                "to learn"
+            )

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
-from ray_mae.config import DataConfig, MvmaeConfig
-from ray_mae.encoders.vit import Encoder, gather, patchify, unpatchify
-from ray_mae.encoders.vit_settings import shapes
-from ray_mae.methods.base import Losses, Pictures
+from ray_mae.encoders.registry import build_encoder
+from ray_mae.encoders.vit import VisionTransformer, gather, patchify, unpatchify
+from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
 from ray_mae.methods.mvmae.losses import alignment, caption
+from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.collapse import collapse_signs
 from ray_mae.methods.parts.losses import reconstruction
 from ray_mae.methods.parts.masking import random_masks, visible_count
@@ -25,47 +26,60 @@ from ray_mae.transforms.images import Augmentation, denormalise, whole
 from ray_mae.transforms.keyed_random import PARALLEL, uniforms
 
 
-class Mvmae(nn.Module):
+class Mvmae(Method):
     """The whole pretraining model: encoder, pixel decoder and, for V2T, captioner."""
+
+    encoder: VisionTransformer
 
     def __init__(
         self,
-        encoder: Encoder,
+        settings: MvmaeSettings,
+        encoder: VisionTransformer,
         decoder: PixelDecoder,
         captioner: Captioner | None,
         *,
-        image_size: int,
-        patch_size: int,
-        mask_ratio: float,
         augment: Augmentation,
         beta: Callable[[int], float],
-        gamma: float,
-        norm_pix: bool = False,
-        alignment: str = "mse",
-        alignment_tokens: str = "visible",
-        alignment_reduction: str = "mean",
-        alignment_temperature: float = 0.07,
-        caption_memory: str = "view",
-        caption_parallel_share: float = 0.0,
-        special_ids: tuple[int, int, int] = (0, 2, 3),
+        vocabulary: Vocabulary | None = None,
     ) -> None:
-        """special_ids: padding, first and last token of the reports."""
+        """beta: the weight of the alignment by step."""
         super().__init__()
+        self.settings = settings
         self.encoder, self.decoder, self.captioner = encoder, decoder, captioner
-        self.image_size, self.patch_size = image_size, patch_size
-        self.visible = visible_count(encoder.patches, mask_ratio)
-        self.augment, self.beta, self.gamma = augment, beta, gamma
-        self.norm_pix = norm_pix
-        self.alignment, self.alignment_tokens = alignment, alignment_tokens
-        self.alignment_reduction = alignment_reduction
-        self.alignment_temperature = alignment_temperature
-        self.caption_memory = caption_memory
-        self.caption_parallel_share = caption_parallel_share
-        self.pad, self.first, self.last = special_ids
+        self.image_size, self.patch_size = encoder.settings.image_size, encoder.stride
+        self.visible = visible_count(encoder.patches, settings.mask_ratio)
+        self.augment, self.beta, self.gamma = augment, beta, settings.gamma
+        self.vocabulary = vocabulary or Vocabulary()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.encoder.patch.weight.dtype
+    @classmethod
+    def build(cls, settings: MvmaeSettings, encoder: VitSettings, context: Context) -> "Mvmae":
+        torch.manual_seed(context.seed)
+        network = build_encoder(encoder, recompute=context.recompute)
+        assert isinstance(network, VisionTransformer)
+        decoder = PixelDecoder(
+            settings.decoder_shape(encoder), network, recompute=context.recompute
+        )
+        captioner = None
+        if settings.gamma > 0:
+            captioner = Captioner(
+                encoder_width=network.width,
+                patches=network.patches,
+                vocabulary=context.vocabulary.size,
+                max_tokens=context.studies.max_tokens,
+                depth=settings.caption_depth,
+                heads=settings.caption_heads,
+                mlp_ratio=settings.caption_mlp_ratio,
+                mask_id=context.vocabulary.mask,
+            )
+        return cls(
+            settings,
+            network,
+            decoder,
+            captioner,
+            augment=Augmentation.of(context.studies),
+            beta=ramp(settings.beta, context.warmup_steps, context.steps),
+            vocabulary=context.vocabulary,
+        )
 
     def forward(self, batch: StudyBatch, step: int, watch: bool = False) -> Losses:
         """The loss of S studies with N views, a mean over the studies.
@@ -76,60 +90,67 @@ class Mvmae(nn.Module):
         patches = patchify(images, self.patch_size)  # [N, L, patch²]
         visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
 
-        tokens = self.encoder(gather(patches, visible).to(self.dtype), visible, batch.view)
+        tokens = self.encoder(images, visible, batch.view)  # [N, 1 + V, D]
         pixels = self.decoder(tokens, visible, hidden, batch.view)  # [N, M, patch²]
 
         S = batch.samples
-        rec = reconstruction(pixels, gather(patches, hidden), self.norm_pix)  # [N]
+        rec = reconstruction(pixels, gather(patches, hidden), self.settings.norm_pix)  # [N]
         rec = mean_per_study(rec, batch.study, S)  # [S]
         z = self.pooled(tokens)  # [N, D]
         align = alignment(
             z,
             batch.study,
             S,
-            self.alignment,
-            reduction=self.alignment_reduction,
-            temperature=self.alignment_temperature,
+            self.settings.alignment,
+            reduction=self.settings.alignment_reduction,
+            temperature=self.settings.alignment_temperature,
             key=batch.key[batch.study],
         )
         beta = self.beta(step)
         total = rec.mean() + (beta * align.mean() if beta else 0.0)
+        each = (rec + beta * align).detach()  # [S]
         parts = {"reconstruction": rec.mean(), "alignment": align.mean()}
-        counted = {}
+        ratios = {}
         if self.captioner is not None:
             told = self.caption(tokens, visible, batch)  # [S], 0 without a report
             total = total + self.gamma * told.mean()
+            each += self.gamma * told.detach()
             # for the record per report, so that it reads as nats per token
-            counted["caption"] = torch.stack([told.sum(), batch.has_report.sum()]).detach()
+            ratios["caption"] = torch.stack([told.sum(), batch.has_report.sum()]).detach()
         if watch:
-            counted |= collapse_signs(z.detach().float(), batch.study)
-        return Losses(total, {name: value.detach() for name, value in parts.items()}, counted)
+            ratios |= collapse_signs(z.detach().float(), batch.study)
+        parts = {name: value.detach() for name, value in parts.items()}
+        return Losses(total, parts, ratios, each)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """One vector per view [N, D] for the alignment, from tokens [N, 1 + V, D]."""
-        if self.alignment_tokens == "cls":
+        if self.settings.alignment_tokens == "cls":
             return tokens[:, 0]
-        return tokens[:, 1:].mean(1) if self.alignment_tokens == "patches" else tokens.mean(1)
+        return (
+            tokens[:, 1:].mean(1) if self.settings.alignment_tokens == "patches" else tokens.mean(1)
+        )
 
     def caption(self, tokens: Tensor, visible: Tensor, batch: StudyBatch) -> Tensor:
         """L_caption per study [S]; 0, and no gradient, for a study without a report."""
         assert self.captioner is not None
         parallel, words = None, batch.tokens
-        if self.caption_parallel_share > 0:
-            parallel = uniforms(batch.draw, 1, PARALLEL)[:, 0] < self.caption_parallel_share
+        if self.settings.caption_parallel_share > 0:
+            parallel = (
+                uniforms(batch.draw, 1, PARALLEL)[:, 0] < self.settings.caption_parallel_share
+            )
             # always the full length: the number of mask tokens would give a report's length away, and
             # with a batch's longest report the loss would depend on who else is in the batch
             full = self.captioner.position.num_embeddings
-            words = nn.functional.pad(words, (0, full - words.shape[1]), value=self.pad)
+            words = nn.functional.pad(words, (0, full - words.shape[1]), value=self.vocabulary.pad)
         read, target = words[:, :-1], words[:, 1:]
-        if self.caption_memory == "study":
+        if self.settings.caption_memory == "study":
             logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel)
-            loss = caption(logits, target, self.pad)  # [S]
+            loss = caption(logits, target, self.vocabulary.pad)  # [S]
         else:
             of = batch.study  # each view tells its study's report
             parallel = None if parallel is None else parallel[of]
             logits = self.captioner(read[of], tokens, visible, batch.view, parallel=parallel)
-            loss = caption(logits, target[of], self.pad)  # [N]
+            loss = caption(logits, target[of], self.vocabulary.pad)  # [N]
             loss = mean_per_study(loss, of, batch.samples)
         return loss * batch.has_report
 
@@ -141,9 +162,9 @@ class Mvmae(nn.Module):
         images = whole(batch, self.image_size)
         patches = patchify(images, self.patch_size)
         visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
-        tokens = self.encoder(gather(patches, visible).to(self.dtype), visible, batch.view)
+        tokens = self.encoder(images, visible, batch.view)
         pixels = self.decoder(tokens, visible, hidden, batch.view).float()
-        if self.norm_pix:  # back to grey values, or a viewer sees noise
+        if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
             target = gather(patches, hidden)
             pixels = pixels * (target.var(-1, keepdim=True) + 1e-6).sqrt()
             pixels = pixels + target.mean(-1, keepdim=True)
@@ -170,22 +191,22 @@ class Mvmae(nn.Module):
     ) -> Tensor:
         """Greedy reports [S, ≤ max_tokens]; with `view` memory, from each study's first view."""
         assert self.captioner is not None
-        group = batch.study if self.caption_memory == "study" else None
+        group = batch.study if self.settings.caption_memory == "study" else None
         view = batch.view
         if group is None:
             of = torch.searchsorted(batch.study, torch.arange(batch.samples, device=view.device))
             tokens, index, view = tokens[of], index[of], view[of]
-        text = torch.full((batch.samples, 1), self.first, device=view.device)
+        text = torch.full((batch.samples, 1), self.vocabulary.first, device=view.device)
         ended = torch.zeros(batch.samples, dtype=torch.bool, device=view.device)
         longest = min(max_tokens, self.captioner.position.num_embeddings)
         while text.shape[1] < longest and not ended.all():
             logits = self.captioner(text, tokens, index, view, group)[:, -1]
-            following = torch.where(ended, self.pad, logits.argmax(-1))
-            ended |= following == self.last
+            following = torch.where(ended, self.vocabulary.pad, logits.argmax(-1))
+            ended |= following == self.vocabulary.last
             text = torch.cat([text, following[:, None]], dim=1)
         return text
 
-    def figures(self, step: int) -> dict[str, float]:
+    def metrics(self, step: int) -> dict[str, float]:
         """β of this step."""
         return {"beta": self.beta(step)}
 
@@ -193,23 +214,15 @@ class Mvmae(nn.Module):
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = 1 + self.visible
         every = 1 + self.encoder.patches
-        total = images * transformer_flops(self.encoder.body, tokens)
-        total += images * transformer_flops(self.decoder.body, every)
+        total = images * self.encoder.flops(tokens)
+        total += images * self.decoder.body.flops(every)
         if self.captioner is not None:
             c = self.captioner
             D, L, V = c.word.embedding_dim, c.position.num_embeddings, c.word.num_embeddings
             weights = sum(p.numel() for p in c.decoder.parameters())
             one = 2 * L * (weights + D * V) + 4 * L * D * (L + tokens) * len(c.decoder.layers)
-            total += one * (samples if self.caption_memory == "study" else images)
+            total += one * (samples if self.settings.caption_memory == "study" else images)
         return 3.0 * total
-
-
-def transformer_flops(body: nn.Module, tokens: int) -> float:
-    """Forward of a stack of blocks over one sequence."""
-    weights = sum(p.numel() for p in body.parameters() if p.ndim == 2)
-    blocks = list(body.blocks)  # type: ignore[arg-type]
-    width = blocks[0].norm1.normalized_shape[0]
-    return 2.0 * tokens * weights + 4.0 * tokens * tokens * width * len(blocks)
 
 
 def ramp(final: float, start: int, end: int) -> Callable[[int], float]:
@@ -222,77 +235,3 @@ def ramp(final: float, start: int, end: int) -> Callable[[int], float]:
         return final * 0.5 * (1 - math.cos(math.pi * share))
 
     return beta
-
-
-def build_encoder(config: MvmaeConfig, recompute: bool = False) -> Encoder:
-    """The encoder alone."""
-    return Encoder(
-        shapes(config)[0],
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        qk_norm=config.qk_norm,
-        positions=config.positions,
-        recompute=recompute,
-    )
-
-
-def build_method(
-    config: MvmaeConfig,
-    data: DataConfig,
-    *,
-    seed: int,
-    warmup_steps: int,
-    steps: int,
-    vocabulary: int = 0,
-    special_ids: tuple[int, int, int, int] = (0, 2, 3, 4),
-    recompute: bool = False,
-) -> Mvmae:
-    """The method with fresh weights, the same for the same seed.
-
-    vocabulary: size of the tokenizer; special_ids: padding, first, last and mask token.
-    """
-    torch.manual_seed(seed)
-    encoder_shape, decoder_shape = shapes(config)
-    encoder = build_encoder(config, recompute)
-    decoder = PixelDecoder(
-        decoder_shape,
-        encoder_width=encoder_shape.width,
-        patches=encoder.patches,
-        patch_size=config.patch_size,
-        qk_norm=config.qk_norm,
-        positions=config.positions,
-        recompute=recompute,
-    )
-    captioner = None
-    if config.gamma > 0:
-        captioner = Captioner(
-            encoder_width=encoder_shape.width,
-            patches=encoder.patches,
-            vocabulary=vocabulary,
-            max_tokens=data.max_tokens,
-            depth=config.caption_depth,
-            heads=config.caption_heads,
-            mlp_ratio=config.caption_mlp_ratio,
-            mask_id=special_ids[3],
-        )
-    return Mvmae(
-        encoder,
-        decoder,
-        captioner,
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        mask_ratio=config.mask_ratio,
-        augment=Augmentation(
-            data.crop_scale, data.brightness, data.contrast, data.jitter_share, data.flip
-        ),
-        beta=ramp(config.beta, warmup_steps, steps),
-        gamma=config.gamma,
-        norm_pix=config.norm_pix,
-        alignment=config.alignment,
-        alignment_tokens=config.alignment_tokens,
-        alignment_reduction=config.alignment_reduction,
-        alignment_temperature=config.alignment_temperature,
-        caption_memory=config.caption_memory,
-        caption_parallel_share=config.caption_parallel_share,
-        special_ids=special_ids[:3],
-    )

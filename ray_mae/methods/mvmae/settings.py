@@ -1,34 +1,35 @@
-"""Settings of the methods and their networks."""
+"""Settings of MVMAE and MVMAE-V2T."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ray_mae.config.base import setting
+from ray_mae.config.sections import (
+    DataConfig,
+    EncoderSettings,
+    MethodSettings,
+    multiple,
+    require_form,
+)
+from ray_mae.encoders.vit_settings import Shape, VitSettings
+
+DECODERS: dict[str, Shape] = {
+    "tiny": Shape(192, 4, 3),
+    "small": Shape(384, 4, 6),
+    "base": Shape(768, 4, 12),
+    "large": Shape(1024, 8, 8, 2.0),
+    "huge": Shape(1024, 8, 8, 2.0),
+}
+"""Pixel decoders by the encoder's preset; those of tiny, base and large are those of the authors' code."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MvmaeConfig:
+class MvmaeSettings(MethodSettings):
     """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
 
     name: Literal["mvmae"] = "mvmae"
-    """The method; mdae has settings of its own: see `pretrain --method.name mdae --help`."""
-    preset: Literal["tiny", "small", "base", "large", "huge"] = "base"
-    """Width, depth and heads of the encoder and the pixel decoder."""
-    image_size: int = setting(224, ge=16, le=2048)
-    """Side of the square crop the encoder sees, in pixels; a multiple of patch_size."""
-    patch_size: int = setting(16, ge=2, le=64)
-    """Side of a patch, in pixels."""
-    width: int | None = setting(None, ge=16)
-    """Encoder width; default from the preset."""
-    depth: int | None = setting(None, ge=1)
-    """Encoder blocks; default from the preset."""
-    heads: int | None = setting(None, ge=1)
-    """Encoder attention heads; default from the preset."""
-    qk_norm: bool = True
-    """Normalise queries and keys in every attention of encoder and decoder."""
-    positions: Literal["learned", "sincos"] = "sincos"
-    """Position embedding of patches: fixed sine-cosine (MAE), or a learned table (the authors'
-    code), which needs a longer training to tell the patches apart."""
+    """The method; others have settings of their own: see `pretrain --method.name NAME --help`."""
     mask_ratio: float = setting(0.9, gt=0, lt=1)
     """Share of the patches hidden in each view, independently per view."""
     norm_pix: bool = False
@@ -63,10 +64,39 @@ class MvmaeConfig:
     caption_parallel_share: float = setting(0.0, ge=0, le=1)
     """Share of the studies decoded in parallel, from mask tokens alone (CapPa), not causally."""
 
+    kind: ClassVar[str] = "study"
+    model: ClassVar[str] = "ray_mae.methods.mvmae.model:Mvmae"
+    losses: ClassVar[Mapping[str, str]] = {
+        "reconstruction": "Reconstruction",
+        "alignment": "Alignment",
+        "caption": "Caption",
+    }
+    shown: ClassVar[tuple[str, ...]] = ("beta",)
+
     @property
-    def in_words(self) -> str:
-        """For the table that opens a run."""
-        return (
-            f"{self.image_size} px, patches of {self.patch_size}, {self.mask_ratio:.0%} masked, "
-            f"β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+    def described(self) -> str:
+        return f"{self.mask_ratio:.0%} masked, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+
+    @property
+    def reads_reports(self) -> bool:
+        return self.gamma > 0
+
+    def default_encoder(self) -> VitSettings:
+        return VitSettings()
+
+    def decoder_shape(self, encoder: VitSettings) -> Shape:
+        """The pixel decoder's: that of the encoder's preset, with single values overridden."""
+        return DECODERS[encoder.preset].override(
+            self.decoder_width, self.decoder_depth, self.decoder_heads
         )
+
+    def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
+        require_form(self, encoder, "tokens")
+        assert isinstance(encoder, VitSettings)
+        self.decoder_shape(encoder).check(
+            "method", "decoder_", sincos=encoder.positions == "sincos"
+        )
+        if self.gamma > 0:
+            multiple(
+                "encoder.width", encoder.shape.width, "method.caption_heads", self.caption_heads
+            )

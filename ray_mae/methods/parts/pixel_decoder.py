@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from ray_mae.encoders.vit import VIEWS, Blocks, initialise, sincos_positions, table
+from ray_mae.encoders.vit import (
+    VIEWS,
+    Blocks,
+    VisionTransformer,
+    initialise,
+    sincos_positions,
+    table,
+)
 from ray_mae.encoders.vit_settings import Shape
 
 
@@ -11,29 +18,27 @@ class PixelDecoder(nn.Module):
     """Tokens of the visible patches → pixels of the hidden ones."""
 
     def __init__(
-        self,
-        shape: Shape,
-        *,
-        encoder_width: int,
-        patches: int,
-        patch_size: int,
-        qk_norm: bool = True,
-        positions: str = "learned",
-        recompute: bool = False,
+        self, shape: Shape, encoder: VisionTransformer, *, recompute: bool = False
     ) -> None:
+        """shape: its own; encoder: whose tokens it reads, and whose kind of norms and positions it has."""
         super().__init__()
-        self.embed = nn.Linear(encoder_width, shape.width)
+        settings = encoder.settings
+        self.embed = nn.Linear(encoder.width, shape.width)
         self.mask = nn.Parameter(torch.randn(shape.width) * 0.02)
         self.position: Tensor
-        if positions == "learned":
-            self.position = table(1 + patches, shape.width)
+        if settings.positions == "learned":
+            self.position = table(1 + encoder.patches, shape.width)
         else:
-            grid = sincos_positions(int(patches**0.5), shape.width)
+            grid = sincos_positions(int(encoder.patches**0.5), shape.width)
             self.register_buffer("position", torch.cat([torch.zeros(1, shape.width), grid]))
         self.view = table(VIEWS, shape.width)
-        self.body = Blocks(shape, qk_norm, recompute)
-        self.pixels = nn.Linear(shape.width, patch_size**2)
+        self.body = Blocks(shape, settings.qk_norm, recompute)
+        self.pixels = nn.Linear(shape.width, encoder.stride**2)
         initialise(self)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of its tables and tokens, as of an encoder."""
+        return {"mask", "view", "position"}
 
     def forward(self, tokens: Tensor, visible: Tensor, hidden: Tensor, view: Tensor) -> Tensor:
         """tokens [N, 1 + V, D], patch indices visible [N, V] and hidden [N, M] → [N, M, patch²]."""

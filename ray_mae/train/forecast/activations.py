@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from ray_mae.batch import StudyBatch, VolumeBatch
-from ray_mae.config import AnyRun, MvmaeRun
-
 
 class LiveBytes(TorchDispatchMode):
     """Bytes of the tensors made inside it that are alive, and the most there ever were."""
@@ -121,34 +118,6 @@ def activation_bytes(method: nn.Module, batch: Any, precision: str, most_views: 
     return live.peak
 
 
-def empty_batch(config: AnyRun, samples: int, views: int) -> Any:
-    """A StudyBatch of so many studies with so many views together, or a VolumeBatch, on meta."""
-
-    def made(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    if isinstance(config, MvmaeRun):
-        side = round(_CANVAS * config.method.image_size)
-        images = made(views, 1, side, side, dtype=torch.uint8)
-        tokens = made(samples, config.data.max_tokens if config.method.gamma > 0 else 1)
-        return StudyBatch(
-            images,
-            side=made(views),
-            study=made(views),
-            view=made(views),
-            key=made(samples),
-            draw=made(samples),
-            view_draw=made(views),
-            tokens=tokens,
-            has_report=made(samples, dtype=torch.bool),
-        )
-    shape = (samples, 1, *[config.method.crop_size] * 3)
-    valid = made(*shape, dtype=torch.bool)
-    return VolumeBatch(made(*shape, dtype=torch.half), valid, made(samples), made(samples))
-
-
-_CANVAS = 1.4
-"""Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""
 _FAR = 10**9
 """A step at which every term of a loss has its weight."""
 

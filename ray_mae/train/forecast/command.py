@@ -1,11 +1,12 @@
 """`plan`: what a run will be and take, before it."""
 
-import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from ray_mae.config import AnyPlanConfig, MvmaeRun
-from ray_mae.data.schema import Manifest
+from ray_mae.config.pretrain import PlanConfig, as_list
+from ray_mae.data.kinds import KINDS
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.summary import write_summary
 from ray_mae.terminal import console
 from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, found_on_meta, inputs_of
 from ray_mae.train.forecast.gpus import Gpu, named_gpu
@@ -17,13 +18,10 @@ from ray_mae.train.forecast.tables import (
     memory_table,
     plan_rows,
 )
-from ray_mae.train.setup import Plan, check_sizes, kind_of, make_plan, plan_of
-
-_STORED = {"study": 35e3, "volume": 5e6}
-"""Bytes of a view as PNG of 256 px, measured by tests/benchmarks/encodings.py; of a brain at 1 mm."""
+from ray_mae.train.setup import Plan, make_plan, plan_of
 
 
-def plan(config: AnyPlanConfig) -> dict[str, Any]:
+def plan(config: PlanConfig) -> dict[str, Any]:
     """Print the forecast of a run; returns the summary, which goes to summary.json of `output`.
 
     Raises ValueError or FileNotFoundError as `pretrain` would, before it takes any resources.
@@ -34,7 +32,7 @@ def plan(config: AnyPlanConfig) -> dict[str, Any]:
         )
     if config.gpus:
         config = replace(config, scaling=replace(config.scaling, workers=config.gpus))
-    check_sizes(config.method)
+    config.check_sizes()
     made, inputs, where = _of_data(config)
     gpu = _gpu(config)
     wanted = config.engine.precision
@@ -63,26 +61,25 @@ def plan(config: AnyPlanConfig) -> dict[str, Any]:
     console.print(memory_table(config, made, found))
     summary = _summary(made, inputs, found, config.engine.activation_checkpointing) | {"cost": cost}
     if config.output:
-        config.output.mkdir(parents=True, exist_ok=True)
-        (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        write_summary(config.output, summary)
     return summary
 
 
-def _of_data(config: AnyPlanConfig) -> tuple[Plan, Inputs, str]:
+def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str]:
     if config.shards is not None and config.samples is None:
-        manifest = Manifest.read(config.shards)
-        return make_plan(config, manifest), inputs_of(config, manifest), f"in {config.shards}"
+        shards = ShardSet.read(as_list(config.shards), config.shares)
+        return make_plan(config, shards), inputs_of(config, shards), shards.described()
     assert config.samples is not None
-    kind = kind_of(config)
-    stored, views = config.bytes_per_view or _STORED[kind], 1.0
-    if isinstance(config, MvmaeRun):
+    kind = KINDS[config.method.kind]
+    per_sample = kind.inputs_per_sample(config.views_per_sample, config)
+    stored = config.bytes_per_view or kind.stored_bytes
+    if kind.most_inputs(config) > 1:
         stored *= config.views_per_sample
-        views = min(config.views_per_sample, config.data.max_views)
-    inputs = Inputs(views, stored, stored * config.samples, known=False)
+    inputs = Inputs(per_sample, stored, stored * config.samples, known=False)
     return plan_of(config, config.samples, config.scaling.most), inputs, "(assumed)"
 
 
-def _gpu(config: AnyPlanConfig) -> Gpu | None:
+def _gpu(config: PlanConfig) -> Gpu | None:
     """The named one, the settings' own, or a mix; None where too little is known."""
     named = named_gpu(config.gpu) if config.gpu and not _own(config) else None
     if named is None and not _own(config):
@@ -105,7 +102,7 @@ def _gpu(config: AnyPlanConfig) -> Gpu | None:
     )
 
 
-def _own(config: AnyPlanConfig) -> bool:
+def _own(config: PlanConfig) -> bool:
     return config.peak_tflops is not None and config.gpu_memory is not None
 
 

@@ -2,18 +2,18 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
-from ray_mae.config import AnyRun, MvmaeRun
-from ray_mae.data.schema import Manifest
+from ray_mae.config.pretrain import RunConfig
+from ray_mae.config.sections import StudyDataConfig
+from ray_mae.data.kinds import KINDS
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.forecast.gpus import Gpu
 from ray_mae.train.forecast.memory import STAGES, States, checkpoint_bytes, states
 from ray_mae.train.setup import Plan, method_of
 
 USABLE = 0.9
 """Share of a GPU's memory that tensors may fill: the rest is CUDA's, NCCL's, and fragments."""
-GUESSES = {"study": 0.3, "volume": 0.15}
-"""Share of the peak that training uses. Convolutions of few channels and norms wait for memory."""
 RECOMPUTING = 4 / 3
 """Work with activation checkpointing: one more forward pass beside forward and backward (twice it)."""
 
@@ -79,14 +79,17 @@ class Forecast:
     """Share of the peak that is assumed."""
 
 
-def inputs_of(config: AnyRun, manifest: Manifest) -> Inputs:
-    """As the shards have them."""
-    train = manifest.of_split("train")
-    views = sum(s.images for s in train) / max(1, sum(s.rows for s in train))
-    if isinstance(config, MvmaeRun):
-        views = min(views, config.data.max_views)
-    each = sum(s.bytes for s in train) / max(1, sum(s.rows for s in train))
-    return Inputs(views, each, sum(s.bytes for s in manifest.shards), known=True)
+def inputs_of(config: RunConfig, shards: ShardSet) -> Inputs:
+    """As the shards have them, by their shares."""
+    inputs, each = 0.0, 0.0
+    for folder in shards.folders:
+        train = folder.manifest.of_split("train")
+        rows = max(1, sum(s.rows for s in train))
+        inputs += folder.share * sum(s.images for s in train) / rows
+        each += folder.share * sum(s.bytes for s in train) / rows
+    stored = sum(s.bytes for folder in shards.folders for s in folder.manifest.shards)
+    per_sample = KINDS[shards.kind].inputs_per_sample(inputs, config)
+    return Inputs(per_sample, each, stored, known=True)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Size:
 
 
 def forecast(
-    config: AnyRun,
+    config: RunConfig,
     plan: Plan,
     inputs: Inputs,
     gpu: Gpu | None,
@@ -125,7 +128,7 @@ def forecast(
         )
         for stage in STAGES
     ]
-    share = mfu or GUESSES[plan.kind]
+    share = mfu or KINDS[plan.kind].utilisation
     return Forecast(
         parameters=size.parameters,
         encoder=size.encoder,
@@ -146,7 +149,7 @@ def forecast(
 
 
 def found_on_meta(
-    config: AnyRun, plan: Plan, inputs: Inputs, precision: str
+    config: RunConfig, plan: Plan, inputs: Inputs, precision: str
 ) -> tuple[Size, int, int]:
     """Size, and bytes of activations without and with checkpointing, by PyTorch's meta device.
 
@@ -166,24 +169,25 @@ def found_on_meta(
     return size, passes[0], passes[1]
 
 
-def hours(config: AnyRun, plan: Plan, flops: float, tflops: float) -> float:
+def hours(config: RunConfig, plan: Plan, flops: float, tflops: float) -> float:
     """At so many TFLOP/s per GPU; passes that some workers make for nothing take their time, too."""
     passes = plan.steps * plan.accumulation * plan.micro_batch_size
     work = flops * (RECOMPUTING if config.engine.activation_checkpointing else 1)
     return passes * work / (tflops * 1e12) / 3600
 
 
-def kept_checkpoints(config: AnyRun, plan: Plan) -> int:
+def kept_checkpoints(config: RunConfig, plan: Plan) -> int:
     """At most at a time: those kept, and the one being written."""
     made = math.ceil(plan.steps / config.checkpoint.every)
     kept = config.checkpoint.keep
     return made if kept is None else min(made, kept + 1 + config.checkpoint.keep_best)
 
 
-def _vocabulary(config: AnyRun) -> int:
+def _vocabulary(config: RunConfig) -> int:
     """Of the tokenizer that the run has or will train, at most."""
-    if not isinstance(config, MvmaeRun) or config.method.gamma == 0:
+    if not config.method.reads_reports:
         return 0
+    assert isinstance(config.data, StudyDataConfig)
     if config.data.tokenizer is None:
         return config.data.vocabulary
     from ray_mae.data.loading.tokenizer import load_tokenizer, special_ids
@@ -192,16 +196,16 @@ def _vocabulary(config: AnyRun) -> int:
 
 
 def _activations(
-    config: AnyRun, plan: Plan, inputs: Inputs, precision: str, recompute: bool
+    config: RunConfig, plan: Plan, inputs: Inputs, precision: str, recompute: bool
 ) -> int:
     import torch
 
-    from ray_mae.train.forecast.activations import activation_bytes, empty_batch
+    from ray_mae.train.forecast.activations import activation_bytes
 
     config = replace(config, engine=replace(config.engine, activation_checkpointing=recompute))
     with torch.device("meta"):
         method = method_of(config, plan, None, vocabulary=_vocabulary(config))
-    views = math.ceil(plan.micro_batch_size * inputs.per_sample)
-    most = config.data.max_views if isinstance(config, MvmaeRun) else 1
-    batch = empty_batch(config, plan.micro_batch_size, views)
-    return activation_bytes(cast(torch.nn.Module, method), batch, precision, most)
+    kind = KINDS[plan.kind]
+    number = math.ceil(plan.micro_batch_size * inputs.per_sample)
+    batch = kind.empty_batch(config, plan.micro_batch_size, number)
+    return activation_bytes(method, batch, precision, kind.most_inputs(config))

@@ -5,8 +5,10 @@ from typing import Any
 
 from rich.table import Table
 
-from ray_mae.config import AnyPretrainConfig, AnyRun
-from ray_mae.data.schema import NOUNS, Manifest
+from ray_mae.config.pretrain import PretrainConfig, RunConfig
+from ray_mae.data.kinds import KINDS
+from ray_mae.data.schema import NOUNS
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.forecast.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
 from ray_mae.train.forecast.gpus import Gpu, find_gpu
 from ray_mae.train.forecast.memory import real_stage
@@ -23,7 +25,7 @@ def as_table(rows: dict[str, str]) -> Table:
     return table
 
 
-def plan_rows(config: AnyRun, plan: Plan, where: str, first_step: int = 0) -> dict[str, str]:
+def plan_rows(config: RunConfig, plan: Plan, where: str, first_step: int = 0) -> dict[str, str]:
     """What follows from the settings and the number of samples; where: they lie."""
     scaling, optim = config.scaling, config.optim
     noun = NOUNS[plan.kind]
@@ -36,7 +38,8 @@ def plan_rows(config: AnyRun, plan: Plan, where: str, first_step: int = 0) -> di
         f"{optim.optimizer}, {optim.decay} decay",
         "steps": f"{plan.steps:,}" + (f", continuing after {first_step:,}" if first_step else ""),
         "samples": f"{plan.samples:,} ({plan.epochs:.1f} epochs)",
-        "method": f"{config.method.name} {config.method.preset}, {config.method.in_words}",
+        "method": f"{config.method.name}, {config.method.described}",
+        "encoder": config.encoder.described,
         "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
     }
 
@@ -51,11 +54,14 @@ def _sharing(plan: Plan) -> str:
     )
 
 
-def forecast_rows(config: AnyRun, plan: Plan, inputs: Inputs, found: Forecast) -> dict[str, str]:
+def forecast_rows(config: RunConfig, plan: Plan, inputs: Inputs, found: Forecast) -> dict[str, str]:
     """What follows from the method and the GPU."""
-    one = plan.kind
+    kind = KINDS[plan.kind]
+    one = kind.name
     guess = "" if inputs.known else " (assumed)"
-    views = f" of {inputs.per_sample:.2g} views{guess}" if plan.kind == "study" else ""
+    views = (
+        f" of {inputs.per_sample:.2g} {kind.inputs}{guess}" if kind.most_inputs(config) > 1 else ""
+    )
     each = f"{found.checkpoints} checkpoints of " if found.checkpoints > 1 else "a checkpoint of "
     rows = {
         "parameters": f"{found.parameters / 1e6:.1f} M (encoder {found.encoder / 1e6:.1f} M)",
@@ -78,7 +84,7 @@ def forecast_rows(config: AnyRun, plan: Plan, inputs: Inputs, found: Forecast) -
     return rows
 
 
-def memory_table(config: AnyRun, plan: Plan, found: Forecast) -> Table:
+def memory_table(config: RunConfig, plan: Plan, found: Forecast) -> Table:
     """Memory per worker by ZeRO stage; what the run's settings choose is marked."""
     own = real_stage(config.engine.zero_stage, found.precision)
     measured = found.memory[own].activations is not None
@@ -105,7 +111,7 @@ def memory_table(config: AnyRun, plan: Plan, found: Forecast) -> Table:
     return table
 
 
-def largest_micro_batch(config: AnyRun, plan: Plan, found: Forecast) -> str:
+def largest_micro_batch(config: RunConfig, plan: Plan, found: Forecast) -> str:
     """What would fit under the run's own stage."""
     assert found.gpu is not None
     row = found.memory[real_stage(config.engine.zero_stage, found.precision)]
@@ -138,15 +144,15 @@ def _size(number: float) -> str:
     return f"{number:.3g} TB"
 
 
-class Opening:
+class StartTables:
     """What is said of a run once its workers are there, and once more when its speed is known."""
 
     _REPORTS = 2
     """The first report has the start in it."""
 
-    def __init__(self, config: AnyPretrainConfig, plan: Plan, manifest: Manifest) -> None:
+    def __init__(self, config: PretrainConfig, plan: Plan, shards: ShardSet) -> None:
         self._config, self._plan = config, plan
-        self._inputs = inputs_of(config, manifest)
+        self._inputs = inputs_of(config, shards)
         self._forecast: Forecast | None = None
         self._reports = 0
 

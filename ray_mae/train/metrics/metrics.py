@@ -1,8 +1,8 @@
-"""Figures of the steps between two reports."""
+"""Metrics of the steps between two reports, and signs in them that a training goes wrong."""
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ from ray_mae.train.forecast.gpus import find_gpu
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One micro-batch of a step: its figures by name, and the keys [S] of its samples."""
+class StepLosses:
+    """Of one micro-batch of a step: its losses by name, and the keys [S] of its samples."""
 
-    figures: dict[str, Tensor]
+    values: dict[str, Tensor]
     key: Tensor
 
 
@@ -56,7 +56,7 @@ class Spikes:
 class Collapse:
     """Tells once when an encoder seems to give every sample the same vector.
 
-    From the figures `cosine_other_study` and `effective_rank`, of methods that have them.
+    From the metrics `cosine_other_study` and `effective_rank`, of methods that have them.
     """
 
     _ALIKE, _RANK, _REPORTS = 0.99, 1.5, 3
@@ -64,38 +64,39 @@ class Collapse:
     def __init__(self) -> None:
         self._in_a_row = 0
 
-    def warning(self, figures: dict[str, Any]) -> str | None:
+    def warning(self, metrics: dict[str, Any]) -> str | None:
         """What to say, at the third report in a row; else None."""
-        cosine, rank = figures.get("cosine_other_study"), figures.get("effective_rank")
+        cosine, rank = metrics.get("cosine_other_study"), metrics.get("effective_rank")
         if cosine is None and rank is None:
             return None
         alike = (cosine or 0.0) > self._ALIKE or (rank is not None and rank < self._RANK)
         self._in_a_row = self._in_a_row + 1 if alike else 0
         if self._in_a_row != self._REPORTS:
             return None
-        said = [
+        signs = [
             f"{name} {value:.3f}"
             for name, value in (("cosine_other_study", cosine), ("effective_rank", rank))
             if value is not None
         ]
         remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
         return (
-            f"warning: strangers have nearly the same vector ({', '.join(said)}): the encoder may have "
+            f"warning: strangers have nearly the same vector ({', '.join(signs)}): the encoder may have "
             f"collapsed; lower {remedy}"
         )
 
 
 class _Pass(NamedTuple):
-    seen: Seen
+    step: StepLosses
     losses: Losses
-    weight: float
+    micro: MicroBatch
 
 
-class Window:
-    """Figures added up since the last report, then averaged over micro-batches and workers."""
+class MetricAverages:
+    """Metrics added up since the last report, then averaged over micro-batches and workers."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, workers: int, folders: Sequence[str] = ("",)) -> None:
+        """folders: names of the data sets; of several, the loss of each is told, too."""
+        self._workers, self._folders = workers, folders
         self._spikes = Spikes()
         self._step: list[_Pass] = []
         self.start()
@@ -104,10 +105,10 @@ class Window:
         """Of a micro-batch; whether it counts is known at the end of its step."""
         if not micro.weight:
             return
-        figures = {"loss": losses.total, **losses.parts}
-        figures = {name: value.detach() for name, value in figures.items()}  # no .item(): it waits
-        kept = losses._replace(total=figures["loss"])
-        self._step.append(_Pass(Seen(figures, micro.batch.key), kept, micro.weight))
+        values = {"loss": losses.total, **losses.parts}
+        values = {name: value.detach() for name, value in values.items()}  # no .item(): it waits
+        losses = losses._replace(total=values["loss"])
+        self._step.append(_Pass(StepLosses(values, micro.batch.key), losses, micro))
         self._samples += micro.batch.samples
         self._inputs += micro.batch.inputs
 
@@ -115,63 +116,82 @@ class Window:
         """The step was taken."""
         loss: Tensor | float = 0.0
         weights = 0.0
-        for seen, losses, weight in self._step:
-            for name, value in seen.figures.items():
-                self._add(name, value.float() * weight, weight)
-            for name, pair in losses.counted.items():
-                self._counted[name] = self._counted.get(name, 0) + pair.detach()
-            loss = loss + seen.figures["loss"].float() * weight
-            weights += weight
+        for step, losses, micro in self._step:
+            for name, value in step.values.items():
+                self._add(name, value.float() * micro.weight, micro.weight)
+            for name, pair in {**losses.ratios, **self._by_folder(losses, micro)}.items():
+                self._ratios[name] = self._ratios.get(name, 0) + pair.detach()
+            loss = loss + step.values["loss"].float() * micro.weight
+            weights += micro.weight
         self._steps.append((loss, weights))
         self._step = []
 
-    def drop(self) -> list[Seen]:
+    def drop(self) -> list[StepLosses]:
         """The step was skipped: what it would have added."""
-        dropped, self._step = [passed.seen for passed in self._step], []
+        dropped, self._step = [passed.step for passed in self._step], []
         return dropped
 
-    def figures(self, device: torch.device, waited: float) -> dict[str, float]:
-        """Means since the last call, of the steps that were taken; called by every worker at one step."""
+    def take(self, device: torch.device, waited: float) -> dict[str, float]:
+        """Means since the last call, of the steps that were taken; called by every worker at one step.
+
+        Args:
+            device: of this worker.
+            waited: seconds that it waited for data.
+        """
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or queued work would count in the next window
         seconds = time.perf_counter() - self._began
-        names, counted = sorted(self._sums), sorted(self._counted)
+        # the same names on every worker, whichever folders its samples are of
+        for name in self._names_by_folder():
+            self._ratios.setdefault(name, torch.zeros(2, device=device))
+        names, ratios = sorted(self._sums), sorted(self._ratios)
         sums = [self._pair(*self._sums[name], device) for name in names]
         steps = [self._pair(*step, device) for step in self._steps]
         own = [
             self._pair(waited / seconds, seconds, device),
             self._pair(self._samples, self._inputs, device),
         ]
-        pairs = torch.stack([*own, *sums, *(self._counted[n].float() for n in counted), *steps])
+        pairs = torch.stack([*own, *sums, *(self._ratios[n].float() for n in ratios), *steps])
         if self._workers > 1:
             dist.all_reduce(pairs)
-        (waiting, seconds), (samples, inputs), *found = pairs.tolist()
-        seconds /= self._workers  # the same figures on every worker
-        figures = {
+        (waiting, seconds), (samples, inputs), *rest = pairs.tolist()
+        seconds /= self._workers  # the same values on every worker
+        values = {
             "data_wait": waiting / self._workers,
             "samples_per_s": samples / seconds,
             "inputs_per_s": inputs / seconds,
         }
-        for name, (total, count) in zip([*names, *counted], found, strict=False):
+        for name, (total, count) in zip([*names, *ratios], rest, strict=False):
             if count:
-                figures[name] = total / count
+                values[name] = total / count
         if steps:
-            losses = [total / count for total, count in found[-len(steps) :]]
+            losses = [total / count for total, count in rest[-len(steps) :]]
             self._spikes.add(losses)
-            figures |= {"loss_highest": max(losses), "loss_spikes": self._spikes.total}
+            values |= {"loss_highest": max(losses), "loss_spikes": self._spikes.total}
         self.start()
-        return figures
+        return values
 
     def leave_out(self, seconds: float) -> None:
         """Time that went by and is not training's."""
         self._began += seconds
 
     def start(self) -> None:
-        """Begin a new window."""
+        """Begin anew."""
         self._began, self._samples, self._inputs = time.perf_counter(), 0, 0
         self._sums: dict[str, tuple[Tensor, float]] = {}
-        self._counted: dict[str, Tensor] = {}
+        self._ratios: dict[str, Tensor] = {}
         self._steps: list[tuple[Tensor | float, float]] = []
+
+    def _names_by_folder(self) -> list[str]:
+        return [f"loss/{name}" for name in self._folders] if len(self._folders) > 1 else []
+
+    def _by_folder(self, losses: Losses, micro: MicroBatch) -> dict[str, Tensor]:
+        """The sum of the samples' losses of each data set, and their number."""
+        if len(self._folders) == 1 or losses.each is None:
+            return {}
+        pairs = torch.stack([losses.each.float(), torch.ones_like(losses.each).float()], dim=1)
+        total = pairs.new_zeros(len(self._folders), 2).index_add(0, micro.folders, pairs)
+        return dict(zip(self._names_by_folder(), total, strict=True))
 
     def _add(self, name: str, value: Tensor, weight: float) -> None:
         if name in self._sums:

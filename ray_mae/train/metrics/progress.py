@@ -1,35 +1,37 @@
 """What a person sees of a run in the terminal."""
 
 import threading
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from ray_mae.config.sections import MethodSettings
 from ray_mae.data.schema import NOUNS
 from ray_mae.terminal import console
-from ray_mae.train.forecast.tables import Opening
-from ray_mae.train.metrics.run_log import EVENTS, METRICS, PROBES, Tail
+from ray_mae.train.forecast.tables import StartTables
+from ray_mae.train.metrics.jsonl import Tail
 from ray_mae.train.metrics.trackers import Listeners
+from ray_mae.train.run_folder import EVENTS, METRICS, PROBES, RunFolder
 from ray_mae.train.run_storage import require
-
-_COLUMNS = ("loss", "reconstruction", "alignment", "caption", "masked", "visible", "beta", "lr")
 
 
 class Progress:
-    """Prints events and figures of a run while it goes on, from its files, and hands them on."""
+    """Prints events and metrics of a run while it goes on, from its files, and hands them on."""
 
     def __init__(
         self,
-        run: Path,
+        folder: RunFolder,
         began: float,
-        attempt: str,
-        kind: str,
-        opening: Opening,
+        method: MethodSettings,
+        tables: StartTables,
         listeners: Listeners,
     ) -> None:
-        self._opening, self._listeners = opening, listeners
-        self._run, self._began, self._attempt = run, began, attempt
-        self._noun = NOUNS[kind]
+        """began: Unix time of the command's start; method: which metrics a line shows."""
+        self._folder, self._began = folder, began
+        self._tables, self._listeners = tables, listeners
+        self._noun = NOUNS[method.kind]
+        self._columns = ("loss", *method.losses, *method.shown, "lr")
+        run = folder.path
         self._events, self._metrics = Tail(run / EVENTS), Tail(run / METRICS)
         self._probes = Tail(run / PROBES)
         self._probes.news()  # of earlier starts
@@ -61,22 +63,22 @@ class Progress:
     def _look(self) -> None:
         """Print what is new, or once that the run's storage is away."""
         try:
-            require(self._run)
+            require(self._folder.path)
             self._print_news()
         except OSError as error:
             if not self._away:
                 console.print(
-                    f"{self._run} cannot be reached ({error}): waiting for it", markup=False
+                    f"{self._folder.path} cannot be reached ({error}): waiting for it", markup=False
                 )
             self._away = True
             return
         if self._away:
-            console.print(f"{self._run} is back", markup=False)
+            console.print(f"{self._folder.path} is back", markup=False)
         self._away = False
 
     def _print_news(self) -> None:
         for event in self._events.news():
-            if event.get("attempt") == self._attempt:
+            if event.get("attempt") == self._folder.attempt:
                 self._print_event(event)
                 self._listeners.event(event)
                 self._step = event.get("first_step", self._step)
@@ -85,10 +87,10 @@ class Progress:
         for record in self._metrics.news():
             if record["step"] > self._step:
                 self._step = record["step"]
-                console.print(figures_line(record, self._noun))
-                if text := self._opening.measured(record):
+                console.print(metrics_line(record, self._columns, self._noun))
+                if text := self._tables.measured(record):
                     console.print(text)
-                self._listeners.figures(record)
+                self._listeners.metrics(record)
         for record in self._probes.news():
             console.print(probe_line(record, self._noun))
             self._listeners.probe(record)
@@ -102,7 +104,7 @@ class Progress:
             )
         console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
         if "precision" in event:
-            for table in self._opening.started(event):
+            for table in self._tables.started(event):
                 console.print(table)
 
 
@@ -118,10 +120,10 @@ def probe_line(record: dict[str, Any], noun: str) -> str:
     )
 
 
-def figures_line(record: dict[str, Any], noun: str) -> str:
-    """One line of figures."""
+def metrics_line(record: dict[str, Any], columns: Sequence[str], noun: str) -> str:
+    """One line of metrics; columns: names of those that it begins with, where they are there."""
     parts = [f"step {record['step']:>6}"]
-    for name in _COLUMNS:
+    for name in columns:
         if name in record:
             value = record[name]
             parts.append(f"{name} {value:.2e}" if 0 < abs(value) < 1e-2 else f"{name} {value:.3f}")

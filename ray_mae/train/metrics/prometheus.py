@@ -1,4 +1,4 @@
-"""The run's figures as Ray metrics, which Prometheus scrapes from Ray's nodes as `ray_mae_…`.
+"""The run's metrics as Ray's own, which Prometheus scrapes from Ray's nodes as `ray_mae_…`.
 
 The driver sets them, so that they are there while workers start, wait for nodes or fail.
 """
@@ -6,7 +6,7 @@ The driver sets them, so that they are there while workers start, wait for nodes
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ GAUGES = {
     "mae_failed": "1 for some seconds after an end with an error, else 0",
     "mae_step": "Optimiser steps done",
     "mae_steps": "Optimiser steps of the whole run",
-    "mae_last_step_time_seconds": "When the run last told figures, or began: Unix time",
+    "mae_last_step_time_seconds": "When the run last told metrics, or began: Unix time",
     "mae_starts": "Starts of the workers by this driver",
     "mae_workers": "Training workers",
     "mae_samples_per_second": "Samples trained on, over all workers",
@@ -34,7 +34,7 @@ GAUGES = {
     "mae_figure": "What else the method tells, by name",
 }
 """Every gauge of a run and what it holds."""
-_OF_FIGURE = {
+_BY_METRIC = {
     "samples_per_s": "mae_samples_per_second",
     "data_wait": "mae_data_wait_ratio",
     "mfu": "mae_utilisation_ratio",
@@ -47,7 +47,6 @@ _OF_FIGURE = {
     "skipped_steps": "mae_skipped_steps",
     "eta_s": "mae_eta_seconds",
 }
-_LOSSES = ("loss", "reconstruction", "alignment", "caption", "masked", "visible")
 _MORE_TAGS = {"mae_loss": ("part",), "mae_figure": ("name",)}
 
 
@@ -106,11 +105,13 @@ def in_driver() -> bool:
     return ray.get_runtime_context().get_actor_id() is None
 
 
-class RunGauges:
+class RunMetrics:
     """A listener that shows what it hears, until the run ends."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, losses: Iterable[str]) -> None:
+        """steps: of the whole run; losses: names of the parts of its loss."""
         self._gauges = Gauges(folder, GAUGES, _MORE_TAGS)
+        self._losses = {"loss", *losses}
         self._starts, self._failed_probes = 0, 0
         self._set("mae_running", 1)
         self._set("mae_failed", 0)
@@ -127,15 +128,15 @@ class RunGauges:
         if "workers" in record:
             self._set("mae_workers", record["workers"])
 
-    def figures(self, record: dict[str, Any]) -> None:
-        """Each figure under its name."""
+    def metrics(self, record: dict[str, Any]) -> None:
+        """Each metric under its name."""
         self._set("mae_last_step_time_seconds", time.time())
         for name, value in record.items():
             if name == "step":
                 self._set("mae_step", value)
-            elif name in _OF_FIGURE:
-                self._set(_OF_FIGURE[name], value)
-            elif name in _LOSSES:
+            elif name in _BY_METRIC:
+                self._set(_BY_METRIC[name], value)
+            elif name in self._losses or name.startswith("loss/"):
                 self._set("mae_loss", value, part=name)
             else:
                 self._set("mae_figure", value, name=name)

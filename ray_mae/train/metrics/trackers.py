@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from ray_mae.config import AnyPretrainConfig
 from ray_mae.config.base import flatten, to_dict
+from ray_mae.config.pretrain import PretrainConfig
 
 
 class Listener(Protocol):
@@ -27,8 +27,8 @@ class Listener(Protocol):
         """Something happened."""
         ...
 
-    def figures(self, record: dict[str, Any]) -> None:
-        """A line of figures."""
+    def metrics(self, record: dict[str, Any]) -> None:
+        """A line of metrics."""
         ...
 
     def probe(self, record: dict[str, Any]) -> None:
@@ -51,9 +51,9 @@ class Listeners:
         """See Listener."""
         self._tell(lambda listener: listener.event(record))
 
-    def figures(self, record: dict[str, Any]) -> None:
+    def metrics(self, record: dict[str, Any]) -> None:
         """See Listener."""
-        self._tell(lambda listener: listener.figures(record))
+        self._tell(lambda listener: listener.metrics(record))
 
     def probe(self, record: dict[str, Any]) -> None:
         """See Listener."""
@@ -105,7 +105,7 @@ def read_ids(run: Path) -> dict[str, str]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def open_trackers(config: AnyPretrainConfig, ids: dict[str, str]) -> Sequence[Listener]:
+def open_trackers(config: PretrainConfig, ids: dict[str, str]) -> Sequence[Listener]:
     """Those of `tracking.trackers`. A run that has an id there goes on as the same one.
 
     ids: by tracker, of the last checkpoint; those in the run's folder come first. Raises ValueError where
@@ -129,7 +129,7 @@ def mlflow_uri(output: Path) -> str:
 class Mlflow:
     """A run at an MLflow server, or in an SQLite file of the run's folder."""
 
-    def __init__(self, config: AnyPretrainConfig, run_id: str | None) -> None:
+    def __init__(self, config: PretrainConfig, run_id: str | None) -> None:
         # by default a server that is not there is asked for four minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -148,7 +148,7 @@ class Mlflow:
             ) from error
         self._unsent: list[Any] = []
 
-    def _create(self, config: AnyPretrainConfig) -> str:
+    def _create(self, config: PretrainConfig) -> str:
         from mlflow.entities import Param
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
@@ -163,8 +163,8 @@ class Mlflow:
     def event(self, record: dict[str, Any]) -> None:
         """Nothing of it."""
 
-    def figures(self, record: dict[str, Any]) -> None:
-        """What a server that is down did not take is sent with the next figures."""
+    def metrics(self, record: dict[str, Any]) -> None:
+        """What a server that is down did not take is sent with the next metrics."""
         from mlflow.entities import Metric
 
         now, step = int(time.time() * 1000), record["step"]
@@ -174,8 +174,8 @@ class Mlflow:
             self._unsent = self._unsent[1000:]
 
     def probe(self, record: dict[str, Any]) -> None:
-        """As figures of the step whose checkpoint was probed."""
-        self.figures(probe_figures(record))
+        """As metrics of the step whose checkpoint was probed."""
+        self.metrics(probe_metrics(record))
 
     def close(self, ended_well: bool) -> None:
         """FINISHED, or FAILED until it goes on."""
@@ -185,7 +185,7 @@ class Mlflow:
 class Wandb:
     """A run at Weights & Biases; with WANDB_MODE=offline in the run's folder, for `wandb sync`."""
 
-    def __init__(self, config: AnyPretrainConfig, run_id: str | None) -> None:
+    def __init__(self, config: PretrainConfig, run_id: str | None) -> None:
         import wandb
 
         self.id = run_id or uuid.uuid4().hex[:8]
@@ -211,13 +211,13 @@ class Wandb:
     def event(self, record: dict[str, Any]) -> None:
         """Nothing of it."""
 
-    def figures(self, record: dict[str, Any]) -> None:
+    def metrics(self, record: dict[str, Any]) -> None:
         """W&B sends in a process of its own, and again where it was not heard."""
         self._run.log(record)
 
     def probe(self, record: dict[str, Any]) -> None:
-        """As figures of the step whose checkpoint was probed."""
-        self.figures(probe_figures(record))
+        """As metrics of the step whose checkpoint was probed."""
+        self.metrics(probe_metrics(record))
 
     def close(self, ended_well: bool) -> None:
         """Finished, or failed until it goes on."""
@@ -232,7 +232,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300]
 
 
-def probe_figures(record: dict[str, Any]) -> dict[str, Any]:
+def probe_metrics(record: dict[str, Any]) -> dict[str, Any]:
     """The scalars of a probe that did not fail, with its step; the step alone otherwise."""
     kept = ("step", "probe_auroc", "probe_auroc_low", "probe_auroc_high")
     return {name: record[name] for name in kept if name in record}

@@ -1,4 +1,4 @@
-"""Numbers that go wrong: steps that no worker took, and losses that jump."""
+"""Samples that did not train: of steps that were skipped, and of rows that cannot be read."""
 
 import math
 import time
@@ -7,32 +7,32 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from ray_mae.data.loading.rows import names_of
-from ray_mae.train.errors import Ending
-from ray_mae.train.metrics.metrics import Seen
-from ray_mae.train.metrics.run_log import Lines, read_jsonl
+from ray_mae.train.errors import FatalError
+from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import RunFolder
 
 if TYPE_CHECKING:  # the driver counts without PyTorch
     import torch
 
+    from ray_mae.train.metrics.metrics import StepLosses
 
 SKIPPED = "skipped"
 """Folder with a JSON-lines file per worker: step, losses and samples of each step that was skipped."""
 
 
-class Guard:
+class SkippedSteps:
     """Counts the steps that were skipped because a loss or a gradient was not finite.
 
     Every worker has one and all of them skip the same steps, since a gradient that is not finite anywhere
     makes the norm over all workers so.
     """
 
-    def __init__(self, output: Path, shards: Path, rank: int, limit: int, patience: float) -> None:
-        self._file = output / SKIPPED / f"worker-{rank:04d}.jsonl"
+    def __init__(self, folder: RunFolder, shards: Sequence[Path], rank: int, limit: int) -> None:
+        """limit: steps in a row after which the run ends."""
+        name = f"{SKIPPED}/worker-{rank:04d}.jsonl"
+        self._file, self._lines = folder.path / name, folder.lines(name)
         self._shards, self._limit = shards, limit
-        self._lines = Lines(self._file, patience)
         self._in_a_row = 0
         self.total = len(read_jsonl(self._file))
         """Of all starts of the run; one that was repeated after a restart counts again."""
@@ -41,15 +41,15 @@ class Guard:
         """A step changed the weights."""
         self._in_a_row = 0
 
-    def skipped(self, step: int, seen: Sequence[Seen]) -> str:
+    def add(self, step: int, seen: "Sequence[StepLosses]") -> str:
         """A step was skipped: write it down; returns it in words.
 
-        step: from 0. Raises Ending where too many follow each other.
+        step: from 0. Raises FatalError where too many follow each other.
         """
         self._in_a_row, self.total = self._in_a_row + 1, self.total + 1
         keys = [int(k) for micro in seen for k in micro.key.tolist()]
         try:
-            names = names_of(self._shards, keys)
+            names = {k: v for path in self._shards for k, v in names_of(path, keys).items()}
         except OSError:  # the shards are away: keys say as much, to a machine
             names = {}
         record = {
@@ -58,7 +58,7 @@ class Guard:
             "micro_batches": [
                 {
                     "samples": [names.get(int(k), str(k)) for k in micro.key.tolist()],
-                    **{n: _plain(v) for n, v in micro.figures.items()},
+                    **{n: _plain(v) for n, v in micro.values.items()},
                 }
                 for micro in seen
             ],
@@ -67,7 +67,7 @@ class Guard:
             self._file.parent.mkdir(exist_ok=True)
         self._lines.add(record)
         if self._in_a_row >= self._limit:
-            raise Ending(
+            raise FatalError(
                 f"{self._in_a_row} steps in a row had a loss or a gradient that is not finite, the last "
                 f"one step {step + 1}: the training diverged. The last checkpoint is as it was. Lower the "
                 f"learning rate or optim.clip, or train in fp32; samples and losses are in "
@@ -78,7 +78,7 @@ class Guard:
         )
 
 
-def _plain(value: Tensor) -> float | str:
+def _plain(value: "torch.Tensor") -> float | str:
     """A number, or the name of one that JSON has none for."""
     number = float(value)
     return number if math.isfinite(number) else str(number)
@@ -88,13 +88,13 @@ UNREADABLE = "unreadable"
 """Folder with a JSON-lines file per worker: step, file, row group, row, and why it could not be read."""
 
 
-class Unreadable:
+class LostRows:
     """What this worker was given other rows for, and the number of all workers."""
 
-    def __init__(self, output: Path, rank: int, patience: float) -> None:
-        self._file = output / UNREADABLE / f"worker-{rank:04d}.jsonl"
-        self._lines = Lines(self._file, patience)
-        self._rows = self._told = 0
+    def __init__(self, folder: RunFolder, rank: int) -> None:
+        name = f"{UNREADABLE}/worker-{rank:04d}.jsonl"
+        self._file, self._lines = folder.path / name, folder.lines(name)
+        self._rows = self._warned = 0
 
     def add(self, step: int, lost: list[dict[str, Any]]) -> None:
         """Write down the rows lost for a micro-batch; step: from 0."""
@@ -105,7 +105,7 @@ class Unreadable:
             self._lines.add({"step": step + 1, **row})
         self._rows += len(lost)
 
-    def figures(self, device: "torch.device", workers: int) -> dict[str, int]:
+    def metrics(self, device: "torch.device", workers: int) -> dict[str, int]:
         """Rows lost since this start, over all workers; called by each of them."""
         import torch
 
@@ -114,12 +114,12 @@ class Unreadable:
             torch.distributed.all_reduce(rows)
         return {"unreadable_rows": int(rows)}
 
-    def warning(self, figures: dict[str, Any]) -> str | None:
+    def warning(self, metrics: dict[str, Any]) -> str | None:
         """What to say where their number has doubled, at least; else None."""
-        rows = figures.get("unreadable_rows", 0)
-        if rows < max(2 * self._told, 1):
+        rows = metrics.get("unreadable_rows", 0)
+        if rows < max(2 * self._warned, 1):
             return None
-        self._told = rows
+        self._warned = rows
         return (
             f"warning: {rows} rows of damaged shards were replaced by others so far: {self._file.parent} "
             "names them"

@@ -1,7 +1,6 @@
 """After which errors the workers are started again, and what is said of the last one."""
 
 import traceback
-from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -11,11 +10,11 @@ from ray.train.v2._internal.execution.worker_group.poll import _is_preempted_act
 from ray.train.v2.api.callback import UserCallback
 
 from ray_mae.checkpoint.format import committed
-from ray_mae.train.errors import Ending
-from ray_mae.train.metrics.run_log import read_events
+from ray_mae.train.errors import FatalError
+from ray_mae.train.run_folder import RunFolder
 
 
-class Failed(Ending):
+class Failed(FatalError):
     """The last failure that a run takes."""
 
     def __init__(self, line: str, full: str) -> None:
@@ -29,20 +28,20 @@ class Failed(Ending):
 class Restarts(UserCallback):
     """Ray Train starts its workers again after any error of theirs, unless this raises.
 
-    It does for an `Ending`; for an error of a program, and not of a machine, before the command's first
+    It does for an `FatalError`; for an error of a program, and not of a machine, before the command's first
     step, which would only come again; and after more than `limit` failures in a row with no checkpoint
     between them. Preempted nodes do not count.
     """
 
-    def __init__(self, run: Path, attempt: str, limit: int) -> None:
+    def __init__(self, folder: RunFolder, limit: int) -> None:
         """limit: -1 for none."""
-        self._run, self._attempt, self._limit = run, attempt, limit
+        self._folder, self._limit = folder, limit
         self._in_a_row, self._saved = 0, 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Of the workers, by rank."""
         for error in worker_exceptions.values():
-            if isinstance(error, Ending):
+            if isinstance(error, FatalError):
                 raise error
         if any(_is_preempted_actor(error) for error in worker_exceptions.values()):
             return
@@ -50,8 +49,8 @@ class Restarts(UserCallback):
         lost = {rank: e for rank, e in worker_exceptions.items() if _is_of_machine(e)}
         rank, error = next(iter((lost or worker_exceptions).items()))
         try:
-            saved = max((figures["step"] for _, figures in committed(self._run)), default=0)
-            began = any(e["event"] == "first step" for e in read_events(self._run, self._attempt))
+            saved = max((figures["step"] for _, figures in committed(self._folder.path)), default=0)
+            began = any(e["event"] == "first step" for e in self._folder.events())
         except OSError:  # storage is away
             saved, began = self._saved, True
         self._in_a_row = self._in_a_row + 1 if saved == self._saved else 1
@@ -76,7 +75,7 @@ def cause_of(error: WorkerGroupError | ControllerError) -> tuple[str, str]:
         cause = error.controller_failure
         if isinstance(cause, Failed):
             return cause.line, cause.full
-        where = "" if isinstance(cause, Ending) else " in Ray Train's controller"
+        where = "" if isinstance(cause, FatalError) else " in Ray Train's controller"
         return f"training ended{where}: {_last_line(cause)}", str(error)
     rank, failure = next(iter(error.worker_failures.items()))
     return f"training ended on worker {rank}: {_last_line(failure)}", f"{error}\n{failure}"

@@ -1,0 +1,83 @@
+"""Settings of earlier versions, read as those of today."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_VIT = ("preset", "image_size", "patch_size", "width", "depth", "heads", "qk_norm", "positions")
+_RESENC = ("preset", "crop_size", "film")
+_VOLUMES = ("mirror", "rotate_share", "scale_share", "scale_range")
+
+MOVED: dict[str, dict[str, str]] = {
+    # 0.1: the settings of the network stood among the method's
+    "mvmae": {f"method.{name}": f"encoder.{name}" for name in _VIT},
+    "mdae": {f"method.{name}": f"encoder.{name}" for name in _RESENC}
+    | {f"method.{name}": f"data.{name}" for name in _VOLUMES},
+}
+"""Dotted names of settings, before and now, by method."""
+
+
+def moved(name: str, method: str) -> str:
+    """The dotted name of today of a setting of a run; `[0]` of a pair stays with it."""
+    bare, bracket, rest = name.partition("[")
+    return MOVED.get(method, {}).get(bare, bare) + bracket + rest
+
+
+def migrate(
+    values: Mapping[str, Any], method: str | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The nested settings of a run in today's form.
+
+    Args:
+        values: of a run, or of a search with the run's under `run`, as YAML or JSON had them.
+        method: its name, where a flag chose another one than the values do.
+
+    Returns:
+        The settings, and the dotted names that changed: before → now. Nothing changes in what is of
+        today.
+    """
+    if isinstance(values.get("run"), Mapping):
+        run, changed = migrate(values["run"], method)
+        new = {**values, "run": run}
+        method = method or _method(run)
+        if isinstance(values.get("space"), Mapping):
+            new["space"] = {
+                moved(name, method): _when(spec, method) for name, spec in values["space"].items()
+            }
+            changed |= {
+                f"{name}": moved(name, method)
+                for name in values["space"]
+                if moved(name, method) != name
+            }
+        return new, changed
+    new = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()
+    }
+    changed = {}
+    for before, now in MOVED.get(method or _method(values), {}).items():
+        section, name = before.split(".")
+        if name in (new.get(section) or {}):
+            target, new_name = now.split(".")
+            value = new[section].pop(name)
+            new.setdefault(target, {})
+            new[target].setdefault(new_name, value)
+            changed[before] = now
+    return new, changed
+
+
+def in_words(changed: Mapping[str, str], where: str) -> str:
+    """One line that says how the new form reads."""
+    names = ", ".join(f"{before} is {now} now" for before, now in changed.items())
+    return f"{where} has settings of an earlier version, which are still read: {names}"
+
+
+def _method(values: Mapping[str, Any]) -> str:
+    """Its name; there was one alone before names were written down."""
+    method = values.get("method")
+    return str(method.get("name", "mvmae")) if isinstance(method, Mapping) else "mvmae"
+
+
+def _when(spec: Any, method: str) -> Any:
+    """The distribution of a searched setting, whose `when` names others."""
+    if isinstance(spec, Mapping) and isinstance(spec.get("when"), Mapping):
+        return {**spec, "when": {moved(name, method): v for name, v in spec["when"].items()}}
+    return spec

@@ -1,0 +1,226 @@
+"""The sections of a run that are chosen by name: what every method's, encoder's and kind's settings have.
+
+They are plain dataclasses and import no PyTorch, since every driver and every trial reads them. A
+subclass has its own settings with bounds, and names the module that it makes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from ray_mae.config.base import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Linear warm-up and decay, by optimiser steps."""
+
+    batch_size: int = setting(1024, ge=1)
+    """Samples (studies or volumes) per optimiser step over all workers."""
+    micro_batch_size: int = setting(64, ge=1)
+    """Samples per worker and forward pass; the rest is gradient accumulation."""
+    epochs: float = setting(500.0, gt=0)
+    """Passes over the training samples, unless `steps` is given."""
+    steps: int | None = setting(None, ge=1)
+    """Optimiser steps, instead of `epochs`."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd: with Nesterov momentum, as nnU-Net trains its networks."""
+    base_lr: float = setting(1.5e-4, gt=0)
+    """Learning rate per 256 samples of batch_size; the absolute rate is printed at the start."""
+    lr: float | None = setting(None, gt=0)
+    """Absolute learning rate, instead of `base_lr`."""
+    min_lr: float = setting(0.0, ge=0)
+    """Absolute learning rate at the last step."""
+    decay: Literal["cosine", "poly"] = "cosine"
+    """Fall of the learning rate after warm-up: half a cosine, or (1 - share)^0.9 (nnU-Net)."""
+    warmup: float = setting(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    betas: tuple[float, float] = setting((0.9, 0.95), ge=0, lt=1)
+    """AdamW moments."""
+    momentum: float = setting(0.99, gt=0, lt=1)
+    """sgd only: Nesterov momentum."""
+    weight_decay: float = setting(0.05, ge=0)
+    """Decay of weights; norms, biases, embeddings and positions are exempt."""
+    clip: float = setting(1.0, ge=0)
+    """Largest gradient norm; 0 switches clipping off."""
+    max_skipped: int = setting(5, ge=1)
+    """A step whose loss or gradient is not finite is skipped by all workers and its samples are written
+    down; the run ends after so many in a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read from the shards, of every kind of sample."""
+
+    shuffle_window: int = setting(2048, ge=1)
+    """Samples read together and shuffled among themselves; shards are shuffled as well."""
+    corrupt: Literal["stop", "skip"] = "stop"
+    """Rows of a damaged shard: end the run, or draw other samples in their place and count them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDataConfig(DataConfig):
+    """What is read from shards of studies and how a sample is drawn."""
+
+    max_views: int = setting(3, ge=1, le=16)
+    """Views per study at most; a larger study gives a random choice each epoch."""
+    text: Literal["impression", "findings", "both"] = "impression"
+    """Report section to caption; impression falls back to findings where it is missing."""
+    max_tokens: int = setting(128, ge=4, le=4096)
+    """Length of a report in tokens, first and last token included; longer ones are cut."""
+    tokenizer: Path | None = None
+    """A tokenizers JSON file. Default: WordPiece trained on the training split's reports."""
+    vocabulary: int = setting(8192, ge=64)
+    """Size of the vocabulary trained, at most."""
+    crop_scale: tuple[float, float] = setting((0.5, 1.0), gt=0, le=1, rising=True)
+    """Area of the random square crop over the largest square, smallest and largest."""
+    brightness: float = setting(0.4, ge=0, lt=1)
+    """Random brightness factor within 1 ± this."""
+    contrast: float = setting(0.4, ge=0, lt=1)
+    """Random contrast factor within 1 ± this."""
+    jitter_share: float = setting(0.8, ge=0, le=1)
+    """Share of the views whose brightness and contrast are changed."""
+    flip: bool = False
+    """Mirror half of the views. Off: left and right carry meaning in medicine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeDataConfig(DataConfig):
+    """What is read from shards of volumes and how a crop is changed."""
+
+    shuffle_window: int = setting(32, ge=1)
+    """Volumes read together and shuffled among themselves, kept in memory; shards are shuffled as
+    well."""
+    mirror: bool = True
+    """Mirror each axis of half of the crops, as nnU-Net does; False keeps left and right apart."""
+    rotate_share: float = setting(0.2, ge=0, le=1)
+    """Share of the crops rotated by up to 30 degrees about each axis."""
+    scale_share: float = setting(0.2, ge=0, le=1)
+    """Share of the crops scaled."""
+    scale_range: tuple[float, float] = setting((0.7, 1.4), gt=0, rising=True)
+    """Smallest and largest scale."""
+
+
+DATA: dict[str, type[DataConfig]] = {"study": StudyDataConfig, "volume": VolumeDataConfig}
+"""The section `data` by kind of sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """What the settings of every encoder have; see `ray_mae.encoders.base` for the network.
+
+    `network` is "module:Class", a `ray_mae.encoders.base.Encoder` that is made of these settings.
+    """
+
+    name: str
+    """The encoder."""
+
+    dimensions: ClassVar[int]
+    """Of its input: 2 of images, 3 of volumes."""
+    form: ClassVar[str]
+    """What it gives: tokens, or maps (one of each resolution)."""
+    network: ClassVar[str]
+    exports: ClassVar[tuple[str, ...]] = ()
+    """Formats of `export` that it has."""
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square or cube that it sees, in pixels or voxels."""
+        raise NotImplementedError
+
+    @property
+    def described(self) -> str:
+        """For the table that opens a run."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise ValueError, naming settings, where sizes do not fit together."""
+
+    def resized(self, size: int | None) -> Self:
+        """The same with another `input_size`, where weights allow that; None changes nothing.
+
+        Raises ValueError where they do not, or the size does not fit.
+        """
+        if size is None:
+            return self
+        raise ValueError("crop_size is for volumes: images have the size of their pretraining")
+
+    def without_film(self) -> Self:
+        """The same without conditioning on a noise level, which most encoders have none of."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """What the settings of every method have; see `ray_mae.methods.base` for the model.
+
+    `model` is "module:Class", a `ray_mae.methods.base.Method` that is built of these settings.
+    """
+
+    name: str
+    """The method."""
+
+    kind: ClassVar[str]
+    """Of its samples: study or volume."""
+    model: ClassVar[str]
+    losses: ClassVar[Mapping[str, str]]
+    """The parts of its loss in the order in which they are shown, and their titles."""
+    shown: ClassVar[tuple[str, ...]] = ()
+    """What else of its metrics a line in the terminal shows."""
+
+    @property
+    def described(self) -> str:
+        """For the table that opens a run."""
+        raise NotImplementedError
+
+    @property
+    def reads_reports(self) -> bool:
+        """Whether a tokenizer is needed."""
+        return False
+
+    def default_encoder(self) -> EncoderSettings:
+        """The encoder that it trains by default."""
+        raise NotImplementedError
+
+    def default_optim(self) -> OptimConfig:
+        """The optimiser that it is trained by, by default."""
+        return OptimConfig()
+
+    def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
+        """Raise ValueError, naming settings, where method, encoder and data do not fit together."""
+
+
+def require_form(method: MethodSettings, encoder: EncoderSettings, form: str | None = None) -> None:
+    """Raise ValueError where the encoder is not of the method's kind, or gives another form.
+
+    Args:
+        method: whose kind of sample decides the dimensions.
+        encoder: what was chosen.
+        form: tokens or maps; None takes both.
+    """
+    dimensions = 2 if method.kind == "study" else 3
+    wrong = []
+    if encoder.dimensions != dimensions:
+        wrong.append(f"{dimensions}D input, not {encoder.dimensions}D")
+    if form and encoder.form != form:
+        wrong.append(f"{form}, not {encoder.form}")
+    if wrong:
+        raise ValueError(
+            f"encoder.name {encoder.name} does not fit method.name {method.name}, which wants "
+            f"{' and '.join(wrong)}: take {method.default_encoder().name}"
+        )
+
+
+def multiple(name: str, value: int, of: str, divisor: int) -> None:
+    """Raise ValueError unless a setting is a multiple.
+
+    Args:
+        name: dotted name of the setting.
+        value: what it is.
+        of: dotted name of the other one, or words that start with a digit.
+        divisor: value of that.
+    """
+    if value % divisor:
+        what = of if of[0].isdigit() else f"{of}, {divisor}"
+        raise ValueError(f"{name} ({value}) must be a multiple of {what}")

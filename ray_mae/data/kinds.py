@@ -1,0 +1,222 @@
+"""The kinds of samples: what differs between studies of images and volumes, everywhere but in networks.
+
+Nothing of PyTorch is imported before a batch is made: drivers and readers of data do without.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ray_mae.config.pretrain import RunConfig
+from ray_mae.config.sections import EncoderSettings, StudyDataConfig
+from ray_mae.data.loading.collator import Collator
+from ray_mae.data.loading.study_collator import StudyCollator
+from ray_mae.data.loading.volume_collator import VolumeCollator
+from ray_mae.data.schema import NOUNS
+
+MOST_VIEWS = 16
+"""Views of a study that is evaluated, unless a setting says otherwise."""
+
+
+class Kind(ABC):
+    """A kind of sample: its batches, and its numbers where no data is there yet."""
+
+    name: ClassVar[str]
+    """In manifests: study or volume."""
+    inputs: ClassVar[str]
+    """What an encoder sees of a sample."""
+    stored_bytes: ClassVar[float]
+    """Of an input in the shards, where nothing better is known."""
+    utilisation: ClassVar[float]
+    """Share of a GPU's peak that training uses, where nothing better is known."""
+    unlabelled: ClassVar[str]
+    """What an evaluation does with samples without a label, in words; "" where the settings say it."""
+
+    @property
+    def noun(self) -> str:
+        """Its plural."""
+        return NOUNS[self.name]
+
+    @abstractmethod
+    def training_collator(self, run: RunConfig, tokenizer: str | None) -> Collator:
+        """Returns how rows become the batches of a pretraining.
+
+        Args:
+            run: its settings.
+            tokenizer: JSON document; None gives batches without text.
+        """
+
+    @abstractmethod
+    def supervised_collator(self, size: int, seed: int, max_views: int = MOST_VIEWS) -> Collator:
+        """Returns how rows become the batches of a training under supervision.
+
+        Args:
+            size: side of what the encoder sees, in pixels or voxels.
+            seed: of what is drawn.
+            max_views: of a study, at most.
+        """
+
+    @abstractmethod
+    def evaluation_collator(
+        self, size: int, seed: int = 0, max_views: int = MOST_VIEWS
+    ) -> Collator:
+        """The same where every sample is seen alike each time: the middle of a volume, all views."""
+
+    @abstractmethod
+    def inputs_per_sample(self, stored: float, run: RunConfig) -> float:
+        """How many inputs a training sample has, of so many that are stored of it on average."""
+
+    @abstractmethod
+    def most_inputs(self, run: RunConfig) -> int:
+        """The most inputs of one training sample."""
+
+    @abstractmethod
+    def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
+        """Returns the arrays of a collator as a batch on the CPU (copied: Ray's are read-only)."""
+
+    @abstractmethod
+    def empty_batch(self, run: RunConfig, samples: int, inputs: int) -> Any:
+        """Returns a batch of so many samples with so many inputs together, on PyTorch's meta device."""
+
+
+class Studies(Kind):
+    """Studies of one to several X-ray views, with a report or without."""
+
+    name = "study"
+    inputs = "views"
+    stored_bytes = 35e3  # PNG of 256 px, measured by tests/benchmarks/encodings.py
+    utilisation = 0.3
+    unlabelled = ""
+
+    def training_collator(self, run: RunConfig, tokenizer: str | None) -> Collator:
+        data = _study_data(run)
+        return StudyCollator(data.max_views, data.text, tokenizer, data.max_tokens, run.seed)
+
+    def supervised_collator(self, size: int, seed: int, max_views: int = MOST_VIEWS) -> Collator:
+        return StudyCollator(max_views=max_views, seed=seed)
+
+    def evaluation_collator(
+        self, size: int, seed: int = 0, max_views: int = MOST_VIEWS
+    ) -> Collator:
+        return StudyCollator(max_views=max_views, seed=seed)
+
+    def inputs_per_sample(self, stored: float, run: RunConfig) -> float:
+        return min(stored, _study_data(run).max_views)
+
+    def most_inputs(self, run: RunConfig) -> int:
+        return _study_data(run).max_views
+
+    def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
+        from ray_mae.batch import StudyBatch
+
+        return StudyBatch(**_tensors(arrays))
+
+    _CANVAS = 1.4
+    """Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""
+
+    def empty_batch(self, run: RunConfig, samples: int, inputs: int) -> Any:
+        import torch
+
+        from ray_mae.batch import StudyBatch
+
+        side = round(self._CANVAS * run.encoder.input_size)
+        length = _study_data(run).max_tokens if run.method.reads_reports else 1
+        return StudyBatch(
+            _empty(inputs, 1, side, side, dtype=torch.uint8),
+            side=_empty(inputs),
+            study=_empty(inputs),
+            view=_empty(inputs),
+            key=_empty(samples),
+            draw=_empty(samples),
+            view_draw=_empty(inputs),
+            tokens=_empty(samples, length),
+            has_report=_empty(samples, dtype=torch.bool),
+        )
+
+
+class Volumes(Kind):
+    """Volumes of one channel, of which a crop is seen."""
+
+    name = "volume"
+    inputs = "crops"
+    stored_bytes = 5e6  # of a brain at 1 mm
+    utilisation = 0.15  # convolutions of few channels and norms wait for memory
+    unlabelled = (
+        "a volume without a label is left out of it; of a label with more than two values each is "
+        "learnt against the rest."
+    )
+
+    def training_collator(self, run: RunConfig, tokenizer: str | None) -> Collator:
+        return VolumeCollator(run.encoder.input_size, run.seed)
+
+    def supervised_collator(self, size: int, seed: int, max_views: int = MOST_VIEWS) -> Collator:
+        return VolumeCollator(size, seed)
+
+    def evaluation_collator(
+        self, size: int, seed: int = 0, max_views: int = MOST_VIEWS
+    ) -> Collator:
+        return VolumeCollator(size, seed, centre=True)
+
+    def inputs_per_sample(self, stored: float, run: RunConfig) -> float:
+        return 1.0
+
+    def most_inputs(self, run: RunConfig) -> int:
+        return 1
+
+    def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
+        from ray_mae.batch import VolumeBatch
+
+        return VolumeBatch(**_tensors(arrays))
+
+    def empty_batch(self, run: RunConfig, samples: int, inputs: int) -> Any:
+        import torch
+
+        from ray_mae.batch import VolumeBatch
+
+        shape = (samples, 1, *[run.encoder.input_size] * 3)
+        return VolumeBatch(
+            _empty(*shape, dtype=torch.half),
+            valid=_empty(*shape, dtype=torch.bool),
+            key=_empty(samples),
+            draw=_empty(samples),
+        )
+
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Studies(), Volumes())}
+"""By the name that manifests and methods give."""
+
+
+def require_kind(held: str, wanted: str, shards: Any, reader: str) -> None:
+    """Raises ValueError where shards hold another kind than their reader reads.
+
+    Args:
+        held: kind of the shards.
+        wanted: kind of the reader.
+        shards: where they lie.
+        reader: who wants to read them, in words.
+    """
+    if held != wanted:
+        raise ValueError(f"{shards} holds shards of kind {held!r}, {reader} reads {wanted!r}")
+
+
+def of_encoder(settings: EncoderSettings) -> Kind:
+    """The kind of sample that an encoder reads."""
+    return KINDS["study" if settings.dimensions == 2 else "volume"]
+
+
+def _study_data(run: RunConfig) -> StudyDataConfig:
+    assert isinstance(run.data, StudyDataConfig)
+    return run.data
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+
+def _empty(*shape: int, dtype: Any = None) -> Any:
+    import torch
+
+    return torch.empty(shape, dtype=dtype or torch.long, device="meta")

@@ -1,0 +1,33 @@
+"""The encoders by name: one line each. Other packages add theirs by the entry point `ray_mae.encoders`."""
+
+from typing import TYPE_CHECKING
+
+from ray_mae.config.registry import Registry, load
+from ray_mae.config.sections import EncoderSettings
+
+if TYPE_CHECKING:
+    from ray_mae.encoders.base import Encoder
+
+ENCODERS: Registry[EncoderSettings] = Registry(
+    "encoder.name",
+    {
+        "vit": "ray_mae.encoders.vit_settings:VitSettings",
+        "resenc": "ray_mae.encoders.resenc_settings:ResEncSettings",
+    },
+    group="ray_mae.encoders",
+)
+
+
+def build_encoder(settings: EncoderSettings, *, recompute: bool = False) -> "Encoder":
+    """The network with fresh weights, by PyTorch's global seed. Imports PyTorch.
+
+    Args:
+        settings: of the encoder.
+        recompute: activations again in the backward pass, which saves memory.
+
+    Raises:
+        ValueError: naming settings, where sizes do not fit together.
+    """
+    settings.check()
+    encoder: Encoder = load(settings.network)(settings, recompute=recompute)
+    return encoder

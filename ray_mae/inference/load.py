@@ -1,0 +1,66 @@
+"""Encoders for frozen use, from what training and `export` leave: `load_encoder`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import torch
+
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.config.registry import load
+from ray_mae.config.sections import DataConfig, EncoderSettings
+from ray_mae.encoders.registry import build_encoder
+
+if TYPE_CHECKING:
+    from ray_mae.inference.studies import FrozenStudyEncoder
+    from ray_mae.inference.volumes import FrozenVolumeEncoder
+
+AnyEncoder: TypeAlias = Union["FrozenStudyEncoder", "FrozenVolumeEncoder"]
+
+_FROZEN = {  # by dimensions of the input; the libraries of volumes take seconds to import
+    2: "ray_mae.inference.studies:FrozenStudyEncoder",
+    3: "ray_mae.inference.volumes:FrozenVolumeEncoder",
+}
+
+
+def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]:
+    """Loads a pretrained encoder. Only safetensors and JSON are read: no code runs.
+
+    Args:
+        path: a run, a checkpoint or an exported folder.
+        pool: "mean" over patch tokens or "cls" (images only).
+
+    Returns:
+        The module, in evaluation mode, on the CPU, and the preprocessing that belongs to it:
+        FrozenStudyEncoder and Preprocessing for images, FrozenVolumeEncoder and VolumePreprocessing for
+        volumes.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+    """
+    facts = ckpt.encoder_facts(Path(path))
+    weights = {name: torch.from_numpy(w) for name, w in ckpt.encoder_weights(Path(path)).items()}
+    encoder = _frozen(facts.settings, facts.data, pool, facts.spacing_mm)
+    encoder.encoder.load_state_dict(weights)
+    return encoder.eval(), encoder.preprocessing
+
+
+def random_encoder(
+    settings: EncoderSettings,
+    seed: int,
+    pool: str = "mean",
+    *,
+    data: DataConfig | None = None,
+    spacing_mm: float | None = None,
+) -> AnyEncoder:
+    """Returns the same network with fresh weights: what a probe must beat."""
+    torch.manual_seed(seed)
+    return _frozen(settings, data, pool, spacing_mm).eval()
+
+
+def _frozen(
+    settings: EncoderSettings, data: DataConfig | None, pool: str, spacing_mm: float | None
+) -> AnyEncoder:
+    encoder: AnyEncoder = load(_FROZEN[settings.dimensions])(
+        build_encoder(settings), data, pool, spacing_mm
+    )
+    return encoder

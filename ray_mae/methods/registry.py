@@ -1,0 +1,88 @@
+"""The methods by name: one line each. Other packages add theirs by the entry point `ray_mae.methods`."""
+
+from collections.abc import Mapping
+from dataclasses import field, fields, make_dataclass
+from typing import Any, TypeVar
+
+from ray_mae.config.base import from_dict
+from ray_mae.config.migrate import migrate
+from ray_mae.config.pretrain import PretrainConfig, RunConfig
+from ray_mae.config.registry import Registry
+from ray_mae.config.search import TuneConfig
+from ray_mae.config.sections import DATA, MethodSettings, OptimConfig
+from ray_mae.encoders.registry import ENCODERS
+
+METHODS: Registry[MethodSettings] = Registry(
+    "method.name",
+    {
+        "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
+        "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
+    },
+    group="ray_mae.methods",
+)
+
+C = TypeVar("C")
+
+
+def config_class(cls: type[C], method: str, encoder: str | None = None) -> type[C]:
+    """Returns a subclass of a command's settings whose sections are those of a method and an encoder.
+
+    It is what the command line and YAML files are read by: with every setting's type, bounds, default and
+    description. `as_general` makes the general class of it again.
+
+    Args:
+        cls: PretrainConfig, PlanConfig, or TuneConfig, whose run has the sections.
+        method: name of the method.
+        encoder: name of the encoder; None is the method's own.
+
+    Raises:
+        ValueError: for names that nobody has registered.
+    """
+    if "run" in {f.name for f in fields(cls)}:  # type: ignore[arg-type]
+        run = config_class(RunConfig, method, encoder)
+        sections: list[tuple[str, type, Any]] = [("run", run, field(default_factory=run))]
+    else:
+        settings = METHODS[method]
+        chosen = settings()  # type: ignore[call-arg]
+        own = chosen.default_encoder()
+        network: Any = type(own) if encoder is None else ENCODERS[encoder]
+        data = DATA[chosen.kind]
+        sections = [
+            ("method", settings, field(default_factory=settings)),
+            (
+                "encoder",
+                network,
+                field(default_factory=lambda: own if type(own) is network else network()),
+            ),
+            ("data", data, field(default_factory=data)),
+            ("optim", OptimConfig, field(default_factory=chosen.default_optim)),
+        ]
+    made = make_dataclass(cls.__name__, sections, bases=(cls,), frozen=True, kw_only=True)
+    made.__doc__ = cls.__doc__
+    return made
+
+
+def as_general(config: C) -> C:
+    """The same settings as the general class that `config_class` began with."""
+    general: Any = type(config).__mro__[1]
+    values = {f.name: getattr(config, f.name) for f in fields(config)}  # type: ignore[arg-type]
+    if "run" in values:
+        values["run"] = as_general(values["run"])
+    return general(**values)
+
+
+def run_of(values: Mapping[str, Any]) -> PretrainConfig:
+    """The settings of a pretraining from what `to_dict` wrote of them, in this version or before."""
+    return _read(PretrainConfig, values, values)
+
+
+def search_of(values: Mapping[str, Any]) -> TuneConfig:
+    """The settings of a search from what `to_dict` wrote of them, in this version or before."""
+    return _read(TuneConfig, values, values["run"])
+
+
+def _read(cls: type[C], values: Mapping[str, Any], run: Mapping[str, Any]) -> C:
+    new, _ = migrate(values)
+    method = run["method"].get("name", "mvmae")
+    encoder = new.get("run", new).get("encoder", {}).get("name")
+    return as_general(from_dict(config_class(cls, method, encoder), new))

@@ -1,0 +1,112 @@
+"""The folder of a run: its files, and which start of the run may write there."""
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray_mae.train.errors import FatalError
+from ray_mae.train.metrics.jsonl import JsonLines, append_jsonl, read_jsonl
+from ray_mae.train.run_storage import StorageAway, outlast, replace_whole
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
+PROBES = "probes.jsonl"
+"""What the online probe found of each checkpoint."""
+RESAMPLES = "probes"
+"""Folder of NPZ files, named by step: the probe's macro AUROC in each resample of the patients."""
+REPORTS = "reports.jsonl"
+"""Generated and true reports of held-out studies, as of the last picture."""
+PICTURES = "pictures"
+"""Folder of PNG files, named by step, each with its title inside."""
+ATTEMPT = "attempt"
+"""File with the name of the start of the run that may write into its folder."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, as one start of it writes there."""
+
+    path: Path
+    attempt: str
+    """Name of the start."""
+    patience: float
+    """Seconds that the folder may be away."""
+
+    @classmethod
+    def begin(cls, path: Path, patience: float) -> "RunFolder":
+        """Names a new start: whatever an earlier one left running ends at its next metrics."""
+        attempt = uuid.uuid4().hex[:12]
+        replace_whole(path / ATTEMPT, attempt.encode())
+        return cls(path, attempt, patience)
+
+    def require_shared(self, patience: float) -> None:
+        """Raises FatalError where the folder is another one on this node than on the driver's.
+
+        Args:
+            patience: seconds that it may be away.
+        """
+        try:
+            outlast((self.path / ATTEMPT).read_text, patience, self.path)
+        except StorageAway as error:
+            raise FatalError(
+                f"{self.path} is not the folder that the driver sees under this path, or is away from this "
+                "node: --output must be on storage that all nodes share"
+            ) from error
+        self.require_current()
+
+    def require_current(self) -> None:
+        """Raises FatalError where the run was started again: two starts would mix their files.
+
+        A driver that was killed leaves its workers alive for some seconds; two people may start one run.
+        Raises OSError while the folder cannot be reached.
+        """
+        if (self.path / ATTEMPT).read_text() != self.attempt:
+            raise FatalError(f"{self.path} was started again elsewhere: this start ends here")
+
+    def wait_until_current(self) -> None:
+        """The same once the folder can be reached."""
+        outlast(self.require_current, self.patience, self.path)
+
+    def lines(self, name: str) -> JsonLines:
+        """One of its JSON-lines files, to be written to."""
+        return JsonLines(self.path / name, self.patience)
+
+    def event(self, name: str, **more: Any) -> dict[str, Any]:
+        """The record of an event of this start, now."""
+        return {"event": name, "time": time.time(), "attempt": self.attempt, **more}
+
+    def note(self, name: str) -> None:
+        """Writes down an event of the driver."""
+        append_jsonl(self.path / EVENTS, self.event(name))
+
+    def events(self) -> list[dict[str, Any]]:
+        """What this start has told so far."""
+        return [e for e in read_jsonl(self.path / EVENTS) if e.get("attempt") == self.attempt]
+
+    def first_step(self) -> int:
+        """Where the first worker said last that it goes on."""
+        return int([e["first_step"] for e in self.events() if "first_step" in e][-1])
+
+
+def keep_until(folder: Path, step: int) -> None:
+    """Drops the metrics after `step`, which a continued run will write again."""
+    path = folder / METRICS
+    kept = [record for record in read_jsonl(path) if record["step"] <= step]
+    replace_whole(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+
+def last_pictures(folder: Path) -> list[tuple[str, bytes]]:
+    """Titles and PNG files of the last step that has pictures."""
+    from PIL import Image
+
+    paths = sorted((folder / PICTURES).glob("*-*.png"))
+    pictures = []
+    for path in paths:
+        if path.name.split("-")[0] == paths[-1].name.split("-")[0]:
+            with Image.open(path) as image:
+                pictures.append((image.info["Title"], path.read_bytes()))
+    return pictures
