@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from ray_mae.cluster.ray_private import dashboard_url
 from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import AnyTuneConfig, TuneReportConfig
 from ray_mae.data.schema import Manifest
@@ -91,7 +92,7 @@ def _cluster(config: AnyTuneConfig) -> Iterator[tuple[int, bool]]:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     with cluster(cpus=here * cpus_per_trial(config.run) + 1, dashboard=True):
-        if config.asha.stop and not ray._private.worker.get_dashboard_url():
+        if config.asha.stop and not dashboard_url():
             raise ValueError(
                 "this Ray runs without its dashboard, which takes back the workers of a trial that was "
                 "stopped early: start the head node with --include-dashboard=true, or set asha.stop to "
@@ -216,7 +217,6 @@ def _trackers(config: AnyTuneConfig) -> list[Any]:
 def _print_opening(
     config: AnyTuneConfig, parameters: list[Parameter], total: int, at_once: int
 ) -> None:
-    import ray
 
     for parameter in parameters:
         values = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in parameter.values)
@@ -231,7 +231,7 @@ def _print_opening(
     gridded = all(p.kind == "grid" for p in parameters)
     how = "every point of the grids" if gridded else config.sampler
     console.print(f"{total} trials, {at_once} at a time; {how}", markup=False)
-    url = ray._private.worker.get_dashboard_url()
+    url = dashboard_url()
     found = dashboards(config.output, storage_url(config.output, config.storage), config.trackers)
     if url:
         found["Ray"] = f"http://{url} (its token: ray get-auth-token)"

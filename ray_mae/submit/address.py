@@ -6,8 +6,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from ray_mae.cluster import ray_private
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -52,7 +54,7 @@ def join(address: str) -> tuple["JobSubmissionClient", bool]:
     with told(address), _only(address):
         try:
             client = JobSubmissionClient(address)
-            version: dict[str, Any] = client._do_request("GET", "/api/version").json()
+            version = ray_private.dashboard_version(client)
         except (requests.RequestException, ValueError, KeyError) as error:
             raise RuntimeError(
                 f"{address} does not answer as Ray's dashboard does ({type(error).__name__})"

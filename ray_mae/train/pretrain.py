@@ -11,7 +11,13 @@ import yaml
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.convert import FAMILIES
-from ray_mae.cluster.admission import check_resources, its_turn, reserved, spare_room
+from ray_mae.cluster.admission import (
+    admission,
+    check_resources,
+    cpu_reservation,
+    worker_resources,
+)
+from ray_mae.cluster.pending_nodes import report_pending_nodes
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import AnyPretrainConfig, PretrainConfig
 from ray_mae.config.base import flatten, to_dict
@@ -60,15 +66,13 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
     replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, f"in {config.shards}", first_step)))
     if first_step < plan.steps:
-        from ray_mae.cluster.admission import told_of_waiting
-
         trackers = open_trackers(config, _tracked(config))
         attempt = begin_attempt(config.output)
         # one CPU more than the workers keep, for the tasks that read data
         keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             check_resources(config)
-            with its_turn(config, bool(probe)), spare_room(config, bool(probe)):
+            with admission(config, bool(probe)), cpu_reservation(config, bool(probe)):
                 listeners = Listeners(
                     [RunGauges(config.output, plan.steps), *trackers], console.print
                 )
@@ -80,7 +84,7 @@ def pretrain(config: AnyPretrainConfig, probe: Probe | None = None) -> dict[str,
                     Opening(config, plan, manifest),
                     listeners,
                 )
-                with progress, told_of_waiting(reserved(config)):
+                with progress, report_pending_nodes(worker_resources(config)):
                     fit(config, manifest, tokenizer, attempt, probe)
         events = read_events(config.output, attempt)
     else:

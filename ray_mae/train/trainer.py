@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.cluster.admission import reserved
+from ray_mae.cluster.admission import worker_resources
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import AnyPretrainConfig
 from ray_mae.config.base import to_dict
@@ -108,7 +108,7 @@ def fit(
             num_workers=config.scaling.workers,
             elastic_resize_monitor_interval_s=config.scaling.resize_every,
             use_gpu=gpus_wanted(config.scaling.gpu),
-            resources_per_worker=reserved(config),
+            resources_per_worker=worker_resources(config),
         ),
         run_config=ray.train.RunConfig(
             name=config.output.name,
