@@ -31,18 +31,18 @@ from tests.shards import write_volume_shards
 DISCOVERY = "prom_metrics_service_discovery.json"
 needs_prometheus = needs("prometheus")
 
-# a run with an online probe, and the gauges of a search as its driver sets them
+# a run with an online probe, and the metrics of a search as its driver sets them
 PROGRAM = """
 import sys, time
 from pathlib import Path
 import optuna
 from ray_mae import cli
-from ray_mae.runtime import connect
-from ray_mae.search.gauges import SearchGauges
+from ray_mae.cluster.runtime import connect
+from ray_mae.search.prometheus import SearchMetrics
 connect()
 study = optuna.create_study()
 study.optimize(lambda trial: 0.5, 2)
-search = SearchGauges(Path("/runs/search"), 3)
+search = SearchMetrics(Path("/runs/search"), 3)
 search.show(study.trials)
 cli.run(sys.argv[1:])
 time.sleep(4)  # long enough to be scraped

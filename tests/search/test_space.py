@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.search.space import grid, label, read_space, suggest, with_values
+from ray_mae.search.space import category, grid, read_space, suggest, with_values
 
 SPACE = {
     "method.alignment": {"choice": ["mse", "cosine"], "when": {"method.beta": [2.0, 20.0]}},
@@ -113,6 +113,6 @@ def test_a_space_that_means_nothing_is_refused(space: dict[str, Any], message: s
 
 
 def test_lists_become_categories_that_a_database_holds() -> None:
-    assert label([0.5, 1.0]) == "[0.5, 1.0]"
-    assert label("mse") == "mse"
-    assert label(None) is None
+    assert category([0.5, 1.0]) == "[0.5, 1.0]"
+    assert category("mse") == "mse"
+    assert category(None) is None

@@ -23,7 +23,7 @@ from ray_mae.config.parser import parse, parser_for
 from ray_mae.search.capacity import trials_of_cluster
 from ray_mae.search.files import study_name
 from ray_mae.search.optuna_study import open_study
-from ray_mae.search.prometheus import GAUGES
+from ray_mae.search.prometheus import METRICS
 from ray_mae.train.metrics.run_log import EVENTS, read_jsonl
 from tests.metrics import names_scraped
 from tests.shards import rewrite, write_volume_shards
@@ -97,7 +97,7 @@ def test_a_search_from_end_to_end(
     )
     with names_scraped() as names:
         cli.run(arguments)
-    assert {f"ray_{name}" for name in GAUGES} <= names
+    assert {f"ray_{name}" for name in METRICS} <= names
 
     found = trials(output)
     assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.FAIL]

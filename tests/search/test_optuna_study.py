@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from ray_mae.config import MdaeRun, TuneMdaeConfig
 from ray_mae.search.database import open_storage, storage_url
 from ray_mae.search.files import REPEATS, SEARCH
-from ray_mae.search.optuna_searcher import HOPELESS, StudySearcher
+from ray_mae.search.optuna_searcher import HOPELESS, OptunaSearcher
 from ray_mae.search.optuna_study import enqueue, enqueue_repeats, open_study
 from ray_mae.search.results import read_search
 from ray_mae.search.space import read_space
@@ -33,8 +33,8 @@ def settings(shards: Path, output: Path, space: dict[str, Any], **changes: Any) 
 
 def searcher(
     config: TuneMdaeConfig, study: optuna.Study, objectives: tuple[str, ...] = ("auroc",)
-) -> StudySearcher:
-    return StudySearcher(study, read_space(config.space), [*objectives], config.output / SEARCH)
+) -> OptunaSearcher:
+    return OptunaSearcher(study, read_space(config.space), [*objectives], config.output / SEARCH)
 
 
 def result(auroc: float, percent: int) -> dict[str, Any]:
