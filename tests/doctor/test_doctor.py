@@ -1,4 +1,4 @@
-"""What is asked of each node, and what is made of the answers."""
+"""Facts of each node, and the findings from them."""
 
 import json
 from collections.abc import Iterator
@@ -135,10 +135,10 @@ def test_a_network_that_loses_sums_is_a_problem() -> None:
 
 
 def test_another_folder_under_the_same_path_is_a_problem(tmp_path: Path) -> None:
-    there = Node().written(tmp_path, 1, "a mark that the driver wrote elsewhere")
+    there = Node().write(tmp_path, 1, "a mark that the driver wrote elsewhere")
     assert not there["seen"]
     (tmp_path / "mark").touch()
-    there = Node().written(tmp_path, 1, "mark") | {"write": 100.0, "read": 100.0, "free": 1e12}
+    there = Node().write(tmp_path, 1, "mark") | {"write": 100.0, "read": 100.0, "free": 1e12}
     assert there["seen"]
     found = {"a": there, "b": there | {"seen": False}, "c": there | {"free": 5e9}}
     assert levels(checks.output(found, "/runs")) == ["ok", "problem", "warning"]
