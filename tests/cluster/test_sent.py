@@ -53,9 +53,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def dry(*words: str) -> int:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as error:
         cli.run(["submit", "--dry-run", *words])
-    return int(ended.value.code or 0)
+    return int(error.value.code or 0)
 
 
 @pytest.mark.parametrize("name", STAYS)
@@ -112,7 +112,7 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--", "embed", "--chekpoint", "x"], "did you mean checkpoint"),
         (["--", "embedd"], "did you mean embed"),
@@ -133,10 +133,10 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
         (["--image", "x", *COMMAND, *OUTPUT, "--config", "run.yaml"], "not sent with an image"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_one_line(folder: Path, words: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said) as told:
+def test_a_mistake_is_told_in_one_line(folder: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         cli.run(["submit", "--dry-run", *words])
-    assert "s3cret" not in str(told.value)
+    assert "s3cret" not in str(error.value)
 
 
 def test_the_address_comes_from_the_flag_then_the_environment(

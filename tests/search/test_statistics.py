@@ -1,4 +1,4 @@
-"""Differences between settings: what is told apart, and what is luck."""
+"""Differences between settings: which are real, and which are luck."""
 
 from pathlib import Path
 
@@ -53,10 +53,10 @@ def test_a_small_difference_on_the_same_patients_is_told_apart(tmp_path: Path) -
     values = [(0, 0.699), (0, 0.701), (0, 0.7), (2, 0.711), (2, 0.709), (2, 0.71)]
     low, high = group_by_setting([trial(tmp_path, i, b, a) for i, (b, a) in enumerate(values)])
     seed_variance = SeedVariance.of([low, high])
-    found = difference(high, low, seed_variance)
-    assert found is not None
-    assert found.value == pytest.approx(0.01)
-    assert found.low > 0
+    estimate = difference(high, low, seed_variance)
+    assert estimate is not None
+    assert estimate.value == pytest.approx(0.01)
+    assert estimate.low > 0
     assert (
         mean_auroc(high, seed_variance).low < low.mean
     )  # although the patients alone make each ± .06
@@ -74,7 +74,7 @@ def test_settings_that_do_not_differ_are_seldom_told_apart(seeds: int, tmp_path:
                 trial(tmp_path / f"{repeat}-{beta}", i, beta, a) for i, a in enumerate(values)
             )
             groups += group_by_setting(trials)
-        found = difference(groups[1], groups[0], SeedVariance.of(groups))
-        assert found is not None
-        wrong += found.low > 0 or found.high < 0
+        estimate = difference(groups[1], groups[0], SeedVariance.of(groups))
+        assert estimate is not None
+        wrong += estimate.low > 0 or estimate.high < 0
     assert wrong / 200 < 0.09  # 5 % are meant
