@@ -30,13 +30,12 @@ _HOMES = {
     "export": "ray_mae.export.command.command",
     "demo": "ray_mae.demo.studies",
     "demo_mdae": "ray_mae.demo.volumes",
-    "load_encoder": "ray_mae.inference.studies",
+    "load_encoder": "ray_mae.inference.load",
     "IngestConfig": "ray_mae.config",
     "InspectConfig": "ray_mae.config",
     "PretrainConfig": "ray_mae.config",
     "DoctorConfig": "ray_mae.config",
     "PlanConfig": "ray_mae.config",
-    "PlanMdaeConfig": "ray_mae.config",
     "EmbedConfig": "ray_mae.config",
     "ProbeConfig": "ray_mae.config",
     "FinetuneConfig": "ray_mae.config",
@@ -44,11 +43,9 @@ _HOMES = {
     "ExportConfig": "ray_mae.config",
     "DemoConfig": "ray_mae.config",
     "DemoMdaeConfig": "ray_mae.config",
-    "PretrainMdaeConfig": "ray_mae.config",
     "CheckpointListConfig": "ray_mae.config",
     "CheckpointVerifyConfig": "ray_mae.config",
     "TuneConfig": "ray_mae.config",
-    "TuneMdaeConfig": "ray_mae.config",
     "TuneReportConfig": "ray_mae.config",
 }
 
@@ -66,13 +63,10 @@ if TYPE_CHECKING:
         IngestConfig,
         InspectConfig,
         PlanConfig,
-        PlanMdaeConfig,
         PretrainConfig,
-        PretrainMdaeConfig,
         ProbeConfig,
         SegmentConfig,
         TuneConfig,
-        TuneMdaeConfig,
         TuneReportConfig,
     )
     from ray_mae.data.ingest.job import ingest
@@ -87,7 +81,7 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.segment.command import evaluate_segment
     from ray_mae.evaluate.segment.model import load_segmenter
     from ray_mae.export.command import export
-    from ray_mae.inference.studies import load_encoder
+    from ray_mae.inference.load import load_encoder
     from ray_mae.pretrain import pretrain
     from ray_mae.search.tune import tune, tune_report
     from ray_mae.train.forecast.command import plan
@@ -104,13 +98,10 @@ __all__ = [
     "IngestConfig",
     "InspectConfig",
     "PlanConfig",
-    "PlanMdaeConfig",
     "PretrainConfig",
-    "PretrainMdaeConfig",
     "ProbeConfig",
     "SegmentConfig",
     "TuneConfig",
-    "TuneMdaeConfig",
     "TuneReportConfig",
     "checkpoint_list",
     "checkpoint_verify",

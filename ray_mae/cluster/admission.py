@@ -1,44 +1,47 @@
-"""What a run takes of the cluster, and what it leaves for those who read its data."""
+"""Admission of a run to a cluster: its workers must leave CPUs for the tasks that read their data.
+
+Training workers hold their CPUs to the end. Of two runs each of which leaves a CPU free, the second could
+take the last one, and then both wait for data for ever. So each run enters a queue with what its workers
+will hold, and starts them when enough is left. A run whose workers may grow in number keeps a reservation
+of CPUs as well, which they do not grow into.
+"""
 
 import os
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
-import ray
-from ray.autoscaler.v2.schema import ClusterStatus, Stats
-from ray.autoscaler.v2.utils import ClusterStatusParser
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-    ResourceRequestPriority,
-    get_or_create_autoscaling_coordinator,
-)
-
-from ray_mae.cluster.runtime import gpus_wanted
+from ray_mae.cluster import ray_private
+from ray_mae.cluster.runtime import gpus_wanted, within_reach
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.terminal import console
 
 
 def check_resources(config: PretrainConfig) -> None:
-    """Raise where training workers would leave no CPU for reading data: that run would hang."""
+    """Refuses settings with which training workers leave no CPU for reading data: that run would hang.
+
+    On a cluster, which may grow, it prints what the run will wait for instead.
+
+    Raises:
+        ValueError: Too few CPUs or GPUs on this machine, with the setting to lower.
+    """
     import ray
 
-    have = ray.cluster_resources()
+    resources = ray.cluster_resources()
     least = config.scaling.least
-    keep = least * config.scaling.cpus_per_worker
-    if have.get("CPU", 0) < keep + 1:
+    cpus = least * config.scaling.cpus_per_worker
+    if resources.get("CPU", 0) < cpus + 1:
         problem = (
             f"{least} workers with {config.scaling.cpus_per_worker} CPUs each leave "
-            f"none of the {have.get('CPU', 0):g} logical CPUs for reading data"
+            f"none of the {resources.get('CPU', 0):g} logical CPUs for reading data"
         )
         if not os.environ.get("RAY_ADDRESS"):
             raise ValueError(f"{problem}: lower scaling.workers or scaling.cpus_per_worker")
         console.print(f"{problem}: the run waits until the cluster has grown")
-    if config.scaling.gpu == "auto" and os.environ.get("RAY_ADDRESS") and not have.get("GPU"):
+    if config.scaling.gpu == "auto" and os.environ.get("RAY_ADDRESS") and not resources.get("GPU"):
         console.print(
             "scaling.gpu is auto and the cluster has no GPU now, so CPUs train; where GPUs come on "
             "demand, set it to true",
@@ -47,37 +50,37 @@ def check_resources(config: PretrainConfig) -> None:
     if (
         gpus_wanted(config.scaling.gpu)
         and not os.environ.get("RAY_ADDRESS")
-        and have.get("GPU", 0) < least
+        and resources.get("GPU", 0) < least
     ):
         raise ValueError(
-            f"scaling.workers is {least}, there are {have.get('GPU', 0):g} GPUs: "
+            f"scaling.workers is {least}, there are {resources.get('GPU', 0):g} GPUs: "
             "lower it, or set scaling.gpu to no"
         )
 
 
-def its_turn(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
-    """On a cluster that others use, too: workers without GPUs wait where they would take the last CPUs.
+def worker_resources(config: PretrainConfig) -> dict[str, float]:
+    """Returns what one training worker reserves, by Ray's names: CPU, and GPU where they are used."""
+    gpu = {"GPU": 1.0} if gpus_wanted(config.scaling.gpu) else {}
+    return {"CPU": float(config.scaling.cpus_per_worker)} | gpu
 
-    Workers with GPUs are as many as there are GPUs: there it is up to scaling.cpus_per_worker.
+
+# ------------------------------------------------------------------------------------------- queue
+
+
+def admission(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
+    """Waits in the cluster's queue for the workers' CPUs, and holds the run's place during a block.
+
+    Does nothing on a Ray of this machine's own. Nor for workers with GPUs: they are as many as there are
+    GPUs, and it is up to scaling.cpus_per_worker to leave CPUs beside them.
+
+    Args:
+        config: settings of the run.
+        probes: whether checkpoints are probed while it goes on, which takes CPUs, too.
     """
     if not os.environ.get("RAY_ADDRESS") or gpus_wanted(config.scaling.gpu):
         return nullcontext()
-    held = config.scaling.least * config.scaling.cpus_per_worker
-    return turn(held, beside=max(1, config.probe.cpus if probes else 0))
-
-
-def spare_room(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
-    """Room beside workers that may grow: for a reader of data, and for the probe."""
-    if config.scaling.least == config.scaling.most:
-        return nullcontext()  # `check_resources` has looked
-
-    return spare_cpus(1 + (config.probe.cpus if probes else 0))
-
-
-def reserved(config: PretrainConfig) -> dict[str, float]:
-    """What a training worker reserves, by name."""
-    gpu = {"GPU": 1.0} if gpus_wanted(config.scaling.gpu) else {}
-    return {"CPU": float(config.scaling.cpus_per_worker)} | gpu
+    cpus = config.scaling.least * config.scaling.cpus_per_worker
+    return _queue(cpus, free=max(1, config.probe.cpus if probes else 0))
 
 
 _PREFIX = "ray_mae"
@@ -88,51 +91,55 @@ _NEXT_TO_NOTHING = 0.0001
 
 
 @dataclass(frozen=True, order=True)
-class Claim:
-    """CPUs that the workers of a run hold, or will when it is their turn."""
+class QueueEntry:
+    """A run in the cluster's queue. Entries are ordered by their time."""
 
     since: float
-    held: float
-    beside: float
-    """CPUs that must stay free of workers while this run goes on."""
+    """Unix time."""
+    cpus: float
+    """CPUs that the run's workers hold, or will hold when they are admitted."""
+    free: float
+    """CPUs that must stay free of workers while the run goes on."""
     key: str
 
     @property
     def name(self) -> str:
-        """How the claim is written down."""
-        return f"{_PREFIX} {self.since!r} {self.held:g} {self.beside:g} {self.key}"
+        """Name of the placement group that stands for the entry: other drivers read it."""
+        return f"{_PREFIX} {self.since!r} {self.cpus:g} {self.free:g} {self.key}"
 
 
-def must_wait(own: Claim, others: list[Claim], cpus: float) -> bool:
-    """Whether workers of earlier claims leave too little of the cluster's `cpus` for this one.
+def must_wait(entry: QueueEntry, queue: list[QueueEntry], cpus: float) -> bool:
+    """Returns whether workers of earlier entries leave too little of the cluster for this one.
 
-    A claim that does not even fit an empty cluster does not count, and does not wait: it asks the
+    An entry that does not even fit an empty cluster does not count, and does not wait: it asks the
     cluster to grow.
+
+    Args:
+        entry: the run in question.
+        queue: all entries; it may hold `entry` itself.
+        cpus: CPUs of the cluster, or those it can grow to.
     """
-    if own.held + own.beside > cpus:
+    if entry.cpus + entry.free > cpus:
         return False
-    earlier = [c for c in others if c < own and c.held + c.beside <= cpus]
-    beside = max([c.beside for c in earlier] + [own.beside])
-    return sum(c.held for c in earlier) + own.held + beside > cpus
+    earlier = [e for e in queue if e < entry and e.cpus + e.free <= cpus]
+    free = max([e.free for e in earlier] + [entry.free])
+    return sum(e.cpus for e in earlier) + entry.cpus + free > cpus
 
 
 @contextmanager
-def turn(held: float, beside: float) -> Iterator[None]:
-    """Wait until a run's workers may take `held` CPUs; they are accounted for until the block ends."""
+def _queue(cpus: float, free: float) -> Iterator[None]:
+    """Waits until a run's workers may take CPUs; its entry stays in the queue until the block ends."""
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    from ray_mae.cluster.runtime import within_reach
-    from ray_mae.terminal import console
-
-    own = Claim(time.time(), held, beside, uuid.uuid4().hex)
-    group = placement_group([{_HEAD: _NEXT_TO_NOTHING}], name=own.name)
+    entry = QueueEntry(time.time(), cpus, free, uuid.uuid4().hex)
+    group = placement_group([{_HEAD: _NEXT_TO_NOTHING}], name=entry.name)
     try:
         waited = False
-        while must_wait(own, _claims(), within_reach("CPU")):
+        while must_wait(entry, _entries(), within_reach("CPU")):
             if not waited:
                 console.print(
-                    f"waiting: workers of other runs hold CPUs, and {held:g} more would leave less than "
-                    f"{beside:g} for reading data"
+                    f"waiting: workers of other runs hold CPUs, and {cpus:g} more would leave less than "
+                    f"{free:g} for reading data"
                 )
             waited = True
             time.sleep(1)
@@ -141,128 +148,56 @@ def turn(held: float, beside: float) -> Iterator[None]:
         remove_placement_group(group)
 
 
-def _claims() -> list[Claim]:
+def _entries() -> list[QueueEntry]:
     from ray.util.placement_group import placement_group_table
 
     words = (g["name"].split() for g in placement_group_table().values() if g["state"] != "REMOVED")
-    return [Claim(float(w[1]), float(w[2]), float(w[3]), w[4]) for w in words if w[:1] == [_PREFIX]]
+    return [
+        QueueEntry(float(w[1]), float(w[2]), float(w[3]), w[4]) for w in words if w[:1] == [_PREFIX]
+    ]
 
 
-_LOOK, _EXPIRES = 1.0, 90.0  # seconds
+# ------------------------------------------------------------------------------------- reservation
+
+_RENEW_S, _EXPIRES_S = 1.0, 90.0
+
+
+def cpu_reservation(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
+    """Reserves CPUs during a block beside workers that may grow: for a reader of data, and the probe.
+
+    Does nothing where the number of workers is fixed: `check_resources` has counted those.
+    """
+    if config.scaling.least == config.scaling.most:
+        return nullcontext()
+    return _reserve_cpus(1 + (config.probe.cpus if probes else 0))
 
 
 @contextmanager
-def spare_cpus(count: int) -> Iterator[None]:
-    """Have Ray's autoscaling coordinator count so many CPUs as taken, in the time of a block.
+def _reserve_cpus(count: int) -> Iterator[None]:
+    """Has Ray's autoscaling coordinator count CPUs as taken, during a block.
 
     An elastic group of workers grows into whatever the coordinator has left; on CPUs it would take all of
-    them, and wait for ever for data that nobody has room to read. And it would try to start again with a
-    node that died since the coordinator's last look, up to 20 s ago, and wait minutes for its place.
+    them, and wait for ever for data that no CPU is left to read. The reservation is renewed each second,
+    since that has the coordinator look at the nodes anew: the group would try to start again with a node
+    that died since its last look, up to 20 s ago, and wait minutes for that.
     """
-    ended, asked = threading.Event(), threading.Event()
-    name = f"ray-mae-{uuid.uuid4().hex[:8]}"
+    ended, reserved = threading.Event(), threading.Event()
+    requester = f"ray-mae-{uuid.uuid4().hex[:8]}"
 
-    def ask() -> None:
-        coordinator = get_or_create_autoscaling_coordinator()
+    def renew() -> None:
+        coordinator = ray_private.autoscaling_coordinator()
         while True:
-            coordinator.request_resources.remote(
-                requester_id=name,
-                resources=[{"CPU": 1.0}] * count,
-                expire_after_s=_EXPIRES,
-                priority=ResourceRequestPriority.HIGH,
-            )
-            ray.get(coordinator.get_reserved_resources.remote(name, recompute=True))
-            asked.set()
-            if ended.wait(_LOOK):
+            ray_private.reserve_cpus(coordinator, requester, count, _EXPIRES_S)
+            reserved.set()
+            if ended.wait(_RENEW_S):
                 break
-        coordinator.cancel_request.remote(name)
+        ray_private.release_cpus(coordinator, requester)
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=renew, daemon=True)
     thread.start()
-    asked.wait(_EXPIRES)
+    reserved.wait(_EXPIRES_S)
     try:
         yield
     finally:
         ended.set()
-        thread.join(_EXPIRES)
-
-
-_LOOK_S = 3.0
-
-
-@contextmanager
-def told_of_waiting(worker: dict[str, float]) -> Iterator[None]:
-    """For the time of a block, print a line whenever it changes what training workers wait for.
-
-    worker: what one reserves.
-    """
-    worker = {name: each for name, each in worker.items() if each}
-    if not os.environ.get("RAY_ADDRESS"):  # nothing grows on a machine of its own
-        yield
-        return
-    ended = threading.Event()
-    thread = threading.Thread(target=_look, args=(worker, ended), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _look(worker: dict[str, float], ended: threading.Event) -> None:
-    said = None
-    while not ended.wait(_LOOK_S):
-        try:
-            status, impossible = _status()
-        except (ray.exceptions.RpcError, RuntimeError):  # a busy head may answer the next time
-            continue
-        text = waiting_for(worker, status, impossible)
-        if text and text != said:
-            console.print(text, markup=False)
-        said = text
-
-
-def _status() -> tuple[ClusterStatus, bool]:
-    """What the autoscaler says, and whether some request fits no type of node that it may start."""
-    reply = GetClusterStatusReply.FromString(
-        ray._private.worker.global_worker.gcs_client.get_cluster_status()
-    )
-    state = reply.autoscaling_state
-    impossible = [
-        *state.infeasible_gang_resource_requests,
-        *state.infeasible_cluster_resource_constraints,
-    ]
-    status = ClusterStatusParser.from_get_cluster_status_reply(reply, stats=Stats())
-    return status, bool(impossible)
-
-
-def waiting_for(worker: dict[str, float], status: ClusterStatus, impossible: bool) -> str | None:
-    """In words; None where no worker waits.
-
-    Ray Train asks for room first, and keeps asking when it has it; then it takes the room as a group.
-    """
-    total = status.total_resources()
-    asked, demands = 0, status.resource_demands
-    for demand in (*demands.placement_group_demand, *demands.cluster_constraint_demand):
-        for some in demand.bundles_by_count:
-            if {k: v for k, v in some.bundle.items() if v} == worker:
-                asked = max(asked, some.count)
-    if all(asked * each <= total.get(name, 0) for name, each in worker.items()):
-        return None
-    one = ", ".join(f"{each:g} {name}" for name, each in worker.items())
-    text = (
-        f"waiting for nodes: {asked} × ({one}) are asked for, the cluster has {total.get('CPU', 0):g} "
-        f"CPUs and {total.get('GPU', 0):g} GPUs"
-    )
-    starting = Counter(n.ray_node_type_name for n in status.pending_nodes)
-    for launch in status.pending_launches:
-        starting[launch.ray_node_type_name] += launch.count
-    if starting:
-        text += "; starting: " + ", ".join(f"{n} {name}" for name, n in starting.items())
-    failed = {launch.ray_node_type_name: launch.details for launch in status.failed_launches}
-    for name, details in failed.items():
-        text += f"; could not be started: {name} ({details})"
-    if impossible:
-        text += "; no type of node that may still be started can hold what is asked for"
-    return text
+        thread.join(_EXPIRES_S)

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray_mae.cluster import ray_private
+
 # Ray reads these when it is imported: this module is, by `ray_mae` itself, before.
 # `uv run` would have Ray build a second environment for its workers from the working folder.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -27,12 +29,16 @@ _WATCHER_WANTED = _WATCHER in os.environ
 
 
 def connect(cpus: int = 1, dashboard: bool = False) -> None:
-    """Join the cluster of RAY_ADDRESS or of this job; without one, start Ray on this machine.
+    """Joins the cluster of RAY_ADDRESS or of this job; without one, starts Ray on this machine.
 
-    cpus: logical CPUs that a local Ray must offer at least. Training workers keep theirs all the
-    time, so on a small machine the tasks that read data need some beyond the real ones.
-    dashboard: start Ray's dashboard, too, on loopback; a search needs it to take back what a stopped
-    trial held.
+    Args:
+        cpus: logical CPUs that a local Ray must offer at least. Training workers keep theirs all the
+            time, so on a small machine the tasks that read data need some beyond the real ones.
+        dashboard: start Ray's dashboard, too, on loopback; a search needs it to take back what a
+            stopped trial held.
+
+    Raises:
+        ConnectionError: Nothing answers at RAY_ADDRESS.
     """
     import ray
 
@@ -41,8 +47,7 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     if ray.is_initialized():
         return
-    # Ray says at each start that a local cluster has a token of its own: true, and no news
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    logging.getLogger(ray_private.AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
     quiet = {
         "include_dashboard": dashboard,
         "log_to_driver": False,
@@ -68,12 +73,11 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     DataContext.get_current().enable_progress_bars = False
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # warns that there are no progress bars
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    logging.getLogger(ray_private.PROGRESS_LOGGER).setLevel(logging.ERROR)
 
 
 def _require(address: str) -> None:
-    """Raise ConnectionError where nothing listens: Ray itself would go on trying for minutes."""
+    """Raises ConnectionError where nothing listens: Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return  # auto, or a name that is for Ray to read
@@ -88,7 +92,7 @@ def _require(address: str) -> None:
 
 @contextmanager
 def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
-    """`connect` for the time of a block; a Ray started by it ends with it."""
+    """Joins or starts Ray as `connect` does, for a block; a Ray that it started ends with the block."""
     import ray
 
     joined = ray.is_initialized()
@@ -101,29 +105,35 @@ def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
 
 
 def within_reach(resource: str) -> float:
-    """How much of "CPU" or "GPU" the cluster has, or can grow to, where its autoscaler says so.
+    """Returns how much of a resource the cluster has, or can grow to, where its autoscaler says so.
 
     Ray's own autoscaler does not: what it may still start shows when it is asked for.
+
+    Args:
+        resource: "CPU" or "GPU".
     """
     import ray
-    from ray._private.state import state
 
-    grown = state.get_max_resources_from_cluster_config() or {}
-    return float(max(ray.cluster_resources().get(resource, 0), grown.get(resource, 0)))
+    limits = ray_private.max_resources()
+    return float(max(ray.cluster_resources().get(resource, 0), limits.get(resource, 0)))
 
 
 def gpus_wanted(setting: bool | str) -> bool:
-    """Whether to use GPUs: true, false, or "auto", which looks at what the cluster has or can grow to.
+    """Returns whether to use GPUs.
 
-    Raises ValueError where there is nothing to look at yet.
+    Args:
+        setting: true, false, or "auto", which looks at what the cluster has or can grow to.
+
+    Raises:
+        ValueError: "auto" where the cluster has no node to look at yet, or true on a machine without.
     """
-    there = within_reach("GPU") > 0
-    if setting == "auto" and not there and not within_reach("CPU"):
+    available = within_reach("GPU") > 0
+    if setting == "auto" and not available and not within_reach("CPU"):
         raise ValueError(
             "gpu is auto, and the cluster has no node yet to look at: set it to true or false"
         )
-    if setting is True and not there and not os.environ.get("RAY_ADDRESS"):
+    if setting is True and not available and not os.environ.get("RAY_ADDRESS"):
         raise ValueError(
             "gpu is true, and Ray sees no GPU on this machine: set it to auto or false"
         )
-    return there if setting == "auto" else bool(setting)
+    return available if setting == "auto" else bool(setting)

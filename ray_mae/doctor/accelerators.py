@@ -1,4 +1,4 @@
-"""What PyTorch and DeepSpeed find on this machine, as JSON: `python -m ray_mae.doctor.accelerators`.
+"""Prints as JSON what PyTorch and DeepSpeed find here: `python -m ray_mae.doctor.accelerators`.
 
 A process of its own: a library that crashes or hangs takes nobody with it.
 """
@@ -13,21 +13,21 @@ from typing import Any
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name, memory in GiB, and whether it has bf16, of each GPU."""
+    """Returns name, memory in GiB, and whether it has bf16, of each GPU."""
     import torch
 
-    found = []
+    devices = []
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         with torch.cuda.device(index):
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         memory = device.total_memory / 2**30
-        found.append({"name": device.name, "memory": round(memory, 1), "bf16": bf16})
-    return found
+        devices.append({"name": device.name, "memory": round(memory, 1), "bf16": bf16})
+    return devices
 
 
 def all_reduce(workers: int) -> str | None:
-    """Sum one megabyte over so many GPUs by NCCL; what went wrong, if anything."""
+    """Sums one megabyte over so many GPUs by NCCL; returns what went wrong, if anything."""
     from torch.multiprocessing.spawn import spawn
 
     with socket.socket() as free:
@@ -56,7 +56,7 @@ def _sum(rank: int, workers: int, port: int) -> None:
 
 
 def deepspeed() -> dict[str, Any]:
-    """The accelerator that DeepSpeed takes, or why it cannot be used."""
+    """Returns `accelerator`, the one that DeepSpeed takes, or `error`."""
     logging.disable()
     try:
         module: Any = importlib.import_module("deepspeed.accelerator")
@@ -68,15 +68,15 @@ def deepspeed() -> dict[str, Any]:
 def main() -> None:
     import torch
 
-    found: dict[str, Any] = {"gpus": gpus(), "cuda": torch.version.cuda}
-    if found["gpus"]:
-        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    facts: dict[str, Any] = {"gpus": gpus(), "cuda": torch.version.cuda}
+    if facts["gpus"]:
+        facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    found["deepspeed"] = deepspeed()
-    if len(found["gpus"]) > 1:
-        found["all_reduce"] = all_reduce(len(found["gpus"]))
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    facts["deepspeed"] = deepspeed()
+    if len(facts["gpus"]) > 1:
+        facts["all_reduce"] = all_reduce(len(facts["gpus"]))
+    sys.stdout.write("\n" + json.dumps(facts) + "\n")
 
 
 if __name__ == "__main__":

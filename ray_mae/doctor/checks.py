@@ -1,4 +1,4 @@
-"""Facts of the nodes → findings. Nodes are known by name; all functions are pure."""
+"""Findings from facts of the nodes. Nodes are known by name; all functions are pure."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ GIB = 2.0**30
 
 
 def versions(facts: Facts) -> Iterator[Finding]:
-    """The same everywhere: Ray and pickled functions want it."""
+    """Checks that versions are the same everywhere: Ray and pickled functions want it."""
     for name in next(iter(facts.values()))["versions"]:
         nodes = defaultdict(list)
         for node, fact in facts.items():
@@ -25,24 +25,29 @@ def versions(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "versions", "problem", text, "give all nodes the same image or environment"
             )
-    found = next(iter(facts.values()))["versions"]
-    yield Finding("versions", "ok", ", ".join(f"{name} {v}" for name, v in found.items()))
+    first = next(iter(facts.values()))["versions"]
+    yield Finding("versions", "ok", ", ".join(f"{name} {v}" for name, v in first.items()))
 
 
 def shared_memory(facts: Facts, object_store: Mapping[str, float]) -> Iterator[Finding]:
-    """/dev/shm holds Ray's object store; object_store: its bytes by node."""
+    """Checks that /dev/shm can hold Ray's object store.
+
+    Args:
+        facts: of `Node.facts`, by node.
+        object_store: its bytes by node.
+    """
     for node, fact in facts.items():
-        have, wanted = fact["shm"], object_store.get(node, 0)
-        text = f"{node}: /dev/shm {have / GIB:.1f} GiB, object store {wanted / GIB:.1f} GiB"
-        if have < wanted:
-            remedy = f"start the container with --shm-size={wanted / GIB:.0f}g or more"
+        size, needed = fact["shm"], object_store.get(node, 0)
+        text = f"{node}: /dev/shm {size / GIB:.1f} GiB, object store {needed / GIB:.1f} GiB"
+        if size < needed:
+            remedy = f"start the container with --shm-size={needed / GIB:.0f}g or more"
             yield Finding("shared memory", "problem", text, f"{remedy}, or Ray swaps to disk")
         else:
             yield Finding("shared memory", "ok", text)
 
 
 def limits(facts: Facts) -> Iterator[Finding]:
-    """Open files, and room where Ray keeps logs and what does not fit into memory."""
+    """Checks open files, and the disk where Ray keeps logs and what does not fit into memory."""
     for node, fact in facts.items():
         files, disk = fact["open_files"], fact["temporary"]
         text = f"{node}: {files:,} open files"
@@ -65,7 +70,12 @@ def limits(facts: Facts) -> Iterator[Finding]:
 
 
 def dashboard(facts: Facts, metrics: Mapping[str, str | None]) -> Iterator[Finding]:
-    """metrics: what went wrong when a node's agent was asked for metrics, by node."""
+    """Checks that modules of the dashboard are installed, and that nodes give metrics.
+
+    Args:
+        facts: of `Node.facts`, by node.
+        metrics: what went wrong when a node's agent was asked for metrics, by node.
+    """
     for node, fact in facts.items():
         if fact["missing_parts"]:
             text = f"{node}: {', '.join(fact['missing_parts'])} missing"
@@ -77,9 +87,14 @@ def dashboard(facts: Facts, metrics: Mapping[str, str | None]) -> Iterator[Findi
             yield Finding("dashboard", "ok", f"{node}: its parts are there")
 
 
-def accelerators(found: Facts, wanted: Mapping[str, float]) -> Iterator[Finding]:
-    """wanted: GPUs that Ray believes to be there, by node."""
-    for node, fact in found.items():
+def accelerators(facts: Facts, gpu_counts: Mapping[str, float]) -> Iterator[Finding]:
+    """Checks GPUs, NCCL and DeepSpeed.
+
+    Args:
+        facts: of `Node.accelerators`, by node.
+        gpu_counts: GPUs that Ray believes to be there, by node.
+    """
+    for node, fact in facts.items():
         if "error" in fact:
             text = f"{node}: PyTorch gives no answer: {fact['error']}"
             remedy = "run `python -m ray_mae.doctor.accelerators` there"
@@ -88,8 +103,8 @@ def accelerators(found: Facts, wanted: Mapping[str, float]) -> Iterator[Finding]
         gpus = fact["gpus"]
         names = ", ".join(f"{g['name']} {g['memory']:g} GiB" for g in gpus) or "no GPU"
         text = f"{node}: {names}" + (f", NCCL {fact['nccl']}" if gpus else "")
-        if wanted.get(node, 0) > len(gpus):
-            text = f"{node}: Ray counts {wanted[node]:g} GPUs, PyTorch sees {len(gpus)}"
+        if gpu_counts.get(node, 0) > len(gpus):
+            text = f"{node}: Ray counts {gpu_counts[node]:g} GPUs, PyTorch sees {len(gpus)}"
             remedy = f"check the driver with nvidia-smi; PyTorch is built for CUDA {fact['cuda']}"
             yield Finding("accelerators", "problem", text, remedy)
         elif not all(gpu["bf16"] for gpu in gpus):
@@ -111,33 +126,33 @@ def accelerators(found: Facts, wanted: Mapping[str, float]) -> Iterator[Finding]
             yield Finding("DeepSpeed", "ok", f"{node}: works on {name}")
 
 
-def network(found: Facts, backend: str) -> Iterator[Finding]:
-    """What a process on each node found when it summed with the others."""
-    several = f"a sum over {len(found)} nodes by {backend}"
-    failed = {node: fact for node, fact in found.items() if "error" in fact or fact["wrong"]}
-    for node, fact in failed.items():
+def network(facts: Facts, backend: str) -> Iterator[Finding]:
+    """Checks the sums of processes on all nodes. facts: of `Node.network`, by node."""
+    several = f"a sum over {len(facts)} nodes by {backend}"
+    failures = {node: fact for node, fact in facts.items() if "error" in fact or fact["wrong"]}
+    for node, fact in failures.items():
         text = f"{node}: {several} fails: {fact.get('error', 'wrong sums')}"
         names = "NCCL_SOCKET_IFNAME, NCCL_IB_HCA" if backend == "nccl" else "GLOO_SOCKET_IFNAME"
         remedy = f"open all ports between the nodes; {names} name the network to take"
         yield Finding("network", "problem", text, remedy)
-    if not failed:
-        rate = min(fact["rate"] for fact in found.values())
+    if not failures:
+        rate = min(fact["rate"] for fact in facts.values())
         yield Finding("network", "ok", f"{several} is right, {rate / 1e9:.2f} GB/s each")
 
 
 def clocks(skews: Mapping[str, tuple[float, float]]) -> Iterator[Finding]:
-    """skews: seconds ahead of the driver's clock, and how sure that is, by node."""
-    for node, (ahead, unsure) in skews.items():
-        text = f"{node}: {ahead:+.3f} s beside the driver's clock (± {unsure:.3f})"
-        if abs(ahead) - unsure > 1:
+    """Checks the clocks. skews: seconds ahead of the driver's clock and ± of that, by node."""
+    for node, (ahead, error) in skews.items():
+        text = f"{node}: {ahead:+.3f} s beside the driver's clock (± {error:.3f})"
+        if abs(ahead) - error > 1:
             yield Finding("clocks", "warning", text, "start chrony or another NTP service there")
         else:
             yield Finding("clocks", "ok", text)
 
 
-def output(found: Facts, folder: str) -> Iterator[Finding]:
-    """What each node found where runs will be written."""
-    for node, fact in found.items():
+def output(facts: Facts, folder: str) -> Iterator[Finding]:
+    """Checks the folder where runs will be written. facts: of `Node.write`, by node."""
+    for node, fact in facts.items():
         if "error" in fact:
             text = f"{node} cannot write to {folder}: {fact['error']}"
             remedy = "give --output on storage that every node mounts and may write to"
@@ -159,10 +174,10 @@ def output(found: Facts, folder: str) -> Iterator[Finding]:
             yield Finding("output", "ok", text)
 
 
-def shards(found: Facts, folder: str) -> Iterator[Finding]:
-    """What each node found where the shards should be."""
-    first = next((f.get("sha256") for f in found.values() if "sha256" in f), None)
-    for node, fact in found.items():
+def shards(facts: Facts, folder: str) -> Iterator[Finding]:
+    """Checks that all nodes see the same whole shards. facts: of `Node.shards`, by node."""
+    first = next((f.get("sha256") for f in facts.values() if "sha256" in f), None)
+    for node, fact in facts.items():
         if "error" in fact:
             remedy = f"ray-mae ingest --output {folder}, on storage that every node mounts"
             yield Finding("shards", "problem", f"{node}: {fact['error']}", remedy)
@@ -178,7 +193,7 @@ def shards(found: Facts, folder: str) -> Iterator[Finding]:
 
 
 def worst(findings: list[Finding]) -> str:
-    """problem, warning or ok."""
+    """Returns the worst level of all: problem, warning or ok."""
     levels = {finding.level for finding in findings}
     order: Callable[[str], int] = ("ok", "warning", "problem").index
     return max(levels, key=order, default="ok")

@@ -1,4 +1,4 @@
-"""`doctor`: ask every node of the cluster, and say what to do."""
+"""`doctor`: asks every node of the cluster for its facts, and prints what to do."""
 
 import json
 import os
@@ -10,28 +10,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import DoctorConfig
 from ray_mae.data.paths import place
 from ray_mae.doctor import checks
 from ray_mae.doctor.finding import Finding
 from ray_mae.doctor.node import Node
+from ray_mae.terminal import console
 
-console = Console(highlight=False, soft_wrap=True)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def doctor(config: DoctorConfig) -> dict[str, Any]:
-    """Print a line for each finding; returns the summary, `state` ok, warning or problem.
+    """Checks every node of the cluster, and prints a line for each finding.
 
-    The summary goes to summary.json of `output`, where that can be written.
+    Args:
+        config: where the cluster is, and the folders that its nodes should see.
+
+    Returns:
+        The summary: `state` is the worst of the findings, ok, warning or problem. It is also written to
+        summary.json of `config.output`, where that can be written.
+
+    Raises:
+        ConnectionError: No cluster answers at the address.
     """
     if config.address:
         os.environ["RAY_ADDRESS"] = config.address
     with cluster():
-        findings = list(_shown(_examine(config)))
+        findings = list(_print(_findings(config)))
     state = checks.worst(findings)
     summary = {"command": "doctor", "state": state, "findings": [asdict(f) for f in findings]}
     if config.output:
@@ -40,7 +46,8 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     return summary
 
 
-def _shown(findings: Iterator[Finding]) -> Iterator[Finding]:
+def _print(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Prints each finding and passes it on."""
     for finding in findings:
         text = f"{finding.check}: {finding.text}" + (finding.remedy and f" → {finding.remedy}")
         console.print(f"{finding.level:<8}", style=_COLOURS[finding.level], end="")
@@ -48,11 +55,11 @@ def _shown(findings: Iterator[Finding]) -> Iterator[Finding]:
         yield finding
 
 
-def _examine(config: DoctorConfig) -> Iterator[Finding]:
+def _findings(config: DoctorConfig) -> Iterator[Finding]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = _named([node for node in ray.nodes() if node["Alive"]])
+    nodes = _by_name([node for node in ray.nodes() if node["Alive"]])
     actors = {
         name: ray.remote(Node)
         .options(
@@ -64,12 +71,13 @@ def _examine(config: DoctorConfig) -> Iterator[Finding]:
     }
 
     def ask(question: str, *arguments: Any, **own: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+        """Returns by node what a method of `Node` answers; each: more arguments, by node."""
         each = own.get("each", {})
-        asked = {
+        calls = {
             name: getattr(actor, question).remote(*arguments, *each.get(name, ()))
             for name, actor in actors.items()
         }
-        return {name: _answer(answer, config.timeout + 30) for name, answer in asked.items()}
+        return {name: _answer(call, config.timeout + 30) for name, call in calls.items()}
 
     facts = ask("facts")
     for name in [name for name, fact in facts.items() if set(fact) == {"error"}]:
@@ -85,30 +93,30 @@ def _examine(config: DoctorConfig) -> Iterator[Finding]:
     yield from checks.dashboard(facts, _metrics(nodes, ask))
     yield from checks.clocks({name: _skew(actor) for name, actor in actors.items()})
     if config.output:
-        with _marked(config.output) as mark:
-            found = ask("written", config.output, config.file_mb, mark)
-        yield from checks.output(found, str(config.output))
+        with _marker_file(config.output) as marker:
+            answers = ask("write", config.output, config.file_mb, marker)
+        yield from checks.output(answers, str(config.output))
     if config.shards:
-        found = ask("shards", config.shards, config.file_mb)
-        yield from checks.shards(found, str(config.shards))
+        answers = ask("shards", config.shards, config.file_mb)
+        yield from checks.shards(answers, str(config.shards))
     gpus = {name: node["Resources"].get("GPU", 0) for name, node in nodes.items()}
     accelerators = ask("accelerators", config.timeout)
     yield from checks.accelerators(accelerators, gpus)
-    having = [name for name, fact in accelerators.items() if fact.get("gpus")]
-    backend, beside = ("nccl", having) if having else ("gloo", list(accelerators))
-    if len(beside) > 1:
-        port = ray.get(actors[beside[0]].free_port.remote(), timeout=60)
-        meet = (backend, nodes[beside[0]]["NodeManagerAddress"], port)
-        asked = {
-            name: actors[name].link.remote(config.timeout, *meet, rank, len(beside))
-            for rank, name in enumerate(beside)
+    gpu_nodes = [name for name, fact in accelerators.items() if fact.get("gpus")]
+    backend, peers = ("nccl", gpu_nodes) if gpu_nodes else ("gloo", list(accelerators))
+    if len(peers) > 1:
+        port = ray.get(actors[peers[0]].free_port.remote(), timeout=60)
+        rendezvous = (backend, nodes[peers[0]]["NodeManagerAddress"], port)
+        calls = {
+            name: actors[name].network.remote(config.timeout, *rendezvous, rank, len(peers))
+            for rank, name in enumerate(peers)
         }
-        found = {name: _answer(answer, config.timeout + 30) for name, answer in asked.items()}
-        yield from checks.network(found, backend)
+        answers = {name: _answer(call, config.timeout + 30) for name, call in calls.items()}
+        yield from checks.network(answers, backend)
 
 
-def _named(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By address; of several on one machine also by the port of their raylet."""
+def _by_name(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns nodes by address; of several on one machine also by the port of their raylet."""
     addresses = [node["NodeManagerAddress"] for node in nodes]
     return {
         address if addresses.count(address) == 1 else f"{address}:{node['NodeManagerPort']}": node
@@ -116,50 +124,50 @@ def _named(nodes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _answer(asked: Any, timeout: float) -> dict[str, Any]:
-    """What a node answered; its error in words, where it has none."""
+def _answer(call: Any, timeout: float) -> dict[str, Any]:
+    """Returns what a node answered, or `error` with why it did not. timeout: seconds."""
     import ray
 
     try:
-        answer: dict[str, Any] = ray.get(asked, timeout=timeout)
+        answer: dict[str, Any] = ray.get(call, timeout=timeout)
     except (ray.exceptions.RayError, TimeoutError) as error:
         return {"error": str(error).strip().splitlines()[-1] if str(error) else "no answer"}
     return answer
 
 
 def _metrics(nodes: dict[str, dict[str, Any]], ask: Any) -> dict[str, Any]:
-    """Of a cluster that was joined; a Ray of our own has no dashboard."""
+    """Returns what went wrong with metrics, by node; a Ray of this machine's own has no dashboard."""
     if not os.environ.get("RAY_ADDRESS"):
         return {}
     each = {
         name: (node["NodeManagerAddress"], node["MetricsExportPort"])
         for name, node in nodes.items()
     }
-    found: dict[str, Any] = ask("metrics", each=each)
-    return found
+    answers: dict[str, Any] = ask("metrics", each=each)
+    return answers
 
 
 def _skew(actor: Any) -> tuple[float, float]:
-    """Seconds that the node's clock is ahead of ours, and how sure that is: the fastest of some calls."""
+    """Returns seconds that the node's clock is ahead of ours, and ± of that: by the fastest of some calls."""
     import ray
 
     best = (0.0, float("inf"))
     for _ in range(5):
         before = time.time()
-        there = ray.get(actor.now.remote(), timeout=60)
+        theirs = ray.get(actor.now.remote(), timeout=60)
         after = time.time()
-        unsure = (after - before) / 2
-        if unsure < best[1]:
-            best = (there - (before + after) / 2, unsure)
+        error = (after - before) / 2
+        if error < best[1]:
+            best = (theirs - (before + after) / 2, error)
     return best
 
 
 @contextmanager
-def _marked(folder: Path) -> Iterator[str]:
-    """A file in the folder, by which a node knows that it sees the same one; none where none can be."""
+def _marker_file(folder: Path) -> Iterator[str]:
+    """Writes a file, by which a node knows that it sees the same folder, during a block; yields its name."""
     name = f".doctor-{uuid.uuid4().hex}"
     file = place(folder) / name
-    with suppress(OSError):
+    with suppress(OSError):  # one of the findings
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
     try:

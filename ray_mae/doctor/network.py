@@ -1,4 +1,4 @@
-"""The network between nodes, as JSON: one process on each sums with the others.
+"""Prints as JSON how the network between nodes does: one process on each sums with the others.
 
     python -m ray_mae.doctor.network BACKEND ADDRESS PORT RANK PROCESSES
 
@@ -15,10 +15,18 @@ NUMBERS, TIMES = 2**23, 5
 """32 MiB of fp32, about what DeepSpeed sums at a time; the first of the times opens connections."""
 
 
-def link(backend: str, address: str, port: int, rank: int, processes: int) -> dict[str, Any]:
-    """rate: bytes/s that each process sends (as NCCL's tests count them); wrong: sums that are.
+def all_reduce(backend: str, address: str, port: int, rank: int, processes: int) -> dict[str, Any]:
+    """Sums numbers over all processes, some times.
 
-    backend: nccl, with the first GPU of each node, or gloo.
+    Args:
+        backend: nccl, with the first GPU of each node, or gloo.
+        address: of the node with rank 0.
+        port: of that node, free.
+        rank: of this process.
+        processes: how many take part.
+
+    Returns:
+        `rate`: bytes/s that each process sends, as NCCL's tests count them; `wrong`: sums that are.
     """
     import torch
     import torch.distributed as dist
@@ -46,8 +54,8 @@ def link(backend: str, address: str, port: int, rank: int, processes: int) -> di
 def main() -> None:
     backend, address, *numbers = sys.argv[1:]
     port, rank, processes = map(int, numbers)
-    found = link(backend, address, port, rank, processes)
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    result = all_reduce(backend, address, port, rank, processes)
+    sys.stdout.write("\n" + json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The facts of one node. `Node` runs there, as a Ray actor that takes no CPU from anybody."""
+"""The facts of one node. `Node` runs there, as a Ray actor that takes no CPU."""
 
 import hashlib
 import importlib.util
@@ -30,11 +30,11 @@ class Node:
     """Answers questions about the machine it runs on."""
 
     def now(self) -> float:
-        """Seconds since the epoch by this machine's clock."""
+        """Returns Unix time by this machine's clock, in seconds."""
         return time.time()
 
     def facts(self) -> dict[str, Any]:
-        """What needs no storage: versions, shared memory, disk, limits, parts of the dashboard."""
+        """Returns what needs no storage: versions, shared memory (bytes), disk, limits, missing modules."""
         shared = Path("/dev/shm")
         return {
             "versions": {"python": platform.python_version(), **_versions()},
@@ -45,22 +45,22 @@ class Node:
         }
 
     def accelerators(self, timeout: float) -> dict[str, Any]:
-        """As `ray_mae.doctor.accelerators` finds them, whatever GPUs Ray has given to others."""
-        return _told_by("ray_mae.doctor.accelerators", timeout=timeout)
+        """Returns what `ray_mae.doctor.accelerators` prints, whatever GPUs Ray has given to others."""
+        return _run_module("ray_mae.doctor.accelerators", timeout=timeout)
 
     def free_port(self) -> int:
-        """One that nobody listens on now."""
+        """Returns a port that nobody listens on now."""
         with socket.socket() as free:
             free.bind(("", 0))
             port: int = free.getsockname()[1]
         return port
 
-    def link(self, timeout: float, *arguments: Any) -> dict[str, Any]:
-        """As `ray_mae.doctor.network` finds it, beside those of other nodes."""
-        return _told_by("ray_mae.doctor.network", *map(str, arguments), timeout=timeout)
+    def network(self, timeout: float, *arguments: Any) -> dict[str, Any]:
+        """Returns what `ray_mae.doctor.network` prints, which runs on other nodes at the same time."""
+        return _run_module("ray_mae.doctor.network", *map(str, arguments), timeout=timeout)
 
     def metrics(self, address: str, port: int) -> str | None:
-        """Ask this node's agent for its metrics; what went wrong, if anything."""
+        """Asks this node's agent for its metrics; returns what went wrong, if anything."""
         try:
             with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=10) as answer:
                 answer.read(64)
@@ -68,26 +68,33 @@ class Node:
             return str(error)
         return None
 
-    def written(self, folder: Path, megabytes: int, mark: str) -> dict[str, Any]:
-        """Write a file to a folder and read it back, and look for `mark`, which the driver wrote.
+    def write(self, folder: Path, megabytes: int, marker: str) -> dict[str, Any]:
+        """Writes a file to a folder and reads it back.
 
-        write, read: MB/s; free: bytes, None in an object store.
+        Args:
+            folder: where runs will be written.
+            megabytes: size of the file.
+            marker: name of a file that the driver wrote to the folder.
+
+        Returns:
+            `seen`: whether the marker is there; `write` and `read`: MB/s; `free`: bytes, None in an
+            object store. Or `error`.
         """
         where = place(folder)
         file = where / f".doctor-{uuid.uuid4().hex}"
         block = os.urandom(_BLOCK)
         try:
-            seen = (where / mark).is_file()
+            seen = (where / marker).is_file()
             began = time.perf_counter()
             with file.open("wb") as out:
                 for _ in range(megabytes):
                     out.write(block)
-                _settle(out)
-            written = time.perf_counter()
+                _flush_to_disk(out)
+            middle = time.perf_counter()
             size = _read(file)
-            done = time.perf_counter()
+            end = time.perf_counter()
         except OSError as error:
-            return {"error": _said(error)}
+            return {"error": _message(error)}
         finally:
             _remove(file)
         if size != megabytes * _BLOCK:
@@ -95,13 +102,18 @@ class Node:
         total = size / 1e6
         return {
             "seen": seen,
-            "write": total / (written - began),
-            "read": total / (done - written),
+            "write": total / (middle - began),
+            "read": total / (end - middle),
             "free": None if "://" in str(where) else _disk(where)["free"],
         }
 
     def shards(self, folder: Path, megabytes: int) -> dict[str, Any]:
-        """Whether the shards are there, and how fast one is read: MB/s."""
+        """Reads some of the largest shard.
+
+        Returns:
+            `sha256` of the manifest, `files`: shards, `wrong`: those of another size than it says, and
+            `read`: MB/s. Or `error`.
+        """
         where = place(folder)
         try:
             manifest = Manifest.read(folder)
@@ -112,36 +124,40 @@ class Node:
             size = _read(where / largest.file, megabytes * _BLOCK)
             seconds = time.perf_counter() - began
         except (OSError, ValueError) as error:
-            return {"error": _said(error)}
-        found = {"sha256": hashlib.sha256(text).hexdigest(), "wrong": wrong}
-        return found | {"files": len(manifest.shards), "read": size / 1e6 / seconds}
+            return {"error": _message(error)}
+        return {
+            "sha256": hashlib.sha256(text).hexdigest(),
+            "wrong": wrong,
+            "files": len(manifest.shards),
+            "read": size / 1e6 / seconds,
+        }
 
 
-def _told_by(module: str, *arguments: str, timeout: float) -> dict[str, Any]:
-    """The JSON that a program of ours prints last, or its error; it sees all GPUs."""
-    unseen = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-    environment = {k: v for k, v in os.environ.items() if k not in unseen}
+def _run_module(module: str, *arguments: str, timeout: float) -> dict[str, Any]:
+    """Returns the JSON that a module prints last, or `error`; it sees all GPUs. timeout: seconds."""
+    hidden = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
     command = [sys.executable, "-m", module, *arguments]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=timeout
         )
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {timeout:g} s"}
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    if process.returncode:
+        return {"error": (process.stderr.strip().splitlines() or ["no message"])[-1]}
+    facts: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
+    return facts
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+            versions[package] = "missing"
+    return versions
 
 
 def _disk(folder: Path) -> dict[str, float]:
@@ -149,8 +165,8 @@ def _disk(folder: Path) -> dict[str, float]:
     return {"free": usage.free, "used": usage.used / max(1, usage.used + usage.free)}
 
 
-def _settle(out: Any) -> None:
-    """To the disk, and out of memory, so that what is read comes from where it lies."""
+def _flush_to_disk(out: Any) -> None:
+    """Flushes a file to the disk and out of memory, so that it is read from the disk."""
     out.flush()
     try:
         descriptor = out.fileno()
@@ -177,5 +193,5 @@ def _remove(file: Path) -> None:
         return
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) or type(error).__name__

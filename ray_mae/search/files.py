@@ -1,4 +1,4 @@
-"""What the parts of a search are called, and where they are."""
+"""Names of the files, folders and Optuna studies of a search."""
 
 import shlex
 import uuid
@@ -19,20 +19,28 @@ STATES = {
 }
 """Optuna's states in our words."""
 SEARCH, REPEATS = "search", "repeats"
-"""The two studies of a search, and the folders of their trials."""
+"""The two Optuna studies of a search, and the folders of their trials."""
 REPORT, BEST, SUMMARY = "report.html", "best.yaml", "summary.json"
 _NAME = "study.txt"
 
 
 def name_studies(output: Path) -> None:
-    """Give the studies of a new search a name: the database may hold those of other searches, too."""
+    """Gives the Optuna studies of a new search a name: the database may hold other searches, too."""
     file = output / _NAME
     if not file.is_file():
         file.write_text(f"{output.name} {uuid.uuid4().hex[:8]}\n")
 
 
 def study_name(output: Path, kind: str) -> str:
-    """kind: SEARCH or REPEATS. Raises ValueError where the folder holds no search."""
+    """Returns the name of an Optuna study of the search in a folder.
+
+    Args:
+        output: folder of the search.
+        kind: SEARCH or REPEATS.
+
+    Raises:
+        ValueError: The folder holds no search.
+    """
     file = output / _NAME
     if not file.is_file():
         raise ValueError(f"{output} holds no search: give the --output of `ray-mae tune`")
@@ -40,15 +48,15 @@ def study_name(output: Path, kind: str) -> str:
 
 
 def dashboards(output: Path, storage: str, trackers: Sequence[str]) -> dict[str, str]:
-    """How to open each; a password in the URL of the database is not repeated."""
-    found = {
+    """Returns how to open each; a password in the URL of the database is not repeated."""
+    commands = {
         "report": str(output / REPORT),
         "TensorBoard": f"tensorboard --logdir {shlex.quote(str(output))}",
         "Optuna": f"optuna-dashboard --host 127.0.0.1 {shlex.quote(without_password(storage))}",
         "Ray": "while it runs, http://127.0.0.1:8265 of the head node (token: ray get-auth-token)",
     }
     if "mlflow" in trackers:
-        found["MLflow"] = f"mlflow ui --backend-store-uri {shlex.quote(mlflow_uri(output))}"
+        commands["MLflow"] = f"mlflow ui --backend-store-uri {shlex.quote(mlflow_uri(output))}"
     if "wandb" in trackers:
-        found["W&B"] = "wandb.ai, or wandb sync where it was offline"
-    return found
+        commands["W&B"] = "wandb.ai, or wandb sync where it was offline"
+    return commands

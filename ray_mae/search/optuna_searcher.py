@@ -1,4 +1,4 @@
-"""An Optuna study as Tune's search algorithm. The study's database is the record of the search."""
+"""Optuna as Tune's search algorithm. All that a search knows is in its Optuna study's database."""
 
 import time
 from pathlib import Path
@@ -19,12 +19,12 @@ HOPELESS = 3
 """So many first trials that fail before any was probed: the fault is not in their settings."""
 
 
-class StudySearcher(Searcher):
-    """Asks the study for settings and tells it what came of them.
+class OptunaSearcher(Searcher):
+    """Asks an Optuna study for settings and tells it what came of them.
 
-    Everything is written to the study at once, so a search goes on from there whatever happened to its
+    Everything is written to the Optuna study at once, so a search goes on from there whatever happened to its
     driver: trials that were running are given out again first, under their numbers, and find their
-    checkpoints. Of each trial the study keeps as attributes `values` (the searched settings), `probes`
+    checkpoints. Of each trial it keeps as attributes `values` (the searched settings), `probes`
     (by step: AUROC, low, high, percent), `percent` of its steps, `hours` that the training takes in whole,
     `seconds` and `start_up_seconds` of the trial, `restarts` and, where it failed, the `reason`.
     """
@@ -41,7 +41,7 @@ class StudySearcher(Searcher):
         self._objectives, self._folder = objectives, folder
         trials = study.get_trials(deepcopy=False)
         self._interrupted = [t for t in trials if t.state == TrialState.RUNNING]
-        self._asked: dict[str, Trial] = {}
+        self._trials: dict[str, Trial] = {}
         self._clock: dict[str, tuple[float, float, float]] = {}
         self._first: list[str] = []
         self._failed: set[str] = set()
@@ -53,39 +53,39 @@ class StudySearcher(Searcher):
         return len(self._first) == HOPELESS and self._failed >= {*self._first} and not self._probed
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The settings of the next trial, for Tune."""
+        """Returns the settings of the next trial, for Tune."""
         if self._interrupted:
             trial = Trial(self._study, self._interrupted.pop(0)._trial_id)
         else:
             trial = self._study.ask()
         values = trial.user_attrs.get("values") or suggest(self._parameters, trial)
         trial.set_user_attr("values", values)
-        self._asked[trial_id] = trial
+        self._trials[trial_id] = trial
         if len(self._first) < HOPELESS:
             self._first.append(trial_id)
         return {**values, NUMBER: trial.number}
 
     def started(self, trial_id: str) -> None:
-        """The process of a trial starts."""
-        had = self._asked[trial_id].user_attrs
+        """Notes that the process of a trial starts."""
+        before = self._trials[trial_id].user_attrs
         self._clock[trial_id] = (
             time.time(),
-            had.get("seconds", 0.0),
-            had.get("start_up_seconds", 0.0),
+            before.get("seconds", 0.0),
+            before.get("start_up_seconds", 0.0),
         )
 
     def restarted(self, trial_id: str, reason: str) -> None:
-        """A trial failed and will start again."""
-        if trial_id not in self._asked:
+        """Notes that a trial failed and will start again."""
+        if trial_id not in self._trials:
             return
-        trial = self._asked[trial_id]
+        trial = self._trials[trial_id]
         trial.set_user_attr("restarts", [*trial.user_attrs.get("restarts", []), reason])
         self._count_seconds(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A probe of a trial. Started again, a trial tells the last one once more."""
+        """Notes a probe of a trial. Started again, a trial reports its last one once more."""
         self._probed = True
-        trial = self._asked[trial_id]
+        trial = self._trials[trial_id]
         probes = dict(trial.user_attrs.get("probes", {}))
         new = str(result["step"]) not in probes
         probes[str(result["step"])] = [
@@ -101,20 +101,19 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial ended, or was stopped early. Of a failed one `failed` tells the study."""
+        """Notes that a trial ended, or was stopped early; `failed` notes one that failed."""
         if error:
             return
         if not result or "auroc" not in result:
             self.failed(trial_id, "it ended without a probe")
             return
-        self.on_trial_result(
-            trial_id, result
-        )  # Tune tells of the probe that stops a trial here alone
-        trial = self._asked[trial_id]
+        # the probe that stops a trial is reported here alone
+        self.on_trial_result(trial_id, result)
+        trial = self._trials[trial_id]
         try:
             folder = trial_folder(self._folder, trial.number)
             write_hparams(folder, trial.user_attrs["values"])
-        except OSError as why:  # TensorBoard lacks it then; the study has all
+        except OSError as why:  # TensorBoard lacks it then; the Optuna study has all
             console.print(f"trial {trial.number}: no HParams in TensorBoard: {why}", markup=False)
         if result["percent"] < 100:
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -123,25 +122,25 @@ class StudySearcher(Searcher):
         self._forget(trial_id)
 
     def failed(self, trial_id: str, reason: str) -> None:
-        """A trial failed for the last time."""
-        if trial_id not in self._asked:  # it had already ended for the study
+        """Notes that a trial failed for the last time."""
+        if trial_id not in self._trials:  # it had already ended for Optuna
             return
         self._failed.add(trial_id)
         self._count_seconds(trial_id)
-        trial = self._asked[trial_id]
+        trial = self._trials[trial_id]
         trial.set_user_attr("reason", reason)
         self._study.tell(trial, state=TrialState.FAIL)
         self._forget(trial_id)
 
     def _forget(self, trial_id: str) -> None:
-        self._asked.pop(trial_id)
+        self._trials.pop(trial_id)
         self._clock.pop(trial_id, None)
 
     def _count_seconds(self, trial_id: str) -> None:
-        """Write down what a trial has taken over all its starts, and of that until its first steps."""
+        """Notes the seconds of a trial over all its starts, and of those the ones until its first steps."""
         if trial_id not in self._clock:
             return
-        trial = self._asked[trial_id]
+        trial = self._trials[trial_id]
         began, seconds, start_up = self._clock[trial_id]
         events = read_jsonl(trial_folder(self._folder, trial.number) / EVENTS)
         first = [e["time"] for e in events if e["event"] == "first step" and e["time"] > began]
@@ -150,8 +149,8 @@ class StudySearcher(Searcher):
         trial.set_user_attr("start_up_seconds", start_up + min([*first, now]) - began)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing that the study does not hold."""
+        """Saves nothing: the Optuna study holds all."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """See save."""
+        """Restores nothing, as `save`."""

@@ -1,4 +1,4 @@
-"""What a search leaves for people: report.html, best.yaml and the figures of its summary."""
+"""Writes what a search leaves for people: report.html, best.yaml and the numbers of its summary."""
 
 import itertools
 import shlex
@@ -14,46 +14,65 @@ import yaml
 from ray_mae.config.base import flatten, to_dict
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.pages.page import environment, generated, svg
-from ray_mae.search import figures
+from ray_mae.search import charts
 from ray_mae.search.cost import budget_of, cost_of
 from ray_mae.search.files import BEST, REPORT, dashboards
 from ray_mae.search.optuna_study import optuna_quiet
-from ray_mae.search.results import SEED, SearchRecord, TrialRecord, read_search
+from ray_mae.search.results import SEED, SearchResult, TrialResult, read_search
 from ray_mae.search.space import (
     Parameter,
-    in_words,
+    describe,
+    describe_value,
     read_space,
-    shorter,
-    value_in_words,
+    short_name,
     with_values,
 )
-from ray_mae.search.statistics import Group, Spread, auroc, difference, group
+from ray_mae.search.statistics import (
+    SeedStatistics,
+    SeedVariance,
+    difference,
+    group_by_setting,
+    mean_auroc,
+)
+from ray_mae.search.trial import shards_of
 
-_FEW = 8  # trials below which no importance is told
+_FEW = 8  # trials below which no importance is shown
 _SHOWN = 10  # best single trials in the table
 _LINES = 5  # settings in the figure over label counts
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(output: Path, storage: str) -> dict[str, Any]:
-    """Write both files from what the study holds now; returns the summary."""
-    record = read_search(output, storage)
-    found = _findings(record)
-    best = _write_best(record, found, output / BEST)
-    (output / REPORT).write_text(_page(record, found, best), "utf-8")
-    return _summary(record, found, best)
+    """Writes both files from what the Optuna study holds now.
+
+    Args:
+        output: folder of the search.
+        storage: URL of the database that holds its Optuna studies.
+
+    Returns:
+        The summary of the search: trials by state, the best settings, what it cost, how to open
+        dashboards.
+
+    Raises:
+        ValueError: There is no search.
+    """
+    search = read_search(output, storage)
+    findings = _findings(search)
+    best = _write_best(search, findings, output / BEST)
+    (output / REPORT).write_text(_page(search, findings, best), "utf-8")
+    return _summary(search, findings, best)
 
 
 @dataclass(frozen=True)
 class _Findings:
     parameters: list[Parameter]
-    groups: list[Group]
-    """Of the search itself, by settings: in the order of a grid where seeds were gridded, else best first."""
-    repeated: list[Group]
+    settings: list[SeedStatistics]
+    """Of the search itself: in the order of a grid where seeds were gridded, else best first."""
+    repeats: list[SeedStatistics]
     """New seeds of the best, best first."""
-    spread: Spread | None
+    seed_variance: SeedVariance | None
     """Between runs that differ in their seed alone, of the search and of the repeats."""
-    winner: Group | None
+    winner: SeedStatistics | None
     budget: dict[str, Any]
     importance: dict[str, float]
     importance_percent: int
@@ -67,41 +86,41 @@ class _Findings:
     @property
     def seeds(self) -> bool:
         """Whether the search itself ran settings under several seeds."""
-        return any(len(g.trials) > 1 for g in self.groups)
+        return any(len(s.trials) > 1 for s in self.settings)
 
 
-def _findings(record: SearchRecord) -> _Findings:
-    groups, repeats = group(record.trials), group(record.repeats)
-    if all(len(g.trials) == 1 for g in groups):
-        groups.sort(key=lambda g: -g.mean)
+def _findings(search: SearchResult) -> _Findings:
+    settings, repeats = group_by_setting(search.trials), group_by_setting(search.repeats)
+    if all(len(s.trials) == 1 for s in settings):
+        settings.sort(key=lambda s: -s.mean)
     # of settings with fewer runs than others (one failed) the mean is too easily high
-    most = max((len(g.trials) for g in repeats or groups), default=0)
-    able = [g for g in repeats or groups if len(g.trials) == most]
+    most = max((len(s.trials) for s in repeats or settings), default=0)
+    candidates = [s for s in repeats or settings if len(s.trials) == most]
     return _Findings(
-        read_space(record.config.space),
-        groups,
-        sorted(repeats, key=lambda g: -g.mean),
-        Spread.of([*groups, *repeats]),
-        max(able, key=lambda g: g.mean, default=None),
-        budget_of(record),
-        *_importance(record),
+        read_space(search.config.space),
+        settings,
+        sorted(repeats, key=lambda s: -s.mean),
+        SeedVariance.of([*settings, *repeats]),
+        max(candidates, key=lambda s: s.mean, default=None),
+        budget_of(search),
+        *_importance(search),
     )
 
 
-def _importance(record: SearchRecord) -> tuple[dict[str, float], int]:
-    """Share of the variance of AUROC by setting, and the share of the steps (%) at which it is read.
+def _importance(search: SearchResult) -> tuple[dict[str, float], int]:
+    """Returns by setting its share of the variance of AUROC; and at which share of the steps (%) it is read.
 
     Read at the first probe, to which all trials came: after ASHA few whole ones are left, and those the
     best. Empty where there are too few trials.
     """
-    first = {t.number: t.probes[0] for t in record.trials if t.probes}
+    first = {t.number: t.probes[0] for t in search.trials if t.probes}
     if len(first) < _FEW:
         return {}, 0
     with optuna_quiet():
-        same = optuna.create_study(direction="maximize")
-        for trial in record.study.trials:
+        at_first = optuna.create_study(direction="maximize")
+        for trial in search.study.trials:
             if trial.number in first:
-                same.add_trial(
+                at_first.add_trial(
                     optuna.create_trial(
                         params=trial.params,
                         distributions=trial.distributions,
@@ -110,58 +129,60 @@ def _importance(record: SearchRecord) -> tuple[dict[str, float], int]:
                 )
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         try:
-            shares = optuna.importance.get_param_importances(same, evaluator=evaluator)
+            shares = optuna.importance.get_param_importances(at_first, evaluator=evaluator)
         except (ValueError, RuntimeError):  # no setting varies, or there is none that all have
             return {}, 0
     shares.pop(SEED, None)
     return shares, max(percent for percent, *_ in first.values())
 
 
-def _write_best(record: SearchRecord, found: _Findings, path: Path) -> str:
-    """The settings of the best run, for `pretrain --config`; empty without any."""
-    if found.winner is None:
+def _write_best(search: SearchResult, findings: _Findings, path: Path) -> str:
+    """Writes and returns the settings of the best run, for `pretrain --config`; empty without any."""
+    if findings.winner is None:
         return ""
-    config, winner = record.config, found.winner
+    config, winner = search.config, findings.winner
     run = with_values(to_dict(config.run), winner.values)
-    run |= {"shards": str(config.shards)}
-    said = (
-        f"Chosen among {len(record.trials)} trials: macro AUROC {_text(auroc(winner, found.spread))} on "
+    run |= shards_of(config)
+    auroc = _text(mean_auroc(winner, findings.seed_variance))
+    comment = (
+        f"Chosen among {len(search.trials)} trials: macro AUROC {auroc} on "
         f"validation patients after the steps below, {_of_runs(winner)}. Searched: "
         f"{', '.join(winner.values)}."
     )
-    text = "".join(f"# {line}\n" for line in textwrap.wrap(said, 96))
+    text = "".join(f"# {line}\n" for line in textwrap.wrap(comment, 96))
     text += f"# ray-mae pretrain --config {shlex.quote(str(path))} --output runs/best\n"
     text += yaml.safe_dump(run, sort_keys=False, allow_unicode=True)
     path.write_text(text, "utf-8")
     return text
 
 
-def _of_runs(one: Group) -> str:
-    return "one run" if len(one.trials) == 1 else f"mean of {len(one.trials)} runs"
+def _of_runs(setting: SeedStatistics) -> str:
+    runs = len(setting.trials)
+    return "one run" if runs == 1 else f"mean of {runs} runs"
 
 
-def _summary(record: SearchRecord, found: _Findings, best: str) -> dict[str, Any]:
-    summary: dict[str, Any] = {"trials": dict(Counter(t.state for t in record.trials))}
-    if found.winner:
-        summary["best"] = in_words(found.winner.values)
-        summary["macro_auroc"] = _text(auroc(found.winner, found.spread))
-        summary["runs_of_best"] = len(found.winner.trials)
-    if record.repeats:
+def _summary(search: SearchResult, findings: _Findings, best: str) -> dict[str, Any]:
+    summary: dict[str, Any] = {"trials": dict(Counter(t.state for t in search.trials))}
+    if findings.winner:
+        summary["best"] = describe(findings.winner.values)
+        summary["macro_auroc"] = _text(mean_auroc(findings.winner, findings.seed_variance))
+        summary["runs_of_best"] = len(findings.winner.trials)
+    if search.repeats:
         summary["repeated"] = {
-            in_words(g.values): f"{_text(auroc(g, found.spread))}, {_of_runs(g)}"
-            for g in found.repeated
+            describe(s.values): f"{_text(mean_auroc(s, findings.seed_variance))}, {_of_runs(s)}"
+            for s in findings.repeats
         }
     summary |= {
-        "failures": {f"trial {t.number}": t.reason for t in record.trials if t.state == "failed"},
-        "cost": {k: round(v, 3) for k, v in cost_of(record).items()},
-        "budget": {k: found.budget[k] for k in ("steps", "samples", "epochs")},
-        "report": str(record.output / REPORT),
+        "failures": {f"trial {t.number}": t.reason for t in search.trials if t.state == "failed"},
+        "cost": {k: round(v, 3) for k, v in cost_of(search).items()},
+        "budget": {k: findings.budget[k] for k in ("steps", "samples", "epochs")},
+        "report": str(search.output / REPORT),
     }
     if best:
-        summary["settings"] = str(record.output / BEST)
+        summary["settings"] = str(search.output / BEST)
     return {
         **summary,
-        "dashboards": dashboards(record.output, record.storage, record.config.trackers),
+        "dashboards": dashboards(search.output, search.storage, search.config.trackers),
     }
 
 
@@ -170,68 +191,73 @@ def _text(e: Estimate) -> str:
 
 
 def _rows(
-    groups: list[Group], against: Group | None, spread: Spread | None
+    settings: list[SeedStatistics],
+    against: SeedStatistics | None,
+    seed_variance: SeedVariance | None,
 ) -> list[dict[str, Any]]:
-    """Table rows of settings, with the difference to `against` where that is one of several."""
+    """Returns table rows of settings, with the difference to `against` where that is one of several."""
     return [
         {
-            "group": each,
-            "words": in_words(each.values),
-            "auroc": auroc(each, spread),
-            "difference": difference(each, against, spread, len(groups) - 1)
+            "statistics": each,
+            "words": describe(each.values),
+            "auroc": mean_auroc(each, seed_variance),
+            "difference": difference(each, against, seed_variance, len(settings) - 1)
             if against is not None and each is not against
             else None,
         }
-        for each in groups
+        for each in settings
     ]
 
 
-def _page(record: SearchRecord, found: _Findings, best: str) -> str:
-    config = record.config
-    shown = [t for t in record.trials if t.values]
-    free = [p for p in found.parameters if p.name != "seed"]
-    whole = [t for t in record.trials if t.whole]
+def _page(search: SearchResult, findings: _Findings, best: str) -> str:
+    config = search.config
+    shown = [t for t in search.trials if t.values]
+    free = [p for p in findings.parameters if p.name != "seed"]
+    whole = [t for t in search.trials if t.whole]
     front = _front(whole) if config.objective == "auroc_and_hours" else []
     counts = config.run.probe.label_counts
     pictures: dict[str, Any] = {
-        "curves": svg(figures.learning_curves(shown, record.whole[0].number if whole else None))
+        "curves": svg(charts.learning_curves(shown, search.whole[0].number if whole else None))
         if any(len(t.probes) > 1 for t in shown)
         else None,
-        "importance": svg(figures.importance(found.importance)) if found.importance else None,
-        "slices": [(p.name, svg(figures.slice_of(p, shown))) for p in free],
-        "parallel": svg(figures.parallel(free, shown)) if len(free) > 1 and shown else None,
+        "importance": svg(charts.importance(findings.importance)) if findings.importance else None,
+        "slices": [(p.name, svg(charts.slice_of(p, shown))) for p in free],
+        "parallel": svg(charts.parallel(free, shown)) if len(free) > 1 and shown else None,
         "landscapes": [
-            (f"{rows.name} × {columns.name}", svg(figures.landscape(rows, columns, found.groups)))
+            (
+                f"{rows.name} × {columns.name}",
+                svg(charts.landscape(rows, columns, findings.settings)),
+            )
             for rows, columns in itertools.combinations([p for p in free if p.kind == "grid"], 2)
-            if found.groups
+            if findings.settings
         ],
-        "labels": svg(figures.by_labels(_by_labels(record, found, counts)))
+        "labels": svg(charts.by_labels(_by_labels(search, findings, counts)))
         if counts and whole
         else None,
-        "front": svg(figures.front(shown, front)) if front else None,
+        "front": svg(charts.pareto_front(shown, front)) if front else None,
     }
-    made = environment(_TEMPLATES)
-    made.filters |= {"shorter": shorter, "value": value_in_words, "span": _span}
-    return made.get_template("search.html.j2").render(
-        record=record,
+    jinja = environment(_TEMPLATES)
+    jinja.filters |= {"short_name": short_name, "value": describe_value, "span": _span}
+    return jinja.get_template("search.html.j2").render(
+        search=search,
         config=config,
-        found=found,
-        winner=auroc(found.winner, found.spread) if found.winner else None,
-        budget=found.budget,
-        cost=cost_of(record),
+        findings=findings,
+        winner=mean_auroc(findings.winner, findings.seed_variance) if findings.winner else None,
+        budget=findings.budget,
+        cost=cost_of(search),
         pictures=pictures,
-        front=[(t, in_words(t.values)) for t in front],
-        rows=_rows(found.groups, found.groups[0], found.spread)
-        if found.seeds
-        else _rows(found.groups[:_SHOWN], None, None),
-        lines=min(_LINES, len(found.groups)),
-        repeats=_rows(found.repeated, found.winner, found.spread),
-        searched={t.number: t for t in record.trials},
-        failures=[t for t in [*record.trials, *record.repeats] if t.reason or t.restarts],
+        front=[(t, describe(t.values)) for t in front],
+        rows=_rows(findings.settings, findings.settings[0], findings.seed_variance)
+        if findings.seeds
+        else _rows(findings.settings[:_SHOWN], None, None),
+        lines=min(_LINES, len(findings.settings)),
+        repeats=_rows(findings.repeats, findings.winner, findings.seed_variance),
+        searched={t.number: t for t in search.trials},
+        failures=[t for t in [*search.trials, *search.repeats] if t.reason or t.restarts],
         settings=flatten(to_dict(config.run)),
         best=best,
-        generated=generated({"dataset": found.budget["dataset"]}),
-        states=Counter(t.state for t in record.trials),
+        generated=generated({"dataset": findings.budget["dataset"]}),
+        states=Counter(t.state for t in search.trials),
     )
 
 
@@ -239,35 +265,35 @@ def _span(ends: list[float]) -> str:
     return " to ".join(f"{v:,}" for v in ends)
 
 
-def _front(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """Trials that no other beats in both AUROC and hours, by hours."""
-    known = [t for t in trials if t.hours and t.auroc is not None]
+def _front(trials: list[TrialResult]) -> list[TrialResult]:
+    """Returns trials that no other beats in both AUROC and hours, by hours."""
+    measured = [t for t in trials if t.hours and t.auroc is not None]
 
-    def beaten(t: TrialRecord) -> bool:
+    def beaten(t: TrialResult) -> bool:
         return any(
             (o.auroc or 0) >= (t.auroc or 0)
             and (o.hours or 0) <= (t.hours or 0)
             and (o.auroc, o.hours) != (t.auroc, t.hours)
-            for o in known
+            for o in measured
         )
 
-    return sorted((t for t in known if not beaten(t)), key=lambda t: t.hours or 0)
+    return sorted((t for t in measured if not beaten(t)), key=lambda t: t.hours or 0)
 
 
 def _by_labels(
-    record: SearchRecord, found: _Findings, counts: list[int]
+    search: SearchResult, findings: _Findings, counts: list[int]
 ) -> dict[str, list[tuple[int, Estimate]]]:
-    """By setting, of the best ones: AUROC with so many labelled samples, and with all."""
-    everything = found.budget["probe_samples"]["train"]
-    sizes = [(count, group(record.trials, str(count))) for count in sorted(counts)]
-    sizes.append((everything, found.groups))
+    """Returns by setting, of the best ones: AUROC with so many labelled samples, and with all."""
+    everything = findings.budget["probe_samples"]["train"]
+    sizes = [(count, group_by_setting(search.trials, str(count))) for count in sorted(counts)]
+    sizes.append((everything, findings.settings))
     series: dict[str, list[tuple[int, Estimate]]] = {}
-    for best in sorted(found.groups, key=lambda g: -g.mean)[:_LINES]:
+    for best in sorted(findings.settings, key=lambda s: -s.mean)[:_LINES]:
         key = best.trials[0].setting
-        series[in_words(best.values)] = [
-            (count, auroc(each, Spread.of(groups)))
-            for count, groups in sizes
-            for each in groups
+        series[describe(best.values)] = [
+            (count, mean_auroc(each, SeedVariance.of(settings)))
+            for count, settings in sizes
+            for each in settings
             if each.trials[0].setting == key
         ]
     return series

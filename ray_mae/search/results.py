@@ -1,4 +1,4 @@
-"""What a search found, read back from its studies and the folders of its trials."""
+"""Results of a search, read back from its Optuna studies and the folders of its trials."""
 
 import json
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from ray_mae.config import AnyTuneConfig
+from ray_mae.config import TuneConfig
 from ray_mae.search.database import open_storage, without_password
 from ray_mae.search.files import REPEATS, SEARCH, STATES, study_name
-from ray_mae.search.optuna_study import optuna_quiet, recorded
+from ray_mae.search.optuna_study import optuna_quiet, stored_config
 from ray_mae.search.trial import trial_folder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import PROBES, RESAMPLES
@@ -22,12 +22,12 @@ SEED = "seed"
 
 
 @dataclass(frozen=True)
-class TrialRecord:
+class TrialResult:
     """One trial, as far as it came."""
 
     number: int
     state: str
-    """One of STATES in names.py."""
+    """One of STATES in files.py."""
     values: dict[str, Any]
     probes: list[tuple[int, float, float, float]]
     """Percent of the steps, macro AUROC and its 95 % interval, by step."""
@@ -64,63 +64,78 @@ class TrialRecord:
         return json.dumps({k: v for k, v in self.values.items() if k != SEED}, sort_keys=True)
 
     def resamples(self, name: str = "all") -> np.ndarray:
-        """Macro AUROC [R] of the last probe in each resample of the validation patients."""
+        """Returns macro AUROC [R] of the last probe in each resample of the validation patients.
+
+        Args:
+            name: "all", or one of probe.label_counts.
+        """
         with np.load(self.folder / RESAMPLES / f"{self.last_step:08d}.npz") as file:
             return file[name]
 
     def probe(self) -> dict[str, Any]:
-        """The last probe's record in full."""
+        """Returns the record of the last probe in full."""
         records = [r for r in read_jsonl(self.folder / PROBES) if r["step"] == self.last_step]
         return records[-1]
 
 
 @dataclass(frozen=True)
-class SearchRecord:
+class SearchResult:
     """A whole search."""
 
-    config: AnyTuneConfig
+    config: TuneConfig
     output: Path
     storage: str
     """URL of the database."""
     study: optuna.Study
-    trials: list[TrialRecord]
-    repeats: list[TrialRecord]
+    """Of the search itself, without the repeats."""
+    trials: list[TrialResult]
+    repeats: list[TrialResult]
 
     @property
-    def whole(self) -> list[TrialRecord]:
+    def whole(self) -> list[TrialResult]:
         """Trials that went to their end, best first."""
         return sorted((t for t in self.trials if t.whole), key=lambda t: -(t.auroc or 0))
 
 
-def read_search(output: Path, storage: str) -> SearchRecord:
-    """Raises ValueError where there is no search."""
-    name, again = (study_name(output, kind) for kind in (SEARCH, REPEATS))
+def read_search(output: Path, storage: str) -> SearchResult:
+    """Reads the results so far.
+
+    Args:
+        output: folder of the search.
+        storage: URL of the database that holds its Optuna studies.
+
+    Raises:
+        ValueError: There is no search.
+    """
+    name, repeats_name = (study_name(output, kind) for kind in (SEARCH, REPEATS))
     with optuna_quiet():
         database = open_storage(storage)
-        there = {s.study_name for s in optuna.get_all_study_summaries(database)}
-        if name not in there:
+        names = {s.study_name for s in optuna.get_all_study_summaries(database)}
+        if name not in names:
             raise ValueError(
-                f"{without_password(storage)} holds no study {name!r}: give the --storage of `tune`"
+                f"{without_password(storage)} holds no Optuna study {name!r}: give the --storage of `tune`"
             )
         study = optuna.load_study(study_name=name, storage=database)
         repeats = (
-            optuna.load_study(study_name=again, storage=database).trials if again in there else []
+            optuna.load_study(study_name=repeats_name, storage=database).trials
+            if repeats_name in names
+            else []
         )
-    return SearchRecord(
-        recorded(study.user_attrs["search"]),
+    return SearchResult(
+        stored_config(study.user_attrs["search"]),
         output,
         storage,
         study,
-        [_record(t, output / SEARCH) for t in study.trials],
-        [_record(t, output / REPEATS) for t in repeats],
+        [_result(t, output / SEARCH) for t in study.trials],
+        [_result(t, output / REPEATS) for t in repeats],
     )
 
 
-def _record(trial: FrozenTrial, folder: Path) -> TrialRecord:
+def _result(trial: FrozenTrial, folder: Path) -> TrialResult:
     attrs = trial.user_attrs
     steps = sorted(attrs.get("probes", {}), key=int)
     probes = [attrs["probes"][step] for step in steps]
-    return TrialRecord(
+    return TrialResult(
         number=trial.number,
         state=STATES[trial.state],
         values=attrs.get("values", {}),

@@ -29,18 +29,18 @@ class Parameter:
     when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     """Other parameters and their values with which this one matters."""
 
-    def matters(self, chosen: Mapping[str, Any]) -> bool:
-        """Whether the parameters that it depends on have the values it asks for."""
+    def matters(self, others: Mapping[str, Any]) -> bool:
+        """Returns whether the parameters that it depends on have the values it asks for."""
         return all(
-            other in chosen and label(chosen[other]) in map(label, values)
+            other in others and category(others[other]) in map(category, values)
             for other, values in self.when
         )
 
     def suggest(self, trial: "optuna.Trial") -> Any:
-        """A value by Optuna's sampler."""
+        """Returns a value by Optuna's sampler."""
         if self.kind in ("choice", "grid"):
-            labels = [label(v) for v in self.values]
-            return self.values[labels.index(trial.suggest_categorical(self.name, labels))]
+            categories = [category(v) for v in self.values]
+            return self.values[categories.index(trial.suggest_categorical(self.name, categories))]
         low, high = self.values
         log = self.kind.startswith("log")
         if self.kind.endswith("int"):
@@ -48,37 +48,41 @@ class Parameter:
         return trial.suggest_float(self.name, low, high, step=self.step, log=log)
 
 
-def label(value: Any) -> Any:
-    """A value as a category that Optuna can store: plain ones as they are, others as JSON."""
+def category(value: Any) -> Any:
+    """Returns a value as a category that Optuna can store: plain ones as they are, others as JSON."""
     return (
         value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
     )
 
 
 def read_space(space: Mapping[str, Any]) -> list[Parameter]:
-    """The parameters in an order in which each comes after those it depends on.
+    """Returns the parameters in an order in which each comes after those it depends on.
 
-    Raises ValueError that names the parameter and what is wrong.
+    Args:
+        space: distributions by dotted name, as `TuneConfig.space` has them.
+
+    Raises:
+        ValueError: A distribution cannot be read, with its name and what is wrong.
     """
     if not space:
         raise ValueError(
             "space is empty: name settings to search, such as method.mask_ratio: {uniform: [0.5, 0.95]}"
         )
-    found = {name: _parameter(name, spec) for name, spec in space.items()}
-    for parameter in found.values():
-        for other, wanted in parameter.when:
-            _check_when(parameter.name, other, wanted, found)
+    parameters = {name: _parameter(name, spec) for name, spec in space.items()}
+    for parameter in parameters.values():
+        for other, values in parameter.when:
+            _check_when(parameter.name, other, values, parameters)
     ordered: list[Parameter] = []
-    while len(ordered) < len(found):
-        there = {p.name for p in ordered}
+    while len(ordered) < len(parameters):
+        names = {p.name for p in ordered}
         ready = [
             p
-            for p in found.values()
-            if p.name not in there and all(other in there for other, _ in p.when)
+            for p in parameters.values()
+            if p.name not in names and all(other in names for other, _ in p.when)
         ]
         if not ready:
-            round_about = ", ".join(n for n in found if n not in there)
-            raise ValueError(f"space: {round_about} depend on each other in a circle")
+            circle = ", ".join(n for n in parameters if n not in names)
+            raise ValueError(f"space: {circle} depend on each other in a circle")
         ordered += ready
     return ordered
 
@@ -88,8 +92,8 @@ def _parameter(name: str, spec: Any) -> Parameter:
     if not isinstance(spec, Mapping):
         raise ValueError(f"{where} must be such as {{uniform: [0.5, 0.95]}}, got {spec!r}")
     kinds = [k for k in spec if k in KINDS]
-    strange = [k for k in spec if k not in (*KINDS, "step", "when")]
-    if len(kinds) != 1 or strange:
+    unknown = [k for k in spec if k not in (*KINDS, "step", "when")]
+    if len(kinds) != 1 or unknown:
         raise ValueError(
             f"{where} must have one of {', '.join(KINDS)}, and perhaps step and when; got "
             f"{', '.join(map(str, spec)) or 'nothing'}"
@@ -99,7 +103,7 @@ def _parameter(name: str, spec: Any) -> Parameter:
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError(f"{where}: {kind} must be a list of values, got {values!r}")
     if kind in ("choice", "grid"):
-        if len({label(v) for v in values}) < len(values):
+        if len({category(v) for v in values}) < len(values):
             raise ValueError(f"{where}: {kind} holds a value twice: {values}")
         if step is not None:
             raise ValueError(f"{where}: a {kind} has no step")
@@ -111,8 +115,8 @@ def _parameter(name: str, spec: Any) -> Parameter:
             f"{where}: when must be {{other.setting: value or [values]}}, got {when!r}"
         )
     conditions = tuple(
-        (other, tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,))
-        for other, wanted in when.items()
+        (other, tuple(value) if isinstance(value, (list, tuple)) else (value,))
+        for other, value in when.items()
     )
     if reserved := next((r for r in _RESERVED if name == r or name.startswith(r)), None):
         raise ValueError(
@@ -121,25 +125,35 @@ def _parameter(name: str, spec: Any) -> Parameter:
     return Parameter(name, kind, tuple(values), step, conditions)
 
 
-_RESERVED = ("checkpoint.", "probe.", "scaling.", "tracking.", "method.name", "shards", "output")
+_RESERVED = (
+    "checkpoint.",
+    "probe.",
+    "scaling.",
+    "tracking.",
+    "method.name",
+    "encoder.name",
+    "shards",
+    "shares",
+    "output",
+)
 """Settings that a search gives its trials, or without which they would not compare."""
 
 
 def _check_when(
-    name: str, other: str, wanted: tuple[Any, ...], found: dict[str, Parameter]
+    name: str, other: str, values: tuple[Any, ...], parameters: dict[str, Parameter]
 ) -> None:
-    """Raise ValueError where the condition can never hold."""
+    """Raises ValueError where the condition can never hold."""
     where = f"space.{name}: when"
-    if other not in found:
+    if other not in parameters:
         raise ValueError(f"{where} names {other}, which is not in space")
-    if found[other].kind not in ("choice", "grid"):
+    if parameters[other].kind not in ("choice", "grid"):
         raise ValueError(f"{where} names {other}, which is no choice and no grid")
-    values = [label(v) for v in found[other].values]
-    for value in wanted:
-        if label(value) not in values:
+    categories = [category(v) for v in parameters[other].values]
+    for value in values:
+        if category(value) not in categories:
             raise ValueError(
                 f"{where} wants {other} to be {value}, which is none of its values: "
-                f"{', '.join(map(str, found[other].values))} (a list as a value is written [[a, b]])"
+                f"{', '.join(map(str, parameters[other].values))} (a list as a value is written [[a, b]])"
             )
 
 
@@ -165,47 +179,55 @@ def _range(where: str, kind: str, values: Any, step: Any) -> tuple[Any, Any]:
 
 
 def suggest(parameters: list[Parameter], trial: "optuna.Trial") -> dict[str, Any]:
-    """Values by Optuna's sampler of the parameters that matter."""
-    chosen: dict[str, Any] = {}
+    """Returns values by Optuna's sampler, of the parameters that matter."""
+    values: dict[str, Any] = {}
     for parameter in parameters:
-        if parameter.matters(chosen):
-            chosen[parameter.name] = parameter.suggest(trial)
-    return chosen
+        if parameter.matters(values):
+            values[parameter.name] = parameter.suggest(trial)
+    return values
 
 
 def grid(parameters: list[Parameter]) -> list[dict[str, Any]]:
-    """Every point of the grids, each once; none without a grid. Its other parameters are left open."""
+    """Returns every point of the grids, each once; none without a grid. Other parameters are left open."""
     gridded = [p for p in parameters if p.kind == "grid"]
     points: dict[str, dict[str, Any]] = {}
     for values in itertools.product(*(p.values for p in gridded)):
         point: dict[str, Any] = {}
         for parameter, value in zip(gridded, values, strict=True):
-            open_to = {o for o, _ in parameter.when} - {p.name for p in gridded}
-            if open_to or parameter.matters(point):
+            free = {o for o, _ in parameter.when} - {p.name for p in gridded}
+            if free or parameter.matters(point):
                 point[parameter.name] = value
         points[json.dumps(point)] = point
     return list(points.values()) if gridded else []
 
 
 def with_values(run: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with those by dotted name in their places. Raises ValueError where one has none."""
-    made = json.loads(json.dumps(run))
+    """Returns nested settings with some of them changed.
+
+    Args:
+        run: nested settings.
+        values: new ones by dotted name.
+
+    Raises:
+        ValueError: A run has no setting of that name.
+    """
+    settings = json.loads(json.dumps(run))
     for name, value in values.items():
         *path, last = name.split(".")
-        place = made
+        section = settings
         for key in path:
-            place = place.get(key) if isinstance(place, dict) else None
+            section = section.get(key) if isinstance(section, dict) else None
         pair = re.fullmatch(r"(\w+)\[(\d)\]", last)
         key = pair[1] if pair else last
-        if not isinstance(place, dict) or isinstance(place.get(key, {}), dict):
+        if not isinstance(section, dict) or isinstance(section.get(key, {}), dict):
             raise ValueError(f"space.{name}: a run has no setting of that name{_hint(run, name)}")
         if pair is None:
-            place[last] = value
-        elif isinstance(place[pair[1]], list) and int(pair[2]) < len(place[pair[1]]):
-            place[pair[1]][int(pair[2])] = value
+            section[last] = value
+        elif isinstance(section[pair[1]], list) and int(pair[2]) < len(section[pair[1]]):
+            section[pair[1]][int(pair[2])] = value
         else:
             raise ValueError(f"space.{name}: {pair[1]} does not hold so many values")
-    return made
+    return settings
 
 
 def _hint(run: dict[str, Any], name: str) -> str:
@@ -213,19 +235,19 @@ def _hint(run: dict[str, Any], name: str) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def shorter(name: str) -> str:
-    """The last part of a dotted name: enough for a person beside the others."""
+def short_name(name: str) -> str:
+    """Returns the last part of a dotted name: enough for a person beside the others."""
     return name.split(".")[-1]
 
 
-def in_words(values: Mapping[str, Any]) -> str:
-    """Settings of a trial on one line."""
-    return ", ".join(f"{shorter(name)} {value_in_words(v)}" for name, v in values.items())
+def describe(values: Mapping[str, Any]) -> str:
+    """Returns settings of a trial on one line."""
+    return ", ".join(f"{short_name(name)} {describe_value(v)}" for name, v in values.items())
 
 
-def value_in_words(value: Any) -> str:
-    """As it stands in figures and tables; a pair of equal ends reads as one number."""
+def describe_value(value: Any) -> str:
+    """Returns a value as charts and tables show it; a pair of equal ends reads as one number."""
     if isinstance(value, (list, tuple)):
-        parts = list(map(value_in_words, value))
+        parts = list(map(describe_value, value))
         return parts[0] if len(set(parts)) == 1 else "–".join(parts)
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -4,25 +4,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray_mae.search.space import label
+from ray_mae.search.space import category
 
 METRIC = "probe/auroc"
 """The tag under which the online probe writes its AUROC beside the losses."""
 
 
 def write_hparams(folder: Path, values: dict[str, Any]) -> None:
-    """Into the trial's own TensorBoard folder, beside the curves."""
+    """Writes them into the trial's own TensorBoard folder, beside the curves."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.plugins.hparams import summary_v2 as hparams
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    plain = {name: str(v) if v is None else label(v) for name, v in values.items()}
+    plain = {name: str(v) if v is None else category(v) for name, v in values.items()}
     writer = EventFileWriter(str(folder / "tensorboard"), filename_suffix=".hparams")
-    for made in (
+    for summary in (
         hparams.hparams_config_pb(
             [hparams.HParam(name) for name in plain], [hparams.Metric(METRIC, display_name="AUROC")]
         ),
         hparams.hparams_pb(plain, trial_id=folder.name),
     ):
-        writer.add_event(Event(wall_time=time.time(), summary=made))
+        writer.add_event(Event(wall_time=time.time(), summary=summary))
     writer.close()

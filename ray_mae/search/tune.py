@@ -1,4 +1,4 @@
-"""`tune`: Ray Tune over whole pretrainings, recorded in an Optuna study."""
+"""`tune`: Ray Tune over whole pretrainings; what it finds is in an Optuna study."""
 
 import json
 import logging
@@ -13,34 +13,50 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from ray_mae.cluster.ray_private import dashboard_url
 from ray_mae.cluster.runtime import cluster, gpus_wanted
-from ray_mae.config import AnyTuneConfig, TuneReportConfig
-from ray_mae.data.schema import Manifest
+from ray_mae.config import TuneConfig, TuneReportConfig
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.search.capacity import cpus_per_trial, trials_of_cluster, trials_of_machine
 from ray_mae.search.database import storage_url
 from ray_mae.search.files import REPEATS, SEARCH, SUMMARY, dashboards
-from ray_mae.search.optuna_study import enqueue, enqueue_repeats, open_study, optuna_quiet, plain
+from ray_mae.search.optuna_study import (
+    enqueue,
+    enqueue_repeats,
+    open_study,
+    optuna_quiet,
+    plain_settings,
+)
 from ray_mae.search.space import Parameter, read_space
 from ray_mae.search.trial import Runs, run_trial
 from ray_mae.terminal import console
 from ray_mae.train.metrics.trackers import check_trackers, mlflow_uri
 
 
-def tune(config: AnyTuneConfig) -> dict[str, Any]:
-    """Search, repeat the best, write the report; returns the summary that is also in summary.json.
+def tune(config: TuneConfig) -> dict[str, Any]:
+    """Searches settings, repeats the best with new seeds, and writes the report.
 
-    Raises ValueError with what to do before any trial is started, RuntimeError where none succeeded.
+    Args:
+        config: settings of the search. With `resume` it goes on with what its output folder holds.
+
+    Returns:
+        The summary that is also written to summary.json.
+
+    Raises:
+        ValueError: Before any trial is started, with what to do.
+        RuntimeError: No trial succeeded.
     """
     began = time.time()
-    config = replace(config, shards=config.shards.resolve(), output=config.output.resolve())
+    folders = [path.resolve() for path in config.folders]
+    config = replace(config, shards=folders, output=config.output.resolve())
     parameters = read_space(config.space)
     _check(config, parameters)
     study = open_study(config, SEARCH)
     total = enqueue(config, study, parameters)
     with _cluster(config) as (at_once, joined):
-        run = _Run(config, parameters, at_once, joined)
-        _print_opening(config, parameters, total, at_once)
+        run = _Runner(config, parameters, at_once, joined)
+        _print_start(config, parameters, total, at_once)
         run(study, SEARCH, total)
         if config.repeat.best and any(t.state == TrialState.COMPLETE for t in study.trials):
             repeats = open_study(config, REPEATS)
@@ -48,7 +64,7 @@ def tune(config: AnyTuneConfig) -> dict[str, Any]:
             if any(not t.state.is_finished() for t in repeats.trials):
                 console.print(f"\nThe best once more, with new seeds: {total} runs")
                 run(repeats, REPEATS, total)
-    summary = _close(config, began)
+    summary = _finish(config, began)
     if all(t.state == TrialState.FAIL for t in study.trials if t.state.is_finished()):
         reasons = "; ".join(f"{trial}: {why}" for trial, why in summary["failures"].items())
         raise RuntimeError(
@@ -59,59 +75,70 @@ def tune(config: AnyTuneConfig) -> dict[str, Any]:
 
 
 def tune_report(config: TuneReportConfig) -> dict[str, Any]:
-    """Write the report anew, of a search that ended or still goes on; returns its summary."""
+    """Writes the report anew, of a search that ended or still goes on.
+
+    Returns:
+        The summary of the search so far.
+
+    Raises:
+        ValueError: The output folder holds no search.
+    """
     from ray_mae.search.report import write_report
 
     output = config.output.resolve()
     return write_report(output, storage_url(output, config.storage))
 
 
-def _check(config: AnyTuneConfig, parameters: list[Parameter]) -> None:
-    """Raise ValueError for what would let every trial fail."""
-    if not Manifest.read(config.shards).rows("val"):
+def _check(config: TuneConfig, parameters: list[Parameter]) -> None:
+    """Raises ValueError for what would let every trial fail."""
+    shards = ShardSet.read(config.folders, config.shares)
+    if not shards.rows("val"):
         raise ValueError(
-            f"{config.shards} has no validation samples, by which a search chooses: ingest with "
+            f"{', '.join(map(str, shards.paths))} has no validation samples, by which a search chooses: ingest with "
             "validation_share above 0, or with an official split that has one"
         )
     Runs(config).check(parameters, config.output)
-    probed_samples(config.shards, config.run.probe)
+    probed_samples(shards, config.run.probe)
     check_trackers([*config.trackers], "trackers")
     check_trackers([*config.run.tracking.trackers], "run.tracking.trackers")
 
 
 @contextmanager
-def _cluster(config: AnyTuneConfig) -> Iterator[tuple[int, bool]]:
-    """Ray with its dashboard for the time of a block; gives the trials at a time, and whether joined."""
+def _cluster(config: TuneConfig) -> Iterator[tuple[int, bool]]:
+    """Joins or starts Ray with its dashboard, for a block.
+
+    Yields:
+        Trials at a time, and whether the cluster was there before.
+    """
     import ray
 
     joined = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
-    here = config.at_once or trials_of_machine(config.run)
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the study has it all
+    local = config.at_once or trials_of_machine(config.run)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the Optuna study has it all
     # Tune's handler would have stopped trials count as ended
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    with cluster(cpus=here * cpus_per_trial(config.run) + 1, dashboard=True):
-        if config.asha.stop and not ray._private.worker.get_dashboard_url():
+    with cluster(cpus=local * cpus_per_trial(config.run) + 1, dashboard=True):
+        if config.asha.stop and not dashboard_url():
             raise ValueError(
                 "this Ray runs without its dashboard, which takes back the workers of a trial that was "
                 "stopped early: start the head node with --include-dashboard=true, or set asha.stop to "
                 "false"
             )
         gpus = gpus_wanted(config.run.scaling.gpu)
-        counted = (
-            joined or gpus
-        )  # of a machine without GPUs the cores count, not Ray's logical CPUs
-        at_once = config.at_once or (trials_of_cluster(config.run, gpus) if counted else here)
+        # on a machine without GPUs its cores limit the trials, not Ray's logical CPUs
+        by_cluster = joined or gpus
+        at_once = config.at_once or (trials_of_cluster(config.run, gpus) if by_cluster else local)
         # Tune never prepares more trials than run; by default it follows the CPUs there were at first
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
         yield at_once, joined
 
 
-class _Run:
-    """Lets Tune run what a study lacks of its trials."""
+class _Runner:
+    """Lets Tune run the trials that an Optuna study lacks."""
 
     def __init__(
-        self, config: AnyTuneConfig, parameters: list[Parameter], at_once: int, joined: bool
+        self, config: TuneConfig, parameters: list[Parameter], at_once: int, joined: bool
     ) -> None:
         self._config, self._parameters = config, parameters
         self._at_once, self._joined = at_once, joined
@@ -119,8 +146,8 @@ class _Run:
     def __call__(self, study: optuna.Study, kind: str, total: int) -> None:
         from ray import tune as ray_tune
 
-        from ray_mae.search.optuna_searcher import StudySearcher
-        from ray_mae.search.progress import Narrator
+        from ray_mae.search.optuna_searcher import OptunaSearcher
+        from ray_mae.search.progress import ProgressCallback
 
         config = self._config
         done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
@@ -129,8 +156,8 @@ class _Run:
         folder = config.output / kind
         hours = config.objective == "auroc_and_hours" and kind == SEARCH
         objectives = ["auroc", "hours"] if hours else ["auroc"]
-        searcher = StudySearcher(study, self._parameters, objectives, folder)
-        job = {"search": plain(config), "folder": str(folder), "joined": self._joined}
+        searcher = OptunaSearcher(study, self._parameters, objectives, folder)
+        job = {"search": plain_settings(config), "folder": str(folder), "joined": self._joined}
         trainable = ray_tune.with_resources(
             ray_tune.with_parameters(run_trial, job=job),
             {"CPU": 0.01},  # workers reserve their own
@@ -148,19 +175,19 @@ class _Run:
                 storage_path=str(config.output / "tune"),
                 failure_config=ray_tune.FailureConfig(max_failures=config.retries),
                 stop=_hopeless(searcher),
-                callbacks=[Narrator(study, searcher, total, folder), *_trackers(config)],
+                callbacks=[ProgressCallback(study, searcher, total, folder), *_trackers(config)],
                 verbose=0,
             ),
         )
-        for name in ("ray.tune", "ray.train"):  # what matters of it the narrator says in a line
+        for name in ("ray.tune", "ray.train"):  # `ProgressCallback` prints what matters
             logging.getLogger(name).setLevel(logging.CRITICAL)
         with optuna_quiet():
             tuner.fit()
-        give_back()
+        remove_orphaned_placement_groups()
 
 
 def _hopeless(searcher: Any) -> Any:
-    """Ends a search whose first trials all failed: the next ones would, too."""
+    """Returns Tune's stopper of a search whose first trials all failed: the next ones would, too."""
     from ray.tune import Stopper
 
     class Hopeless(Stopper):
@@ -173,55 +200,52 @@ def _hopeless(searcher: Any) -> Any:
     return Hopeless()
 
 
-def _scheduler(config: AnyTuneConfig, study: optuna.Study) -> Any:
-    """ASHA that knows the probes of the trials that the study has finished; None stops nothing."""
+def _scheduler(config: TuneConfig, study: optuna.Study) -> Any:
+    """Returns ASHA that knows the probes of trials that ended before; None where none is to be stopped."""
     from ray.tune.schedulers import AsyncHyperBandScheduler
 
     if not config.asha.stop:
         return None
-    made = AsyncHyperBandScheduler(
+    scheduler = AsyncHyperBandScheduler(
         time_attr="percent",
         max_t=99,  # no decision at 100 %: the last probe ends a trial by itself
         grace_period=min(99, max(1, int(100 * config.asha.grace))),
         reduction_factor=config.asha.reduction,
         stop_last_trials=False,
     )
-    made.set_search_properties("auroc", "max")
+    scheduler.set_search_properties("auroc", "max")
     for trial in study.get_trials(deepcopy=False):
         if not trial.state.is_finished():
             continue
         stub: Any = SimpleNamespace(trial_id=f"before-{trial.number}")
-        made.on_trial_add(None, stub)
+        scheduler.on_trial_add(None, stub)
         for auroc, _, _, percent in trial.user_attrs.get("probes", {}).values():
-            made.on_trial_result(None, stub, {"percent": percent, "auroc": auroc})
-    return made
+            scheduler.on_trial_result(None, stub, {"percent": percent, "auroc": auroc})
+    return scheduler
 
 
-def _trackers(config: AnyTuneConfig) -> list[Any]:
-    """Tune's own callbacks for other people's dashboards; settings come from their environment."""
-    found: list[Any] = []
+def _trackers(config: TuneConfig) -> list[Any]:
+    """Returns Tune's callbacks for MLflow and W&B, which read their own environment variables."""
+    callbacks: list[Any] = []
     name = f"ray_mae {config.output.name}"
     if "mlflow" in config.trackers:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
         uri = mlflow_uri(config.output)
-        found.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=name))
+        callbacks.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=name))
     if "wandb" in config.trackers:
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        found.append(WandbLoggerCallback(project=name.replace(" ", "-")))
-    return found
+        callbacks.append(WandbLoggerCallback(project=name.replace(" ", "-")))
+    return callbacks
 
 
-def _print_opening(
-    config: AnyTuneConfig, parameters: list[Parameter], total: int, at_once: int
-) -> None:
-    import ray
+def _print_start(config: TuneConfig, parameters: list[Parameter], total: int, at_once: int) -> None:
 
     for parameter in parameters:
         values = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in parameter.values)
         when = " and ".join(
-            f"{other} is {' or '.join(map(str, wanted))}" for other, wanted in parameter.when
+            f"{other} is {' or '.join(map(str, choices))}" for other, choices in parameter.when
         )
         console.print(
             f"  {parameter.name:<28} {parameter.kind} {values}"
@@ -229,17 +253,19 @@ def _print_opening(
             markup=False,
         )
     gridded = all(p.kind == "grid" for p in parameters)
-    how = "every point of the grids" if gridded else config.sampler
-    console.print(f"{total} trials, {at_once} at a time; {how}", markup=False)
-    url = ray._private.worker.get_dashboard_url()
-    found = dashboards(config.output, storage_url(config.output, config.storage), config.trackers)
+    method = "every point of the grids" if gridded else config.sampler
+    console.print(f"{total} trials, {at_once} at a time; {method}", markup=False)
+    url = dashboard_url()
+    commands = dashboards(
+        config.output, storage_url(config.output, config.storage), config.trackers
+    )
     if url:
-        found["Ray"] = f"http://{url} (its token: ray get-auth-token)"
-    for name, opened in found.items():
-        console.print(f"  {name:<12} {opened}", markup=False)
+        commands["Ray"] = f"http://{url} (its token: ray get-auth-token)"
+    for name, how in commands.items():
+        console.print(f"  {name:<12} {how}", markup=False)
 
 
-def _close(config: AnyTuneConfig, began: float) -> dict[str, Any]:
+def _finish(config: TuneConfig, began: float) -> dict[str, Any]:
     from ray_mae.search.report import write_report
 
     summary = {
@@ -251,11 +277,11 @@ def _close(config: AnyTuneConfig, began: float) -> dict[str, Any]:
     return summary
 
 
-def give_back() -> None:
-    """Remove the placement groups of this job, when none of its trials goes on any more.
+def remove_orphaned_placement_groups() -> None:
+    """Removes the placement groups of this job, when none of its trials goes on any more.
 
-    Ray Train takes back what a stopped trial held by an actor of the trial, which on a busy machine can
-    die before it was told of the group.
+    Ray Train removes those of a stopped trial by an actor of the trial, which on a busy machine can die
+    before it has heard of the group.
     """
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -263,17 +289,16 @@ def give_back() -> None:
     from ray.util.state.exception import RayStateApiException
 
     context = ray.get_runtime_context()
-    job, address = (
-        context.get_job_id(),
-        context.gcs_address,
-    )  # of several clusters on a machine, ours
-    ours = [("creator_job_id", "=", job), ("state", "!=", "REMOVED")]
+    ours = [("creator_job_id", "=", context.get_job_id()), ("state", "!=", "REMOVED")]
     try:
-        groups = list_placement_groups(address, filters=ours, detail=True, limit=10_000)
-    except (
-        RayStateApiException,
-        ConnectionError,
-    ) as error:  # nothing that a search of days should end with
+        groups = list_placement_groups(
+            context.gcs_address,  # of several clusters on a machine, ours
+            filters=ours,
+            detail=True,
+            limit=10_000,
+        )
+    except (RayStateApiException, ConnectionError) as error:
+        # no reason to end a search of days
         console.print(f"what stopped trials may still hold could not be looked at: {error}")
         return
     for group in groups:

@@ -6,8 +6,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from ray_mae.cluster import ray_private
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -16,9 +18,18 @@ _SETTINGS = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _HOME = "http://127.0.0.1:8265"
 
 
-def address_of(given: str | None) -> str:
-    """The dashboard's address: as given, from the environment, or of this machine."""
-    address = given or next((os.environ[name] for name in _SETTINGS if os.environ.get(name)), _HOME)
+def dashboard_address(option: str | None) -> str:
+    """Returns the dashboard's address.
+
+    Args:
+        option: of the command line; None takes the environment's, or this machine's.
+
+    Raises:
+        ValueError: The environment has no address of a dashboard.
+    """
+    address = option or next(
+        (os.environ[name] for name in _SETTINGS if os.environ.get(name)), _HOME
+    )
     if not address.startswith(("http://", "https://")):
         raise ValueError(
             f"{address} (from the environment) is not a dashboard's address: give --address http://HOST:8265"
@@ -26,10 +37,16 @@ def address_of(given: str | None) -> str:
     return address.rstrip("/")
 
 
-def join(address: str) -> tuple["JobSubmissionClient", bool]:
-    """A client of the cluster, and whether the cluster runs on this machine.
+def open_client(address: str) -> tuple["JobSubmissionClient", bool]:
+    """Returns a client of the cluster, and whether the cluster runs on this machine.
 
-    Raises ConnectionError, PermissionError or RuntimeError, each with what to do about it.
+    Args:
+        address: of `dashboard_address`.
+
+    Raises:
+        ConnectionError: Nothing answers at the address.
+        PermissionError: The cluster wants a token, or another one.
+        RuntimeError: It is no Ray dashboard, or another version of Ray.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -47,12 +64,12 @@ def join(address: str) -> tuple["JobSubmissionClient", bool]:
     import requests
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("dashboard_sdk", "job.sdk"):  # they tell of each request
+    for name in ("dashboard_sdk", "job.sdk"):  # they log each request
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
-    with told(address), _only(address):
+    with auth_errors(address), _without_addresses():
         try:
             client = JobSubmissionClient(address)
-            version: dict[str, Any] = client._do_request("GET", "/api/version").json()
+            version = ray_private.dashboard_version(client)
         except (requests.RequestException, ValueError, KeyError) as error:
             raise RuntimeError(
                 f"{address} does not answer as Ray's dashboard does ({type(error).__name__})"
@@ -67,27 +84,27 @@ def join(address: str) -> tuple["JobSubmissionClient", bool]:
 
 
 @contextmanager
-def told(address: str) -> Iterator[None]:
-    """Turn what Ray says of tokens into one line."""
+def auth_errors(address: str) -> Iterator[None]:
+    """Raises PermissionError, with one line on what to do, for what Ray says of tokens in a block."""
     from ray.exceptions import AuthenticationError
 
     try:
         yield
     except AuthenticationError as error:
         if "required" in str(error):
-            said = (
+            problem = (
                 "wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
             )
         else:
-            said = "refuses the token of RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH: it is another cluster's"
-        raise PermissionError(f"{address} {said}") from error
+            problem = "refuses the token of RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH: it is another cluster's"
+        raise PermissionError(f"{address} {problem}") from error
 
 
 @contextmanager
-def _only(address: str) -> Iterator[None]:
-    """Hide other addresses: to Ray's client the environment counts more than its argument."""
-    kept = {name: os.environ.pop(name) for name in _SETTINGS if name in os.environ}
+def _without_addresses() -> Iterator[None]:
+    """Hides addresses of the environment, which count more to Ray's client than its argument."""
+    hidden = {name: os.environ.pop(name) for name in _SETTINGS if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(kept)
+        os.environ.update(hidden)

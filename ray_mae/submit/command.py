@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.config import SubmitConfig
-from ray_mae.submit.address import address_of, join, told
+from ray_mae.submit.address import auth_errors, dashboard_address, open_client
 from ray_mae.submit.follow import Follower
-from ray_mae.submit.package import Packed, pack
+from ray_mae.submit.package import Package, pack
 from ray_mae.submit.paths import check_paths, output_of
 
 if TYPE_CHECKING:
@@ -23,31 +23,40 @@ _ENVIRONMENT = {
 
 
 def submit(config: SubmitConfig, command: Any) -> int:
-    """Send a command to a cluster and say how to follow it. Returns the exit code for this process.
+    """Sends a command to a cluster and prints how to follow it.
 
-    command: the settings that `config.command` was parsed to. With `dry_run` nothing is sent, with
-    `follow` the code is the job's. Raises ValueError, ConnectionError, PermissionError or
-    RuntimeError with one line of what to do.
+    Args:
+        config: settings of `submit`. With `dry_run` nothing is sent.
+        command: the settings that `config.command` was parsed to.
+
+    Returns:
+        The exit code for this process; with `follow` it is the job's.
+
+    Raises:
+        ValueError: A setting or a path that cannot be right on the cluster.
+        ConnectionError: Nothing answers at the cluster's address.
+        PermissionError: The cluster wants a token, or another one.
+        RuntimeError: The cluster runs another Ray, or did not take the job.
     """
-    packed = None if config.image else pack(config.folder, config.max_file_mb, config.max_mb)
-    if config.environment == "uv" and packed and not packed.has(Path("pyproject.toml")):
+    package = None if config.image else pack(config.folder, config.max_file_mb, config.max_mb)
+    if config.environment == "uv" and package and not package.has(Path("pyproject.toml")):
         raise ValueError(
             f"environment uv wants a pyproject.toml in the packed folder {config.folder}"
         )
-    address = address_of(config.address)
+    address = dashboard_address(config.address)
     entrypoint = entrypoint_of(config)
     environment = _runtime_env(config)
     if config.dry_run:
-        warnings = check_paths(command, config.command, packed, here=False)
-        _say(config, address, entrypoint, environment, packed, warnings)
-        if packed:
-            print("files: " + ", ".join(map(str, packed.files)))
+        warnings = check_paths(command, config.command, package, local=False)
+        _print_job(config, address, entrypoint, environment, package, warnings)
+        if package:
+            print("files: " + ", ".join(map(str, package.files)))
         print("nothing was sent")
         return 0
-    client, here = join(address)
-    warnings = check_paths(command, config.command, packed, here)
-    _say(config, address, entrypoint, environment, packed, warnings)
-    job = _send(client, address, entrypoint, environment, packed)
+    client, local = open_client(address)
+    warnings = check_paths(command, config.command, package, local)
+    _print_job(config, address, entrypoint, environment, package, warnings)
+    job = _send(client, address, entrypoint, environment, package)
     token = "RAY_AUTH_MODE=token " if os.environ.get("RAY_AUTH_MODE") == "token" else ""
     print(
         f"job: {job}\n"
@@ -64,29 +73,27 @@ def _send(
     address: str,
     entrypoint: str,
     environment: dict[str, Any],
-    packed: Packed | None,
+    package: Package | None,
 ) -> str:
-    """The job's id."""
+    """Sends the job and returns its id."""
     import requests
 
-    with tempfile.TemporaryDirectory() as scratch, told(address):
-        if packed:
+    with tempfile.TemporaryDirectory() as scratch, auth_errors(address):
+        if package:
             archive = Path(scratch, "working_folder.zip")
-            print(f"sent: {packed.write(archive) / 1e6:.2f} MB")
+            print(f"sent: {package.write(archive) / 1e6:.2f} MB")
             environment = environment | {"working_dir": str(archive)}
         try:
             job: str = client.submit_job(entrypoint=entrypoint, runtime_env=environment)
-        except (
-            RuntimeError,
-            requests.RequestException,
-        ) as error:  # the cluster's traceback, as a rule
+        except (RuntimeError, requests.RequestException) as error:
+            # the cluster's traceback, as a rule
             last = str(error).strip().splitlines()[-1]
             raise RuntimeError(f"{address} did not take the job: {last}") from error
     return job
 
 
 def _follow(client: "JobSubmissionClient", job: str) -> int:
-    """The job's exit code, at its end."""
+    """Prints what the job prints, and returns its exit code at its end."""
     try:
         details = Follower(client, job).to_the_end()
     except KeyboardInterrupt:
@@ -101,14 +108,14 @@ def _follow(client: "JobSubmissionClient", job: str) -> int:
 
 
 def entrypoint_of(config: SubmitConfig) -> str:
-    """The shell line that the cluster runs: variables that must be there, then the command."""
-    wanted = [
+    """Returns the shell line that the cluster runs: variables that must be there, then the command."""
+    checks = [
         f'test -n "${name}" || {{ echo "ray-mae: {name} is not set on the cluster: '
         'give it to its nodes, such as by a Kubernetes secret" >&2; exit 2; }'
         for name in config.env
     ]
     run = "uv run --no-dev python" if config.environment == "uv" else "python"
-    return "; ".join([*wanted, f"exec {run} -m ray_mae {shlex.join(config.command)}"])
+    return "; ".join([*checks, f"exec {run} -m ray_mae {shlex.join(config.command)}"])
 
 
 def _runtime_env(config: SubmitConfig) -> dict[str, Any]:
@@ -119,23 +126,24 @@ def _runtime_env(config: SubmitConfig) -> dict[str, Any]:
     return environment
 
 
-def _say(
+def _print_job(
     config: SubmitConfig,
     address: str,
     entrypoint: str,
     environment: dict[str, Any],
-    packed: Packed | None,
+    package: Package | None,
     warnings: list[str],
 ) -> None:
     print(f"cluster: {address}")
     print(f"entrypoint: {entrypoint}")
     print(f"environment: {config.image or config.environment}, {environment['env_vars']}")
-    if packed:
+    if package:
         print(
-            f"packed: {len(packed.files)} files, {packed.size / 1e6:.2f} MB of {packed.root.resolve()}"
+            f"packed: {len(package.files)} files, {package.size / 1e6:.2f} MB of "
+            f"{package.root.resolve()}"
         )
-        if packed.large:
-            print(f"left out, over {config.max_file_mb:g} MB: {', '.join(map(str, packed.large))}")
+        if package.large:
+            print(f"left out, over {config.max_file_mb:g} MB: {', '.join(map(str, package.large))}")
     if config.image:
         warnings = [*warnings, "nodes start the image by podman: pods and containers have none"]
     for warning in warnings:

@@ -20,14 +20,18 @@ class Follower:
         self._printed = 0  # characters
 
     def to_the_end(self) -> Any:
-        """Print until the job has ended. Returns Ray's details of the job.
+        """Prints until the job has ended.
 
-        Raises ConnectionError where the cluster stays out of reach.
+        Returns:
+            Ray's `JobDetails`.
+
+        Raises:
+            ConnectionError: The cluster stays out of reach.
         """
         import aiohttp
         import requests
 
-        failed = 0
+        failures = 0
         while True:
             before = self._printed
             try:
@@ -35,10 +39,10 @@ class Follower:
                 details = self._client.get_job_info(self._job)
                 if details.status.is_terminal():
                     return details
-                failed = 0
+                failures = 0
             except (RuntimeError, OSError, aiohttp.ClientError, requests.RequestException) as error:
-                failed = failed + 1 if self._printed == before else 1
-                if failed == _PATIENCE:
+                failures = failures + 1 if self._printed == before else 1
+                if failures == _PATIENCE:
                     raise ConnectionError(
                         f"the connection was lost ({error or type(error).__name__}); job {self._job} "
                         "goes on as long as its cluster does"
@@ -46,10 +50,10 @@ class Follower:
             time.sleep(1)
 
     async def _tail(self) -> None:
-        known = self._printed  # the log comes from its beginning each time
+        seen = self._printed  # the log comes from its beginning each time
         async for text in self._client.tail_job_logs(self._job):
-            fresh = text[known:]
-            known = max(0, known - len(text))
+            fresh = text[seen:]
+            seen = max(0, seen - len(text))
             self._printed += len(fresh)
             sys.stdout.write(fresh)
             sys.stdout.flush()

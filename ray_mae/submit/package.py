@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-_SENT = {".py", ".pyi", ".yaml", ".yml", ".toml", ".cfg", ".lock", ".sh", ".j2"}
+_SUFFIXES = {".py", ".pyi", ".yaml", ".yml", ".toml", ".cfg", ".lock", ".sh", ".j2"}
 """Suffixes of code and settings. Anything else may be of a patient, or a key: images need no suffix."""
-_NAMED = {"README.md", "LICENSE"}  # pyproject.toml may want them
+_NAMES = {"README.md", "LICENSE"}  # pyproject.toml may want them
 _NEVER = [
     *".git .venv/ venv/ node_modules/ __pycache__/ .*_cache/ *.egg-info/ .ingest/".split(),
     *".env* .aws/ .kube/ .ssh/ *secret*.y*ml *credential*.y*ml".split(),
@@ -20,7 +20,7 @@ _RESULTS = {"summary.json", "metrics.jsonl", "manifest.json", "checkpoint_manage
 
 
 @dataclass(frozen=True)
-class Packed:
+class Package:
     """What of a folder a job takes along."""
 
     root: Path
@@ -35,27 +35,36 @@ class Packed:
         return sum((self.root / file).stat().st_size for file in self.files)
 
     def has(self, path: Path) -> bool:
-        """Whether a path relative to root is one of the files, or a folder with some."""
-        wanted = Path(os.path.normpath(path))
-        return any(file == wanted or wanted in file.parents for file in self.files)
+        """Returns whether a path relative to root is one of the files, or a folder with some."""
+        path = Path(os.path.normpath(path))
+        return any(file == path or path in file.parents for file in self.files)
 
     def write(self, archive: Path) -> int:
-        """The files as a zip, the same bytes for the same content, so that Ray sends it once.
+        """Writes the files as a zip: the same bytes for the same content, so that Ray sends it once.
 
-        Returns the size of the archive in bytes.
+        Returns:
+            Size of the archive in bytes.
         """
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
             for file in self.files:
                 entry = zipfile.ZipInfo(file.as_posix())
-                entry.external_attr = (
-                    0o755 if os.access(self.root / file, os.X_OK) else 0o644
-                ) << 16
+                mode = 0o755 if os.access(self.root / file, os.X_OK) else 0o644
+                entry.external_attr = mode << 16
                 out.writestr(entry, (self.root / file).read_bytes(), zipfile.ZIP_DEFLATED)
         return archive.stat().st_size
 
 
-def pack(root: Path, max_file_mb: float, max_mb: float) -> Packed:
-    """Choose the files. Raises ValueError, with the largest folders, where they are too much."""
+def pack(root: Path, max_file_mb: float, max_mb: float) -> Package:
+    """Chooses the files of a folder that a job takes along: code and settings, and nothing of patients.
+
+    Args:
+        root: the folder.
+        max_file_mb: megabytes above which a file is left out.
+        max_mb: megabytes that all files may have together.
+
+    Raises:
+        ValueError: There is no such folder, or the files are too much; with the largest of them.
+    """
     if not root.is_dir():
         raise ValueError(f"folder {root} is not a folder")
     files: list[Path] = []
@@ -63,18 +72,18 @@ def pack(root: Path, max_file_mb: float, max_mb: float) -> Packed:
     for file in _walk(root, root, [(root, GitIgnoreSpec.from_lines(_NEVER))]):
         over = (root / file).stat().st_size > max_file_mb * 1e6
         (large if over else files).append(file)
-    packed = Packed(root, sorted(files), sorted(large))
-    if packed.size > max_mb * 1e6:
+    package = Package(root, sorted(files), sorted(large))
+    if package.size > max_mb * 1e6:
         sizes: dict[str, int] = {}
         for file in files:
             sizes[file.parts[0]] = sizes.get(file.parts[0], 0) + (root / file).stat().st_size
-        most = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
         raise ValueError(
-            f"{root} holds {packed.size / 1e6:.0f} MB to pack, more than max_mb {max_mb:g}; most in "
-            + ", ".join(f"{name} ({sizes[name] / 1e6:.1f} MB)" for name in most)
+            f"{root} holds {package.size / 1e6:.0f} MB to pack, more than max_mb {max_mb:g}; most in "
+            + ", ".join(f"{name} ({sizes[name] / 1e6:.1f} MB)" for name in largest)
             + ": name what is not needed in .gitignore or .rayignore, or give --folder"
         )
-    return packed
+    return package
 
 
 def _walk(root: Path, folder: Path, specs: list[tuple[Path, GitIgnoreSpec]]) -> Iterator[Path]:
@@ -91,7 +100,7 @@ def _walk(root: Path, folder: Path, specs: list[tuple[Path, GitIgnoreSpec]]) -> 
         if is_folder:
             if not _RESULTS & set(os.listdir(path)):
                 yield from _walk(root, path, specs)
-        elif path.suffix not in _SENT and path.name not in _NAMED:
+        elif path.suffix not in _SUFFIXES and path.name not in _NAMES:
             continue
         elif entry.is_file(follow_symlinks=False):  # a link leads out of the folder
             yield path.relative_to(root)

@@ -6,21 +6,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_mae.submit.package import Packed
+from ray_mae.submit.package import Package
 
 
-def check_paths(config: Any, arguments: list[str], packed: Packed | None, here: bool) -> list[str]:
-    """Raise ValueError for a path that cannot be right; return warnings for those that need not be.
+def check_paths(
+    config: Any, arguments: list[str], package: Package | None, local: bool
+) -> list[str]:
+    """Refuses paths that cannot be right on the cluster.
 
-    config: the command's settings. arguments: its words, for --config. packed: what the job takes
-    along. here: the cluster runs on this machine and sees its disk.
+    Args:
+        config: the command's settings.
+        arguments: the command's words, for --config.
+        package: what the job takes along; None with an image.
+        local: whether the cluster runs on this machine and sees its disk.
+
+    Returns:
+        Warnings of paths that may be wrong.
+
+    Raises:
+        ValueError: A path that is wrong, with what to give.
     """
     for file in _config_files(arguments):
-        if packed is None:
+        if package is None:
             raise ValueError(
                 f"--config {file} is not sent with an image: give its settings as flags"
             )
-        if not here and (file.is_absolute() or not packed.has(file)):
+        if not local and (file.is_absolute() or not package.has(file)):
             raise ValueError(
                 f"--config {file} is not among the files that are packed: put it into the working "
                 "folder as YAML, under a relative path that .gitignore does not name"
@@ -41,18 +52,18 @@ def check_paths(config: Any, arguments: list[str], packed: Packed | None, here: 
                 f"--{name} {path} is relative, and of the working folder code and settings alone are sent: "
                 "give an absolute path that all nodes mount, or a URL"
             )
-    if shared and not here:
+    if shared and not local:
         return [f"every node of the cluster must mount {', '.join(shared)} as a shared disk"]
     return []
 
 
 def is_url(path: Path) -> bool:
-    """Whether a path was given as a URL, of whose two slashes pathlib keeps one."""
+    """Returns whether a path was given as a URL, of whose two slashes pathlib keeps one."""
     return re.match(r"[a-z][a-z0-9+.-]+:/", str(path)) is not None
 
 
 def output_of(config: Any) -> str | None:
-    """Where a command writes its results, as it was given."""
+    """Returns the path or URL where a command writes its results; None for a command without one."""
     output = getattr(config, "output", None)
     if output is None:
         return None

@@ -11,7 +11,13 @@ import yaml
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.convert import FAMILIES
-from ray_mae.cluster.admission import check_resources, its_turn, reserved, spare_room
+from ray_mae.cluster.admission import (
+    admission,
+    check_resources,
+    cpu_reservation,
+    worker_resources,
+)
+from ray_mae.cluster.pending_nodes import report_pending_nodes
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config.base import flatten, to_dict
 from ray_mae.config.pretrain import PretrainConfig
@@ -69,20 +75,18 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, shards.described(), first_step)))
     if first_step < plan.steps:
-        from ray_mae.cluster.admission import told_of_waiting
-
         trackers = open_trackers(config, _tracked(config.output))
         folder = RunFolder.begin(config.output, config.scaling.storage_patience)
         # one CPU more than the workers keep, for the tasks that read data
         keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
         with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
             check_resources(config)
-            with its_turn(config, bool(probe)), spare_room(config, bool(probe)):
+            with admission(config, bool(probe)), cpu_reservation(config, bool(probe)):
                 metrics = RunMetrics(folder.path, plan.steps, config.method.losses)
                 listeners = Listeners([metrics, *trackers], console.print)
                 tables = StartTables(config, plan, shards)
                 progress = Progress(folder, began, config.method, tables, listeners)
-                with progress, told_of_waiting(reserved(config)):
+                with progress, report_pending_nodes(worker_resources(config)):
                     fit(config, shards, tokenizer, folder, probe)
         events = folder.events()
     else:

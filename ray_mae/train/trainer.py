@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.cluster.admission import reserved
+from ray_mae.cluster.admission import worker_resources
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.data.loading.stream import Stream
@@ -84,7 +84,7 @@ def fit(
             num_workers=config.scaling.workers,
             elastic_resize_monitor_interval_s=config.scaling.resize_every,
             use_gpu=gpus_wanted(config.scaling.gpu),
-            resources_per_worker=reserved(config),
+            resources_per_worker=worker_resources(config),
         ),
         run_config=ray.train.RunConfig(
             name=config.output.name,

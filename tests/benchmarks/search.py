@@ -18,12 +18,12 @@ from ray_mae.config import ProbeConfig
 from ray_mae.evaluate.probe.command import evaluate_probe
 from ray_mae.search.cost import cost_of
 from ray_mae.search.database import storage_url
-from ray_mae.search.results import TrialRecord, read_search
-from ray_mae.search.space import in_words
-from ray_mae.search.statistics import group
+from ray_mae.search.results import TrialResult, read_search
+from ray_mae.search.space import describe
+from ray_mae.search.statistics import group_by_setting
 
 
-def on_test(trial: TrialRecord, shards: Path, output: Path) -> float:
+def on_test(trial: TrialResult, shards: Path, output: Path) -> float:
     """Macro AUROC on test patients of a trial's last checkpoint."""
     found = evaluate_probe(
         ProbeConfig(checkpoint=trial.folder, shards=shards, output=output, gpu=False, bootstrap=10)
@@ -42,8 +42,8 @@ def main() -> None:
         read_search(folder.resolve(), storage_url(folder.resolve(), None))
         for folder in (arguments.search, arguments.random)
     )
-    best = max(group(search.repeats), key=lambda g: g.mean)
-    print(f"chosen: {in_words(best.values)}; validation {best.mean:.3f} of {len(best.trials)} runs")
+    best = max(group_by_setting(search.repeats), key=lambda g: g.mean)
+    print(f"chosen: {describe(best.values)}; validation {best.mean:.3f} of {len(best.trials)} runs")
     with cluster(cpus=3):
         chosen, drawn = (
             [

@@ -54,8 +54,8 @@ class Head:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without Ray's settings; its Python first."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return variables | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 @contextmanager

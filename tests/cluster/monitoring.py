@@ -22,8 +22,8 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 def panels() -> list[dict[str, Any]]:
     """Of the dashboard."""
-    found: list[dict[str, Any]] = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
-    return found
+    values: list[dict[str, Any]] = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    return values
 
 
 def queries() -> list[tuple[str, str]]:

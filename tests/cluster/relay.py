@@ -50,8 +50,8 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def relay(address: str) -> Iterator[Relay]:
-    made = Relay(address)
+    connection = Relay(address)
     try:
-        yield made
+        yield connection
     finally:
-        made.close()
+        connection.close()

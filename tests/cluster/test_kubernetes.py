@@ -134,12 +134,12 @@ def gib(text: str) -> int:
 
 
 def share(of: float, *steps: tuple[float, float]) -> float:
-    """What is kept of the first so many, the next so many and so on."""
-    kept = 0.0
+    """What is reserved of the first so many, the next so many and so on."""
+    reserved = 0.0
     for size, part in steps:
-        kept += min(of, size) * part
+        reserved += min(of, size) * part
         of = max(0.0, of - size)
-    return kept
+    return reserved
 
 
 @pytest.mark.parametrize("resource", OBJECTS)
@@ -159,9 +159,9 @@ def test_pods_fit_the_nodes_that_the_guide_asks_for(resource: dict[str, Any]) ->
         memory -= share(memory, (4, 0.25), (4, 0.2), (8, 0.1), (112, 0.06), (1000, 0.02)) + 0.75
         if pool == "head":  # with the autoscaler, and the pod that submits a RayJob
             cpus, memory = cpus - 1, memory - 0.75
-        asked = container["resources"]["requests"]
-        assert int(asked["cpu"]) <= cpus
-        assert gib(asked["memory"]) <= memory
+        requests = container["resources"]["requests"]
+        assert int(requests["cpu"]) <= cpus
+        assert gib(requests["memory"]) <= memory
 
 
 def test_rays_autoscaler_reads_the_cluster_spot_first_and_from_zero() -> None:
@@ -180,14 +180,14 @@ def test_rays_autoscaler_reads_the_cluster_spot_first_and_from_zero() -> None:
 
 
 def test_all_ask_for_a_token_and_the_version_that_is_installed() -> None:
-    seen = 0
+    count = 0
     for file in FILES:
         for resource in read(file.name):
             if spec := cluster_spec(resource):
                 assert spec["authOptions"] == {"mode": "token"}
                 assert spec["rayVersion"] == version("ray")
-                seen += 1
-    assert seen == 2
+                count += 1
+    assert count == 2
 
 
 @pytest.mark.parametrize("file", ["train.yaml", "search.yaml"])

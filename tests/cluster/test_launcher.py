@@ -185,10 +185,10 @@ def test_nodes_run_what_the_image_has_and_install_nothing(cloud: str) -> None:
         assert ready[kind] == []
     defaults = (Path(ray.autoscaler.__file__).parent / cloud / "defaults.yaml").read_text()
     line = next(c for c in yaml.safe_load(defaults)["head_setup_commands"] if "pip install" in c)
-    wanted = re.findall(r"[a-z][\w-]+(?=[=>])", line)  # by Ray's provider of nodes, on the head
-    assert wanted
+    packages = re.findall(r"[a-z][\w-]+(?=[=>])", line)  # by Ray's provider of nodes, on the head
+    assert packages
     image = (LAUNCHER.parent / "Dockerfile").read_text()
-    assert not [name for name in wanted if name not in image]
+    assert not [name for name in packages if name not in image]
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
@@ -226,5 +226,5 @@ def test_every_job_leaves_half_of_a_gpu_nodes_cpus_for_reading(cloud: str) -> No
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
 def test_every_job_says_how_large_it_is(job: Path) -> None:
-    said = r"(?m)^# (Size|.*cores and (a quarter of|half) an hour)"
-    assert re.search(said, job.read_text())
+    pattern = r"(?m)^# (Size|.*cores and (a quarter of|half) an hour)"
+    assert re.search(pattern, job.read_text())

@@ -28,16 +28,16 @@ def test_a_mistake_in_a_query_is_caught(mistake: str) -> None:
 
 @pytest.mark.parametrize("alert", rules())
 def test_an_alert_keeps_the_labels_that_its_text_names(alert: str) -> None:
-    kept = re.findall(r"\bby \((.*?)\)", rules()[alert])
-    assert kept
-    assert all({*labels_of(alert)} <= {*re.split(r",\s*", names)} for names in kept)
+    groupings = re.findall(r"\bby \((.*?)\)", rules()[alert])
+    assert groupings
+    assert all({*labels_of(alert)} <= {*re.split(r",\s*", names)} for names in groupings)
 
 
 @pytest.mark.parametrize(("query", "legend"), queries())
 def test_a_query_keeps_the_labels_that_its_legend_names(query: str, legend: str) -> None:
-    kept = re.findall(r"\bby \((.*?)\)", query)
+    groupings = re.findall(r"\bby \((.*?)\)", query)
     named = {*re.findall(r"{{(\w+)}}", legend)}
-    assert all(named <= {*re.split(r",\s*", names)} for names in kept)
+    assert all(named <= {*re.split(r",\s*", names)} for names in groupings)
 
 
 def test_the_dashboard_shows_any_grafanas_prometheus() -> None:
@@ -59,9 +59,9 @@ def test_kubernetes_scrapes_as_often_as_the_head_does() -> None:
 
 def test_the_guides_command_makes_the_alerts_an_object_of_kubernetes() -> None:
     (command,) = re.findall(r"(?s)    (\(printf .*?) \| kubectl apply -f -\n", GUIDE)
-    made = yaml.safe_load(subprocess.check_output(["bash", "-c", command], cwd=ROOT, text=True))
-    assert (made["kind"], made["metadata"]["name"]) == ("PrometheusRule", "ray-mae")
-    assert made["spec"] == yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+    resource = yaml.safe_load(subprocess.check_output(["bash", "-c", command], cwd=ROOT, text=True))
+    assert (resource["kind"], resource["metadata"]["name"]) == ("PrometheusRule", "ray-mae")
+    assert resource["spec"] == yaml.safe_load((MONITORING / "alerts.yaml").read_text())
 
 
 def test_what_is_started_on_the_head_listens_on_loopback() -> None:

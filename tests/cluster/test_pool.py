@@ -1,4 +1,4 @@
-"""A cluster without nodes gets those that its jobs want, and is without nodes again; what is told of them.
+"""A cluster without nodes gets those that its jobs want, and is without nodes again; what is shown of them.
 
 Real raylets on this machine, started and ended by Ray's autoscaler (`tests.benchmarks.autoscaling` also
 takes one away), and a real Prometheus where it is installed.
@@ -31,18 +31,18 @@ from tests.shards import write_volume_shards
 DISCOVERY = "prom_metrics_service_discovery.json"
 needs_prometheus = needs("prometheus")
 
-# a run with an online probe, and the gauges of a search as its driver sets them
+# a run with an online probe, and the metrics of a search as its driver sets them
 PROGRAM = """
 import sys, time
 from pathlib import Path
 import optuna
 from ray_mae import cli
-from ray_mae.runtime import connect
-from ray_mae.search.gauges import SearchGauges
+from ray_mae.cluster.runtime import connect
+from ray_mae.search.prometheus import SearchMetrics
 connect()
 study = optuna.create_study()
 study.optimize(lambda trial: 0.5, 2)
-search = SearchGauges(Path("/runs/search"), 3)
+search = SearchMetrics(Path("/runs/search"), 3)
 search.show(study.trials)
 cli.run(sys.argv[1:])
 time.sleep(4)  # long enough to be scraped
@@ -50,13 +50,13 @@ time.sleep(4)  # long enough to be scraped
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """What was there to see while the jobs ran."""
 
     folder: Path
     """With `shards` of the ingest, and `run`."""
-    said: list[str]
-    """By ingest and by the run."""
+    output: list[str]
+    """Printed by ingest and by the run."""
     nodes: list[dict[str, int]]
     """By type, whenever they changed."""
     names: set[str]
@@ -73,7 +73,7 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observations]:
     folder = tmp_path_factory.mktemp("pool")
     write_volume_shards(folder / "volumes", held_out=16)
     (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
@@ -83,25 +83,25 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         Pool(cluster).watched() as pool,
         _prometheus(folder, cluster.temporary / DISCOVERY) as url,
     ):
-        said = [_communicate(start_ingest(cluster, folder, studies=48, side=300))]
+        output = [_communicate(start_ingest(cluster, folder, studies=48, side=300))]
         began, names = time.time(), set[str]()
         run = command(cluster, ["-c", PROGRAM, *words.split()])
         while run.poll() is None:
             names |= _names(cluster.temporary / DISCOVERY)
             time.sleep(0.5)
-        said.append(_communicate(run))
+        output.append(_communicate(run))
         ended, until = time.time(), time.monotonic() + 120
         while pool.look() and time.monotonic() < until:
             time.sleep(0.5)
         nodes = [nodes for _, nodes in pool.trace]
-        yield Seen(folder, said, nodes, names, url, began, ended)
+        yield Observations(folder, output, nodes, names, url, began, ended)
 
 
 def _communicate(job: subprocess.Popen[str]) -> str:
-    """What it said, once it has ended well."""
-    said, _ = job.communicate()
-    assert job.returncode == 0, said
-    return said
+    """What it printed, once it has ended well."""
+    output, _ = job.communicate()
+    assert job.returncode == 0, output
+    return output
 
 
 SETTINGS = {
@@ -142,56 +142,60 @@ def _prometheus(folder: Path, discovery: Path) -> Iterator[str | None]:
 
 def _names(discovery: Path) -> set[str]:
     """Of what each target has, that Ray's head has written down."""
-    found: set[str] = set()
+    names: set[str] = set()
     with suppress(OSError, json.JSONDecodeError):
         for target in json.loads(discovery.read_text())[0]["targets"]:
             with suppress(OSError), urllib.request.urlopen(f"http://{target}/metrics") as answer:
                 for family in text_string_to_metric_families(answer.read().decode()):
-                    found |= {sample.name for sample in family.samples}
-    return found
+                    names |= {sample.name for sample in family.samples}
+    return names
 
 
-def test_jobs_get_their_nodes_from_none_and_give_them_back(seen: Seen) -> None:
-    ingest, run = seen.said
+def test_jobs_get_their_nodes_from_none_and_give_them_back(observed: Observations) -> None:
+    ingest, run = observed.output
     assert "no CPUs now: the work waits until it has grown" in ingest
-    assert Manifest.read(seen.folder / "shards").rows("train") > 20
+    assert Manifest.read(observed.folder / "shards").rows("train") > 20
     assert "the run waits until the cluster has grown" in run
     assert "waiting for nodes: 2 × (2 CPU) are asked for" in run
-    assert read_state(find_checkpoint(seen.folder / "run"))["workers"] == 2
-    assert any(nodes.get("cpu") for nodes in seen.nodes)
-    assert max(nodes.get("train", 0) for nodes in seen.nodes) >= 2
-    assert seen.nodes[0] == seen.nodes[-1] == {}
+    assert read_state(find_checkpoint(observed.folder / "run"))["workers"] == 2
+    assert any(nodes.get("cpu") for nodes in observed.nodes)
+    assert max(nodes.get("train", 0) for nodes in observed.nodes) >= 2
+    assert observed.nodes[0] == observed.nodes[-1] == {}
 
 
-def test_dashboard_and_alerts_name_metrics_that_there_are(seen: Seen) -> None:
+def test_dashboard_and_alerts_name_metrics_that_there_are(observed: Observations) -> None:
     text = " ".join([*rules().values(), *(expr for expr, _ in queries())])
     named = set(re.findall(r"\bray_\w+", text))
     assert len(named) > 25
-    assert named <= seen.names
+    assert named <= observed.names
 
 
 @needs_prometheus
-def test_every_query_of_the_dashboard_is_answered_with_data(seen: Seen) -> None:
-    asked = queries()
+def test_every_query_of_the_dashboard_is_answered_with_data(observed: Observations) -> None:
+    expressions = queries()
     for alert, expr in rules().items():  # without their limits
         if simple := re.fullmatch(r"([^<>]+) > [0-9.]+", expr):
-            asked.append((simple[1], "".join(f"{{{{{n}}}}}" for n in labels_of(alert))))
-    assert len(asked) > len(queries()) + 6
-    for expr, shown in asked:
-        found = seen.ask("query_range", query=expr, start=seen.began, end=seen.ended, step=1)
-        assert found["result"], expr
-        for series in found["result"]:
+            expressions.append((simple[1], "".join(f"{{{{{n}}}}}" for n in labels_of(alert))))
+    assert len(expressions) > len(queries()) + 6
+    for expr, shown in expressions:
+        answer = observed.ask(
+            "query_range", query=expr, start=observed.began, end=observed.ended, step=1
+        )
+        assert answer["result"], expr
+        for series in answer["result"]:
             assert {*re.findall(r"{{(\w+)}}", shown)} <= series["metric"].keys(), expr
     for name, last in (("step", "8"), ("running", "0"), ("failed", "0")):
         query = f'ray_mae_{name}{{run="run"}}'
-        told = seen.ask("query_range", query=query, start=seen.began, end=seen.ended, step=1)
-        assert told["result"][0]["values"][-1][1] == last
+        answer = observed.ask(
+            "query_range", query=query, start=observed.began, end=observed.ended, step=1
+        )
+        assert answer["result"][0]["values"][-1][1] == last
 
 
 @needs_prometheus
-def test_every_alert_can_be_evaluated_and_a_good_run_raises_none(seen: Seen) -> None:
-    (group,) = seen.ask("rules")["groups"]
+def test_every_alert_can_be_evaluated_and_a_good_run_raises_none(observed: Observations) -> None:
+    (group,) = observed.ask("rules")["groups"]
     assert {rule["name"] for rule in group["rules"]} == rules().keys()
     assert all(rule["health"] == "ok" for rule in group["rules"]), group
-    firing = [a["labels"]["alertname"] for a in seen.ask("alerts")["alerts"]]
+    firing = [a["labels"]["alertname"] for a in observed.ask("alerts")["alerts"]]
     assert not {*firing} - {"DiskFull", "MemoryFull"}  # of this machine, not the run

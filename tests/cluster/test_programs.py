@@ -42,9 +42,9 @@ def test_linters_find_nothing_and_a_mistake(
     assert right in text
     clean = lint(program, text)
     assert clean.returncode == 0, clean.stdout
-    found = lint(program, text.replace(right, wrong))
-    assert found.returncode != 0
-    assert rule in found.stdout
+    result = lint(program, text.replace(right, wrong))
+    assert result.returncode != 0
+    assert rule in result.stdout
 
 
 def test_the_image_copies_what_is_there_and_pins_what_the_tests_ran_with() -> None:
@@ -95,21 +95,21 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_command_on_one(tmp_pat
     }
     command = ["pretrain", "--config", "jobs/a b.yaml", "--output", "/data/run"]
     subprocess.run(["bash", SCRIPT, *command], env=slurm, check=True)
-    asked = shlex.split((tmp_path / "asked").read_text())
-    cut = asked.index("--")
-    ray = asked.index("ray")
-    assert "--cpus-per-task=48" in asked[:ray]
-    assert asked[ray + 1] == "symmetric-run"
-    assert asked[ray + 2 : cut] == [
+    arguments = shlex.split((tmp_path / "asked").read_text())
+    cut = arguments.index("--")
+    ray = arguments.index("ray")
+    assert "--cpus-per-task=48" in arguments[:ray]
+    assert arguments[ray + 1] == "symmetric-run"
+    assert arguments[ray + 2 : cut] == [
         *("--address", "node7:6379", "--min-nodes", "2", "--num-cpus", "48", "--num-gpus", "4")
     ]
     # as Ray itself takes it apart: these go to `ray start`
-    assert curate_and_validate_ray_start_args(asked[ray + 2 : cut]) == [
+    assert curate_and_validate_ray_start_args(arguments[ray + 2 : cut]) == [
         *("--num-cpus", "48", "--num-gpus", "4")
     ]
-    assert asked[cut + 1 :] == ["env", "RAY_ADDRESS=auto", "python", "-m", "ray_mae", *command]
+    assert arguments[cut + 1 :] == ["env", "RAY_ADDRESS=auto", "python", "-m", "ray_mae", *command]
     environment = (tmp_path / "environment").read_text()
     assert "RAY_AUTH_MODE=token" in environment
     token = environment.split("RAY_AUTH_TOKEN=")[1].split()[0]
     assert len(token) == 64
-    assert token not in " ".join(asked)  # which everybody on the node can read
+    assert token not in " ".join(arguments)  # which everybody on the node can read

@@ -13,7 +13,7 @@ import pytest
 
 from ray_mae import cli
 from ray_mae.config import SubmitConfig
-from ray_mae.submit.address import address_of, join
+from ray_mae.submit.address import dashboard_address, open_client
 from ray_mae.submit.package import pack
 
 COMMAND = ["--", "embed", "--checkpoint", "s3://b/run", "--shards", "s3://b/shards"]
@@ -53,9 +53,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def dry(*words: str) -> int:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as error:
         cli.run(["submit", "--dry-run", *words])
-    return int(ended.value.code or 0)
+    return int(error.value.code or 0)
 
 
 @pytest.mark.parametrize("name", STAYS)
@@ -112,7 +112,7 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--", "embed", "--chekpoint", "x"], "did you mean checkpoint"),
         (["--", "embedd"], "did you mean embed"),
@@ -133,23 +133,23 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
         (["--image", "x", *COMMAND, *OUTPUT, "--config", "run.yaml"], "not sent with an image"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_one_line(folder: Path, words: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match=said) as told:
+def test_a_mistake_is_told_in_one_line(folder: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         cli.run(["submit", "--dry-run", *words])
-    assert "s3cret" not in str(told.value)
+    assert "s3cret" not in str(error.value)
 
 
 def test_the_address_comes_from_the_flag_then_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://a:1/")
-    assert address_of(None) == "http://a:1"
+    assert dashboard_address(None) == "http://a:1"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://b:2")
-    assert address_of(None) == "http://b:2"
-    assert address_of("http://c:3") == "http://c:3"
+    assert dashboard_address(None) == "http://b:2"
+    assert dashboard_address("http://c:3") == "http://c:3"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "ray://b:10001")
     with pytest.raises(ValueError, match="is not a dashboard's address"):
-        address_of(None)
+        dashboard_address(None)
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ def server() -> Callable[[dict[str, str]], str]:
             def log_message(self, *_: object) -> None:
                 pass
 
-        made = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{made.server_port}"
+        web = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{web.server_port}"
 
     return start
 
@@ -177,11 +177,11 @@ def test_another_version_of_ray_and_no_ray_are_told(
     server: Callable[[dict[str, str]], str],
 ) -> None:
     with pytest.raises(RuntimeError, match=r"runs Ray 2\.40\.1, and ray_mae here Ray 2"):
-        join(server({"ray_version": "2.40.1", "version": "4"}))
+        open_client(server({"ray_version": "2.40.1", "version": "4"}))
     with pytest.raises(RuntimeError, match="does not answer as Ray's dashboard does"):
-        join(server({"hello": "world"}))
+        open_client(server({"hello": "world"}))
     with pytest.raises(ConnectionError, match=r"no cluster answers at http://127\.0\.0\.1:1 "):
-        join("http://127.0.0.1:1")
+        open_client("http://127.0.0.1:1")
 
 
 def test_an_image_brings_its_own_files_and_wants_podman(

@@ -111,29 +111,29 @@ def test_two_pretrainings_leave_each_other_a_cpu_to_read_with_and_both_end(
     for once in ("training data", "starting workers", "step      4  loss"):
         assert printed.count(once) == 1, printed
     assert "of the cluster\n" not in printed  # the secret's value
-    told = {}
+    events_of = {}
     deadline = time.time() + 200
     while not (tmp_path / "a" / "summary.json").is_file():  # it may have been its turn later
         assert time.time() < deadline
         time.sleep(0.2)
     for run in "ab":
         assert json.loads((tmp_path / run / "summary.json").read_text())["steps"] == 4
-        told[run] = {e["event"]: e["time"] for e in read_jsonl(tmp_path / run / EVENTS)}
-    earlier, later = sorted(told.values(), key=lambda events: events["worker ready"])
+        events_of[run] = {e["event"]: e["time"] for e in read_jsonl(tmp_path / run / EVENTS)}
+    earlier, later = sorted(events_of.values(), key=lambda events: events["worker ready"])
     assert earlier["done"] < later["worker ready"]  # workers of both at a time would never be fed
-    print(f"from submit to first step: {told['a']['first step'] - began:.1f} s")
+    print(f"from submit to first step: {events_of['a']['first step'] - began:.1f} s")
 
 
 @pytest.mark.parametrize("probe", ["readinessProbe", "livenessProbe"])
 def test_the_probes_of_kubernetes_are_answered_without_the_token(cluster: Head, probe: str) -> None:
     file = Path(__file__).parents[2] / "cluster/kubernetes/cluster.yaml"
     head = yaml.safe_load(file.read_text())["spec"]["headGroupSpec"]["template"]["spec"]
-    asked = head["containers"][0][probe]["httpGet"]
-    assert asked["port"] == 52365  # where agents listen unless told otherwise, as they are here
+    request = head["containers"][0][probe]["httpGet"]
+    assert request["port"] == 52365  # where agents listen unless told otherwise, as they are here
     for _ in range(60):  # the agent comes up after the head
         with (
             suppress(OSError),
-            urlopen(f"http://127.0.0.1:{cluster.agent}{asked['path']}") as answer,
+            urlopen(f"http://127.0.0.1:{cluster.agent}{request['path']}") as answer,
         ):
             assert answer.status == 200
             return
@@ -159,13 +159,13 @@ def test_a_job_fails_with_one_line_and_its_own_exit_code(cluster: Head, folder: 
 
 def test_a_cluster_refuses_a_wrong_token_and_none_in_one_line(cluster: Head, folder: Path) -> None:
     words = ["--address", cluster.address, "--", "inspect", "--shards", "/shards"]
-    for variables, said in [
+    for variables, message in [
         ({"RAY_AUTH_TOKEN": "0" * 64}, "refuses the token"),
         ({"RAY_AUTH_MODE": "disabled"}, "wants a token: set RAY_AUTH_MODE=token"),
     ]:
         done = submit(clean_environment() | variables, folder, *words)
         assert done.returncode == 1
-        assert said in done.stderr
+        assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""What is asked of each node, and what is made of the answers."""
+"""Facts of each node, and the findings from them."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def two_nodes() -> Iterator[None]:
     cluster.shutdown()
 
 
-def found_by(summary: dict[str, Any], check: str) -> list[dict[str, Any]]:
+def findings_of(summary: dict[str, Any], check: str) -> list[dict[str, Any]]:
     return [f for f in summary["findings"] if f["check"] == check]
 
 
@@ -40,15 +40,15 @@ def test_every_node_writes_the_output_and_reads_the_shards(
     summary = doctor(config)
     assert json.loads((tmp_path / "runs/summary.json").read_text()) == summary
     for check in ("output", "shards", "clocks", "shared memory", "DeepSpeed"):
-        found = found_by(summary, check)
-        assert len(found) == 2, check
-        assert len({f["text"].split(": ")[0] for f in found}) == 2  # each of its own node
-    for finding in found_by(summary, "output") + found_by(summary, "shards"):
+        findings = findings_of(summary, check)
+        assert len(findings) == 2, check
+        assert len({f["text"].split(": ")[0] for f in findings}) == 2  # each of its own node
+    for finding in findings_of(summary, "output") + findings_of(summary, "shards"):
         assert "MB/s" in finding["text"]
-    (network,) = found_by(summary, "network")
+    (network,) = findings_of(summary, "network")
     assert network["level"] == "ok"
     assert "a sum over 2 nodes by gloo is right" in network["text"]
-    assert found_by(summary, "versions")[-1]["level"] == "ok"
+    assert findings_of(summary, "versions")[-1]["level"] == "ok"
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["summary.json"]  # nothing is left
     assert capsys.readouterr().out.count("\n") == len(summary["findings"])
 
@@ -59,9 +59,9 @@ def test_storage_that_is_not_there_is_a_problem_with_a_remedy(
     (tmp_path / "file").touch()
     nowhere = str(tmp_path / "file" / "runs")  # not even root can write there
     missing = str(tmp_path / "missing")
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as error:
         cli.run(["doctor", "--output", nowhere, "--shards", missing, "--file_mb", "1"])
-    assert ended.value.code == 1
+    assert error.value.code == 1
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("problem")]
     assert sum("output: " in x and "→ give --output on storage" in x for x in lines) == 2
     assert sum("shards: " in x and f"→ ray-mae ingest --output {missing}" in x for x in lines) == 2
@@ -79,16 +79,16 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 
 def levels(findings: Any) -> list[str]:
-    found = list(findings)
-    assert all(f.remedy for f in found if f.level != "ok")
-    return [f.level for f in found]
+    results = list(findings)
+    assert all(f.remedy for f in results if f.level != "ok")
+    return [f.level for f in results]
 
 
 def test_nodes_with_other_versions_are_told_apart() -> None:
     other = facts(versions={"python": "3.12.1", "ray": "2.59.0"})
-    found = list(checks.versions({"a": facts(), "b": other}))
-    assert levels(found) == ["problem", "ok"]
-    assert found[0].text == "ray 2.60.0 on a; ray 2.59.0 on b"
+    findings = list(checks.versions({"a": facts(), "b": other}))
+    assert levels(findings) == ["problem", "ok"]
+    assert findings[0].text == "ray 2.60.0 on a; ray 2.59.0 on b"
     assert levels(checks.versions({"a": facts(versions={"ray": "missing"})})) == ["problem", "ok"]
 
 
@@ -130,15 +130,15 @@ def test_gpus_that_ray_counts_and_pytorch_does_not_see_are_a_problem() -> None:
 def test_a_network_that_loses_sums_is_a_problem() -> None:
     right = {"rate": 1e9, "wrong": 0}
     assert levels(checks.network({"a": right, "b": right}, "nccl")) == ["ok"]
-    found = {"a": right, "b": {"error": "timed out"}, "c": right | {"wrong": 3}}
-    assert levels(checks.network(found, "nccl")) == ["problem", "problem"]
+    answers = {"a": right, "b": {"error": "timed out"}, "c": right | {"wrong": 3}}
+    assert levels(checks.network(answers, "nccl")) == ["problem", "problem"]
 
 
 def test_another_folder_under_the_same_path_is_a_problem(tmp_path: Path) -> None:
-    there = Node().written(tmp_path, 1, "a mark that the driver wrote elsewhere")
-    assert not there["seen"]
+    answer = Node().write(tmp_path, 1, "a mark that the driver wrote elsewhere")
+    assert not answer["seen"]
     (tmp_path / "mark").touch()
-    there = Node().written(tmp_path, 1, "mark") | {"write": 100.0, "read": 100.0, "free": 1e12}
-    assert there["seen"]
-    found = {"a": there, "b": there | {"seen": False}, "c": there | {"free": 5e9}}
-    assert levels(checks.output(found, "/runs")) == ["ok", "problem", "warning"]
+    answer = Node().write(tmp_path, 1, "mark") | {"write": 100.0, "read": 100.0, "free": 1e12}
+    assert answer["seen"]
+    answers = {"a": answer, "b": answer | {"seen": False}, "c": answer | {"free": 5e9}}
+    assert levels(checks.output(answers, "/runs")) == ["ok", "problem", "warning"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.search.space import grid, label, read_space, suggest, with_values
+from ray_mae.search.space import category, grid, read_space, suggest, with_values
 
 SPACE = {
     "method.alignment": {"choice": ["mse", "cosine"], "when": {"method.beta": [2.0, 20.0]}},
@@ -21,7 +21,7 @@ SPACE = {
 }
 
 
-def asked(space: dict[str, Any], seed: int) -> dict[str, Any]:
+def sample(space: dict[str, Any], seed: int) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return suggest(read_space(space), study.ask())
@@ -29,7 +29,7 @@ def asked(space: dict[str, Any], seed: int) -> dict[str, Any]:
 
 @given(st.integers(0, 2**16))
 def test_a_suggestion_holds_what_matters_and_lies_within_its_bounds(seed: int) -> None:
-    values = asked(SPACE, seed)
+    values = sample(SPACE, seed)
     assert ("method.alignment" in values) == (values["method.beta"] > 0)
     assert 0.3 <= values["method.mask_ratio"] <= 0.9
     assert 1e-4 <= values["optim.lr"] <= 1e-2
@@ -67,8 +67,8 @@ def test_points_of_a_grid_that_differ_in_what_does_not_matter_are_one() -> None:
 
 def test_values_find_their_places() -> None:
     run = {"method": {"mask_ratio": [0.1, 0.9], "beta": 2.0}, "seed": 0}
-    made = with_values(run, {"method.mask_ratio[1]": 0.5, "seed": 3})
-    assert made == {"method": {"mask_ratio": [0.1, 0.5], "beta": 2.0}, "seed": 3}
+    settings = with_values(run, {"method.mask_ratio[1]": 0.5, "seed": 3})
+    assert settings == {"method": {"mask_ratio": [0.1, 0.5], "beta": 2.0}, "seed": 3}
     assert run["seed"] == 0
     assert with_values(run, {"method.mask_ratio": [0.2, 0.2]})["method"]["mask_ratio"] == [0.2, 0.2]
 
@@ -113,6 +113,6 @@ def test_a_space_that_means_nothing_is_refused(space: dict[str, Any], message: s
 
 
 def test_lists_become_categories_that_a_database_holds() -> None:
-    assert label([0.5, 1.0]) == "[0.5, 1.0]"
-    assert label("mse") == "mse"
-    assert label(None) is None
+    assert category([0.5, 1.0]) == "[0.5, 1.0]"
+    assert category("mse") == "mse"
+    assert category(None) is None

@@ -23,9 +23,9 @@ from ray_mae.config.parser import parse, parser_for
 from ray_mae.search.capacity import trials_of_cluster
 from ray_mae.search.files import study_name
 from ray_mae.search.optuna_study import open_study
-from ray_mae.search.prometheus import GAUGES
-from ray_mae.train.run_folder import EVENTS
+from ray_mae.search.prometheus import METRICS
 from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import EVENTS
 from tests.metrics import names_scraped
 from tests.shards import rewrite, write_volume_shards
 
@@ -98,16 +98,16 @@ def test_a_search_from_end_to_end(
     )
     with names_scraped() as names:
         cli.run(arguments)
-    assert {f"ray_{name}" for name in GAUGES} <= names
+    assert {f"ray_{name}" for name in METRICS} <= names
 
-    found = trials(output)
-    assert [t.state for t in found] == [TrialState.COMPLETE, TrialState.FAIL]
-    assert "not finite" in found[1].user_attrs["reason"]
-    assert len(found[1].user_attrs["restarts"]) == 1  # it had its second try
-    trained = found[0].user_attrs
-    assert len(trained["probes"]) == 2
-    assert trained["seconds"] > trained["start_up_seconds"] > 0
-    assert trained["hours"] > 0
+    first, second = trials(output)
+    assert [first.state, second.state] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert "not finite" in second.user_attrs["reason"]
+    assert len(second.user_attrs["restarts"]) == 1  # it had its second try
+    attributes = first.user_attrs
+    assert len(attributes["probes"]) == 2
+    assert attributes["seconds"] > attributes["start_up_seconds"] > 0
+    assert attributes["hours"] > 0
     assert len(trials(output, "repeats")) == 2
     assert {t.user_attrs["values"]["seed"] for t in trials(output, "repeats")} == {1000, 2000}
 
@@ -119,9 +119,9 @@ def test_a_search_from_end_to_end(
     assert "of the 16 test volumes none was read" in " ".join(page.split())
     assert not outside(page)
     assert list((output / "search" / "0000" / "tensorboard").glob("*.hparams"))
-    said = capsys.readouterr().out
-    assert "2 of 2 trials done" in said
-    assert "optuna-dashboard --host 127.0.0.1" in said
+    printed = capsys.readouterr().out
+    assert "2 of 2 trials done" in printed
+    assert "optuna-dashboard --host 127.0.0.1" in printed
 
     parser = parser_for(PretrainMdaeConfig)  # the best settings are those of a run
     best = parse(
@@ -144,9 +144,9 @@ def test_what_stopped_trials_held_is_given_back(shards: Path, tmp_path: Path) ->
     study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, user_attrs=attrs))
 
     cli.run(arguments)
-    found = trials(output)
-    assert [t.state for t in found] == [TrialState.PRUNED] * 3
-    assert all(t.user_attrs["percent"] == 50 for t in found)
+    stopped = trials(output)
+    assert [t.state for t in stopped] == [TrialState.PRUNED] * 3
+    assert all(t.user_attrs["percent"] == 50 for t in stopped)
     assert "3 stopped early" in (output / "report.html").read_text()
     deadline = time.time() + 180
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
@@ -237,18 +237,18 @@ def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) 
 
 def settings_of(file: str, shards: Path, output: Path) -> TuneMdaeConfig:
     """The settings of `search`, as the command reads them."""
-    told = yaml.safe_load(Path(file).read_text())
-    told |= {"shards": str(shards), "output": str(output)}
-    return parse(parser_for(TuneMdaeConfig), TuneMdaeConfig, told)
+    values = yaml.safe_load(Path(file).read_text())
+    values |= {"shards": str(shards), "output": str(output)}
+    return parse(parser_for(TuneMdaeConfig), TuneMdaeConfig, values)
 
 
 def probed(output: Path, number: int) -> bool:
     """Whether a trial has a probe but not its last one."""
     try:
-        found = trials(output)
+        all_trials = trials(output)
     except Exception:  # no database yet
         return False
-    return len(found) > number and 0 < len(found[number].user_attrs.get("probes", {})) < 3
+    return len(all_trials) > number and 0 < len(all_trials[number].user_attrs.get("probes", {})) < 3
 
 
 @pytest.mark.parametrize(
@@ -275,18 +275,18 @@ def test_what_cannot_work_is_refused_before_anything_starts(
 
 def outside(page: str) -> list[str]:
     """Addresses that the page would load something from."""
-    found: list[str] = []
+    addresses: list[str] = []
 
     class Links(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            found.extend(
+            addresses.extend(
                 v
                 for k, v in attrs
                 if k in ("src", "href") and v and not v.startswith(("data:", "#"))
             )
 
     Links().feed(page)
-    return found
+    return addresses
 
 
 @pytest.mark.usefixtures("ray_with_dashboard")

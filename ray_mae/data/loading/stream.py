@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import Dataset, read_datasource
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from ray_mae.cluster.ray_private import ExecutionCallback
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.rows import PATIENCE, read_rows

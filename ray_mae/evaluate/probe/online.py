@@ -153,8 +153,9 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSampl
     }
     if not labels:
         raise ValueError(
-            f"no label of {', '.join(map(str, shards.paths))} has {settings.min_positive} positive and negative samples among "
-            "training and validation patients: lower probe.min_positive, or set probe.every to 0"
+            f"no label of {', '.join(map(str, shards.paths))} has {settings.min_positive} positive and "
+            "negative samples among training and validation patients: lower probe.min_positive, or set "
+            "probe.every to 0"
         )
     return ProbedSamples(cohort, targets, labels, rows, judge)
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ray_mae.cluster.ray_private import metrics_interval
+
 GAUGES = {
     "mae_running": "1 while a driver of the run is there; 0 for some seconds after its end",
     "mae_failed": "1 for some seconds after an end with an error, else 0",
@@ -55,9 +57,7 @@ def report_s() -> float:
 
     They forget what was not set for twice as long.
     """
-    import ray
-
-    return max(ray._config.metrics_report_interval_ms() / 1000, 1.0)
+    return max(metrics_interval(), 1.0)
 
 
 class Gauges:

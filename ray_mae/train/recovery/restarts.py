@@ -5,11 +5,10 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.exceptions import RayTrainError
-from ray.train.v2._internal.execution.worker_group.poll import _is_preempted_actor
 from ray.train.v2.api.callback import UserCallback
 
 from ray_mae.checkpoint.format import committed
+from ray_mae.cluster.ray_private import RayTrainError, is_preempted_actor
 from ray_mae.train.errors import FatalError
 from ray_mae.train.run_folder import RunFolder
 
@@ -43,7 +42,7 @@ class Restarts(UserCallback):
         for error in worker_exceptions.values():
             if isinstance(error, FatalError):
                 raise error
-        if any(_is_preempted_actor(error) for error in worker_exceptions.values()):
+        if any(is_preempted_actor(error) for error in worker_exceptions.values()):
             return
         # when one worker is lost, those that waited for it fail, too
         lost = {rank: e for rank, e in worker_exceptions.items() if _is_of_machine(e)}

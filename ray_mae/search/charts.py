@@ -1,4 +1,4 @@
-"""The figures of a search's report: each an SVG, as bytes, that needs nothing from outside.
+"""The charts of a search's report: each an SVG, as bytes, that needs nothing from outside.
 
 A trial that went to its end is a filled dot in the colour of its AUROC; one that was stopped early is
 hollow and grey: it stands at the AUROC it had then, which is not that of a whole run.
@@ -14,30 +14,30 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ray_mae.evaluate.pages.charts import COLOURS, figure
-from ray_mae.search.results import TrialRecord
-from ray_mae.search.space import Parameter, label, shorter, value_in_words
-from ray_mae.search.statistics import Group
+from ray_mae.search.results import TrialResult
+from ray_mae.search.space import Parameter, category, describe_value, short_name
+from ray_mae.search.statistics import SeedStatistics
 
 _STOPPED, _GRID, _BEST = "#9aa1ad", "#d5d9e0", "#d55e00"
 _MAP = mpl.colormaps["viridis"]
 
 
-def learning_curves(trials: Sequence[TrialRecord], best: int | None) -> bytes:
-    """AUROC by share of the steps: a line per trial, the best one marked."""
+def learning_curves(trials: Sequence[TrialResult], best: int | None) -> bytes:
+    """Draws AUROC by share of the steps: a line per trial, the best one marked."""
     with figure(6.4, 3.2) as (axes, out):
         for trial in trials:
             if not trial.probes:
                 continue
             x, y = zip(*[(p[0], p[1]) for p in trial.probes], strict=True)
-            marked = trial.number == best
-            colour = _BEST if marked else COLOURS[0] if trial.whole else _STOPPED
+            is_best = trial.number == best
+            colour = _BEST if is_best else COLOURS[0] if trial.whole else _STOPPED
             axes.plot(
                 x,
                 y,
                 color=colour,
-                linewidth=2.2 if marked else 1.1,
-                alpha=1 if marked else 0.7,
-                zorder=5 if marked else 3,
+                linewidth=2.2 if is_best else 1.1,
+                alpha=1 if is_best else 0.7,
+                zorder=5 if is_best else 3,
                 marker="o" if len(x) == 1 else None,
                 markersize=3,
             )
@@ -50,7 +50,7 @@ def learning_curves(trials: Sequence[TrialRecord], best: int | None) -> bytes:
 
 
 def importance(shares: Mapping[str, float]) -> bytes:
-    """Share of the variance of AUROC that each setting explains, largest first."""
+    """Draws the share of the variance of AUROC that each setting explains, largest first."""
     names = sorted(shares, key=lambda n: shares[n])
     with figure(5.2, 0.7 + 0.34 * len(names)) as (axes, out):
         axes.barh(range(len(names)), [shares[n] for n in names], color=COLOURS[0], height=0.6)
@@ -64,37 +64,37 @@ def importance(shares: Mapping[str, float]) -> bytes:
     return out.getvalue()
 
 
-def slice_of(parameter: Parameter, trials: Sequence[TrialRecord]) -> bytes:
-    """AUROC by the values of one setting."""
+def slice_of(parameter: Parameter, trials: Sequence[TrialResult]) -> bytes:
+    """Draws AUROC by the values of one setting."""
     with figure(3.6, 2.4) as (axes, out):
-        place = _Scale(parameter)
+        scale = _Scale(parameter)
         shown = [t for t in trials if parameter.name in t.values and t.auroc is not None]
         for i, trial in enumerate(shown):
-            x = place(trial.values[parameter.name])
-            if place.names:
+            x = scale(trial.values[parameter.name])
+            if scale.names:
                 x += 0.24 * ((i % 5) / 2 - 1)  # equal values side by side
             _dot(axes, x, trial)
-        place.dress(axes)
+        scale.dress(axes)
         axes.set_ylabel("AUROC")
         axes.margins(y=0.12)
         _soften(axes)
     return out.getvalue()
 
 
-def parallel(parameters: Sequence[Parameter], trials: Sequence[TrialRecord]) -> bytes:
-    """Parallel coordinates: a line per trial through its settings to its AUROC."""
+def parallel(parameters: Sequence[Parameter], trials: Sequence[TrialResult]) -> bytes:
+    """Draws parallel coordinates: a line per trial through its settings to its AUROC."""
     shown = sorted(
         (t for t in trials if t.auroc is not None), key=lambda t: (t.whole, t.auroc or 0)
     )
-    axes_of = [_Scale(p) for p in parameters]
+    scales = [_Scale(p) for p in parameters]
     whole = [t.auroc for t in shown if t.whole and t.auroc is not None] or [0.5, 0.5]
     norm = Normalize(min(whole), max(whole) or 1)
-    every = [t.auroc for t in shown if t.auroc is not None] or [0.5]
-    low, high = min(every), max(every)
+    values = [t.auroc for t in shown if t.auroc is not None] or [0.5]
+    low, high = min(values), max(values)
     with figure(1.6 * (len(parameters) + 1), 3.8) as (axes, out):
         for trial in shown:
             xs, ys = [], []
-            for i, (parameter, scale) in enumerate(zip(parameters, axes_of, strict=True)):
+            for i, (parameter, scale) in enumerate(zip(parameters, scales, strict=True)):
                 if parameter.name in trial.values:
                     xs.append(i)
                     ys.append(scale.share(trial.values[parameter.name]))
@@ -109,11 +109,11 @@ def parallel(parameters: Sequence[Parameter], trials: Sequence[TrialRecord]) -> 
                 linewidth=1.6 if trial.whole else 0.9,
                 zorder=4 if trial.whole else 2,
             )
-        for i, (parameter, scale) in enumerate(zip(parameters, axes_of, strict=True)):
+        for i, (parameter, scale) in enumerate(zip(parameters, scales, strict=True)):
             axes.axvline(i, color="#8b92a0", linewidth=0.8, zorder=1)
             for y, text in scale.marks():
                 _mark(axes, i, y, text)
-            axes.text(i, 1.09, shorter(parameter.name), ha="center", va="bottom", fontsize=9)
+            axes.text(i, 1.09, short_name(parameter.name), ha="center", va="bottom", fontsize=9)
         axes.axvline(len(parameters), color="#8b92a0", linewidth=0.8, zorder=1)
         for y, value in ((0.0, low), (1.0, high)):
             _mark(axes, len(parameters), y, f"{value:.3f}")
@@ -124,21 +124,21 @@ def parallel(parameters: Sequence[Parameter], trials: Sequence[TrialRecord]) -> 
     return out.getvalue()
 
 
-def landscape(rows: Parameter, columns: Parameter, groups: Sequence[Group]) -> bytes:
-    """Heat map of AUROC over two gridded settings, the mean over whatever else differs."""
+def landscape(rows: Parameter, columns: Parameter, settings: Sequence[SeedStatistics]) -> bytes:
+    """Draws a heat map of AUROC over two gridded settings, the mean over whatever else differs."""
     table = np.full((len(rows.values), len(columns.values)), np.nan)
-    spread = table.copy()
+    width = table.copy()
     for r, row in enumerate(rows.values):
         for c, column in enumerate(columns.values):
             cell = [
                 t.auroc
-                for g in groups
-                if g.values.get(rows.name) == row and g.values.get(columns.name) == column
-                for t in g.trials
+                for s in settings
+                if s.values.get(rows.name) == row and s.values.get(columns.name) == column
+                for t in s.trials
             ]
             if cell:
                 table[r, c] = np.mean([v for v in cell if v is not None])
-                spread[r, c] = np.ptp([v for v in cell if v is not None])
+                width[r, c] = np.ptp([v for v in cell if v is not None])
     with figure(1.6 + 1.0 * len(columns.values), 1.0 + 0.7 * len(rows.values)) as (axes, out):
         norm = Normalize(np.nanmin(table), max(np.nanmax(table), np.nanmin(table) + 1e-9))
         axes.imshow(table, cmap=_MAP, norm=norm, aspect="auto")
@@ -146,10 +146,10 @@ def landscape(rows: Parameter, columns: Parameter, groups: Sequence[Group]) -> b
             if np.isnan(value):
                 continue
             ink = "white" if norm(value) < 0.6 else "#1d2330"
-            text = f"{value:.3f}" + (f"\n± {spread[r, c] / 2:.3f}" if spread[r, c] else "")
+            text = f"{value:.3f}" + (f"\n± {width[r, c] / 2:.3f}" if width[r, c] else "")
             axes.text(c, r, text, ha="center", va="center", color=ink, fontsize=9.5)
-        axes.set_xticks(range(len(columns.values)), [value_in_words(v) for v in columns.values])
-        axes.set_yticks(range(len(rows.values)), [value_in_words(v) for v in rows.values])
+        axes.set_xticks(range(len(columns.values)), [describe_value(v) for v in columns.values])
+        axes.set_yticks(range(len(rows.values)), [describe_value(v) for v in rows.values])
         axes.set(xlabel=columns.name, ylabel=rows.name)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -157,7 +157,7 @@ def landscape(rows: Parameter, columns: Parameter, groups: Sequence[Group]) -> b
 
 
 def by_labels(series: Mapping[str, Sequence[tuple[int, Any]]]) -> bytes:
-    """AUROC and interval by the number of labelled samples, a line per setting."""
+    """Draws AUROC and interval by the number of labelled samples, a line per setting."""
     with figure(6.4, 3.4) as (axes, out):
         for k, (name, points) in enumerate(series.items()):
             colour = COLOURS[k % len(COLOURS)]
@@ -185,8 +185,8 @@ def by_labels(series: Mapping[str, Sequence[tuple[int, Any]]]) -> bytes:
     return out.getvalue()
 
 
-def front(trials: Sequence[TrialRecord], best: Sequence[TrialRecord]) -> bytes:
-    """AUROC against hours of training; a line through those that no other beats in both."""
+def pareto_front(trials: Sequence[TrialResult], best: Sequence[TrialResult]) -> bytes:
+    """Draws AUROC against hours of training; a line through those that no other beats in both."""
     with figure(5.2, 3.2) as (axes, out):
         for trial in trials:
             if trial.hours and trial.auroc is not None:
@@ -205,17 +205,17 @@ class _Scale:
     def __init__(self, parameter: Parameter) -> None:
         self._parameter = parameter
         self.names = (
-            [label(v) for v in parameter.values] if parameter.kind in ("choice", "grid") else []
+            [category(v) for v in parameter.values] if parameter.kind in ("choice", "grid") else []
         )
         self._log = parameter.kind.startswith("log")
 
     def __call__(self, value: Any) -> float:
-        return float(self.names.index(label(value)) if self.names else value)
+        return float(self.names.index(category(value)) if self.names else value)
 
     def share(self, value: Any) -> float:
         """In [0, 1] between the ends."""
         if self.names:
-            return self.names.index(label(value)) / max(len(self.names) - 1, 1)
+            return self.names.index(category(value)) / max(len(self.names) - 1, 1)
         low, high = self._parameter.values
         if self._log:
             low, high, value = np.log([low, high, value])
@@ -223,12 +223,13 @@ class _Scale:
 
     def marks(self) -> list[tuple[float, str]]:
         """Shares and texts to write at an axis."""
-        return [(self.share(v), value_in_words(v)) for v in self._parameter.values]
+        return [(self.share(v), describe_value(v)) for v in self._parameter.values]
 
     def dress(self, axes: Axes) -> None:
+        """Sets ticks and scale of the horizontal axis."""
         if self.names:
             axes.set_xticks(
-                range(len(self.names)), [value_in_words(v) for v in self._parameter.values]
+                range(len(self.names)), [describe_value(v) for v in self._parameter.values]
             )
             axes.set_xlim(-0.5, len(self.names) - 0.5)
         elif self._log:
@@ -239,7 +240,7 @@ class _Scale:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _dot(axes: Axes, x: float, trial: TrialRecord) -> None:
+def _dot(axes: Axes, x: float, trial: TrialResult) -> None:
     face = COLOURS[0] if trial.whole else "none"
     edge = COLOURS[0] if trial.whole else _STOPPED
     axes.plot(

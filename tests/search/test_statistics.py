@@ -1,19 +1,19 @@
-"""Differences between settings: what is told apart, and what is luck."""
+"""Differences between settings: which are real, and which are luck."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ray_mae.search.results import TrialRecord
-from ray_mae.search.statistics import Spread, auroc, difference, group
+from ray_mae.search.results import TrialResult
+from ray_mae.search.statistics import SeedVariance, difference, group_by_setting, mean_auroc
 from ray_mae.train.run_folder import RESAMPLES
 
 PATIENTS = np.random.default_rng(0).normal(0, 0.03, 400)
 """What a resample of the patients does to every run alike."""
 
 
-def trial(folder: Path, number: int, beta: float, auroc: float, **changes: object) -> TrialRecord:
+def trial(folder: Path, number: int, beta: float, auroc: float, **changes: object) -> TrialResult:
     path = folder / str(number)
     (path / RESAMPLES).mkdir(parents=True)
     np.savez(path / RESAMPLES / "00000010.npz", all=auroc + PATIENTS)
@@ -30,34 +30,36 @@ def trial(folder: Path, number: int, beta: float, auroc: float, **changes: objec
         "reason": "",
         "folder": path,
     }
-    return TrialRecord(**{**fields, **changes})
+    return TrialResult(**{**fields, **changes})
 
 
 def test_runs_that_differ_in_their_seed_are_one_setting(tmp_path: Path) -> None:
     trials = [trial(tmp_path, i, beta, 0.7) for i, beta in enumerate([0, 0, 2, 0])]
     trials.append(trial(tmp_path, 9, 2, 0.9, state="stopped early", probes=[(50, 0.9, 0.8, 1.0)]))
     trials.append(trial(tmp_path, 8, 2, 0.8, values={"beta": 2, "seed": 2}))  # seed 2 was there
-    groups = group(trials)
+    groups = group_by_setting(trials)
     assert [(g.values, len(g.trials)) for g in groups] == [({"beta": 0}, 3), ({"beta": 2}, 1)]
-    assert groups[1].spread is None
+    assert groups[1].std is None
 
 
 def test_single_runs_are_never_told_apart(tmp_path: Path) -> None:
-    low, high = group([trial(tmp_path, 0, 0, 0.5), trial(tmp_path, 1, 2, 0.9)])
-    assert Spread.of([low, high]) is None
+    low, high = group_by_setting([trial(tmp_path, 0, 0, 0.5), trial(tmp_path, 1, 2, 0.9)])
+    assert SeedVariance.of([low, high]) is None
     assert difference(high, low, None) is None
-    assert auroc(high, None).low < 0.9 < auroc(high, None).high
+    assert mean_auroc(high, None).low < 0.9 < mean_auroc(high, None).high
 
 
 def test_a_small_difference_on_the_same_patients_is_told_apart(tmp_path: Path) -> None:
     values = [(0, 0.699), (0, 0.701), (0, 0.7), (2, 0.711), (2, 0.709), (2, 0.71)]
-    low, high = group([trial(tmp_path, i, b, a) for i, (b, a) in enumerate(values)])
-    spread = Spread.of([low, high])
-    found = difference(high, low, spread)
-    assert found is not None
-    assert found.value == pytest.approx(0.01)
-    assert found.low > 0
-    assert auroc(high, spread).low < low.mean  # although the patients alone make each ± .06
+    low, high = group_by_setting([trial(tmp_path, i, b, a) for i, (b, a) in enumerate(values)])
+    seed_variance = SeedVariance.of([low, high])
+    estimate = difference(high, low, seed_variance)
+    assert estimate is not None
+    assert estimate.value == pytest.approx(0.01)
+    assert estimate.low > 0
+    assert (
+        mean_auroc(high, seed_variance).low < low.mean
+    )  # although the patients alone make each ± .06
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -71,8 +73,8 @@ def test_settings_that_do_not_differ_are_seldom_told_apart(seeds: int, tmp_path:
             trials = tuple(
                 trial(tmp_path / f"{repeat}-{beta}", i, beta, a) for i, a in enumerate(values)
             )
-            groups += group(trials)
-        found = difference(groups[1], groups[0], Spread.of(groups))
-        assert found is not None
-        wrong += found.low > 0 or found.high < 0
+            groups += group_by_setting(trials)
+        estimate = difference(groups[1], groups[0], SeedVariance.of(groups))
+        assert estimate is not None
+        wrong += estimate.low > 0 or estimate.high < 0
     assert wrong / 200 < 0.09  # 5 % are meant

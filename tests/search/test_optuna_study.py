@@ -1,4 +1,4 @@
-"""The studies of a search: opened, gone on with, and what Tune's searcher writes into them."""
+"""The Optuna studies of a search: created, continued, and what Tune's searcher writes into them."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from ray_mae.config import MdaeRun, TuneMdaeConfig
 from ray_mae.search.database import open_storage, storage_url
 from ray_mae.search.files import REPEATS, SEARCH
-from ray_mae.search.optuna_searcher import HOPELESS, StudySearcher
+from ray_mae.search.optuna_searcher import HOPELESS, OptunaSearcher
 from ray_mae.search.optuna_study import enqueue, enqueue_repeats, open_study
 from ray_mae.search.results import read_search
 from ray_mae.search.space import read_space
@@ -33,8 +33,8 @@ def settings(shards: Path, output: Path, space: dict[str, Any], **changes: Any) 
 
 def searcher(
     config: TuneMdaeConfig, study: optuna.Study, objectives: tuple[str, ...] = ("auroc",)
-) -> StudySearcher:
-    return StudySearcher(study, read_space(config.space), [*objectives], config.output / SEARCH)
+) -> OptunaSearcher:
+    return OptunaSearcher(study, read_space(config.space), [*objectives], config.output / SEARCH)
 
 
 def result(auroc: float, percent: int) -> dict[str, Any]:
@@ -81,12 +81,12 @@ def test_a_password_is_neither_stored_nor_told(shards: Path, tmp_path: Path) -> 
     config = settings(shards, tmp_path, FREE)
     study = open_study(config, SEARCH)
     assert "storage" not in study.user_attrs["search"]
-    with pytest.raises(ValueError, match="storage") as told:
+    with pytest.raises(ValueError, match="storage") as error:
         open_storage("postgresql+psycopg://me:secret@127.0.0.1:9/none")
-    assert "secret" not in str(told.value)
-    with pytest.raises(ValueError, match="storage must be the URL") as told:
+    assert "secret" not in str(error.value)
+    with pytest.raises(ValueError, match="storage must be the URL") as error:
         open_storage("me:secret")
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(error.value)
 
 
 def test_trials_of_a_dead_driver_are_given_out_again_first(shards: Path, tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Every private name of Ray that this project uses: look at each when Ray is upgraded.
+
+Ray 2.60 has no public way to what these do. Nothing of Ray is imported before it is asked for.
+"""
+
+import importlib
+from typing import Any
+
+AUTHENTICATION_LOGGER = "ray._private.authentication"
+"""Announces the token of a local cluster at each start. A changed name shows as that line."""
+PROGRESS_LOGGER = "ray.data._internal.progress"
+"""Warns where progress bars are off. A changed name shows as that warning."""
+
+_NAMES = {
+    # told of each step of a dataset's execution; its hooks must keep their names (data/loading/stream)
+    "ExecutionCallback": "ray.data._internal.execution.execution_callback:ExecutionCallback",
+    # the base of what Ray Train raises when a worker is lost (train/recovery/restarts)
+    "RayTrainError": "ray.train.v2._internal.exceptions:RayTrainError",
+    # Ray Train does not count failures of preempted nodes, nor may we (train/recovery/restarts)
+    "is_preempted_actor": "ray.train.v2._internal.execution.worker_group.poll:_is_preempted_actor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _NAMES[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def dashboard_url() -> str | None:
+    """Returns HOST:PORT of the dashboard of the cluster that was joined; None where it has none."""
+    import ray
+
+    url: str | None = ray._private.worker.get_dashboard_url()
+    return url
+
+
+def dashboard_version(client: Any) -> dict[str, Any]:
+    """Returns what the dashboard says of its cluster: `ray_version`, `session_name`.
+
+    Args:
+        client: `JobSubmissionClient`, whose public methods do not tell these.
+    """
+    version: dict[str, Any] = client._do_request("GET", "/api/version").json()
+    return version
+
+
+def max_resources() -> dict[str, float]:
+    """Returns what the cluster can grow to, by resource; empty where its autoscaler does not say so."""
+    from ray._private.state import state
+
+    return state.get_max_resources_from_cluster_config() or {}
+
+
+def metrics_interval() -> float:
+    """Returns seconds between two reports of a process' metrics to its node; from Ray's own settings."""
+    import ray
+
+    milliseconds: int = ray._config.metrics_report_interval_ms()
+    return milliseconds / 1000
+
+
+def cluster_status() -> tuple[Any, bool]:
+    """Returns the autoscaler's `ClusterStatus`, and whether a request fits no type of node that may start.
+
+    Parsed as `ray status` does; see `ray.autoscaler.v2.sdk.get_cluster_status`, which lacks the second.
+    """
+    import ray
+    from ray.autoscaler.v2.schema import Stats
+    from ray.autoscaler.v2.utils import ClusterStatusParser
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    reply = GetClusterStatusReply.FromString(
+        ray._private.worker.global_worker.gcs_client.get_cluster_status()
+    )
+    state = reply.autoscaling_state
+    infeasible = [
+        *state.infeasible_gang_resource_requests,
+        *state.infeasible_cluster_resource_constraints,
+    ]
+    return ClusterStatusParser.from_get_cluster_status_reply(reply, stats=Stats()), bool(infeasible)
+
+
+def autoscaling_coordinator() -> Any:
+    """Returns the actor that shares the cluster out among Ray Data and Ray Train."""
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as default
+
+    return default.get_or_create_autoscaling_coordinator()
+
+
+def reserve_cpus(coordinator: Any, requester: str, count: int, expires_s: float) -> None:
+    """Has the coordinator count CPUs as taken, ahead of all other requests, and look at the nodes anew.
+
+    Args:
+        coordinator: of `autoscaling_coordinator`.
+        requester: name of the request; a second one of that name replaces the first.
+        count: CPUs.
+        expires_s: seconds after which the coordinator forgets the request.
+    """
+    import ray
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        ResourceRequestPriority,
+    )
+
+    coordinator.request_resources.remote(
+        requester_id=requester,
+        resources=[{"CPU": 1.0}] * count,
+        expire_after_s=expires_s,
+        priority=ResourceRequestPriority.HIGH,
+    )
+    ray.get(coordinator.get_reserved_resources.remote(requester, recompute=True))
+
+
+def release_cpus(coordinator: Any, requester: str) -> None:
+    """Ends what `reserve_cpus` reserved."""
+    coordinator.cancel_request.remote(requester)
