@@ -17,8 +17,10 @@ from tests.golden import measure as m
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-KERNELS = {"rtol": 1e-3, "atol": 1e-5}
+KERNELS = {"rtol": 5e-4, "atol": 1e-5}
 """Of losses: other CPUs add up in another order, and twenty steps make more of it."""
+NORM = {"rtol": 5e-3, "atol": 1e-5}
+"""Of the gradient's norm, which has kinks where the losses have none."""
 CODECS = {"rtol": 2e-3, "atol": 2e-3}
 """Of decoded images and voxels, where another version of a library wrote other bytes."""
 
@@ -41,34 +43,39 @@ def recorded(name: str) -> dict[str, Any]:
     return json.loads((m.HERE / name).read_text())
 
 
-def differences(found: Any, golden: Any, rtol: float, atol: float, at: str = "") -> list[str]:
+def differences(found: Any, golden: Any, rtol: float, atol: float, at: str = "") -> Iterator[str]:
     """Where `found` is not as recorded, a line each. It may hold more names than were recorded."""
-    tolerance = {"rtol": rtol, "atol": atol}
     if isinstance(golden, dict) and isinstance(found, dict):
-        lost = [f"{at}.{name} is missing" for name in golden if name not in found]
-        kept = [name for name in golden if name in found]
-        told = [differences(found[n], golden[n], **tolerance, at=f"{at}.{n}") for n in kept]
-        return sum(told, lost)
-    if isinstance(golden, list) and isinstance(found, list):
+        for name, value in golden.items():
+            if name in found:
+                yield from differences(found[name], value, rtol, atol, f"{at}.{name}")
+            else:
+                yield f"{at}.{name} is missing"
+    elif isinstance(golden, list) and isinstance(found, list):
         if len(found) != len(golden):
-            return [f"{at}: {len(found)} entries, recorded were {len(golden)}"]
-        pairs = enumerate(zip(found, golden, strict=True))
-        told = [differences(f, g, **tolerance, at=f"{at}[{i}]") for i, (f, g) in pairs]
-        return sum(told, [])
-    if isinstance(golden, (int, float)) and isinstance(found, (int, float)):
-        same = abs(found - golden) <= atol + rtol * abs(golden)
-    else:
-        same = found == golden
-    return [] if same else [f"{at}: {found!r}, recorded was {golden!r}"]
+            yield f"{at}: {len(found)} entries, recorded were {len(golden)}"
+        for i, (one, value) in enumerate(zip(found, golden, strict=False)):
+            yield from differences(one, value, rtol, atol, f"{at}[{i}]")
+    elif isinstance(golden, (int, float)) and isinstance(found, (int, float)):
+        if not abs(found - golden) <= atol + rtol * abs(golden):
+            yield f"{at}: {found!r}, recorded was {golden!r}"
+    elif found != golden:
+        yield f"{at}: {found!r}, recorded was {golden!r}"
 
 
 def require_same(found: Any, golden: Any, rtol: float, atol: float) -> None:
-    told = differences(found, golden, rtol, atol)
+    told = list(differences(found, golden, rtol, atol))
     assert not told, f"{len(told)} differences:\n" + "\n".join(told[:20])
 
 
-def by_figure(records: list[dict[str, float]], names: list[str]) -> dict[str, list[float | None]]:
-    return {name: [record.get(name) for record in records] for name in names}
+def require_same_figures(
+    records: list[dict[str, float]], golden: dict[str, list[float | None]]
+) -> None:
+    """golden: by figure, a value for each of the records, None where it has none."""
+    found = {name: [record.get(name) for record in records] for name in golden}
+    norm, golden_norm = ({"gradient_norm": f["gradient_norm"]} for f in (found, golden))
+    require_same(norm, golden_norm, **NORM)
+    require_same({**found, **golden_norm}, golden, **KERNELS)
 
 
 @pytest.mark.parametrize("archive", m.ARCHIVES)
@@ -103,7 +110,7 @@ def test_a_run_has_the_losses_of_before(name: str, workers: int, tmp_path: Path)
     golden = recorded("losses.json")[name][str(workers)]
     figures = m.figures(tmp_path / "run")
     assert [record["step"] for record in figures] == list(range(1, m.STEPS + 1))
-    require_same(by_figure(figures, list(golden)), golden, **KERNELS)
+    require_same_figures(figures, golden)
 
 
 @pytest.mark.slow
@@ -126,7 +133,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_moved_folder(of: str, tmp_path:
     assert [record["step"] for record in figures] == list(range(1, m.STEPS + 1))
     for part, workers in ((slice(None, m.STOPPED_AT), began), (slice(m.STOPPED_AT, None), goes_on)):
         of_part = {n: values[part] for n, values in golden[str(workers)].items()}
-        require_same(by_figure(figures[part], list(of_part)), of_part, **KERNELS)
+        require_same_figures(figures[part], of_part)
 
 
 @pytest.mark.parametrize("of", m.STOPPED)
