@@ -43,6 +43,10 @@ _HOMES = {
     "ExportConfig": "ray_mae.config",
     "DemoConfig": "ray_mae.config",
     "DemoMdaeConfig": "ray_mae.config",
+    "MvmaeSettings": "ray_mae.methods.mvmae.settings",
+    "MdaeSettings": "ray_mae.methods.mdae.settings",
+    "VitSettings": "ray_mae.encoders.vit_settings",
+    "ResEncSettings": "ray_mae.encoders.resenc_settings",
     "CheckpointListConfig": "ray_mae.config",
     "CheckpointVerifyConfig": "ray_mae.config",
     "TuneConfig": "ray_mae.config",
@@ -73,6 +77,8 @@ if TYPE_CHECKING:
     from ray_mae.demo.studies import demo
     from ray_mae.demo.volumes import demo_mdae
     from ray_mae.doctor.command import doctor
+    from ray_mae.encoders.resenc_settings import ResEncSettings
+    from ray_mae.encoders.vit_settings import VitSettings
     from ray_mae.evaluate.card.command import inspect
     from ray_mae.evaluate.embed import embed
     from ray_mae.evaluate.finetune.classifier import load_classifier
@@ -82,6 +88,8 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.segment.model import load_segmenter
     from ray_mae.export.command import export
     from ray_mae.inference.load import load_encoder
+    from ray_mae.methods.mdae.settings import MdaeSettings
+    from ray_mae.methods.mvmae.settings import MvmaeSettings
     from ray_mae.pretrain import pretrain
     from ray_mae.search.tune import tune, tune_report
     from ray_mae.train.forecast.command import plan
@@ -97,12 +105,16 @@ __all__ = [
     "FinetuneConfig",
     "IngestConfig",
     "InspectConfig",
+    "MdaeSettings",
+    "MvmaeSettings",
     "PlanConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ResEncSettings",
     "SegmentConfig",
     "TuneConfig",
     "TuneReportConfig",
+    "VitSettings",
     "checkpoint_list",
     "checkpoint_verify",
     "demo",

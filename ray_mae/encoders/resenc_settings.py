@@ -50,7 +50,7 @@ class ResEncSettings(EncoderSettings):
 
     dimensions: ClassVar[int] = 3
     form: ClassVar[str] = "maps"
-    network: ClassVar[str] = "ray_mae.encoders.resenc:ResidualEncoder"
+    network: ClassVar[str] = "ray_mae.encoders.resenc:ResEnc"
     exports: ClassVar[tuple[str, ...]] = ("nnunet", "monai")
 
     @property

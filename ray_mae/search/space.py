@@ -126,15 +126,8 @@ def _parameter(name: str, spec: Any) -> Parameter:
 
 
 _RESERVED = (
-    "checkpoint.",
-    "probe.",
-    "scaling.",
-    "tracking.",
-    "method.name",
-    "encoder.name",
-    "shards",
-    "shares",
-    "output",
+    *("checkpoint.", "probe.", "scaling.", "tracking.", "method.name", "encoder.name"),
+    *("shards", "shares", "output"),
 )
 """Settings that a search gives its trials, or without which they would not compare."""
 

@@ -94,8 +94,8 @@ def _check(config: TuneConfig, parameters: list[Parameter]) -> None:
     shards = ShardSet.read(config.folders, config.shares)
     if not shards.rows("val"):
         raise ValueError(
-            f"{', '.join(map(str, shards.paths))} has no validation samples, by which a search chooses: ingest with "
-            "validation_share above 0, or with an official split that has one"
+            f"{', '.join(map(str, shards.paths))} has no validation samples, by which a search "
+            "chooses: ingest with validation_share above 0, or with an official split that has one"
         )
     Runs(config).check(parameters, config.output)
     probed_samples(shards, config.run.probe)
