@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from ray_mae.config import AnyPretrainConfig, MdaeConfig, MvmaeConfig, pretrain_config
 from ray_mae.config.base import from_dict, to_dict
+from ray_mae.data.paths import sha256_of
 from ray_mae.data.schema import Manifest
 from ray_mae.train.metrics.trackers import read_ids
 
@@ -222,7 +223,7 @@ FOLDER = "checksums"
 def write_checksums(folder: Path, rank: int) -> None:
     """Of all files in `folder`, which hold this worker's part of a checkpoint."""
     found = {
-        str(path.relative_to(folder)): _sha256(path)
+        str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -242,11 +243,6 @@ def damage(checkpoint: Path, workers: int) -> list[str]:
             path = checkpoint / name
             if not path.is_file():
                 wrong.append(f"{name} is missing")
-            elif _sha256(path) != told:
+            elif sha256_of(path) != told:
                 wrong.append(f"{name} was changed or damaged")
     return wrong
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ T = TypeVar("T")
 _CACHE_KIB = 4 << 10
 
 
-class Spool(Generic[T]):
+class DiskList(Generic[T]):
     """Items in a temporary file that nobody else sees and that goes with its last user.
 
     They come back in the order of their keys, those of one key as they were added; as often as wanted.

@@ -13,7 +13,7 @@ _AT_LEAST, _PER_CPU = 64, 8
 """Items under way at a time: they lie in Ray's memory, so that all of a large archive must not."""
 
 
-def distribute(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
+def parallel_map(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
     """Results of `work` on each item, as they come, one task per item.
 
     Items and results travel as JSON: Arrow would guess types from nested Python values, and another

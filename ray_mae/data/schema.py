@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ray_mae.data.paths import place
+from ray_mae.data.paths import resolve_path
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -117,7 +117,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
-        path = place(Path(folder)) / cls.FILE
+        path = resolve_path(Path(folder)) / cls.FILE
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"

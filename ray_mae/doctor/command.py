@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import DoctorConfig
-from ray_mae.data.paths import place
+from ray_mae.data.paths import resolve_path
 from ray_mae.doctor import checks
 from ray_mae.doctor.finding import Finding
 from ray_mae.doctor.node import Node
@@ -36,7 +36,9 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     summary = {"command": "doctor", "state": state, "findings": [asdict(f) for f in findings]}
     if config.output:
         with suppress(OSError):  # one of the findings
-            (place(config.output) / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+            (resolve_path(config.output) / "summary.json").write_text(
+                json.dumps(summary, indent=1) + "\n"
+            )
     return summary
 
 
@@ -158,7 +160,7 @@ def _skew(actor: Any) -> tuple[float, float]:
 def _marked(folder: Path) -> Iterator[str]:
     """A file in the folder, by which a node knows that it sees the same one; none where none can be."""
     name = f".doctor-{uuid.uuid4().hex}"
-    file = place(folder) / name
+    file = resolve_path(folder) / name
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)

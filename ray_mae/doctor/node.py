@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ray_mae.data.paths import place
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.schema import Manifest
 
 PACKAGES = ("ray-mae", "torch", "ray", "deepspeed", "pyarrow")
@@ -73,7 +73,7 @@ class Node:
 
         write, read: MB/s; free: bytes, None in an object store.
         """
-        where = place(folder)
+        where = resolve_path(folder)
         file = where / f".doctor-{uuid.uuid4().hex}"
         block = os.urandom(_BLOCK)
         try:
@@ -102,7 +102,7 @@ class Node:
 
     def shards(self, folder: Path, megabytes: int) -> dict[str, Any]:
         """Whether the shards are there, and how fast one is read: MB/s."""
-        where = place(folder)
+        where = resolve_path(folder)
         try:
             manifest = Manifest.read(folder)
             text = (where / Manifest.FILE).read_bytes()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 # Where no window is given, grey values between these percentiles of the pixels fill the range.
 LOW, HIGH = 0.5, 99.5
@@ -29,7 +29,7 @@ def per_value(
     """
     low, high = int(pixels.min()), int(pixels.max())
     if low == high:
-        raise Unusable("constant", f"every stored value is {low}")
+        raise QuarantineError("constant", f"every stored value is {low}")
     index = pixels.astype(np.int32) - low
     counts = np.bincount(index.ravel(), minlength=high - low + 1)
     with np.errstate(all="ignore"):
@@ -56,7 +56,7 @@ LEAST_CONTRAST = 8 / 255
 def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
     """Display values [H, W] of decoded stored values."""
     if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
-        raise Unusable(
+        raise QuarantineError(
             "undecodable", f"pixels of type {pixels.dtype}, 8 or 16 bit integers expected"
         )
     if ds.PhotometricInterpretation == "PALETTE COLOR":
@@ -65,7 +65,7 @@ def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
     if pixels.ndim == 3:
         return luminance(pixels, ds.BitsStored)
     if pixels.ndim != 2:
-        raise Unusable("multi-frame", f"pixels of shape {pixels.shape}")
+        raise QuarantineError("multi-frame", f"pixels of shape {pixels.shape}")
 
     return per_value(pixels, lambda values, counts: _display(values, counts, ds))
 
@@ -74,7 +74,7 @@ def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
     """Grey values [H, W] of RGB [H, W, 3] with so many bits (ITU-R BT.601)."""
     grey = colours @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / (2**bits - 1))
     if grey.min() == grey.max():
-        raise Unusable("constant", f"every pixel has the grey value {grey.min():.0f}")
+        raise QuarantineError("constant", f"every pixel has the grey value {grey.min():.0f}")
     return np.rint(grey).clip(0, 255).astype(np.uint8)
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ray_mae.data.decoding.greyscale import per_value, robust_range
-from ray_mae.data.file_types import kind_of
-from ray_mae.data.quarantine import Unusable, damaged
+from ray_mae.data.file_types import file_kind
+from ray_mae.data.quarantine import QuarantineError, undecodable
 
 Encoding = Literal["png", "jpeg"]
 
@@ -22,32 +22,32 @@ PNG_LEVEL = 4
 
 
 def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """The image [H, W] of a PNG or JPEG file, in grey values of 8 bits. Raises Unusable."""
+    """The image [H, W] of a PNG or JPEG file, in grey values of 8 bits. Raises QuarantineError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > max_pixels:
-                    raise Unusable("too-large", f"{image.height} x {image.width} pixels")
+                    raise QuarantineError("too-large", f"{image.height} x {image.width} pixels")
                 if (frames := getattr(image, "n_frames", 1)) > 1:
-                    raise Unusable("multi-frame", f"{frames} frames")
+                    raise QuarantineError("multi-frame", f"{frames} frames")
                 grey = _grey(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
-        raise Unusable("missing") from error
+        raise QuarantineError("missing") from error
     except UnidentifiedImageError as error:
-        raise Unusable("not-an-image", kind_of(path.name)) from error
+        raise QuarantineError("not-an-image", file_kind(path.name)) from error
     except Image.DecompressionBombError as error:
-        raise Unusable("too-large", str(error)) from error
-    except Unusable:
+        raise QuarantineError("too-large", str(error)) from error
+    except QuarantineError:
         raise
     except OSError as error:  # Pillow raises it for damaged files as well, then without an errno
         if error.errno:
-            raise Unusable("unreadable", os.strerror(error.errno)) from error
-        raise Unusable("undecodable", str(error)) from error
+            raise QuarantineError("unreadable", os.strerror(error.errno)) from error
+        raise QuarantineError("undecodable", str(error)) from error
     except Exception as error:
-        raise damaged(error) from error
+        raise undecodable(error) from error
     if grey.min() == grey.max():
-        raise Unusable("constant", f"every pixel has the grey value {grey.min()}")
+        raise QuarantineError("constant", f"every pixel has the grey value {grey.min()}")
     return grey
 
 
@@ -56,7 +56,9 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-            raise Unusable("undecodable", f"pixels of mode {image.mode}, 8 or 16 bits expected")
+            raise QuarantineError(
+                "undecodable", f"pixels of mode {image.mode}, 8 or 16 bits expected"
+            )
         return per_value(values, robust_range)
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -17,7 +17,7 @@ from ray_mae.data.decoding.dicom_series import is_series, read_series
 from ray_mae.data.decoding.foreground import extent, foreground
 from ray_mae.data.decoding.geometry import Spacing, Volume, crop, on_grid_of, resample, to_ras
 from ray_mae.data.decoding.nifti import Bounds, LabelsOutOfRange, read_mask, read_nifti
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 # Fewer different values than this are those of a mask or a label map.
 LEAST_VALUES = 16
@@ -69,7 +69,7 @@ class Preparation:
         return cls(**{**fields, "bounds": Bounds(**fields["bounds"])})
 
     def prepare(self, paths: Sequence[Path], masks: Mapping[str, Path]) -> Prepared:
-        """The volume in these files (one, or a DICOM series), and its MASKS. Raises Unusable."""
+        """The volume in these files (one, or a DICOM series), and its MASKS. Raises QuarantineError."""
         image = self._read(paths)
         read = {}
         for name, path in masks.items():
@@ -83,7 +83,7 @@ class Preparation:
         anatomy = read["anatomy"] != 0 if "anatomy" in read else foreground(image.values)
         box, solid = extent(anatomy, image.spacing, self.margin_mm)
         if not anatomy[box].any() or ("anatomy" not in read and solid < self.min_solid):
-            raise Unusable("no-anatomy", f"{solid:.0%} of the foreground is solid")
+            raise QuarantineError("no-anatomy", f"{solid:.0%} of the foreground is solid")
         image = crop(image, box)
         scores, mean, std = self._z_scores(image, anatomy[box])
 
@@ -102,7 +102,7 @@ class Preparation:
         )
 
     def _read(self, paths: Sequence[Path]) -> Volume:
-        """The volume in RAS order, its values checked. Raises Unusable."""
+        """The volume in RAS order, its values checked. Raises QuarantineError."""
         image = to_ras(
             read_series(paths, self.bounds)
             if is_series(paths)
@@ -110,12 +110,12 @@ class Preparation:
         )
         values = image.values
         if not np.isfinite(values).all():
-            raise Unusable("non-finite", f"{(~np.isfinite(values)).sum():,} voxels")
+            raise QuarantineError("non-finite", f"{(~np.isfinite(values)).sum():,} voxels")
         if values.min() == values.max():
-            raise Unusable("constant", f"every voxel is {values.flat[0]:g}")
+            raise QuarantineError("constant", f"every voxel is {values.flat[0]:g}")
         step = max(1, values.size // 1_000_000)
         if (different := len(np.unique(values.ravel()[::step]))) < LEAST_VALUES:
-            raise Unusable("wrong-range", f"only {different} different values")
+            raise QuarantineError("wrong-range", f"only {different} different values")
         return image
 
     def _z_scores(self, image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float, float]:
@@ -123,10 +123,12 @@ class Preparation:
         part = image.values[inside].astype(np.float64)
         mean, std = float(part.mean()), float(part.std())
         if std == 0:
-            raise Unusable("constant", f"every voxel of the foreground is {mean:g}")
+            raise QuarantineError("constant", f"every voxel of the foreground is {mean:g}")
         values = ((image.values - mean) / std).astype(np.float32)
         if (worst := float(np.abs(values).max())) > self.max_deviation:
-            raise Unusable("wrong-range", f"a voxel {worst:.0f} standard deviations from the mean")
+            raise QuarantineError(
+                "wrong-range", f"a voxel {worst:.0f} standard deviations from the mean"
+            )
         return Volume(values, image.affine), mean, std
 
 
@@ -149,5 +151,5 @@ def prepare_file(path: Path, spacing_mm: Spacing) -> NDArray[np.float32]:
         usual = Preparation.of(VolumeSettings())
         wanted = replace(usual, bounds=replace(usual.bounds, spacing_mm=spacing_mm))
         return wanted.prepare(paths, {}).image.values
-    except Unusable as why:
-        raise ValueError(f"{path} is no usable volume: {why}") from why
+    except QuarantineError as error:
+        raise ValueError(f"{path} is no usable volume: {error}") from error

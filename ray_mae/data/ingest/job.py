@@ -18,11 +18,11 @@ from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
 from ray_mae.data.ingest.layout import write_layout
 from ray_mae.data.ingest.quarantine_table import short
-from ray_mae.data.ingest.shards import RESULTS, Job, Plan, finished, write_shard
-from ray_mae.data.parallel_map import distribute
-from ray_mae.data.paths import entries, place, remove
+from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, finished, write_shard
+from ray_mae.data.parallel_map import parallel_map
+from ray_mae.data.paths import list_folder, remove, resolve_path
 from ray_mae.data.privacy.pseudonyms import load_key
-from ray_mae.data.quarantine import Refusal
+from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
 
 QUARANTINE = "quarantine.parquet"
@@ -94,11 +94,11 @@ def _placed(config: IngestConfig) -> IngestConfig:
     table = config.volumes.table
     return replace(
         config,
-        source=place(config.source),
-        output=place(config.output),
-        reports=config.reports and place(config.reports),
-        tables=config.tables and place(config.tables),
-        volumes=replace(config.volumes, table=table and place(table)),
+        source=resolve_path(config.source),
+        output=resolve_path(config.output),
+        reports=config.reports and resolve_path(config.reports),
+        tables=config.tables and resolve_path(config.tables),
+        volumes=replace(config.volumes, table=table and resolve_path(table)),
     )
 
 
@@ -115,7 +115,7 @@ def _same_dataset(config: IngestConfig) -> None:
             )
 
 
-def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
+def _work_off(job: IngestJob, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
     """The result of every plan, in order, and the files kept from an earlier run.
 
     What they refuse goes to the job's refusals.
@@ -134,7 +134,7 @@ def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]],
     entry = next(iter(job.listed))
     progress, done = _Progress("wrote", _PLURAL[entry]), 0
     kind = job.plan  # not the job: what the task names travels to the workers
-    for result in distribute(
+    for result in parallel_map(
         lambda fields: write_shard(kind.from_json(fields), root, output),
         (asdict(plan) for plan in job.plans if plan.file not in kept),
     ):
@@ -146,20 +146,20 @@ def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]],
         done += result["images"] + sum(r["kind"] == entry for r in result["refusals"])
         results[result["file"]] = _noted(job, result)
         progress.show(done, expected)
-    for name, _ in entries(output / RESULTS):
+    for name, _ in list_folder(output / RESULTS):
         if name.endswith(".unfinished"):  # of workers that were killed
             remove(output / RESULTS / name)
     return list(results.values()), kept
 
 
-def _noted(job: Job, result: dict[str, Any]) -> dict[str, Any]:
+def _noted(job: IngestJob, result: dict[str, Any]) -> dict[str, Any]:
     """The result of a shard without what it refuses, which is the job's now."""
     for refusal in result.pop("refusals"):
-        job.refusals.add(Refusal(**refusal))
+        job.refusals.add(QuarantineRow(**refusal))
     return result
 
 
-def _check_nothing_is_lost(job: Job, results: list[dict[str, Any]]) -> None:
+def _check_nothing_is_lost(job: IngestJob, results: list[dict[str, Any]]) -> None:
     """Raise RuntimeError unless everything that came in went out or into quarantine."""
     for kind, listed in job.listed.items():
         written = _written(results, kind)
@@ -177,14 +177,14 @@ def _written(results: list[dict[str, Any]], kind: str) -> int:
 
 def _remove_old_shards(output: Path, current: set[str]) -> None:
     """Shards that an earlier run with other settings left, by the notes on them."""
-    for name, _ in entries(output / RESULTS):
+    for name, _ in list_folder(output / RESULTS):
         file = name.removesuffix(".json")
         if name.endswith(".parquet.json") and file not in current:
             remove(output / file)
             remove(output / RESULTS / name)
 
 
-def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
+def _manifest(job: IngestJob, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
     fields = ("file", "split", "rows", "row_groups", "images", "bytes", "sha256")
     shards = [
         Shard(**{name: result[name] for name in fields}) for result in results if result["rows"]
@@ -196,7 +196,7 @@ def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> 
 
 
 def _summary(
-    config: IngestConfig, job: Job, results: list[dict[str, Any]], patients: "_Patients"
+    config: IngestConfig, job: IngestJob, results: list[dict[str, Any]], patients: "_Patients"
 ) -> dict[str, Any]:
     """What came in, what went out, what did not and why."""
     lost = job.refusals.samples(job.kind)
@@ -245,7 +245,7 @@ class _Patients:
     def __init__(self) -> None:
         self._found = {split: (array("Q"), array("Q")) for split in SPLITS}
 
-    def seen_in(self, plan: Plan) -> tuple[str, list[str]]:
+    def seen_in(self, plan: ShardPlan) -> tuple[str, list[str]]:
         """Notes a plan; its file and samples."""
         samples, patients = self._found[plan.split]
         for sample, patient in plan.samples:

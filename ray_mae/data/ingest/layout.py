@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.paths import appearing, on_disk
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.paths import atomic_write, local_file
 from ray_mae.data.schema import SPLITS
 
 S = TypeVar("S")
@@ -72,7 +72,7 @@ class Layout:
     def read(cls, folder: Path, per_shard: int) -> "Layout":
         """What an earlier run left; empty where there was none, or one with shards of another size."""
         try:
-            with on_disk(folder / FILE) as path, pq.ParquetFile(path) as file:
+            with local_file(folder / FILE) as path, pq.ParquetFile(path) as file:
                 if file.schema_arrow.metadata.get(_PER_SHARD) != str(per_shard).encode():
                     return cls.of(per_shard)
                 return cls.of(per_shard, _shards_in(file))
@@ -95,7 +95,7 @@ def write_layout(folder: Path, per_shard: int, shards: Iterable[tuple[str, Seque
     schema = _SCHEMA.with_metadata({_PER_SHARD: str(per_shard).encode()})
     rows = ((file, sample) for file, samples in shards for sample in samples)
     with (
-        appearing(folder / FILE, folder) as path,
+        atomic_write(folder / FILE, folder) as path,
         pq.ParquetWriter(path, schema, compression="zstd") as writer,
     ):
         while part := list(islice(rows, 1 << 16)):
@@ -110,7 +110,7 @@ def cut(
     earlier: Layout,
 ) -> Iterator[tuple[str, str, list[S]]]:
     """File name, split and samples of each shard, in order, split by split."""
-    dealt: Spool[tuple[str, str, S]] = Spool()
+    dealt: DiskList[tuple[str, str, S]] = DiskList()
     for sample in samples:
         split = split_of(sample)
         file, place = earlier.place_of(id_of(sample)) or (_NEW, 0)

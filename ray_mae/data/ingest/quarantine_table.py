@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.paths import appearing
-from ray_mae.data.quarantine import QUARANTINE_SCHEMA, Refusal
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.paths import atomic_write
+from ray_mae.data.quarantine import QUARANTINE_SCHEMA, QuarantineRow
 
 _ROWS = 1 << 16
 
@@ -25,24 +25,24 @@ def short(pseudonym: str) -> int:
     return int(pseudonym[:16], 16)
 
 
-class Refusals:
-    """Refusals by kind, path and sample."""
+class QuarantineTable:
+    """QuarantineTable by kind, path and sample."""
 
-    def __init__(self, refusals: Iterable[Refusal] = ()) -> None:
-        self._all: Spool[Refusal] = Spool()
+    def __init__(self, refusals: Iterable[QuarantineRow] = ()) -> None:
+        self._all: DiskList[QuarantineRow] = DiskList()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._samples: dict[str, array[int]] = {}
         for refusal in refusals:
             self.add(refusal)
 
-    def add(self, refusal: Refusal) -> None:
+    def add(self, refusal: QuarantineRow) -> None:
         """One more."""
         self._all.add(refusal, refusal.kind, refusal.path or "", refusal.sample_id or "")
         self._reasons[refusal.kind, refusal.reason] += 1
         if refusal.sample_id:
             self._samples.setdefault(refusal.kind, array("Q")).append(short(refusal.sample_id))
 
-    def __iter__(self) -> Iterator[Refusal]:
+    def __iter__(self) -> Iterator[QuarantineRow]:
         return iter(self._all)
 
     def reasons(self, kind: str) -> dict[str, int]:
@@ -62,14 +62,14 @@ class Refusals:
         """The quarantine table."""
         rows = map(_row, self)
         with (
-            appearing(path, beside) as file,
+            atomic_write(path, beside) as file,
             pq.ParquetWriter(file, QUARANTINE_SCHEMA) as writer,
         ):
             while part := list(islice(rows, _ROWS)):
                 writer.write_table(pa.Table.from_pylist(part, schema=QUARANTINE_SCHEMA))
 
 
-def _row(refusal: Refusal) -> dict[str, Any]:
+def _row(refusal: QuarantineRow) -> dict[str, Any]:
     row = asdict(refusal)
     for name in ("path", "detail"):  # names of files need not be valid text
         row[name] = row[name] and row[name].encode(errors="replace").decode()

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord
-from ray_mae.data.decoding.decoder_process import read_dicom_guarded
+from ray_mae.data.decoding.decoder_process import read_dicom_isolated
 from ray_mae.data.decoding.dicom import Header, is_dicom, most_bytes
 from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
-from ray_mae.data.disk_list import Spool
+from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.layout import Layout, cut
-from ray_mae.data.ingest.quarantine_table import Refusals
-from ray_mae.data.ingest.shards import RESULTS, Job, Plan
+from ray_mae.data.ingest.quarantine_table import QuarantineTable
+from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, STATE_NAMES, strongest
-from ray_mae.data.paths import on_disk, patiently, place_of
+from ray_mae.data.paths import local_file, retry_transient, source_path
 from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
 from ray_mae.data.privacy.report_sections import sections
 from ray_mae.data.privacy.years import bucket_of
-from ray_mae.data.quarantine import Refusal, Unusable, said
+from ray_mae.data.quarantine import QuarantineError, QuarantineRow, error_text
 from ray_mae.data.schema import SPLITS, STUDY_SCHEMA, VIEWS
 
 # Each set of splits once, as there are many patients.
@@ -38,7 +38,7 @@ _TOGETHER = {
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageEntry:
     """One image to be read."""
 
     path: str
@@ -47,13 +47,13 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyEntry:
     """One study to be written, under its pseudonyms."""
 
     study_id: str
     patient_id: str
     split: str
-    images: list[Image]
+    images: list[ImageEntry]
     """By path."""
     findings: str | None
     impression: str | None
@@ -65,12 +65,12 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Grouped:
+class GroupedStudies:
     """Every image of the archive: in a study, or refused."""
 
-    studies: Spool[Study]
+    studies: DiskList[StudyEntry]
     """By pseudonym."""
-    refusals: Refusals
+    refusals: QuarantineTable
     listed: int
     """Studies that the archive lists."""
     several_texts: int
@@ -79,7 +79,7 @@ class Grouped:
     """Studies with a text that has neither findings nor an impression."""
 
 
-def group(
+def group_studies(
     records: Iterable[ImageRecord],
     *,
     key: bytes,
@@ -87,11 +87,11 @@ def group(
     test_share: float,
     max_views: int,
     year_bucket: int = 0,
-) -> Grouped:
+) -> GroupedStudies:
     """Group images into studies and refuse what must not be used, image by image and as a study."""
-    images: Spool[tuple[str, ImageRecord]] = Spool()
+    images: DiskList[tuple[str, ImageRecord]] = DiskList()
     splits_given: dict[str, frozenset[str]] = {}
-    refusals = Refusals()
+    refusals = QuarantineTable()
     for record in records:
         if record.study:
             study_id = pseudonym(key, "study", record.study)
@@ -102,7 +102,7 @@ def group(
         else:
             refusals.add(_refusal(record, None, ("no-study", "")))
 
-    studies: Spool[Study] = Spool()
+    studies: DiskList[StudyEntry] = DiskList()
     several_texts = without_sections = studies_listed = 0
     for study_id, found in groupby(images, key=itemgetter(0)):
         listed = [record for _, record in found]
@@ -113,7 +113,9 @@ def group(
             if record.problem or wrong:
                 refusals.add(_refusal(record, study_id, wrong))
         if wrong or not good:
-            refusals.add(Refusal("study", None, study_id, *(wrong or ("no-usable-image", ""))))
+            refusals.add(
+                QuarantineRow("study", None, study_id, *(wrong or ("no-usable-image", "")))
+            )
             continue
 
         patient_id = pseudonym(key, "patient", good[0].patient)
@@ -126,11 +128,11 @@ def group(
         several_texts += len(texts) > 1
         without_sections += bool(texts) and findings is None and impression is None
         studies.add(
-            Study(
+            StudyEntry(
                 study_id=study_id,
                 patient_id=patient_id,
                 split=split,
-                images=[Image(r.path, r.view, r.position) for r in good],
+                images=[ImageEntry(r.path, r.view, r.position) for r in good],
                 findings=findings,
                 impression=impression,
                 labels=_labels(listed),
@@ -138,14 +140,16 @@ def group(
                 years=bucket_of(min((r.year for r in listed if r.year), default=None), year_bucket),
             )
         )
-    return Grouped(studies, refusals, studies_listed, several_texts, without_sections)
+    return GroupedStudies(studies, refusals, studies_listed, several_texts, without_sections)
 
 
-def _refusal(image: ImageRecord, study_id: str | None, other: tuple[str, str] | None) -> Refusal:
+def _refusal(
+    image: ImageRecord, study_id: str | None, other: tuple[str, str] | None
+) -> QuarantineRow:
     """The image's own problem, else the other one, which it shares with its whole study."""
     problem = (image.problem.reason, image.problem.detail) if image.problem else other
     assert problem is not None
-    return Refusal("image", image.path, study_id, *problem)
+    return QuarantineRow("image", image.path, study_id, *problem)
 
 
 def _wrong_with(
@@ -190,13 +194,13 @@ _PARQUET: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyPlan(Plan):
+class StudyShardPlan(ShardPlan):
     """A shard of studies."""
 
     schema = STUDY_SCHEMA
     parquet = _PARQUET
 
-    studies: list[Study]
+    studies: list[StudyEntry]
     image_size: int
     encoding: Encoding
     jpeg_quality: int
@@ -205,9 +209,9 @@ class StudyPlan(Plan):
     burned_in: Literal["quarantine", "keep"]
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "StudyPlan":
+    def from_json(cls, fields: dict[str, Any]) -> "StudyShardPlan":
         studies = [
-            Study(**{**study, "images": [Image(**image) for image in study["images"]]})
+            StudyEntry(**{**study, "images": [ImageEntry(**image) for image in study["images"]]})
             for study in fields["studies"]
         ]
         return cls(**{**fields, "studies": studies})
@@ -225,19 +229,21 @@ class StudyPlan(Plan):
         return [(study.study_id, study.patient_id) for study in self.studies]
 
     def rows(
-        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+        self, root: Path, refusals: list[QuarantineRow], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
         for study in self.studies:
             views = []
             for image in study.images:
                 try:
                     views.append(_view(image, root, self, counts))
-                except Unusable as why:
+                except QuarantineError as error:
                     refusals.append(
-                        Refusal("image", image.path, study.study_id, why.reason, why.detail)
+                        QuarantineRow(
+                            "image", image.path, study.study_id, error.reason, error.detail
+                        )
                     )
             if not views:
-                refusals.append(Refusal("study", None, study.study_id, "no-usable-image", ""))
+                refusals.append(QuarantineRow("study", None, study.study_id, "no-usable-image", ""))
                 continue
             _count(counts, study, views)
             yield {
@@ -254,9 +260,9 @@ class StudyPlan(Plan):
             }
 
 
-def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> Job:
+def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> IngestJob:
     """Group the images into studies and plan their shards."""
-    grouped = group(
+    grouped = group_studies(
         archive.records,
         key=key,
         validation_share=config.validation_share,
@@ -265,8 +271,8 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         year_bucket=config.year_bucket,
     )
     earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
-    plans: Spool[Plan] = Spool(
-        StudyPlan(
+    plans: DiskList[ShardPlan] = DiskList(
+        StudyShardPlan(
             file=file,
             dataset=config.dataset,
             split=split,
@@ -289,9 +295,9 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         **archive.notes,
     }
     listed = {"image": len(archive.records), "study": grouped.listed}
-    return Job(
+    return IngestJob(
         "study",
-        StudyPlan,
+        StudyShardPlan,
         plans,
         listed,
         grouped.refusals,
@@ -301,18 +307,20 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
     )
 
 
-def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> dict[str, Any]:
+def _view(
+    image: ImageEntry, root: Path, plan: StudyShardPlan, counts: Counter[str]
+) -> dict[str, Any]:
     view, position = image.view, image.position
-    pixels, header = _read(place_of(root, image.path), plan.max_pixels)
+    pixels, header = _read(source_path(root, image.path), plan.max_pixels)
     if header is not None:
         if header.burned_in and plan.burned_in == "quarantine":
-            raise Unusable("burned-in", "BurnedInAnnotation is YES")
+            raise QuarantineError("burned-in", "BurnedInAnnotation is YES")
         counts["burned in"] += header.burned_in
         if view == "unknown":  # a table need not repeat what the file knows
             view, position = header.view, position or header.position
     long, short = max(pixels.shape), min(pixels.shape)
     if long > plan.max_aspect * short:
-        raise Unusable("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
+        raise QuarantineError("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
     pixels = shrink(pixels, plan.image_size)
     return {
         "image": encode(pixels, plan.encoding, plan.jpeg_quality),
@@ -325,7 +333,7 @@ def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> di
 
 
 def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None]:
-    """The image, and its header if it is DICOM. Raises Unusable for all that can be wrong with it."""
+    """The image, and its header if it is DICOM. Raises QuarantineError for all that can be wrong with it."""
 
     def read(file: Path) -> tuple[NDArray[np.uint8], Header | None]:
         try:
@@ -333,21 +341,21 @@ def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None
         except (OSError, ValueError):
             dicom = False  # the reader of images says what is wrong with it
         return (
-            read_dicom_guarded(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
+            read_dicom_isolated(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
         )
 
     try:
-        with on_disk(path, most_bytes(max_pixels)) as file:
-            return patiently(lambda: read(file), remote=False)
+        with local_file(path, most_bytes(max_pixels)) as file:
+            return retry_transient(lambda: read(file), remote=False)
     except FileNotFoundError as error:
-        raise Unusable("missing") from error
+        raise QuarantineError("missing") from error
     except OSError as error:  # of a store, after several attempts
         if error.errno == errno.ENOSPC:
             raise
-        raise Unusable("unreadable", said(error)) from error
+        raise QuarantineError("unreadable", error_text(error)) from error
 
 
-def _count(counts: Counter[str], study: Study, views: list[dict[str, Any]]) -> None:
+def _count(counts: Counter[str], study: StudyEntry, views: list[dict[str, Any]]) -> None:
     counts["study"] += 1
     counts["image"] += len(views)
     counts["image bytes"] += sum(len(view["image"]) for view in views)

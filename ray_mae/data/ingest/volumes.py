@@ -20,18 +20,18 @@ from ray_mae.data.decoding.voxels import (
     encode_valid,
     encode_voxels,
 )
-from ray_mae.data.disk_list import Spool
+from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.layout import Layout, cut
-from ray_mae.data.ingest.quarantine_table import Refusals
-from ray_mae.data.ingest.shards import RESULTS, Job, Plan
-from ray_mae.data.paths import on_disk, patiently, place_of
+from ray_mae.data.ingest.quarantine_table import QuarantineTable
+from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
+from ray_mae.data.paths import local_file, retry_transient, source_path
 from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
-from ray_mae.data.quarantine import Refusal, Unusable
+from ray_mae.data.quarantine import QuarantineError, QuarantineRow
 from ray_mae.data.schema import VOLUME_SCHEMA
 
 
 @dataclass(frozen=True)
-class Listed:
+class VolumeEntry:
     """One volume to be read, under its pseudonyms."""
 
     volume_id: str
@@ -49,34 +49,34 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class SortedVolumes:
     """Every volume of the archive: to be read, or refused."""
 
-    volumes: list[Listed]
+    volumes: list[VolumeEntry]
     """By pseudonyms of patient and volume, so that a patient's volumes lie together."""
-    refusals: Refusals
+    refusals: QuarantineTable
 
 
-def sort(
+def sort_volumes(
     records: Iterable[VolumeRecord],
     *,
     key: bytes,
     validation_share: float,
     test_share: float,
     modalities: list[str] | None,
-) -> Sorted:
+) -> SortedVolumes:
     """Give each volume its pseudonyms and split, and refuse what must not be used."""
     records = list(records)
     splits_given: dict[str, set[str]] = defaultdict(set)
     for record in records:
         splits_given[record.patient].update([record.split] if record.split else [])
     seen: set[str] = set()
-    volumes, refusals = [], Refusals()
+    volumes, refusals = [], QuarantineTable()
     for record in records:
         volume_id = pseudonym(key, "volume", record.volume)
         given = splits_given[record.patient]
         if wrong := _wrong_with(record, given, seen, modalities):
-            refusals.add(Refusal("volume", record.paths[0], volume_id, *wrong))
+            refusals.add(QuarantineRow("volume", record.paths[0], volume_id, *wrong))
             continue
         seen.add(record.volume)
         patient_id = pseudonym(key, "patient", record.patient)
@@ -87,7 +87,7 @@ def sort(
             next(iter(given)) if given else split_by_hash(patient_id, validation_share, test_share)
         )
         volumes.append(
-            Listed(
+            VolumeEntry(
                 volume_id=volume_id,
                 patient_id=patient_id,
                 session_id=session or None,
@@ -103,7 +103,7 @@ def sort(
             )
         )
     volumes.sort(key=lambda volume: (volume.patient_id, volume.volume_id))
-    return Sorted(volumes, refusals)
+    return SortedVolumes(volumes, refusals)
 
 
 def _wrong_with(
@@ -133,20 +133,20 @@ _PARQUET: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumePlan(Plan):
+class VolumeShardPlan(ShardPlan):
     """A shard of volumes."""
 
     schema = VOLUME_SCHEMA
     parquet = _PARQUET
 
-    volumes: list[Listed]
+    volumes: list[VolumeEntry]
     preparation: Preparation
     dtype: VoxelType
     compression: int
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "VolumePlan":
-        volumes = [Listed(**volume) for volume in fields["volumes"]]
+    def from_json(cls, fields: dict[str, Any]) -> "VolumeShardPlan":
+        volumes = [VolumeEntry(**volume) for volume in fields["volumes"]]
         preparation = Preparation.from_json(fields["preparation"])
         return cls(**{**fields, "volumes": volumes, "preparation": preparation})
 
@@ -166,14 +166,16 @@ class VolumePlan(Plan):
         return [(volume.volume_id, volume.patient_id) for volume in self.volumes]
 
     def rows(
-        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+        self, root: Path, refusals: list[QuarantineRow], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
         for listed in self.volumes:
             try:
                 row = self._row(listed, root)
-            except Unusable as why:
+            except QuarantineError as error:
                 refusals.append(
-                    Refusal("volume", listed.paths[0], listed.volume_id, why.reason, why.detail)
+                    QuarantineRow(
+                        "volume", listed.paths[0], listed.volume_id, error.reason, error.detail
+                    )
                 )
                 continue
             _count(counts, row)
@@ -181,16 +183,16 @@ class VolumePlan(Plan):
             counts["segmentations left out"] += left_out
             yield row
 
-    def _row(self, listed: Listed, root: Path) -> dict[str, Any]:
-        """The row of one volume. Raises Unusable."""
+    def _row(self, listed: VolumeEntry, root: Path) -> dict[str, Any]:
+        """The row of one volume. Raises QuarantineError."""
         with ExitStack() as copies:
 
             def file(path: str) -> Path:
-                return copies.enter_context(on_disk(place_of(root, path)))
+                return copies.enter_context(local_file(source_path(root, path)))
 
             masks = {name: file(path) for name in MASKS if (path := getattr(listed, name))}
             paths = [file(path) for path in listed.paths]
-            made = patiently(lambda: self.preparation.prepare(paths, masks), remote=False)
+            made = retry_transient(lambda: self.preparation.prepare(paths, masks), remote=False)
         image = made.image
         return {
             **{name: getattr(listed, name) for name in _NAMES if name != "dataset"},
@@ -211,10 +213,10 @@ class VolumePlan(Plan):
         }
 
 
-def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> Job:
+def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> IngestJob:
     """Give the volumes pseudonyms and splits, and plan their shards."""
     settings = config.volumes
-    found = sort(
+    found = sort_volumes(
         archive.records,
         key=key,
         validation_share=config.validation_share,
@@ -223,8 +225,8 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
     )
     most = min(settings.max_deviation, LARGEST[settings.dtype])
     earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
-    plans: Spool[Plan] = Spool(
-        VolumePlan(
+    plans: DiskList[ShardPlan] = DiskList(
+        VolumeShardPlan(
             file=file,
             dataset=config.dataset,
             split=split,
@@ -239,9 +241,9 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         )
     )
     listed = {"volume": len(archive.records)}
-    return Job(
+    return IngestJob(
         "volume",
-        VolumePlan,
+        VolumeShardPlan,
         plans,
         listed,
         found.refusals,

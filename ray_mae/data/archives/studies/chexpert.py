@@ -28,12 +28,12 @@ from ray_mae.data.archives.published import (
     word,
 )
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord, Progress
-from ray_mae.data.archives.tables import LabelReader, Row
+from ray_mae.data.archives.tables import LabelReader, TableRow
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
-from ray_mae.data.paths import entries, walk
+from ray_mae.data.paths import list_folder, walk
 from ray_mae.data.privacy.pseudonyms import split_named
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 PLUS, PLUS_LABELS = r"df_chexpert_plus.*\.csv", r"report_fixed\.json"
 TABLES = {"train": r"train\.csv", "val": r"valid\.csv", "test": r"test(?:_labels)?\.csv"}
@@ -107,7 +107,7 @@ def _plus(
     return records, notes
 
 
-def _text(row: Row) -> str | None:
+def _text(row: TableRow) -> str | None:
     """The two sections that the archive itself found in the report, nothing else of it."""
     findings, impression = word(row, "section_findings"), word(row, "section_impression")
     if not findings and not impression:
@@ -132,7 +132,7 @@ def _states(file: Path, labels: LabelReader) -> dict[str, tuple[int, ...]]:
     return states
 
 
-def _view_words(row: Row, *columns: str) -> str:
+def _view_words(row: TableRow, *columns: str) -> str:
     return " ".join(filter(None, (word(row, column) for column in columns)))
 
 
@@ -158,7 +158,7 @@ class _Images:
         to_do = [("", 0)]
         while to_do:
             inner, depth = to_do.pop()
-            for name, is_folder in entries(root / inner if inner else root):
+            for name, is_folder in list_folder(root / inner if inner else root):
                 if name.startswith(".") or not is_folder:
                     continue
                 if not _PATIENT.fullmatch(name):
@@ -197,6 +197,8 @@ class _Images:
         # study1 is another study of each patient
         fields |= {"patient": patient, "study": f"{patient}/{place['study']}"}
         if patient not in self.folders:
-            return fields | {"problem": Unusable("missing", "there is no folder of this patient")}
+            return fields | {
+                "problem": QuarantineError("missing", "there is no folder of this patient")
+            }
         file = place["file"] + (self.suffix or Path(listed).suffix)
         return fields | {"path": os.path.join(self.folders[patient], patient, place["study"], file)}

@@ -28,11 +28,11 @@ from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
-from ray_mae.data.paths import entries, on_disk
+from ray_mae.data.paths import list_folder, local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 from ray_mae.data.privacy.report_sections import FINDINGS, IMPRESSION, REMARK
 from ray_mae.data.privacy.years import year_of
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 # Before this line stand preliminary readings with their date and author, and addenda.
 _BANNER = re.compile(r"^[^\w\n]*FINAL REPORT[^\w\n]*$", re.MULTILINE)
@@ -246,17 +246,19 @@ class _Tree:
             raise FileNotFoundError(f"{root} holds no folder files with p10 and so on (source)")
         self.inner = "files" if self.files != root else ""
         self.patients = {
-            name for group in _groups(self.files) for name, _ in entries(self.files / group)
+            name for group in _groups(self.files) for name, _ in list_folder(self.files / group)
         }
         self.suffix: str | None = None
         """Of the images, None until one is found."""
 
-    def find(self, subject: str, study: str, image: str) -> tuple[str, Unusable | None]:
+    def find(self, subject: str, study: str, image: str) -> tuple[str, QuarantineError | None]:
         """The path of an image below the root, and what is wrong with it."""
         patient = f"p{subject}"
         inner = os.path.join(self.inner, patient[:3], patient, f"s{study}")
         if patient not in self.patients:
-            return f"{inner}/{image}", Unusable("missing", "there is no folder of this patient")
+            return f"{inner}/{image}", QuarantineError(
+                "missing", "there is no folder of this patient"
+            )
         if self.suffix is None:
             folder = self.files / patient[:3] / patient / f"s{study}"
             self.suffix = next(
@@ -269,7 +271,7 @@ def _groups(folder: Path) -> list[str]:
     """p10 to p19, as far as they are there."""
     if not folder.is_dir():
         return []
-    return [name for name, _ in entries(folder) if re.fullmatch(r"p\d\d", name)]
+    return [name for name, _ in list_folder(folder) if re.fullmatch(r"p\d\d", name)]
 
 
 @contextmanager
@@ -284,7 +286,7 @@ def _reports(config: IngestConfig, tree: _Tree) -> Iterator[Reports]:
         yield lambda subject, study: _text(folder / _inner(subject, study))
     elif place.is_file():
         try:
-            with on_disk(place) as file, ZipFile(file) as archive:
+            with local_file(place) as file, ZipFile(file) as archive:
                 yield _in_zip(archive)
         except BadZipFile as error:
             raise ValueError(f"{place} is no zip file (reports): {error}") from error

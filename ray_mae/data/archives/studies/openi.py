@@ -35,8 +35,8 @@ from ray_mae.data.archives.published import (
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
 from ray_mae.data.labels import POSITIVE, UNCERTAIN, states_of
-from ray_mae.data.paths import on_disk, walk
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.paths import local_file, walk
+from ray_mae.data.quarantine import QuarantineError
 
 _LABELS = {
     "No Finding": "normal",
@@ -142,7 +142,9 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                     text=text,
                     labels=states,
                     other_labels=others,
-                    problem=None if path else Unusable("missing", f"the report {study} names it"),
+                    problem=None
+                    if path
+                    else QuarantineError("missing", f"the report {study} names it"),
                 )
             )
     if not studies:
@@ -183,7 +185,7 @@ def _xml_files(config: IngestConfig) -> Iterator[bytes]:
         yield from ((place / path).read_bytes() for path in sorted(paths))
     elif place.is_file():
         try:
-            with on_disk(place) as file, tarfile.open(file) as archive:
+            with local_file(place) as file, tarfile.open(file) as archive:
                 for member in sorted(archive, key=lambda member: member.name):
                     if member.name.lower().endswith(".xml") and member.isfile():
                         content = archive.extractfile(member)

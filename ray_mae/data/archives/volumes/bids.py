@@ -13,9 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import noted, number_columns, numbers, stem_of, volume_files
+from ray_mae.data.archives.folders import (
+    counts_above_zero,
+    number_columns,
+    read_numbers,
+    stem_of,
+    volume_files,
+)
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
-from ray_mae.data.archives.tables import Row, given_splits, read_table
+from ray_mae.data.archives.tables import TableRow, given_splits, read_table
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
 
 _PLACE = re.compile(r"(?:^|/)(?P<sub>sub-[^/_]+)/(?:(?P<ses>ses-[^/_]+)/)?anat/[^/]+$")
@@ -59,7 +65,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     modality=contrast_of(suffix),
                     site=about.get("site") or None,
                     split=people.splits.get(place["sub"]),
-                    labels=numbers(about, config.volumes.labels, not_numbers),
+                    labels=read_numbers(about, config.volumes.labels, not_numbers),
                 )
             )
     if not records:
@@ -76,7 +82,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         "segmentations_in_another_space": sum(
             len(found) for where, found in segmentations.items() if where not in there and where[2]
         ),
-        "labels_not_numbers": noted(not_numbers),
+        "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": people.columns_of_numbers,
     }
     return Archive(root, records, notes)
@@ -102,7 +108,7 @@ def _kind(path: str, suffix: str, raw: bool) -> str:
 class _Participants:
     """What participants.tsv says, by participant."""
 
-    rows: Mapping[str, Row]
+    rows: Mapping[str, TableRow]
     splits: Mapping[str, str | None]
     columns_of_numbers: list[str]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import noted, number_columns, numbers
+from ray_mae.data.archives.folders import counts_above_zero, number_columns, read_numbers
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.volumes.contrasts import contrast_of
 
@@ -48,7 +48,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     site=dataset,
                     anonymised=anonymised and _resolved(anonymised, path),
                     anatomy=anatomy and _resolved(anatomy, path),
-                    labels=numbers(info, config.volumes.labels, not_numbers),
+                    labels=read_numbers(info, config.volumes.labels, not_numbers),
                 )
             )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
@@ -63,7 +63,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             raise ValueError(f"{path} says no {name!r} of any subject (volumes.labels)")
     progress(len(records), len(records))
     notes = {
-        "labels_not_numbers": noted(not_numbers),
+        "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": number_columns(people.values()),
     }
     return Archive(path.parent, records, notes)

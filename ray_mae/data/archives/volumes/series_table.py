@@ -15,7 +15,7 @@ from typing import Any
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.folders import NumberLabels
 from ray_mae.data.archives.records import VolumeRecord
-from ray_mae.data.archives.tables import Row, cell, given_splits, need_columns, read_table
+from ray_mae.data.archives.tables import TableRow, cell, given_splits, need_columns, read_table
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
 
 
@@ -65,7 +65,7 @@ class _Table:
     """The rows, and where to find those of a series or a patient, by number."""
 
     config: IngestConfig
-    rows: list[Row]
+    rows: list[TableRow]
     splits: list[str | None]
     labels: NumberLabels
     by_volume: dict[str, int]
