@@ -14,7 +14,7 @@ from ray_mae.data.decoding import decoder_process
 from ray_mae.data.decoding.decoder_process import read_dicom_isolated
 from ray_mae.data.decoding.dicom import read_dicom
 from ray_mae.data.ingest import studies as study_shards
-from ray_mae.data.ingest.shards import finished, write_shard
+from ray_mae.data.ingest.shards import earlier_result, write_shard
 from ray_mae.data.ingest.studies import ImageEntry, StudyEntry, StudyShardPlan
 from ray_mae.data.paths import is_transient, retry_transient
 from ray_mae.data.quarantine import QuarantineError
@@ -135,16 +135,16 @@ def test_a_shard_with_a_file_at_which_decoders_end_is_made_anew_at_two_more_star
     with monkeypatch.context() as patch:
         patch.setattr(study_shards, "read_dicom_isolated", ended)
         for start in range(3):
-            assert finished(plan, compressed.parent, output) is None, start
+            assert earlier_result(plan, compressed.parent, output) is None, start
             write_shard(plan, compressed.parent, output)
-    given_up = finished(plan, compressed.parent, output)
+    given_up = earlier_result(plan, compressed.parent, output)
     assert given_up
-    assert [r["reason"] for r in given_up["refusals"]] == ["decoder-ended", "no-usable-image"]
+    assert [r["reason"] for r in given_up["quarantined"]] == ["decoder-ended", "no-usable-image"]
 
     os.utime(compressed, (0, 0))  # another file may be another matter
-    assert finished(plan, compressed.parent, output) is None
+    assert earlier_result(plan, compressed.parent, output) is None
     assert write_shard(plan, compressed.parent, output)["rows"] == 1
-    assert finished(plan, compressed.parent, output)
+    assert earlier_result(plan, compressed.parent, output)
 
 
 @needs_shared

@@ -334,11 +334,11 @@ def test_a_disk_that_fails_inside_a_sequence_is_told_from_a_damaged_file(
             return super().read(size)
 
     @contextmanager
-    def opened(path: Path) -> Iterator[Failing]:
+    def open_binary(path: Path) -> Iterator[Failing]:
         with Failing(io.FileIO(path)) as file:
             yield file
 
-    monkeypatch.setattr(dicom, "opened", opened)
+    monkeypatch.setattr(dicom, "open_binary", open_binary)
     with pytest.raises(QuarantineError, match="unreadable") as caught:
         read_header(path, LIMIT)
     assert is_transient(caught.value, remote=False)

@@ -37,9 +37,9 @@ RECORDS = st.lists(
 def test_every_image_and_every_study_is_kept_or_refused_once(records: list[ImageRecord]) -> None:
     result = grouped(records)
     kept = [i.path for s in result.studies for i in s.images]
-    refused = [r.path for r in result.refusals if r.kind == "image"]
+    refused = [r.path for r in result.quarantine if r.kind == "image"]
     assert sorted(kept + refused) == sorted(r.path for r in records)  # type: ignore[type-var]
-    assert len(result.studies) + sum(r.kind == "study" for r in result.refusals) == result.listed
+    assert len(result.studies) + sum(r.kind == "study" for r in result.quarantine) == result.listed
 
 
 @given(RECORDS, st.randoms())
@@ -61,7 +61,7 @@ def test_a_patient_is_in_one_split(records: list[ImageRecord]) -> None:
 
 
 def reasons(result: GroupedStudies) -> set[tuple[str, str]]:
-    return {(r.kind, r.reason) for r in result.refusals}
+    return {(r.kind, r.reason) for r in result.quarantine}
 
 
 def test_a_study_keeps_its_good_views_when_one_is_bad() -> None:

@@ -121,12 +121,12 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     cli.run(["ingest", "--archive", "dicom", "--source", str(archive), "--output", str(output),
              "--image_size", "32", "--max_pixels", "1000000", "--year_bucket", "5"])  # fmt: skip
     cli.run(["inspect", "--shards", str(output)])
-    output = capfd.readouterr()
+    captured = capfd.readouterr()
     session = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
     sources = [
         *written(output),
         *written(session),
-        ("output", (output.out + output.err).encode()),
+        ("output", (captured.out + captured.err).encode()),
     ]
 
     quarantine = pq.read_table(output / "quarantine.parquet").to_pylist()

@@ -9,7 +9,7 @@ from archive_trees import REAL_TABLES, label_states, listed, needs_real_tables, 
 from dicom_files import SHARED, needs_shared
 
 from ray_mae.data.archives.records import Archive, ImageRecord
-from ray_mae.data.ingest.studies import Grouped, StudyEntry, group_studies
+from ray_mae.data.ingest.studies import GroupedStudies, StudyEntry, group_studies
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Counted:
     """What an archive comes to as studies, were all its images here."""
 
     archive: Archive[ImageRecord]
-    grouped: Grouped
+    grouped: GroupedStudies
     studies: list[StudyEntry]
 
     @classmethod
@@ -55,7 +55,7 @@ class Counted:
         return label_states(study.labels for study in self.studies)
 
     def refused(self) -> dict[tuple[str, str], int]:
-        return dict(Counter((r.kind, r.reason) for r in self.grouped.refusals))
+        return dict(Counter((r.kind, r.reason) for r in self.grouped.quarantine))
 
 
 @needs_real_tables

@@ -24,9 +24,9 @@ def mark_duplicates(
         name = "" if record.problem else name
         named.add((name, order, record), name, order)
     ordered: DiskList[ImageRecord] = DiskList()
-    for name, found in groupby(named, key=itemgetter(0)):
+    for name, group in groupby(named, key=itemgetter(0)):
         first = None
-        for _, order, record in found:
+        for _, order, record in group:
             if name and first:
                 record = replace(record, problem=problem(first))
             first = first or record

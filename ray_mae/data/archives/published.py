@@ -40,30 +40,30 @@ def find_published(config: IngestConfig, pattern: str) -> Path | None:
     folder = config.tables or config.source
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder (tables)")
-    named = re.compile(rf"(?:{pattern})(?:\.gz)?", re.IGNORECASE)
+    name_pattern = re.compile(rf"(?:{pattern})(?:\.gz)?", re.IGNORECASE)
     here = list_folder(folder)
     inner = [folder / name for name, is_folder in here if is_folder]
-    for places in [[folder], inner]:
-        found = {
-            name.removesuffix(".gz"): place / name
-            for place in places
-            for name, is_folder in reversed(here if place is folder else list_folder(place))
-            if named.fullmatch(name) and not is_folder
+    for folders in [[folder], inner]:
+        matches = {
+            name.removesuffix(".gz"): inside / name
+            for inside in folders
+            for name, is_folder in reversed(here if inside is folder else list_folder(inside))
+            if name_pattern.fullmatch(name) and not is_folder
         }  # of a file and its .gz the file stays, since its name comes last
-        if len(found) > 1:
+        if len(matches) > 1:
             raise ValueError(
-                f"{folder} holds {' and '.join(sorted(found))}: leave one of them there, or name a "
+                f"{folder} holds {' and '.join(sorted(matches))}: leave one of them there, or name a "
                 "folder with the tables of one release (tables)"
             )
-        if found:
-            return next(iter(found.values()))
+        if matches:
+            return next(iter(matches.values()))
     return None
 
 
 def published(config: IngestConfig, pattern: str, name: str) -> Path:
     """The file of `find_published`. FileNotFoundError, with the name it is published under."""
-    if found := find_published(config, pattern):
-        return found
+    if path := find_published(config, pattern):
+        return path
     raise FileNotFoundError(
         f"{config.tables or config.source} holds no {name}: the `{config.archive}` archive needs it; "
         "put it there, or name the folder it is in (tables)"
@@ -74,8 +74,8 @@ def official(config: IngestConfig, pattern: str, name: str) -> Path | None:
     """A file of the official split, None where it is not wanted. FileNotFoundError if it is missing."""
     if not config.official_split:
         return None
-    if found := find_published(config, pattern):
-        return found
+    if path := find_published(config, pattern):
+        return path
     raise FileNotFoundError(
         f"{config.tables or config.source} holds no {name}, which says the official split: put it "
         "there, name the folder it is in (tables), or set official_split to false to split the "

@@ -80,12 +80,12 @@ def need_columns(
     """
     if not rows:
         raise ValueError(f"{path} has no rows")
-    there = list(rows[0])
+    header = list(rows[0])
     for name, default in ((f.name, f.default) for f in fields(columns)):
         column = getattr(columns, name)
-        if column is None or column in there or (name not in required and column == default):
+        if column is None or column in header or (name not in required and column == default):
             continue
-        near = difflib.get_close_matches(column, there, n=3, cutoff=0.5) or there[:20]
+        near = difflib.get_close_matches(column, header, n=3, cutoff=0.5) or header[:20]
         raise ValueError(
             f"{path} has no column {column!r} for the {name}; it has {', '.join(map(repr, near))}: "
             f"name the right one with {setting}.{name}"
@@ -111,9 +111,9 @@ class LabelReader:
     """Each combination of states that was read: rows that say the same share one tuple."""
 
     @classmethod
-    def of(cls, column: str | None, there: Iterable[str]) -> "LabelReader":
+    def of(cls, column: str | None, header: Iterable[str]) -> "LabelReader":
         """A reader for a table with these columns."""
-        named = {} if column else {n: label for n in there if (label := label_named(n))}
+        named = {} if column else {n: label for n in header if (label := label_named(n))}
         return cls(column, named, Counter(), Counter())
 
     def others(self, row: TableRow) -> tuple[str, ...]:

@@ -184,7 +184,7 @@ def _address_space() -> int:
 def _limit_memory(most: int) -> None:
     """Limit this process's memory: what needs more ends with MemoryError, and the node keeps its own.
 
-    A file may be refused by what its header and its stream declare; a decoder need not keep to it.
+    A file may be unusable by what its header and its stream declare; a decoder need not keep to it.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))

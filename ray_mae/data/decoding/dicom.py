@@ -269,7 +269,7 @@ def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
 
 
 def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """The image of a file whose header was not refused. Raises QuarantineError."""
+    """The image [H, W] of a file whose header was checked. Raises QuarantineError."""
     pixels, ds = stored_pixels(path, max_pixels)
     try:
         with quiet():

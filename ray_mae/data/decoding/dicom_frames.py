@@ -139,15 +139,15 @@ def _check_file_size(ds: Dataset, frames: int, size: int) -> None:
 
 def _frame(ds: Dataset, index: int) -> Frame:
     """Raises QuarantineError where something is missing or impossible."""
-    found: list[tuple[float, ...]] = []
+    values: list[tuple[float, ...]] = []
     macros = ["PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"]
     for tag, macro, length in zip(PLACE, macros, (3, 6, 2), strict=True):
         value = _of_frame(ds, index, macro, tag)
         numbers = tuple(float(x) for x in value) if value is not None else ()
         if len(numbers) != length or not np.isfinite(numbers).all():
             raise QuarantineError("no-geometry", f"{tag}: {len(numbers)} of {length} numbers")
-        found.append(numbers)
-    frame = Frame(*found)
+        values.append(numbers)
+    frame = Frame(*values)
     directions = np.reshape(frame.along, (2, 3))
     if not np.allclose(directions @ directions.T, np.eye(2), atol=1e-2) or min(frame.spacing) <= 0:
         raise QuarantineError("no-geometry", f"directions {frame.along}, spacing {frame.spacing}")

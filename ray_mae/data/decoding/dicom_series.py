@@ -1,7 +1,7 @@
 """A DICOM series as a volume: slices ordered by position, geometry checked.
 
 The order is that of the positions along the normal of the slices; numbers and file names say
-nothing reliable. What is not one regular volume is refused with the reason.
+nothing reliable. What is not one regular volume goes to quarantine with the reason.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from ray_mae.data.quarantine import QuarantineError
 # How far directions may differ (as a cosine), and steps from their median (as a share of it).
 SAME_DIRECTION = 1 - 1e-4
 UNEVEN = 0.1
-# Slices within this, in mm, are at one position.
-SAME_PLACE = 1e-3
+# Slices closer than this are at one position.
+SAME_POSITION_MM = 1e-3
 # The angle between the slices' normal and the way from the first to the last of them.
 TILT_DEGREES = 1.0
 
@@ -45,8 +45,8 @@ def arrange(files: Sequence[SliceFile]) -> tuple[list[tuple[int, int]], NDArray[
     """
     if any(file.localizer for file in files):
         raise QuarantineError("localizer")
-    places = [(f, i) for f, file in enumerate(files) for i in range(len(file.frames))]
-    frames = [files[f].frames[i] for f, i in places]
+    slices = [(f, i) for f, file in enumerate(files) for i in range(len(file.frames))]
+    frames = [files[f].frames[i] for f, i in slices]
     normals = np.array([_normal(frame) for frame in frames])
     along = np.array([frame.along for frame in frames])
     same = (along[:, :3] @ along[0, :3], along[:, 3:] @ along[0, 3:])
@@ -63,10 +63,10 @@ def arrange(files: Sequence[SliceFile]) -> tuple[list[tuple[int, int]], NDArray[
     depth = positions @ normals[0]
     order = np.argsort(depth, kind="stable")
     steps = np.diff(depth[order])
-    if steps.min() < SAME_PLACE:
+    if steps.min() < SAME_POSITION_MM:
         raise QuarantineError(
             "repeated-positions",
-            f"{len(frames)} slices at {1 + int((steps >= SAME_PLACE).sum())} positions",
+            f"{len(frames)} slices at {1 + int((steps >= SAME_POSITION_MM).sum())} positions",
         )
     step = float(np.median(steps))
     if np.abs(steps - step).max() > UNEVEN * step:
@@ -84,14 +84,14 @@ def arrange(files: Sequence[SliceFile]) -> tuple[list[tuple[int, int]], NDArray[
     affine[:3, 1] = np.array(first.along[3:]) * first.spacing[0]
     affine[:3, 2] = way / (len(frames) - 1)
     affine[:3, 3] = first.position
-    return [places[i] for i in order], LPS_TO_RAS @ affine
+    return [slices[i] for i in order], LPS_TO_RAS @ affine
 
 
 def check_burned_in(files: Sequence[SliceFile]) -> None:
     """Raise QuarantineError if the header of one says that text is burned into its pixels."""
-    if told := sum(file.burned_in for file in files):
+    if count := sum(file.burned_in for file in files):
         raise QuarantineError(
-            "burned-in", f"BurnedInAnnotation is YES in {told} of {len(files)} files"
+            "burned-in", f"BurnedInAnnotation is YES in {count} of {len(files)} files"
         )
 
 

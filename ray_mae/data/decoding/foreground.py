@@ -19,8 +19,8 @@ def foreground(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     by its being the most frequent value of the volume's faces.
     """
     faces = np.concatenate([np.take(values, i, a).ravel() for a in range(3) for i in (0, -1)])
-    found, counts = np.unique(faces, return_counts=True)
-    background = found[counts.argmax()]
+    levels, counts = np.unique(faces, return_counts=True)
+    background = levels[counts.argmax()]
     if 2 * counts.max() > faces.size and (values < background).mean() > 0.01:
         return np.asarray(values != background)
     low, high = np.percentile(values[_every(values.shape, 1 << 20)], [2, 98])
@@ -52,12 +52,14 @@ def extent(
         return (slice(0, 0),) * 3, 0.0
     largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
     part = parts == largest
-    boxes = ndimage.find_objects(part.astype(np.uint8))[0]
+    coarse_boxes = ndimage.find_objects(part.astype(np.uint8))[0]
     box = []
-    for length, step, size, found in zip(mask.shape, steps, spacing, boxes, strict=True):
+    for length, step, size, coarse_box in zip(
+        mask.shape, steps, spacing, coarse_boxes, strict=True
+    ):
         margin = round(margin_mm / size)
-        first = max(0, found.start * step - (step - 1) - margin)
-        box.append(slice(first, min(length, found.stop * step + margin)))
+        first = max(0, coarse_box.start * step - (step - 1) - margin)
+        box.append(slice(first, min(length, coarse_box.stop * step + margin)))
     reach = [
         max(1, round(DEPTH_MM / (s * t))) if n * s > 4 * DEPTH_MM else 0  # a thin slab has no depth
         for n, s, t in zip(mask.shape, spacing, steps, strict=True)

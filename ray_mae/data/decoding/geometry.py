@@ -74,13 +74,13 @@ def resample(volume: Volume, wanted: Spacing, *, nearest: bool = False) -> Volum
         if old == new:
             continue
         step = old / new  # in old voxels; the edges of the field of view stay where they are
-        places = (np.arange(new) + 0.5) * step - 0.5
-        affine[:3, 3] += affine[:3, axis] * places[0]
+        positions = (np.arange(new) + 0.5) * step - 0.5
+        affine[:3, 3] += affine[:3, axis] * positions[0]
         affine[:3, axis] *= step
         if nearest:
-            values = np.take(values, np.rint(places).clip(0, old - 1).astype(int), axis)
+            values = np.take(values, np.rint(positions).clip(0, old - 1).astype(int), axis)
         else:
-            values = _mixed(values, _weights(places, old, step), axis)
+            values = _mixed(values, _weights(positions, old, step), axis)
     return Volume(np.ascontiguousarray(values), affine)
 
 
@@ -92,9 +92,9 @@ def _mixed(values: NDArray[Any], weights: NDArray[np.float32], axis: int) -> NDA
     return np.asarray(weights @ values if axis == 1 else values @ weights.T)
 
 
-def _weights(places: NDArray[np.float64], old: int, step: float) -> NDArray[np.float32]:
-    """How much each old voxel counts at each new place, [new, old]: a triangle, rows sum to 1."""
-    distance = np.abs(np.arange(old)[None, :] - places.clip(0, old - 1)[:, None])
+def _weights(positions: NDArray[np.float64], old: int, step: float) -> NDArray[np.float32]:
+    """How much each old voxel counts at each new position, [new, old]: a triangle, rows sum to 1."""
+    distance = np.abs(np.arange(old)[None, :] - positions.clip(0, old - 1)[:, None])
     weights = (1 - distance / max(1.0, step)).clip(0)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 

@@ -136,8 +136,8 @@ def _valid(masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
     """Where voxels are valid, None if nothing says that some are not."""
     valid = masks["valid"] != 0 if "valid" in masks else None
     if "anonymised" in masks:
-        kept = masks["anonymised"] == 0
-        valid = kept if valid is None else valid & kept
+        unchanged = masks["anonymised"] == 0
+        valid = unchanged if valid is None else valid & unchanged
     return valid
 
 

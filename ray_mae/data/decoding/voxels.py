@@ -87,6 +87,6 @@ def _decompress(data: bytes, row: Mapping[str, Any], kind: np.dtype[Any]) -> NDA
         )
     planes = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1)
     together = np.empty(planes.shape[::-1], np.uint8)
-    for place, plane in enumerate(planes):  # many times faster than numpy's transposed copy
-        together[:, place] = plane
+    for index, plane in enumerate(planes):  # many times faster than numpy's transposed copy
+        together[:, index] = plane
     return together.view(kind.newbyteorder("<")).reshape(shape)

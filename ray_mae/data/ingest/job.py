@@ -1,4 +1,4 @@
-"""The job that turns an archive into shards: list, group, plan, and one Ray Data task per shard."""
+"""The command `ingest`: list an archive, plan its shards, and write each in a Ray Data task."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
 from ray_mae.data.ingest.layout import write_layout
 from ray_mae.data.ingest.quarantine_table import short
-from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, finished, write_shard
+from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, earlier_result, write_shard
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.paths import list_folder, remove, resolve_path
 from ray_mae.data.privacy.pseudonyms import load_key
@@ -44,8 +44,8 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
             f"validation_share + test_share must be less than 1, got {config.validation_share} + "
             f"{config.test_share}: nothing would be left to train on"
         )
-    config = _placed(config)
-    _same_dataset(config)
+    config = _with_absolute_paths(config)
+    _check_dataset(config)
     with cluster():
         return _ingest(config, key, config.output, start)
 
@@ -63,13 +63,13 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
     (output / RESULTS).mkdir(parents=True, exist_ok=True)
     remove(output / Manifest.FILE)  # from here on the shards are on the move
     patients = _Patients()
-    write_layout(output / RESULTS, job.per_shard, map(patients.seen_in, job.plans))
-    results, kept = _work_off(job, root, output)
+    write_layout(output / RESULTS, job.per_shard, map(patients.add_plan, job.plans))
+    results, earlier_files = _write_shards(job, root, output)
 
     _check_nothing_is_lost(job, results)
-    job.refusals.write(output / QUARANTINE, output / RESULTS)
+    job.quarantine.write(output / QUARANTINE, output / RESULTS)
     if not any(result["rows"] for result in results):
-        reason, times = next(iter(job.refusals.reasons(next(iter(job.listed))).items()))
+        reason, times = next(iter(job.quarantine.reasons(next(iter(job.listed))).items()))
         raise ValueError(
             f"not one {job.kind} of {config.source} could be used, most often ({times} times) for the "
             f"reason {reason!r}: see {output / QUARANTINE}"
@@ -79,17 +79,17 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
 
     summary = _summary(config, job, results, patients)
     seconds = time.monotonic() - start
-    made = sum(result["images"] for result in results if result["file"] not in kept)
+    written = sum(result["images"] for result in results if result["file"] not in earlier_files)
     summary |= {
-        "shards": {"written": len(results) - len(kept), "kept": len(kept)},
+        "shards": {"written": len(results) - len(earlier_files), "kept": len(earlier_files)},
         "seconds": round(seconds, 2),
-        f"{_PLURAL[next(iter(job.listed))]}_per_second": round(made / seconds, 2),
+        f"{_PLURAL[next(iter(job.listed))]}_per_second": round(written / seconds, 2),
     }
     (output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _placed(config: IngestConfig) -> IngestConfig:
+def _with_absolute_paths(config: IngestConfig) -> IngestConfig:
     """The settings with every path absolute, since workers may have another working folder."""
     table = config.volumes.table
     return replace(
@@ -102,7 +102,7 @@ def _placed(config: IngestConfig) -> IngestConfig:
     )
 
 
-def _same_dataset(config: IngestConfig) -> None:
+def _check_dataset(config: IngestConfig) -> None:
     """Raise ValueError if the output folder holds another data set."""
     output = config.output
     manifest = output / Manifest.FILE
@@ -115,20 +115,23 @@ def _same_dataset(config: IngestConfig) -> None:
             )
 
 
-def _work_off(job: IngestJob, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
-    """The result of every plan, in order, and the files kept from an earlier run.
+def _write_shards(
+    job: IngestJob, root: Path, output: Path
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """Write the shards; the result of every plan, in order, and the files kept from an earlier run.
 
-    What they refuse goes to the job's refusals.
+    What the shards leave out goes to the job's quarantine.
     """
     results: dict[str, dict[str, Any]] = {}
-    kept: set[str] = set()
+    earlier_files: set[str] = set()
     expected = 0
     for plan in job.plans:
-        if result := finished(plan, root, output):
-            kept.add(plan.file)
+        if result := earlier_result(plan, root, output):
+            earlier_files.add(plan.file)
         else:
             expected += plan.entries
-        results[plan.file] = _noted(job, result) if result else {}  # in the order of the plans
+        # an empty one keeps the order of the plans
+        results[plan.file] = _take_quarantined(job, result) if result else {}
     if expected and not within_reach("CPU"):
         print("the cluster has no CPUs now: the work waits until it has grown", flush=True)
     entry = next(iter(job.listed))
@@ -136,26 +139,26 @@ def _work_off(job: IngestJob, root: Path, output: Path) -> tuple[list[dict[str, 
     kind = job.plan  # not the job: what the task names travels to the workers
     for result in parallel_map(
         lambda fields: write_shard(kind.from_json(fields), root, output),
-        (asdict(plan) for plan in job.plans if plan.file not in kept),
+        (asdict(plan) for plan in job.plans if plan.file not in earlier_files),
     ):
         if result["rows"] and not (output / result["file"]).is_file():
             raise ValueError(
                 f"a worker wrote {result['file']}, but it is not in {output} as seen from here: the "
                 "output must be a folder that every node of the cluster sees under this path"
             )
-        done += result["images"] + sum(r["kind"] == entry for r in result["refusals"])
-        results[result["file"]] = _noted(job, result)
+        done += result["images"] + sum(r["kind"] == entry for r in result["quarantined"])
+        results[result["file"]] = _take_quarantined(job, result)
         progress.show(done, expected)
     for name, _ in list_folder(output / RESULTS):
         if name.endswith(".unfinished"):  # of workers that were killed
             remove(output / RESULTS / name)
-    return list(results.values()), kept
+    return list(results.values()), earlier_files
 
 
-def _noted(job: IngestJob, result: dict[str, Any]) -> dict[str, Any]:
-    """The result of a shard without what it refuses, which is the job's now."""
-    for refusal in result.pop("refusals"):
-        job.refusals.add(QuarantineRow(**refusal))
+def _take_quarantined(job: IngestJob, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a shard without its rows of the quarantine table, which are added to the job's."""
+    for row in result.pop("quarantined"):
+        job.quarantine.add(QuarantineRow(**row))
     return result
 
 
@@ -163,10 +166,10 @@ def _check_nothing_is_lost(job: IngestJob, results: list[dict[str, Any]]) -> Non
     """Raise RuntimeError unless everything that came in went out or into quarantine."""
     for kind, listed in job.listed.items():
         written = _written(results, kind)
-        refused = job.refusals.of(kind)
-        if listed != written + refused:
+        quarantined = job.quarantine.count(kind)
+        if listed != written + quarantined:
             raise RuntimeError(
-                f"{listed} {kind} entries were listed, but {written} written and {refused} "
+                f"{listed} {kind} entries were listed, but {written} written and {quarantined} "
                 "quarantined: this is a defect of ray_mae, please report it"
             )
 
@@ -199,7 +202,7 @@ def _summary(
     config: IngestConfig, job: IngestJob, results: list[dict[str, Any]], patients: "_Patients"
 ) -> dict[str, Any]:
     """What came in, what went out, what did not and why."""
-    lost = job.refusals.samples(job.kind)
+    lost = job.quarantine.samples(job.kind)
     splits = {}
     for split in SPLITS:
         counts: Counter[str] = Counter()
@@ -211,7 +214,7 @@ def _summary(
             "patients": patients.count(split, lost),
             **job.describe(counts),
         }
-    quarantined = {kind: job.refusals.reasons(kind) for kind in job.listed}
+    quarantined = {kind: job.quarantine.reasons(kind) for kind in job.listed}
     flows = {
         _PLURAL[kind]: {
             "in": listed,
@@ -243,11 +246,11 @@ class _Patients:
     """Who is in which split: 16 bytes for each study or volume."""
 
     def __init__(self) -> None:
-        self._found = {split: (array("Q"), array("Q")) for split in SPLITS}
+        self._by_split = {split: (array("Q"), array("Q")) for split in SPLITS}
 
-    def seen_in(self, plan: ShardPlan) -> tuple[str, list[str]]:
-        """Notes a plan; its file and samples."""
-        samples, patients = self._found[plan.split]
+    def add_plan(self, plan: ShardPlan) -> tuple[str, list[str]]:
+        """Count the patients of a plan. Returns its file and samples, as the layout wants them."""
+        samples, patients = self._by_split[plan.split]
         for sample, patient in plan.samples:
             samples.append(short(sample))
             patients.append(short(patient))
@@ -255,7 +258,7 @@ class _Patients:
 
     def count(self, split: str, lost: NDArray[np.uint64]) -> int:
         """Patients with a sample that is not lost."""
-        samples, patients = (np.array(column, np.uint64) for column in self._found[split])
+        samples, patients = (np.array(column, np.uint64) for column in self._by_split[split])
         return len(np.unique(patients[~np.isin(samples, lost)]))
 
 

@@ -1,4 +1,7 @@
-"""The shards of studies: images sorted into studies with pseudonyms and splits, plans, and rows."""
+"""Studies in ingest: images grouped into studies, the plans of their shards, and their rows.
+
+`prepare` is what the driver does before any pixel is read; `StudyShardPlan.rows` is what a worker does.
+"""
 
 import errno
 from collections import Counter
@@ -18,7 +21,7 @@ from ray_mae.data.decoding.decoder_process import read_dicom_isolated
 from ray_mae.data.decoding.dicom import Header, is_dicom, most_bytes
 from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
 from ray_mae.data.disk_list import DiskList
-from ray_mae.data.ingest.layout import Layout, cut
+from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, STATE_NAMES, strongest
@@ -29,17 +32,10 @@ from ray_mae.data.privacy.years import bucket_of
 from ray_mae.data.quarantine import QuarantineError, QuarantineRow, error_text
 from ray_mae.data.schema import SPLITS, STUDY_SCHEMA, VIEWS
 
-# Each set of splits once, as there are many patients.
-_TOGETHER = {
-    frozenset(names): frozenset(names)
-    for count in range(1, len(SPLITS) + 2)
-    for names in combinations((*SPLITS, NOT_TEST), count)
-}
-
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """One image to be read."""
+    """An image to be read."""
 
     path: str
     view: str
@@ -48,7 +44,7 @@ class ImageEntry:
 
 @dataclass(frozen=True)
 class StudyEntry:
-    """One study to be written, under its pseudonyms."""
+    """A study to be written, under its pseudonyms."""
 
     study_id: str
     patient_id: str
@@ -64,13 +60,77 @@ class StudyEntry:
     """The bucket of its date; None where no date is kept."""
 
 
+def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> IngestJob:
+    """Group the images into studies and plan their shards.
+
+    Args:
+        archive: as its reader lists it.
+        config: of the ingest.
+        key: of the pseudonyms.
+    """
+    grouped = group_studies(
+        archive.records,
+        key=key,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        max_views=config.max_views,
+        year_bucket=config.year_bucket,
+    )
+    earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
+    plans: DiskList[ShardPlan] = DiskList(
+        StudyShardPlan(
+            file=file,
+            dataset=config.dataset,
+            split=split,
+            rows_per_row_group=config.studies_per_row_group,
+            studies=studies,
+            image_size=config.image_size,
+            encoding=config.encoding,
+            jpeg_quality=config.jpeg_quality,
+            max_pixels=config.max_pixels,
+            max_aspect=config.max_aspect,
+            burned_in=config.burned_in,
+        )
+        for file, split, studies in cut_into_shards(
+            grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
+        )
+    )
+    notes = {
+        "studies_with_several_texts": grouped.several_texts,
+        "texts_without_findings_or_impression": grouped.texts_without_sections,
+        **archive.notes,
+    }
+    listed = {"image": len(archive.records), "study": grouped.listed}
+    return IngestJob(
+        "study",
+        StudyShardPlan,
+        plans,
+        listed,
+        grouped.quarantine,
+        notes,
+        config.studies_per_shard,
+        _describe,
+    )
+
+
+# ---------------------------------------------------------------------------------------- grouping
+
+
+# Every set of splits, so that many patients share each.
+_SPLIT_SETS = {
+    frozenset(names): frozenset(names)
+    for count in range(1, len(SPLITS) + 2)
+    for names in combinations((*SPLITS, NOT_TEST), count)
+}
+
+
 @dataclass(frozen=True)
 class GroupedStudies:
-    """Every image of the archive: in a study, or refused."""
+    """Every image of the archive: in a study, or in quarantine."""
 
     studies: DiskList[StudyEntry]
     """By pseudonym."""
-    refusals: QuarantineTable
+    quarantine: QuarantineTable
     listed: int
     """Studies that the archive lists."""
     several_texts: int
@@ -88,38 +148,50 @@ def group_studies(
     max_views: int,
     year_bucket: int = 0,
 ) -> GroupedStudies:
-    """Group images into studies and refuse what must not be used, image by image and as a study."""
+    """Group images into studies, and put into quarantine what must not be used.
+
+    An image may be unusable by itself, or with its whole study: without a patient, of several patients
+    or splits, with too many images.
+
+    Args:
+        records: the archive's images, in any order.
+        key: of the pseudonyms.
+        validation_share, test_share: of the patients, by a hash of their pseudonym, where the archive
+            has no split.
+        max_views: images of a study at most.
+        year_bucket: years that a study's date is coarsened to; 0 keeps no date.
+    """
     images: DiskList[tuple[str, ImageRecord]] = DiskList()
-    splits_given: dict[str, frozenset[str]] = {}
-    refusals = QuarantineTable()
+    archive_splits: dict[str, frozenset[str]] = {}
+    quarantine = QuarantineTable()
     for record in records:
         if record.study:
             study_id = pseudonym(key, "study", record.study)
             images.add((study_id, record), study_id)
             if record.split:
-                before = splits_given.get(record.patient, frozenset())
-                splits_given[record.patient] = _TOGETHER[before | {record.split}]
+                before = archive_splits.get(record.patient, frozenset())
+                archive_splits[record.patient] = _SPLIT_SETS[before | {record.split}]
         else:
-            refusals.add(_refusal(record, None, ("no-study", "")))
+            quarantine.add(_quarantine_row(record, None, ("no-study", "")))
 
     studies: DiskList[StudyEntry] = DiskList()
     several_texts = without_sections = studies_listed = 0
-    for study_id, found in groupby(images, key=itemgetter(0)):
-        listed = [record for _, record in found]
+    for study_id, group in groupby(images, key=itemgetter(0)):
+        listed = [record for _, record in group]
         studies_listed += 1
-        good = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
-        wrong = _wrong_with(good, splits_given, max_views)
+        usable = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
+        problem = _study_problem(usable, archive_splits, max_views)
         for record in listed:
-            if record.problem or wrong:
-                refusals.add(_refusal(record, study_id, wrong))
-        if wrong or not good:
-            refusals.add(
-                QuarantineRow("study", None, study_id, *(wrong or ("no-usable-image", "")))
+            if record.problem or problem:
+                quarantine.add(_quarantine_row(record, study_id, problem))
+        if problem or not usable:
+            quarantine.add(
+                QuarantineRow("study", None, study_id, *(problem or ("no-usable-image", "")))
             )
             continue
 
-        patient_id = pseudonym(key, "patient", good[0].patient)
-        split = next(iter(splits_given.get(good[0].patient, ())), None)
+        patient_id = pseudonym(key, "patient", usable[0].patient)
+        split = next(iter(archive_splits.get(usable[0].patient, ())), None)
         if split in (None, NOT_TEST):
             of_test = 0.0 if split else test_share
             split = split_by_hash(patient_id, validation_share, of_test)
@@ -132,7 +204,7 @@ def group_studies(
                 study_id=study_id,
                 patient_id=patient_id,
                 split=split,
-                images=[ImageEntry(r.path, r.view, r.position) for r in good],
+                images=[ImageEntry(r.path, r.view, r.position) for r in usable],
                 findings=findings,
                 impression=impression,
                 labels=_labels(listed),
@@ -140,20 +212,20 @@ def group_studies(
                 years=bucket_of(min((r.year for r in listed if r.year), default=None), year_bucket),
             )
         )
-    return GroupedStudies(studies, refusals, studies_listed, several_texts, without_sections)
+    return GroupedStudies(studies, quarantine, studies_listed, several_texts, without_sections)
 
 
-def _refusal(
-    image: ImageRecord, study_id: str | None, other: tuple[str, str] | None
+def _quarantine_row(
+    image: ImageRecord, study_id: str | None, of_study: tuple[str, str] | None
 ) -> QuarantineRow:
-    """The image's own problem, else the other one, which it shares with its whole study."""
-    problem = (image.problem.reason, image.problem.detail) if image.problem else other
+    """The row for an image with its own problem, else with that of its whole study."""
+    problem = (image.problem.reason, image.problem.detail) if image.problem else of_study
     assert problem is not None
     return QuarantineRow("image", image.path, study_id, *problem)
 
 
-def _wrong_with(
-    images: list[ImageRecord], splits_given: dict[str, frozenset[str]], max_views: int
+def _study_problem(
+    images: list[ImageRecord], archive_splits: dict[str, frozenset[str]], max_views: int
 ) -> tuple[str, str] | None:
     """Why the study as a whole cannot be used, as reason and detail."""
     patients = {record.patient for record in images}
@@ -165,7 +237,7 @@ def _wrong_with(
         return "patient-conflict", (
             f"{len(patients)} patients; if study numbers restart for each patient, join the two"
         )
-    splits = splits_given.get(images[0].patient, frozenset())
+    splits = archive_splits.get(images[0].patient, frozenset())
     if len(splits) > 1:
         return "split-conflict", ", ".join(sorted(splits))
     if len(images) > max_views:
@@ -179,6 +251,9 @@ def _labels(images: list[ImageRecord]) -> list[int]:
     if not states:
         return [NOT_MENTIONED] * len(CHEXPERT_LABELS)
     return [strongest(*of_label) for of_label in zip(*states, strict=True)]
+
+
+# -------------------------------------------------------------------------------------------- rows
 
 
 _TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression", "years"]
@@ -195,7 +270,7 @@ _PARQUET: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class StudyShardPlan(ShardPlan):
-    """A shard of studies."""
+    """The plan of a shard of studies."""
 
     schema = STUDY_SCHEMA
     parquet = _PARQUET
@@ -229,7 +304,7 @@ class StudyShardPlan(ShardPlan):
         return [(study.study_id, study.patient_id) for study in self.studies]
 
     def rows(
-        self, root: Path, refusals: list[QuarantineRow], counts: Counter[str]
+        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
         for study in self.studies:
             views = []
@@ -237,13 +312,15 @@ class StudyShardPlan(ShardPlan):
                 try:
                     views.append(_view(image, root, self, counts))
                 except QuarantineError as error:
-                    refusals.append(
+                    quarantined.append(
                         QuarantineRow(
                             "image", image.path, study.study_id, error.reason, error.detail
                         )
                     )
             if not views:
-                refusals.append(QuarantineRow("study", None, study.study_id, "no-usable-image", ""))
+                quarantined.append(
+                    QuarantineRow("study", None, study.study_id, "no-usable-image", "")
+                )
                 continue
             _count(counts, study, views)
             yield {
@@ -258,53 +335,6 @@ class StudyShardPlan(ShardPlan):
                 "other_labels": study.other_labels,
                 "years": study.years,
             }
-
-
-def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> IngestJob:
-    """Group the images into studies and plan their shards."""
-    grouped = group_studies(
-        archive.records,
-        key=key,
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        max_views=config.max_views,
-        year_bucket=config.year_bucket,
-    )
-    earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
-    plans: DiskList[ShardPlan] = DiskList(
-        StudyShardPlan(
-            file=file,
-            dataset=config.dataset,
-            split=split,
-            rows_per_row_group=config.studies_per_row_group,
-            studies=studies,
-            image_size=config.image_size,
-            encoding=config.encoding,
-            jpeg_quality=config.jpeg_quality,
-            max_pixels=config.max_pixels,
-            max_aspect=config.max_aspect,
-            burned_in=config.burned_in,
-        )
-        for file, split, studies in cut(
-            grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
-        )
-    )
-    notes = {
-        "studies_with_several_texts": grouped.several_texts,
-        "texts_without_findings_or_impression": grouped.texts_without_sections,
-        **archive.notes,
-    }
-    listed = {"image": len(archive.records), "study": grouped.listed}
-    return IngestJob(
-        "study",
-        StudyShardPlan,
-        plans,
-        listed,
-        grouped.refusals,
-        notes,
-        config.studies_per_shard,
-        _describe,
-    )
 
 
 def _view(
@@ -387,5 +417,5 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
 
 
 def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
-    found = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
-    return dict(sorted(found.items(), key=lambda item: int(item[0])))
+    below = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
+    return dict(sorted(below.items(), key=lambda item: int(item[0])))

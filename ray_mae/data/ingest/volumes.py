@@ -1,4 +1,7 @@
-"""The shards of volumes: volumes sorted with pseudonyms and splits, plans, and rows."""
+"""Volumes in ingest: volumes with pseudonyms and splits, the plans of their shards, and their rows.
+
+`prepare` is what the driver does before any voxel is read; `VolumeShardPlan.rows` is what a worker does.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -21,7 +24,7 @@ from ray_mae.data.decoding.voxels import (
     encode_voxels,
 )
 from ray_mae.data.disk_list import DiskList
-from ray_mae.data.ingest.layout import Layout, cut
+from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
 from ray_mae.data.paths import local_file, retry_transient, source_path
@@ -32,7 +35,7 @@ from ray_mae.data.schema import VOLUME_SCHEMA
 
 @dataclass(frozen=True)
 class VolumeEntry:
-    """One volume to be read, under its pseudonyms."""
+    """A volume to be read, under its pseudonyms."""
 
     volume_id: str
     patient_id: str
@@ -48,13 +51,62 @@ class VolumeEntry:
     labels: dict[str, float]
 
 
+def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> IngestJob:
+    """Give the volumes pseudonyms and splits, and plan their shards.
+
+    Args:
+        archive: as its reader lists it.
+        config: of the ingest.
+        key: of the pseudonyms.
+    """
+    settings = config.volumes
+    entries = sort_volumes(
+        archive.records,
+        key=key,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        modalities=settings.modalities,
+    )
+    most = min(settings.max_deviation, LARGEST[settings.dtype])
+    earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
+    plans: DiskList[ShardPlan] = DiskList(
+        VolumeShardPlan(
+            file=file,
+            dataset=config.dataset,
+            split=split,
+            rows_per_row_group=settings.volumes_per_row_group,
+            volumes=volumes,
+            preparation=Preparation.of(replace(settings, max_deviation=most), config.burned_in),
+            dtype=settings.dtype,
+            compression=settings.compression,
+        )
+        for file, split, volumes in cut_into_shards(
+            entries.volumes, lambda v: v.split, lambda v: v.volume_id, earlier
+        )
+    )
+    listed = {"volume": len(archive.records)}
+    return IngestJob(
+        "volume",
+        VolumeShardPlan,
+        plans,
+        listed,
+        entries.quarantine,
+        archive.notes,
+        settings.volumes_per_shard,
+        _describe,
+    )
+
+
+# --------------------------------------------------------------------------- pseudonyms and splits
+
+
 @dataclass(frozen=True)
 class SortedVolumes:
-    """Every volume of the archive: to be read, or refused."""
+    """Every volume of the archive: to be read, or in quarantine."""
 
     volumes: list[VolumeEntry]
     """By pseudonyms of patient and volume, so that a patient's volumes lie together."""
-    refusals: QuarantineTable
+    quarantine: QuarantineTable
 
 
 def sort_volumes(
@@ -65,18 +117,26 @@ def sort_volumes(
     test_share: float,
     modalities: list[str] | None,
 ) -> SortedVolumes:
-    """Give each volume its pseudonyms and split, and refuse what must not be used."""
+    """Give each volume its pseudonyms and split, and put into quarantine what must not be used.
+
+    Args:
+        records: the archive's volumes.
+        key: of the pseudonyms.
+        validation_share, test_share: of the patients, by a hash of their pseudonym, where the archive
+            has no split.
+        modalities: those that are used; None: all.
+    """
     records = list(records)
-    splits_given: dict[str, set[str]] = defaultdict(set)
+    archive_splits: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        splits_given[record.patient].update([record.split] if record.split else [])
+        archive_splits[record.patient].update([record.split] if record.split else [])
     seen: set[str] = set()
-    volumes, refusals = [], QuarantineTable()
+    volumes, quarantine = [], QuarantineTable()
     for record in records:
         volume_id = pseudonym(key, "volume", record.volume)
-        given = splits_given[record.patient]
-        if wrong := _wrong_with(record, given, seen, modalities):
-            refusals.add(QuarantineRow("volume", record.paths[0], volume_id, *wrong))
+        splits = archive_splits[record.patient]
+        if problem := _volume_problem(record, splits, seen, modalities):
+            quarantine.add(QuarantineRow("volume", record.paths[0], volume_id, *problem))
             continue
         seen.add(record.volume)
         patient_id = pseudonym(key, "patient", record.patient)
@@ -84,7 +144,9 @@ def sort_volumes(
             key, "session", f"{record.patient}\0{record.session}"
         )
         split = (
-            next(iter(given)) if given else split_by_hash(patient_id, validation_share, test_share)
+            next(iter(splits))
+            if splits
+            else split_by_hash(patient_id, validation_share, test_share)
         )
         volumes.append(
             VolumeEntry(
@@ -103,10 +165,10 @@ def sort_volumes(
             )
         )
     volumes.sort(key=lambda volume: (volume.patient_id, volume.volume_id))
-    return SortedVolumes(volumes, refusals)
+    return SortedVolumes(volumes, quarantine)
 
 
-def _wrong_with(
+def _volume_problem(
     record: VolumeRecord, splits: set[str], seen: set[str], modalities: list[str] | None
 ) -> tuple[str, str] | None:
     """Why a volume cannot be used, as reason and detail."""
@@ -123,8 +185,11 @@ def _wrong_with(
     return None
 
 
+# -------------------------------------------------------------------------------------------- rows
+
+
 _NAMES = ["volume_id", "patient_id", "session_id", "dataset", "site", "split", "modality"]
-# Voxels are compressed already; see study_shards for why there are no statistics.
+# Voxels are compressed already; see studies.py for why there are no statistics.
 _PARQUET: dict[str, Any] = {
     "compression": {name: "zstd" for name in [*_NAMES, "valid"]},
     "use_dictionary": ["dataset", "site", "split", "modality"],
@@ -134,7 +199,7 @@ _PARQUET: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeShardPlan(ShardPlan):
-    """A shard of volumes."""
+    """The plan of a shard of volumes."""
 
     schema = VOLUME_SCHEMA
     parquet = _PARQUET
@@ -166,36 +231,36 @@ class VolumeShardPlan(ShardPlan):
         return [(volume.volume_id, volume.patient_id) for volume in self.volumes]
 
     def rows(
-        self, root: Path, refusals: list[QuarantineRow], counts: Counter[str]
+        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
-        for listed in self.volumes:
+        for volume in self.volumes:
             try:
-                row = self._row(listed, root)
+                row = self._row(volume, root)
             except QuarantineError as error:
-                refusals.append(
+                quarantined.append(
                     QuarantineRow(
-                        "volume", listed.paths[0], listed.volume_id, error.reason, error.detail
+                        "volume", volume.paths[0], volume.volume_id, error.reason, error.detail
                     )
                 )
                 continue
             _count(counts, row)
-            left_out = listed.segmentation is not None and row["segmentation"] is None
+            left_out = volume.segmentation is not None and row["segmentation"] is None
             counts["segmentations left out"] += left_out
             yield row
 
-    def _row(self, listed: VolumeEntry, root: Path) -> dict[str, Any]:
+    def _row(self, volume: VolumeEntry, root: Path) -> dict[str, Any]:
         """The row of one volume. Raises QuarantineError."""
         with ExitStack() as copies:
 
             def file(path: str) -> Path:
                 return copies.enter_context(local_file(source_path(root, path)))
 
-            masks = {name: file(path) for name in MASKS if (path := getattr(listed, name))}
-            paths = [file(path) for path in listed.paths]
-            made = retry_transient(lambda: self.preparation.prepare(paths, masks), remote=False)
-        image = made.image
+            masks = {name: file(path) for name in MASKS if (path := getattr(volume, name))}
+            paths = [file(path) for path in volume.paths]
+            prepared = retry_transient(lambda: self.preparation.prepare(paths, masks), remote=False)
+        image = prepared.image
         return {
-            **{name: getattr(listed, name) for name in _NAMES if name != "dataset"},
+            **{name: getattr(volume, name) for name in _NAMES if name != "dataset"},
             "dataset": self.dataset,
             "voxels": encode_voxels(image.values, self.dtype, self.compression),
             "encoding": ENCODING,
@@ -203,54 +268,14 @@ class VolumeShardPlan(ShardPlan):
             "shape": list(image.values.shape),
             "spacing_mm": image.spacing.tolist(),
             "affine": image.affine.ravel().tolist(),
-            "mean": made.mean,
-            "std": made.std,
-            "valid": None if made.valid is None else encode_valid(made.valid),
+            "mean": prepared.mean,
+            "std": prepared.std,
+            "valid": None if prepared.valid is None else encode_valid(prepared.valid),
             "segmentation": None
-            if made.segmentation is None
-            else encode_labels(made.segmentation, self.compression),
-            "labels": sorted(listed.labels.items()),
+            if prepared.segmentation is None
+            else encode_labels(prepared.segmentation, self.compression),
+            "labels": sorted(volume.labels.items()),
         }
-
-
-def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> IngestJob:
-    """Give the volumes pseudonyms and splits, and plan their shards."""
-    settings = config.volumes
-    found = sort_volumes(
-        archive.records,
-        key=key,
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        modalities=settings.modalities,
-    )
-    most = min(settings.max_deviation, LARGEST[settings.dtype])
-    earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
-    plans: DiskList[ShardPlan] = DiskList(
-        VolumeShardPlan(
-            file=file,
-            dataset=config.dataset,
-            split=split,
-            rows_per_row_group=settings.volumes_per_row_group,
-            volumes=volumes,
-            preparation=Preparation.of(replace(settings, max_deviation=most), config.burned_in),
-            dtype=settings.dtype,
-            compression=settings.compression,
-        )
-        for file, split, volumes in cut(
-            found.volumes, lambda v: v.split, lambda v: v.volume_id, earlier
-        )
-    )
-    listed = {"volume": len(archive.records)}
-    return IngestJob(
-        "volume",
-        VolumeShardPlan,
-        plans,
-        listed,
-        found.refusals,
-        archive.notes,
-        settings.volumes_per_shard,
-        _describe,
-    )
 
 
 def _count(counts: Counter[str], row: dict[str, Any]) -> None:
@@ -268,8 +293,8 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
     """What the summary says of a split."""
 
     def under(prefix: str) -> dict[str, int]:
-        found = {n.removeprefix(prefix): k for n, k in counts.items() if n.startswith(prefix)}
-        return dict(sorted(found.items()))
+        below = {n.removeprefix(prefix): k for n, k in counts.items() if n.startswith(prefix)}
+        return dict(sorted(below.items()))
 
     return {
         "modalities": under("modality/"),

@@ -3,7 +3,7 @@
 Every patient has one head (`phantom_brains`) in several contrasts, lesions with a label map, and
 labels: `high_grade` is carried by the lesions' texture, `wide_ventricles` by the anatomy. Two sites
 differ in noise and orientation, and not in their patients. Some files are broken, so that there is
-something to refuse. Everything is a pure function of the seed, and no patient depends on how many
+something for the quarantine. Everything is a pure function of the seed, and no patient depends on how many
 there are.
 """
 
@@ -60,7 +60,7 @@ def write_volumes(
 
     size: voxels along each side of the 192 mm cube. The folder is a BIDS data set as well, unless
     as_dicom, which gives one DICOM series per contrast and no label maps. broken adds five volumes
-    that an ingest must refuse; of DICOM series, two.
+    that an ingest must put into quarantine; of DICOM series, two.
     """
     output.mkdir(parents=True, exist_ok=True)
     write = partial(_patient, output, seed, size, as_dicom)

@@ -147,9 +147,10 @@ def draw_studies(seed: int, patient: int, caricature: bool = False) -> list[Stud
         findings = _parents(findings)
         states, views = draw_states(findings, rng), draw_views(rng)
         words = ["PA" if v == FRONTAL else "LAT" for v in views]
-        report = write_report(findings, states, words, rng)
-        kept = report if rng.random() > 0.1 else None
-        studies.append(Study(patient, number, diseases, findings, states, kept, views, chest))
+        report: str | None = write_report(findings, states, words, rng)
+        if rng.random() <= 0.1:
+            report = None
+        studies.append(Study(patient, number, diseases, findings, states, report, views, chest))
     return studies
 
 

@@ -46,15 +46,15 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     def listed() -> Iterator[tuple[str, str, ImageRecord]]:
         """Each file's path, the name of its image, and what is known of it."""
         done = 0
-        for found in parallel_map(
+        for headers in parallel_map(
             lambda paths: _headers(root, paths, max_pixels, dates), chunks_of(files)
         ):
-            for fields in found:
+            for fields in headers:
                 record = reports.describe(_record(fields))
                 if record.study in reports.studies:
                     matched.add(record.study)
                 yield record.path, record.instance or "", record
-            done += len(found)
+            done += len(headers)
             progress(done, len(files))
 
     records = mark_duplicates(
@@ -157,11 +157,11 @@ def _reports(config: IngestConfig) -> _Reports:
     studies: dict[str, dict[str, Any]] = {}
     repeated = 0
     for row, split in zip(rows, given_splits(path, rows, columns.split), strict=True):
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "text": row.get(columns.text), "labels": labels.read(row), "split": split
         }  # fmt: skip
         if patient := row.get(columns.patient, "").strip():
-            said["patient"] = patient  # for archives whose headers were emptied
+            fields["patient"] = patient  # for archives whose headers were emptied
         repeated += row[columns.study].strip() in studies
-        studies.setdefault(row[columns.study].strip(), said)
+        studies.setdefault(row[columns.study].strip(), fields)
     return _Reports(studies, {"reports_repeated": repeated, **labels.notes()})

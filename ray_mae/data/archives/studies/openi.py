@@ -38,68 +38,6 @@ from ray_mae.data.labels import POSITIVE, UNCERTAIN, states_of
 from ray_mae.data.paths import local_file, walk
 from ray_mae.data.quarantine import QuarantineError
 
-_LABELS = {
-    "No Finding": "normal",
-    "Cardiomegaly": "cardiomegaly | cardiac shadow/enlarged",
-    "Enlarged Cardiomediastinum": "mediastinum/prominent | mediastinum/enlarged | mass/mediastinum",
-    "Lung Opacity": (
-        "opacity | density | infiltrate | airspace disease | lung diseases, interstitial"
-        " | cicatrix/lung | pulmonary fibrosis"
-    ),
-    "Lung Lesion": "nodule | mass | granuloma | cavitation",
-    "Edema": "pulmonary edema | pulmonary congestion | heart failure",
-    "Consolidation": "consolidation",
-    "Pneumonia": "pneumonia",
-    "Atelectasis": "pulmonary atelectasis",
-    "Pneumothorax": "pneumothorax | hydropneumothorax | hemopneumothorax",
-    "Pleural Effusion": "pleural effusion | hemothorax | hydropneumothorax | hemopneumothorax",
-    "Pleural Other": "thickening/pleura | cicatrix/pleura",
-    "Fracture": "fractures, bone",
-    "Support Devices": (
-        "catheters, indwelling | tube, inserted | implanted medical device | medical device | stents"
-    ),
-}
-_UNCERTAIN = {
-    "Pleural Effusion": "costophrenic angle/blunted",  # or a thickened pleura
-    "Atelectasis": "volume loss",  # or a resection
-}
-# "Density/ribs" and "Nodule/breast" are none of the lung. Said of these headings alone.
-_OF_THE_LUNG = frozenset({"opacity", "density", "nodule", "mass", "granuloma", "cavitation"})
-_ELSEWHERE = frozenset(
-    {
-        "abdomen", "breast", "cervical vertebrae", "clavicle", "costophrenic angle", "humerus",
-        "lumbar vertebrae", "lymph nodes", "mediastinum", "pleura", "ribs", "shoulder", "spine",
-        "sternum", "thoracic vertebrae",
-    }
-)  # fmt: skip
-# Statement by heading and the qualifier that it needs, "" for none.
-_TABLE: dict[str, list[tuple[str, str, int]]] = {}
-for _group, _state in ((_LABELS, POSITIVE), (_UNCERTAIN, UNCERTAIN)):
-    for _label, _terms in _group.items():
-        for _term in _terms.split(" | "):
-            _heading, _, _qualifier = _term.partition("/")
-            _TABLE.setdefault(_heading, []).append((_qualifier, _label, _state))
-
-
-def heading(term: str) -> str:
-    """What a term is about, without its qualifiers, in lower case."""
-    return " ".join(term.partition("/")[0].lower().split())
-
-
-def statements(term: str) -> list[tuple[str, int]]:
-    """The statements (label, state) of one term; none where it is about none of the 14."""
-    name = heading(term)
-    qualifiers = {" ".join(part.split()) for part in term.lower().split("/")[1:]}
-    if name in _OF_THE_LUNG and qualifiers & _ELSEWHERE and "lung" not in qualifiers:
-        return [(label, state) for q, label, state in _TABLE[name] if q in qualifiers]
-    return [(label, state) for q, label, state in _TABLE.get(name, ()) if not q or q in qualifiers]
-
-
-def openi_states(terms: Iterable[str]) -> tuple[int, ...]:
-    """The 14 states of a study with these index terms."""
-    return states_of(statement for term in terms for statement in statements(term))
-
-
 TGZ = "NLMCXR_reports.tgz"
 # CXR1000_IM-0003-1001.png, 1000_IM-0003-1001.dcm.png on Kaggle, and CXR1_1_IM-0001-3001 in report 1
 _NAME = re.compile(r"(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)", re.IGNORECASE)
@@ -166,34 +104,36 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
 
 def _key(name: str) -> str:
     """An image, whatever its file is called: 1000_im-0003-1001."""
-    found = _NAME.match(name)
-    return f"{found[1]}_{found[2].lower()}" if found else name
+    match = _NAME.match(name)
+    return f"{match[1]}_{match[2].lower()}" if match else name
 
 
 def _xml_files(config: IngestConfig) -> Iterator[bytes]:
     """The XML files of the folder or tgz, in order of their names."""
-    place = config.reports or config.source
-    if place.is_dir() and (place / TGZ).is_file():
-        place /= TGZ
-    if place.is_dir():
+    location = config.reports or config.source
+    if location.is_dir() and (location / TGZ).is_file():
+        location /= TGZ
+    if location.is_dir():
         paths = [
             os.path.join(folder, name)
-            for folder, names in walk(place, config.output)
+            for folder, names in walk(location, config.output)
             for name in names
             if name.lower().endswith(".xml")
         ]
-        yield from ((place / path).read_bytes() for path in sorted(paths))
-    elif place.is_file():
+        yield from ((location / path).read_bytes() for path in sorted(paths))
+    elif location.is_file():
         try:
-            with local_file(place) as file, tarfile.open(file) as archive:
+            with local_file(location) as file, tarfile.open(file) as archive:
                 for member in sorted(archive, key=lambda member: member.name):
                     if member.name.lower().endswith(".xml") and member.isfile():
                         content = archive.extractfile(member)
                         yield content.read() if content else b""
         except tarfile.TarError as error:
-            raise ValueError(f"{place} is no tar archive (reports): {error}") from error
+            raise ValueError(f"{location} is no tar archive (reports): {error}") from error
     else:
-        raise FileNotFoundError(f"{place} does not exist (reports): {TGZ} or the folder made of it")
+        raise FileNotFoundError(
+            f"{location} does not exist (reports): {TGZ} or the folder made of it"
+        )
 
 
 def _report(file: bytes) -> tuple[str, list[str], str | None, list[str]]:
@@ -215,15 +155,15 @@ def _views(config: IngestConfig) -> dict[str, tuple[str, str | None]]:
     views: dict[str, tuple[str, str | None]] = {}
     projections = find_published(config, r"indiana_projections\.csv")
     for row in rows_with(projections, "filename", "projection") if projections else ():
-        said = word(row, "projection")
+        words = word(row, "projection")
         views.setdefault(
-            _key(word(row, "filename")), (view_of(said) or "unknown", position_of(said))
+            _key(word(row, "filename")), (view_of(words) or "unknown", position_of(words))
         )
     tags = find_published(config, r"nlmcxr_dicom_metadata\.csv")
     for row in rows_with(tags, "imageid", "View Position") if tags else ():
-        said = word(row, "View Position")
-        view = view_of(said) or view_from_orientation(_orientation(row)) or "unknown"
-        views.setdefault(_key(word(row, "imageid")), (view, position_of(said)))
+        words = word(row, "View Position")
+        view = view_of(words) or view_from_orientation(_orientation(row)) or "unknown"
+        views.setdefault(_key(word(row, "imageid")), (view, position_of(words)))
     return views
 
 
@@ -234,3 +174,67 @@ def _orientation(row: dict[str, str]) -> list[str]:
     except (ValueError, SyntaxError):
         return []
     return [str(value) for value in values] if isinstance(values, list) else []
+
+
+# ------------------------------------------------------------- labels from the index terms
+
+_LABELS = {
+    "No Finding": "normal",
+    "Cardiomegaly": "cardiomegaly | cardiac shadow/enlarged",
+    "Enlarged Cardiomediastinum": "mediastinum/prominent | mediastinum/enlarged | mass/mediastinum",
+    "Lung Opacity": (
+        "opacity | density | infiltrate | airspace disease | lung diseases, interstitial"
+        " | cicatrix/lung | pulmonary fibrosis"
+    ),
+    "Lung Lesion": "nodule | mass | granuloma | cavitation",
+    "Edema": "pulmonary edema | pulmonary congestion | heart failure",
+    "Consolidation": "consolidation",
+    "Pneumonia": "pneumonia",
+    "Atelectasis": "pulmonary atelectasis",
+    "Pneumothorax": "pneumothorax | hydropneumothorax | hemopneumothorax",
+    "Pleural Effusion": "pleural effusion | hemothorax | hydropneumothorax | hemopneumothorax",
+    "Pleural Other": "thickening/pleura | cicatrix/pleura",
+    "Fracture": "fractures, bone",
+    "Support Devices": (
+        "catheters, indwelling | tube, inserted | implanted medical device | medical device | stents"
+    ),
+}
+_UNCERTAIN = {
+    "Pleural Effusion": "costophrenic angle/blunted",  # or a thickened pleura
+    "Atelectasis": "volume loss",  # or a resection
+}
+# "Density/ribs" and "Nodule/breast" are none of the lung. Said of these headings alone.
+_OF_THE_LUNG = frozenset({"opacity", "density", "nodule", "mass", "granuloma", "cavitation"})
+_ELSEWHERE = frozenset(
+    {
+        "abdomen", "breast", "cervical vertebrae", "clavicle", "costophrenic angle", "humerus",
+        "lumbar vertebrae", "lymph nodes", "mediastinum", "pleura", "ribs", "shoulder", "spine",
+        "sternum", "thoracic vertebrae",
+    }
+)  # fmt: skip
+# Statement by heading and the qualifier that it needs, "" for none.
+_TABLE: dict[str, list[tuple[str, str, int]]] = {}
+for _group, _state in ((_LABELS, POSITIVE), (_UNCERTAIN, UNCERTAIN)):
+    for _label, _terms in _group.items():
+        for _term in _terms.split(" | "):
+            _heading, _, _qualifier = _term.partition("/")
+            _TABLE.setdefault(_heading, []).append((_qualifier, _label, _state))
+
+
+def heading(term: str) -> str:
+    """What a term is about, without its qualifiers, in lower case."""
+    return " ".join(term.partition("/")[0].lower().split())
+
+
+def statements(term: str) -> list[tuple[str, int]]:
+    """The statements (label, state) of one term; none where it is about none of the 14."""
+    name = heading(term)
+    qualifiers = {" ".join(part.split()) for part in term.lower().split("/")[1:]}
+    if name in _OF_THE_LUNG and qualifiers & _ELSEWHERE and "lung" not in qualifiers:
+        return [(label, state) for q, label, state in _TABLE[name] if q in qualifiers]
+    return [(label, state) for q, label, state in _TABLE.get(name, ()) if not q or q in qualifiers]
+
+
+def openi_states(terms: Iterable[str]) -> tuple[int, ...]:
+    """The 14 states of a study with these index terms."""
+    return states_of(statement for term in terms for statement in statements(term))

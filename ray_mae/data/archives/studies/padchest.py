@@ -92,9 +92,12 @@ class _Labels:
         if cell not in self.cells:
             names = _names(cell)
             states = padchest_states(names) if names else None
-            told = names or set()
-            others = sorted(told - TABLE.keys() - UNFIT - SAYS_NOTHING - {"normal"})
-            self.cells[cell] = names, _Cell(states, tuple(others), ", ".join(sorted(UNFIT & told)))
+            labels = names or set()
+            others = sorted(labels - TABLE.keys() - UNFIT - SAYS_NOTHING - {"normal"})
+            self.cells[cell] = (
+                names,
+                _Cell(states, tuple(others), ", ".join(sorted(UNFIT & labels))),
+            )
         return self.cells[cell][1]
 
     def notes(self) -> dict[str, object]:

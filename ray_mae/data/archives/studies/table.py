@@ -48,8 +48,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
 
     rows = zip(iter_table(path), splits, strict=True)
     listed = (
-        (f"{number:012d}", found.path, found)
-        for number, found in enumerate(record(row, split) for row, split in rows)
+        (f"{number:012d}", image.path, image)
+        for number, image in enumerate(record(row, split) for row, split in rows)
     )
     records = mark_duplicates(
         listed, lambda first: QuarantineError("duplicate", "the table lists this path before")

@@ -1,4 +1,4 @@
-"""A folder of DICOM series: every SeriesInstanceUID is a volume, or refused with the reason."""
+"""A folder of DICOM series: every SeriesInstanceUID is a volume, or in quarantine with the reason."""
 
 from collections import defaultdict
 from dataclasses import asdict
@@ -22,7 +22,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     """List the series of the folder. FileNotFoundError if it holds no files.
 
     A file that cannot be read stands for itself in the list, as it belongs to no series. The files
-    of a series that are there twice stand there once more, as one refused entry.
+    of a series that are there twice stand there once more, as one entry in quarantine.
     """
     root = config.source
     if not root.is_dir():
@@ -36,8 +36,10 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     max_voxels = config.volumes.max_voxels
     headers: dict[str, SliceFile] = {}
     records: list[VolumeRecord] = []
-    for found in parallel_map(lambda paths: _headers(root, paths, max_voxels), chunks_of(files)):
-        for path, fields in found:
+    for headers_of_chunk in parallel_map(
+        lambda paths: _headers(root, paths, max_voxels), chunks_of(files)
+    ):
+        for path, fields in headers_of_chunk:
             try:
                 headers[path] = _header(fields)
             except QuarantineError as error:
@@ -83,14 +85,14 @@ def _grouped(
 
 def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, dict[str, Any]]]:
     """On a worker: the headers of some files as plain fields, since they travel as JSON."""
-    found: list[tuple[str, dict[str, Any]]] = []
+    headers: list[tuple[str, dict[str, Any]]] = []
     for path in paths:
         try:
             read = partial(read_frames, root / path, max_voxels)
-            found.append((path, asdict(retry_transient(read, remote=False))))
+            headers.append((path, asdict(retry_transient(read, remote=False))))
         except QuarantineError as error:
-            found.append((path, {"problem": [error.reason, error.detail]}))
-    return found
+            headers.append((path, {"problem": [error.reason, error.detail]}))
+    return headers
 
 
 def _header(fields: dict[str, Any]) -> SliceFile:

@@ -81,16 +81,16 @@ def _images(
                     yield (str(dataset), str(subject), str(session)), image, info
 
 
-def _resolved(said: str, manifest: Path) -> str:
+def _resolved(listed_path: str, manifest: Path) -> str:
     """The path with its variable replaced. nnssl_raw is by default where the data set lies."""
-    found = _VARIABLE.match(said)
-    if not found:
-        return said
-    folder = os.environ.get(found[1])
+    match = _VARIABLE.match(listed_path)
+    if not match:
+        return listed_path
+    folder = os.environ.get(match[1])
     if folder is None:
-        if found[1] != RAW:
+        if match[1] != RAW:
             raise ValueError(
-                f"{manifest} names paths below ${found[1]}: set this variable of the environment"
+                f"{manifest} names paths below ${match[1]}: set this variable of the environment"
             )
         folder = str(manifest.parent.parent)
-    return str(Path(folder, said[found.end() :]))
+    return str(Path(folder, listed_path[match.end() :]))
