@@ -6,6 +6,7 @@ Everything that writes shards writes this; everything that reads shards reads on
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +17,9 @@ SPLITS = ("train", "val", "test")
 VIEWS = ("frontal", "lateral", "unknown")
 NOUNS = {"study": "studies", "volume": "volumes"}
 """What rows are called, by kind of the manifest."""
+
+Row = dict[str, Any]
+"""A row of a shard as plain Python values, by the names of STUDY_SCHEMA or VOLUME_SCHEMA."""
 
 STUDY_SCHEMA = pa.schema(
     [

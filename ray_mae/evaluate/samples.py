@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ray_mae.data.loading.collator import Packing
 from ray_mae.data.loading.order import Order, Place
-from ray_mae.data.loading.rows import PATIENCE, Row
+from ray_mae.data.loading.rows import PATIENCE
 from ray_mae.data.loading.sampler import WindowReader
+from ray_mae.data.schema import Row
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""What an archive lists twice: told on disk, since an archive may have any number of images."""
+"""Duplicates: images that an archive lists twice. On disk, since an archive may have any number."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -14,10 +14,15 @@ def mark_duplicates(
     listed: Iterable[tuple[str, str, ImageRecord]],
     problem: Callable[[ImageRecord], QuarantineError],
 ) -> DiskList[ImageRecord]:
-    """The records by their order; of those with one name all but the first get a problem.
+    """Give a problem to all but the first of the records with one name.
 
-    listed: order, name ("" is nobody's) and record; what has a problem already counts for nobody.
-    problem: makes it from the first record of the name.
+    Args:
+        listed: order, name and record. The name "" is nobody's, and a record that has a problem
+            already has no name.
+        problem: makes the problem from the first record of the name.
+
+    Returns:
+        All records by their order.
     """
     named: DiskList[tuple[str, str, ImageRecord]] = DiskList()
     for order, name, record in listed:

@@ -1,4 +1,4 @@
-"""What archives in folders have in common: finding files, and labels that are numbers."""
+"""Volume files in folders, and labels that are numbers."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""What public archives have in common: finding their tables and images, and cells that say nothing."""
+"""Published archives: their tables and images in a folder, and cells of their tables."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What every archive is turned into: one record per image or volume, before any pixel is read."""
+"""Records: one per image or volume of an archive, before any pixel is read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -89,5 +89,5 @@ class Archive(Generic[R]):
     """Counts that belong into the summary: label names not mapped, files passed over …"""
 
 
-# Says how far a listing is: done, of.
 Progress = Callable[[int, int], None]
+"""Shows how far a listing is: files done, files in all."""

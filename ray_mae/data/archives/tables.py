@@ -1,4 +1,4 @@
-"""Reading a CSV or Parquet table as text, and the label columns archives have."""
+"""Tables: CSV or Parquet as text, and the columns of labels and splits that archives have."""
 
 import csv
 import difflib
@@ -24,6 +24,7 @@ from ray_mae.data.paths import local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 
 TableRow = dict[str, str]
+"""The cells of a row by column, as text; nothing is ""."""
 
 csv.field_size_limit(1 << 24)  # reports are longer than the 128 KiB that csv allows by default
 

@@ -65,7 +65,7 @@ NATIVE = frozenset(
 )
 
 # Terms of Modality (PS3.3 C.7.3.1.1.1) that a detail may repeat: another word there may be a name.
-TERMS = frozenset(
+MODALITIES = frozenset(
     "AR BI BMD CR CT DG DMS DOC DX ECG EEG EPS ES FID GM HC HD IO IVOCT IVUS KO LS MG MR M3D NM OCT OP"
     " OPM OPT OPTBSV OPTENF OPV OT PA PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD"
     " RTSTRUCT RWV SC SEG SM SMR SR SRF STAIN TG US VA XA XC".split()
@@ -97,7 +97,7 @@ class Header:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """pydicom warns and logs every oddity of every file, and quotes its values, which may be names.
+    """Keep pydicom from warning and logging: it quotes values of headers, which may be names.
 
     What matters here ends in the quarantine, and nothing of a header may end in a log.
     """
@@ -128,11 +128,17 @@ def _start(file: BinaryIO) -> str | None:
 def read_dataset(
     path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool, header: int = MOST_BYTES
 ) -> Dataset:
-    """The wanted elements of a file. Raises QuarantineError for everything that can be wrong with it.
+    """Read some elements of a file. Of one in a store only what is needed is fetched.
 
-    Of one in a store only what is needed is fetched.
+    Args:
+        path: of the file.
+        tags: of the elements.
+        max_bytes: size of the file at most.
+        pixels: whether pixel data is read, too.
+        header: bytes that are parsed at most, pixel data apart.
 
-    header: bytes of it that are parsed at most, pixel data apart.
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
     counted: CountedFile | None = None
     try:
@@ -169,9 +175,15 @@ def most_bytes(max_pixels: int) -> int:
 
 
 def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
-    """The identifiers, size and view of one file; pixels are not read. Raises QuarantineError.
+    """Read the identifiers, size and view of one file; pixels are not read.
 
-    year: whether to read the year of StudyDate, too.
+    Args:
+        path: of the file.
+        max_pixels: bounds the size of the file.
+        year: whether to read the year of StudyDate, too.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
     tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, "BurnedInAnnotation"]
     tags += ["StudyDate"] if year else []
@@ -221,7 +233,7 @@ def check_header(header: Header, max_pixels: int) -> None:
     """Raise QuarantineError if the header already says that the file holds no usable image."""
     if header.modality and header.modality not in PROJECTIONS:
         raise QuarantineError(
-            "modality", header.modality if header.modality in TERMS else "another word"
+            "modality", header.modality if header.modality in MODALITIES else "another word"
         )
     if header.rows < 1 or header.columns < 1:
         raise QuarantineError("no-pixels", f"{header.rows} rows, {header.columns} columns")
@@ -234,9 +246,20 @@ def check_header(header: Header, max_pixels: int) -> None:
 def stored_pixels(
     path: Path, max_pixels: int, more_tags: Sequence[int | str] = (), header: int = MOST_BYTES
 ) -> tuple[NDArray[np.generic], Dataset]:
-    """The decoded stored values, and the tags that explain them.
+    """Decode the stored values of a file.
 
-    [H, W], or [H, W, 3] in RGB, with a leading axis where there are several frames.
+    Args:
+        path: of the file.
+        max_pixels: bounds the size of the file.
+        more_tags: to be read besides PIXEL_TAGS.
+        header: bytes that are parsed at most, pixel data apart.
+
+    Returns:
+        The values [H, W], or [H, W, 3] in RGB, with a leading axis where there are several frames; and
+        the tags that explain them.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
     tags, most = [*PIXEL_TAGS, *more_tags], most_bytes(max_pixels)
     ds = read_dataset(path, tags, most, pixels=True, header=header)

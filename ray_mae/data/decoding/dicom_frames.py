@@ -15,8 +15,8 @@ from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ray_mae.data.decoding.dicom import (
+    MODALITIES,
     NATIVE,
-    TERMS,
     burned_in,
     most_bytes,
     quiet,
@@ -27,7 +27,7 @@ from ray_mae.data.decoding.dicom_elements import MOST_BYTES
 from ray_mae.data.quarantine import QuarantineError, undecodable
 
 GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
 IDENTITY = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality"]
 SIZE = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
 WORDS = ["SeriesDescription", "ProtocolName", "SequenceName", "AcquisitionContrast"]
@@ -77,17 +77,24 @@ class SliceFile:
 
 
 def read_frames(path: Path, max_pixels: int) -> SliceFile:
-    """The identifiers and the geometry of one file; pixels are not read. Raises QuarantineError.
+    """Read the identifiers and the geometry of one file; pixels are not read.
 
-    max_pixels: of all frames together.
+    Args:
+        path: of the file.
+        max_pixels: of all frames together, at most.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
-    tags = [*IDENTITY, *SIZE, *WORDS, *PLACE, *GROUPS, "ImageType", "BurnedInAnnotation"]
+    tags = [*IDENTITY, *SIZE, *WORDS, *GEOMETRY, *GROUPS, "ImageType", "BurnedInAnnotation"]
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False, header=GROUPS_BYTES)
     try:
         with quiet():
             modality = str(ds.get("Modality") or "").strip().upper()
             if modality and modality not in IMAGING:
-                raise QuarantineError("modality", modality if modality in TERMS else "another word")
+                raise QuarantineError(
+                    "modality", modality if modality in MODALITIES else "another word"
+                )
             rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
             if rows < 1 or columns < 1:
                 raise QuarantineError("no-pixels", f"{rows} rows, {columns} columns")
@@ -141,7 +148,7 @@ def _frame(ds: Dataset, index: int) -> Frame:
     """Raises QuarantineError where something is missing or impossible."""
     values: list[tuple[float, ...]] = []
     macros = ["PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"]
-    for tag, macro, length in zip(PLACE, macros, (3, 6, 2), strict=True):
+    for tag, macro, length in zip(GEOMETRY, macros, (3, 6, 2), strict=True):
         value = _of_frame(ds, index, macro, tag)
         numbers = tuple(float(x) for x in value) if value is not None else ()
         if len(numbers) != length or not np.isfinite(numbers).all():
@@ -164,7 +171,11 @@ def _of_frame(ds: Dataset, index: int, macro: str, tag: str) -> Any:
 
 
 def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
-    """The rescaled values of every frame [F, H, W], as the scanner meant them. Raises QuarantineError."""
+    """Read the rescaled values of every frame [F, H, W], as the scanner meant them.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
+    """
     stored, ds = stored_pixels(path, max_pixels, GROUPS, GROUPS_BYTES)
     try:
         with quiet():
@@ -184,6 +195,6 @@ def _rescale(ds: Dataset, index: int, tag: str, default: float) -> np.float32:
     return np.float32(default if value in (None, "") else value)
 
 
-def total(files: Sequence[SliceFile]) -> int:
+def voxels_in(files: Sequence[SliceFile]) -> int:
     """Voxels of the files together."""
     return sum(file.rows * file.columns * len(file.frames) for file in files)

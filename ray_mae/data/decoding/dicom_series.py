@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ray_mae.data.decoding.decoder_process import read_values_isolated
 from ray_mae.data.decoding.dicom import is_dicom
-from ray_mae.data.decoding.dicom_frames import Frame, SliceFile, read_frames, total
+from ray_mae.data.decoding.dicom_frames import Frame, SliceFile, read_frames, voxels_in
 from ray_mae.data.decoding.geometry import Volume
 from ray_mae.data.decoding.nifti import Bounds
 from ray_mae.data.quarantine import QuarantineError
@@ -39,9 +39,17 @@ def is_series(paths: Sequence[Path]) -> bool:
 
 
 def arrange(files: Sequence[SliceFile]) -> tuple[list[tuple[int, int]], NDArray[np.float64]]:
-    """(file, frame) of each slice in order, and the affine [4, 4] of [column, row, slice] to RAS mm.
+    """Sort the slices of a series, and check that they are those of one regular volume.
 
-    Raises QuarantineError if the slices are not those of one regular volume.
+    Args:
+        files: in any order.
+
+    Returns:
+        (file, frame) of each slice in order, as indices; and the affine [4, 4] that takes [column, row,
+        slice] to mm in RAS.
+
+    Raises:
+        QuarantineError: they are not.
     """
     if any(file.localizer for file in files):
         raise QuarantineError("localizer")
@@ -106,11 +114,19 @@ def _few(rows: NDArray[np.float64]) -> str:
 
 
 def read_series(paths: Sequence[Path], bounds: Bounds) -> Volume:
-    """The values, float32, of the series in these files. Raises QuarantineError."""
+    """Read the DICOM series in these files as a volume, float32.
+
+    Args:
+        paths: of the files, in any order.
+        bounds: of the volume.
+
+    Raises:
+        QuarantineError: the files are not one regular volume within the bounds.
+    """
     files = [read_frames(path, bounds.max_voxels) for path in paths]
-    if total(files) > bounds.max_voxels:
+    if voxels_in(files) > bounds.max_voxels:
         raise QuarantineError(
-            "too-large", f"{total(files):,} voxels, at most {bounds.max_voxels:,}"
+            "too-large", f"{voxels_in(files):,} voxels, at most {bounds.max_voxels:,}"
         )
     if bounds.burned_in == "quarantine":
         check_burned_in(files)

@@ -36,11 +36,19 @@ def _every(shape: tuple[int, ...], most: int) -> tuple[slice, ...]:
 def extent(
     mask: NDArray[np.bool_], spacing: NDArray[np.float64], margin_mm: float
 ) -> tuple[tuple[slice, ...], float]:
-    """The box of the largest connected part, with a margin, and how much of that part is solid.
+    """Find the box of the largest connected part, and how much of that part is solid.
 
     Solid is the share of its voxels that lie at least DEPTH_MM below its surface, single holes
     filled: half and more in heads and brains, little in an empty skull or a grid. Where the volume
-    ends there is no surface. An empty mask gives an empty box and 0.
+    ends there is no surface.
+
+    Args:
+        mask: [X, Y, Z] of the anatomy.
+        spacing: [3] in mm.
+        margin_mm: around the part.
+
+    Returns:
+        The box as slices of voxel indices, and the share; an empty box and 0 for an empty mask.
     """
     steps = [
         max(1, min(round(COARSE_MM / s), n // LEAST_COARSE))

@@ -1,4 +1,4 @@
-"""Values of one volume and its masks, from NIfTI (or MGH) files or a DICOM series.
+"""Volumes and masks from NIfTI (or MGH) files, and the bounds that every volume is held to.
 
 Nothing in here takes memory for voxels before the header was seen to stay within the bounds. What a
 file can have wrong ends as QuarantineError, never as a crash.
@@ -61,9 +61,9 @@ class LabelsOutOfRange(QuarantineError):
 
 
 def read_nifti(path: Path, bounds: Bounds) -> Volume:
-    """The values, float32, of a volume file. Raises QuarantineError."""
+    """Read a NIfTI or MGH file, float32. Raises QuarantineError for what can be wrong with it."""
     image = _open(path)
-    shape = _three(image.shape)
+    shape = _spatial_shape(image.shape)
     affine = np.asarray(image.affine, np.float64)
     bounds.check(shape, affine)
     _check_shear(affine)
@@ -79,13 +79,20 @@ def _check_shear(affine: NDArray[np.float64]) -> None:
 
 
 def read_mask(path: Path, bounds: Bounds, name: str) -> Volume:
-    """The values, uint8, of a mask or label map. Raises QuarantineError, of it LabelsOutOfRange.
+    """Read a mask or label map, uint8.
 
-    name: for errors, what the mask is for; its path may name a person.
+    Args:
+        path: of the file.
+        bounds: of the volume.
+        name: for errors, what the mask is for; its path may name a person.
+
+    Raises:
+        LabelsOutOfRange: values are no uint8.
+        QuarantineError: for everything else that can be wrong with the file.
     """
     try:
         image = _open(path)
-        shape = _three(image.shape)
+        shape = _spatial_shape(image.shape)
         affine = np.asarray(image.affine, np.float64)
         bounds.check(shape, affine)
         values = _values(image, shape, np.dtype(np.float32))
@@ -103,12 +110,12 @@ def _open(path: Path) -> SpatialImage:
     except FileNotFoundError as error:
         raise QuarantineError("missing") from error
     except (ImageFileError, HeaderDataError, EOFError, zlib.error) as error:
-        raise QuarantineError("not-a-volume-file", _said(error, path)) from error
+        raise QuarantineError("not-a-volume-file", _error_text(error, path)) from error
     except OSError as error:
         if error.errno:
             raise QuarantineError("unreadable", str(error.strerror)) from error
         raise QuarantineError(
-            "not-a-volume-file", _said(error, path)
+            "not-a-volume-file", _error_text(error, path)
         ) from error  # such as a bad gzip file
     except Exception as error:  # damaged headers raise whatever they like
         raise undecodable(error) from error
@@ -117,12 +124,12 @@ def _open(path: Path) -> SpatialImage:
     return image
 
 
-def _said(error: Exception, path: Path) -> str:
-    """What the error says, without the file's name, which nibabel does not quote."""
+def _error_text(error: Exception, path: Path) -> str:
+    """The error's text without the file's name, which nibabel does not quote."""
     return error_text(error).replace(str(path), "the file").replace(path.name, "the file")
 
 
-def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _spatial_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape without further axes of length 1."""
     return shape[:3] if all(n == 1 for n in shape[3:]) else shape
 

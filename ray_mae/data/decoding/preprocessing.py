@@ -1,4 +1,4 @@
-"""From the files of one volume to what is stored of it.
+"""Preprocessing of one volume: from its files to what is stored of it.
 
 A volume is turned to RAS, cropped to its anatomy, z-scored over its foreground and resampled, in
 this order: the statistics are those of measured voxels, and only what is kept is resampled.
@@ -69,7 +69,15 @@ class Preparation:
         return cls(**{**fields, "bounds": Bounds(**fields["bounds"])})
 
     def prepare(self, paths: Sequence[Path], masks: Mapping[str, Path]) -> Prepared:
-        """The volume in these files (one, or a DICOM series), and its MASKS. Raises QuarantineError."""
+        """Read and preprocess one volume.
+
+        Args:
+            paths: of its files: one, or the slices of a DICOM series.
+            masks: paths by name, of MASKS.
+
+        Raises:
+            QuarantineError: for everything that can be wrong with the files or the values.
+        """
         image = self._read(paths)
         read = {}
         for name, path in masks.items():
@@ -142,9 +150,17 @@ def _valid(masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
 
 
 def prepare_file(path: Path, spacing_mm: Spacing) -> NDArray[np.float32]:
-    """A NIfTI file, or a folder with one DICOM series → z-scores [X, Y, Z], as `ingest` makes them.
+    """Read a volume from its files and preprocess it as `ingest` does.
 
-    Raises ValueError for what `ingest` would put into quarantine, with the reason.
+    Args:
+        path: a NIfTI file, or a folder with one DICOM series.
+        spacing_mm: between the voxels, along each axis or for all; None: as it is.
+
+    Returns:
+        Z-scores [X, Y, Z] in RAS order.
+
+    Raises:
+        ValueError: `ingest` would put the volume into quarantine, with the reason.
     """
     paths = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     try:

@@ -31,11 +31,21 @@ _PLURAL = {**NOUNS, "image": "images"}
 
 
 def ingest(config: IngestConfig) -> dict[str, Any]:
-    """Turn an archive into shards, a manifest and a quarantine table; returns the summary.
+    """Turn an archive into shards, a manifest and a quarantine table.
 
-    Started again it keeps the shards that are complete and does the others. A study or an image
-    that cannot be used never stops the job. Raises ValueError or FileNotFoundError, in a sentence,
-    for what is wrong with the archive or the settings as a whole.
+    Started again it keeps the shards that are complete and does the others. A study, image or volume
+    that cannot be used never stops the job.
+
+    Args:
+        config: the settings of `ray-mae ingest`.
+
+    Returns:
+        The summary, as it is written to summary.json: what came in and went out, what is in quarantine
+        and why, and counts by split.
+
+    Raises:
+        ValueError, FileNotFoundError: in a sentence, for what is wrong with the archive or the settings
+            as a whole.
     """
     start = time.monotonic()
     key = load_key(config.pseudonym_key, config.insecure_pseudonyms)
@@ -179,7 +189,7 @@ def _written(results: list[dict[str, Any]], kind: str) -> int:
 
 
 def _remove_old_shards(output: Path, current: set[str]) -> None:
-    """Shards that an earlier run with other settings left, by the notes on them."""
+    """Remove shards that an earlier run with other settings left, by the notes on them."""
     for name, _ in list_folder(output / RESULTS):
         file = name.removesuffix(".json")
         if name.endswith(".parquet.json") and file not in current:
@@ -243,7 +253,7 @@ def _summary(
 
 
 class _Patients:
-    """Who is in which split: 16 bytes for each study or volume."""
+    """The patients of each split: 16 bytes for each study or volume."""
 
     def __init__(self) -> None:
         self._by_split = {split: (array("Q"), array("Q")) for split in SPLITS}

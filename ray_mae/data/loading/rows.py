@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.paths import is_transient, sha256_of
 from ray_mae.data.retry import doubling_waits, retry
-from ray_mae.data.schema import Manifest
+from ray_mae.data.schema import Manifest, Row
 
-Row = dict[str, Any]
 T = TypeVar("T")
 PATIENCE = 10.0
 """Seconds that shards may be away where no setting says so."""

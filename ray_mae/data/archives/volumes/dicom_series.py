@@ -11,7 +11,7 @@ from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.studies.dicom import chunks_of, files_below
 from ray_mae.data.archives.volumes import series_table
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in
-from ray_mae.data.decoding.dicom_frames import SliceFile, read_frames, total
+from ray_mae.data.decoding.dicom_frames import SliceFile, read_frames, voxels_in
 from ray_mae.data.decoding.dicom_series import arrange, check_burned_in
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.paths import retry_transient
@@ -126,8 +126,10 @@ def _record(slices: dict[str, SliceFile], config: IngestConfig) -> VolumeRecord:
     try:
         if len({(file.patient, file.study) for file in files}) > 1:
             raise QuarantineError("patient-conflict", "one series, several patients or studies")
-        if total(files) > max_voxels:
-            raise QuarantineError("too-large", f"{total(files):,} voxels, at most {max_voxels:,}")
+        if voxels_in(files) > max_voxels:
+            raise QuarantineError(
+                "too-large", f"{voxels_in(files):,} voxels, at most {max_voxels:,}"
+            )
         if config.burned_in == "quarantine":
             check_burned_in(files)
         arrange(files)
