@@ -23,12 +23,12 @@ import pydicom
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from ray_mae.data.decoding import decoder_process as guard
-from ray_mae.data.decoding.decoder_process import read_dicom_guarded, read_values_guarded
+from ray_mae.data.decoding import decoder_process
+from ray_mae.data.decoding.decoder_process import read_dicom_isolated, read_values_isolated
 from ray_mae.data.decoding.dicom import quiet, read_header
 from ray_mae.data.decoding.dicom_frames import read_frames
 from ray_mae.data.decoding.images import read_image
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 LIMIT = 10_000_000
 LARGEST = 800_000  # bytes of a file that is worth damaging thousands of times
@@ -196,11 +196,11 @@ class Outcome:
 
 def _slices(path: Path) -> None:
     file = read_frames(path, LIMIT)
-    read_values_guarded(path, file.compressed, LIMIT)
+    read_values_isolated(path, file.compressed, LIMIT)
 
 
 OF_DICOM: dict[str, Callable[[Path], object]] = {
-    "radiograph": lambda path: read_dicom_guarded(path, LIMIT),
+    "radiograph": lambda path: read_dicom_isolated(path, LIMIT),
     "header": lambda path: read_header(path, LIMIT, year=True),
     "slices": _slices,
 }
@@ -208,7 +208,7 @@ READERS = {**OF_DICOM, "picture": lambda path: read_image(path, LIMIT)}
 
 
 def fuzz(files: int, folder: Path, seed: int = 0) -> Outcome:
-    """Read so many damaged files as ingest does. What is no Unusable is raised, with its file left."""
+    """Read so many damaged files as ingest does. What is no QuarantineError is raised, with its file left."""
     dicom, images = list(originals()), list(pictures())
     found, before = Outcome(len(dicom) + len(images)), _memory_mb("self")
     for number in range(files):
@@ -225,7 +225,7 @@ def fuzz(files: int, folder: Path, seed: int = 0) -> Outcome:
             try:
                 READERS[reader](path)
                 end = "read"
-            except Unusable as why:
+            except QuarantineError as why:
                 end = why.reason
                 if end == "decoder-ended":
                     found.details[why.detail] += 1
@@ -239,8 +239,8 @@ def fuzz(files: int, folder: Path, seed: int = 0) -> Outcome:
                 found.slowest = f"{name}, {kind.__name__}, file {number}, as {reader}"
         found.files += 1
     found.memory_mb = _memory_mb("self") - before
-    if guard._child:
-        found.decoder_mb = _memory_mb(str(guard._child.process.pid))
+    if decoder_process._decoder:
+        found.decoder_mb = _memory_mb(str(decoder_process._decoder.process.pid))
     return found
 
 

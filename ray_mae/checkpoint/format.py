@@ -23,6 +23,7 @@ from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.migrate import migrate
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
+from ray_mae.data.paths import sha256_of
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.registry import ENCODERS
@@ -270,7 +271,7 @@ FOLDER = "checksums"
 def write_checksums(folder: Path, rank: int) -> None:
     """Of all files in `folder`, which hold this worker's part of a checkpoint."""
     found = {
-        str(path.relative_to(folder)): _sha256(path)
+        str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -290,14 +291,9 @@ def damage(checkpoint: Path, workers: int) -> list[str]:
             path = checkpoint / name
             if not path.is_file():
                 wrong.append(f"{name} is missing")
-            elif _sha256(path) != told:
+            elif sha256_of(path) != told:
                 wrong.append(f"{name} was changed or damaged")
     return wrong
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def decoder_weights(path: Path, wanted: Mapping[str, Any]) -> Weights:

@@ -1,4 +1,4 @@
-"""Lists that lie on disk, for what grows with the archive: the driver's memory does not."""
+"""A list on disk, for what grows with the archive: the driver's memory does not."""
 
 import pickle
 import sqlite3
@@ -10,10 +10,14 @@ T = TypeVar("T")
 _CACHE_KIB = 4 << 10
 
 
-class Spool(Generic[T]):
-    """Items in a temporary file that nobody else sees and that goes with its last user.
+class DiskList(Generic[T]):
+    """A list in a temporary file that nobody else sees and that goes with its last user.
 
-    They come back in the order of their keys, those of one key as they were added; as often as wanted.
+    Iterating gives the items in the order of their keys, those of one key as they were added, and can be
+    repeated.
+
+    Args:
+        items: the first ones, without keys. Items are pickled.
     """
 
     def __init__(self, items: Iterable[T] = ()) -> None:

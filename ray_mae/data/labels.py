@@ -52,7 +52,11 @@ def label_named(name: str) -> str | None:
 
 
 def state_of(cell: str) -> int:
-    """The state in one cell: 1, 0, -1, true, false, or nothing. ValueError for anything else."""
+    """The state in one cell of a table: 1, 0, -1, true, false, or nothing.
+
+    Raises:
+        ValueError: the cell holds anything else.
+    """
     word = cell.strip().lower()
     if word in ("", "nan"):
         return NOT_MENTIONED
@@ -80,10 +84,16 @@ def states_of(statements: Iterable[tuple[str, int]]) -> tuple[int, ...]:
 def binary_targets(
     states: NDArray[np.int8], uncertain: Literal["zeros", "ones", "ignore"]
 ) -> NDArray[np.float32]:
-    """Targets [S, 14] in {0, 1}, NaN where ignored, from label states [S, 14].
+    """Turn label states into targets of a binary classifier.
 
-    Not mentioned counts as negative (CheXpert's own convention); `uncertain` says what an
-    uncertain state counts as (U-Zeros, U-Ones, U-Ignore of the CheXpert paper).
+    Not mentioned counts as negative (CheXpert's own convention).
+
+    Args:
+        states: [S, 14] of POSITIVE, NEGATIVE, UNCERTAIN and NOT_MENTIONED.
+        uncertain: what an uncertain state counts as (U-Zeros, U-Ones, U-Ignore of the CheXpert paper).
+
+    Returns:
+        [S, 14] of 0 and 1, NaN where ignored.
     """
     targets = (states == POSITIVE).astype(np.float32)
     targets[states == UNCERTAIN] = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[uncertain]

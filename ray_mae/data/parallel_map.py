@@ -1,4 +1,4 @@
-"""Plain Python work spread over the cluster by Ray Data."""
+"""A map over plain Python items, spread over the cluster by Ray Data."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -10,18 +10,25 @@ import ray.data
 T = TypeVar("T")
 
 _AT_LEAST, _PER_CPU = 64, 8
-"""Items under way at a time: they lie in Ray's memory, so that all of a large archive must not."""
+"""Items under way at a time. They lie in Ray's memory, where those of a large archive have no room."""
 
 
-def distribute(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
-    """Results of `work` on each item, as they come, one task per item.
+def parallel_map(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
+    """Apply a function to each item, in one Ray Data task per item.
 
     Items and results travel as JSON: Arrow would guess types from nested Python values, and another
     one where a list is empty or a value is missing.
+
+    Args:
+        work: the function. What it names travels to the workers.
+        items: what JSON can hold. Only some hundred at a time are under way, so there may be any number.
+
+    Yields:
+        The results, in the order in which they are ready.
     """
-    left = iter(items)
-    many = max(_AT_LEAST, int(_PER_CPU * ray.cluster_resources().get("CPU", 0)))
-    while rows := [{"item": json.dumps(item)} for item in islice(left, many)]:
+    remaining = iter(items)
+    at_a_time = max(_AT_LEAST, int(_PER_CPU * ray.cluster_resources().get("CPU", 0)))
+    while rows := [{"item": json.dumps(item)} for item in islice(remaining, at_a_time)]:
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             lambda row: {"result": json.dumps(work(json.loads(row["item"])))}
         )

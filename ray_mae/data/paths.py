@@ -1,15 +1,15 @@
-"""Folders and files of archives and shards: on disk, or over fsspec in an object store.
+"""Paths of archives and shards: on disk, or over fsspec in an object store.
 
-Everywhere else they are paths. One in a store is a `UPath`, which joins, lists, reads and writes as
-pathlib's do. What needs a file of its own on this machine (decoders, Parquet, zip) gets a copy for as
-long as it takes. What may have passed a moment later is tried again.
+A path in a store is a `UPath`, which joins, lists, reads and writes as pathlib's do. What needs a file
+of its own on this machine (decoders, Parquet, zip) gets a copy for as long as it takes. Errors that may
+be gone a moment later are waited for.
 """
 
 import errno
+import hashlib
 import os
 import re
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,62 +19,72 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow.parquet as pq
 
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.quarantine import QuarantineError, error_text
+from ray_mae.data.retry import retry
 
 T = TypeVar("T")
 
 _URL = re.compile(r"(?P<store>[a-z][a-z0-9+.-]+):/+(?P<rest>.*)", re.DOTALL)
 _ON_DISK = {"file", "local"}
-# What a file system of a network says while a server or a line is away for a moment.
-_PASSING = frozenset(
+# Errors of a network file system while a server or a line is away for a moment.
+_TRANSIENT = frozenset(
     getattr(errno, name)
     for name in (
         "EIO ESTALE EAGAIN EINTR ETIMEDOUT EBUSY ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET"
         " ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENOTCONN EREMOTEIO"
     ).split()
 )
-_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 BLOCK = 1 << 17
 """Bytes that are fetched of a file in a store at a time: the headers of most files."""
 WAITS = (0.5, 2.0, 8.0)
-"""Seconds before each further attempt."""
+"""Seconds before each further attempt at what may be gone a moment later."""
 
 
-def place(path: Path) -> Path:
-    """The path, absolute, since workers may have another working folder; of a URL the path over fsspec.
+def resolve_path(path: Path) -> Path:
+    """Make a path absolute, since workers may have another working folder.
 
-    ValueError where a URL's store is not known, or its package is not installed.
+    Args:
+        path: on disk, or a URL of fsspec (s3://, gs://, file:// …) as a `Path`.
+
+    Returns:
+        The absolute path; of a URL a `UPath`.
+
+    Raises:
+        ValueError: the URL's store is not known, or its package is not installed.
     """
-    found = _URL.fullmatch(str(path))
-    if not found:
+    match = _URL.fullmatch(str(path))
+    if not match:
         return path.absolute()
     from upath import UPath
 
     # pathlib has folded the two slashes of the URL into one
-    root = "/" if found["store"] in _ON_DISK else ""
-    url = f"{found['store']}://{root}{found['rest']}"
+    root = "/" if match["store"] in _ON_DISK else ""
+    url = f"{match['store']}://{root}{match['rest']}"
     try:
-        made: Path = UPath(url)
-        _ = made.fs  # type: ignore[attr-defined]  # imports the store's package
+        remote: Path = UPath(url)
+        _ = remote.fs  # type: ignore[attr-defined]  # imports the store's package
     except (ImportError, ValueError) as error:
         raise ValueError(
             f"{url} cannot be opened ({error}): a path on disk or a URL of fsspec is expected, and the "
             "package of its store must be installed on every node (s3fs for s3, gcsfs for gs, adlfs for az)"
         ) from error
-    return made
+    return remote
 
 
-def joined(root: Path, inner: str) -> Path:
-    """A path below root, unless it is an absolute one or a URL."""
-    return place(Path(inner)) if _URL.fullmatch(inner) else root / inner
+def join_path(root: Path, inner: str) -> Path:
+    """Return the path below root, or `inner` itself where it is an absolute path or a URL."""
+    return resolve_path(Path(inner)) if _URL.fullmatch(inner) else root / inner
 
 
-def place_of(root: Path, inner: str) -> Path:
-    """`joined`, of what an archive lists. Raises Unusable for a URL of a store that is not known."""
+def source_path(root: Path, listed: str) -> Path:
+    """`join_path` for what an archive lists. QuarantineError for a URL of a store that is not known."""
     try:
-        return joined(root, inner)
+        return join_path(root, listed)
     except ValueError as error:
-        raise Unusable("missing", "a URL of a store that is not known or not installed") from error
+        raise QuarantineError(
+            "missing", "a URL of a store that is not known or not installed"
+        ) from error
 
 
 def is_remote(path: Path) -> bool:
@@ -82,37 +92,39 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
-def entries(folder: Path) -> list[tuple[str, bool]]:
+def list_folder(folder: Path) -> list[tuple[str, bool]]:
     """Names in a folder, sorted, and whether each is a folder."""
     if not is_remote(folder):
-        with os.scandir(folder) as found:
-            return sorted((entry.name, entry.is_dir()) for entry in found)
+        with os.scandir(folder) as local:
+            return sorted((entry.name, entry.is_dir()) for entry in local)
     store: Any = folder
-    listed = patiently(lambda: store.fs.ls(store.path, detail=True))
-    named = ((item["name"].rstrip("/").rpartition("/")[2], item["type"]) for item in listed)
-    return sorted((name, kind == "directory") for name, kind in named if name)
+    entries = retry_transient(lambda: store.fs.ls(store.path, detail=True))
+    kinds = ((entry["name"].rstrip("/").rpartition("/")[2], entry["type"]) for entry in entries)
+    return sorted((name, kind == "directory") for name, kind in kinds if name)
 
 
 def walk(root: Path, output: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder below root, as its path from there, and the names of its files; links are followed.
 
     Each folder comes once. Left out are the output, which may lie below the source, and hidden folders,
-    which belong to other programs. A folder that cannot be listed stands among the files of the one it is in,
-    so that its reader refuses it and nothing is lost unsaid. Raises OSError for root itself.
+    which belong to other programs. A folder that cannot be listed stands among the files of the one it is
+    in, so that its reader quarantines it and nothing is lost unsaid. Raises OSError for root itself.
     """
     seen = {_real(root), _real(output)}
     to_do = [""]
     while to_do:
         inner = to_do.pop()
         try:
-            found = patiently(partial(entries, root / inner if inner else root), remote=False)
+            entries = retry_transient(
+                partial(list_folder, root / inner if inner else root), remote=False
+            )
         except OSError:
             if not inner:
                 raise
             yield os.path.dirname(inner), [os.path.basename(inner)]
             continue
-        yield inner, [name for name, folder in found if not folder]
-        for name in reversed([name for name, folder in found if folder]):
+        yield inner, [name for name, is_folder in entries if not is_folder]
+        for name in reversed([name for name, is_folder in entries if is_folder]):
             below = os.path.join(inner, name)
             real = _real(root / below)
             if not name.startswith(".") and real not in seen:
@@ -125,26 +137,32 @@ def _real(path: Path) -> str:
 
 
 @contextmanager
-def on_disk(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
-    """A file as one of this machine: itself, or a copy of it as long as the block lasts.
+def local_file(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
+    """A file as one of this machine: itself, or of one in a store a copy as long as the block lasts.
 
-    Raises Unusable for one in a store that has more bytes, before it is fetched.
+    Args:
+        path: of the file.
+        most_bytes: size from which a file in a store is not fetched.
+
+    Raises:
+        QuarantineError: the file in the store has more bytes.
+        OSError: the store cannot be read, after several attempts.
     """
     if not is_remote(path):
         yield path
         return
     store: Any = path
-    size = patiently(lambda: store.fs.info(store.path)["size"])
+    size = retry_transient(lambda: store.fs.info(store.path)["size"])
     if most_bytes is not None and size is not None and size > most_bytes:
-        raise Unusable("too-large", f"{size} bytes, at most {most_bytes}")
+        raise QuarantineError("too-large", f"{size} bytes, at most {most_bytes}")
     with tempfile.TemporaryDirectory(prefix="ray_mae-") as folder:
         copy = os.path.join(folder, path.name)
-        patiently(lambda: store.fs.get_file(store.path, copy))
+        retry_transient(lambda: store.fs.get_file(store.path, copy))
         yield Path(copy)
 
 
-def parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file; of one in a store what is asked for is read by range."""
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file. Of one in a store only what is asked for is read."""
     if not is_remote(path):
         return pq.ParquetFile(path)
     store: Any = path
@@ -152,14 +170,14 @@ def parquet(path: Path) -> pq.ParquetFile:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read in parts: of one in a store only the blocks that are asked for are fetched."""
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read parts of it: of one in a store only their blocks are fetched."""
     if not is_remote(path):
         with path.open("rb") as file:
             yield file
         return
     store: Any = path
-    with _told_apart(lambda: store.fs.open(store.path, "rb", block_size=BLOCK)) as file:
+    with _with_os_errors(lambda: store.fs.open(store.path, "rb", block_size=BLOCK)) as file:
         yield cast(BinaryIO, _InStore(file))
 
 
@@ -172,40 +190,44 @@ class _InStore:
 
     def read(self, size: int = -1) -> bytes:
         """As of a file."""
-        return _told_apart(lambda: self._file.read(size))
+        return _with_os_errors(lambda: self._file.read(size))
 
 
-def _told_apart(work: Callable[[], T]) -> T:
-    """The result of work with a store. What may pass is raised as EIO, whatever its library calls it."""
+def _with_os_errors(work: Callable[[], T]) -> T:
+    """The result of work with a store, whose transient errors are raised as EIO, whatever their type."""
     try:
         return work()
-    except _LASTING:
+    except _PERMANENT:
         raise
     except Exception as error:
-        raise OSError(errno.EIO, said(error)) from error
+        raise OSError(errno.EIO, error_text(error)) from error
 
 
 @contextmanager
-def appearing(target: Path, beside: Path) -> Iterator[Path]:
-    """A path of this machine to write to; when the block ends, what is there appears as `target`.
+def atomic_write(target: Path, beside: Path) -> Iterator[Path]:
+    """Write a file as a whole or not at all: the block gets a path of this machine to write to.
 
-    It appears as a whole or not at all: by renaming it, or as an object, which a store shows when it
-    has all of it. beside: a folder on the target's disk for what is not finished.
+    When the block ends, what is there becomes `target`: by renaming it, or as an object, which a store
+    shows when it has all of it.
+
+    Args:
+        target: path of the finished file.
+        beside: a folder on the target's disk for what is not finished.
     """
     if is_remote(target):
         store: Any = target
         with tempfile.TemporaryDirectory(prefix="ray_mae-") as folder:
-            made = Path(folder, target.name)
-            yield made
-            patiently(lambda: store.fs.put_file(str(made), store.path))
+            unfinished = Path(folder, target.name)
+            yield unfinished
+            retry_transient(lambda: store.fs.put_file(str(unfinished), store.path))
         return
     beside.mkdir(parents=True, exist_ok=True)
-    made = beside / f"{target.name}.{uuid.uuid4().hex[:8]}.unfinished"
+    unfinished = beside / f"{target.name}.{uuid.uuid4().hex[:8]}.unfinished"
     try:
-        yield made
-        os.replace(made, target)
+        yield unfinished
+        os.replace(unfinished, target)
     finally:
-        made.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
@@ -214,33 +236,41 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def is_passing(error: BaseException, remote: bool) -> bool:
-    """Whether what went wrong may go well a moment later.
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    Of a store everything may, but what says that a file is not there or not ours to read: its library
-    raises errors of its own.
+
+def is_transient(error: BaseException, remote: bool) -> bool:
+    """Whether an error may be gone a moment later.
+
+    Args:
+        error: of a disk or a store.
+        remote: whether it is of a store, whose library raises errors of its own: they all may, but
+            those that a file is not there or not ours to read.
     """
-    if isinstance(error, Unusable):
-        return error.__cause__ is not None and is_passing(error.__cause__, remote=False)
-    if isinstance(error, OSError) and error.errno in _PASSING:
+    if isinstance(error, QuarantineError):
+        return error.__cause__ is not None and is_transient(error.__cause__, remote=False)
+    if isinstance(error, OSError) and error.errno in _TRANSIENT:
         return True
-    return remote and isinstance(error, Exception) and not isinstance(error, _LASTING)
+    return remote and isinstance(error, Exception) and not isinstance(error, _PERMANENT)
 
 
-def patiently(work: Callable[[], T], remote: bool = True) -> T:
-    """The result of `work`, tried again after each of WAITS while what goes wrong may pass.
+def retry_transient(work: Callable[[], T], remote: bool = True) -> T:
+    """Return the result of `work`, tried again after each of WAITS while its errors are transient.
 
-    remote: whether the work is that of a store. Raises OSError for what such a one still raises then.
+    Args:
+        work: what to do.
+        remote: whether it works with a store.
+
+    Raises:
+        OSError: what a store still raises after the last attempt. Other errors stay what they are.
     """
-    for wait in (*WAITS, None):
-        try:
-            return work()
-        except Exception as error:
-            if not is_passing(error, remote):
-                raise
-            if wait is None:
-                if isinstance(error, (OSError, Unusable)):
-                    raise
-                raise OSError(errno.EIO, said(error)) from error
-        time.sleep(wait)
-    raise AssertionError("unreachable")
+
+    def last_error(error: Exception, _: float) -> Exception:
+        if isinstance(error, (OSError, QuarantineError)):
+            return error
+        return OSError(errno.EIO, error_text(error))
+
+    return retry(work, lambda error: is_transient(error, remote), last_error, WAITS)

@@ -1,4 +1,8 @@
-"""Why an image, a study or a volume is not used: a short code to count, and a detail to read."""
+"""Quarantine: why an image, a study or a volume is not used.
+
+A reason is a short code to count; a detail beside it is for reading. What cannot be used is raised as
+QuarantineError and written as QuarantineRow.
+"""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-REASONS = {
+QUARANTINE_REASONS = {
     "missing": "there is no such file",
     "unreadable": "the file system refused to read the file",
     "not-dicom": "the file in a DICOM folder is not DICOM",
@@ -48,46 +52,52 @@ REASONS = {
     "other-modality": "a modality that volumes.modalities leaves out",
 }
 
-# Reasons that may have passed when the job is started again: such shards are made anew.
-PASSING = frozenset({"missing", "unreadable", "decoder-ended"})
-# At how many starts: a file at which every decoder ends is no reason to make its shard anew for ever.
-STARTS_FOR = {"decoder-ended": 3}
+TRANSIENT_REASONS = frozenset({"missing", "unreadable", "decoder-ended"})
+"""Reasons that may be gone when the job is started again: the shards with them are written anew."""
+MOST_STARTS = {"decoder-ended": 3}
+"""At how many starts, by reason: a file at which every decoder ends is no reason to go on for ever."""
+
+
+class QuarantineError(Exception):
+    """An image, study or volume that goes to the quarantine table. It never stops the job.
+
+    Args:
+        reason: one of QUARANTINE_REASONS.
+        detail: what to know besides, in words that name no person. 300 characters of it are kept.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        assert reason in QUARANTINE_REASONS, reason
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail[:300]
+
+    def __reduce__(self) -> tuple[type["QuarantineError"], tuple[str, str]]:
+        # an exception's own would pass on its message
+        return type(self), (self.reason, self.detail)
 
 
 # A quote begins and ends outside of words: the one in "doesn't" does neither.
 _QUOTED = re.compile(r"""(?<!\w)b?(?:'.*?(?:'(?!\w)|$)|".*?(?:"(?!\w)|$)|`.*?(?:`|$))""")
 
 
-def said(error: BaseException) -> str:
-    """What an error says, less what it quotes: libraries quote values of the header, even names."""
+def error_text(error: BaseException) -> str:
+    """Type and message of an error, less what it quotes: libraries quote headers, even names."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {_QUOTED.sub('…', message)}"
 
 
-def damaged(error: BaseException, where: str = "") -> "Unusable":
-    """What a reader's error says of its file: nothing, where memory was short."""
+def undecodable(error: BaseException, where: str = "") -> QuarantineError:
+    """The quarantine error for a reader's error.
+
+    Where memory was short, that is no verdict on the file: the reason is then decoder-ended.
+    """
     reason = "decoder-ended" if isinstance(error, MemoryError) else "undecodable"
-    return Unusable(reason, where + said(error))
-
-
-class Unusable(Exception):
-    """An image, study or volume that goes to the quarantine table. It never stops the job."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        assert reason in REASONS, reason
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail[:300]
-
-    def __reduce__(self) -> tuple[type["Unusable"], tuple[str, str]]:
-        return type(self), (
-            self.reason,
-            self.detail,
-        )  # an exception's own would pass on its message
+    return QuarantineError(reason, where + error_text(error))
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class QuarantineRow:
     """One row of the quarantine table."""
 
     kind: Literal["image", "study", "volume"]

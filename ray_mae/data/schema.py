@@ -6,16 +6,20 @@ Everything that writes shards writes this; everything that reads shards reads on
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from ray_mae.data.paths import place
+from ray_mae.data.paths import resolve_path
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 VIEWS = ("frontal", "lateral", "unknown")
 NOUNS = {"study": "studies", "volume": "volumes"}
 """What rows are called, by kind of the manifest."""
+
+Row = dict[str, Any]
+"""A row of a shard as plain Python values, by the names of STUDY_SCHEMA or VOLUME_SCHEMA."""
 
 STUDY_SCHEMA = pa.schema(
     [
@@ -117,7 +121,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
-        path = place(Path(folder)) / cls.FILE
+        path = resolve_path(Path(folder)) / cls.FILE
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"

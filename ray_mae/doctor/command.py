@@ -12,7 +12,7 @@ from typing import Any
 
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import DoctorConfig
-from ray_mae.data.paths import place
+from ray_mae.data.paths import resolve_path
 from ray_mae.doctor import checks
 from ray_mae.doctor.finding import Finding
 from ray_mae.doctor.node import Node
@@ -42,7 +42,9 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     summary = {"command": "doctor", "state": state, "findings": [asdict(f) for f in findings]}
     if config.output:
         with suppress(OSError):  # one of the findings
-            (place(config.output) / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+            (resolve_path(config.output) / "summary.json").write_text(
+                json.dumps(summary, indent=1) + "\n"
+            )
     return summary
 
 
@@ -166,7 +168,7 @@ def _skew(actor: Any) -> tuple[float, float]:
 def _marker_file(folder: Path) -> Iterator[str]:
     """Writes a file, by which a node knows that it sees the same folder, during a block; yields its name."""
     name = f".doctor-{uuid.uuid4().hex}"
-    file = place(folder) / name
+    file = resolve_path(folder) / name
     with suppress(OSError):  # one of the findings
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)

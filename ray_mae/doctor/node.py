@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ray_mae.data.paths import place
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.schema import Manifest
 
 PACKAGES = ("ray-mae", "torch", "ray", "deepspeed", "pyarrow")
@@ -80,7 +80,7 @@ class Node:
             `seen`: whether the marker is there; `write` and `read`: MB/s; `free`: bytes, None in an
             object store. Or `error`.
         """
-        where = place(folder)
+        where = resolve_path(folder)
         file = where / f".doctor-{uuid.uuid4().hex}"
         block = os.urandom(_BLOCK)
         try:
@@ -114,7 +114,7 @@ class Node:
             `sha256` of the manifest, `files`: shards, `wrong`: those of another size than it says, and
             `read`: MB/s. Or `error`.
         """
-        where = place(folder)
+        where = resolve_path(folder)
         try:
             manifest = Manifest.read(folder)
             text = (where / Manifest.FILE).read_bytes()

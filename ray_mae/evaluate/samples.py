@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.order import Order, RowLocation
-from ray_mae.data.loading.rows import PATIENCE, Row
+from ray_mae.data.loading.rows import PATIENCE
 from ray_mae.data.loading.sampler import WindowReader
+from ray_mae.data.schema import Row
 
 T = TypeVar("T")
 

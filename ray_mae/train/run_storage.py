@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import pyarrow.fs
 
+from ray_mae.data.retry import doubling_waits, retry
 from ray_mae.train.errors import FatalError
 
 T = TypeVar("T")
@@ -52,25 +52,26 @@ def outlast(
     is not. back: told, in words, of a wait that is over. Raises OSError of a full disk, and StorageAway
     that names `folder` when the time is over.
     """
-    began, wait = time.monotonic(), 0.25
-    problem: OSError | None = None
-    while True:
-        try:
-            result = work()
-            if problem and back:
-                back(f"{folder} was away for {time.monotonic() - began:.1f} s ({problem})")
-            return result
-        except OSError as error:
-            if error.errno in _FULL:
-                raise
-            problem, away = error, time.monotonic() - began
-            if away >= patience:
-                raise StorageAway(
-                    f"{folder} could not be reached for {away:.0f} s ({error}): start the same command "
-                    "again when it is back; scaling.storage_patience is how long a run waits"
-                ) from error
-        wait = min(2 * wait, _LONGEST, max(patience - away, 0.05))
-        time.sleep(wait)
+
+    def storage_away(error: Exception, seconds: float) -> StorageAway:
+        return StorageAway(
+            f"{folder} could not be reached for {seconds:.0f} s ({error}): start the same command "
+            "again when it is back; scaling.storage_patience is how long a run waits"
+        )
+
+    def recovered(error: Exception, seconds: float) -> None:
+        if back:
+            back(f"{folder} was away for {seconds:.1f} s ({error})")
+
+    return retry(
+        work,
+        lambda error: isinstance(error, OSError) and error.errno not in _FULL,
+        storage_away,
+        doubling_waits(_LONGEST),
+        patience,
+        in_time=True,
+        on_recovery=recovered,
+    )
 
 
 def require(folder: Path) -> None:

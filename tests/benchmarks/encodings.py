@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, features
 
 from ray_mae.data.decoding.images import read_image, shrink
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 ENCODINGS: dict[str, dict[str, Any]] = {
     **{f"png, level {n}": {"format": "PNG", "compress_level": n} for n in (0, 1, 3, 4, 5, 6, 9)},
@@ -69,7 +69,7 @@ def main() -> None:
     for path in paths[:: max(1, len(paths) // args.limit)][: args.limit]:
         try:
             images.append(shrink(read_image(path, 10**8), args.short_side))
-        except Unusable as reason:
+        except QuarantineError as reason:
             print(f"{path}: {reason}")
     pixels = np.mean([image.size for image in images])
     print(f"{len(images)} images, short side {args.short_side} px, {pixels:,.0f} pixels on average")

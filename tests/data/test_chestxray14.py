@@ -4,7 +4,7 @@ import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
 from ray_mae.data.archives.records import NOT_TEST
-from ray_mae.data.ingest.studies import group
+from ray_mae.data.ingest.studies import group_studies
 from ray_mae.data.labels import POSITIVE
 
 
@@ -52,7 +52,7 @@ def test_each_image_is_a_study_with_the_split_of_the_lists(tree: Path) -> None:
 def test_validation_patients_come_from_outside_the_test_split_alone(tree: Path) -> None:
     records = listed("chestxray14", tree).records[:3]
     for share, split in ((0.0, "train"), (0.999999, "val")):
-        studies = group(
+        studies = group_studies(
             records, key=b"k", validation_share=share, test_share=0.9, max_views=1
         ).studies
         assert sorted(study.split for study in studies) == sorted([split, split, "test"])

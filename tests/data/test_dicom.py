@@ -24,8 +24,8 @@ from pydicom.uid import (
 from ray_mae.data.decoding import dicom
 from ray_mae.data.decoding.dicom import read_dicom, read_header, stored_pixels
 from ray_mae.data.decoding.greyscale import to_grey
-from ray_mae.data.paths import is_passing
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.paths import is_transient
+from ray_mae.data.quarantine import QuarantineError
 
 LIMIT = 10_000_000
 CASES = SHARED / "dicom_cases"
@@ -41,7 +41,7 @@ def real_cases() -> list[dict[str, str]]:
 
 
 def reason(path: Path, max_pixels: int = LIMIT) -> str:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(QuarantineError) as caught:
         read_dicom(path, max_pixels)
     return caught.value.reason
 
@@ -259,7 +259,7 @@ def test_a_deflated_file_is_measured_from_where_it_is_inflated(tmp_path: Path, k
     else:
         at = raw.index(length) + 8
         path.write_bytes(raw[:at] + b"\x00\x00\x00\x30" + raw[at + 4 :])
-    with pytest.raises(Unusable, match="too-large: inflates to more than"):
+    with pytest.raises(QuarantineError, match="too-large: inflates to more than"):
         read_header(path, 10_000)
     assert read_header(path, 10_000_000).rows == 64
 
@@ -292,10 +292,10 @@ def test_a_header_of_more_elements_than_any_has_is_refused_before_they_take_memo
         for n in (1000, 100_000)
     )
     assert read_dicom(few, LIMIT)[1].view == "frontal"
-    with pytest.raises(Unusable, match="too-large: more in the header"):
+    with pytest.raises(QuarantineError, match="too-large: more in the header"):
         read_header(many, LIMIT)
     if not known:  # parsed although nobody asks for it, with the pixels as well
-        with pytest.raises(Unusable, match="too-large: more in the header"):
+        with pytest.raises(QuarantineError, match="too-large: more in the header"):
             stored_pixels(many, LIMIT, header=1 << 18)
 
 
@@ -318,7 +318,7 @@ def test_a_tag_of_more_values_than_any_has_is_refused_before_they_take_memory(
     at = raw.index(tag + b"IS")
     long = tag + b"UC\0\0" + len(values).to_bytes(4, "little") + values
     (tmp_path / "b.dcm").write_bytes(raw[:at] + long + raw[at + 10 :])
-    with pytest.raises(Unusable, match="too-large: more in the header"):
+    with pytest.raises(QuarantineError, match="too-large: more in the header"):
         read_header(tmp_path / "b.dcm", LIMIT)
 
 
@@ -334,14 +334,14 @@ def test_a_disk_that_fails_inside_a_sequence_is_told_from_a_damaged_file(
             return super().read(size)
 
     @contextmanager
-    def opened(path: Path) -> Iterator[Failing]:
+    def open_binary(path: Path) -> Iterator[Failing]:
         with Failing(io.FileIO(path)) as file:
             yield file
 
-    monkeypatch.setattr(dicom, "opened", opened)
-    with pytest.raises(Unusable, match="unreadable") as caught:
+    monkeypatch.setattr(dicom, "open_binary", open_binary)
+    with pytest.raises(QuarantineError, match="unreadable") as caught:
         read_header(path, LIMIT)
-    assert is_passing(caught.value, remote=False)
+    assert is_transient(caught.value, remote=False)
 
 
 def test_what_nobody_asks_for_and_is_skipped_may_have_any_size(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_stream_larger_than_its_header_says_is_refused_before_decoding(tmp_pat
         ds = dcmread(CASES / f"{name}.dcm")
         ds.Modality, ds.Rows, ds.Columns = "DX", 16, 16
         ds.save_as(tmp_path / "lie.dcm")
-        with pytest.raises(Unusable, match="stream 384 x 384"):
+        with pytest.raises(QuarantineError, match="stream 384 x 384"):
             read_dicom(tmp_path / "lie.dcm", LIMIT)
 
 
@@ -374,7 +374,7 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(
     (tmp_path / "damaged.dcm").write_bytes(damaged)
     try:
         image, _ = read_dicom(tmp_path / "damaged.dcm", LIMIT)
-    except Unusable:
+    except QuarantineError:
         return
     assert image.dtype == np.uint8
     assert image.ndim == 2
@@ -390,7 +390,7 @@ def test_a_refusal_never_quotes_the_header(
         assert raw[at + 6 : at + 8 + len(old)] == length + old
         planted = raw[: at + 6] + b"\x09\x00YPSILANTI" + raw[at + 8 + len(old) :]
         (tmp_path / "b.dcm").write_bytes(planted)
-        with pytest.raises(Unusable) as caught:
+        with pytest.raises(QuarantineError) as caught:
             read_dicom(tmp_path / "b.dcm", LIMIT)
         assert caught.value.reason in ("undecodable", "modality")
         assert "ypsilanti" not in str(caught.value).lower()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_mae.data.decoding import decoder_process as guard
+from ray_mae.data.decoding import decoder_process
 from tests.fuzzing import KINDS, OF_DICOM, OF_PICTURES, fuzz
 
 FILES = int(os.environ.get("RAY_MAE_FUZZ", "300"))
@@ -41,7 +41,7 @@ def test_every_damaged_file_has_one_of_the_known_ends(tmp_path: Path) -> None:
         ends = set(found.of(reader))
         assert ends <= known, reader
         assert ends >= SOME[reader], f"{reader}: the damage is too small, or too large"
-    assert found.slowest_s < guard.SECONDS + 5
+    assert found.slowest_s < decoder_process.SECONDS + 5
     # Of files below a megabyte; what one may take at most is 6 bytes a pixel and 64 MiB.
     assert found.memory_mb < 250
     assert found.decoder_mb < 500

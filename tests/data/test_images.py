@@ -8,7 +8,7 @@ from PIL import Image
 
 from ray_mae.data.decoding import images
 from ray_mae.data.decoding.images import decode, encode, read_image, shrink
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 LIMIT = 1_000_000
 GREY = np.linspace(0, 255, 40 * 30).astype(np.uint8).reshape(40, 30)
@@ -69,7 +69,7 @@ def test_an_unusable_file_is_refused_with_its_reason(tmp_path: Path) -> None:
         "half.jpg": "undecodable", "text.png": "not-an-image", "black.png": "constant",
         "large.png": "too-large", "other.bmp": "not-an-image", "nowhere.png": "missing",
     }.items():  # fmt: skip
-        with pytest.raises(Unusable) as caught:
+        with pytest.raises(QuarantineError) as caught:
             read_image(tmp_path / name, LIMIT)
         assert caught.value.reason == reason, name
 
@@ -82,7 +82,7 @@ def test_memory_that_was_short_says_nothing_of_an_image(
 
     path = saved(tmp_path / "a.png", Image.fromarray(GREY))
     monkeypatch.setattr(images, "_grey", short)
-    with pytest.raises(Unusable, match="decoder-ended"):
+    with pytest.raises(QuarantineError, match="decoder-ended"):
         read_image(path, LIMIT)
 
 

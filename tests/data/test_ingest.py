@@ -18,7 +18,7 @@ from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.loading.rows import DamagedShard, read_rows
 from ray_mae.data.loading.study_collator import StudyCollator
-from ray_mae.data.quarantine import REASONS
+from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
 from ray_mae.evaluate.card.command import inspect
 
@@ -70,7 +70,7 @@ def quarantine(output: Path) -> dict[tuple[str, str], list[Any]]:
     rows = pq.read_table(output / "quarantine.parquet").to_pylist()
     found: dict[tuple[str, str], list[Any]] = {}
     for row in rows:
-        assert row["reason"] in REASONS
+        assert row["reason"] in QUARANTINE_REASONS
         found.setdefault((row["kind"], row["reason"]), []).append(row["path"])
     return found
 

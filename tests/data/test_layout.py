@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_mae.data.ingest.layout import Layout, cut, write_layout
+from ray_mae.data.ingest.layout import Layout, cut_into_shards, write_layout
 from ray_mae.data.schema import SPLITS
 
 IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=40)
@@ -12,7 +12,7 @@ IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=
 
 def laid(ids: list[str], earlier: Layout) -> dict[str, list[str]]:
     """The split of a sample follows from its name."""
-    shards = cut(sorted(ids), lambda i: SPLITS[ord(i[0]) % 3], lambda i: i, earlier)
+    shards = cut_into_shards(sorted(ids), lambda i: SPLITS[ord(i[0]) % 3], lambda i: i, earlier)
     found = {}
     for file, split, samples in shards:
         assert file.startswith(f"{split}-")
@@ -49,13 +49,13 @@ def test_a_layout_of_shards_of_another_size_or_a_broken_one_is_not_followed(tmp_
     write_layout(tmp_path, 3, shards)
     read = Layout.read(tmp_path, 3)
     for file, samples in shards:
-        assert [read.place_of(sample) for sample in samples] == [
+        assert [read.find(sample) for sample in samples] == [
             (file, place) for place in range(len(samples))
         ]
-    assert read.place_of("") is read.place_of("bb") is read.place_of("c") is None
-    assert Layout.read(tmp_path, 4).place_of("a") is None
+    assert read.find("") is read.find("bb") is read.find("c") is None
+    assert Layout.read(tmp_path, 4).find("a") is None
     (tmp_path / "layout.parquet").write_bytes(b"cut off")
-    assert Layout.read(tmp_path, 3).place_of("a") is None
+    assert Layout.read(tmp_path, 3).find("a") is None
 
 
 @pytest.mark.parametrize("missing", [True, False])

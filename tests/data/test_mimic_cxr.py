@@ -6,7 +6,7 @@ from zipfile import ZipFile
 import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
-from ray_mae.data.archives.studies.mimic_cxr import described
+from ray_mae.data.archives.studies.mimic_cxr import findings_and_impression
 from ray_mae.data.labels import NEGATIVE, POSITIVE, UNCERTAIN
 from ray_mae.data.privacy.report_sections import sections
 
@@ -103,13 +103,13 @@ EXAM = """                                 FINAL REPORT
 def test_sections_follow_the_habits_of_the_corpus(
     report: str, findings: str | None, impression: str | None
 ) -> None:
-    assert sections(described(report)) == (findings, impression)
+    assert sections(findings_and_impression(report)) == (findings, impression)
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", ["\n", "_", "CHEST ", "CHEST 1:00 ", "A. ", " \n", "VIEW: "])
 def test_a_report_of_nothing_but_repetition_takes_no_time(piece: str) -> None:
-    described(piece * 20_000)
+    findings_and_impression(piece * 20_000)
 
 
 def rows() -> list[dict[str, Any]]:

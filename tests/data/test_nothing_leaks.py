@@ -17,7 +17,7 @@ from ray_mae.config import IngestConfig, InspectConfig
 from ray_mae.data.decoding.dicom import read_header
 from ray_mae.data.decoding.images import read_image
 from ray_mae.data.ingest.job import ingest
-from ray_mae.data.quarantine import Unusable, said
+from ray_mae.data.quarantine import QuarantineError, error_text
 from ray_mae.evaluate.card.command import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -121,9 +121,13 @@ def test_nothing_that_identifies_a_person_is_written_anywhere(
     cli.run(["ingest", "--archive", "dicom", "--source", str(archive), "--output", str(output),
              "--image_size", "32", "--max_pixels", "1000000", "--year_bucket", "5"])  # fmt: skip
     cli.run(["inspect", "--shards", str(output)])
-    said = capfd.readouterr()
+    captured = capfd.readouterr()
     session = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
-    sources = [*written(output), *written(session), ("output", (said.out + said.err).encode())]
+    sources = [
+        *written(output),
+        *written(session),
+        ("output", (captured.out + captured.err).encode()),
+    ]
 
     quarantine = pq.read_table(output / "quarantine.parquet").to_pylist()
     assert {r["reason"] for r in quarantine if r["kind"] == "image"} >= {
@@ -164,7 +168,7 @@ def test_a_name_as_the_suffix_of_a_file_or_in_the_error_of_a_store_is_not_on_the
     assert "unreadable" in card
     assert "other suffix, 400 bytes" in card
     assert NAME not in card
-    with pytest.raises(Unusable, match="other suffix"):
+    with pytest.raises(QuarantineError, match="other suffix"):
         read_image(source / f"a.{NAME}", 10**6)
 
 
@@ -178,7 +182,7 @@ def test_a_name_as_the_suffix_of_a_file_or_in_the_error_of_a_store_is_not_on_the
     ],
 )
 def test_what_an_error_quotes_is_not_said(message: str, told: str) -> None:
-    assert said(ValueError(message)) == f"ValueError: {told}"
+    assert error_text(ValueError(message)) == f"ValueError: {told}"
 
 
 @pytest.mark.parametrize(("size", "kept"), [(0, [None, None]), (10, ["2010-2019", None])])

@@ -9,7 +9,7 @@ from archive_trees import REAL_TABLES, label_states, listed, needs_real_tables, 
 from dicom_files import SHARED, needs_shared
 
 from ray_mae.data.archives.records import Archive, ImageRecord
-from ray_mae.data.ingest.studies import Grouped, Study, group
+from ray_mae.data.ingest.studies import GroupedStudies, StudyEntry, group_studies
 
 
 @dataclass
@@ -17,8 +17,8 @@ class Counted:
     """What an archive comes to as studies, were all its images here."""
 
     archive: Archive[ImageRecord]
-    grouped: Grouped
-    studies: list[Study]
+    grouped: GroupedStudies
+    studies: list[StudyEntry]
 
     @classmethod
     def of(cls, name: str, source: Path, **settings: Any) -> "Counted":
@@ -27,7 +27,9 @@ class Counted:
             replace(r, problem=None) if r.problem and r.problem.reason == "missing" else r
             for r in archive.records
         ]
-        grouped = group(there, key=b"k" * 16, validation_share=0.1, test_share=0.1, max_views=16)
+        grouped = group_studies(
+            there, key=b"k" * 16, validation_share=0.1, test_share=0.1, max_views=16
+        )
         return cls(archive, grouped, list(grouped.studies))
 
     def figures(self) -> dict[str, int]:
@@ -53,7 +55,7 @@ class Counted:
         return label_states(study.labels for study in self.studies)
 
     def refused(self) -> dict[tuple[str, str], int]:
-        return dict(Counter((r.kind, r.reason) for r in self.grouped.refusals))
+        return dict(Counter((r.kind, r.reason) for r in self.grouped.quarantine))
 
 
 @needs_real_tables

@@ -187,7 +187,7 @@ def test_notes_hold_no_part_of_a_files_name(
         "sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_doe.nii.gz", "doe/x_T1w.nii.gz",
         "x/doe", "x/scan.doe", "x/1.2.840.4711", "x/.doe", "x/doe.json",
     )  # fmt: skip
-    monkeypatch.setattr(dicom_series, "distribute", map)
+    monkeypatch.setattr(dicom_series, "parallel_map", map)
     config = settings(archive, folder, tmp_path / "o")
     notes = VOLUME_READERS[archive](config, lambda *_: None).notes
     assert not {"doe", "4711"} & set(re.findall(r"[a-z]+|\d+", json.dumps(notes).lower()))
@@ -337,7 +337,7 @@ def test_the_first_of_two_equal_dicom_files_stays_whichever_is_read_first(
     write_series(folder / "d", "1.2")
     monkeypatch.setattr(dicom, "FILES_PER_TASK", 3)
     monkeypatch.setattr(
-        dicom_series, "distribute", lambda work, chunks: map(work, list(chunks)[::order])
+        dicom_series, "parallel_map", lambda work, chunks: map(work, list(chunks)[::order])
     )
     config = settings("dicom-series", folder, tmp_path / "o")
     archive = VOLUME_READERS["dicom-series"](config, lambda *_: None)
@@ -367,7 +367,7 @@ def test_a_table_beside_dicom_series_says_what_their_headers_do_not(
         {"volume": "1.77", "label_x": "5"},
     ]
     pd.DataFrame(rows).to_csv(table)
-    monkeypatch.setattr(dicom_series, "distribute", map)
+    monkeypatch.setattr(dicom_series, "parallel_map", map)
     config = settings("dicom-series", folder, tmp_path / "o", table=table, labels=["age"])
     archive = VOLUME_READERS["dicom-series"](config, lambda *_: None)
     found = {record.volume: record for record in archive.records}
@@ -388,7 +388,7 @@ def test_a_table_beside_dicom_series_that_cannot_be_used_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_series(tmp_path / "in", "1.1")
-    monkeypatch.setattr(dicom_series, "distribute", map)
+    monkeypatch.setattr(dicom_series, "parallel_map", map)
     table = tmp_path / "t.csv"
     with pytest.raises(FileNotFoundError, match=r"t\.csv does not exist \(volumes\.table\)"):
         listed("dicom-series", tmp_path / "in", table=table)

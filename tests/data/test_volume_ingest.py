@@ -17,7 +17,7 @@ from ray_mae.config import VolumeColumns
 from ray_mae.data.decoding.voxels import decode_labels, decode_voxels
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.phantoms.brain_cohort import write_volumes
-from ray_mae.data.quarantine import REASONS
+from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import VOLUME_SCHEMA, Manifest
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -35,7 +35,7 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 def quarantine(output: Path) -> dict[str, str]:
     table = pq.read_table(output / "quarantine.parquet").to_pylist()
-    assert {row["reason"] for row in table} <= set(REASONS)
+    assert {row["reason"] for row in table} <= set(QUARANTINE_REASONS)
     return {row["path"]: row["reason"] for row in table}
 
 

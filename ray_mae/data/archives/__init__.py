@@ -1,4 +1,4 @@
-"""One small module per archive layout. Each lists its images or volumes as records."""
+"""One module per layout of an archive. Each lists the archive's images or volumes as records."""
 
 from collections.abc import Callable
 

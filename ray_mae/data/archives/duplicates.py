@@ -1,4 +1,4 @@
-"""What an archive lists twice: told on disk, since an archive may have any number of images."""
+"""Duplicates: images that an archive lists twice. On disk, since an archive may have any number."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -6,26 +6,32 @@ from itertools import groupby
 from operator import itemgetter
 
 from ray_mae.data.archives.records import ImageRecord
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.quarantine import QuarantineError
 
 
-def without_repeated(
-    listed: Iterable[tuple[str, str, ImageRecord]], problem: Callable[[ImageRecord], Unusable]
-) -> Spool[ImageRecord]:
-    """The records by their order; of those with one name all but the first get a problem.
+def mark_duplicates(
+    listed: Iterable[tuple[str, str, ImageRecord]],
+    problem: Callable[[ImageRecord], QuarantineError],
+) -> DiskList[ImageRecord]:
+    """Give a problem to all but the first of the records with one name.
 
-    listed: order, name ("" is nobody's) and record; what has a problem already counts for nobody.
-    problem: makes it from the first record of the name.
+    Args:
+        listed: order, name and record. The name "" is nobody's, and a record that has a problem
+            already has no name.
+        problem: makes the problem from the first record of the name.
+
+    Returns:
+        All records by their order.
     """
-    named: Spool[tuple[str, str, ImageRecord]] = Spool()
+    named: DiskList[tuple[str, str, ImageRecord]] = DiskList()
     for order, name, record in listed:
         name = "" if record.problem else name
         named.add((name, order, record), name, order)
-    ordered: Spool[ImageRecord] = Spool()
-    for name, found in groupby(named, key=itemgetter(0)):
+    ordered: DiskList[ImageRecord] = DiskList()
+    for name, group in groupby(named, key=itemgetter(0)):
         first = None
-        for _, order, record in found:
+        for _, order, record in group:
             if name and first:
                 record = replace(record, problem=problem(first))
             first = first or record

@@ -1,4 +1,4 @@
-"""What archives in folders have in common: finding files, and labels that are numbers."""
+"""Volume files in folders, and labels that are numbers."""
 
 import math
 import os
@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_mae.config import IngestConfig, VolumeSettings
-from ray_mae.data.file_types import VOLUMES as SUFFIXES
-from ray_mae.data.file_types import kind_of
+from ray_mae.data.file_types import VOLUME_SUFFIXES, file_kind
 from ray_mae.data.paths import walk
-
-__all__ = ["SUFFIXES", "NumberLabels", "kind_of", "noted", "number_columns", "numbers", "stem_of",
-           "volume_files"]  # fmt: skip
 
 
 def stem_of(path: str) -> str:
     """The name of a volume file without folder and suffix."""
     name = Path(path).name
-    suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
+    suffix = next((s for s in VOLUME_SUFFIXES if name.lower().endswith(s)), "")
     return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
 
 
@@ -34,26 +30,26 @@ def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]
             f"{root} is no folder (source): the `{config.archive}` archive is a folder of NIfTI "
             "files, for a table that lists them use the archive `volume-table`"
         )
-    found, passed_over = [], Counter[str]()
+    files, passed_over = [], Counter[str]()
     for folder, names in walk(root, config.output):
         for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(os.path.join(folder, name))
+            if name.lower().endswith(VOLUME_SUFFIXES) and not name.startswith("."):
+                files.append(os.path.join(folder, name))
             else:
-                passed_over[kind_of(name)] += 1
-    if not found:
-        raise FileNotFoundError(f"{root} holds no {', '.join(SUFFIXES)} files (source)")
-    return root, sorted(found), dict(sorted(passed_over.items()))
+                passed_over[file_kind(name)] += 1
+    if not files:
+        raise FileNotFoundError(f"{root} holds no {', '.join(VOLUME_SUFFIXES)} files (source)")
+    return root, sorted(files), dict(sorted(passed_over.items()))
 
 
-def numbers(
+def read_numbers(
     cells: Mapping[str, object], names: Iterable[str], not_numbers: Counter[str]
 ) -> dict[str, float]:
     """The cells of these names that are finite numbers; the others that hold something are counted."""
     labels = {}
     for name in names:
-        said = cells.get(name)
-        text = "" if said is None else str(said).strip()
+        content = cells.get(name)
+        text = "" if content is None else str(content).strip()
         try:
             value = float(text)
         except ValueError:
@@ -73,33 +69,33 @@ class NumberLabels:
     not_numbers: Counter[str]
 
     @classmethod
-    def of(cls, path: Path, there: Iterable[str], settings: VolumeSettings) -> "NumberLabels":
+    def of(cls, path: Path, header: Iterable[str], settings: VolumeSettings) -> "NumberLabels":
         """Of a table with these columns. ValueError if one that was asked for is not there."""
-        there, prefix = list(there), settings.label_prefix
+        names, prefix = list(header), settings.label_prefix
         for name in settings.labels:
-            if name not in there:
+            if name not in names:
                 raise ValueError(f"{path} has no column {name!r} (volumes.labels)")
-        prefixed = {n: n.removeprefix(prefix) for n in there if prefix and n.startswith(prefix)}
+        prefixed = {n: n.removeprefix(prefix) for n in names if prefix and n.startswith(prefix)}
         return cls({name: name for name in settings.labels} | prefixed, Counter())
 
     def read(self, row: Mapping[str, object]) -> dict[str, float]:
         """The labels of a row."""
-        found = numbers(row, self.columns, self.not_numbers)
-        return {self.columns[name]: value for name, value in found.items()}
+        values = read_numbers(row, self.columns, self.not_numbers)
+        return {self.columns[name]: value for name, value in values.items()}
 
     def notes(self) -> dict[str, dict[str, int]]:
         """Cells that hold something else than a number, for the summary."""
-        return {"labels_not_numbers": noted(self.not_numbers)}
+        return {"labels_not_numbers": counts_above_zero(self.not_numbers)}
 
 
 def number_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """Names of the columns that hold numbers and nothing else: those that may be labels."""
-    found, not_numbers = set[str](), Counter[str]()
+    names, not_numbers = set[str](), Counter[str]()
     for row in rows:
-        found |= numbers(row, row, not_numbers).keys()
-    return sorted(name for name in found if not not_numbers[name])
+        names |= read_numbers(row, row, not_numbers).keys()
+    return sorted(name for name in names if not not_numbers[name])
 
 
-def noted(not_numbers: Counter[str]) -> dict[str, int]:
-    """The counts of `numbers`, for the summary."""
+def counts_above_zero(not_numbers: Counter[str]) -> dict[str, int]:
+    """The counts of `not_numbers` without the names that had none, the most frequent first."""
     return {name: count for name, count in not_numbers.most_common() if count}

@@ -1,4 +1,4 @@
-"""What public archives have in common: finding their tables and images, and cells that say nothing."""
+"""Published archives: their tables and images in a folder, and cells of their tables."""
 
 import os
 import re
@@ -9,14 +9,14 @@ from itertools import chain
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import kind_of
-from ray_mae.data.archives.tables import Row, iter_table
-from ray_mae.data.paths import entries, walk
+from ray_mae.data.archives.tables import TableRow, iter_table
+from ray_mae.data.file_types import file_kind
+from ray_mae.data.paths import list_folder, walk
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
 
-def word(row: Row, column: str) -> str:
+def word(row: TableRow, column: str) -> str:
     """A cell without white space around; "" also for what pandas and numpy write for nothing."""
     text = row.get(column, "").strip()
     return "" if text.lower() in ("nan", "none", "null") else text
@@ -40,30 +40,30 @@ def find_published(config: IngestConfig, pattern: str) -> Path | None:
     folder = config.tables or config.source
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder (tables)")
-    named = re.compile(rf"(?:{pattern})(?:\.gz)?", re.IGNORECASE)
-    here = entries(folder)
+    name_pattern = re.compile(rf"(?:{pattern})(?:\.gz)?", re.IGNORECASE)
+    here = list_folder(folder)
     inner = [folder / name for name, is_folder in here if is_folder]
-    for places in [[folder], inner]:
-        found = {
-            name.removesuffix(".gz"): place / name
-            for place in places
-            for name, is_folder in reversed(here if place is folder else entries(place))
-            if named.fullmatch(name) and not is_folder
+    for folders in [[folder], inner]:
+        matches = {
+            name.removesuffix(".gz"): inside / name
+            for inside in folders
+            for name, is_folder in reversed(here if inside is folder else list_folder(inside))
+            if name_pattern.fullmatch(name) and not is_folder
         }  # of a file and its .gz the file stays, since its name comes last
-        if len(found) > 1:
+        if len(matches) > 1:
             raise ValueError(
-                f"{folder} holds {' and '.join(sorted(found))}: leave one of them there, or name a "
+                f"{folder} holds {' and '.join(sorted(matches))}: leave one of them there, or name a "
                 "folder with the tables of one release (tables)"
             )
-        if found:
-            return next(iter(found.values()))
+        if matches:
+            return next(iter(matches.values()))
     return None
 
 
 def published(config: IngestConfig, pattern: str, name: str) -> Path:
     """The file of `find_published`. FileNotFoundError, with the name it is published under."""
-    if found := find_published(config, pattern):
-        return found
+    if path := find_published(config, pattern):
+        return path
     raise FileNotFoundError(
         f"{config.tables or config.source} holds no {name}: the `{config.archive}` archive needs it; "
         "put it there, or name the folder it is in (tables)"
@@ -74,8 +74,8 @@ def official(config: IngestConfig, pattern: str, name: str) -> Path | None:
     """A file of the official split, None where it is not wanted. FileNotFoundError if it is missing."""
     if not config.official_split:
         return None
-    if found := find_published(config, pattern):
-        return found
+    if path := find_published(config, pattern):
+        return path
     raise FileNotFoundError(
         f"{config.tables or config.source} holds no {name}, which says the official split: put it "
         "there, name the folder it is in (tables), or set official_split to false to split the "
@@ -83,7 +83,7 @@ def official(config: IngestConfig, pattern: str, name: str) -> Path | None:
     )
 
 
-def rows_with(path: Path, *columns: str) -> Iterator[Row]:
+def rows_with(path: Path, *columns: str) -> Iterator[TableRow]:
     """The rows of a table, one by one. ValueError where a column is missing, or there is no row."""
     rows = iter_table(path)
     first = next(rows, None)
@@ -118,7 +118,7 @@ class Images:
         for folder, names in walk(root, config.output):
             for name in names:
                 if not name.lower().endswith(IMAGE_SUFFIXES) or name.startswith("."):
-                    passed_over[kind_of(name)] += 1
+                    passed_over[file_kind(name)] += 1
                     continue
                 path = os.path.join(folder, name)
                 repeated += paths.setdefault(name_of(name), path) != path

@@ -1,12 +1,12 @@
-"""What every archive is turned into: one record per image or volume, before any pixel is read."""
+"""Records: one per image or volume of an archive, before any pixel is read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.quarantine import QuarantineError
 
 NOT_TEST = "train or val"
 """The split of a patient whom an archive without validation patients has put outside its test split:
@@ -39,7 +39,7 @@ class ImageRecord:
     """Of the study's date."""
     instance: str | None = None
     """Identifier of the image (SOPInstanceUID), to find what is there twice."""
-    problem: Unusable | None = None
+    problem: QuarantineError | None = None
     """What is already known to be wrong with it."""
 
 
@@ -70,7 +70,7 @@ class VolumeRecord:
     segmentation: str | None = None
     """A label map."""
     labels: dict[str, float] = field(default_factory=dict)
-    problem: Unusable | None = None
+    problem: QuarantineError | None = None
     """What is already known to be wrong with it."""
 
 
@@ -83,11 +83,11 @@ class Archive(Generic[R]):
 
     root: Path
     """Absolute, since workers may have another working folder."""
-    records: list[R] | Spool[R]
+    records: list[R] | DiskList[R]
     """In the archive's own order (by row, or by path). On disk where an archive has no bounds."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Counts that belong into the summary: label names not mapped, files passed over …"""
 
 
-# Says how far a listing is: done, of.
 Progress = Callable[[int, int], None]
+"""Shows how far a listing is: files done, files in all."""

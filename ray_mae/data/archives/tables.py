@@ -1,4 +1,4 @@
-"""Reading a CSV or Parquet table as text, and the label columns archives have."""
+"""Tables: CSV or Parquet as text, and the columns of labels and splits that archives have."""
 
 import csv
 import difflib
@@ -20,26 +20,27 @@ from ray_mae.data.labels import (
     state_of,
     strongest,
 )
-from ray_mae.data.paths import on_disk
+from ray_mae.data.paths import local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 
-Row = dict[str, str]
+TableRow = dict[str, str]
+"""The cells of a row by column, as text; nothing is ""."""
 
 csv.field_size_limit(1 << 24)  # reports are longer than the 128 KiB that csv allows by default
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path) -> list[TableRow]:
     """The rows of a CSV (also .tsv, .gz) or Parquet table, every cell as text, nothing as ""."""
     return list(iter_table(path))
 
 
-def iter_table(path: Path) -> Iterator[Row]:
+def iter_table(path: Path) -> Iterator[TableRow]:
     """The rows of `read_table` one by one, for tables that are wide and have 100,000s of rows."""
-    with on_disk(path) as file:
+    with local_file(path) as file:
         yield from _rows(file)
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[TableRow]:
     if path.suffix == ".parquet":
         for batch in pq.ParquetFile(path).iter_batches():
             columns = [[_text(v) for v in column.to_pylist()] for column in batch.columns]
@@ -62,14 +63,14 @@ def _text(value: object) -> str:
     return "" if value is None or value != value else str(value)  # NaN is what pandas calls nothing
 
 
-def cell(row: Row, column: str | None) -> str | None:
+def cell(row: TableRow, column: str | None) -> str | None:
     """A row's cell, None where it is empty or there is no such column."""
     return (row.get(column, "").strip() or None) if column else None
 
 
 def need_columns(
     path: Path,
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     columns: TableColumns | VolumeColumns,
     required: Sequence[str],
     setting: str = "columns",
@@ -80,12 +81,12 @@ def need_columns(
     """
     if not rows:
         raise ValueError(f"{path} has no rows")
-    there = list(rows[0])
+    header = list(rows[0])
     for name, default in ((f.name, f.default) for f in fields(columns)):
         column = getattr(columns, name)
-        if column is None or column in there or (name not in required and column == default):
+        if column is None or column in header or (name not in required and column == default):
             continue
-        near = difflib.get_close_matches(column, there, n=3, cutoff=0.5) or there[:20]
+        near = difflib.get_close_matches(column, header, n=3, cutoff=0.5) or header[:20]
         raise ValueError(
             f"{path} has no column {column!r} for the {name}; it has {', '.join(map(repr, near))}: "
             f"name the right one with {setting}.{name}"
@@ -111,20 +112,20 @@ class LabelReader:
     """Each combination of states that was read: rows that say the same share one tuple."""
 
     @classmethod
-    def of(cls, column: str | None, there: Iterable[str]) -> "LabelReader":
+    def of(cls, column: str | None, header: Iterable[str]) -> "LabelReader":
         """A reader for a table with these columns."""
-        named = {} if column else {n: label for n in there if (label := label_named(n))}
+        named = {} if column else {n: label for n in header if (label := label_named(n))}
         return cls(column, named, Counter(), Counter())
 
-    def others(self, row: Row) -> tuple[str, ...]:
+    def others(self, row: TableRow) -> tuple[str, ...]:
         """Names in a row that are none of the 14."""
         return tuple(name for name in self._names(row) if label_named(name) is None)
 
-    def _names(self, row: Row) -> list[str]:
+    def _names(self, row: TableRow) -> list[str]:
         names = row.get(self.column, "").replace(";", "|").split("|") if self.column else []
         return list(filter(None, map(str.strip, names)))
 
-    def read(self, row: Row) -> tuple[int, ...]:
+    def read(self, row: TableRow) -> tuple[int, ...]:
         """The 14 states of a row."""
         states = dict.fromkeys(CHEXPERT_LABELS, NOT_MENTIONED)
         for name, label in self.columns.items():
@@ -150,7 +151,7 @@ class LabelReader:
 
 
 def given_splits(
-    path: Path, rows: Iterable[Row], column: str | None, setting: str = "columns"
+    path: Path, rows: Iterable[TableRow], column: str | None, setting: str = "columns"
 ) -> list[str | None]:
     """The split of each row, None where the table leaves it open. ValueError for other words."""
     words = [sys.intern(row.get(column, "").strip()) if column else "" for row in rows]

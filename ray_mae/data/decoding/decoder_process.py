@@ -1,4 +1,4 @@
-"""Decoding in a child process, since a damaged file can crash a native decoder.
+"""The decoder process: compressed DICOM is decoded in a child, since a damaged file can crash a decoder.
 
 Measured on real compressed files with a few bytes changed: 1 of 50 to 100 ends the process with
 GDCM's JPEG, at times with a segmentation fault. In a Ray worker that would end the task, and after
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.decoding.dicom import Header, grey_pixels, read_dicom, read_header, refuse
+from ray_mae.data.decoding.dicom import Header, check_header, grey_pixels, read_dicom, read_header
 from ray_mae.data.decoding.dicom_frames import read_values
-from ray_mae.data.quarantine import Unusable, damaged
+from ray_mae.data.quarantine import QuarantineError, undecodable
 
 # The largest radiographs take a second or two; what takes this long will not end.
 SECONDS = 60.0
@@ -32,60 +32,85 @@ START_SECONDS = 600.0
 BYTES_PER_PIXEL, ROOM = 32, 1 << 30
 
 
-def read_dicom_guarded(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
-    """As `read_dicom`, for any file: compressed ones are decoded in this process's child."""
+def read_dicom_isolated(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
+    """Read a DICOM file as `read_dicom` does, compressed ones in the decoder process.
+
+    Args:
+        path: of the file, on this machine.
+        max_pixels: rows times columns at most.
+
+    Returns:
+        The image [H, W] in grey values of 8 bits, and the header.
+
+    Raises:
+        QuarantineError: the file is not usable. The reason is decoder-ended where the decoder crashed,
+            took too long or found no memory, twice.
+    """
     header = read_header(path, max_pixels)
-    refuse(header, max_pixels)
+    check_header(header, max_pixels)
     if not header.compressed:
         return grey_pixels(path, max_pixels), header
-    image, fields = _in_child("image", path, max_pixels)
+    image, fields = _decode("image", path, max_pixels)
     return image, Header(**fields)
 
 
-def read_values_guarded(path: Path, compressed: bool, max_pixels: int) -> NDArray[np.float32]:
-    """As `read_values`, for any file: compressed ones are decoded in this process's child."""
+def read_values_isolated(path: Path, compressed: bool, max_pixels: int) -> NDArray[np.float32]:
+    """Read the frames of a DICOM file as `read_values` does, compressed ones in the decoder process.
+
+    Args:
+        path: of the file, on this machine.
+        compressed: whether the header says that a decoder is needed.
+        max_pixels: of all frames together, at most.
+
+    Returns:
+        The rescaled values [F, H, W].
+
+    Raises:
+        QuarantineError: as `read_dicom_isolated`.
+    """
     if not compressed:
         return read_values(path, max_pixels)
-    return _in_child("values", path, max_pixels)[0]
+    return _decode("values", path, max_pixels)[0]
 
 
-def _in_child(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
-    """An array and what belongs to it, from the child; from a fresh one if that came to harm.
+def _decode(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    """An array and its fields from the decoder process, from a fresh one where the first ended.
 
-    It may not be the file's fault: a busy node is slow, and a full one ends whom it likes. Raises Unusable
-    if the second came to harm as well.
+    It may not be the file's fault: a busy node is slow, and a full one ends whom it likes. Raises
+    QuarantineError if the second ends as well.
     """
     try:
-        return _attempt(what, path, max_pixels)
-    except Unusable as why:
-        if why.reason != "decoder-ended":
+        return _decode_once(what, path, max_pixels)
+    except QuarantineError as error:
+        if error.reason != "decoder-ended":
             raise
-    return _attempt(what, path, max_pixels)
+    return _decode_once(what, path, max_pixels)
 
 
-def _attempt(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
-    """As `_in_child`, once. Where the reason is decoder-ended, the child is no more."""
-    global _child
-    if _child is None:
-        _child = _Child()  # on a busy machine this takes a while; what cannot start at all is no
-        # matter of this image: the error ends the task, and Ray tries it again
+def _decode_once(what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    """As `_decode`, once. Where the reason is decoder-ended, the process is no more."""
+    global _decoder
+    if _decoder is None:
+        # On a busy machine this takes a while. A process that cannot start at all is no matter of this
+        # image: the error ends the task, and Ray tries it again.
+        _decoder = DecoderProcess()
     try:
-        return _child.read(what, path, max_pixels)
+        return _decoder.read(what, path, max_pixels)
     except (EOFError, BrokenPipeError, TimeoutError) as error:
-        end = _child.stop()
-        _child = None
+        end = _decoder.stop()
+        _decoder = None
         slow = isinstance(error, TimeoutError)
-        why = f"took more than {SECONDS:.0f} s" if slow else f"crashed (exit status {end})"
-        raise Unusable("decoder-ended", f"the decoder {why}") from error
-    except Unusable as problem:
+        harm = f"took more than {SECONDS:.0f} s" if slow else f"crashed (exit status {end})"
+        raise QuarantineError("decoder-ended", f"the decoder {harm}") from error
+    except QuarantineError as problem:
         if problem.reason == "decoder-ended":  # its memory may be in pieces
-            _child.stop()
-            _child = None
+            _decoder.stop()
+            _decoder = None
         raise
 
 
-class _Child:
-    """A process that reads one file after the other for us."""
+class DecoderProcess:
+    """A child process that reads one file after the other for us."""
 
     def __init__(self) -> None:
         # It ends by itself when its standard input closes, so it never outlives this process.
@@ -109,14 +134,17 @@ class _Child:
             ) from error
 
     def read(self, what: str, path: Path, max_pixels: int) -> tuple[NDArray[Any], dict[str, Any]]:
-        """What is asked of one file. EOFError or TimeoutError if the child came to harm."""
+        """The image or the values of one file. EOFError or TimeoutError if the process came to harm.
+
+        what: image or values.
+        """
         self.requests.write(json.dumps([what, str(path.absolute()), max_pixels]).encode() + b"\n")
         self.requests.flush()
         deadline = time.monotonic() + SECONDS
         reply = json.loads(self.receive(deadline))
         if "problem" in reply:
-            code = reply["errno"]  # whether it may pass
-            raise Unusable(*reply["problem"]) from (
+            code = reply["errno"]  # whether it is transient
+            raise QuarantineError(*reply["problem"]) from (
                 OSError(code, os.strerror(code)) if code else None
             )
         array = np.frombuffer(self.receive(deadline), reply["dtype"]).reshape(reply["shape"])
@@ -145,7 +173,7 @@ class _Child:
         return self.process.wait()
 
 
-_child: _Child | None = None
+_decoder: DecoderProcess | None = None
 
 
 def _address_space() -> int:
@@ -154,16 +182,16 @@ def _address_space() -> int:
 
 
 def _limit_memory(most: int) -> None:
-    """What needs more ends with MemoryError: one image is lost, and the node keeps its memory.
+    """Limit this process's memory: what needs more ends with MemoryError, and the node keeps its own.
 
-    A file may be refused by what its header and its stream declare; a decoder need not keep to it.
+    A file may be unusable by what its header and its stream declare; a decoder need not keep to it.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def _serve() -> None:
-    """The child: a request a line on standard input, replies on standard output."""
+    """Run as the child: a request a line on standard input, replies on standard output."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints must not end up among the replies
 
@@ -184,19 +212,19 @@ def _serve() -> None:
             else:
                 array, header = read_dicom(Path(path), max_pixels)
                 fields = asdict(header)
-        except Unusable as why:
-            send(_problem(why))
+        except QuarantineError as error:
+            send(_problem(error))
         except BaseException as error:  # a panic in a decoder written in Rust is no Exception
-            send(_problem(damaged(error)))
+            send(_problem(undecodable(error)))
         else:
             about = {"shape": array.shape, "dtype": array.dtype.str, "fields": fields}
             send(json.dumps(about).encode())
             send(array.tobytes())
 
 
-def _problem(why: Unusable) -> bytes:
-    code = why.__cause__.errno if isinstance(why.__cause__, OSError) else None
-    return json.dumps({"problem": [why.reason, why.detail], "errno": code}).encode()
+def _problem(error: QuarantineError) -> bytes:
+    code = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+    return json.dumps({"problem": [error.reason, error.detail], "errno": code}).encode()
 
 
 if __name__ == "__main__":

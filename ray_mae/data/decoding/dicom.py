@@ -1,7 +1,7 @@
 """One DICOM file: the few header tags we read, and its pixels as an 8-bit image.
 
 Nothing in here takes memory for pixels before the header, the file and the compressed stream were
-seen to stay within max_pixels. What a file can have wrong ends as Unusable, never as a crash.
+seen to stay within max_pixels. What a file can have wrong ends as QuarantineError, never as a crash.
 """
 
 import os
@@ -31,10 +31,10 @@ from ray_mae.data.decoding.dicom_codecs import coded_size
 from ray_mae.data.decoding.dicom_elements import MOST_BYTES, CountedFile, read_elements
 from ray_mae.data.decoding.greyscale import to_grey
 from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
-from ray_mae.data.file_types import kind_of
-from ray_mae.data.paths import opened
+from ray_mae.data.file_types import file_kind
+from ray_mae.data.paths import open_binary
 from ray_mae.data.privacy.years import year_of
-from ray_mae.data.quarantine import Unusable, damaged, said
+from ray_mae.data.quarantine import QuarantineError, error_text, undecodable
 
 # The only tags of a header that are ever read: what is not read cannot leak.
 IDENTIFIERS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality"]
@@ -65,7 +65,7 @@ NATIVE = frozenset(
 )
 
 # Terms of Modality (PS3.3 C.7.3.1.1.1) that a detail may repeat: another word there may be a name.
-TERMS = frozenset(
+MODALITIES = frozenset(
     "AR BI BMD CR CT DG DMS DOC DX ECG EEG EPS ES FID GM HC HD IO IVOCT IVUS KO LS MG MR M3D NM OCT OP"
     " OPM OPT OPTBSV OPTENF OPV OT PA PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD"
     " RTSTRUCT RWV SC SEG SM SMR SR SRF STAIN TG US VA XA XC".split()
@@ -97,7 +97,7 @@ class Header:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """pydicom warns and logs every oddity of every file, and quotes its values, which may be names.
+    """Keep pydicom from warning and logging: it quotes values of headers, which may be names.
 
     What matters here ends in the quarantine, and nothing of a header may end in a log.
     """
@@ -128,39 +128,45 @@ def _start(file: BinaryIO) -> str | None:
 def read_dataset(
     path: Path, tags: Sequence[int | str], max_bytes: int, *, pixels: bool, header: int = MOST_BYTES
 ) -> Dataset:
-    """The wanted elements of a file. Raises Unusable for everything that can be wrong with it.
+    """Read some elements of a file. Of one in a store only what is needed is fetched.
 
-    Of one in a store only what is needed is fetched.
+    Args:
+        path: of the file.
+        tags: of the elements.
+        max_bytes: size of the file at most.
+        pixels: whether pixel data is read, too.
+        header: bytes that are parsed at most, pixel data apart.
 
-    header: bytes of it that are parsed at most, pixel data apart.
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
     counted: CountedFile | None = None
     try:
-        with opened(path) as file, quiet():
+        with open_binary(path) as file, quiet():
             counted = CountedFile(file, header, pixels=pixels)
             start, size = _start(file), counted.size
             if start is None:
-                raise Unusable("not-dicom", f"{kind_of(path.name)}, {size} bytes")
+                raise QuarantineError("not-dicom", f"{file_kind(path.name)}, {size} bytes")
             if size > max_bytes:  # a single element may be as long as its file
-                raise Unusable("too-large", f"{size} bytes, at most {max_bytes}")
+                raise QuarantineError("too-large", f"{size} bytes, at most {max_bytes}")
             return read_elements(counted, map(Tag, tags), max_bytes, bare=start == "bare")
     except FileNotFoundError as error:
-        raise Unusable("missing") from error
-    except Unusable:
+        raise QuarantineError("missing") from error
+    except QuarantineError:
         raise
     except Exception as error:
         if counted:
-            counted.refuse_if_spent()
+            counted.check_budget()
         away = (counted and counted.failure) or error
         # pydicom raises OSError for damaged files as well, then without an errno
         if isinstance(away, OSError) and away.errno:
-            raise Unusable("unreadable", os.strerror(away.errno)) from away
+            raise QuarantineError("unreadable", os.strerror(away.errno)) from away
         if isinstance(error, PermissionError):  # of a store
-            raise Unusable("unreadable", "no permission") from error
+            raise QuarantineError("unreadable", "no permission") from error
         if isinstance(error, InvalidDicomError):
-            raise Unusable("not-dicom", said(error)) from error
+            raise QuarantineError("not-dicom", error_text(error)) from error
         # damaged files raise whatever they like
-        raise damaged(error) from error
+        raise undecodable(error) from error
 
 
 def most_bytes(max_pixels: int) -> int:
@@ -169,9 +175,15 @@ def most_bytes(max_pixels: int) -> int:
 
 
 def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
-    """The identifiers, size and view of one file; pixels are not read. Raises Unusable.
+    """Read the identifiers, size and view of one file; pixels are not read.
 
-    year: whether to read the year of StudyDate, too.
+    Args:
+        path: of the file.
+        max_pixels: bounds the size of the file.
+        year: whether to read the year of StudyDate, too.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
     tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, "BurnedInAnnotation"]
     tags += ["StudyDate"] if year else []
@@ -194,7 +206,7 @@ def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
                 year=year_of(str(ds.get("StudyDate") or "")),
             )
     except Exception as error:  # values are only parsed when they are asked for
-        raise damaged(error, "header: ") from error
+        raise undecodable(error, "header: ") from error
 
 
 def burned_in(ds: Dataset) -> bool:
@@ -217,29 +229,42 @@ def _view(ds: Dataset) -> tuple[str, str | None]:
     return "unknown", None
 
 
-def refuse(header: Header, max_pixels: int) -> None:
-    """Raise Unusable if the header already says that the file holds no usable image."""
+def check_header(header: Header, max_pixels: int) -> None:
+    """Raise QuarantineError if the header already says that the file holds no usable image."""
     if header.modality and header.modality not in PROJECTIONS:
-        raise Unusable("modality", header.modality if header.modality in TERMS else "another word")
+        raise QuarantineError(
+            "modality", header.modality if header.modality in MODALITIES else "another word"
+        )
     if header.rows < 1 or header.columns < 1:
-        raise Unusable("no-pixels", f"{header.rows} rows, {header.columns} columns")
+        raise QuarantineError("no-pixels", f"{header.rows} rows, {header.columns} columns")
     if header.frames > 1:
-        raise Unusable("multi-frame", f"{header.frames} frames")
+        raise QuarantineError("multi-frame", f"{header.frames} frames")
     if header.rows * header.columns > max_pixels:
-        raise Unusable("too-large", f"{header.rows} x {header.columns} pixels")
+        raise QuarantineError("too-large", f"{header.rows} x {header.columns} pixels")
 
 
 def stored_pixels(
     path: Path, max_pixels: int, more_tags: Sequence[int | str] = (), header: int = MOST_BYTES
 ) -> tuple[NDArray[np.generic], Dataset]:
-    """The decoded stored values, and the tags that explain them.
+    """Decode the stored values of a file.
 
-    [H, W], or [H, W, 3] in RGB, with a leading axis where there are several frames.
+    Args:
+        path: of the file.
+        max_pixels: bounds the size of the file.
+        more_tags: to be read besides PIXEL_TAGS.
+        header: bytes that are parsed at most, pixel data apart.
+
+    Returns:
+        The values [H, W], or [H, W, 3] in RGB, with a leading axis where there are several frames; and
+        the tags that explain them.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
     tags, most = [*PIXEL_TAGS, *more_tags], most_bytes(max_pixels)
     ds = read_dataset(path, tags, most, pixels=True, header=header)
     if "PixelData" not in ds:
-        raise Unusable("no-pixels")
+        raise QuarantineError("no-pixels")
     try:
         with quiet():
             if ds.file_meta.TransferSyntaxUID not in NATIVE:
@@ -247,32 +272,32 @@ def stored_pixels(
                 frame = next(generate_frames(ds.PixelData, number_of_frames=frames))
                 size = coded_size(frame)
                 if size not in (None, (ds.Rows, ds.Columns)):
-                    raise Unusable(
+                    raise QuarantineError(
                         "undecodable",
                         f"header {ds.Rows} x {ds.Columns}, stream {size[0]} x {size[1]}",
                     )
             pixels = pixel_array(ds)
-    except Unusable:
+    except QuarantineError:
         raise
     except Exception as error:  # decoders of many makers, and files of many more
-        raise damaged(error) from error
+        raise undecodable(error) from error
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), ds
 
 
 def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
-    """The image [H, W] as a viewer would show it, bright is dense, and the header. Raises Unusable."""
+    """The image [H, W] as a viewer would show it, bright is dense, and the header. Raises QuarantineError."""
     header = read_header(path, max_pixels)
-    refuse(header, max_pixels)
+    check_header(header, max_pixels)
     return grey_pixels(path, max_pixels), header
 
 
 def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """The image of a file whose header was not refused. Raises Unusable."""
+    """The image [H, W] of a file whose header was checked. Raises QuarantineError."""
     pixels, ds = stored_pixels(path, max_pixels)
     try:
         with quiet():
             return to_grey(pixels, ds)
-    except Unusable:
+    except QuarantineError:
         raise
     except Exception as error:
-        raise damaged(error) from error
+        raise undecodable(error) from error

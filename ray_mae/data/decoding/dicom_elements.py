@@ -16,7 +16,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 
 class CountedFile:
@@ -51,12 +51,12 @@ class CountedFile:
         return self.file.seek(*to)
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file. Unusable once it was too much; pydicom turns it into others at times."""
+        """As of a file. QuarantineError once it was too much; pydicom turns it into others at times."""
         if size < 0:  # to inflate what comes, however large it gets
-            raise Unusable("undecodable", "deflated, but not as its own header says")
+            raise QuarantineError("undecodable", "deflated, but not as its own header says")
         if not self.counts:
             self.left[2] -= 1
-            self.refuse_if_spent()
+            self.check_budget()
             # Python takes memory for what is asked for, and a length may lie.
             return self._read(max(0, min(size, self.size - self.file.tell())))
         data = self._read(min(size, self.left[0] + 1))
@@ -67,7 +67,7 @@ class CountedFile:
         ):  # parsed when it is asked for: sequences of known length, and texts of many values
             items = data.count(_ITEM) + data.count(_ITEM_BIG_ENDIAN)
             self.left[1] -= 4 * items + data.count(b"\\")  # an item takes some four reads
-        self.refuse_if_spent()
+        self.check_budget()
         return data
 
     def _read(self, size: int) -> bytes:
@@ -77,10 +77,10 @@ class CountedFile:
             self.failure = error
             raise
 
-    def refuse_if_spent(self) -> None:
-        """Raise Unusable if more was parsed than a header has."""
+    def check_budget(self) -> None:
+        """Raise QuarantineError if more was parsed than a header has."""
         if min(self.left) < 0:
-            raise Unusable("too-large", f"more in the header than {self.most} bytes can be")
+            raise QuarantineError("too-large", f"more in the header than {self.most} bytes can be")
 
     def stop_when(self, tag: BaseTag, _: str | None, length: int) -> bool:
         """Whether pydicom is to stop here: called before the value of each element of the file itself."""
@@ -129,7 +129,7 @@ def _inflated(file: BinaryIO, limit: int) -> BinaryIO:
     while not inflater.eof and (data := inflater.unconsumed_tail or file.read(1 << 20)):
         inflated.write(inflater.decompress(data, 1 << 20))
         if inflated.tell() > limit:
-            raise Unusable("too-large", f"inflates to more than {limit} bytes")
+            raise QuarantineError("too-large", f"inflates to more than {limit} bytes")
     if not inflater.eof:
-        raise Unusable("undecodable", "the deflated data set is cut off")
+        raise QuarantineError("undecodable", "the deflated data set is cut off")
     return inflated

@@ -15,8 +15,8 @@ from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ray_mae.data.decoding.dicom import (
+    MODALITIES,
     NATIVE,
-    TERMS,
     burned_in,
     most_bytes,
     quiet,
@@ -24,10 +24,10 @@ from ray_mae.data.decoding.dicom import (
     stored_pixels,
 )
 from ray_mae.data.decoding.dicom_elements import MOST_BYTES
-from ray_mae.data.quarantine import Unusable, damaged
+from ray_mae.data.quarantine import QuarantineError, undecodable
 
 GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
 IDENTITY = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality"]
 SIZE = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
 WORDS = ["SeriesDescription", "ProtocolName", "SequenceName", "AcquisitionContrast"]
@@ -77,34 +77,41 @@ class SliceFile:
 
 
 def read_frames(path: Path, max_pixels: int) -> SliceFile:
-    """The identifiers and the geometry of one file; pixels are not read. Raises Unusable.
+    """Read the identifiers and the geometry of one file; pixels are not read.
 
-    max_pixels: of all frames together.
+    Args:
+        path: of the file.
+        max_pixels: of all frames together, at most.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
     """
-    tags = [*IDENTITY, *SIZE, *WORDS, *PLACE, *GROUPS, "ImageType", "BurnedInAnnotation"]
+    tags = [*IDENTITY, *SIZE, *WORDS, *GEOMETRY, *GROUPS, "ImageType", "BurnedInAnnotation"]
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False, header=GROUPS_BYTES)
     try:
         with quiet():
             modality = str(ds.get("Modality") or "").strip().upper()
             if modality and modality not in IMAGING:
-                raise Unusable("modality", modality if modality in TERMS else "another word")
+                raise QuarantineError(
+                    "modality", modality if modality in MODALITIES else "another word"
+                )
             rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
             if rows < 1 or columns < 1:
-                raise Unusable("no-pixels", f"{rows} rows, {columns} columns")
+                raise QuarantineError("no-pixels", f"{rows} rows, {columns} columns")
             frames = int(ds.get("NumberOfFrames") or 1)
             if frames < 1:
-                raise Unusable("no-pixels", f"{frames} frames")
+                raise QuarantineError("no-pixels", f"{frames} frames")
             if frames * rows * columns > max_pixels:  # before anything is done for each of them
-                raise Unusable(
+                raise QuarantineError(
                     "too-large",
                     f"{frames:,} frames of {rows} x {columns} pixels, at most {max_pixels:,}",
                 )
             if frames > MOST_FRAMES:
-                raise Unusable("too-large", f"{frames:,} frames, at most {MOST_FRAMES:,}")
+                raise QuarantineError("too-large", f"{frames:,} frames, at most {MOST_FRAMES:,}")
             if int(ds.get("SamplesPerPixel") or 1) != 1:
-                raise Unusable("four-dimensional", "colours")
+                raise QuarantineError("four-dimensional", "colours")
             if frames > 1:  # one is left to the decoder: else its series would seem to be shorter
-                _refuse_lies(ds, frames, path.stat().st_size)
+                _check_file_size(ds, frames, path.stat().st_size)
             return SliceFile(
                 **{
                     name: str(ds.get(tag) or "").strip()
@@ -121,36 +128,36 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 burned_in=burned_in(ds),
                 frames=tuple(_frame(ds, index) for index in range(frames)),
             )
-    except Unusable:
+    except QuarantineError:
         raise
     except Exception as error:  # values are only parsed when they are asked for
-        raise damaged(error, "header: ") from error
+        raise undecodable(error, "header: ") from error
 
 
-def _refuse_lies(ds: Dataset, frames: int, size: int) -> None:
-    """Raise Unusable if a file of so many bytes cannot hold its frames."""
+def _check_file_size(ds: Dataset, frames: int, size: int) -> None:
+    """Raise QuarantineError if a file of so many bytes cannot hold its frames."""
     syntax = ds.file_meta.TransferSyntaxUID
     if syntax == DeflatedExplicitVRLittleEndian:
         return
     bits = ds.Rows * ds.Columns * int(ds.get("BitsAllocated") or 1) if syntax in NATIVE else 64
     if frames * bits > 8 * size:  # a compressed frame has an item of 8 bytes at least
-        raise Unusable("undecodable", f"{frames:,} frames in {size:,} bytes")
+        raise QuarantineError("undecodable", f"{frames:,} frames in {size:,} bytes")
 
 
 def _frame(ds: Dataset, index: int) -> Frame:
-    """Raises Unusable where something is missing or impossible."""
-    found: list[tuple[float, ...]] = []
+    """Raises QuarantineError where something is missing or impossible."""
+    values: list[tuple[float, ...]] = []
     macros = ["PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"]
-    for tag, macro, length in zip(PLACE, macros, (3, 6, 2), strict=True):
+    for tag, macro, length in zip(GEOMETRY, macros, (3, 6, 2), strict=True):
         value = _of_frame(ds, index, macro, tag)
         numbers = tuple(float(x) for x in value) if value is not None else ()
         if len(numbers) != length or not np.isfinite(numbers).all():
-            raise Unusable("no-geometry", f"{tag}: {len(numbers)} of {length} numbers")
-        found.append(numbers)
-    frame = Frame(*found)
+            raise QuarantineError("no-geometry", f"{tag}: {len(numbers)} of {length} numbers")
+        values.append(numbers)
+    frame = Frame(*values)
     directions = np.reshape(frame.along, (2, 3))
     if not np.allclose(directions @ directions.T, np.eye(2), atol=1e-2) or min(frame.spacing) <= 0:
-        raise Unusable("no-geometry", f"directions {frame.along}, spacing {frame.spacing}")
+        raise QuarantineError("no-geometry", f"directions {frame.along}, spacing {frame.spacing}")
     return frame
 
 
@@ -164,7 +171,11 @@ def _of_frame(ds: Dataset, index: int, macro: str, tag: str) -> Any:
 
 
 def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
-    """The rescaled values of every frame [F, H, W], as the scanner meant them. Raises Unusable."""
+    """Read the rescaled values of every frame [F, H, W], as the scanner meant them.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
+    """
     stored, ds = stored_pixels(path, max_pixels, GROUPS, GROUPS_BYTES)
     try:
         with quiet():
@@ -175,7 +186,7 @@ def read_values(path: Path, max_pixels: int) -> NDArray[np.float32]:
                 frame *= slope
                 frame += _rescale(ds, index, "RescaleIntercept", 0.0)
     except Exception as error:
-        raise damaged(error) from error
+        raise undecodable(error) from error
     return values
 
 
@@ -184,6 +195,6 @@ def _rescale(ds: Dataset, index: int, tag: str, default: float) -> np.float32:
     return np.float32(default if value in (None, "") else value)
 
 
-def total(files: Sequence[SliceFile]) -> int:
+def voxels_in(files: Sequence[SliceFile]) -> int:
     """Voxels of the files together."""
     return sum(file.rows * file.columns * len(file.frames) for file in files)

@@ -19,8 +19,8 @@ def foreground(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     by its being the most frequent value of the volume's faces.
     """
     faces = np.concatenate([np.take(values, i, a).ravel() for a in range(3) for i in (0, -1)])
-    found, counts = np.unique(faces, return_counts=True)
-    background = found[counts.argmax()]
+    levels, counts = np.unique(faces, return_counts=True)
+    background = levels[counts.argmax()]
     if 2 * counts.max() > faces.size and (values < background).mean() > 0.01:
         return np.asarray(values != background)
     low, high = np.percentile(values[_every(values.shape, 1 << 20)], [2, 98])
@@ -36,11 +36,19 @@ def _every(shape: tuple[int, ...], most: int) -> tuple[slice, ...]:
 def extent(
     mask: NDArray[np.bool_], spacing: NDArray[np.float64], margin_mm: float
 ) -> tuple[tuple[slice, ...], float]:
-    """The box of the largest connected part, with a margin, and how much of that part is solid.
+    """Find the box of the largest connected part, and how much of that part is solid.
 
     Solid is the share of its voxels that lie at least DEPTH_MM below its surface, single holes
     filled: half and more in heads and brains, little in an empty skull or a grid. Where the volume
-    ends there is no surface. An empty mask gives an empty box and 0.
+    ends there is no surface.
+
+    Args:
+        mask: [X, Y, Z] of the anatomy.
+        spacing: [3] in mm.
+        margin_mm: around the part.
+
+    Returns:
+        The box as slices of voxel indices, and the share; an empty box and 0 for an empty mask.
     """
     steps = [
         max(1, min(round(COARSE_MM / s), n // LEAST_COARSE))
@@ -52,12 +60,14 @@ def extent(
         return (slice(0, 0),) * 3, 0.0
     largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
     part = parts == largest
-    boxes = ndimage.find_objects(part.astype(np.uint8))[0]
+    coarse_boxes = ndimage.find_objects(part.astype(np.uint8))[0]
     box = []
-    for length, step, size, found in zip(mask.shape, steps, spacing, boxes, strict=True):
+    for length, step, size, coarse_box in zip(
+        mask.shape, steps, spacing, coarse_boxes, strict=True
+    ):
         margin = round(margin_mm / size)
-        first = max(0, found.start * step - (step - 1) - margin)
-        box.append(slice(first, min(length, found.stop * step + margin)))
+        first = max(0, coarse_box.start * step - (step - 1) - margin)
+        box.append(slice(first, min(length, coarse_box.stop * step + margin)))
     reach = [
         max(1, round(DEPTH_MM / (s * t))) if n * s > 4 * DEPTH_MM else 0  # a thin slab has no depth
         for n, s, t in zip(mask.shape, spacing, steps, strict=True)

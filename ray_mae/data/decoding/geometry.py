@@ -1,4 +1,4 @@
-"""Where voxels lie: orientation, spacing and resampling of one volume.
+"""Geometry of a volume: orientation, spacing and resampling.
 
 Arrays are [X, Y, Z]; an affine [4, 4] takes voxel indices to millimetres in RAS (right, anterior,
 superior), as in nibabel. MONAI's Spacing does the same and was measured at 1.4 s a volume, after
@@ -36,14 +36,14 @@ class Volume:
 
 
 def to_ras(volume: Volume) -> Volume:
-    """The same volume with its axes flipped and swapped so that they run nearest to R, A and S."""
+    """Return the volume with its axes flipped and swapped so that they run nearest to R, A and S."""
     turn = io_orientation(volume.affine)
     values = apply_orientation(volume.values, turn)
     return Volume(values, volume.affine @ inv_ornt_aff(turn, volume.values.shape))
 
 
 def crop(volume: Volume, box: Sequence[slice]) -> Volume:
-    """The part of a volume within a box."""
+    """Cut the part within a box, three slices of voxel indices, out of a volume."""
     first = np.array([part.start for part in box])
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ first
@@ -61,10 +61,13 @@ def size_at(shape: Sequence[int], spacing: NDArray[np.float64], wanted: Spacing)
 
 
 def resample(volume: Volume, wanted: Spacing, *, nearest: bool = False) -> Volume:
-    """The volume at another spacing, over the same field of view.
+    """Resample a volume to another spacing, over the same field of view.
 
-    Linear interpolation, averaging over the new voxel where that is larger than the old one; or
-    the nearest voxel, for masks and label maps.
+    Args:
+        volume: of any spacing.
+        wanted: spacing in mm, along each axis or for all; None: as it is.
+        nearest: take the nearest voxel, for masks and label maps; else interpolate linearly, averaging
+            over the new voxel where that is larger than the old one.
     """
     shape = volume.values.shape
     values, affine = volume.values, volume.affine.copy()
@@ -74,13 +77,13 @@ def resample(volume: Volume, wanted: Spacing, *, nearest: bool = False) -> Volum
         if old == new:
             continue
         step = old / new  # in old voxels; the edges of the field of view stay where they are
-        places = (np.arange(new) + 0.5) * step - 0.5
-        affine[:3, 3] += affine[:3, axis] * places[0]
+        positions = (np.arange(new) + 0.5) * step - 0.5
+        affine[:3, 3] += affine[:3, axis] * positions[0]
         affine[:3, axis] *= step
         if nearest:
-            values = np.take(values, np.rint(places).clip(0, old - 1).astype(int), axis)
+            values = np.take(values, np.rint(positions).clip(0, old - 1).astype(int), axis)
         else:
-            values = _mixed(values, _weights(places, old, step), axis)
+            values = _mixed(values, _weights(positions, old, step), axis)
     return Volume(np.ascontiguousarray(values), affine)
 
 
@@ -92,15 +95,15 @@ def _mixed(values: NDArray[Any], weights: NDArray[np.float32], axis: int) -> NDA
     return np.asarray(weights @ values if axis == 1 else values @ weights.T)
 
 
-def _weights(places: NDArray[np.float64], old: int, step: float) -> NDArray[np.float32]:
-    """How much each old voxel counts at each new place, [new, old]: a triangle, rows sum to 1."""
-    distance = np.abs(np.arange(old)[None, :] - places.clip(0, old - 1)[:, None])
+def _weights(positions: NDArray[np.float64], old: int, step: float) -> NDArray[np.float32]:
+    """How much each old voxel counts at each new position, [new, old]: a triangle, rows sum to 1."""
+    distance = np.abs(np.arange(old)[None, :] - positions.clip(0, old - 1)[:, None])
     weights = (1 - distance / max(1.0, step)).clip(0)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def on_grid_of(other: Volume, image: Volume) -> Volume:
-    """A mask or label map on the grid of its image: as it is, or the nearest voxel in space."""
+    """Bring a mask or label map to the grid of its image: as it is, or by the nearest voxel in space."""
     same = other.values.shape == image.values.shape
     if same and np.allclose(other.affine, image.affine, atol=0.05 * float(image.spacing.min())):
         return replace(other, affine=image.affine)

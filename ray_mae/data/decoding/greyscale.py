@@ -12,24 +12,34 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 # Where no window is given, grey values between these percentiles of the pixels fill the range.
 LOW, HIGH = 0.5, 99.5
 
 
-def per_value(
+def to_grey_levels(
     pixels: NDArray[np.generic],
     display: Callable[[NDArray[np.int_], NDArray[np.int_]], NDArray[np.float64]],
 ) -> NDArray[np.uint8]:
-    """8-bit image [H, W] of integers of up to 16 bits, by a function of their values alone.
+    """Map integers of up to 16 bits to grey levels, by a function of their values alone.
 
-    `display` gets each value from the least to the greatest [K] and how often it occurs [K], and
-    gives levels in [0, 1]: 65,536 evaluations at most instead of millions.
+    The function is evaluated 65,536 times at most, instead of once for each of millions of pixels.
+
+    Args:
+        pixels: [H, W].
+        display: gets each value from the least to the greatest [K] and how often it occurs [K], and
+            returns grey levels in [0, 1].
+
+    Returns:
+        The image [H, W] in 8 bits.
+
+    Raises:
+        QuarantineError: all pixels have one value.
     """
     low, high = int(pixels.min()), int(pixels.max())
     if low == high:
-        raise Unusable("constant", f"every stored value is {low}")
+        raise QuarantineError("constant", f"every stored value is {low}")
     index = pixels.astype(np.int32) - low
     counts = np.bincount(index.ravel(), minlength=high - low + 1)
     with np.errstate(all="ignore"):
@@ -40,7 +50,7 @@ def per_value(
 def robust_range(
     real: NDArray[np.float64] | NDArray[np.int_], counts: NDArray[np.int_]
 ) -> NDArray[np.float64]:
-    """Levels in [0, 1]: from the LOW to the HIGH percentile of the pixels, or their whole range."""
+    """Grey levels in [0, 1]: from the LOW to the HIGH percentile of the pixels, or their whole range."""
     below = np.cumsum(counts) / max(counts.sum(), 1)
     ends = real[np.searchsorted(below, [LOW / 100, HIGH / 100]).clip(max=len(real) - 1)]
     low, high = float(ends.min()), float(ends.max())
@@ -54,9 +64,20 @@ LEAST_CONTRAST = 8 / 255
 
 
 def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
-    """Display values [H, W] of decoded stored values."""
+    """Turn decoded stored values into the image that a viewer would show.
+
+    Args:
+        pixels: [H, W], or [H, W, 3] in colour.
+        ds: the tags that explain them.
+
+    Returns:
+        The image [H, W] in 8 bits.
+
+    Raises:
+        QuarantineError: the values are no image, or all the same.
+    """
     if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2:
-        raise Unusable(
+        raise QuarantineError(
             "undecodable", f"pixels of type {pixels.dtype}, 8 or 16 bit integers expected"
         )
     if ds.PhotometricInterpretation == "PALETTE COLOR":
@@ -65,31 +86,33 @@ def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
     if pixels.ndim == 3:
         return luminance(pixels, ds.BitsStored)
     if pixels.ndim != 2:
-        raise Unusable("multi-frame", f"pixels of shape {pixels.shape}")
+        raise QuarantineError("multi-frame", f"pixels of shape {pixels.shape}")
 
-    return per_value(pixels, lambda values, counts: _display(values, counts, ds))
+    return to_grey_levels(pixels, lambda values, counts: _display(values, counts, ds))
 
 
 def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
     """Grey values [H, W] of RGB [H, W, 3] with so many bits (ITU-R BT.601)."""
     grey = colours @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / (2**bits - 1))
     if grey.min() == grey.max():
-        raise Unusable("constant", f"every pixel has the grey value {grey.min():.0f}")
+        raise QuarantineError("constant", f"every pixel has the grey value {grey.min():.0f}")
     return np.rint(grey).clip(0, 255).astype(np.uint8)
 
 
 def _display(
     values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset
 ) -> NDArray[np.float64]:
-    """Level in [0, 1] of each stored value [K], which occurs so many times [K]."""
-    levels = _levels(values, counts, ds)
+    """Grey level in [0, 1] of each stored value [K], which occurs so many times [K]."""
+    levels = _before_inversion(values, counts, ds)
     return 1 - levels if ds.PhotometricInterpretation == "MONOCHROME1" else levels
 
 
-def _levels(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
-    real = _modality(values, ds)
+def _before_inversion(
+    values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset
+) -> NDArray[np.float64]:
+    real = _apply_modality(values, ds)
     shows = np.where(_is_padding(values, ds), 0, counts)
-    for shown in (_through_table, _through_window):
+    for shown in (_apply_voi_table, _apply_window):
         levels = shown(real, ds)
         if levels is not None and _contrast(levels, shows) >= LEAST_CONTRAST:
             return levels
@@ -99,14 +122,14 @@ def _levels(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> 
 
 
 def _contrast(levels: NDArray[np.float64], counts: NDArray[np.int_]) -> float:
-    """Levels [K] between which most pixels lie, by how often each occurs [K]: not those of an outlier."""
+    """Range of grey levels [K] in which most pixels lie, by how often each occurs [K]: outliers apart."""
     order = np.argsort(levels, kind="stable")
     below = np.cumsum(counts[order])
     ends = np.searchsorted(below, below[-1] * np.array([LOW, HIGH]) / 100)
     return float(np.ptp(levels[order[ends]]))
 
 
-def _modality(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
+def _apply_modality(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
     """Stored values through the modality LUT or rescale, unless that is empty or wipes them out."""
     try:
         real = apply_modality_lut(values, ds).astype(np.float64)
@@ -117,8 +140,8 @@ def _modality(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def _through_table(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
-    """Levels in [0, 1] by the first VOI LUT, None if there is no valid one."""
+def _apply_voi_table(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
+    """Grey levels in [0, 1] by the first VOI LUT, None if there is no valid one."""
     if not ds.get("VOILUTSequence"):
         return None
     try:
@@ -132,8 +155,8 @@ def _through_table(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64
     return np.asarray(shown / (2 ** int(table.max()).bit_length() - 1))
 
 
-def _through_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
-    """Levels in [0, 1] by the first window, None if there is no valid one."""
+def _apply_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
+    """Grey levels in [0, 1] by the first window, None if there is no valid one."""
     if not (ds.get("WindowWidth") and "WindowCenter" in ds):
         return None
     try:

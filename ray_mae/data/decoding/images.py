@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ray_mae.data.decoding.greyscale import per_value, robust_range
-from ray_mae.data.file_types import kind_of
-from ray_mae.data.quarantine import Unusable, damaged
+from ray_mae.data.decoding.greyscale import robust_range, to_grey_levels
+from ray_mae.data.file_types import file_kind
+from ray_mae.data.quarantine import QuarantineError, undecodable
 
 Encoding = Literal["png", "jpeg"]
 
@@ -22,32 +22,43 @@ PNG_LEVEL = 4
 
 
 def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """The image [H, W] of a PNG or JPEG file, in grey values of 8 bits. Raises Unusable."""
+    """Read a PNG or JPEG file as grey values of 8 bits.
+
+    Args:
+        path: of the file, on this machine.
+        max_pixels: height times width at most.
+
+    Returns:
+        The image [H, W].
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > max_pixels:
-                    raise Unusable("too-large", f"{image.height} x {image.width} pixels")
+                    raise QuarantineError("too-large", f"{image.height} x {image.width} pixels")
                 if (frames := getattr(image, "n_frames", 1)) > 1:
-                    raise Unusable("multi-frame", f"{frames} frames")
+                    raise QuarantineError("multi-frame", f"{frames} frames")
                 grey = _grey(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
-        raise Unusable("missing") from error
+        raise QuarantineError("missing") from error
     except UnidentifiedImageError as error:
-        raise Unusable("not-an-image", kind_of(path.name)) from error
+        raise QuarantineError("not-an-image", file_kind(path.name)) from error
     except Image.DecompressionBombError as error:
-        raise Unusable("too-large", str(error)) from error
-    except Unusable:
+        raise QuarantineError("too-large", str(error)) from error
+    except QuarantineError:
         raise
     except OSError as error:  # Pillow raises it for damaged files as well, then without an errno
         if error.errno:
-            raise Unusable("unreadable", os.strerror(error.errno)) from error
-        raise Unusable("undecodable", str(error)) from error
+            raise QuarantineError("unreadable", os.strerror(error.errno)) from error
+        raise QuarantineError("undecodable", str(error)) from error
     except Exception as error:
-        raise damaged(error) from error
+        raise undecodable(error) from error
     if grey.min() == grey.max():
-        raise Unusable("constant", f"every pixel has the grey value {grey.min()}")
+        raise QuarantineError("constant", f"every pixel has the grey value {grey.min()}")
     return grey
 
 
@@ -56,8 +67,10 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-            raise Unusable("undecodable", f"pixels of mode {image.mode}, 8 or 16 bits expected")
-        return per_value(values, robust_range)
+            raise QuarantineError(
+                "undecodable", f"pixels of mode {image.mode}, 8 or 16 bits expected"
+            )
+        return to_grey_levels(values, robust_range)
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -65,7 +78,7 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
-    """The image [H, W] with its short side at `short_side`, antialiased; never enlarged."""
+    """Shrink an image [H, W] to `short_side` pixels along its short side, antialiased; never enlarge it."""
     height, width = image.shape
     scale = short_side / min(height, width)
     if scale >= 1:
@@ -75,7 +88,13 @@ def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
 
 
 def encode(image: NDArray[np.uint8], encoding: Encoding, jpeg_quality: int = 95) -> bytes:
-    """The image [H, W] as PNG (lossless) or grey JPEG."""
+    """Encode an image [H, W] as PNG (lossless) or grey JPEG.
+
+    Args:
+        image: grey values of 8 bits.
+        encoding: png or jpeg.
+        jpeg_quality: 1 to 100, of JPEG alone.
+    """
     file = io.BytesIO()
     if encoding == "png":
         Image.fromarray(image).save(file, "PNG", compress_level=PNG_LEVEL)
@@ -85,15 +104,20 @@ def encode(image: NDArray[np.uint8], encoding: Encoding, jpeg_quality: int = 95)
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """The image [H, W] of what `encode` made."""
+    """Decode the bytes of `encode` to an image [H, W]."""
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
         return np.asarray(image)
 
 
 def letterbox(images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images [H, W] of any shapes in the middle of squares as small as each needs, black outside.
+    """Put each image into the middle of a square as small as it needs, black outside.
 
-    Returns a canvas [N, 1, C, C] with the squares in its upper left, and their sides [N].
+    Args:
+        images: N images [H, W] of any shapes.
+
+    Returns:
+        The canvas [N, 1, C, C] with the squares in its upper left, C the longest side of all; and the
+        sides of the squares [N], in pixels.
     """
     side = np.array([max(image.shape) for image in images], dtype=np.int64)
     canvas = np.zeros((len(images), 1, side.max(), side.max()), np.uint8)

@@ -1,4 +1,4 @@
-"""From the files of one volume to what is stored of it.
+"""Preprocessing of one volume: from its files to what is stored of it.
 
 A volume is turned to RAS, cropped to its anatomy, z-scored over its foreground and resampled, in
 this order: the statistics are those of measured voxels, and only what is kept is resampled.
@@ -17,7 +17,7 @@ from ray_mae.data.decoding.dicom_series import is_series, read_series
 from ray_mae.data.decoding.foreground import extent, foreground
 from ray_mae.data.decoding.geometry import Spacing, Volume, crop, on_grid_of, resample, to_ras
 from ray_mae.data.decoding.nifti import Bounds, LabelsOutOfRange, read_mask, read_nifti
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 # Fewer different values than this are those of a mask or a label map.
 LEAST_VALUES = 16
@@ -69,7 +69,15 @@ class Preparation:
         return cls(**{**fields, "bounds": Bounds(**fields["bounds"])})
 
     def prepare(self, paths: Sequence[Path], masks: Mapping[str, Path]) -> Prepared:
-        """The volume in these files (one, or a DICOM series), and its MASKS. Raises Unusable."""
+        """Read and preprocess one volume.
+
+        Args:
+            paths: of its files: one, or the slices of a DICOM series.
+            masks: paths by name, of MASKS.
+
+        Raises:
+            QuarantineError: for everything that can be wrong with the files or the values.
+        """
         image = self._read(paths)
         read = {}
         for name, path in masks.items():
@@ -83,7 +91,7 @@ class Preparation:
         anatomy = read["anatomy"] != 0 if "anatomy" in read else foreground(image.values)
         box, solid = extent(anatomy, image.spacing, self.margin_mm)
         if not anatomy[box].any() or ("anatomy" not in read and solid < self.min_solid):
-            raise Unusable("no-anatomy", f"{solid:.0%} of the foreground is solid")
+            raise QuarantineError("no-anatomy", f"{solid:.0%} of the foreground is solid")
         image = crop(image, box)
         scores, mean, std = self._z_scores(image, anatomy[box])
 
@@ -102,7 +110,7 @@ class Preparation:
         )
 
     def _read(self, paths: Sequence[Path]) -> Volume:
-        """The volume in RAS order, its values checked. Raises Unusable."""
+        """The volume in RAS order, its values checked. Raises QuarantineError."""
         image = to_ras(
             read_series(paths, self.bounds)
             if is_series(paths)
@@ -110,12 +118,12 @@ class Preparation:
         )
         values = image.values
         if not np.isfinite(values).all():
-            raise Unusable("non-finite", f"{(~np.isfinite(values)).sum():,} voxels")
+            raise QuarantineError("non-finite", f"{(~np.isfinite(values)).sum():,} voxels")
         if values.min() == values.max():
-            raise Unusable("constant", f"every voxel is {values.flat[0]:g}")
+            raise QuarantineError("constant", f"every voxel is {values.flat[0]:g}")
         step = max(1, values.size // 1_000_000)
         if (different := len(np.unique(values.ravel()[::step]))) < LEAST_VALUES:
-            raise Unusable("wrong-range", f"only {different} different values")
+            raise QuarantineError("wrong-range", f"only {different} different values")
         return image
 
     def _z_scores(self, image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float, float]:
@@ -123,10 +131,12 @@ class Preparation:
         part = image.values[inside].astype(np.float64)
         mean, std = float(part.mean()), float(part.std())
         if std == 0:
-            raise Unusable("constant", f"every voxel of the foreground is {mean:g}")
+            raise QuarantineError("constant", f"every voxel of the foreground is {mean:g}")
         values = ((image.values - mean) / std).astype(np.float32)
         if (worst := float(np.abs(values).max())) > self.max_deviation:
-            raise Unusable("wrong-range", f"a voxel {worst:.0f} standard deviations from the mean")
+            raise QuarantineError(
+                "wrong-range", f"a voxel {worst:.0f} standard deviations from the mean"
+            )
         return Volume(values, image.affine), mean, std
 
 
@@ -134,20 +144,28 @@ def _valid(masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
     """Where voxels are valid, None if nothing says that some are not."""
     valid = masks["valid"] != 0 if "valid" in masks else None
     if "anonymised" in masks:
-        kept = masks["anonymised"] == 0
-        valid = kept if valid is None else valid & kept
+        unchanged = masks["anonymised"] == 0
+        valid = unchanged if valid is None else valid & unchanged
     return valid
 
 
 def prepare_file(path: Path, spacing_mm: Spacing) -> NDArray[np.float32]:
-    """A NIfTI file, or a folder with one DICOM series → z-scores [X, Y, Z], as `ingest` makes them.
+    """Read a volume from its files and preprocess it as `ingest` does.
 
-    Raises ValueError for what `ingest` would put into quarantine, with the reason.
+    Args:
+        path: a NIfTI file, or a folder with one DICOM series.
+        spacing_mm: between the voxels, along each axis or for all; None: as it is.
+
+    Returns:
+        Z-scores [X, Y, Z] in RAS order.
+
+    Raises:
+        ValueError: `ingest` would put the volume into quarantine, with the reason.
     """
     paths = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     try:
         usual = Preparation.of(VolumeSettings())
         wanted = replace(usual, bounds=replace(usual.bounds, spacing_mm=spacing_mm))
         return wanted.prepare(paths, {}).image.values
-    except Unusable as why:
-        raise ValueError(f"{path} is no usable volume: {why}") from why
+    except QuarantineError as error:
+        raise ValueError(f"{path} is no usable volume: {error}") from error

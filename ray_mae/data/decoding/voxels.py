@@ -20,7 +20,13 @@ LARGEST: dict[VoxelType, float] = {"int16": 63.9, "float16": 65_000.0, "float32"
 
 
 def encode_voxels(voxels: NDArray[np.floating], dtype: VoxelType, level: int) -> bytes:
-    """Z-scores [X, Y, Z] as bytes of `dtype`, byte planes apart, compressed at a zstd level."""
+    """Encode z-scores as bytes, byte planes apart, compressed.
+
+    Args:
+        voxels: [X, Y, Z], within the LARGEST of `dtype`.
+        dtype: of the stored values. int16 counts in steps of STEP.
+        level: of zstd.
+    """
     if dtype == "int16":
         limits = np.iinfo(np.int16)
         stored = np.rint(voxels / STEP).clip(limits.min, limits.max).astype("<i2")
@@ -30,19 +36,26 @@ def encode_voxels(voxels: NDArray[np.floating], dtype: VoxelType, level: int) ->
 
 
 def encode_labels(labels: NDArray[np.uint8], level: int) -> bytes:
-    """A label map [X, Y, Z] as bytes, compressed."""
+    """Encode a label map [X, Y, Z] as bytes, compressed at a zstd level."""
     return _compress(labels, level)
 
 
 def encode_valid(valid: NDArray[np.bool_]) -> bytes:
-    """A mask [X, Y, Z] as packed bits."""
+    """Encode a mask [X, Y, Z] as packed bits."""
     return np.packbits(valid).tobytes()
 
 
 def decode_voxels(row: Mapping[str, Any]) -> NDArray[np.floating]:
-    """The z-scores [X, Y, Z] of a row, float16 or float32.
+    """Decode the z-scores of a row of VOLUME_SCHEMA.
 
-    Raises ValueError for a row that this version cannot read.
+    Args:
+        row: with voxels, encoding, dtype and shape.
+
+    Returns:
+        [X, Y, Z], float16 or float32.
+
+    Raises:
+        ValueError: this version cannot read the row, or bytes are missing.
     """
     kind = np.dtype(row["dtype"])
     stored = _decompress(row["voxels"], row, kind)
@@ -50,14 +63,14 @@ def decode_voxels(row: Mapping[str, Any]) -> NDArray[np.floating]:
 
 
 def decode_labels(row: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-    """The label map [X, Y, Z] of a row, None if it has none."""
+    """Decode the label map [X, Y, Z] of a row of VOLUME_SCHEMA; None if it has none."""
     if row["segmentation"] is None:
         return None
     return _decompress(row["segmentation"], row, np.dtype(np.uint8))
 
 
 def decode_valid(row: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-    """The valid mask [X, Y, Z] of a row, None if every voxel is valid."""
+    """Decode the valid mask [X, Y, Z] of a row of VOLUME_SCHEMA; None if every voxel is valid."""
     if row["valid"] is None:
         return None
     shape = tuple(row["shape"])
@@ -87,6 +100,6 @@ def _decompress(data: bytes, row: Mapping[str, Any], kind: np.dtype[Any]) -> NDA
         )
     planes = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1)
     together = np.empty(planes.shape[::-1], np.uint8)
-    for place, plane in enumerate(planes):  # many times faster than numpy's transposed copy
-        together[:, place] = plane
+    for index, plane in enumerate(planes):  # many times faster than numpy's transposed copy
+        together[:, index] = plane
     return together.view(kind.newbyteorder("<")).reshape(shape)

@@ -1,4 +1,4 @@
-"""The job that turns an archive into shards: list, group, plan, and one Ray Data task per shard."""
+"""The command `ingest`: list an archive, plan its shards, and write each in a Ray Data task."""
 
 import json
 import time
@@ -18,11 +18,11 @@ from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
 from ray_mae.data.ingest.layout import write_layout
 from ray_mae.data.ingest.quarantine_table import short
-from ray_mae.data.ingest.shards import RESULTS, Job, Plan, finished, write_shard
-from ray_mae.data.parallel_map import distribute
-from ray_mae.data.paths import entries, place, remove
+from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, earlier_result, write_shard
+from ray_mae.data.parallel_map import parallel_map
+from ray_mae.data.paths import list_folder, remove, resolve_path
 from ray_mae.data.privacy.pseudonyms import load_key
-from ray_mae.data.quarantine import Refusal
+from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
 
 QUARANTINE = "quarantine.parquet"
@@ -31,11 +31,21 @@ _PLURAL = {**NOUNS, "image": "images"}
 
 
 def ingest(config: IngestConfig) -> dict[str, Any]:
-    """Turn an archive into shards, a manifest and a quarantine table; returns the summary.
+    """Turn an archive into shards, a manifest and a quarantine table.
 
-    Started again it keeps the shards that are complete and does the others. A study or an image
-    that cannot be used never stops the job. Raises ValueError or FileNotFoundError, in a sentence,
-    for what is wrong with the archive or the settings as a whole.
+    Started again it keeps the shards that are complete and does the others. A study, image or volume
+    that cannot be used never stops the job.
+
+    Args:
+        config: the settings of `ray-mae ingest`.
+
+    Returns:
+        The summary, as it is written to summary.json: what came in and went out, what is in quarantine
+        and why, and counts by split.
+
+    Raises:
+        ValueError, FileNotFoundError: in a sentence, for what is wrong with the archive or the settings
+            as a whole.
     """
     start = time.monotonic()
     key = load_key(config.pseudonym_key, config.insecure_pseudonyms)
@@ -44,8 +54,8 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
             f"validation_share + test_share must be less than 1, got {config.validation_share} + "
             f"{config.test_share}: nothing would be left to train on"
         )
-    config = _placed(config)
-    _same_dataset(config)
+    config = _with_absolute_paths(config)
+    _check_dataset(config)
     with cluster():
         return _ingest(config, key, config.output, start)
 
@@ -63,13 +73,13 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
     (output / RESULTS).mkdir(parents=True, exist_ok=True)
     remove(output / Manifest.FILE)  # from here on the shards are on the move
     patients = _Patients()
-    write_layout(output / RESULTS, job.per_shard, map(patients.seen_in, job.plans))
-    results, kept = _work_off(job, root, output)
+    write_layout(output / RESULTS, job.per_shard, map(patients.add_plan, job.plans))
+    results, earlier_files = _write_shards(job, root, output)
 
     _check_nothing_is_lost(job, results)
-    job.refusals.write(output / QUARANTINE, output / RESULTS)
+    job.quarantine.write(output / QUARANTINE, output / RESULTS)
     if not any(result["rows"] for result in results):
-        reason, times = next(iter(job.refusals.reasons(next(iter(job.listed))).items()))
+        reason, times = next(iter(job.quarantine.reasons(next(iter(job.listed))).items()))
         raise ValueError(
             f"not one {job.kind} of {config.source} could be used, most often ({times} times) for the "
             f"reason {reason!r}: see {output / QUARANTINE}"
@@ -79,30 +89,30 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
 
     summary = _summary(config, job, results, patients)
     seconds = time.monotonic() - start
-    made = sum(result["images"] for result in results if result["file"] not in kept)
+    written = sum(result["images"] for result in results if result["file"] not in earlier_files)
     summary |= {
-        "shards": {"written": len(results) - len(kept), "kept": len(kept)},
+        "shards": {"written": len(results) - len(earlier_files), "kept": len(earlier_files)},
         "seconds": round(seconds, 2),
-        f"{_PLURAL[next(iter(job.listed))]}_per_second": round(made / seconds, 2),
+        f"{_PLURAL[next(iter(job.listed))]}_per_second": round(written / seconds, 2),
     }
     (output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _placed(config: IngestConfig) -> IngestConfig:
+def _with_absolute_paths(config: IngestConfig) -> IngestConfig:
     """The settings with every path absolute, since workers may have another working folder."""
     table = config.volumes.table
     return replace(
         config,
-        source=place(config.source),
-        output=place(config.output),
-        reports=config.reports and place(config.reports),
-        tables=config.tables and place(config.tables),
-        volumes=replace(config.volumes, table=table and place(table)),
+        source=resolve_path(config.source),
+        output=resolve_path(config.output),
+        reports=config.reports and resolve_path(config.reports),
+        tables=config.tables and resolve_path(config.tables),
+        volumes=replace(config.volumes, table=table and resolve_path(table)),
     )
 
 
-def _same_dataset(config: IngestConfig) -> None:
+def _check_dataset(config: IngestConfig) -> None:
     """Raise ValueError if the output folder holds another data set."""
     output = config.output
     manifest = output / Manifest.FILE
@@ -115,58 +125,61 @@ def _same_dataset(config: IngestConfig) -> None:
             )
 
 
-def _work_off(job: Job, root: Path, output: Path) -> tuple[list[dict[str, Any]], set[str]]:
-    """The result of every plan, in order, and the files kept from an earlier run.
+def _write_shards(
+    job: IngestJob, root: Path, output: Path
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """Write the shards; the result of every plan, in order, and the files kept from an earlier run.
 
-    What they refuse goes to the job's refusals.
+    What the shards leave out goes to the job's quarantine.
     """
     results: dict[str, dict[str, Any]] = {}
-    kept: set[str] = set()
+    earlier_files: set[str] = set()
     expected = 0
     for plan in job.plans:
-        if result := finished(plan, root, output):
-            kept.add(plan.file)
+        if result := earlier_result(plan, root, output):
+            earlier_files.add(plan.file)
         else:
             expected += plan.entries
-        results[plan.file] = _noted(job, result) if result else {}  # in the order of the plans
+        # an empty one keeps the order of the plans
+        results[plan.file] = _take_quarantined(job, result) if result else {}
     if expected and not within_reach("CPU"):
         print("the cluster has no CPUs now: the work waits until it has grown", flush=True)
     entry = next(iter(job.listed))
     progress, done = _Progress("wrote", _PLURAL[entry]), 0
     kind = job.plan  # not the job: what the task names travels to the workers
-    for result in distribute(
+    for result in parallel_map(
         lambda fields: write_shard(kind.from_json(fields), root, output),
-        (asdict(plan) for plan in job.plans if plan.file not in kept),
+        (asdict(plan) for plan in job.plans if plan.file not in earlier_files),
     ):
         if result["rows"] and not (output / result["file"]).is_file():
             raise ValueError(
                 f"a worker wrote {result['file']}, but it is not in {output} as seen from here: the "
                 "output must be a folder that every node of the cluster sees under this path"
             )
-        done += result["images"] + sum(r["kind"] == entry for r in result["refusals"])
-        results[result["file"]] = _noted(job, result)
+        done += result["images"] + sum(r["kind"] == entry for r in result["quarantined"])
+        results[result["file"]] = _take_quarantined(job, result)
         progress.show(done, expected)
-    for name, _ in entries(output / RESULTS):
+    for name, _ in list_folder(output / RESULTS):
         if name.endswith(".unfinished"):  # of workers that were killed
             remove(output / RESULTS / name)
-    return list(results.values()), kept
+    return list(results.values()), earlier_files
 
 
-def _noted(job: Job, result: dict[str, Any]) -> dict[str, Any]:
-    """The result of a shard without what it refuses, which is the job's now."""
-    for refusal in result.pop("refusals"):
-        job.refusals.add(Refusal(**refusal))
+def _take_quarantined(job: IngestJob, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a shard without its rows of the quarantine table, which are added to the job's."""
+    for row in result.pop("quarantined"):
+        job.quarantine.add(QuarantineRow(**row))
     return result
 
 
-def _check_nothing_is_lost(job: Job, results: list[dict[str, Any]]) -> None:
+def _check_nothing_is_lost(job: IngestJob, results: list[dict[str, Any]]) -> None:
     """Raise RuntimeError unless everything that came in went out or into quarantine."""
     for kind, listed in job.listed.items():
         written = _written(results, kind)
-        refused = job.refusals.of(kind)
-        if listed != written + refused:
+        quarantined = job.quarantine.count(kind)
+        if listed != written + quarantined:
             raise RuntimeError(
-                f"{listed} {kind} entries were listed, but {written} written and {refused} "
+                f"{listed} {kind} entries were listed, but {written} written and {quarantined} "
                 "quarantined: this is a defect of ray_mae, please report it"
             )
 
@@ -176,15 +189,15 @@ def _written(results: list[dict[str, Any]], kind: str) -> int:
 
 
 def _remove_old_shards(output: Path, current: set[str]) -> None:
-    """Shards that an earlier run with other settings left, by the notes on them."""
-    for name, _ in entries(output / RESULTS):
+    """Remove shards that an earlier run with other settings left, by the notes on them."""
+    for name, _ in list_folder(output / RESULTS):
         file = name.removesuffix(".json")
         if name.endswith(".parquet.json") and file not in current:
             remove(output / file)
             remove(output / RESULTS / name)
 
 
-def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
+def _manifest(job: IngestJob, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
     fields = ("file", "split", "rows", "row_groups", "images", "bytes", "sha256")
     shards = [
         Shard(**{name: result[name] for name in fields}) for result in results if result["rows"]
@@ -196,10 +209,10 @@ def _manifest(job: Job, config: IngestConfig, results: list[dict[str, Any]]) -> 
 
 
 def _summary(
-    config: IngestConfig, job: Job, results: list[dict[str, Any]], patients: "_Patients"
+    config: IngestConfig, job: IngestJob, results: list[dict[str, Any]], patients: "_Patients"
 ) -> dict[str, Any]:
     """What came in, what went out, what did not and why."""
-    lost = job.refusals.samples(job.kind)
+    lost = job.quarantine.samples(job.kind)
     splits = {}
     for split in SPLITS:
         counts: Counter[str] = Counter()
@@ -211,7 +224,7 @@ def _summary(
             "patients": patients.count(split, lost),
             **job.describe(counts),
         }
-    quarantined = {kind: job.refusals.reasons(kind) for kind in job.listed}
+    quarantined = {kind: job.quarantine.reasons(kind) for kind in job.listed}
     flows = {
         _PLURAL[kind]: {
             "in": listed,
@@ -240,14 +253,14 @@ def _summary(
 
 
 class _Patients:
-    """Who is in which split: 16 bytes for each study or volume."""
+    """The patients of each split: 16 bytes for each study or volume."""
 
     def __init__(self) -> None:
-        self._found = {split: (array("Q"), array("Q")) for split in SPLITS}
+        self._by_split = {split: (array("Q"), array("Q")) for split in SPLITS}
 
-    def seen_in(self, plan: Plan) -> tuple[str, list[str]]:
-        """Notes a plan; its file and samples."""
-        samples, patients = self._found[plan.split]
+    def add_plan(self, plan: ShardPlan) -> tuple[str, list[str]]:
+        """Count the patients of a plan. Returns its file and samples, as the layout wants them."""
+        samples, patients = self._by_split[plan.split]
         for sample, patient in plan.samples:
             samples.append(short(sample))
             patients.append(short(patient))
@@ -255,7 +268,7 @@ class _Patients:
 
     def count(self, split: str, lost: NDArray[np.uint64]) -> int:
         """Patients with a sample that is not lost."""
-        samples, patients = (np.array(column, np.uint64) for column in self._found[split])
+        samples, patients = (np.array(column, np.uint64) for column in self._by_split[split])
         return len(np.unique(patients[~np.isin(samples, lost)]))
 
 

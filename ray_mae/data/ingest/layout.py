@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.paths import appearing, on_disk
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.paths import atomic_write, local_file
 from ray_mae.data.schema import SPLITS
 
 S = TypeVar("S")
@@ -39,8 +39,8 @@ class Layout:
     """Pseudonyms, sorted."""
     shards: NDArray[np.int32]
     """For each, which of the files."""
-    places: NDArray[np.int32]
-    """For each, its place in the file."""
+    positions: NDArray[np.int32]
+    """For each, its position in the file."""
     files: list[str]
 
     @classmethod
@@ -53,26 +53,26 @@ class Layout:
             names = np.array([sample.encode() for sample in samples], np.bytes_)
             count = len(samples)
             parts.append((names, np.full(count, number, np.int32), np.arange(count, dtype="i4")))
-        names, codes, places = (
+        names, codes, positions = (
             np.concatenate([part[column] for part in parts]) if parts else np.empty(0, kind)
             for column, kind in enumerate(("S1", "i4", "i4"))
         )
         order = np.argsort(names, kind="stable")
-        return cls(per_shard, names[order], codes[order], places[order], files)
+        return cls(per_shard, names[order], codes[order], positions[order], files)
 
-    def place_of(self, sample: str) -> tuple[str, int] | None:
-        """File and place of a sample; None if it was not there."""
+    def find(self, sample: str) -> tuple[str, int] | None:
+        """File and position of a sample; None if it was not there."""
         name = np.bytes_(sample.encode())
         index = int(np.searchsorted(self.samples, name))
         if index == len(self.samples) or self.samples[index] != name:
             return None
-        return self.files[self.shards[index]], int(self.places[index])
+        return self.files[self.shards[index]], int(self.positions[index])
 
     @classmethod
     def read(cls, folder: Path, per_shard: int) -> "Layout":
         """What an earlier run left; empty where there was none, or one with shards of another size."""
         try:
-            with on_disk(folder / FILE) as path, pq.ParquetFile(path) as file:
+            with local_file(folder / FILE) as path, pq.ParquetFile(path) as file:
                 if file.schema_arrow.metadata.get(_PER_SHARD) != str(per_shard).encode():
                     return cls.of(per_shard)
                 return cls.of(per_shard, _shards_in(file))
@@ -86,8 +86,8 @@ def _shards_in(file: pq.ParquetFile) -> Iterator[tuple[str, list[str]]]:
         for batch in file.iter_batches()
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     )
-    for shard, found in groupby(rows, key=itemgetter(0)):
-        yield shard, [sample for _, sample in found]
+    for shard, group in groupby(rows, key=itemgetter(0)):
+        yield shard, [sample for _, sample in group]
 
 
 def write_layout(folder: Path, per_shard: int, shards: Iterable[tuple[str, Sequence[str]]]) -> None:
@@ -95,7 +95,7 @@ def write_layout(folder: Path, per_shard: int, shards: Iterable[tuple[str, Seque
     schema = _SCHEMA.with_metadata({_PER_SHARD: str(per_shard).encode()})
     rows = ((file, sample) for file, samples in shards for sample in samples)
     with (
-        appearing(folder / FILE, folder) as path,
+        atomic_write(folder / FILE, folder) as path,
         pq.ParquetWriter(path, schema, compression="zstd") as writer,
     ):
         while part := list(islice(rows, 1 << 16)):
@@ -103,24 +103,31 @@ def write_layout(folder: Path, per_shard: int, shards: Iterable[tuple[str, Seque
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def cut(
+def cut_into_shards(
     samples: Iterable[S],
     split_of: Callable[[S], str],
     id_of: Callable[[S], str],
     earlier: Layout,
 ) -> Iterator[tuple[str, str, list[S]]]:
-    """File name, split and samples of each shard, in order, split by split."""
-    dealt: Spool[tuple[str, str, S]] = Spool()
+    """Deal samples to shards: file name, split and samples of each, in order, split by split.
+
+    Args:
+        samples: studies or volumes, in the order in which new ones are dealt.
+        split_of: the split of a sample.
+        id_of: the pseudonym of a sample.
+        earlier: where samples were in an earlier run.
+    """
+    assigned: DiskList[tuple[str, str, S]] = DiskList()
     for sample in samples:
         split = split_of(sample)
-        file, place = earlier.place_of(id_of(sample)) or (_NEW, 0)
+        file, position = earlier.find(id_of(sample)) or (_NEW, 0)
         if not file.startswith(f"{split}-"):  # new, or its split is another one now
-            file, place = _NEW, 0
-        dealt.add((split, file, sample), str(SPLITS.index(split)), file, f"{place:09d}")
-    for split, found in groupby(dealt, key=itemgetter(0)):
+            file, position = _NEW, 0
+        assigned.add((split, file, sample), str(SPLITS.index(split)), file, f"{position:09d}")
+    for split, of_split in groupby(assigned, key=itemgetter(0)):
         last: tuple[str, list[S]] | None = None
         number = 0
-        for file, members in groupby(found, key=itemgetter(1)):
+        for file, members in groupby(of_split, key=itemgetter(1)):
             inside = (sample for *_, sample in members)
             if file != _NEW:
                 if last:

@@ -1,4 +1,4 @@
-"""What a job refuses, on disk, however much: counted by reason, written as the quarantine table."""
+"""The quarantine table of an ingest: collected on disk, counted by reason, written as Parquet."""
 
 from array import array
 from collections import Counter
@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.paths import appearing
-from ray_mae.data.quarantine import QUARANTINE_SCHEMA, Refusal
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.paths import atomic_write
+from ray_mae.data.quarantine import QUARANTINE_SCHEMA, QuarantineRow
 
 _ROWS = 1 << 16
 
@@ -25,52 +25,52 @@ def short(pseudonym: str) -> int:
     return int(pseudonym[:16], 16)
 
 
-class Refusals:
-    """Refusals by kind, path and sample."""
+class QuarantineTable:
+    """Rows by kind, path and sample."""
 
-    def __init__(self, refusals: Iterable[Refusal] = ()) -> None:
-        self._all: Spool[Refusal] = Spool()
+    def __init__(self, rows: Iterable[QuarantineRow] = ()) -> None:
+        self._all: DiskList[QuarantineRow] = DiskList()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._samples: dict[str, array[int]] = {}
-        for refusal in refusals:
-            self.add(refusal)
+        for row in rows:
+            self.add(row)
 
-    def add(self, refusal: Refusal) -> None:
-        """One more."""
-        self._all.add(refusal, refusal.kind, refusal.path or "", refusal.sample_id or "")
-        self._reasons[refusal.kind, refusal.reason] += 1
-        if refusal.sample_id:
-            self._samples.setdefault(refusal.kind, array("Q")).append(short(refusal.sample_id))
+    def add(self, row: QuarantineRow) -> None:
+        """Add a row."""
+        self._all.add(row, row.kind, row.path or "", row.sample_id or "")
+        self._reasons[row.kind, row.reason] += 1
+        if row.sample_id:
+            self._samples.setdefault(row.kind, array("Q")).append(short(row.sample_id))
 
-    def __iter__(self) -> Iterator[Refusal]:
+    def __iter__(self) -> Iterator[QuarantineRow]:
         return iter(self._all)
 
     def reasons(self, kind: str) -> dict[str, int]:
-        """Reasons for which entries of a kind were refused, the most frequent first."""
-        found = Counter({r: n for (of, r), n in self._reasons.items() if of == kind})
-        return dict(found.most_common())
+        """How many entries of a kind there are by reason, the most frequent first."""
+        counts = Counter({r: n for (of, r), n in self._reasons.items() if of == kind})
+        return dict(counts.most_common())
 
-    def of(self, kind: str) -> int:
-        """How many entries of a kind were refused."""
+    def count(self, kind: str) -> int:
+        """How many entries of a kind there are."""
         return sum(self.reasons(kind).values())
 
     def samples(self, kind: str) -> NDArray[np.uint64]:
-        """`short` of those refused that have a pseudonym."""
+        """`short` of the entries of a kind that have a pseudonym."""
         return np.array(self._samples.get(kind, array("Q")), np.uint64)
 
     def write(self, path: Path, beside: Path) -> None:
-        """The quarantine table."""
-        rows = map(_row, self)
+        """Write the table as Parquet. beside: a folder on the same disk for what is not finished."""
+        rows = map(_fields, self)
         with (
-            appearing(path, beside) as file,
+            atomic_write(path, beside) as file,
             pq.ParquetWriter(file, QUARANTINE_SCHEMA) as writer,
         ):
             while part := list(islice(rows, _ROWS)):
                 writer.write_table(pa.Table.from_pylist(part, schema=QUARANTINE_SCHEMA))
 
 
-def _row(refusal: Refusal) -> dict[str, Any]:
-    row = asdict(refusal)
+def _fields(row: QuarantineRow) -> dict[str, Any]:
+    fields = asdict(row)
     for name in ("path", "detail"):  # names of files need not be valid text
-        row[name] = row[name] and row[name].encode(errors="replace").decode()
-    return row
+        fields[name] = fields[name] and fields[name].encode(errors="replace").decode()
+    return fields

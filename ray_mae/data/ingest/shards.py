@@ -1,4 +1,4 @@
-"""One shard: a plan on paper, and the task that turns it into one Parquet file."""
+"""One shard: its plan, and the task that turns the plan into one Parquet file."""
 
 import hashlib
 import json
@@ -15,18 +15,18 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.ingest.quarantine_table import Refusals
-from ray_mae.data.paths import appearing, joined, patiently, remove
-from ray_mae.data.quarantine import PASSING, STARTS_FOR, Refusal
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.ingest.quarantine_table import QuarantineTable
+from ray_mae.data.paths import atomic_write, join_path, remove, retry_transient, sha256_of
+from ray_mae.data.quarantine import MOST_STARTS, TRANSIENT_REASONS, QuarantineRow
 from ray_mae.data.schema import SCHEMA_VERSION
 
-# Where the finished shards' results are noted, so that a job that is started again can go on.
 RESULTS = ".ingest"
+"""Folder of the notes on finished shards, so that a job that is started again can go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(ABC):
+class ShardPlan(ABC):
     """Everything that decides the bytes of one shard, except the content of the archive's files."""
 
     file: str
@@ -61,9 +61,9 @@ class Plan(ABC):
 
     @abstractmethod
     def rows(
-        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
-        """The rows, one by one; refusals and counts are filled on the way.
+        """The rows, one by one; `quarantined` and `counts` are filled on the way.
 
         Among the counts are what was written of each kind of entry: image, study, volume.
         """
@@ -75,28 +75,28 @@ class Plan(ABC):
 
     def state_of_sources(self, root: Path) -> str:
         """Changes if one of the files is replaced, as far as size and time of change tell."""
-        told = hashlib.sha256()
+        state = hashlib.sha256()
         for path in self.sources:
             try:
-                stat = joined(root, path).stat()
-                told.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+                stat = join_path(root, path).stat()
+                state.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
             except (OSError, ValueError):
-                told.update(b"not there\n")
-        return told.hexdigest()
+                state.update(b"not there\n")
+        return state.hexdigest()
 
 
 @dataclass(frozen=True)
-class Job:
-    """An archive that is sorted into shards, still to be written."""
+class IngestJob:
+    """An archive that is cut into shards, still to be written."""
 
     kind: str
     """study or volume: what a row is."""
-    plan: type[Plan]
-    plans: Spool[Plan]
+    plan: type[ShardPlan]
+    plans: DiskList[ShardPlan]
     listed: dict[str, int]
     """Entries that the archive lists, by kind: the smallest first."""
-    refusals: Refusals
-    """Of entries that are in no plan."""
+    quarantine: QuarantineTable
+    """At first of the entries that are in no plan; those that a shard leaves out are added."""
     notes: dict[str, Any]
     """For the summary."""
     per_shard: int
@@ -105,13 +105,13 @@ class Job:
     """What the summary says of one split, from its counts."""
 
 
-def finished(plan: Plan, root: Path, output: Path) -> dict[str, Any] | None:
+def earlier_result(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any] | None:
     """The result of a shard that an earlier run made of these files by this very plan, else None."""
-    result = _noted(plan, plan.state_of_sources(root), output)
+    result = _note_on(plan, plan.state_of_sources(root), output)
     if result is None:
         return None
     starts = result.get("starts", 1)
-    if any(starts < STARTS_FOR.get(reason, math.inf) for _, reason in _passing(result)):
+    if any(starts < MOST_STARTS.get(reason, math.inf) for _, reason in _transient(result)):
         return None
     if result["rows"]:
         shard = output / plan.file
@@ -120,39 +120,52 @@ def finished(plan: Plan, root: Path, output: Path) -> dict[str, Any] | None:
     return result
 
 
-def _noted(plan: Plan, sources: str, output: Path) -> dict[str, Any] | None:
-    """What an earlier run noted of this very plan and state of its sources."""
+def _note_on(plan: ShardPlan, sources: str, output: Path) -> dict[str, Any] | None:
+    """The result that an earlier run noted for this very plan and state of its sources."""
     try:
         result: dict[str, Any] = json.loads(_result_path(plan.file, output).read_text())
     except (FileNotFoundError, ValueError):
         return None
+    if "refusals" in result:  # as notes were written at first
+        result["quarantined"] = result.pop("refusals")
     same = result["plan"] == plan.fingerprint() and result["sources"] == sources
     return result if same else None
 
 
-def _passing(result: dict[str, Any]) -> set[tuple[str, str]]:
-    """Paths and reasons of a shard's refusals that may have passed."""
-    return {(r["path"], r["reason"]) for r in result["refusals"] if r["reason"] in PASSING}
+def _transient(result: dict[str, Any]) -> set[tuple[str, str]]:
+    """Paths and reasons of what is in quarantine for a reason that may be gone the next time."""
+    return {
+        (r["path"], r["reason"]) for r in result["quarantined"] if r["reason"] in TRANSIENT_REASONS
+    }
 
 
 def _result_path(file: str, output: Path) -> Path:
     return output / RESULTS / f"{file}.json"
 
 
-def write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
-    """Decode, check, encode and write what the plan lists. Returns figures and refusals.
+def write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
+    """Decode, check, encode and write what the plan lists.
 
     The file appears under its name when it is complete, never before. A disk or a line that is away for
     a moment costs the shard some time.
+
+    Args:
+        plan: of the shard.
+        root: of the archive's files.
+        output: folder of the shards.
+
+    Returns:
+        The result, as it is noted beside the shards: file, sizes, SHA-256, counts, and the rows that go
+        to the quarantine table.
     """
-    return patiently(lambda: _write_shard(plan, root, output), remote=False)
+    return retry_transient(lambda: _write_shard(plan, root, output), remote=False)
 
 
-def _write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
-    refusals: list[Refusal] = []
+def _write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
+    quarantined: list[QuarantineRow] = []
     counts: Counter[str] = Counter()
     sources = plan.state_of_sources(root)  # before they are read: a later change is seen next time
-    rows = plan.rows(root, refusals, counts)
+    rows = plan.rows(root, quarantined, counts)
     schema = plan.schema.with_metadata({"ray_mae.schema_version": str(SCHEMA_VERSION)})
     target, notes = output / plan.file, output / RESULTS
     first = list(islice(rows, plan.rows_per_row_group))
@@ -160,13 +173,13 @@ def _write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
         remove(target)
         written: dict[str, Any] = {"rows": 0, "row_groups": [], "bytes": 0, "sha256": ""}
     else:
-        with appearing(target, notes) as file:
+        with atomic_write(target, notes) as file:
             row_groups = _write_rows(file, chain([first], _groups(rows, plan)), schema, plan)
             written = {
                 "rows": sum(row_groups),
                 "row_groups": row_groups,
                 "bytes": file.stat().st_size,
-                "sha256": _sha256(file),
+                "sha256": sha256_of(file),
             }
     result: dict[str, Any] = {
         "file": plan.file,
@@ -177,23 +190,23 @@ def _write_shard(plan: Plan, root: Path, output: Path) -> dict[str, Any]:
         **written,
         "images": counts.get("image", written["rows"]),
         "counts": dict(sorted(counts.items())),
-        "refusals": [asdict(refusal) for refusal in refusals],
+        "quarantined": [asdict(row) for row in quarantined],
     }
-    earlier = _noted(plan, sources, output)
-    if earlier and _passing(earlier) == _passing(result):
+    earlier = _note_on(plan, sources, output)
+    if earlier and _transient(earlier) == _transient(result):
         result["starts"] += earlier.get("starts", 1)
-    with appearing(_result_path(plan.file, output), notes) as file:
+    with atomic_write(_result_path(plan.file, output), notes) as file:
         file.write_text(json.dumps(result))
     return result
 
 
-def _groups(rows: Iterator[dict[str, Any]], plan: Plan) -> Iterator[list[dict[str, Any]]]:
+def _groups(rows: Iterator[dict[str, Any]], plan: ShardPlan) -> Iterator[list[dict[str, Any]]]:
     while group := list(islice(rows, plan.rows_per_row_group)):
         yield group
 
 
 def _write_rows(
-    file: Path, groups: Iterable[list[dict[str, Any]]], schema: pa.Schema, plan: Plan
+    file: Path, groups: Iterable[list[dict[str, Any]]], schema: pa.Schema, plan: ShardPlan
 ) -> list[int]:
     """Write a row group at a time, so that no more than one is in memory; their sizes."""
     sizes = []
@@ -202,8 +215,3 @@ def _write_rows(
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             sizes.append(len(group))
     return sizes
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,7 @@
-"""The shards of studies: images sorted into studies with pseudonyms and splits, plans, and rows."""
+"""Studies in ingest: images grouped into studies, the plans of their shards, and their rows.
+
+`prepare` is what the driver does before any pixel is read; `StudyShardPlan.rows` is what a worker does.
+"""
 
 import errno
 from collections import Counter
@@ -14,32 +17,25 @@ from numpy.typing import NDArray
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord
-from ray_mae.data.decoding.decoder_process import read_dicom_guarded
+from ray_mae.data.decoding.decoder_process import read_dicom_isolated
 from ray_mae.data.decoding.dicom import Header, is_dicom, most_bytes
 from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.ingest.layout import Layout, cut
-from ray_mae.data.ingest.quarantine_table import Refusals
-from ray_mae.data.ingest.shards import RESULTS, Job, Plan
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.ingest.layout import Layout, cut_into_shards
+from ray_mae.data.ingest.quarantine_table import QuarantineTable
+from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, STATE_NAMES, strongest
-from ray_mae.data.paths import on_disk, patiently, place_of
+from ray_mae.data.paths import local_file, retry_transient, source_path
 from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
 from ray_mae.data.privacy.report_sections import sections
 from ray_mae.data.privacy.years import bucket_of
-from ray_mae.data.quarantine import Refusal, Unusable, said
+from ray_mae.data.quarantine import QuarantineError, QuarantineRow, error_text
 from ray_mae.data.schema import SPLITS, STUDY_SCHEMA, VIEWS
-
-# Each set of splits once, as there are many patients.
-_TOGETHER = {
-    frozenset(names): frozenset(names)
-    for count in range(1, len(SPLITS) + 2)
-    for names in combinations((*SPLITS, NOT_TEST), count)
-}
 
 
 @dataclass(frozen=True)
-class Image:
-    """One image to be read."""
+class ImageEntry:
+    """An image to be read."""
 
     path: str
     view: str
@@ -47,13 +43,13 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Study:
-    """One study to be written, under its pseudonyms."""
+class StudyEntry:
+    """A study to be written, under its pseudonyms."""
 
     study_id: str
     patient_id: str
     split: str
-    images: list[Image]
+    images: list[ImageEntry]
     """By path."""
     findings: str | None
     impression: str | None
@@ -64,13 +60,77 @@ class Study:
     """The bucket of its date; None where no date is kept."""
 
 
-@dataclass(frozen=True)
-class Grouped:
-    """Every image of the archive: in a study, or refused."""
+def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> IngestJob:
+    """Group the images into studies and plan their shards.
 
-    studies: Spool[Study]
+    Args:
+        archive: as its reader lists it.
+        config: of the ingest.
+        key: of the pseudonyms.
+    """
+    grouped = group_studies(
+        archive.records,
+        key=key,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        max_views=config.max_views,
+        year_bucket=config.year_bucket,
+    )
+    earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
+    plans: DiskList[ShardPlan] = DiskList(
+        StudyShardPlan(
+            file=file,
+            dataset=config.dataset,
+            split=split,
+            rows_per_row_group=config.studies_per_row_group,
+            studies=studies,
+            image_size=config.image_size,
+            encoding=config.encoding,
+            jpeg_quality=config.jpeg_quality,
+            max_pixels=config.max_pixels,
+            max_aspect=config.max_aspect,
+            burned_in=config.burned_in,
+        )
+        for file, split, studies in cut_into_shards(
+            grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
+        )
+    )
+    notes = {
+        "studies_with_several_texts": grouped.several_texts,
+        "texts_without_findings_or_impression": grouped.texts_without_sections,
+        **archive.notes,
+    }
+    listed = {"image": len(archive.records), "study": grouped.listed}
+    return IngestJob(
+        "study",
+        StudyShardPlan,
+        plans,
+        listed,
+        grouped.quarantine,
+        notes,
+        config.studies_per_shard,
+        _describe,
+    )
+
+
+# ---------------------------------------------------------------------------------------- grouping
+
+
+# Every set of splits, so that many patients share each.
+_SPLIT_SETS = {
+    frozenset(names): frozenset(names)
+    for count in range(1, len(SPLITS) + 2)
+    for names in combinations((*SPLITS, NOT_TEST), count)
+}
+
+
+@dataclass(frozen=True)
+class GroupedStudies:
+    """Every image of the archive: in a study, or in quarantine."""
+
+    studies: DiskList[StudyEntry]
     """By pseudonym."""
-    refusals: Refusals
+    quarantine: QuarantineTable
     listed: int
     """Studies that the archive lists."""
     several_texts: int
@@ -79,7 +139,7 @@ class Grouped:
     """Studies with a text that has neither findings nor an impression."""
 
 
-def group(
+def group_studies(
     records: Iterable[ImageRecord],
     *,
     key: bytes,
@@ -87,37 +147,51 @@ def group(
     test_share: float,
     max_views: int,
     year_bucket: int = 0,
-) -> Grouped:
-    """Group images into studies and refuse what must not be used, image by image and as a study."""
-    images: Spool[tuple[str, ImageRecord]] = Spool()
-    splits_given: dict[str, frozenset[str]] = {}
-    refusals = Refusals()
+) -> GroupedStudies:
+    """Group images into studies, and put into quarantine what must not be used.
+
+    An image may be unusable by itself, or with its whole study: without a patient, of several patients
+    or splits, with too many images.
+
+    Args:
+        records: the archive's images, in any order.
+        key: of the pseudonyms.
+        validation_share, test_share: of the patients, by a hash of their pseudonym, where the archive
+            has no split.
+        max_views: images of a study at most.
+        year_bucket: years that a study's date is coarsened to; 0 keeps no date.
+    """
+    images: DiskList[tuple[str, ImageRecord]] = DiskList()
+    archive_splits: dict[str, frozenset[str]] = {}
+    quarantine = QuarantineTable()
     for record in records:
         if record.study:
             study_id = pseudonym(key, "study", record.study)
             images.add((study_id, record), study_id)
             if record.split:
-                before = splits_given.get(record.patient, frozenset())
-                splits_given[record.patient] = _TOGETHER[before | {record.split}]
+                before = archive_splits.get(record.patient, frozenset())
+                archive_splits[record.patient] = _SPLIT_SETS[before | {record.split}]
         else:
-            refusals.add(_refusal(record, None, ("no-study", "")))
+            quarantine.add(_quarantine_row(record, None, ("no-study", "")))
 
-    studies: Spool[Study] = Spool()
+    studies: DiskList[StudyEntry] = DiskList()
     several_texts = without_sections = studies_listed = 0
-    for study_id, found in groupby(images, key=itemgetter(0)):
-        listed = [record for _, record in found]
+    for study_id, group in groupby(images, key=itemgetter(0)):
+        listed = [record for _, record in group]
         studies_listed += 1
-        good = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
-        wrong = _wrong_with(good, splits_given, max_views)
+        usable = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
+        problem = _study_problem(usable, archive_splits, max_views)
         for record in listed:
-            if record.problem or wrong:
-                refusals.add(_refusal(record, study_id, wrong))
-        if wrong or not good:
-            refusals.add(Refusal("study", None, study_id, *(wrong or ("no-usable-image", ""))))
+            if record.problem or problem:
+                quarantine.add(_quarantine_row(record, study_id, problem))
+        if problem or not usable:
+            quarantine.add(
+                QuarantineRow("study", None, study_id, *(problem or ("no-usable-image", "")))
+            )
             continue
 
-        patient_id = pseudonym(key, "patient", good[0].patient)
-        split = next(iter(splits_given.get(good[0].patient, ())), None)
+        patient_id = pseudonym(key, "patient", usable[0].patient)
+        split = next(iter(archive_splits.get(usable[0].patient, ())), None)
         if split in (None, NOT_TEST):
             of_test = 0.0 if split else test_share
             split = split_by_hash(patient_id, validation_share, of_test)
@@ -126,11 +200,11 @@ def group(
         several_texts += len(texts) > 1
         without_sections += bool(texts) and findings is None and impression is None
         studies.add(
-            Study(
+            StudyEntry(
                 study_id=study_id,
                 patient_id=patient_id,
                 split=split,
-                images=[Image(r.path, r.view, r.position) for r in good],
+                images=[ImageEntry(r.path, r.view, r.position) for r in usable],
                 findings=findings,
                 impression=impression,
                 labels=_labels(listed),
@@ -138,18 +212,20 @@ def group(
                 years=bucket_of(min((r.year for r in listed if r.year), default=None), year_bucket),
             )
         )
-    return Grouped(studies, refusals, studies_listed, several_texts, without_sections)
+    return GroupedStudies(studies, quarantine, studies_listed, several_texts, without_sections)
 
 
-def _refusal(image: ImageRecord, study_id: str | None, other: tuple[str, str] | None) -> Refusal:
-    """The image's own problem, else the other one, which it shares with its whole study."""
-    problem = (image.problem.reason, image.problem.detail) if image.problem else other
+def _quarantine_row(
+    image: ImageRecord, study_id: str | None, of_study: tuple[str, str] | None
+) -> QuarantineRow:
+    """The row for an image with its own problem, else with that of its whole study."""
+    problem = (image.problem.reason, image.problem.detail) if image.problem else of_study
     assert problem is not None
-    return Refusal("image", image.path, study_id, *problem)
+    return QuarantineRow("image", image.path, study_id, *problem)
 
 
-def _wrong_with(
-    images: list[ImageRecord], splits_given: dict[str, frozenset[str]], max_views: int
+def _study_problem(
+    images: list[ImageRecord], archive_splits: dict[str, frozenset[str]], max_views: int
 ) -> tuple[str, str] | None:
     """Why the study as a whole cannot be used, as reason and detail."""
     patients = {record.patient for record in images}
@@ -161,7 +237,7 @@ def _wrong_with(
         return "patient-conflict", (
             f"{len(patients)} patients; if study numbers restart for each patient, join the two"
         )
-    splits = splits_given.get(images[0].patient, frozenset())
+    splits = archive_splits.get(images[0].patient, frozenset())
     if len(splits) > 1:
         return "split-conflict", ", ".join(sorted(splits))
     if len(images) > max_views:
@@ -177,6 +253,9 @@ def _labels(images: list[ImageRecord]) -> list[int]:
     return [strongest(*of_label) for of_label in zip(*states, strict=True)]
 
 
+# -------------------------------------------------------------------------------------------- rows
+
+
 _TEXT = ["study_id", "patient_id", "dataset", "split", "findings", "impression", "years"]
 _OTHER = "other_labels.list.element"
 _SMALL = [f"views.list.element.{name}" for name in ("encoding", "view", "position")]
@@ -190,13 +269,13 @@ _PARQUET: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyPlan(Plan):
-    """A shard of studies."""
+class StudyShardPlan(ShardPlan):
+    """The plan of a shard of studies."""
 
     schema = STUDY_SCHEMA
     parquet = _PARQUET
 
-    studies: list[Study]
+    studies: list[StudyEntry]
     image_size: int
     encoding: Encoding
     jpeg_quality: int
@@ -205,9 +284,9 @@ class StudyPlan(Plan):
     burned_in: Literal["quarantine", "keep"]
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "StudyPlan":
+    def from_json(cls, fields: dict[str, Any]) -> "StudyShardPlan":
         studies = [
-            Study(**{**study, "images": [Image(**image) for image in study["images"]]})
+            StudyEntry(**{**study, "images": [ImageEntry(**image) for image in study["images"]]})
             for study in fields["studies"]
         ]
         return cls(**{**fields, "studies": studies})
@@ -225,19 +304,23 @@ class StudyPlan(Plan):
         return [(study.study_id, study.patient_id) for study in self.studies]
 
     def rows(
-        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
         for study in self.studies:
             views = []
             for image in study.images:
                 try:
                     views.append(_view(image, root, self, counts))
-                except Unusable as why:
-                    refusals.append(
-                        Refusal("image", image.path, study.study_id, why.reason, why.detail)
+                except QuarantineError as error:
+                    quarantined.append(
+                        QuarantineRow(
+                            "image", image.path, study.study_id, error.reason, error.detail
+                        )
                     )
             if not views:
-                refusals.append(Refusal("study", None, study.study_id, "no-usable-image", ""))
+                quarantined.append(
+                    QuarantineRow("study", None, study.study_id, "no-usable-image", "")
+                )
                 continue
             _count(counts, study, views)
             yield {
@@ -254,65 +337,20 @@ class StudyPlan(Plan):
             }
 
 
-def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> Job:
-    """Group the images into studies and plan their shards."""
-    grouped = group(
-        archive.records,
-        key=key,
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        max_views=config.max_views,
-        year_bucket=config.year_bucket,
-    )
-    earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
-    plans: Spool[Plan] = Spool(
-        StudyPlan(
-            file=file,
-            dataset=config.dataset,
-            split=split,
-            rows_per_row_group=config.studies_per_row_group,
-            studies=studies,
-            image_size=config.image_size,
-            encoding=config.encoding,
-            jpeg_quality=config.jpeg_quality,
-            max_pixels=config.max_pixels,
-            max_aspect=config.max_aspect,
-            burned_in=config.burned_in,
-        )
-        for file, split, studies in cut(
-            grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
-        )
-    )
-    notes = {
-        "studies_with_several_texts": grouped.several_texts,
-        "texts_without_findings_or_impression": grouped.texts_without_sections,
-        **archive.notes,
-    }
-    listed = {"image": len(archive.records), "study": grouped.listed}
-    return Job(
-        "study",
-        StudyPlan,
-        plans,
-        listed,
-        grouped.refusals,
-        notes,
-        config.studies_per_shard,
-        _describe,
-    )
-
-
-def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> dict[str, Any]:
+def _view(
+    image: ImageEntry, root: Path, plan: StudyShardPlan, counts: Counter[str]
+) -> dict[str, Any]:
     view, position = image.view, image.position
-    pixels, header = _read(place_of(root, image.path), plan.max_pixels)
+    pixels, header = _read(source_path(root, image.path), plan.max_pixels)
     if header is not None:
         if header.burned_in and plan.burned_in == "quarantine":
-            raise Unusable("burned-in", "BurnedInAnnotation is YES")
+            raise QuarantineError("burned-in", "BurnedInAnnotation is YES")
         counts["burned in"] += header.burned_in
         if view == "unknown":  # a table need not repeat what the file knows
             view, position = header.view, position or header.position
     long, short = max(pixels.shape), min(pixels.shape)
     if long > plan.max_aspect * short:
-        raise Unusable("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
+        raise QuarantineError("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
     pixels = shrink(pixels, plan.image_size)
     return {
         "image": encode(pixels, plan.encoding, plan.jpeg_quality),
@@ -325,7 +363,7 @@ def _view(image: Image, root: Path, plan: StudyPlan, counts: Counter[str]) -> di
 
 
 def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None]:
-    """The image, and its header if it is DICOM. Raises Unusable for all that can be wrong with it."""
+    """The image, and its header if it is DICOM. Raises QuarantineError for all that can be wrong with it."""
 
     def read(file: Path) -> tuple[NDArray[np.uint8], Header | None]:
         try:
@@ -333,21 +371,21 @@ def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None
         except (OSError, ValueError):
             dicom = False  # the reader of images says what is wrong with it
         return (
-            read_dicom_guarded(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
+            read_dicom_isolated(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
         )
 
     try:
-        with on_disk(path, most_bytes(max_pixels)) as file:
-            return patiently(lambda: read(file), remote=False)
+        with local_file(path, most_bytes(max_pixels)) as file:
+            return retry_transient(lambda: read(file), remote=False)
     except FileNotFoundError as error:
-        raise Unusable("missing") from error
+        raise QuarantineError("missing") from error
     except OSError as error:  # of a store, after several attempts
         if error.errno == errno.ENOSPC:
             raise
-        raise Unusable("unreadable", said(error)) from error
+        raise QuarantineError("unreadable", error_text(error)) from error
 
 
-def _count(counts: Counter[str], study: Study, views: list[dict[str, Any]]) -> None:
+def _count(counts: Counter[str], study: StudyEntry, views: list[dict[str, Any]]) -> None:
     counts["study"] += 1
     counts["image"] += len(views)
     counts["image bytes"] += sum(len(view["image"]) for view in views)
@@ -379,5 +417,5 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
 
 
 def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
-    found = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
-    return dict(sorted(found.items(), key=lambda item: int(item[0])))
+    below = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
+    return dict(sorted(below.items(), key=lambda item: int(item[0])))

@@ -1,4 +1,7 @@
-"""The shards of volumes: volumes sorted with pseudonyms and splits, plans, and rows."""
+"""Volumes in ingest: volumes with pseudonyms and splits, the plans of their shards, and their rows.
+
+`prepare` is what the driver does before any voxel is read; `VolumeShardPlan.rows` is what a worker does.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -20,19 +23,19 @@ from ray_mae.data.decoding.voxels import (
     encode_valid,
     encode_voxels,
 )
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.ingest.layout import Layout, cut
-from ray_mae.data.ingest.quarantine_table import Refusals
-from ray_mae.data.ingest.shards import RESULTS, Job, Plan
-from ray_mae.data.paths import on_disk, patiently, place_of
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.ingest.layout import Layout, cut_into_shards
+from ray_mae.data.ingest.quarantine_table import QuarantineTable
+from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
+from ray_mae.data.paths import local_file, retry_transient, source_path
 from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
-from ray_mae.data.quarantine import Refusal, Unusable
+from ray_mae.data.quarantine import QuarantineError, QuarantineRow
 from ray_mae.data.schema import VOLUME_SCHEMA
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One volume to be read, under its pseudonyms."""
+class VolumeEntry:
+    """A volume to be read, under its pseudonyms."""
 
     volume_id: str
     patient_id: str
@@ -48,35 +51,92 @@ class Listed:
     labels: dict[str, float]
 
 
+def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> IngestJob:
+    """Give the volumes pseudonyms and splits, and plan their shards.
+
+    Args:
+        archive: as its reader lists it.
+        config: of the ingest.
+        key: of the pseudonyms.
+    """
+    settings = config.volumes
+    entries = sort_volumes(
+        archive.records,
+        key=key,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        modalities=settings.modalities,
+    )
+    most = min(settings.max_deviation, LARGEST[settings.dtype])
+    earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
+    plans: DiskList[ShardPlan] = DiskList(
+        VolumeShardPlan(
+            file=file,
+            dataset=config.dataset,
+            split=split,
+            rows_per_row_group=settings.volumes_per_row_group,
+            volumes=volumes,
+            preparation=Preparation.of(replace(settings, max_deviation=most), config.burned_in),
+            dtype=settings.dtype,
+            compression=settings.compression,
+        )
+        for file, split, volumes in cut_into_shards(
+            entries.volumes, lambda v: v.split, lambda v: v.volume_id, earlier
+        )
+    )
+    listed = {"volume": len(archive.records)}
+    return IngestJob(
+        "volume",
+        VolumeShardPlan,
+        plans,
+        listed,
+        entries.quarantine,
+        archive.notes,
+        settings.volumes_per_shard,
+        _describe,
+    )
+
+
+# --------------------------------------------------------------------------- pseudonyms and splits
+
+
 @dataclass(frozen=True)
-class Sorted:
-    """Every volume of the archive: to be read, or refused."""
+class SortedVolumes:
+    """Every volume of the archive: to be read, or in quarantine."""
 
-    volumes: list[Listed]
+    volumes: list[VolumeEntry]
     """By pseudonyms of patient and volume, so that a patient's volumes lie together."""
-    refusals: Refusals
+    quarantine: QuarantineTable
 
 
-def sort(
+def sort_volumes(
     records: Iterable[VolumeRecord],
     *,
     key: bytes,
     validation_share: float,
     test_share: float,
     modalities: list[str] | None,
-) -> Sorted:
-    """Give each volume its pseudonyms and split, and refuse what must not be used."""
+) -> SortedVolumes:
+    """Give each volume its pseudonyms and split, and put into quarantine what must not be used.
+
+    Args:
+        records: the archive's volumes.
+        key: of the pseudonyms.
+        validation_share, test_share: of the patients, by a hash of their pseudonym, where the archive
+            has no split.
+        modalities: those that are used; None: all.
+    """
     records = list(records)
-    splits_given: dict[str, set[str]] = defaultdict(set)
+    archive_splits: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        splits_given[record.patient].update([record.split] if record.split else [])
+        archive_splits[record.patient].update([record.split] if record.split else [])
     seen: set[str] = set()
-    volumes, refusals = [], Refusals()
+    volumes, quarantine = [], QuarantineTable()
     for record in records:
         volume_id = pseudonym(key, "volume", record.volume)
-        given = splits_given[record.patient]
-        if wrong := _wrong_with(record, given, seen, modalities):
-            refusals.add(Refusal("volume", record.paths[0], volume_id, *wrong))
+        splits = archive_splits[record.patient]
+        if problem := _volume_problem(record, splits, seen, modalities):
+            quarantine.add(QuarantineRow("volume", record.paths[0], volume_id, *problem))
             continue
         seen.add(record.volume)
         patient_id = pseudonym(key, "patient", record.patient)
@@ -84,10 +144,12 @@ def sort(
             key, "session", f"{record.patient}\0{record.session}"
         )
         split = (
-            next(iter(given)) if given else split_by_hash(patient_id, validation_share, test_share)
+            next(iter(splits))
+            if splits
+            else split_by_hash(patient_id, validation_share, test_share)
         )
         volumes.append(
-            Listed(
+            VolumeEntry(
                 volume_id=volume_id,
                 patient_id=patient_id,
                 session_id=session or None,
@@ -103,10 +165,10 @@ def sort(
             )
         )
     volumes.sort(key=lambda volume: (volume.patient_id, volume.volume_id))
-    return Sorted(volumes, refusals)
+    return SortedVolumes(volumes, quarantine)
 
 
-def _wrong_with(
+def _volume_problem(
     record: VolumeRecord, splits: set[str], seen: set[str], modalities: list[str] | None
 ) -> tuple[str, str] | None:
     """Why a volume cannot be used, as reason and detail."""
@@ -123,8 +185,11 @@ def _wrong_with(
     return None
 
 
+# -------------------------------------------------------------------------------------------- rows
+
+
 _NAMES = ["volume_id", "patient_id", "session_id", "dataset", "site", "split", "modality"]
-# Voxels are compressed already; see study_shards for why there are no statistics.
+# Voxels are compressed already; see studies.py for why there are no statistics.
 _PARQUET: dict[str, Any] = {
     "compression": {name: "zstd" for name in [*_NAMES, "valid"]},
     "use_dictionary": ["dataset", "site", "split", "modality"],
@@ -133,20 +198,20 @@ _PARQUET: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumePlan(Plan):
-    """A shard of volumes."""
+class VolumeShardPlan(ShardPlan):
+    """The plan of a shard of volumes."""
 
     schema = VOLUME_SCHEMA
     parquet = _PARQUET
 
-    volumes: list[Listed]
+    volumes: list[VolumeEntry]
     preparation: Preparation
     dtype: VoxelType
     compression: int
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "VolumePlan":
-        volumes = [Listed(**volume) for volume in fields["volumes"]]
+    def from_json(cls, fields: dict[str, Any]) -> "VolumeShardPlan":
+        volumes = [VolumeEntry(**volume) for volume in fields["volumes"]]
         preparation = Preparation.from_json(fields["preparation"])
         return cls(**{**fields, "volumes": volumes, "preparation": preparation})
 
@@ -166,34 +231,36 @@ class VolumePlan(Plan):
         return [(volume.volume_id, volume.patient_id) for volume in self.volumes]
 
     def rows(
-        self, root: Path, refusals: list[Refusal], counts: Counter[str]
+        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
-        for listed in self.volumes:
+        for volume in self.volumes:
             try:
-                row = self._row(listed, root)
-            except Unusable as why:
-                refusals.append(
-                    Refusal("volume", listed.paths[0], listed.volume_id, why.reason, why.detail)
+                row = self._row(volume, root)
+            except QuarantineError as error:
+                quarantined.append(
+                    QuarantineRow(
+                        "volume", volume.paths[0], volume.volume_id, error.reason, error.detail
+                    )
                 )
                 continue
             _count(counts, row)
-            left_out = listed.segmentation is not None and row["segmentation"] is None
+            left_out = volume.segmentation is not None and row["segmentation"] is None
             counts["segmentations left out"] += left_out
             yield row
 
-    def _row(self, listed: Listed, root: Path) -> dict[str, Any]:
-        """The row of one volume. Raises Unusable."""
+    def _row(self, volume: VolumeEntry, root: Path) -> dict[str, Any]:
+        """The row of one volume. Raises QuarantineError."""
         with ExitStack() as copies:
 
             def file(path: str) -> Path:
-                return copies.enter_context(on_disk(place_of(root, path)))
+                return copies.enter_context(local_file(source_path(root, path)))
 
-            masks = {name: file(path) for name in MASKS if (path := getattr(listed, name))}
-            paths = [file(path) for path in listed.paths]
-            made = patiently(lambda: self.preparation.prepare(paths, masks), remote=False)
-        image = made.image
+            masks = {name: file(path) for name in MASKS if (path := getattr(volume, name))}
+            paths = [file(path) for path in volume.paths]
+            prepared = retry_transient(lambda: self.preparation.prepare(paths, masks), remote=False)
+        image = prepared.image
         return {
-            **{name: getattr(listed, name) for name in _NAMES if name != "dataset"},
+            **{name: getattr(volume, name) for name in _NAMES if name != "dataset"},
             "dataset": self.dataset,
             "voxels": encode_voxels(image.values, self.dtype, self.compression),
             "encoding": ENCODING,
@@ -201,54 +268,14 @@ class VolumePlan(Plan):
             "shape": list(image.values.shape),
             "spacing_mm": image.spacing.tolist(),
             "affine": image.affine.ravel().tolist(),
-            "mean": made.mean,
-            "std": made.std,
-            "valid": None if made.valid is None else encode_valid(made.valid),
+            "mean": prepared.mean,
+            "std": prepared.std,
+            "valid": None if prepared.valid is None else encode_valid(prepared.valid),
             "segmentation": None
-            if made.segmentation is None
-            else encode_labels(made.segmentation, self.compression),
-            "labels": sorted(listed.labels.items()),
+            if prepared.segmentation is None
+            else encode_labels(prepared.segmentation, self.compression),
+            "labels": sorted(volume.labels.items()),
         }
-
-
-def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> Job:
-    """Give the volumes pseudonyms and splits, and plan their shards."""
-    settings = config.volumes
-    found = sort(
-        archive.records,
-        key=key,
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        modalities=settings.modalities,
-    )
-    most = min(settings.max_deviation, LARGEST[settings.dtype])
-    earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
-    plans: Spool[Plan] = Spool(
-        VolumePlan(
-            file=file,
-            dataset=config.dataset,
-            split=split,
-            rows_per_row_group=settings.volumes_per_row_group,
-            volumes=volumes,
-            preparation=Preparation.of(replace(settings, max_deviation=most), config.burned_in),
-            dtype=settings.dtype,
-            compression=settings.compression,
-        )
-        for file, split, volumes in cut(
-            found.volumes, lambda v: v.split, lambda v: v.volume_id, earlier
-        )
-    )
-    listed = {"volume": len(archive.records)}
-    return Job(
-        "volume",
-        VolumePlan,
-        plans,
-        listed,
-        found.refusals,
-        archive.notes,
-        settings.volumes_per_shard,
-        _describe,
-    )
 
 
 def _count(counts: Counter[str], row: dict[str, Any]) -> None:
@@ -266,8 +293,8 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
     """What the summary says of a split."""
 
     def under(prefix: str) -> dict[str, int]:
-        found = {n.removeprefix(prefix): k for n, k in counts.items() if n.startswith(prefix)}
-        return dict(sorted(found.items()))
+        below = {n.removeprefix(prefix): k for n, k in counts.items() if n.startswith(prefix)}
+        return dict(sorted(below.items()))
 
     return {
         "modalities": under("modality/"),

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ray_mae.data.loading.rows import Row
+from ray_mae.data.schema import Row
 
 
 class Collator(Protocol):

@@ -4,21 +4,19 @@ Keys of samples are traced back to their identifiers here, too.
 """
 
 import errno
-import hashlib
-import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.paths import is_passing
-from ray_mae.data.schema import Manifest
+from ray_mae.data.paths import is_transient, sha256_of
+from ray_mae.data.retry import doubling_waits, retry
+from ray_mae.data.schema import Manifest, Row
 
-Row = dict[str, Any]
 T = TypeVar("T")
 PATIENCE = 10.0
 """Seconds that shards may be away where no setting says so."""
@@ -51,21 +49,18 @@ def read_rows(
 
 def _outlast(read: Callable[[], T], path: Path, patience: float) -> T:
     """What is read, tried again while storage is away: then the manifest is, too."""
-    began, wait = time.monotonic(), 0.25
-    while True:
-        try:
-            return read()
-        except OSError as error:
-            away = time.monotonic() - began
-            there = (path.parent / Manifest.FILE).is_file()
-            if there and not is_passing(error, remote=False):
-                raise
-            if away >= patience:
-                raise TimeoutError(
-                    errno.ETIMEDOUT, f"{path} could not be read for {away:.0f} s ({error})"
-                ) from error
-        wait = min(2 * wait, 10.0)
-        time.sleep(wait)
+
+    def is_away(error: Exception) -> bool:
+        if not isinstance(error, OSError):
+            return False
+        return not (path.parent / Manifest.FILE).is_file() or is_transient(error, remote=False)
+
+    def timeout(error: Exception, seconds: float) -> TimeoutError:
+        return TimeoutError(
+            errno.ETIMEDOUT, f"{path} could not be read for {seconds:.0f} s ({error})"
+        )
+
+    return retry(read, is_away, timeout, doubling_waits(longest=10.0), patience)
 
 
 def description(path: Path, problem: str) -> str:
@@ -99,8 +94,7 @@ def _told(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _sha256(path: Path, changed_ns: int) -> str:
     """changed_ns: time of change, so that a file that was restored is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def names_of(shards: Path, keys: Sequence[int]) -> dict[int, str]:

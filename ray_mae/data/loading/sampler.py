@@ -9,7 +9,8 @@ import numpy as np
 
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.order import Mixture, RowLocation, permutation
-from ray_mae.data.loading.rows import DamagedShard, Row, description, is_damaged, read_rows
+from ray_mae.data.loading.rows import DamagedShard, description, is_damaged, read_rows
+from ray_mae.data.schema import Row
 
 
 class WindowReader:

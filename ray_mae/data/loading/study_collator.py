@@ -7,9 +7,7 @@ import numpy as np
 
 from ray_mae.data.decoding.images import decode, letterbox
 from ray_mae.data.loading.order import key_of, mix, permutation
-from ray_mae.data.schema import VIEWS
-
-Row = dict[str, Any]
+from ray_mae.data.schema import VIEWS, Row
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from ray_mae.data.decoding.voxels import decode_valid, decode_voxels
 from ray_mae.data.loading.order import key_of, mix
-
-Row = dict[str, Any]
+from ray_mae.data.schema import Row
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A seeded cohort of synthetic brain volumes: NIfTI in a BIDS folder with a table, or DICOM series.
 
-Every patient has one head (`phantom_brains`) in several contrasts, lesions with a label map, and
+Every patient has one head (`brain_anatomy`) in several contrasts, lesions with a label map, and
 labels: `high_grade` is carried by the lesions' texture, `wide_ventricles` by the anatomy. Two sites
 differ in noise and orientation, and not in their patients. Some files are broken, so that there is
-something to refuse. Everything is a pure function of the seed, and no patient depends on how many
+something for the quarantine. Everything is a pure function of the seed, and no patient depends on how many
 there are.
 """
 
@@ -36,8 +36,8 @@ COLUMNS = ("volume", "patient", "session", "path", "modality", "site", "segmenta
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written of one patient."""
+class PatientFiles:
+    """The files that were written of one patient."""
 
     patient: str
     site: str
@@ -56,11 +56,19 @@ def write_volumes(
     as_dicom: bool = False,
     broken: bool = True,
 ) -> Path:
-    """Write the cohort and return its table, volumes.csv, with labels and label maps.
+    """Write a cohort of synthetic brain volumes, with labels and label maps.
 
-    size: voxels along each side of the 192 mm cube. The folder is a BIDS data set as well, unless
-    as_dicom, which gives one DICOM series per contrast and no label maps. broken adds five volumes
-    that an ingest must refuse; of DICOM series, two.
+    Args:
+        output: folder to write to. It is a BIDS data set as well, unless `as_dicom`.
+        patients: how many.
+        seed: of everything random.
+        size: voxels along each side of the 192 mm cube.
+        processes: that write. The files do not depend on it.
+        as_dicom: write one DICOM series per contrast, and no label maps.
+        broken: add five volumes that an ingest must put into quarantine; of DICOM series, two.
+
+    Returns:
+        The path of the table, volumes.csv.
     """
     output.mkdir(parents=True, exist_ok=True)
     write = partial(_patient, output, seed, size, as_dicom)
@@ -82,7 +90,7 @@ def write_volumes(
     return table
 
 
-def _patient(output: Path, seed: int, size: int, as_dicom: bool, number: int) -> Written:
+def _patient(output: Path, seed: int, size: int, as_dicom: bool, number: int) -> PatientFiles:
     rng = np.random.default_rng([seed, number])
     head = draw_head(rng, size)
     patient = f"sub-{number:05d}"
@@ -101,7 +109,7 @@ def _patient(output: Path, seed: int, size: int, as_dicom: bool, number: int) ->
         segmentation = _nifti(folder, patient, "dseg", head.lesions, site)
     labels = {"high_grade": int(head.rings), "wide_ventricles": int(head.wide)}
     below = {k: str(Path(v).relative_to(output)) for k, v in files.items()}
-    return Written(
+    return PatientFiles(
         patient, site, labels, below, segmentation and str(Path(segmentation).relative_to(output))
     )
 
@@ -131,7 +139,7 @@ def _nifti(
     return str(path)
 
 
-def _row(person: Written, contrast: str) -> dict[str, Any]:
+def _row(person: PatientFiles, contrast: str) -> dict[str, Any]:
     return {
         "volume": f"{person.patient}_{contrast}",
         "patient": person.patient,
@@ -144,7 +152,7 @@ def _row(person: Written, contrast: str) -> dict[str, Any]:
     }
 
 
-def _describe(output: Path, written: list[Written]) -> None:
+def _describe(output: Path, written: list[PatientFiles]) -> None:
     """What BIDS wants beside the images."""
     about = {"Name": "ray_mae phantoms", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
     (output / "dataset_description.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -219,7 +227,7 @@ def _series(output: Path, patient: str, contrast: str, values: NDArray[np.int16]
     return str(folder)
 
 
-def _broken_series(output: Path, written: list[Written]) -> list[dict[str, Any]]:
+def _broken_series(output: Path, written: list[PatientFiles]) -> list[dict[str, Any]]:
     """Take slices out of the last patient's first two series: one has a gap, one is too short."""
     if written:
         gap, short = (output / path for path in list(written[-1].files.values())[:2])

@@ -368,8 +368,8 @@ def _thin(chest: Chest, camera: Camera) -> Array:
         points["bone"].append((tube, np.full(len(tube), CORTEX * chest.bone * area)))
     for side in (RIGHT, LEFT):
         where, mass = chest.vessels[side]
-        kept = chest.aerated(side, where)
-        points["vessel"].append((where[kept], mass[kept]))
+        inside = chest.aerated(side, where)
+        points["vessel"].append((where[inside], mass[inside]))
     spectrum = np.zeros((camera.height, camera.width // 2 + 1), np.complex64)
     for name, some in points.items():
         if some:

@@ -1,8 +1,8 @@
 """A seeded cohort of synthetic chest X-ray studies as real DICOM files, with reports and labels.
 
-The films (`phantom_films`) are projections of one simulated 3D chest per patient
-(`phantom_anatomy`), with diseases drawn as 3D objects (`phantom_diseases`) and reports from
-templates (`phantom_reports`). They are
+The films (`chest_projection`) are projections of one simulated 3D chest per patient
+(`chest_anatomy`), with diseases drawn as 3D objects (`chest_diseases`) and reports from
+templates (`chest_reports`). They are
 made so that a place for the software to be tried exists without any patient's data. They look like
 chest films from afar, are synthetic throughout, and say nothing about medicine: a figure measured
 on them ranks nothing but the code that ran.
@@ -147,9 +147,10 @@ def draw_studies(seed: int, patient: int, caricature: bool = False) -> list[Stud
         findings = _parents(findings)
         states, views = draw_states(findings, rng), draw_views(rng)
         words = ["PA" if v == FRONTAL else "LAT" for v in views]
-        report = write_report(findings, states, words, rng)
-        kept = report if rng.random() > 0.1 else None
-        studies.append(Study(patient, number, diseases, findings, states, kept, views, chest))
+        report: str | None = write_report(findings, states, words, rng)
+        if rng.random() <= 0.1:
+            report = None
+        studies.append(Study(patient, number, diseases, findings, states, report, views, chest))
     return studies
 
 
@@ -183,9 +184,9 @@ def dicom_file(pixels: NDArray[np.uint16], study: Study, image: int, seed: int) 
     ds.StudyInstanceUID = study_uid(seed, study)
     ds.SeriesInstanceUID = _uid(seed, study.patient, study.number, "series", image)
     ds.Modality = modality
-    _identify(ds, study, who, scanner)
+    _set_identity(ds, study, who, scanner)
     ds.SeriesNumber, ds.InstanceNumber = image + 1, 1
-    _say_view(ds, study.views[image], rng)
+    _set_view(ds, study.views[image], rng)
     _set_pixels(ds, pixels, rng)
     return ds
 
@@ -195,7 +196,7 @@ def study_uid(seed: int, study: Study) -> str:
     return _uid(seed, study.patient, study.number, "study")
 
 
-def _identify(
+def _set_identity(
     ds: Dataset, study: Study, who: np.random.Generator, scanner: np.random.Generator
 ) -> None:
     """Fictitious patient, dates and place."""
@@ -217,7 +218,7 @@ def _identify(
     ds.StudyDescription = "CHEST 2 VIEWS" if len(study.views) > 1 else "CHEST"
 
 
-def _say_view(ds: Dataset, view: str, rng: np.random.Generator) -> None:
+def _set_view(ds: Dataset, view: str, rng: np.random.Generator) -> None:
     """The view, as archives give it: mostly ViewPosition, else another tag, rarely nothing."""
     a = rng.random()
     if a < 0.90:
@@ -244,7 +245,7 @@ def _set_pixels(ds: Dataset, pixels: NDArray[np.uint16], rng: np.random.Generato
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """What reports.csv says of one study."""
 
     study: str
@@ -253,7 +254,9 @@ class Row:
     images: int
 
 
-def _write_patient(patient: int, folder: Path, seed: int, size: int, caricature: bool) -> list[Row]:
+def _write_patient(
+    patient: int, folder: Path, seed: int, size: int, caricature: bool
+) -> list[ReportRow]:
     """Write the DICOM files of one patient; returns the rows of its studies."""
     rows, varied = [], 0.7 if caricature else 1.0
     for study in draw_studies(seed, patient, caricature):
@@ -263,7 +266,7 @@ def _write_patient(patient: int, folder: Path, seed: int, size: int, caricature:
             rng = _rng(seed, patient, 8, study.number, image)
             file = dicom_file(expose(study.chest, view, size, rng, varied), study, image, seed)
             file.save_as(where / f"IM{image + 1}.dcm", enforce_file_format=True)
-        rows.append(Row(study_uid(seed, study), study.report, study.states, len(study.views)))
+        rows.append(ReportRow(study_uid(seed, study), study.report, study.states, len(study.views)))
     return rows
 
 
@@ -297,15 +300,26 @@ def write_studies(
     broken: int = 3,
     caricature: bool = False,
 ) -> dict:
-    """Write a cohort: `dicom/PATIENT/STUDY/IMAGE.dcm` and `reports.csv` in `output`.
+    """Write a cohort of synthetic chest X-ray studies: `dicom/PATIENT/STUDY/IMAGE.dcm` and `reports.csv`.
 
-    patients: how many. size: pixels of a film's short side. processes: default 1; the files do not
-    depend on it. broken: unusable files among the others, at most one a patient. caricature: fewer
-    diseases, which are coarse textures of the lungs, for networks that have minutes to learn them.
     reports.csv has the columns `study` (StudyInstanceUID), `text` (empty without a report) and the
     14 CheXpert names: 1 positive, 0 negative, -1 uncertain, empty not mentioned.
 
-    Returns counts: patients, studies, images, reports, broken, and positive studies per label.
+    Args:
+        output: folder to write to.
+        patients: how many.
+        seed: of everything random.
+        size: pixels of a film's short side.
+        processes: that write; 1 by default. The files do not depend on it.
+        broken: unusable files among the others, at most one a patient.
+        caricature: fewer diseases, which are coarse textures of the lungs, for networks that have
+            minutes to learn them.
+
+    Returns:
+        Counts: patients, studies, images, reports, broken, and positive studies per label.
+
+    Raises:
+        ValueError: fewer than one patient, or films of fewer than 32 pixels.
     """
     if patients < 1:
         raise ValueError(f"patients must be at least 1, got {patients}")

@@ -275,18 +275,18 @@ def write_report(
     rng: np.random.Generator,
 ) -> str:
     """The text of a report: one layout of several, sections with the states' sentences."""
-    told, summary = [], []
+    positive, summary = [], []
     for label in CHEXPERT_LABELS[1:]:
         state = states[label]
         if state in (POSITIVE, UNCERTAIN):
             some = SENTENCES[label][0 if state == POSITIVE else 1]
             finding = findings.get(label) or _suspected(label, rng)
-            told.append(_sentence(_pick(rng, some), finding))
+            positive.append(_sentence(_pick(rng, some), finding))
             summary.append(_sentence(_pick(rng, some), finding))
     denied = _denials([k for k, state in states.items() if state == NEGATIVE], rng)
-    if not told:
+    if not positive:
         denied.insert(0, _pick(rng, CLEAR) if states["No Finding"] == POSITIVE else "")
-    sentences = [s for s in told + denied if s]
+    sentences = [s for s in positive + denied if s]
     if rng.random() < 0.5:
         rng.shuffle(sentences)
     if states["No Finding"] == POSITIVE:

@@ -208,7 +208,7 @@ SectionStart = Callable[[str, int, int], int]
 
 def without_identity(report: str, next_section: SectionStart) -> str:
     """The report without what identifies a person. A field ends with its line, or at the next section."""
-    kept: list[str] = []
+    remaining: list[str] = []
     identity: list[bool] = []  # of each line: was something of it taken out as a whole
     waiting = False  # a field's value may stand in the next line
     for line in report.splitlines():
@@ -219,9 +219,9 @@ def without_identity(report: str, next_section: SectionStart) -> str:
         left = _less_fields(line, next_section)
         waiting = waiting or (not left.strip() and line.rstrip().endswith(":"))
         left = _with_gaps(left)
-        kept.append(left)
+        remaining.append(left)
         identity.append(left.strip() != line.strip() and GAP not in left)
-    return "\n".join(_less_names(kept, identity, next_section))
+    return "\n".join(_less_names(remaining, identity, next_section))
 
 
 def _less_names(lines: list[str], identity: list[bool], next_section: SectionStart) -> list[str]:
@@ -232,11 +232,11 @@ def _less_names(lines: list[str], identity: list[bool], next_section: SectionSta
 
     lines = list(lines)
     written = [index for index, line in enumerate(lines) if line.strip()]
-    for place, index in enumerate(written if len(lines) > 1 else ()):
+    for number, index in enumerate(written if len(lines) > 1 else ()):
         if not _NAME_LINE.fullmatch(lines[index]):
             continue
-        before = lines[written[place - 1]] if place else None
-        after = lines[written[place + 1]] if index != written[-1] else None
+        before = lines[written[number - 1]] if number else None
+        after = lines[written[number + 1]] if index != written[-1] else None
         last = after is None or begins(after)
         beside = any(identity[max(index - 1, 0) : index + 2])
         if before is not None and begins(before) and ":" not in before.rstrip(" \t*:"):
@@ -251,23 +251,23 @@ def _less_names(lines: list[str], identity: list[bool], next_section: SectionSta
 def _less_fields(line: str, next_section: SectionStart) -> str:
     """The line without its fields, salutation and signature; a section within it begins a line."""
     line = _SALUTATION.sub("", line)
-    kept: list[str] = []
+    remaining: list[str] = []
     at = 0
     while at < len(line):
         if _SIGNATURE.fullmatch(line, at):
             break
         if staff := _STAFF_LINE.match(line, at):
             at = next_section(line, staff.end(), len(line))
-            kept.append("\n")
+            remaining.append("\n")
             continue
         field = _next_field(line, at)
         if field is None:
-            kept.append(line[at:])
+            remaining.append(line[at:])
             break
         sentence = _SENTENCE_END.search(line, field.end()) if field["when"] else None
-        kept += [_NAME_AND_END.sub("", line[at : field.start()]), "\n"]
+        remaining += [_NAME_AND_END.sub("", line[at : field.start()]), "\n"]
         at = next_section(line, field.end(), sentence.end() if sentence else len(line))
-    return "".join(kept)
+    return "".join(remaining)
 
 
 def _next_field(line: str, at: int) -> re.Match[str] | None:
@@ -281,12 +281,12 @@ def _next_field(line: str, at: int) -> re.Match[str] | None:
 
 def _with_gaps(text: str) -> str:
     """Names, dates, numbers and addresses within sentences as gaps; nothing, if nothing else is there."""
-    found = text
+    result = text
     if _HAS_TITLE.search(text):
-        found = _TITLED.sub(lambda who: (who["before"] or who["loud"]) + GAP, found)
+        result = _TITLED.sub(lambda who: (who["before"] or who["loud"]) + GAP, result)
     if _HAS_DEGREE.search(text):
-        found = _WITH_DEGREE.sub(GAP, found)
-    found = _WHEN_OR_NUMBER.sub(GAP, _STREET.sub(GAP, found))
-    if found != text:
-        found = _NAME_AND_GAP.sub("", found)
-    return found if found == text or any(c.isalnum() for c in found) else ""
+        result = _WITH_DEGREE.sub(GAP, result)
+    result = _WHEN_OR_NUMBER.sub(GAP, _STREET.sub(GAP, result))
+    if result != text:
+        result = _NAME_AND_GAP.sub("", result)
+    return result if result == text or any(c.isalnum() for c in result) else ""

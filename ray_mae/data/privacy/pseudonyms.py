@@ -16,7 +16,15 @@ _SPLIT_NAMES = {
 
 
 def load_key(file: Path | None, insecure: bool) -> bytes:
-    """The secret key. ValueError or FileNotFoundError, saying what to do, where there is none."""
+    """Load the secret key of the pseudonyms.
+
+    Args:
+        file: that holds it; None: the environment variable does.
+        insecure: use the publicly known key, for public or generated data.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no key, or none that will do, and what to do about it.
+    """
     if insecure and file is not None:
         raise ValueError(
             "insecure_pseudonyms asks for the publicly known key and pseudonym_key names a secret "
@@ -48,18 +56,30 @@ def load_key(file: Path | None, insecure: bool) -> bytes:
 
 
 def pseudonym(key: bytes, kind: str, identifier: str) -> str:
-    """20 hex digits that stand for the identifier of a `patient` or a `study`.
+    """The pseudonym of an identifier: 20 hexadecimal digits.
 
     Without the key nobody can go back, nor try which of the known identifiers it is.
+
+    Args:
+        key: the secret one.
+        kind: patient, study, volume or session: the same identifier has another pseudonym in each.
+        identifier: the archive's own.
     """
     message = f"{kind}\0{identifier}".encode(errors="surrogatepass")
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:20]
 
 
 def split_by_hash(patient_id: str, validation_share: float, test_share: float) -> str:
-    """train, val or test for a patient's pseudonym: the same whatever else is in the archive.
+    """The split of a patient, by a hash of the pseudonym: the same whatever else is in the archive.
 
     A larger test share only moves patients into test, it never moves one out of it.
+
+    Args:
+        patient_id: pseudonym.
+        validation_share, test_share: of all patients, 0 to 1.
+
+    Returns:
+        train, val or test.
     """
     digest = hashlib.sha256(f"split\0{patient_id}".encode()).digest()
     position = int.from_bytes(digest[:8]) / 2**64

@@ -58,12 +58,12 @@ class Sections(NamedTuple):
 
 
 def sections(report: str | None) -> Sections:
-    """Findings and Impression of a report, word for word, white space normalised.
+    """Find Findings and Impression in a report, word for word, white space normalised.
 
     A text without any known header is taken as findings, and so is a joint "Findings and
     impression", and sentences that run into a lone other header ("… is clear. View: PA."). Else what
     stands before the first header is dropped, since names, numbers and dates stand there, and so is
-    what else identifies a person (report_identity.py). A section that is written twice (an addendum) is
+    what else identifies a person (deidentify.py). A section that is written twice (an addendum) is
     joined in order.
     """
     text = without_identity(report or "", _next_section)

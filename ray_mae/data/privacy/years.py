@@ -8,8 +8,8 @@ FIRST, LAST = 1895, 2300
 
 def year_of(date: str | None) -> int | None:
     """The year of a date that begins with it (2014, 20140305, 2014-03-05); None for what is none."""
-    found = re.match(r"\s*(\d{4})(?!\d(?!\d))", date or "")
-    year = int(found[1]) if found else 0
+    match = re.match(r"\s*(\d{4})(?!\d(?!\d))", date or "")
+    year = int(match[1]) if match else 0
     return year if FIRST <= year <= LAST else None
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.job import QUARANTINE, SUMMARY
-from ray_mae.data.paths import parquet, place
-from ray_mae.data.quarantine import REASONS
+from ray_mae.data.paths import open_parquet, resolve_path
+from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.card.duplicates import Seen, bits_of
 from ray_mae.evaluate.card.studies import study_sections
@@ -58,8 +58,8 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     """
     began = time.monotonic()
     manifest = Manifest.read(config.shards)
-    config = replace(config, shards=place(config.shards))
-    output = place(config.output) if config.output else config.shards
+    config = replace(config, shards=resolve_path(config.shards))
+    output = resolve_path(config.output) if config.output else config.shards
     output.mkdir(parents=True, exist_ok=True)
     all_shards = _all_shards(config, manifest)
     table = all_shards[0].small
@@ -84,7 +84,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             card=card,
             nouns=noun,
             generated=generated({"dataset": manifest.dataset}),
-            reasons=REASONS,
+            reasons=QUARANTINE_REASONS,
             **drawn,
         ),
         "utf-8",
@@ -99,7 +99,7 @@ def _all_shards(config: InspectConfig, manifest: Manifest) -> list[_Shards]:
     found = {manifest.dataset: _Shards(manifest.dataset, config.shards, manifest,
                                        _small_columns(config.shards, manifest))}  # fmt: skip
     for listed in config.against:
-        other, folder = Manifest.read(listed), place(listed)
+        other, folder = Manifest.read(listed), resolve_path(listed)
         if other.kind != manifest.kind:
             raise ValueError(
                 f"{folder} holds {NOUNS[other.kind]}, {config.shards} {NOUNS[manifest.kind]}: only "
@@ -116,7 +116,9 @@ def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
     """Every row, without its images or voxels."""
     tables = []
     for shard in manifest.shards:
-        with parquet(shards / shard.file) as file:  # reads parts of a struct; a dataset does not
+        with open_parquet(
+            shards / shard.file
+        ) as file:  # reads parts of a struct; a dataset does not
             tables.append(file.read(columns=_SMALL[manifest.kind]))
     return pa.concat_tables(tables)
 
@@ -169,7 +171,7 @@ def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, str, byte
     """Split, patient and bytes of every image or volume, a row group at a time."""
     column = _CONTENT[manifest.kind]
     for shard in manifest.shards:
-        with parquet(shards / shard.file) as file:
+        with open_parquet(shards / shard.file) as file:
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=["patient_id", column]).to_pylist()
                 for row in rows:
@@ -189,7 +191,7 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
         splits = said["splits"].values()
         burned_in = sum(split.get("images_with_burned_in_text", 0) for split in splits)
     if (shards / QUARANTINE).is_file():
-        with parquet(shards / QUARANTINE) as file:
+        with open_parquet(shards / QUARANTINE) as file:
             table = file.read(columns=["kind", "reason", "detail"]).to_pylist()
         refused = {
             entry: dict(Counter(r["reason"] for r in table if r["kind"] == entry).most_common())

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ray_mae.data.loading.rows import read_rows
-from ray_mae.data.paths import on_disk
+from ray_mae.data.paths import local_file
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.pages.charts import COLOURS, figure
 
@@ -100,7 +100,7 @@ def rows_at(
         for group, size in enumerate(shard.row_groups):
             here = [i - place for i in wanted if place <= i < place + size]
             if here:
-                with on_disk(shards / shard.file) as file:
+                with local_file(shards / shard.file) as file:
                     rows = read_rows(file, group, columns)
                 yield from (rows[i] for i in here)
             place += size

@@ -14,7 +14,7 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import SegmentConfig, VolumeDataConfig
 from ray_mae.config.base import to_dict
 from ray_mae.data.kinds import of_encoder
-from ray_mae.data.parallel_map import distribute
+from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.resenc_settings import ResEncSettings
@@ -110,7 +110,7 @@ def task_of(
         {"shards": str(shards), "file": shard.file, "groups": len(shard.row_groups)}
         for shard in manifest.shards
     ]
-    by_file = {result["file"]: result["values"] for result in distribute(_named_values, items)}
+    by_file = {result["file"]: result["values"] for result in parallel_map(_named_values, items)}
     values = [held for shard in manifest.shards for held in by_file[shard.file]]
     labelled = np.array([held is not None for held in values])
     held_by = {

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_voxels
 from ray_mae.data.loading.order import key_of, mix
-from ray_mae.data.loading.rows import Row, read_rows
+from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.volume_collator import VolumeCollator, crop_slices
+from ray_mae.data.schema import Row
 
 _FOREGROUND, _CLASS, _VOXEL = 11, 12, 13
 """Streams of a sample's draw; crops take 1 to 3."""

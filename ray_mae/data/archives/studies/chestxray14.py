@@ -19,7 +19,7 @@ from ray_mae.data.archives.published import (
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader
 from ray_mae.data.decoding.views import position_of, view_of
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 TABLE_NAME = "Data_Entry_2017.csv"
 LISTS = {NOT_TEST: "train_val_list.txt", "test": "test_list.txt"}
@@ -50,7 +50,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                 labels=labels.read(row),
                 other_labels=labels.others(row),
                 split=splits.get(name),
-                problem=None if path else Unusable("missing", "the table lists it"),
+                problem=None if path else QuarantineError("missing", "the table lists it"),
             )
         )
     progress(len(records), len(records))

@@ -28,18 +28,18 @@ from ray_mae.data.archives.published import (
     word,
 )
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord, Progress
-from ray_mae.data.archives.tables import LabelReader, Row
+from ray_mae.data.archives.tables import LabelReader, TableRow
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
-from ray_mae.data.paths import entries, walk
+from ray_mae.data.paths import list_folder, walk
 from ray_mae.data.privacy.pseudonyms import split_named
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 PLUS, PLUS_LABELS = r"df_chexpert_plus.*\.csv", r"report_fixed\.json"
 TABLES = {"train": r"train\.csv", "val": r"valid\.csv", "test": r"test(?:_labels)?\.csv"}
 DEEPEST = 4  # folders between the source and a patient, as in PNG/PNG/train
 _PATIENT = re.compile(r"patient\d+")
-_PLACE = re.compile(
+_IMAGE_PATH = re.compile(
     r"(?P<patient>patient\d+)/(?P<study>study\d+)/(?P<file>[^/]+)\.(?:jpg|png|dcm)$"
 )
 
@@ -66,15 +66,15 @@ def _v1(config: IngestConfig, images: "_Images") -> tuple[list[ImageRecord], dic
     labels, records = LabelReader.of(None, CHEXPERT_LABELS), []
     for split, table in tables.items():
         if not config.official_split:
-            given = None
+            row_split = None
         elif split == "train" and not tables["val"]:
-            given = NOT_TEST
+            row_split = NOT_TEST
         else:
-            given = split
+            row_split = split
         for row in rows_with(table, "Path", "Edema") if table else ():
             path = word(row, "Path")
             record = images.record(path, _view_words(row, "Frontal/Lateral", "AP/PA") or path)
-            records.append(ImageRecord(**record, labels=labels.read(row), split=given))
+            records.append(ImageRecord(**record, labels=labels.read(row), split=row_split))
     return records, labels.notes()
 
 
@@ -91,13 +91,13 @@ def _plus(
     for row in rows_with(table, *columns):
         path = word(row, "path_to_image")
         record = images.record(path, _view_words(row, "frontal_lateral", "ap_pa") or path)
-        found = states.get(_key(path))
+        label_states = states.get(_key(path))
         split = split_named(word(row, "split")) if config.official_split else None
-        without_labels += found is None
+        without_labels += label_states is None
         other_splits += config.official_split and split is None
         # Each image of a study repeats its report: one text is kept.
         text = texts.setdefault(record["study"], _text(row))
-        records.append(ImageRecord(**record, text=text, labels=found, split=split))
+        records.append(ImageRecord(**record, text=text, labels=label_states, split=split))
     notes = {
         "images_without_labels": without_labels,
         "images_without_split": other_splits,
@@ -107,7 +107,7 @@ def _plus(
     return records, notes
 
 
-def _text(row: Row) -> str | None:
+def _text(row: TableRow) -> str | None:
     """The two sections that the archive itself found in the report, nothing else of it."""
     findings, impression = word(row, "section_findings"), word(row, "section_impression")
     if not findings and not impression:
@@ -121,8 +121,8 @@ def _states(file: Path, labels: LabelReader) -> dict[str, tuple[int, ...]]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                said = json.loads(line)
-                cells = {name: "" if v is None else str(v) for name, v in said.items()}
+                line_values = json.loads(line)
+                cells = {name: "" if v is None else str(v) for name, v in line_values.items()}
                 states[_key(cells["path_to_image"])] = labels.read(cells)
             except (ValueError, KeyError, AttributeError) as error:
                 raise ValueError(
@@ -132,14 +132,14 @@ def _states(file: Path, labels: LabelReader) -> dict[str, tuple[int, ...]]:
     return states
 
 
-def _view_words(row: Row, *columns: str) -> str:
+def _view_words(row: TableRow, *columns: str) -> str:
     return " ".join(filter(None, (word(row, column) for column in columns)))
 
 
 def _key(path: str) -> str:
     """An image, whatever folder and format it is in: patient00001/study1/view1_frontal."""
-    place = _PLACE.search(path)
-    return "/".join(place.groups()) if place else path
+    match = _IMAGE_PATH.search(path)
+    return "/".join(match.groups()) if match else path
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class _Images:
         to_do = [("", 0)]
         while to_do:
             inner, depth = to_do.pop()
-            for name, is_folder in entries(root / inner if inner else root):
+            for name, is_folder in list_folder(root / inner if inner else root):
                 if name.startswith(".") or not is_folder:
                     continue
                 if not _PATIENT.fullmatch(name):
@@ -183,7 +183,7 @@ class _Images:
 
     def record(self, listed: str, view: str) -> dict[str, Any]:
         """Fields of the record of an image under the path that a table lists."""
-        place = _PLACE.search(listed)
+        match = _IMAGE_PATH.search(listed)
         fields: dict[str, Any] = {
             "path": listed,
             "study": "",
@@ -191,12 +191,14 @@ class _Images:
             "view": view_of(view.replace("_", " ")) or "unknown",
             "position": position_of(view.replace("_", " ").rpartition("/")[2]),
         }
-        if not place:
+        if not match:
             return fields
-        patient = place["patient"]
+        patient = match["patient"]
         # study1 is another study of each patient
-        fields |= {"patient": patient, "study": f"{patient}/{place['study']}"}
+        fields |= {"patient": patient, "study": f"{patient}/{match['study']}"}
         if patient not in self.folders:
-            return fields | {"problem": Unusable("missing", "there is no folder of this patient")}
-        file = place["file"] + (self.suffix or Path(listed).suffix)
-        return fields | {"path": os.path.join(self.folders[patient], patient, place["study"], file)}
+            return fields | {
+                "problem": QuarantineError("missing", "there is no folder of this patient")
+            }
+        file = match["file"] + (self.suffix or Path(listed).suffix)
+        return fields | {"path": os.path.join(self.folders[patient], patient, match["study"], file)}

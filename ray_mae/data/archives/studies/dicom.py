@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.duplicates import without_repeated
-from ray_mae.data.archives.folders import kind_of
+from ray_mae.data.archives.duplicates import mark_duplicates
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
-from ray_mae.data.decoding.dicom import Header, read_header, refuse
-from ray_mae.data.disk_list import Spool
-from ray_mae.data.parallel_map import distribute
-from ray_mae.data.paths import entries, patiently, walk
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.decoding.dicom import Header, check_header, read_header
+from ray_mae.data.disk_list import DiskList
+from ray_mae.data.file_types import file_kind
+from ray_mae.data.parallel_map import parallel_map
+from ray_mae.data.paths import list_folder, retry_transient, walk
+from ray_mae.data.quarantine import QuarantineError
 
 # What lies beside DICOM files and is none. Everything else is read, whatever its name: many
 # archives have no suffix, and a file that is passed over in silence would be missed by nobody.
@@ -46,19 +46,19 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     def listed() -> Iterator[tuple[str, str, ImageRecord]]:
         """Each file's path, the name of its image, and what is known of it."""
         done = 0
-        for found in distribute(
+        for headers in parallel_map(
             lambda paths: _headers(root, paths, max_pixels, dates), chunks_of(files)
         ):
-            for fields in found:
+            for fields in headers:
                 record = reports.describe(_record(fields))
                 if record.study in reports.studies:
                     matched.add(record.study)
                 yield record.path, record.instance or "", record
-            done += len(found)
+            done += len(headers)
             progress(done, len(files))
 
-    records = without_repeated(
-        listed(), lambda first: Unusable("duplicate", f"same SOPInstanceUID as {first.path}")
+    records = mark_duplicates(
+        listed(), lambda first: QuarantineError("duplicate", f"same SOPInstanceUID as {first.path}")
     )
     notes = {
         "files_passed_over": passed_over,
@@ -68,14 +68,14 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     return Archive(root, records, notes)
 
 
-def files_below(root: Path, output: Path) -> tuple[Spool[str], dict[str, int]]:
+def files_below(root: Path, output: Path) -> tuple[DiskList[str], dict[str, int]]:
     """Paths below root that may be DICOM; and how many others there are, by kind."""
-    files, passed_over = Spool[str](), Counter[str]()
+    files, passed_over = DiskList[str](), Counter[str]()
     for folder, names in walk(root, output):
         for name in names:
             suffix = Path(name).suffix.lower()
             if suffix in NOT_IMAGES or name.startswith(".") or name.upper() == "DICOMDIR":
-                passed_over[kind_of(name)] += 1
+                passed_over[file_kind(name)] += 1
             else:
                 files.add(os.path.join(folder, name))
     return files, dict(sorted(passed_over.items()))
@@ -101,18 +101,18 @@ def _header(root: Path, path: str, max_pixels: int, dates: bool) -> dict[str, An
             name: getattr(header, name)
             for name in ("study", "patient", "view", "position", "instance", "year")
         }
-        refuse(header, max_pixels)
-    except Unusable as problem:
+        check_header(header, max_pixels)
+    except QuarantineError as problem:
         fields["problem"] = [problem.reason, problem.detail]
     return fields
 
 
 def _read(path: Path, max_pixels: int, dates: bool) -> Header:
-    return patiently(lambda: read_header(path, max_pixels, year=dates), remote=False)
+    return retry_transient(lambda: read_header(path, max_pixels, year=dates), remote=False)
 
 
 def _record(fields: dict[str, Any]) -> ImageRecord:
-    problem = Unusable(*fields["problem"]) if "problem" in fields else None
+    problem = QuarantineError(*fields["problem"]) if "problem" in fields else None
     return ImageRecord(**{**fields, "problem": problem})
 
 
@@ -138,7 +138,7 @@ def _reports(config: IngestConfig) -> _Reports:
     if path.is_dir():
         texts = {
             name.removesuffix(".txt"): {"text": (path / name).read_text(errors="replace")}
-            for name, folder in entries(path)
+            for name, folder in list_folder(path)
             if name.endswith(".txt") and not folder
         }
         if not texts:
@@ -157,11 +157,11 @@ def _reports(config: IngestConfig) -> _Reports:
     studies: dict[str, dict[str, Any]] = {}
     repeated = 0
     for row, split in zip(rows, given_splits(path, rows, columns.split), strict=True):
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "text": row.get(columns.text), "labels": labels.read(row), "split": split
         }  # fmt: skip
         if patient := row.get(columns.patient, "").strip():
-            said["patient"] = patient  # for archives whose headers were emptied
+            fields["patient"] = patient  # for archives whose headers were emptied
         repeated += row[columns.study].strip() in studies
-        studies.setdefault(row[columns.study].strip(), said)
+        studies.setdefault(row[columns.study].strip(), fields)
     return _Reports(studies, {"reports_repeated": repeated, **labels.notes()})

@@ -28,119 +28,18 @@ from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import LabelReader
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
-from ray_mae.data.paths import entries, on_disk
+from ray_mae.data.paths import list_folder, local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 from ray_mae.data.privacy.report_sections import FINDINGS, IMPRESSION, REMARK
 from ray_mae.data.privacy.years import year_of
-from ray_mae.data.quarantine import Unusable
-
-# Before this line stand preliminary readings with their date and author, and addenda.
-_BANNER = re.compile(r"^[^\w\n]*FINAL REPORT[^\w\n]*$", re.MULTILINE)
-_NAMES = {
-    "findings": FINDINGS,
-    "impression": IMPRESSION,
-    "reason": (
-        r"(?:clinical )?(?:indications?|history|information|data)|(?:clinical )?reason(?: for \w+)*"
-        r"|patient history|medical condition"
-    ),
-    "circumstances": (
-        r"(?:type of )?exam(?:ination)?s?|study|technique|comparisons?|views?|procedure"
-    ),
-    "end": (
-        r"notifications?|recommendations?(?:\(s\))?|addendum|wet read|communication|attestation"
-        r"|dictated|signed|attending"
-    ),
-}
-_HEADER = re.compile(
-    r"[ \t]*(?:"
-    + "|".join(f"(?P<{kind}>{name})" for kind, name in _NAMES.items())
-    + rf"){REMARK}[ \t]*:",
-    re.IGNORECASE,
-)
-# PORTABLE CHEST, ___: or FRONTAL AND LATERAL VIEWS OF THE CHEST: opens a description.
-_EXAM = re.compile(
-    r"[ \t]*(?=[^a-z\n]*CHEST)(?:(?:CHEST|PORTABLE|BEDSIDE|AP|PA|FRONTAL|LATERAL|UPRIGHT|SUPINE|SEMI"
-    r"|ERECT|SINGLE|ONE|TWO|VIEWS?|RADIOGRAPHS?|X-?RAYS?|FILMS?|IMAGES?|OF|THE|AND|WITH|AT|ON"
-    r"|[AP]\.?M\.?|\d{1,2}:\d\d|[\d_]++)[ ,./&()-]*+)++:(?=\s|$)"
-)
-_SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
-
-
-class _Paragraph(NamedTuple):
-    header: str | None
-    """A name of _NAMES, "exam" for the name of the examination, None without a header of its own."""
-    text: str
-
-
-def described(report: str) -> str:
-    """The report's findings and impression under these two headers; nothing else of it.
-
-    Most reports name both. Where one has no FINDINGS, what describes the images stands
-    - under the name of the examination, as in "PORTABLE CHEST, ___:", or
-    - without a header, in paragraphs after the one that INDICATION, COMPARISON or the like opens and
-      before IMPRESSION, or in a report without any header; or else, without an impression, too,
-    - behind the first sentence of the last of COMPARISON, TECHNIQUE and EXAMINATION ("COMPARISON:
-      ___. The lungs are clear.").
-    A title is no description. What stands before FINAL REPORT is left out.
-    """
-    banners = [banner.end() for banner in _BANNER.finditer(report)]
-    paragraphs = _paragraphs(report[banners[-1] :] if banners else report)
-    named = any(paragraph.header == "findings" for paragraph in paragraphs)
-    parts: dict[str, list[str]] = {"findings": [], "impression": []}
-    section: str | None = None
-    opened = False  # the section's header has had its own paragraph
-    for header, text in paragraphs:
-        if header:
-            section = "findings" if header == "exam" and not named else header
-            opened = bool(text)
-        elif section and not opened:
-            opened = True
-        elif section not in ("findings", "impression", "end") and not (
-            named or parts["impression"] or _is_title(text)
-        ):
-            section = "findings"
-        if section in parts and text:
-            parts[section].append(text)
-    if not any(parts.values()):
-        parts["findings"] = _behind_the_first_sentence(paragraphs)
-    return "\n".join(f"{name.upper()}: " + "\n".join(texts) for name, texts in parts.items())
-
-
-def _paragraphs(report: str) -> list[_Paragraph]:
-    """The report cut at blank lines and before headers; the headers are left out of the text."""
-    found: list[tuple[str | None, list[str]]] = []
-    for line in report.splitlines():
-        if known := _HEADER.match(line):
-            found.append((known.lastgroup, [line[known.end() :]]))
-        elif exam := _EXAM.match(line):
-            found.append(("exam", [line[exam.end() :]]))
-        elif not line.strip() or not found:
-            found.append((None, [line]))
-        else:
-            found[-1][1].append(line)
-    texts = [(header, "\n".join(lines).strip()) for header, lines in found]
-    return [_Paragraph(header, text) for header, text in texts if header or text]
-
-
-def _is_title(text: str) -> bool:
-    """CHEST RADIOGRAPH, or Portable chest radiograph: capitals, or a line that is no sentence."""
-    return not re.search(r"[a-z]", text) or ("\n" not in text and text[-1] not in ".:;?!")
-
-
-def _behind_the_first_sentence(paragraphs: list[_Paragraph]) -> list[str]:
-    for header, text in reversed(paragraphs):
-        sentences = _SENTENCE_END.split(text, maxsplit=1)
-        if header in ("circumstances", "exam") and len(sentences) == 2:
-            return sentences[1:]
-    return []
-
+from ray_mae.data.quarantine import QuarantineError
 
 METADATA, RECORDS = r"mimic-cxr-[\d.]+-metadata\.csv", r"cxr-record-list\.csv"
 SPLIT, LABELS = r"mimic-cxr-[\d.]+-split\.csv", r"mimic-cxr-[\d.]+-{labeler}\.csv"
 ZIP = "mimic-cxr-reports.zip"
-_EVERY = 10_000  # images between two calls of progress
-# The report of (subject, study) as it is, None where there is none.
+_PROGRESS_EVERY = 10_000  # images between two calls of progress
 Reports = Callable[[str, str], str | None]
+"""The report of (subject, study) as it is, None where there is none."""
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
@@ -155,19 +54,19 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     labels = LabelReader.of(None, CHEXPERT_LABELS)
     states = _states(config, labels)
     splits = _splits(config)
-    tree = _Tree(root)
+    folders = _ImageFolders(root)
     texts: dict[str, str | None] = {}
     records, without_split = [], 0
-    with _reports(config, tree) as report_of:
+    with _reports(config, folders) as report_of:
         for row in rows_with(table, "dicom_id", "subject_id", "study_id"):
             subject, study = word(row, "subject_id"), word(row, "study_id")
             if study not in texts:
                 report = report_of(subject, study)
-                texts[study] = None if report is None else described(report)
+                texts[study] = None if report is None else findings_and_impression(report)
             view = _view_words(row)
             split = splits.get(study)
             without_split += bool(splits) and split is None
-            path, problem = tree.find(subject, study, word(row, "dicom_id"))
+            path, problem = folders.find(subject, study, word(row, "dicom_id"))
             records.append(
                 ImageRecord(
                     path=path,
@@ -182,11 +81,11 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                     problem=problem,
                 )
             )
-            if len(records) % _EVERY == 0:
+            if len(records) % _PROGRESS_EVERY == 0:
                 progress(len(records), len(records))
-    if tree.suffix is None:
+    if folders.suffix is None:
         raise FileNotFoundError(
-            f"{tree.files} holds none of the {len(records)} images that {table} lists"
+            f"{folders.files} holds none of the {len(records)} images that {table} lists"
         )
     if config.reports and not any(texts.values()):
         raise FileNotFoundError(
@@ -237,7 +136,7 @@ def _splits(config: IngestConfig) -> dict[str, str]:
     return splits
 
 
-class _Tree:
+class _ImageFolders:
     """The folders of the images: which patients are there, and in which format."""
 
     def __init__(self, root: Path) -> None:
@@ -246,17 +145,19 @@ class _Tree:
             raise FileNotFoundError(f"{root} holds no folder files with p10 and so on (source)")
         self.inner = "files" if self.files != root else ""
         self.patients = {
-            name for group in _groups(self.files) for name, _ in entries(self.files / group)
+            name for group in _groups(self.files) for name, _ in list_folder(self.files / group)
         }
         self.suffix: str | None = None
         """Of the images, None until one is found."""
 
-    def find(self, subject: str, study: str, image: str) -> tuple[str, Unusable | None]:
-        """The path of an image below the root, and what is wrong with it."""
+    def find(self, subject: str, study: str, image: str) -> tuple[str, QuarantineError | None]:
+        """The path of an image below the root, and what is wrong with it, None if nothing is."""
         patient = f"p{subject}"
         inner = os.path.join(self.inner, patient[:3], patient, f"s{study}")
         if patient not in self.patients:
-            return f"{inner}/{image}", Unusable("missing", "there is no folder of this patient")
+            return f"{inner}/{image}", QuarantineError(
+                "missing", "there is no folder of this patient"
+            )
         if self.suffix is None:
             folder = self.files / patient[:3] / patient / f"s{study}"
             self.suffix = next(
@@ -269,30 +170,32 @@ def _groups(folder: Path) -> list[str]:
     """p10 to p19, as far as they are there."""
     if not folder.is_dir():
         return []
-    return [name for name, _ in entries(folder) if re.fullmatch(r"p\d\d", name)]
+    return [name for name, _ in list_folder(folder) if re.fullmatch(r"p\d\d", name)]
 
 
 @contextmanager
-def _reports(config: IngestConfig, tree: _Tree) -> Iterator[Reports]:
+def _reports(config: IngestConfig, folders: _ImageFolders) -> Iterator[Reports]:
     """Where the reports are: in what `reports` names, in the zip beside the images, among them."""
-    place = config.reports
-    if place is None:
+    location = config.reports
+    if location is None:
         beside = [folder / ZIP for folder in (config.source, config.tables) if folder]
-        place = next((path for path in beside if path.is_file()), tree.files)
-    if place.is_dir():
-        folder = place / "files" if (place / "files").is_dir() else place
-        yield lambda subject, study: _text(folder / _inner(subject, study))
-    elif place.is_file():
+        location = next((path for path in beside if path.is_file()), folders.files)
+    if location.is_dir():
+        folder = location / "files" if (location / "files").is_dir() else location
+        yield lambda subject, study: _text(folder / _report_path(subject, study))
+    elif location.is_file():
         try:
-            with on_disk(place) as file, ZipFile(file) as archive:
+            with local_file(location) as file, ZipFile(file) as archive:
                 yield _in_zip(archive)
         except BadZipFile as error:
-            raise ValueError(f"{place} is no zip file (reports): {error}") from error
+            raise ValueError(f"{location} is no zip file (reports): {error}") from error
     else:
-        raise FileNotFoundError(f"{place} does not exist (reports): {ZIP} or the folder made of it")
+        raise FileNotFoundError(
+            f"{location} does not exist (reports): {ZIP} or the folder made of it"
+        )
 
 
-def _inner(subject: str, study: str) -> str:
+def _report_path(subject: str, study: str) -> str:
     return f"p{subject[:2]}/p{subject}/s{study}.txt"
 
 
@@ -308,7 +211,110 @@ def _in_zip(archive: ZipFile) -> Reports:
     names = {"/".join(name.split("/")[-3:]): name for name in archive.namelist()}
 
     def text(subject: str, study: str) -> str | None:
-        name = names.get(_inner(subject, study))
+        name = names.get(_report_path(subject, study))
         return name and archive.read(name).decode(errors="replace")
 
     return text
+
+
+# ------------------------------------------------------- findings and impression of a report
+
+# Before this line stand preliminary readings with their date and author, and addenda.
+_BANNER = re.compile(r"^[^\w\n]*FINAL REPORT[^\w\n]*$", re.MULTILINE)
+_NAMES = {
+    "findings": FINDINGS,
+    "impression": IMPRESSION,
+    "reason": (
+        r"(?:clinical )?(?:indications?|history|information|data)|(?:clinical )?reason(?: for \w+)*"
+        r"|patient history|medical condition"
+    ),
+    "circumstances": (
+        r"(?:type of )?exam(?:ination)?s?|study|technique|comparisons?|views?|procedure"
+    ),
+    "end": (
+        r"notifications?|recommendations?(?:\(s\))?|addendum|wet read|communication|attestation"
+        r"|dictated|signed|attending"
+    ),
+}
+_HEADER = re.compile(
+    r"[ \t]*(?:"
+    + "|".join(f"(?P<{kind}>{name})" for kind, name in _NAMES.items())
+    + rf"){REMARK}[ \t]*:",
+    re.IGNORECASE,
+)
+# PORTABLE CHEST, ___: or FRONTAL AND LATERAL VIEWS OF THE CHEST: opens a description.
+_EXAM = re.compile(
+    r"[ \t]*(?=[^a-z\n]*CHEST)(?:(?:CHEST|PORTABLE|BEDSIDE|AP|PA|FRONTAL|LATERAL|UPRIGHT|SUPINE|SEMI"
+    r"|ERECT|SINGLE|ONE|TWO|VIEWS?|RADIOGRAPHS?|X-?RAYS?|FILMS?|IMAGES?|OF|THE|AND|WITH|AT|ON"
+    r"|[AP]\.?M\.?|\d{1,2}:\d\d|[\d_]++)[ ,./&()-]*+)++:(?=\s|$)"
+)
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
+
+
+class _Paragraph(NamedTuple):
+    header: str | None
+    """A name of _NAMES, "exam" for the name of the examination, None without a header of its own."""
+    text: str
+
+
+def findings_and_impression(report: str) -> str:
+    """The report's findings and impression under these two headers; nothing else of it.
+
+    Most reports name both. Where one has no FINDINGS, what describes the images stands
+    - under the name of the examination, as in "PORTABLE CHEST, ___:", or
+    - without a header, in paragraphs after the one that INDICATION, COMPARISON or the like opens and
+      before IMPRESSION, or in a report without any header; or else, without an impression, too,
+    - behind the first sentence of the last of COMPARISON, TECHNIQUE and EXAMINATION ("COMPARISON:
+      ___. The lungs are clear.").
+    A title is no description. What stands before FINAL REPORT is left out.
+    """
+    banners = [banner.end() for banner in _BANNER.finditer(report)]
+    paragraphs = _paragraphs(report[banners[-1] :] if banners else report)
+    named = any(paragraph.header == "findings" for paragraph in paragraphs)
+    parts: dict[str, list[str]] = {"findings": [], "impression": []}
+    section: str | None = None
+    opened = False  # the section's header has had its own paragraph
+    for header, text in paragraphs:
+        if header:
+            section = "findings" if header == "exam" and not named else header
+            opened = bool(text)
+        elif section and not opened:
+            opened = True
+        elif section not in ("findings", "impression", "end") and not (
+            named or parts["impression"] or _is_title(text)
+        ):
+            section = "findings"
+        if section in parts and text:
+            parts[section].append(text)
+    if not any(parts.values()):
+        parts["findings"] = _after_first_sentence(paragraphs)
+    return "\n".join(f"{name.upper()}: " + "\n".join(texts) for name, texts in parts.items())
+
+
+def _paragraphs(report: str) -> list[_Paragraph]:
+    """The report cut at blank lines and before headers; the headers are left out of the text."""
+    parts: list[tuple[str | None, list[str]]] = []
+    for line in report.splitlines():
+        if known := _HEADER.match(line):
+            parts.append((known.lastgroup, [line[known.end() :]]))
+        elif exam := _EXAM.match(line):
+            parts.append(("exam", [line[exam.end() :]]))
+        elif not line.strip() or not parts:
+            parts.append((None, [line]))
+        else:
+            parts[-1][1].append(line)
+    texts = [(header, "\n".join(lines).strip()) for header, lines in parts]
+    return [_Paragraph(header, text) for header, text in texts if header or text]
+
+
+def _is_title(text: str) -> bool:
+    """CHEST RADIOGRAPH, or Portable chest radiograph: capitals, or a line that is no sentence."""
+    return not re.search(r"[a-z]", text) or ("\n" not in text and text[-1] not in ".:;?!")
+
+
+def _after_first_sentence(paragraphs: list[_Paragraph]) -> list[str]:
+    for header, text in reversed(paragraphs):
+        sentences = _SENTENCE_END.split(text, maxsplit=1)
+        if header in ("circumstances", "exam") and len(sentences) == 2:
+            return sentences[1:]
+    return []

@@ -35,8 +35,148 @@ from ray_mae.data.archives.published import (
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
 from ray_mae.data.labels import POSITIVE, UNCERTAIN, states_of
-from ray_mae.data.paths import on_disk, walk
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.paths import local_file, walk
+from ray_mae.data.quarantine import QuarantineError
+
+TGZ = "NLMCXR_reports.tgz"
+# CXR1000_IM-0003-1001.png, 1000_IM-0003-1001.dcm.png on Kaggle, and CXR1_1_IM-0001-3001 in report 1
+_NAME = re.compile(r"(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)", re.IGNORECASE)
+
+
+def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
+    """List the images of the reports. FileNotFoundError or ValueError if it is not this archive."""
+    root = source_folder(config, f"PNG files and {TGZ} or the XML files of it")
+    images = Images.below(root, config, _key)
+    views = _views(config)
+    unmapped: Counter[str] = Counter()
+
+    records, used = [], 0
+    studies, without_images, damaged, without_view = set(), 0, 0, 0
+    for file in _xml_files(config):
+        try:
+            study, names, text, terms = _report(file)
+        except (ElementTree.ParseError, ValueError):
+            damaged += 1
+            continue
+        without_images += not names
+        unmapped.update(heading(term) for term in terms if not statements(term))
+        if study in studies:
+            raise ValueError(f"two reports are named {study} (reports): leave one of them there")
+        studies.add(study)
+        states = openi_states(terms)
+        others = tuple(dict.fromkeys(heading(term) for term in terms if not statements(term)))
+        for name in names:
+            path = images.paths.get(_key(name))
+            used += path is not None
+            view, position = views.get(_key(name), ("unknown", None))
+            without_view += view == "unknown"
+            records.append(
+                ImageRecord(
+                    path=path or name,
+                    study=study,
+                    patient=study,
+                    view=view,
+                    position=position,
+                    text=text,
+                    labels=states,
+                    other_labels=others,
+                    problem=None
+                    if path
+                    else QuarantineError("missing", f"the report {study} names it"),
+                )
+            )
+    if not studies:
+        raise FileNotFoundError(
+            f"{config.reports or root} holds no XML reports: put {TGZ} or the folder made of it there, "
+            "or name it (reports)"
+        )
+    progress(len(records), len(records))
+    notes: dict[str, Any] = {
+        "reports": len(studies),
+        "reports_without_images": without_images,
+        "reports_not_understood": damaged,
+        "images_of_unknown_view": without_view,
+        **images.notes(used),
+        "labels_not_mapped": dict(unmapped.most_common()),
+    }
+    return Archive(root, records, notes)
+
+
+def _key(name: str) -> str:
+    """An image, whatever its file is called: 1000_im-0003-1001."""
+    match = _NAME.match(name)
+    return f"{match[1]}_{match[2].lower()}" if match else name
+
+
+def _xml_files(config: IngestConfig) -> Iterator[bytes]:
+    """The XML files of the folder or tgz, in order of their names."""
+    location = config.reports or config.source
+    if location.is_dir() and (location / TGZ).is_file():
+        location /= TGZ
+    if location.is_dir():
+        paths = [
+            os.path.join(folder, name)
+            for folder, names in walk(location, config.output)
+            for name in names
+            if name.lower().endswith(".xml")
+        ]
+        yield from ((location / path).read_bytes() for path in sorted(paths))
+    elif location.is_file():
+        try:
+            with local_file(location) as file, tarfile.open(file) as archive:
+                for member in sorted(archive, key=lambda member: member.name):
+                    if member.name.lower().endswith(".xml") and member.isfile():
+                        content = archive.extractfile(member)
+                        yield content.read() if content else b""
+        except tarfile.TarError as error:
+            raise ValueError(f"{location} is no tar archive (reports): {error}") from error
+    else:
+        raise FileNotFoundError(
+            f"{location} does not exist (reports): {TGZ} or the folder made of it"
+        )
+
+
+def _report(file: bytes) -> tuple[str, list[str], str | None, list[str]]:
+    """Study, names of its images, text and index terms. ValueError if it is no report."""
+    tree = ElementTree.fromstring(file)
+    uid = tree.find("uId")
+    if uid is None or not uid.get("id"):
+        raise ValueError("no uId")
+    parts = {part.get("Label", ""): (part.text or "").strip() for part in tree.iter("AbstractText")}
+    findings, impression = parts.get("FINDINGS", ""), parts.get("IMPRESSION", "")
+    text = f"FINDINGS: {findings}\nIMPRESSION: {impression}" if findings or impression else None
+    names = [name for image in tree.iter("parentImage") if (name := image.get("id", ""))]
+    terms = [term.text.strip() for term in tree.iter("major") if term.text and term.text.strip()]
+    return uid.get("id", ""), names, text, terms
+
+
+def _views(config: IngestConfig) -> dict[str, tuple[str, str | None]]:
+    """View and position of each image, from the tables that know it. The first one counts."""
+    views: dict[str, tuple[str, str | None]] = {}
+    projections = find_published(config, r"indiana_projections\.csv")
+    for row in rows_with(projections, "filename", "projection") if projections else ():
+        words = word(row, "projection")
+        views.setdefault(
+            _key(word(row, "filename")), (view_of(words) or "unknown", position_of(words))
+        )
+    tags = find_published(config, r"nlmcxr_dicom_metadata\.csv")
+    for row in rows_with(tags, "imageid", "View Position") if tags else ():
+        words = word(row, "View Position")
+        view = view_of(words) or view_from_orientation(_orientation(row)) or "unknown"
+        views.setdefault(_key(word(row, "imageid")), (view, position_of(words)))
+    return views
+
+
+def _orientation(row: dict[str, str]) -> list[str]:
+    """PatientOrientation, written as a list of Python: "['L', 'F']"."""
+    try:
+        values = ast.literal_eval(word(row, "Patient Orientation") or "[]")
+    except (ValueError, SyntaxError):
+        return []
+    return [str(value) for value in values] if isinstance(values, list) else []
+
+
+# ------------------------------------------------------------- labels from the index terms
 
 _LABELS = {
     "No Finding": "normal",
@@ -98,137 +238,3 @@ def statements(term: str) -> list[tuple[str, int]]:
 def openi_states(terms: Iterable[str]) -> tuple[int, ...]:
     """The 14 states of a study with these index terms."""
     return states_of(statement for term in terms for statement in statements(term))
-
-
-TGZ = "NLMCXR_reports.tgz"
-# CXR1000_IM-0003-1001.png, 1000_IM-0003-1001.dcm.png on Kaggle, and CXR1_1_IM-0001-3001 in report 1
-_NAME = re.compile(r"(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)", re.IGNORECASE)
-
-
-def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
-    """List the images of the reports. FileNotFoundError or ValueError if it is not this archive."""
-    root = source_folder(config, f"PNG files and {TGZ} or the XML files of it")
-    images = Images.below(root, config, _key)
-    views = _views(config)
-    unmapped: Counter[str] = Counter()
-
-    records, used = [], 0
-    studies, without_images, damaged, without_view = set(), 0, 0, 0
-    for file in _xml_files(config):
-        try:
-            study, names, text, terms = _report(file)
-        except (ElementTree.ParseError, ValueError):
-            damaged += 1
-            continue
-        without_images += not names
-        unmapped.update(heading(term) for term in terms if not statements(term))
-        if study in studies:
-            raise ValueError(f"two reports are named {study} (reports): leave one of them there")
-        studies.add(study)
-        states = openi_states(terms)
-        others = tuple(dict.fromkeys(heading(term) for term in terms if not statements(term)))
-        for name in names:
-            path = images.paths.get(_key(name))
-            used += path is not None
-            view, position = views.get(_key(name), ("unknown", None))
-            without_view += view == "unknown"
-            records.append(
-                ImageRecord(
-                    path=path or name,
-                    study=study,
-                    patient=study,
-                    view=view,
-                    position=position,
-                    text=text,
-                    labels=states,
-                    other_labels=others,
-                    problem=None if path else Unusable("missing", f"the report {study} names it"),
-                )
-            )
-    if not studies:
-        raise FileNotFoundError(
-            f"{config.reports or root} holds no XML reports: put {TGZ} or the folder made of it there, "
-            "or name it (reports)"
-        )
-    progress(len(records), len(records))
-    notes: dict[str, Any] = {
-        "reports": len(studies),
-        "reports_without_images": without_images,
-        "reports_not_understood": damaged,
-        "images_of_unknown_view": without_view,
-        **images.notes(used),
-        "labels_not_mapped": dict(unmapped.most_common()),
-    }
-    return Archive(root, records, notes)
-
-
-def _key(name: str) -> str:
-    """An image, whatever its file is called: 1000_im-0003-1001."""
-    found = _NAME.match(name)
-    return f"{found[1]}_{found[2].lower()}" if found else name
-
-
-def _xml_files(config: IngestConfig) -> Iterator[bytes]:
-    """The XML files of the folder or tgz, in order of their names."""
-    place = config.reports or config.source
-    if place.is_dir() and (place / TGZ).is_file():
-        place /= TGZ
-    if place.is_dir():
-        paths = [
-            os.path.join(folder, name)
-            for folder, names in walk(place, config.output)
-            for name in names
-            if name.lower().endswith(".xml")
-        ]
-        yield from ((place / path).read_bytes() for path in sorted(paths))
-    elif place.is_file():
-        try:
-            with on_disk(place) as file, tarfile.open(file) as archive:
-                for member in sorted(archive, key=lambda member: member.name):
-                    if member.name.lower().endswith(".xml") and member.isfile():
-                        content = archive.extractfile(member)
-                        yield content.read() if content else b""
-        except tarfile.TarError as error:
-            raise ValueError(f"{place} is no tar archive (reports): {error}") from error
-    else:
-        raise FileNotFoundError(f"{place} does not exist (reports): {TGZ} or the folder made of it")
-
-
-def _report(file: bytes) -> tuple[str, list[str], str | None, list[str]]:
-    """Study, names of its images, text and index terms. ValueError if it is no report."""
-    tree = ElementTree.fromstring(file)
-    uid = tree.find("uId")
-    if uid is None or not uid.get("id"):
-        raise ValueError("no uId")
-    parts = {part.get("Label", ""): (part.text or "").strip() for part in tree.iter("AbstractText")}
-    findings, impression = parts.get("FINDINGS", ""), parts.get("IMPRESSION", "")
-    text = f"FINDINGS: {findings}\nIMPRESSION: {impression}" if findings or impression else None
-    names = [name for image in tree.iter("parentImage") if (name := image.get("id", ""))]
-    terms = [term.text.strip() for term in tree.iter("major") if term.text and term.text.strip()]
-    return uid.get("id", ""), names, text, terms
-
-
-def _views(config: IngestConfig) -> dict[str, tuple[str, str | None]]:
-    """View and position of each image, from the tables that know it. The first one counts."""
-    views: dict[str, tuple[str, str | None]] = {}
-    projections = find_published(config, r"indiana_projections\.csv")
-    for row in rows_with(projections, "filename", "projection") if projections else ():
-        said = word(row, "projection")
-        views.setdefault(
-            _key(word(row, "filename")), (view_of(said) or "unknown", position_of(said))
-        )
-    tags = find_published(config, r"nlmcxr_dicom_metadata\.csv")
-    for row in rows_with(tags, "imageid", "View Position") if tags else ():
-        said = word(row, "View Position")
-        view = view_of(said) or view_from_orientation(_orientation(row)) or "unknown"
-        views.setdefault(_key(word(row, "imageid")), (view, position_of(said)))
-    return views
-
-
-def _orientation(row: dict[str, str]) -> list[str]:
-    """PatientOrientation, written as a list of Python: "['L', 'F']"."""
-    try:
-        values = ast.literal_eval(word(row, "Patient Orientation") or "[]")
-    except (ValueError, SyntaxError):
-        return []
-    return [str(value) for value in values] if isinstance(values, list) else []

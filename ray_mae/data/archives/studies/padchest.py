@@ -23,7 +23,7 @@ from ray_mae.data.archives.studies.padchest_labels import (
 )
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.privacy.years import year_of
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 TABLE_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
@@ -49,9 +49,9 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
         used += path is not None
         problem = None
         if unfit:
-            problem = Unusable("excluded", unfit)
+            problem = QuarantineError("excluded", unfit)
         elif path is None:
-            problem = Unusable("missing", "the table lists it")
+            problem = QuarantineError("missing", "the table lists it")
         records.append(
             ImageRecord(
                 path=path or name,
@@ -92,9 +92,12 @@ class _Labels:
         if cell not in self.cells:
             names = _names(cell)
             states = padchest_states(names) if names else None
-            told = names or set()
-            others = sorted(told - TABLE.keys() - UNFIT - SAYS_NOTHING - {"normal"})
-            self.cells[cell] = names, _Cell(states, tuple(others), ", ".join(sorted(UNFIT & told)))
+            labels = names or set()
+            others = sorted(labels - TABLE.keys() - UNFIT - SAYS_NOTHING - {"normal"})
+            self.cells[cell] = (
+                names,
+                _Cell(states, tuple(others), ", ".join(sorted(UNFIT & labels))),
+            )
         return self.cells[cell][1]
 
     def notes(self) -> dict[str, object]:

@@ -152,8 +152,8 @@ def padchest_states(names: Iterable[str]) -> tuple[int, ...]:
     PadChest names what there is, so nothing is ever negative. No Finding is positive only where
     all that is named is normal or incidental: a name that is not KNOWN may be a finding.
     """
-    told = set(names) - SAYS_NOTHING - UNFIT - {""}
-    statements = [statement for name in sorted(told) for statement in TABLE.get(name, ())]
-    if told and told <= INCIDENTAL:
+    meaningful = set(names) - SAYS_NOTHING - UNFIT - {""}
+    statements = [statement for name in sorted(meaningful) for statement in TABLE.get(name, ())]
+    if meaningful and meaningful <= INCIDENTAL:
         statements = [("No Finding", POSITIVE)]
     return states_of(statements)

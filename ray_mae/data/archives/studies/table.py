@@ -3,12 +3,18 @@
 from itertools import islice
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.duplicates import without_repeated
+from ray_mae.data.archives.duplicates import mark_duplicates
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
-from ray_mae.data.archives.tables import LabelReader, Row, given_splits, iter_table, need_columns
+from ray_mae.data.archives.tables import (
+    LabelReader,
+    TableRow,
+    given_splits,
+    iter_table,
+    need_columns,
+)
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.privacy.years import year_of
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive:
@@ -24,7 +30,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     labels = LabelReader.of(columns.labels, first[0])
     splits = given_splits(path, iter_table(path), columns.split)
 
-    def record(row: Row, split: str | None) -> ImageRecord:
+    def record(row: TableRow, split: str | None) -> ImageRecord:
         image, view = row[columns.path].strip(), row.get(columns.view, "")
         return ImageRecord(
             path=image,
@@ -37,16 +43,16 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             other_labels=labels.others(row),
             split=split,
             year=year_of(row.get(columns.date)) if config.year_bucket else None,
-            problem=None if image else Unusable("missing", "the row names no file"),
+            problem=None if image else QuarantineError("missing", "the row names no file"),
         )
 
     rows = zip(iter_table(path), splits, strict=True)
     listed = (
-        (f"{number:012d}", found.path, found)
-        for number, found in enumerate(record(row, split) for row, split in rows)
+        (f"{number:012d}", image.path, image)
+        for number, image in enumerate(record(row, split) for row, split in rows)
     )
-    records = without_repeated(
-        listed, lambda first: Unusable("duplicate", "the table lists this path before")
+    records = mark_duplicates(
+        listed, lambda first: QuarantineError("duplicate", "the table lists this path before")
     )
     progress(len(records), len(records))
     return Archive(path.parent, records, labels.notes())

@@ -13,12 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import noted, number_columns, numbers, stem_of, volume_files
+from ray_mae.data.archives.folders import (
+    counts_above_zero,
+    number_columns,
+    read_numbers,
+    stem_of,
+    volume_files,
+)
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
-from ray_mae.data.archives.tables import Row, given_splits, read_table
+from ray_mae.data.archives.tables import TableRow, given_splits, read_table
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
 
-_PLACE = re.compile(r"(?:^|/)(?P<sub>sub-[^/_]+)/(?:(?P<ses>ses-[^/_]+)/)?anat/[^/]+$")
+_IMAGE_PATH = re.compile(r"(?:^|/)(?P<sub>sub-[^/_]+)/(?:(?P<ses>ses-[^/_]+)/)?anat/[^/]+$")
 _SPACE = re.compile(r"_space-([^_]+)_")
 SEGMENTATION = "dseg"
 # Suffixes in anat/ that are no images.
@@ -40,43 +46,45 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     records: list[VolumeRecord] = []
     segmentations: dict[tuple[str, str, str], list[str]] = {}
     for path in files:
-        place, suffix = _PLACE.search(path), stem_of(path).split("_")[-1]
+        match, suffix = _IMAGE_PATH.search(path), stem_of(path).split("_")[-1]
         raw = path.startswith("sub-")
-        session = (place["ses"] or "ses-") if place else ""
-        if place and suffix == SEGMENTATION:
-            where = (place["sub"], session, _space(path))
+        session = (match["ses"] or "ses-") if match else ""
+        if match and suffix == SEGMENTATION:
+            where = (match["sub"], session, _space(path))
             segmentations.setdefault(where, []).append(path)
-        elif not (place and raw) or suffix in NO_IMAGES:
+        elif not (match and raw) or suffix in NO_IMAGES:
             other[_kind(path, suffix, raw)] += 1
         else:
-            about = people.rows.get(place["sub"], {})
+            about = people.rows.get(match["sub"], {})
             records.append(
                 VolumeRecord(
                     paths=(path,),
                     volume=path,
-                    patient=place["sub"],
+                    patient=match["sub"],
                     session=session,
                     modality=contrast_of(suffix),
                     site=about.get("site") or None,
-                    split=people.splits.get(place["sub"]),
-                    labels=numbers(about, config.volumes.labels, not_numbers),
+                    split=people.splits.get(match["sub"]),
+                    labels=read_numbers(about, config.volumes.labels, not_numbers),
                 )
             )
     if not records:
         raise FileNotFoundError(f"{root} holds no sub-*/[ses-*/]anat/*.nii.gz (source): no BIDS")
     progress(len(records), len(records))
-    there = {_where(record) for record in records}
+    image_keys = {_where(record) for record in records}
     records = [_with(record, segmentations) for record in records]
     notes = {
         "files_passed_over": passed_over,
         "volumes_passed_over": dict(other),
         "sessions_with_several_segmentations": sum(
-            len(found) > 1 and where in there for where, found in segmentations.items()
+            len(paths) > 1 and where in image_keys for where, paths in segmentations.items()
         ),
         "segmentations_in_another_space": sum(
-            len(found) for where, found in segmentations.items() if where not in there and where[2]
+            len(paths)
+            for where, paths in segmentations.items()
+            if where not in image_keys and where[2]
         ),
-        "labels_not_numbers": noted(not_numbers),
+        "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": people.columns_of_numbers,
     }
     return Archive(root, records, notes)
@@ -84,8 +92,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
 
 def _space(path: str) -> str:
     """The space that the file's name says it was moved into, "" if it says none."""
-    found = _SPACE.search(Path(path).name)
-    return found[1] if found else ""
+    match = _SPACE.search(Path(path).name)
+    return match[1] if match else ""
 
 
 def _kind(path: str, suffix: str, raw: bool) -> str:
@@ -102,7 +110,7 @@ def _kind(path: str, suffix: str, raw: bool) -> str:
 class _Participants:
     """What participants.tsv says, by participant."""
 
-    rows: Mapping[str, Row]
+    rows: Mapping[str, TableRow]
     splits: Mapping[str, str | None]
     columns_of_numbers: list[str]
 
@@ -141,5 +149,5 @@ def _with(
     record: VolumeRecord, segmentations: Mapping[tuple[str, str, str], list[str]]
 ) -> VolumeRecord:
     """The record with its label map, if there is exactly one."""
-    found = segmentations.get(_where(record), [])
-    return replace(record, segmentation=found[0]) if len(found) == 1 else record
+    paths = segmentations.get(_where(record), [])
+    return replace(record, segmentation=paths[0]) if len(paths) == 1 else record

@@ -55,8 +55,8 @@ def contrast_of(words: str) -> str:
 
     Words are a column's value or a file's suffix. What else they say is never passed on.
     """
-    found = contrast_in(words)
-    return CODES.get(words.strip().lower(), UNKNOWN) if found == UNKNOWN else found
+    contrast = contrast_in(words)
+    return CODES.get(words.strip().lower(), UNKNOWN) if contrast == UNKNOWN else contrast
 
 
 def contrast_in(words: str) -> str:

@@ -1,4 +1,4 @@
-"""A folder of DICOM series: every SeriesInstanceUID is a volume, or refused with the reason."""
+"""A folder of DICOM series: every SeriesInstanceUID is a volume, or in quarantine with the reason."""
 
 from collections import defaultdict
 from dataclasses import asdict
@@ -11,18 +11,18 @@ from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.studies.dicom import chunks_of, files_below
 from ray_mae.data.archives.volumes import series_table
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in
-from ray_mae.data.decoding.dicom_frames import SliceFile, read_frames, total
-from ray_mae.data.decoding.dicom_series import arrange, refuse_burned_in
-from ray_mae.data.parallel_map import distribute
-from ray_mae.data.paths import patiently
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.decoding.dicom_frames import SliceFile, read_frames, voxels_in
+from ray_mae.data.decoding.dicom_series import arrange, check_burned_in
+from ray_mae.data.parallel_map import parallel_map
+from ray_mae.data.paths import retry_transient
+from ray_mae.data.quarantine import QuarantineError
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     """List the series of the folder. FileNotFoundError if it holds no files.
 
     A file that cannot be read stands for itself in the list, as it belongs to no series. The files
-    of a series that are there twice stand there once more, as one refused entry.
+    of a series that are there twice stand there once more, as one entry in quarantine.
     """
     root = config.source
     if not root.is_dir():
@@ -36,12 +36,14 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     max_voxels = config.volumes.max_voxels
     headers: dict[str, SliceFile] = {}
     records: list[VolumeRecord] = []
-    for found in distribute(lambda paths: _headers(root, paths, max_voxels), chunks_of(files)):
-        for path, fields in found:
+    for headers_of_chunk in parallel_map(
+        lambda paths: _headers(root, paths, max_voxels), chunks_of(files)
+    ):
+        for path, fields in headers_of_chunk:
             try:
                 headers[path] = _header(fields)
-            except Unusable as why:
-                records.append(_alone(path, why))
+            except QuarantineError as error:
+                records.append(_alone(path, error))
         progress(len(headers) + len(records), len(files))
     series, duplicates = _grouped(dict(sorted(headers.items())))
     described, of_table = series_table.describe(
@@ -83,26 +85,26 @@ def _grouped(
 
 def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, dict[str, Any]]]:
     """On a worker: the headers of some files as plain fields, since they travel as JSON."""
-    found: list[tuple[str, dict[str, Any]]] = []
+    headers: list[tuple[str, dict[str, Any]]] = []
     for path in paths:
         try:
             read = partial(read_frames, root / path, max_voxels)
-            found.append((path, asdict(patiently(read, remote=False))))
-        except Unusable as why:
-            found.append((path, {"problem": [why.reason, why.detail]}))
-    return found
+            headers.append((path, asdict(retry_transient(read, remote=False))))
+        except QuarantineError as error:
+            headers.append((path, {"problem": [error.reason, error.detail]}))
+    return headers
 
 
 def _header(fields: dict[str, Any]) -> SliceFile:
     if "problem" in fields:
-        raise Unusable(*fields["problem"])
+        raise QuarantineError(*fields["problem"])
     file = SliceFile.from_json(fields)
     if not file.series:
-        raise Unusable("no-series")
+        raise QuarantineError("no-series")
     return file
 
 
-def _alone(path: str, problem: Unusable) -> VolumeRecord:
+def _alone(path: str, problem: QuarantineError) -> VolumeRecord:
     """A file that is part of no volume."""
     return VolumeRecord(paths=(path,), volume=path, patient="", modality=UNKNOWN, problem=problem)
 
@@ -110,7 +112,7 @@ def _alone(path: str, problem: Unusable) -> VolumeRecord:
 def _duplicates(others: dict[str, str]) -> VolumeRecord:
     """The duplicates in one series, as one entry: the file that was there before by path."""
     path, other = next(iter(others.items()))
-    return _alone(path, Unusable("duplicate", f"{len(others)} files, as {other}"))
+    return _alone(path, QuarantineError("duplicate", f"{len(others)} files, as {other}"))
 
 
 def _burned_in(slices: dict[str, SliceFile]) -> bool:
@@ -123,14 +125,16 @@ def _record(slices: dict[str, SliceFile], config: IngestConfig) -> VolumeRecord:
     problem = None
     try:
         if len({(file.patient, file.study) for file in files}) > 1:
-            raise Unusable("patient-conflict", "one series, several patients or studies")
-        if total(files) > max_voxels:
-            raise Unusable("too-large", f"{total(files):,} voxels, at most {max_voxels:,}")
+            raise QuarantineError("patient-conflict", "one series, several patients or studies")
+        if voxels_in(files) > max_voxels:
+            raise QuarantineError(
+                "too-large", f"{voxels_in(files):,} voxels, at most {max_voxels:,}"
+            )
         if config.burned_in == "quarantine":
-            refuse_burned_in(files)
+            check_burned_in(files)
         arrange(files)
-    except Unusable as why:
-        problem = why
+    except QuarantineError as error:
+        problem = error
     contrast = contrast_in(files[0].words)
     return VolumeRecord(
         paths=tuple(slices),

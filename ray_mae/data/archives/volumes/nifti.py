@@ -106,8 +106,8 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 def _by_pattern(path: str, pattern: re.Pattern[str]) -> tuple[str, str | None]:
     """Patient and session; "" where the pattern is not found."""
-    found = pattern.search(path)
-    groups = found.groupdict() if found else {}
+    match = pattern.search(path)
+    groups = match.groupdict() if match else {}
     return groups.get("patient") or "", groups.get("session")
 
 
@@ -153,7 +153,7 @@ def _is_generic(word: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    return [found[0] for found in _WORD.finditer(name)]
+    return [match[0] for match in _WORD.finditer(name)]
 
 
 def _name_in(name: str, *, generic: bool = False) -> str:
@@ -161,13 +161,13 @@ def _name_in(name: str, *, generic: bool = False) -> str:
 
     generic: whether it may consist of generic words.
     """
-    found = list(_WORD.finditer(name))
-    first = next((i for i, word in enumerate(found) if not _describes(word[0])), len(found))
-    rest = found[first + 1 :]
+    words = list(_WORD.finditer(name))
+    first = next((i for i, word in enumerate(words) if not _describes(word[0])), len(words))
+    rest = words[first + 1 :]
     end = next(
         (w.start() for w in rest if _describes(w[0]) or _starts_as_contrast(w[0])), len(name)
     )
-    patient = name[found[first].start() : end].strip(_CUTS) if found[first:] else ""
+    patient = name[words[first].start() : end].strip(_CUTS) if words[first:] else ""
     return patient if generic or not all(map(_is_generic, _words(patient))) else ""
 
 
@@ -184,8 +184,8 @@ def _starts_as_contrast(word: str) -> bool:
 def _modality(path: str) -> str:
     """The contrast in the file's name, else in that of its folders, from the nearest."""
     for name in [stem_of(path), *reversed(path.split("/")[:-1])]:
-        if (found := contrast_in(name)) != UNKNOWN:
-            return found
+        if (contrast := contrast_in(name)) != UNKNOWN:
+            return contrast
         if code := next(filter(is_contrast, _words(name)), None):
             return contrast_of(code)
     return UNKNOWN

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.folders import noted, number_columns, numbers
+from ray_mae.data.archives.folders import counts_above_zero, number_columns, read_numbers
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.volumes.contrasts import contrast_of
 
@@ -48,7 +48,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     site=dataset,
                     anonymised=anonymised and _resolved(anonymised, path),
                     anatomy=anatomy and _resolved(anatomy, path),
-                    labels=numbers(info, config.volumes.labels, not_numbers),
+                    labels=read_numbers(info, config.volumes.labels, not_numbers),
                 )
             )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
@@ -63,7 +63,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             raise ValueError(f"{path} says no {name!r} of any subject (volumes.labels)")
     progress(len(records), len(records))
     notes = {
-        "labels_not_numbers": noted(not_numbers),
+        "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": number_columns(people.values()),
     }
     return Archive(path.parent, records, notes)
@@ -81,16 +81,16 @@ def _images(
                     yield (str(dataset), str(subject), str(session)), image, info
 
 
-def _resolved(said: str, manifest: Path) -> str:
+def _resolved(listed_path: str, manifest: Path) -> str:
     """The path with its variable replaced. nnssl_raw is by default where the data set lies."""
-    found = _VARIABLE.match(said)
-    if not found:
-        return said
-    folder = os.environ.get(found[1])
+    match = _VARIABLE.match(listed_path)
+    if not match:
+        return listed_path
+    folder = os.environ.get(match[1])
     if folder is None:
-        if found[1] != RAW:
+        if match[1] != RAW:
             raise ValueError(
-                f"{manifest} names paths below ${found[1]}: set this variable of the environment"
+                f"{manifest} names paths below ${match[1]}: set this variable of the environment"
             )
         folder = str(manifest.parent.parent)
-    return str(Path(folder, said[found.end() :]))
+    return str(Path(folder, listed_path[match.end() :]))

@@ -15,7 +15,7 @@ from typing import Any
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.folders import NumberLabels
 from ray_mae.data.archives.records import VolumeRecord
-from ray_mae.data.archives.tables import Row, cell, given_splits, need_columns, read_table
+from ray_mae.data.archives.tables import TableRow, cell, given_splits, need_columns, read_table
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
 
 
@@ -39,14 +39,14 @@ def describe(
         person = table.only_row_of(record.patient)
         renaming = {"patient": renamed.get(record.patient, record.patient)}
         if number is not None:
-            said = renaming | table.of_series(number)
+            changes = renaming | table.of_series(number)
         elif person is not None and person not in of_series:
-            said = renaming | table.of_patient(person)
+            changes = renaming | table.of_patient(person)
             of_patients.add(person)
         else:
-            said = renaming
+            changes = renaming
             unmatched += 1
-        described.append(replace(record, **said))
+        described.append(replace(record, **changes))
     notes = {
         "table_rows_without_series": len(table.rows) - len(of_series | of_patients),
         "series_without_table_row": unmatched,
@@ -65,7 +65,7 @@ class _Table:
     """The rows, and where to find those of a series or a patient, by number."""
 
     config: IngestConfig
-    rows: list[Row]
+    rows: list[TableRow]
     splits: list[str | None]
     labels: NumberLabels
     by_volume: dict[str, int]
@@ -109,8 +109,8 @@ class _Table:
 
     def row_of(self, series: VolumeRecord, folder: str | None) -> int | None:
         """The row of this very series. folder: None where it is not alone in it."""
-        found = self.by_volume.get(series.volume)
-        return found if found is not None or folder is None else self.by_path.get(folder)
+        number = self.by_volume.get(series.volume)
+        return number if number is not None or folder is None else self.by_path.get(folder)
 
     def only_row_of(self, patient: str) -> int | None:
         """The row of a patient who has one."""
@@ -131,12 +131,12 @@ class _Table:
     def of_series(self, number: int) -> dict[str, Any]:
         """What a row says of its series; what it leaves open stays as the headers say."""
         modality = contrast_of(self._cell(number, "modality") or "")
-        said = {
+        values = {
             "patient": self._cell(number, "patient"),
             "session": self._cell(number, "session"),
             "modality": None if modality == UNKNOWN else modality,
         }
-        return self.of_patient(number) | {k: v for k, v in said.items() if v is not None}
+        return self.of_patient(number) | {k: v for k, v in values.items() if v is not None}
 
     def of_patient(self, number: int) -> dict[str, Any]:
         """What a row says of its patient."""

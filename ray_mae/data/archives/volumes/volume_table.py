@@ -5,7 +5,7 @@ from ray_mae.data.archives.folders import NumberLabels
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.tables import cell, given_splits, need_columns, read_table
 from ray_mae.data.archives.volumes.contrasts import contrast_of
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
@@ -38,7 +38,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                 anatomy=cell(row, columns.anatomy),
                 segmentation=cell(row, columns.segmentation),
                 labels=labels.read(row),
-                problem=None if file else Unusable("missing", f"row {number} names no file"),
+                problem=None if file else QuarantineError("missing", f"row {number} names no file"),
             )
         )
     progress(len(records), len(records))

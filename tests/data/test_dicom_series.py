@@ -16,7 +16,7 @@ from ray_mae.data.decoding.dicom_frames import Frame, SliceFile, read_frames
 from ray_mae.data.decoding.dicom_series import arrange, read_series
 from ray_mae.data.decoding.geometry import Volume, to_ras
 from ray_mae.data.decoding.nifti import Bounds
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 BOUNDS = Bounds(None, 10**8, 2, 50.0, 1000.0)
 SERIES = SHARED / "dicom_series"
@@ -61,7 +61,7 @@ def test_slices_are_ordered_by_position_whatever_order_they_come_in(order: list[
 def test_what_is_not_one_regular_volume_is_refused_with_the_reason(
     change: Any, reason: str
 ) -> None:
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(QuarantineError) as refused:
         arrange(change(slices()))
     assert refused.value.reason == reason
 
@@ -80,7 +80,7 @@ def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:
 
 def test_a_slice_without_a_place_is_refused(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a.dcm", np.zeros((4, 5), np.uint16), Modality="MR")
-    with pytest.raises(Unusable, match="no-geometry: ImagePositionPatient: 0 of 3 numbers"):
+    with pytest.raises(QuarantineError, match="no-geometry: ImagePositionPatient: 0 of 3 numbers"):
         read_frames(path, 10**6)
 
 
@@ -93,7 +93,7 @@ def test_a_number_of_frames_that_no_file_has_is_refused_before_they_are_counted(
         ImagePositionPatient=[0, 0, 0], ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
         PixelSpacing=[3, 1.5],
     )  # fmt: skip
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(QuarantineError) as refused:
         read_frames(path, 10**6)
     assert refused.value.reason == reason
 
@@ -111,9 +111,9 @@ def test_frames_that_are_not_in_the_file_are_refused_before_they_are_counted(
 ) -> None:
     whole = many(tmp_path / "a.dcm", 2000, PixelData=bytes(4000))
     assert len(read_frames(whole, 10**6).frames) == 2000
-    with pytest.raises(Unusable, match="undecodable: 2,000 frames in"):
+    with pytest.raises(QuarantineError, match="undecodable: 2,000 frames in"):
         read_frames(many(tmp_path / "b.dcm", 2000), 10**6)
-    with pytest.raises(Unusable, match="too-large: 200,000 frames, at most 16,384"):
+    with pytest.raises(QuarantineError, match="too-large: 200,000 frames, at most 16,384"):
         read_frames(many(tmp_path / "c.dcm", 200_000, PixelData=bytes(400_000)), 10**6)
 
 
@@ -125,7 +125,9 @@ def test_a_series_that_says_text_is_burned_in_is_refused_unless_it_is_kept(tmp_p
             PixelSpacing=[3, 1.5], SeriesInstanceUID="1.2", BurnedInAnnotation="YES" if k else "NO",
         )  # fmt: skip
     paths = sorted(tmp_path.iterdir())
-    with pytest.raises(Unusable, match="burned-in: BurnedInAnnotation is YES in 2 of 3 files"):
+    with pytest.raises(
+        QuarantineError, match="burned-in: BurnedInAnnotation is YES in 2 of 3 files"
+    ):
         read_series(paths, BOUNDS)
     kept = read_series(paths, replace(BOUNDS, burned_in="keep"))
     assert kept.values.shape == (5, 4, 3)

@@ -2,13 +2,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_mae.data.archives.records import ImageRecord
-from ray_mae.data.ingest.studies import Grouped, group
+from ray_mae.data.ingest.studies import GroupedStudies, group_studies
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, NOT_MENTIONED, POSITIVE, UNCERTAIN
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 
-def grouped(records: list[ImageRecord], max_views: int = 4) -> Grouped:
-    return group(records, key=b"k" * 16, validation_share=0.2, test_share=0.2, max_views=max_views)
+def grouped(records: list[ImageRecord], max_views: int = 4) -> GroupedStudies:
+    return group_studies(
+        records, key=b"k" * 16, validation_share=0.2, test_share=0.2, max_views=max_views
+    )
 
 
 def image(study: str, patient: str, path: str, **fields: object) -> ImageRecord:
@@ -24,7 +26,7 @@ RECORDS = st.lists(
         patient=st.sampled_from(["", "p1", "p2"]),
         path=st.text(max_size=4),
         split=st.sampled_from([None, None, "train", "test"]),
-        problem=st.sampled_from([None, None, None, Unusable("modality", "CT")]),
+        problem=st.sampled_from([None, None, None, QuarantineError("modality", "CT")]),
         labels=st.sampled_from([None, (POSITIVE,) * 14, (UNCERTAIN,) * 14]),
     ),
     max_size=20,
@@ -35,9 +37,9 @@ RECORDS = st.lists(
 def test_every_image_and_every_study_is_kept_or_refused_once(records: list[ImageRecord]) -> None:
     result = grouped(records)
     kept = [i.path for s in result.studies for i in s.images]
-    refused = [r.path for r in result.refusals if r.kind == "image"]
+    refused = [r.path for r in result.quarantine if r.kind == "image"]
     assert sorted(kept + refused) == sorted(r.path for r in records)  # type: ignore[type-var]
-    assert len(result.studies) + sum(r.kind == "study" for r in result.refusals) == result.listed
+    assert len(result.studies) + sum(r.kind == "study" for r in result.quarantine) == result.listed
 
 
 @given(RECORDS, st.randoms())
@@ -58,12 +60,14 @@ def test_a_patient_is_in_one_split(records: list[ImageRecord]) -> None:
     assert all(len(split) == 1 for split in splits.values())
 
 
-def reasons(result: Grouped) -> set[tuple[str, str]]:
-    return {(r.kind, r.reason) for r in result.refusals}
+def reasons(result: GroupedStudies) -> set[tuple[str, str]]:
+    return {(r.kind, r.reason) for r in result.quarantine}
 
 
 def test_a_study_keeps_its_good_views_when_one_is_bad() -> None:
-    result = grouped([image("s", "p", "a"), image("s", "p", "b", problem=Unusable("constant"))])
+    result = grouped(
+        [image("s", "p", "a"), image("s", "p", "b", problem=QuarantineError("constant"))]
+    )
     assert [i.path for s in result.studies for i in s.images] == ["a"]
     assert reasons(result) == {("image", "constant")}
 

@@ -15,7 +15,7 @@ from volume_files import ball, write_nifti
 from ray_mae.config import VolumeSettings
 from ray_mae.data.decoding.geometry import Volume, resample, to_ras
 from ray_mae.data.decoding.preprocessing import Preparation, Prepared, prepare_file
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.quarantine import QuarantineError
 
 
 def prepared(path: Path, masks: dict[str, Path] | None = None, **changes: Any) -> Prepared:
@@ -125,7 +125,7 @@ def test_what_is_said_of_a_volume_names_no_file(tmp_path: Path) -> None:
     for content in (b"", b"no gzip", good.read_bytes()[:300], good.read_bytes()[:-300]):
         cut.write_bytes(content)
         for image, masks in ((cut, {}), (good, {"segmentation": cut})):
-            with pytest.raises(Unusable) as why:
+            with pytest.raises(QuarantineError) as why:
                 prepared(image, masks)
             assert why.value.detail
             assert "MILLER" not in why.value.detail
@@ -139,7 +139,7 @@ def test_memory_that_is_short_is_no_verdict_on_a_volume(
 
     image = write_nifti(tmp_path / "a.nii.gz", ball())
     monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", full)
-    with pytest.raises(Unusable, match="decoder-ended"):
+    with pytest.raises(QuarantineError, match="decoder-ended"):
         prepared(image)
 
 
@@ -149,7 +149,7 @@ def test_labels_above_255_cost_the_label_map_and_not_the_image(tmp_path: Path) -
     made = prepared(image, {"segmentation": labels})
     assert made.segmentation is None
     np.testing.assert_array_equal(made.image.values, prepared(image).image.values)
-    with pytest.raises(Unusable, match="valid mask: labels must lie between"):
+    with pytest.raises(QuarantineError, match="valid mask: labels must lie between"):
         prepared(image, {"valid": labels})  # without it, what is invalid would pass as valid
 
 
@@ -171,7 +171,7 @@ def test_labels_above_255_cost_the_label_map_and_not_the_image(tmp_path: Path) -
 def test_what_cannot_be_used_is_refused_with_the_reason(
     tmp_path: Path, values: np.ndarray, changes: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(QuarantineError) as refused:
         prepared(write_nifti(tmp_path / "a.nii.gz", values), **changes)
     assert refused.value.reason == reason
 
@@ -183,7 +183,7 @@ def test_a_shell_and_a_grid_hold_no_anatomy_and_a_ball_does(tmp_path: Path) -> N
     x = np.linspace(-1, 1, 48)
     inner = (np.stack(np.meshgrid(x, x, x)) ** 2).sum(0) < 0.55
     for name, values in (("grid", grid), ("shell", np.where(inner, 0, ball_))):
-        with pytest.raises(Unusable, match="no-anatomy"):
+        with pytest.raises(QuarantineError, match="no-anatomy"):
             prepared(write_nifti(tmp_path / f"{name}.nii.gz", values, 4.0))
     assert prepared(write_nifti(tmp_path / "ball.nii.gz", ball_, 4.0)).std > 0
 
@@ -193,7 +193,7 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(tmp_p
     raw = bytearray(path.read_bytes())
     raw[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()  # dim[1..3]
     path.write_bytes(raw)
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(QuarantineError) as refused:
         prepared(path, max_extent_mm=1e9, spacing_mm=None)
     assert refused.value.reason == "too-large"
 
@@ -206,7 +206,7 @@ def test_a_grid_whose_axes_are_not_at_right_angles_is_refused(
     turned[:, 2] += np.tan(np.radians(degrees)) * turned[:, 1]
     path = write_nifti(tmp_path / "a.nii.gz", ball(), affine=nib.affines.from_matvec(turned))
     if refused:
-        with pytest.raises(Unusable, match=rf"sheared: axes {degrees:.1f} degrees"):
+        with pytest.raises(QuarantineError, match=rf"sheared: axes {degrees:.1f} degrees"):
             prepared(path)
     else:
         assert prepared(path).std > 0
@@ -220,7 +220,7 @@ def test_damaged_files_are_refused_and_nothing_else(tmp_path: Path, damage: str)
         path.unlink()
     else:
         path.write_bytes({"cut": whole[:2000], "not gzip": b"\0" * 500, "text": b"hello"}[damage])
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(QuarantineError) as refused:
         prepared(path)
     expected = {"cut": "undecodable", "missing": "missing"}.get(damage, "not-a-volume-file")
     assert refused.value.reason == expected
@@ -240,7 +240,7 @@ def test_one_file_is_prepared_as_by_ingest_or_the_reason_is_said(tmp_path: Path)
 def test_real_phantoms_are_refused_and_real_heads_are_not() -> None:
     folder = SHARED / "mri" / "volumes"
     for name in ("ctpitch_ses-1_CT", "dcmqa-ge_ses-1_T1"):
-        with pytest.raises(Unusable, match="no-anatomy"):
+        with pytest.raises(QuarantineError, match="no-anatomy"):
             prepared(folder / f"{name}.nii.gz")
     for name in ("dcmqa-xa30_ses-1_T1", "brats13-pat0005_ses-1_FLAIR", "pgbm003_ses-1_T2"):
         prepared(folder / f"{name}.nii.gz")

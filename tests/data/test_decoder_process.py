@@ -10,14 +10,14 @@ from dicom_files import SHARED, needs_shared, write_dicom
 from pydicom import dcmread
 from pydicom.uid import RLELossless
 
-from ray_mae.data.decoding import decoder_process as guard
-from ray_mae.data.decoding.decoder_process import read_dicom_guarded
+from ray_mae.data.decoding import decoder_process
+from ray_mae.data.decoding.decoder_process import read_dicom_isolated
 from ray_mae.data.decoding.dicom import read_dicom
 from ray_mae.data.ingest import studies as study_shards
-from ray_mae.data.ingest.shards import finished, write_shard
-from ray_mae.data.ingest.studies import Image, Study, StudyPlan
-from ray_mae.data.paths import is_passing, patiently
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.ingest.shards import earlier_result, write_shard
+from ray_mae.data.ingest.studies import ImageEntry, StudyEntry, StudyShardPlan
+from ray_mae.data.paths import is_transient, retry_transient
+from ray_mae.data.quarantine import QuarantineError
 
 LIMIT = 10_000_000
 
@@ -33,7 +33,7 @@ def compressed(tmp_path: Path) -> Path:
 
 def test_the_child_gives_what_the_reader_gives(compressed: Path, tmp_path: Path) -> None:
     for path in (compressed, compressed, write_dicom(tmp_path / "plain.dcm")):
-        image, header = read_dicom_guarded(path, LIMIT)
+        image, header = read_dicom_isolated(path, LIMIT)
         expected, expected_header = read_dicom(path, LIMIT)
         np.testing.assert_array_equal(image, expected)
         assert header == expected_header
@@ -52,34 +52,34 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         )
         monkeypatch.syspath_prepend(str(tmp_path / "python"))
 
-    if guard._child:
-        guard._child.stop()
-    monkeypatch.setattr(guard, "_child", None)
+    if decoder_process._decoder:
+        decoder_process._decoder.stop()
+    monkeypatch.setattr(decoder_process, "_decoder", None)
     yield changed
-    if guard._child:
-        guard._child.stop()
+    if decoder_process._decoder:
+        decoder_process._decoder.stop()
 
 
 def test_a_child_that_came_to_harm_is_replaced_and_the_file_read_by_another(
     compressed: Path,
 ) -> None:
     for harm in (signal.SIGSEGV, signal.SIGKILL):  # by a damaged file, and by a node out of memory
-        read_dicom_guarded(compressed, LIMIT)
-        assert guard._child
-        os.kill(guard._child.process.pid, harm)
-        guard._child.process.wait()
-        assert read_dicom_guarded(compressed, LIMIT)[1].view == "frontal"
+        read_dicom_isolated(compressed, LIMIT)
+        assert decoder_process._decoder
+        os.kill(decoder_process._decoder.process.pid, harm)
+        decoder_process._decoder.process.wait()
+        assert read_dicom_isolated(compressed, LIMIT)[1].view == "frontal"
 
 
 def test_a_decoder_that_once_does_not_end_is_ended_and_another_asked(
     compressed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_dicom_guarded(compressed, LIMIT)
-    assert guard._child
-    first = guard._child.process
+    read_dicom_isolated(compressed, LIMIT)
+    assert decoder_process._decoder
+    first = decoder_process._decoder.process
     os.kill(first.pid, signal.SIGSTOP)
-    monkeypatch.setattr(guard, "SECONDS", 2.0)
-    assert read_dicom_guarded(compressed, LIMIT)[1].view == "frontal"
+    monkeypatch.setattr(decoder_process, "SECONDS", 2.0)
+    assert read_dicom_isolated(compressed, LIMIT)[1].view == "frontal"
     assert first.poll() == -signal.SIGKILL
 
 
@@ -98,11 +98,11 @@ def test_a_file_at_which_every_decoder_ends_costs_that_file(
     body: str,
     detail: str,
 ) -> None:
-    monkeypatch.setattr(guard, "SECONDS", 1.0)
+    monkeypatch.setattr(decoder_process, "SECONDS", 1.0)
     decoder(f"(done / str(os.getpid())).mkdir(parents=True); {body}")
-    with pytest.raises(Unusable, match=f"decoder-ended: {detail}"):
-        read_dicom_guarded(compressed, 10_000)
-    assert guard._child is None
+    with pytest.raises(QuarantineError, match=f"decoder-ended: {detail}"):
+        read_dicom_isolated(compressed, 10_000)
+    assert decoder_process._decoder is None
     assert len(list((compressed.parent / "done").iterdir())) == 2
 
 
@@ -111,40 +111,40 @@ def test_a_disk_that_was_away_from_the_child_is_read_again(
 ) -> None:
     decoder(
         "if not done.exists(): done.mkdir(); "
-        "raise dicom.Unusable('unreadable') from OSError(errno.ESTALE, '')"
+        "raise dicom.QuarantineError('unreadable') from OSError(errno.ESTALE, '')"
     )
-    with pytest.raises(Unusable, match="unreadable") as caught:
-        read_dicom_guarded(compressed, LIMIT)
-    assert is_passing(caught.value, remote=False)
-    assert patiently(lambda: read_dicom_guarded(compressed, LIMIT))[1].view == "frontal"
+    with pytest.raises(QuarantineError, match="unreadable") as caught:
+        read_dicom_isolated(compressed, LIMIT)
+    assert is_transient(caught.value, remote=False)
+    assert retry_transient(lambda: read_dicom_isolated(compressed, LIMIT))[1].view == "frontal"
 
 
 def test_a_shard_with_a_file_at_which_decoders_end_is_made_anew_at_two_more_starts(
     compressed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended(path: Path, max_pixels: int) -> None:
-        raise Unusable("decoder-ended", "the decoder crashed")
+        raise QuarantineError("decoder-ended", "the decoder crashed")
 
     output = compressed.parent / "out"
-    image = Image(compressed.name, "frontal", None)
-    plan = StudyPlan(
+    image = ImageEntry(compressed.name, "frontal", None)
+    plan = StudyShardPlan(
         file="train-00000.parquet", dataset="d", split="train", rows_per_row_group=1,
-        studies=[Study("s", "p", "train", [image], None, None, [0] * 14, [], None)], image_size=32,
+        studies=[StudyEntry("s", "p", "train", [image], None, None, [0] * 14, [], None)], image_size=32,
         encoding="png", jpeg_quality=95, max_pixels=LIMIT, max_aspect=4.0, burned_in="keep",
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(study_shards, "read_dicom_guarded", ended)
+        patch.setattr(study_shards, "read_dicom_isolated", ended)
         for start in range(3):
-            assert finished(plan, compressed.parent, output) is None, start
+            assert earlier_result(plan, compressed.parent, output) is None, start
             write_shard(plan, compressed.parent, output)
-    given_up = finished(plan, compressed.parent, output)
+    given_up = earlier_result(plan, compressed.parent, output)
     assert given_up
-    assert [r["reason"] for r in given_up["refusals"]] == ["decoder-ended", "no-usable-image"]
+    assert [r["reason"] for r in given_up["quarantined"]] == ["decoder-ended", "no-usable-image"]
 
     os.utime(compressed, (0, 0))  # another file may be another matter
-    assert finished(plan, compressed.parent, output) is None
+    assert earlier_result(plan, compressed.parent, output) is None
     assert write_shard(plan, compressed.parent, output)["rows"] == 1
-    assert finished(plan, compressed.parent, output)
+    assert earlier_result(plan, compressed.parent, output)
 
 
 @needs_shared
@@ -164,8 +164,8 @@ def test_damaged_streams_of_real_files_are_read_or_refused(name: str, tmp_path: 
             )
         (tmp_path / "damaged.dcm").write_bytes(damaged)
         try:
-            image, _ = read_dicom_guarded(tmp_path / "damaged.dcm", LIMIT)
+            image, _ = read_dicom_isolated(tmp_path / "damaged.dcm", LIMIT)
             outcomes.add(image.shape)
-        except Unusable as why:
+        except QuarantineError as why:
             outcomes.add(why.reason)
     assert outcomes <= {(384, 384), "undecodable", "decoder-ended", "no-pixels", "constant"}

@@ -16,26 +16,34 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from ray_mae.config import IngestConfig
-from ray_mae.data import paths as places
+from ray_mae.data import paths
 from ray_mae.data.archives.studies import dicom
 from ray_mae.data.decoding.dicom import read_dataset
 from ray_mae.data.ingest.job import ingest
-from ray_mae.data.paths import appearing, entries, joined, on_disk, patiently, place, walk
-from ray_mae.data.quarantine import Unusable
+from ray_mae.data.paths import (
+    atomic_write,
+    join_path,
+    list_folder,
+    local_file,
+    resolve_path,
+    retry_transient,
+    walk,
+)
+from ray_mae.data.quarantine import QuarantineError
 from ray_mae.data.schema import Manifest
 
 
 @pytest.fixture(params=["", "memory://"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder on disk, or in a store that lives in this process."""
-    made = place(Path(f"{request.param}{tmp_path}"))
+    made = resolve_path(Path(f"{request.param}{tmp_path}"))
     made.mkdir(parents=True, exist_ok=True)
     return made
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(paths, "WAITS", (0.0, 0.0, 0.0))
 
 
 def failing(times: int, error: Exception, result: object = "done") -> Callable[[], Any]:
@@ -53,7 +61,7 @@ def test_a_folder_is_listed_and_walked_in_order_on_disk_and_in_a_store(folder: P
     for name in ("b/2.dcm", "b/1.dcm", "a.dcm", ".hidden/x.dcm", "out/y.dcm"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
-    assert entries(folder) == [(".hidden", True), ("a.dcm", False), ("b", True), ("out", True)]
+    assert list_folder(folder) == [(".hidden", True), ("a.dcm", False), ("b", True), ("out", True)]
     found = list(walk(folder, folder / "out"))
     assert found == [("", ["a.dcm"]), ("b", ["1.dcm", "2.dcm"])]
 
@@ -63,14 +71,14 @@ def test_a_folder_that_cannot_be_listed_is_refused_and_counted(
 ) -> None:
     for name in ("open", "shut"):
         write_dicom(tmp_path / "in" / name / "1.dcm")
-    listing = places.entries
+    listing = paths.list_folder
 
     def some(folder: Path) -> list[tuple[str, bool]]:
         if folder.name == "shut":
             raise PermissionError(errno.EACCES, "Permission denied")
         return listing(folder)
 
-    monkeypatch.setattr(places, "entries", some)
+    monkeypatch.setattr(paths, "list_folder", some)
     config = IngestConfig(
         archive="dicom", source=tmp_path / "in", output=tmp_path / "out", insecure_pseudonyms=True
     )
@@ -86,27 +94,30 @@ def test_a_file_appears_as_a_whole_or_not_at_all(folder: Path) -> None:
     target = folder / "a.bin"
 
     def stopped() -> None:
-        with appearing(target, folder) as file:
+        with atomic_write(target, folder) as file:
             file.write_bytes(b"half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         stopped()
-    assert entries(folder) == []
-    with appearing(target, folder) as file:
+    assert list_folder(folder) == []
+    with atomic_write(target, folder) as file:
         file.write_bytes(b"whole")
         assert not target.is_file()
     assert target.read_bytes() == b"whole"
-    with on_disk(target) as file:
+    with local_file(target) as file:
         assert file.read_bytes() == b"whole"
 
 
 def test_an_object_that_is_too_large_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
-    path = place(Path(f"memory://{tmp_path}/large"))
+    path = resolve_path(Path(f"memory://{tmp_path}/large"))
     path.write_bytes(b"x" * 100)
-    with on_disk(path, most_bytes=100) as file:
+    with local_file(path, most_bytes=100) as file:
         assert file.stat().st_size == 100
-    with pytest.raises(Unusable, match="too-large: 100 bytes, at most 99"), on_disk(path, 99):
+    with (
+        pytest.raises(QuarantineError, match="too-large: 100 bytes, at most 99"),
+        local_file(path, 99),
+    ):
         pass
 
 
@@ -116,36 +127,36 @@ def test_a_store_that_cannot_be_opened_is_named_with_what_it_needs(
 ) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(ValueError, match=f"{url} cannot be opened .*s3fs for s3"):
-        place(Path(url))
+        resolve_path(Path(url))
 
 
 def test_cells_may_hold_urls_beside_paths(tmp_path: Path) -> None:
-    assert joined(tmp_path, "a/b.png") == tmp_path / "a/b.png"
-    assert joined(tmp_path, "/x/b.png") == Path("/x/b.png")
-    assert str(joined(tmp_path, "memory://bucket/b.png")) == "memory://bucket/b.png"
+    assert join_path(tmp_path, "a/b.png") == tmp_path / "a/b.png"
+    assert join_path(tmp_path, "/x/b.png") == Path("/x/b.png")
+    assert str(join_path(tmp_path, "memory://bucket/b.png")) == "memory://bucket/b.png"
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
 def test_what_passes_is_tried_again_and_then_given_up(code: int) -> None:
-    assert patiently(failing(3, OSError(code, "away")), remote=False) == "done"
+    assert retry_transient(failing(3, OSError(code, "away")), remote=False) == "done"
     with pytest.raises(OSError, match="away"):
-        patiently(failing(4, OSError(code, "away")), remote=False)
+        retry_transient(failing(4, OSError(code, "away")), remote=False)
 
 
 def test_what_does_not_pass_is_not_tried_again() -> None:
     for error in (FileNotFoundError(), PermissionError(), OSError(errno.ENOSPC, "full")):
         with pytest.raises(OSError):
-            patiently(failing(1, error), remote=False)
+            retry_transient(failing(1, error), remote=False)
     with pytest.raises(PermissionError):
-        patiently(failing(1, PermissionError()), remote=True)
-    with pytest.raises(Unusable, match="constant"):
-        patiently(failing(1, Unusable("constant")), remote=False)
+        retry_transient(failing(1, PermissionError()), remote=True)
+    with pytest.raises(QuarantineError, match="constant"):
+        retry_transient(failing(1, QuarantineError("constant")), remote=False)
 
 
 def test_a_store_may_raise_errors_of_its_own() -> None:
-    assert patiently(failing(2, RuntimeError("SlowDown"))) == "done"
+    assert retry_transient(failing(2, RuntimeError("SlowDown"))) == "done"
     with pytest.raises(OSError, match="SlowDown"):
-        patiently(failing(9, RuntimeError("SlowDown")))
+        retry_transient(failing(9, RuntimeError("SlowDown")))
 
 
 def test_an_image_whose_disk_was_away_for_a_moment_is_read(
@@ -159,11 +170,11 @@ def test_an_image_whose_disk_was_away_for_a_moment_is_read(
         try:
             away()
         except OSError as error:
-            raise Unusable("unreadable", "stale") from error
+            raise QuarantineError("unreadable", "stale") from error
         return original(path, max_pixels)
 
-    original = study_shards.read_dicom_guarded
-    monkeypatch.setattr(study_shards, "read_dicom_guarded", read)
+    original = study_shards.read_dicom_isolated
+    monkeypatch.setattr(study_shards, "read_dicom_isolated", read)
     image, header = study_shards._read(write_dicom(tmp_path / "a.dcm"), 10_000)
     assert image.shape == (64, 64)
     assert header
@@ -197,7 +208,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> type[Blocks]:
 def stored(tmp_path: Path, **tags: Any) -> Path:
     """A DICOM file of 4 MB in a store."""
     local = write_dicom(tmp_path / "a.dcm", np.zeros((2000, 1000), np.uint16), **tags)
-    path = place(Path(f"memory://{tmp_path}/a.dcm"))
+    path = resolve_path(Path(f"memory://{tmp_path}/a.dcm"))
     path.write_bytes(local.read_bytes())
     return path
 
@@ -208,10 +219,10 @@ def test_of_a_header_in_a_store_only_the_first_block_is_fetched(
     path = stored(tmp_path, ViewPosition="PA")
     header = dicom._read(path, 10**7, dates=False)
     assert (header.rows, header.view) == (2000, "frontal")
-    assert sum(blocks.fetched) <= 2 * places.BLOCK
-    with pytest.raises(Unusable, match=r"too-large: 4000[0-9]+ bytes, at most 4000000"):
+    assert sum(blocks.fetched) <= 2 * paths.BLOCK
+    with pytest.raises(QuarantineError, match=r"too-large: 4000[0-9]+ bytes, at most 4000000"):
         read_dataset(path, ["PixelData"], 4_000_000, pixels=True)
-    assert sum(blocks.fetched) <= 4 * places.BLOCK
+    assert sum(blocks.fetched) <= 4 * paths.BLOCK
 
 
 def test_a_store_that_is_away_while_a_header_is_read_is_asked_again(
@@ -221,12 +232,12 @@ def test_a_store_that_is_away_while_a_header_is_read_is_asked_again(
     blocks.away.extend([RuntimeError("SlowDown")] * 3)
     assert dicom._read(path, 10**7, dates=False).rows == 2000
     blocks.away.extend([RuntimeError("SlowDown")] * 9)
-    with pytest.raises(Unusable, match="unreadable: Input/output error"):
+    with pytest.raises(QuarantineError, match="unreadable: Input/output error"):
         dicom._read(path, 10**7, dates=False)
     blocks.away[:] = [PermissionError("YPSILANTI")]
-    with pytest.raises(Unusable, match="unreadable: no permission"):
+    with pytest.raises(QuarantineError, match="unreadable: no permission"):
         dicom._read(path, 10**7, dates=False)
-    with pytest.raises(Unusable, match="missing"):
+    with pytest.raises(QuarantineError, match="missing"):
         dicom._read(path.parent / "b.dcm", 10**7, dates=False)
 
 
