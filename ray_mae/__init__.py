@@ -14,9 +14,9 @@ __version__ = version("ray-mae")
 _HOMES = {
     "ingest": "ray_mae.data.ingest.job",
     "inspect": "ray_mae.evaluate.card.command",
-    "pretrain": "ray_mae.pretrain",
+    "pretrain": "ray_mae.run",
     "plan": "ray_mae.train.forecast.command",
-    "doctor": "ray_mae.doctor.command",
+    "doctor": "ray_mae.health.command",
     "checkpoint_list": "ray_mae.checkpoint.commands",
     "checkpoint_verify": "ray_mae.checkpoint.commands",
     "tune": "ray_mae.search.tune",
@@ -27,9 +27,9 @@ _HOMES = {
     "evaluate_segment": "ray_mae.evaluate.segment.command.command",
     "load_classifier": "ray_mae.evaluate.finetune.classifier",
     "load_segmenter": "ray_mae.evaluate.segment.command.model",
-    "export": "ray_mae.export.command.command",
-    "demo": "ray_mae.demo.studies",
-    "demo_mdae": "ray_mae.demo.volumes",
+    "export": "ray_mae.exports.command.command",
+    "demo": "ray_mae.cli",
+    "demo_mdae": "ray_mae.cli",
     "load_encoder": "ray_mae.inference.load",
     "IngestConfig": "ray_mae.config",
     "InspectConfig": "ray_mae.config",
@@ -55,6 +55,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from ray_mae.checkpoint.commands import checkpoint_list, checkpoint_verify
+    from ray_mae.cli import demo, demo_mdae
     from ray_mae.config import (
         CheckpointListConfig,
         CheckpointVerifyConfig,
@@ -74,9 +75,6 @@ if TYPE_CHECKING:
         TuneReportConfig,
     )
     from ray_mae.data.ingest.job import ingest
-    from ray_mae.demo.studies import demo
-    from ray_mae.demo.volumes import demo_mdae
-    from ray_mae.doctor.command import doctor
     from ray_mae.encoders.resenc_settings import ResEncSettings
     from ray_mae.encoders.vit_settings import VitSettings
     from ray_mae.evaluate.card.command import inspect
@@ -86,11 +84,12 @@ if TYPE_CHECKING:
     from ray_mae.evaluate.probe.command import evaluate_probe
     from ray_mae.evaluate.segment.command import evaluate_segment
     from ray_mae.evaluate.segment.model import load_segmenter
-    from ray_mae.export.command import export
+    from ray_mae.exports.command import export
+    from ray_mae.health.command import doctor
     from ray_mae.inference.load import load_encoder
     from ray_mae.methods.mdae.settings import MdaeSettings
     from ray_mae.methods.mvmae.settings import MvmaeSettings
-    from ray_mae.pretrain import pretrain
+    from ray_mae.run import pretrain
     from ray_mae.search.tune import tune, tune_report
     from ray_mae.train.forecast.command import plan
 

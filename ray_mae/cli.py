@@ -44,7 +44,7 @@ def _inspect(config: settings.InspectConfig) -> None:
 
 
 def _pretrain(config: settings.PretrainConfig) -> None:
-    from ray_mae.pretrain import pretrain
+    from ray_mae.run import pretrain
 
     _print(pretrain(config))
 
@@ -56,7 +56,7 @@ def _plan(config: settings.PlanConfig) -> None:
 
 
 def _doctor(config: settings.DoctorConfig) -> None:
-    from ray_mae.doctor.command import doctor
+    from ray_mae.health.command import doctor
 
     if doctor(config)["state"] == "problem":
         sys.exit(1)
@@ -117,21 +117,23 @@ def _segment(config: settings.SegmentConfig) -> None:
 
 
 def _export(config: settings.ExportConfig) -> None:
-    from ray_mae.export.command import export
+    from ray_mae.exports.command import export
 
     _print(export(config))
 
 
-def _demo(config: settings.DemoConfig) -> None:
-    from ray_mae.demo.studies import demo
+def demo(config: settings.DemoConfig) -> dict[str, Any]:
+    """The whole way on generated studies, by the commands of this file; returns the summary."""
+    from ray_mae.demos.studies import demo
 
-    demo(config)
+    return demo(config, run)
 
 
-def _demo_mdae(config: settings.DemoMdaeConfig) -> None:
-    from ray_mae.demo.volumes import demo_mdae
+def demo_mdae(config: settings.DemoMdaeConfig) -> dict[str, Any]:
+    """The whole way on generated volumes; returns the summary."""
+    from ray_mae.demos.volumes import demo_mdae
 
-    demo_mdae(config)
+    return demo_mdae(config, run)
 
 
 def _submit(config: settings.SubmitConfig) -> None:
@@ -141,9 +143,9 @@ def _submit(config: settings.SubmitConfig) -> None:
     sys.exit(submit(config, command))
 
 
-COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
-    "demo mdae": (settings.DemoMdaeConfig, _demo_mdae),  # before `demo`, with which it begins
-    "demo": (settings.DemoConfig, _demo),
+COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "demo mdae": (settings.DemoMdaeConfig, demo_mdae),  # before `demo`, with which it begins
+    "demo": (settings.DemoConfig, demo),
     "ingest": (settings.IngestConfig, _ingest),
     "inspect": (settings.InspectConfig, _inspect),
     "doctor": (settings.DoctorConfig, _doctor),

@@ -14,7 +14,7 @@ from torch import nn
 import ray_mae
 from ray_mae.checkpoint.format import write_state
 from ray_mae.config import ExportConfig, MdaeConfig, PretrainMdaeConfig
-from ray_mae.export.command import export
+from ray_mae.exports.command import export
 from ray_mae.methods.mdae.model import Mdae, build_mdae
 from tests.shards import write_volume_shards
 

@@ -1,6 +1,5 @@
 """`embed`: a checkpoint over a whole set of shards → Parquet."""
 
-import json
 import time
 from typing import Any
 
@@ -12,6 +11,7 @@ from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.features import features
+from ray_mae.summary import write_summary
 
 FILE = "embeddings.parquet"
 
@@ -62,5 +62,4 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "file": str(path),
     }
-    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    return write_summary(config.output, summary)

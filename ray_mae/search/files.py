@@ -20,7 +20,7 @@ STATES = {
 """Optuna's states in our words."""
 SEARCH, REPEATS = "search", "repeats"
 """The two Optuna studies of a search, and the folders of their trials."""
-REPORT, BEST, SUMMARY = "report.html", "best.yaml", "summary.json"
+REPORT, BEST = "report.html", "best.yaml"
 _NAME = "study.txt"
 
 

@@ -182,7 +182,7 @@ class _Training:
         self._thread.start()
 
     def _train(self) -> None:
-        from ray_mae.pretrain import pretrain
+        from ray_mae.run import pretrain
 
         # the process is this trial's alone
         sys.stdout = sys.stderr = (self._run.output / LOG).open("a", buffering=1)

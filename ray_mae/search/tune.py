@@ -1,6 +1,5 @@
 """`tune`: Ray Tune over whole pretrainings; what it finds is in an Optuna study."""
 
-import json
 import logging
 import os
 import time
@@ -20,7 +19,7 @@ from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.search.capacity import cpus_per_trial, trials_of_cluster, trials_of_machine
 from ray_mae.search.database import storage_url
-from ray_mae.search.files import REPEATS, SEARCH, SUMMARY, dashboards
+from ray_mae.search.files import REPEATS, SEARCH, dashboards
 from ray_mae.search.optuna_study import (
     enqueue,
     enqueue_repeats,
@@ -30,6 +29,7 @@ from ray_mae.search.optuna_study import (
 )
 from ray_mae.search.space import Parameter, read_space
 from ray_mae.search.trial import Runs, run_trial
+from ray_mae.summary import write_summary
 from ray_mae.terminal import console
 from ray_mae.train.metrics.trackers import check_trackers, mlflow_uri
 
@@ -273,8 +273,7 @@ def _finish(config: TuneConfig, began: float) -> dict[str, Any]:
         **write_report(config.output, storage_url(config.output, config.storage)),
         "seconds": round(time.time() - began, 1),
     }
-    (config.output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    return write_summary(config.output, summary)
 
 
 def remove_orphaned_placement_groups() -> None:

@@ -49,7 +49,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
 
     Args:
         config: settings of the run.
-        probe: called for checkpoints, in tasks of its own; see `ray_mae.pretrain`.
+        probe: called for checkpoints, in tasks of its own; see `ray_mae.run`.
 
     Returns:
         The summary that is also written to summary.json.

@@ -35,7 +35,7 @@ from ray_mae.config import (
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.loading.tokenizer import train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
-from ray_mae.export.command import export
+from ray_mae.exports.command import export
 from ray_mae.inference.studies import load_encoder
 from ray_mae.train.run_folder import EVENTS, METRICS, REPORTS, last_pictures
 from ray_mae.train.metrics.jsonl import read_jsonl

@@ -24,9 +24,9 @@ from ray_mae.data.paths import list_folder, remove, resolve_path
 from ray_mae.data.privacy.pseudonyms import load_key
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
+from ray_mae.summary import write_summary
 
 QUARANTINE = "quarantine.parquet"
-SUMMARY = "summary.json"
 _PLURAL = {**NOUNS, "image": "images"}
 
 
@@ -95,8 +95,7 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
         "seconds": round(seconds, 2),
         f"{_PLURAL[next(iter(job.listed))]}_per_second": round(written / seconds, 2),
     }
-    (output / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    return write_summary(output, summary)
 
 
 def _with_absolute_paths(config: IngestConfig) -> IngestConfig:

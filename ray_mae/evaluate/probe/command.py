@@ -21,6 +21,7 @@ from ray_mae.evaluate.features import features, matrix
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
+from ray_mae.summary import write_summary
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
 
@@ -87,8 +88,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "seconds_embedding": round(embedded - began, 1),
         "report": str(paths["html"]),
     }
-    (config.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    return write_summary(config.output, summary)
 
 
 def _labels(

@@ -14,6 +14,7 @@ from ray_mae.evaluate.pages.page import environment, generated, plain, png, svg
 from ray_mae.evaluate.supervised.comparison import MACRO, Comparison, in_words
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.runs import MODELS, Run, write_json
+from ray_mae.summary import write_summary
 
 REPORT = "report.html"
 
@@ -107,7 +108,7 @@ def write_comparison(output: Path, finding: Finding, began: float) -> dict[str, 
         "models": str(output / MODELS),
         "report": str(output / REPORT),
     }
-    write_json(output / "summary.json", plain(summary))
+    write_summary(output, plain(summary))
     return summary
 
 

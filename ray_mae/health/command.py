@@ -1,6 +1,5 @@
 """`doctor`: asks every node of the cluster for its facts, and prints what to do."""
 
-import json
 import os
 import time
 import uuid
@@ -13,9 +12,10 @@ from typing import Any
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import DoctorConfig
 from ray_mae.data.paths import resolve_path
-from ray_mae.doctor import checks
-from ray_mae.doctor.finding import Finding
-from ray_mae.doctor.node import Node
+from ray_mae.health import checks
+from ray_mae.health.finding import Finding
+from ray_mae.health.node import Node
+from ray_mae.summary import write_summary
 from ray_mae.terminal import console
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -42,9 +42,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     summary = {"command": "doctor", "state": state, "findings": [asdict(f) for f in findings]}
     if config.output:
         with suppress(OSError):  # one of the findings
-            (resolve_path(config.output) / "summary.json").write_text(
-                json.dumps(summary, indent=1) + "\n"
-            )
+            write_summary(resolve_path(config.output), summary)
     return summary
 
 

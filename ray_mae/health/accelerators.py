@@ -1,4 +1,4 @@
-"""Prints as JSON what PyTorch and DeepSpeed find here: `python -m ray_mae.doctor.accelerators`.
+"""Prints as JSON what PyTorch and DeepSpeed find here: `python -m ray_mae.health.accelerators`.
 
 A process of its own: a library that crashes or hangs takes nobody with it.
 """

@@ -1,8 +1,8 @@
 """Prints as JSON how the network between nodes does: one process on each sums with the others.
 
-    python -m ray_mae.doctor.network BACKEND ADDRESS PORT RANK PROCESSES
+    python -m ray_mae.health.network BACKEND ADDRESS PORT RANK PROCESSES
 
-A process of its own, as `ray_mae.doctor.accelerators`.
+A process of its own, as `ray_mae.health.accelerators`.
 """
 
 import json

@@ -45,8 +45,8 @@ class Node:
         }
 
     def accelerators(self, timeout: float) -> dict[str, Any]:
-        """Returns what `ray_mae.doctor.accelerators` prints, whatever GPUs Ray has given to others."""
-        return _run_module("ray_mae.doctor.accelerators", timeout=timeout)
+        """Returns what `ray_mae.health.accelerators` prints, whatever GPUs Ray has given to others."""
+        return _run_module("ray_mae.health.accelerators", timeout=timeout)
 
     def free_port(self) -> int:
         """Returns a port that nobody listens on now."""
@@ -56,8 +56,8 @@ class Node:
         return port
 
     def network(self, timeout: float, *arguments: Any) -> dict[str, Any]:
-        """Returns what `ray_mae.doctor.network` prints, which runs on other nodes at the same time."""
-        return _run_module("ray_mae.doctor.network", *map(str, arguments), timeout=timeout)
+        """Returns what `ray_mae.health.network` prints, which runs on other nodes at the same time."""
+        return _run_module("ray_mae.health.network", *map(str, arguments), timeout=timeout)
 
     def metrics(self, address: str, port: int) -> str | None:
         """Asks this node's agent for its metrics; returns what went wrong, if anything."""

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ray_mae.doctor.finding import Finding
+from ray_mae.health.finding import Finding
 
 Facts = Mapping[str, Mapping[str, Any]]
 """By node."""
@@ -97,7 +97,7 @@ def accelerators(facts: Facts, gpu_counts: Mapping[str, float]) -> Iterator[Find
     for node, fact in facts.items():
         if "error" in fact:
             text = f"{node}: PyTorch gives no answer: {fact['error']}"
-            remedy = "run `python -m ray_mae.doctor.accelerators` there"
+            remedy = "run `python -m ray_mae.health.accelerators` there"
             yield Finding("accelerators", "problem", text, remedy)
             continue
         gpus = fact["gpus"]

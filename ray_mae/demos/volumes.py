@@ -7,7 +7,7 @@ from typing import Any
 from ray_mae.config import DemoMdaeConfig
 from ray_mae.data.phantoms.brain_anatomy import PRETRAINING
 from ray_mae.data.phantoms.brain_cohort import TABLE, write_volumes
-from ray_mae.demo.studies import close, flags, run_commands
+from ray_mae.demos.studies import Run, close, flags, run_commands
 
 SIZE = 32
 SPACING = 6
@@ -18,13 +18,13 @@ UNSEEN = "SWI"
 # all nor nearly nothing is hidden, and the noise is half as strong.
 PRETRAIN = {
     "method.name": "mdae",
-    "method.preset": "tiny",
-    "method.crop_size": SIZE,
+    "encoder.preset": "tiny",
+    "encoder.crop_size": SIZE,
     "method.block_size": 8,
     "method.mask_ratio": "[0.4,0.8]",
     "method.sigma_max": 0.5,
-    "method.rotate_share": 0.0,
-    "method.scale_share": 0.0,
+    "data.rotate_share": 0.0,
+    "data.scale_share": 0.0,
     "data.shuffle_window": 64,
     "optim.lr": 3e-3,
     "optim.batch_size": 8,
@@ -36,8 +36,11 @@ PRETRAIN = {
 }
 
 
-def demo_mdae(config: DemoMdaeConfig) -> dict[str, Any]:
-    """Generate volumes, ingest, pretrain, probe seen and unseen contrasts, embed and export."""
+def demo_mdae(config: DemoMdaeConfig, run: Run) -> dict[str, Any]:
+    """Generates volumes, ingests, pretrains, probes seen and unseen contrasts, embeds and exports.
+
+    Args and Returns are those of `ray_mae.demos.studies.demo`.
+    """
     began = time.time()
     out = config.output
     print(
@@ -65,7 +68,7 @@ def demo_mdae(config: DemoMdaeConfig) -> dict[str, Any]:
         "embed": f"embed {look} --shards {to}/shards --output {to}/embeddings",
         "export": f"export --checkpoint {to}/run --output {to}/nnunet --format nnunet",
     }
-    seconds |= run_commands(commands)
+    seconds |= run_commands(commands, run)
     probes = {
         "probe": f"test patients, contrasts of the pretraining ({', '.join(PRETRAINING)})",
         "probe-unseen": f"test patients, a contrast it never saw ({UNSEEN})",

@@ -10,9 +10,9 @@ from ray_mae.config.registry import load
 from ray_mae.summary import write_summary
 
 FORMATS = {
-    "timm": "ray_mae.export.timm:export_timm",
-    "nnunet": "ray_mae.export.nnunet:export_nnunet",
-    "monai": "ray_mae.export.nnunet:export_monai",
+    "timm": "ray_mae.exports.timm:export_timm",
+    "nnunet": "ray_mae.exports.nnunet:export_nnunet",
+    "monai": "ray_mae.exports.nnunet:export_monai",
 }
 """Functions (path of the checkpoint, facts of the encoder, output folder) → how to load it, in words."""
 

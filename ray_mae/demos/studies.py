@@ -3,23 +3,27 @@
 import json
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray_mae import cli
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import DemoConfig
 from ray_mae.data.phantoms.chest_cohort import write_studies
+from ray_mae.summary import write_summary
+
+Run = Callable[[list[str]], None]
+"""Runs a public command, as the command line does."""
 
 SIZE = 128  # pixels of a generated film's short side
 
 # A small network: it must learn something in two minutes of two cores.
 PRETRAIN = {
-    "method.preset": "tiny",
-    "method.image_size": 64,
-    "method.patch_size": 8,
-    "method.width": 96,
-    "method.depth": 3,
+    "encoder.preset": "tiny",
+    "encoder.image_size": 64,
+    "encoder.patch_size": 8,
+    "encoder.width": 96,
+    "encoder.depth": 3,
     "method.mask_ratio": 0.5,
     "method.decoder_width": 64,
     "method.decoder_depth": 1,
@@ -41,8 +45,16 @@ PRETRAIN = {
 }
 
 
-def demo(config: DemoConfig) -> dict[str, Any]:
-    """Generate a cohort, ingest, pretrain, probe, embed and export; returns the summary."""
+def demo(config: DemoConfig, run: Run) -> dict[str, Any]:
+    """Generates a cohort, ingests, pretrains, probes, embeds and exports.
+
+    Args:
+        config: settings of the demo.
+        run: runs a command, given as its words.
+
+    Returns:
+        The summary, also in summary.json.
+    """
     began = time.time()
     out = config.output
     print(
@@ -71,7 +83,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "embed": f"embed --checkpoint {to}/run --shards {to}/shards --output {to}/embeddings --gpu no",
         "export": f"export --checkpoint {to}/run --output {to}/timm",
     }
-    seconds |= run_commands(commands)
+    seconds |= run_commands(commands, run)
     return close(out, {"probe": "test patients"}, seconds, time.time() - began)
 
 
@@ -80,14 +92,14 @@ def flags(settings: dict[str, Any]) -> str:
     return " ".join(f"--{name} {value}" for name, value in settings.items())
 
 
-def run_commands(commands: dict[str, str]) -> dict[str, float]:
-    """Print and run public commands on one local Ray; returns the seconds of each."""
+def run_commands(commands: dict[str, str], run: Run) -> dict[str, float]:
+    """Prints and runs public commands on one local Ray; returns the seconds of each."""
     seconds = {}
     with cluster(cpus=3):
         for name, command in commands.items():
             start = time.time()
             print(f"\n$ ray-mae {command}", flush=True)
-            cli.run(shlex.split(command))
+            run(shlex.split(command))
             seconds[name] = time.time() - start
     return seconds
 
@@ -105,7 +117,7 @@ def close(
         "total_seconds": round(total, 1),
         "report": found[next(iter(probes))]["report"],
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_summary(out, summary)
     print(f"\nDone in {total / 60:.1f} minutes. Macro AUROC, 95 % interval:")
     for name, what in probes.items():
         print(f"{what}:")

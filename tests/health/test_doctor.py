@@ -11,9 +11,9 @@ from ray.cluster_utils import Cluster
 
 from ray_mae import cli
 from ray_mae.config import DoctorConfig
-from ray_mae.doctor import checks
-from ray_mae.doctor.command import doctor
-from ray_mae.doctor.node import Node
+from ray_mae.health import checks
+from ray_mae.health.command import doctor
+from ray_mae.health.node import Node
 from tests.shards import write_shards
 
 
