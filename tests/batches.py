@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from ray_mae.batch import StudyBatch
-from ray_mae.config import DataConfig, MvmaeConfig
-from ray_mae.methods.mvmae.model import Mvmae, build_method
+from ray_mae.methods.mvmae.model import Mvmae
+from tests.settings import build
 
 VOCABULARY = 40
 
@@ -69,14 +69,10 @@ def method(seed: int = 0, max_tokens: int = 16, **settings: object) -> Mvmae:
         "caption_depth": 1,
         "caption_heads": 2,
     }
-    return build_method(
-        MvmaeConfig(**(small | settings)),
-        DataConfig(max_tokens=max_tokens),
-        seed=seed,
-        warmup_steps=10,
-        steps=100,
-        vocabulary=VOCABULARY,
-    )
+    values = small | settings
+    model = build("mvmae", seed=seed, vocabulary=VOCABULARY, max_tokens=max_tokens, **values)
+    assert isinstance(model, Mvmae)
+    return model
 
 
 def gradients(model: Mvmae, batch: StudyBatch, step: int = 100) -> torch.Tensor:

@@ -1,12 +1,14 @@
 """Small volume batches for tests."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from ray_mae.batch import VolumeBatch
-from ray_mae.config import MdaeConfig
-from ray_mae.methods.mdae.model import Mdae, build_mdae
+from ray_mae.methods.base import Context
+from ray_mae.methods.mdae.model import Mdae
+from tests.settings import small
 
 
 def volume_batch(samples: int, seed: int = 0, side: int = 16) -> VolumeBatch:
@@ -28,19 +30,21 @@ def some(batch: VolumeBatch, rows: list[int]) -> VolumeBatch:
     return replace(batch, **{name: getattr(batch, name)[rows] for name in fields})
 
 
-def config(**settings: object) -> MdaeConfig:
-    """A tiny network on crops of 16³, without augmentation."""
-    small: dict = {
-        "preset": "tiny",
-        "crop_size": 16,
+def config(**settings: Any) -> dict[str, Any]:
+    """The sections of a run of MDAE: a tiny network on crops of 16³, without augmentation."""
+    plain: dict[str, Any] = {
         "block_size": 4,
         "mirror": False,
         "rotate_share": 0.0,
         "scale_share": 0.0,
     }
-    return MdaeConfig(**(small | settings))
+    return small("mdae", **(plain | settings))
 
 
-def mdae(**settings: object) -> Mdae:
+def mdae(**settings: Any) -> Mdae:
     """The method of `config`."""
-    return build_mdae(config(**settings), seed=0)
+    run = config(**settings)
+    context = Context(seed=0, steps=100, warmup_steps=10, data=run["data"])
+    run["encoder"].check()
+    run["method"].check(run["encoder"], run["data"])
+    return Mdae.build(run["method"], run["encoder"], context)

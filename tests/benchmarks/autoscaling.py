@@ -26,8 +26,8 @@ import yaml
 from PIL import Image
 
 from ray_mae.checkpoint.format import last_committed, read_state
-from ray_mae.train.run_folder import EVENTS, METRICS
 from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import EVENTS, METRICS
 from tests.cluster.head import Head, head
 from tests.shards import write_shards
 

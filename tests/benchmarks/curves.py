@@ -7,8 +7,8 @@ from typing import Self
 from matplotlib.figure import Figure
 
 from ray_mae.evaluate.pages.charts import COLOURS
-from ray_mae.train.run_folder import EVENTS, METRICS
 from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import EVENTS, METRICS
 
 
 def losses(run: Path) -> dict[int, float]:

@@ -36,9 +36,9 @@ from ray_mae.config import (
     VolumeDataConfig,
 )
 from ray_mae.config.base import to_dict
-from ray_mae.train.run_folder import EVENTS, RunFolder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
+from ray_mae.train.run_folder import EVENTS
 from tests.benchmarks.curves import Curve, draw, losses
 from tests.processes import kill_a_worker
 from tests.shards import damage, write_volume_shards

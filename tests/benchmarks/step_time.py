@@ -32,10 +32,10 @@ from ray_mae.config import (
 )
 from ray_mae.data.loading.stream import from_block, to_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.train.run_folder import METRICS
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.optim import parameter_groups
 from ray_mae.train.pretrain import pretrain
+from ray_mae.train.run_folder import METRICS
 from ray_mae.train.setup import make_plan, method_of
 from ray_mae.train.trainer import stream_of
 

@@ -17,9 +17,9 @@ from ray.cluster_utils import Cluster
 
 from ray_mae.checkpoint.format import committed, last_committed, read_state
 from ray_mae.config import CheckpointConfig, MdaeConfig, PretrainMdaeConfig, ScalingConfig
-from ray_mae.train.run_folder import EVENTS, METRICS, RunFolder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
+from ray_mae.train.run_folder import EVENTS, METRICS
 from tests.distributed.test_pretrain import volume_run_of
 from tests.shards import write_volume_shards
 

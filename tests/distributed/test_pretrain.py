@@ -37,10 +37,10 @@ from ray_mae.data.loading.tokenizer import train_tokenizer, training_reports
 from ray_mae.data.schema import Manifest
 from ray_mae.exports.command import export
 from ray_mae.inference.studies import load_encoder
-from ray_mae.train.run_folder import EVENTS, METRICS, REPORTS, last_pictures
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.recovery.lost_samples import SKIPPED
+from ray_mae.train.run_folder import EVENTS, METRICS, REPORTS, last_pictures
 from tests.processes import kill_a_worker
 from tests.shards import rewrite, write_shards, write_volume_shards
 

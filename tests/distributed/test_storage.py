@@ -24,10 +24,10 @@ from ray_mae.config import (
 )
 from ray_mae.data.schema import Manifest
 from ray_mae.inference.studies import load_encoder
-from ray_mae.train.run_folder import EVENTS, METRICS
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.recovery.lost_samples import UNREADABLE
+from ray_mae.train.run_folder import EVENTS, METRICS
 from tests.disks import resize, small_disk
 from tests.shards import damage, sha256, write_volume_shards
 

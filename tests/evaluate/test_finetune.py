@@ -29,7 +29,7 @@ from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.finetune.classifier import bce, layer_decay_of, load_classifier
 from ray_mae.evaluate.finetune.command import task_of
-from ray_mae.evaluate.finetune.training import classifier_of, finetune, collator_of
+from ray_mae.evaluate.finetune.training import classifier_of, collator_of, finetune
 from ray_mae.evaluate.samples import Samples
 from ray_mae.evaluate.supervised.fit import scaled_groups, weights_of
 from ray_mae.evaluate.supervised.runs import HISTORY, Run, runs_of

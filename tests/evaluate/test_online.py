@@ -17,8 +17,8 @@ from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.probe.online import online_probe
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.inference.studies import load_encoder, random_encoder
-from ray_mae.train.run_folder import PROBES
 from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import PROBES
 from tests.shards import rewrite, write_volume_shards
 from tests.volume_batches import config as mdae_config
 

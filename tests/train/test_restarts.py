@@ -9,9 +9,9 @@ from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from ray_mae.train.errors import FatalError
-from ray_mae.train.run_folder import EVENTS
 from ray_mae.train.metrics.jsonl import append_jsonl
 from ray_mae.train.recovery.restarts import Failed, Restarts, cause_of, keep_trace
+from ray_mae.train.run_folder import EVENTS
 from tests.records import write_record
 
 

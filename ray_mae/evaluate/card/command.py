@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
-from ray_mae.data.ingest.job import QUARANTINE, SUMMARY
+from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.paths import open_parquet, resolve_path
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
@@ -20,6 +20,7 @@ from ray_mae.evaluate.card.duplicates import Seen, bits_of
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
 from ray_mae.evaluate.pages.page import environment, generated
+from ray_mae.summary import FILE as SUMMARY
 
 CARD, PAGE = "card.json", "card.html"
 NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})

@@ -1,0 +1,57 @@
+"""Settings of runs for tests, from single values."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from ray_mae.config.registry import load
+from ray_mae.config.sections import DATA
+from ray_mae.methods.base import Context, Method, Vocabulary
+from ray_mae.methods.registry import METHODS
+
+SMALL: dict[str, dict[str, Any]] = {
+    "vit": {
+        "preset": "tiny",
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "depth": 2,
+        "heads": 2,
+    },
+    "resenc": {"preset": "tiny", "crop_size": 16},
+}
+"""Tiny encoders by name."""
+
+
+def sections(name: str, **values: Any) -> dict[str, Any]:
+    """The sections `method`, `encoder` and `data` of a run.
+
+    Args:
+        name: of the method.
+        values: settings of any of the three by their own names; a name that two have goes to the
+            first of them.
+    """
+    method = METHODS[name]()  # type: ignore[call-arg]
+    made = {"method": method, "encoder": method.default_encoder(), "data": DATA[method.kind]()}
+    for section, default in made.items():
+        own = {f.name for f in fields(default)} & set(values)
+        made[section] = replace(default, **{key: values.pop(key) for key in own})
+    assert not values, f"nobody has the settings {', '.join(values)}"
+    return made
+
+
+def small(name: str, **values: Any) -> dict[str, Any]:
+    """The same on a tiny encoder."""
+    encoder = METHODS[name]().default_encoder().name  # type: ignore[call-arg]
+    return sections(name, **(SMALL[encoder] | values))
+
+
+def build(name: str, *, seed: int = 0, vocabulary: int = 0, **values: Any) -> Method:
+    """A method with fresh weights on the settings of `sections`, of a run of 100 steps."""
+    run = sections(name, **values)
+    context = Context(
+        seed=seed, steps=100, warmup_steps=10, data=run["data"], vocabulary=Vocabulary(vocabulary)
+    )
+    run["encoder"].check()
+    run["method"].check(run["encoder"], run["data"])
+    method: Method = load(run["method"].model).build(run["method"], run["encoder"], context)
+    return method
