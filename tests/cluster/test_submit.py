@@ -13,8 +13,8 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from ray_mae.train.run_folder import EVENTS
 from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.run_folder import EVENTS
 from tests.cluster.head import Head, clean_environment, head
 from tests.cluster.relay import relay
 from tests.shards import write_shards
