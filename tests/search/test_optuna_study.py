@@ -7,7 +7,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ray_mae.config import MdaeRun, TuneMdaeConfig
+from ray_mae.config import TuneConfig
+from ray_mae.methods.registry import search_of
 from ray_mae.search.database import open_storage, storage_url
 from ray_mae.search.files import REPEATS, SEARCH
 from ray_mae.search.optuna_searcher import HOPELESS, OptunaSearcher
@@ -27,12 +28,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings(shards: Path, output: Path, space: dict[str, Any], **changes: Any) -> TuneMdaeConfig:
-    return TuneMdaeConfig(shards=shards, output=output, space=space, run=MdaeRun(), **changes)
+def settings(shards: Path, output: Path, space: dict[str, Any], **changes: Any) -> TuneConfig:
+    paths = {"shards": str(shards), "output": str(output)}
+    return search_of({**paths, "space": space, "run": {"method": {"name": "mdae"}}, **changes})
 
 
 def searcher(
-    config: TuneMdaeConfig, study: optuna.Study, objectives: tuple[str, ...] = ("auroc",)
+    config: TuneConfig, study: optuna.Study, objectives: tuple[str, ...] = ("auroc",)
 ) -> OptunaSearcher:
     return OptunaSearcher(study, read_space(config.space), [*objectives], config.output / SEARCH)
 

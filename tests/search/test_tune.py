@@ -18,8 +18,9 @@ from optuna.trial import TrialState
 
 from ray_mae import cli
 from ray_mae.cluster.runtime import cluster
-from ray_mae.config import MdaeRun, PretrainMdaeConfig, ScalingConfig, TuneMdaeConfig
-from ray_mae.config.parser import parse, parser_for
+from ray_mae.config import RunConfig, ScalingConfig, TuneConfig
+from ray_mae.methods.mdae.settings import MdaeSettings
+from ray_mae.methods.registry import run_of, search_of
 from ray_mae.search.capacity import trials_of_cluster
 from ray_mae.search.files import study_name
 from ray_mae.search.optuna_study import open_study
@@ -123,13 +124,8 @@ def test_a_search_from_end_to_end(
     assert "2 of 2 trials done" in printed
     assert "optuna-dashboard --host 127.0.0.1" in printed
 
-    parser = parser_for(PretrainMdaeConfig)  # the best settings are those of a run
-    best = parse(
-        parser,
-        PretrainMdaeConfig,
-        {**yaml.safe_load((output / "best.yaml").read_text()), "output": "x"},
-    )
-    assert best.optim.lr == 1e-3
+    best = yaml.safe_load((output / "best.yaml").read_text())
+    assert run_of({**best, "output": "x"}).optim.lr == 1e-3
 
 
 @pytest.mark.usefixtures("ray_with_dashboard")
@@ -235,11 +231,11 @@ def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) 
     assert all(starts[1:])  # it went on from its checkpoint, if it had not come to its end
 
 
-def settings_of(file: str, shards: Path, output: Path) -> TuneMdaeConfig:
+def settings_of(file: str, shards: Path, output: Path) -> TuneConfig:
     """The settings of `search`, as the command reads them."""
     values = yaml.safe_load(Path(file).read_text())
     values |= {"shards": str(shards), "output": str(output)}
-    return parse(parser_for(TuneMdaeConfig), TuneMdaeConfig, values)
+    return search_of(values)
 
 
 def probed(output: Path, number: int) -> bool:
@@ -291,10 +287,12 @@ def outside(page: str) -> list[str]:
 
 @pytest.mark.usefixtures("ray_with_dashboard")
 def test_no_more_trials_at_a_time_than_their_workers_readers_and_probes_have_room() -> None:
-    run = MdaeRun(scaling=ScalingConfig(workers=1))
-    assert trials_of_cluster(run, gpus=False) == 2  # of 3 CPUs each, and two drivers
-    assert trials_of_cluster(MdaeRun(scaling=ScalingConfig(workers=4)), gpus=False) == 1
+    def run(workers: int) -> RunConfig:
+        return RunConfig(method=MdaeSettings(), scaling=ScalingConfig(workers=workers))
+
+    assert trials_of_cluster(run(1), gpus=False) == 2  # of 3 CPUs each, and two drivers
+    assert trials_of_cluster(run(4), gpus=False) == 1
     with pytest.raises(ValueError, match=r"takes 10 CPUs .* the cluster has 7 CPUs.*lower"):
-        trials_of_cluster(MdaeRun(scaling=ScalingConfig(workers=8)), gpus=False)
+        trials_of_cluster(run(8), gpus=False)
     with pytest.raises(ValueError, match="and 1 GPUs"):
-        trials_of_cluster(MdaeRun(scaling=ScalingConfig(workers=1)), gpus=True)
+        trials_of_cluster(run(1), gpus=True)
