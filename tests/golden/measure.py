@@ -176,8 +176,8 @@ def embedded(folder: Path) -> dict[str, list[float]]:
     return dict(sorted(made.items()))
 
 
-def exported(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """By file, the shape, sum and absolute sum of each tensor."""
+def exported(folder: Path) -> dict[str, dict[str, Any]]:
+    """By file, the shape, sum and absolute sum of each tensor, or what a JSON file for others says."""
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix == ".safetensors":
@@ -186,10 +186,14 @@ def exported(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
             loaded = torch.load(file, weights_only=True)
             loaded = loaded.get("network_weights", loaded)
             found[file.name] = {name: tensor.numpy() for name, tensor in loaded.items()}
-    return {
+    made: dict[str, dict[str, Any]] = {
         file: {name: _tensor(tensors[name]) for name in sorted(tensors)}
         for file, tensors in found.items()
     }
+    for name in ("timm.json", "nnunet_configuration.json"):
+        if (folder / name).is_file():
+            made[name] = json.loads((folder / name).read_text())
+    return made
 
 
 def _tensor(array: np.ndarray) -> dict[str, Any]:
