@@ -18,6 +18,7 @@ from ray_mae.methods.mdae.losses import noise_weight
 from ray_mae.methods.mdae.settings import MdaeSettings
 from ray_mae.methods.parts.collapse import effective_rank
 from ray_mae.methods.parts.losses import region_mean
+from ray_mae.methods.parts.pictures import volume_rows
 from ray_mae.transforms.keyed_random import repeated
 from ray_mae.transforms.volumes import VolumeAugmentation, clean
 
@@ -121,12 +122,8 @@ class Mdae(Method):
         images = {}
         for p, t in SHOWN:
             c = self.corruption(x, batch.draw, p=p, t=t)
-            rows = [axial(v) for v in (x, c.voxels, self.reconstruct(c.voxels, c.t))]
-            edges = torch.tensor([0.01, 0.99], device=x.device)
-            low, high = rows[0].flatten(1).quantile(edges, dim=1)[..., None, None]  # [B, 1, 1]
-            row = (torch.cat(rows, dim=2) - low) / (high - low).clamp(min=1e-6)  # [B, H, 3 W]
             name = f"clean, corrupted, reconstructed (p {p:g}, t {t:g})"
-            images[name] = row.clamp(0, 1).flatten(0, 1)
+            images[name] = volume_rows(x, c.voxels, self.reconstruct(c.voxels, c.t))
         return Pictures(images)
 
     def flops(self, images: int, samples: int) -> float:
@@ -144,9 +141,3 @@ def by_level(error: Tensor, region: Tensor, t: Tensor) -> Tensor:
     level = (t * LEVELS).long().clamp(max=LEVELS - 1)
     pairs = torch.stack([error, torch.ones_like(error)], dim=1) * present[:, None]  # [B, 2]
     return pairs.new_zeros(LEVELS, 2).index_add(0, level, pairs)
-
-
-def axial(volumes: Tensor) -> Tensor:
-    """The middle slice [B, H, W] of volumes [B, 1, D, H, W] in RAS order: anterior up, left left."""
-    middle = volumes[:, 0, :, :, volumes.shape[4] // 2]  # [B, right, anterior]
-    return middle.transpose(1, 2).flip(1)

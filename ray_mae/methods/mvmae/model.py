@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
 from ray_mae.encoders.registry import build_encoder
-from ray_mae.encoders.vit import VisionTransformer, gather, patchify, unpatchify
+from ray_mae.encoders.vit import VisionTransformer, gather, patchify
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
@@ -21,8 +21,9 @@ from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.collapse import collapse_signs
 from ray_mae.methods.parts.losses import reconstruction
 from ray_mae.methods.parts.masking import random_masks, visible_count
+from ray_mae.methods.parts.pictures import STUDY_TITLE, study_rows
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
-from ray_mae.transforms.images import Augmentation, denormalise, whole
+from ray_mae.transforms.images import Augmentation, whole
 from ray_mae.transforms.keyed_random import PARALLEL, uniforms
 
 
@@ -169,10 +170,9 @@ class Mvmae(Method):
             pixels = pixels * (target.var(-1, keepdim=True) + 1e-6).sqrt()
             pixels = pixels + target.mean(-1, keepdim=True)
         where = hidden[..., None].expand(-1, -1, patches.shape[-1])
-        masked = patches.scatter(1, where, 0.0)
-        filled = patches.scatter(1, where, pixels)
-        row = [denormalise(unpatchify(p, self.patch_size)) for p in (masked, filled, patches)]
-        rows = torch.cat(row, dim=-1)[:, 0]  # [N, H, 3 W]
+        is_hidden = torch.zeros(patches.shape[:2], dtype=torch.bool, device=patches.device)
+        is_hidden = is_hidden.scatter(1, hidden, True)
+        rows = study_rows(patches, is_hidden, patches.scatter(1, where, pixels), self.patch_size)
         texts = []
         if decode is not None and self.captioner is not None:
             generated = self.generate(batch, tokens, visible)
@@ -183,7 +183,7 @@ class Mvmae(Method):
                         "generated": decode(generated[study].tolist()),
                     }
                 )
-        return Pictures({"masked, reconstructed, original": rows.flatten(0, 1)}, texts)
+        return Pictures({STUDY_TITLE: rows}, texts)
 
     @torch.no_grad()
     def generate(

@@ -1,0 +1,49 @@
+"""What a person sees of a reconstruction: images side by side, in grey values of [0, 1]."""
+
+import torch
+from torch import Tensor
+
+from ray_mae.encoders.vit import unpatchify
+from ray_mae.transforms.images import denormalise
+
+STUDY_TITLE = "masked, reconstructed, original"
+
+
+def study_rows(patches: Tensor, hidden: Tensor, pixels: Tensor, patch_size: int) -> Tensor:
+    """What was shown, what was reconstructed, the original: a row per view, under each other.
+
+    Args:
+        patches: [N, L, patch²] normalised, of the originals.
+        hidden: [N, L] bool.
+        pixels: [N, L, patch²] reconstructed patches; those that were not hidden are not looked at.
+        patch_size: side of a patch, in pixels.
+
+    Returns:
+        [N · H, 3 W].
+    """
+    masked = torch.where(hidden[..., None], 0.0, patches)
+    filled = torch.where(hidden[..., None], pixels, patches)
+    row = [denormalise(unpatchify(p, patch_size)) for p in (masked, filled, patches)]
+    return torch.cat(row, dim=-1)[:, 0].flatten(0, 1)
+
+
+def volume_rows(*volumes: Tensor) -> Tensor:
+    """The middle axial slices of volumes side by side, a row per sample, left on the left.
+
+    Args:
+        volumes: [B, 1, D, H, W] each; grey values go from the 1st to the 99th percentile of the first.
+
+    Returns:
+        [B · H, n W].
+    """
+    rows = [axial(v) for v in volumes]
+    edges = torch.tensor([0.01, 0.99], device=rows[0].device)
+    low, high = rows[0].flatten(1).quantile(edges, dim=1)[..., None, None]  # [B, 1, 1]
+    row = (torch.cat(rows, dim=2) - low) / (high - low).clamp(min=1e-6)  # [B, H, n W]
+    return row.clamp(0, 1).flatten(0, 1)
+
+
+def axial(volumes: Tensor) -> Tensor:
+    """The middle slice [B, H, W] of volumes [B, 1, D, H, W] in RAS order: anterior up, left left."""
+    middle = volumes[:, 0, :, :, volumes.shape[4] // 2]  # [B, right, anterior]
+    return middle.transpose(1, 2).flip(1)
