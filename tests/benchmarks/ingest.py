@@ -29,7 +29,7 @@ import ray_mae.runtime  # before ray, which would make a second environment unde
 import ray
 from pathlib import Path
 from ray_mae.config import IngestConfig
-from ray_mae.data.ingest import ingest
+from ray_mae.data.ingest.job import ingest
 ray.init(address="local", num_cpus=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
 ray.data.DataContext.get_current().enable_progress_bars = False
 ingest(IngestConfig(archive="dicom", source=Path(sys.argv[1]), output=Path(sys.argv[2]),

@@ -128,9 +128,9 @@ def plus(tmp_path: Path) -> Path:
              "ap_pa": "", "deid_patient_id": "patient64541", "split": "valid", **none},
         ],
     )  # fmt: skip
-    said = {"path_to_image": f"train/{folder}/view1_frontal.jpg", "Edema": -1.0, "Fracture": None}
+    cells = {"path_to_image": f"train/{folder}/view1_frontal.jpg", "Edema": -1.0, "Fracture": None}
     (tmp_path / "chexbert_labels").mkdir()
-    (tmp_path / "chexbert_labels" / "report_fixed.json").write_text(json.dumps(said) + "\n")
+    (tmp_path / "chexbert_labels" / "report_fixed.json").write_text(json.dumps(cells) + "\n")
     return tmp_path
 
 

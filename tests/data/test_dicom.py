@@ -55,8 +55,8 @@ def levels(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("case", real_cases(), ids=lambda case: case["file"])
 def test_real_files_decode_to_the_known_stored_values(case: dict[str, str]) -> None:
     name = case["file"].removeprefix("pydicom-data:")
-    found = get_testdata_file(name, download=False) if name != case["file"] else CASES / name
-    pixels, ds = stored_pixels(Path(str(found)), LIMIT)
+    path = get_testdata_file(name, download=False) if name != case["file"] else CASES / name
+    pixels, ds = stored_pixels(Path(str(path)), LIMIT)
 
     assert "x".join(map(str, pixels.shape)) == case["decoded_shape"]
     assert ds.PhotometricInterpretation == case["photometric"]

@@ -159,5 +159,5 @@ def test_real_slices_are_put_into_the_order_of_their_index() -> None:
         of_series = [row for row in rows if row["series_id"] == series]
         files = [read_frames(SERIES / series / row["file"], 10**7) for row in of_series]
         places, _ = arrange(files)
-        found = [int(of_series[f]["expected_index"]) for f, _ in places]
-        assert found in (sorted(found), sorted(found, reverse=True))
+        indices = [int(of_series[f]["expected_index"]) for f, _ in places]
+        assert indices in (sorted(indices), sorted(indices, reverse=True))

@@ -31,17 +31,17 @@ SOME = {
 
 @pytest.mark.timeout(60 + FILES)
 def test_every_damaged_file_has_one_of_the_known_ends(tmp_path: Path) -> None:
-    found = fuzz(FILES, tmp_path)
-    pictures = sum(found.of("picture").values())
+    results = fuzz(FILES, tmp_path)
+    pictures = sum(results.of("picture").values())
     assert pictures == FILES // 5
     for reader in OF_DICOM:
-        assert sum(found.of(reader).values()) == FILES - pictures, reader
-    assert {kind for _, kind, _ in found.ends} == {k.__name__ for k in [*KINDS, *OF_PICTURES]}
+        assert sum(results.of(reader).values()) == FILES - pictures, reader
+    assert {kind for _, kind, _ in results.ends} == {k.__name__ for k in [*KINDS, *OF_PICTURES]}
     for reader, known in ENDS.items():
-        ends = set(found.of(reader))
+        ends = set(results.of(reader))
         assert ends <= known, reader
         assert ends >= SOME[reader], f"{reader}: the damage is too small, or too large"
-    assert found.slowest_s < decoder_process.SECONDS + 5
+    assert results.slowest_s < decoder_process.SECONDS + 5
     # Of files below a megabyte; what one may take at most is 6 bytes a pixel and 64 MiB.
-    assert found.memory_mb < 250
-    assert found.decoder_mb < 500
+    assert results.memory_mb < 250
+    assert results.decoder_mb < 500

@@ -13,12 +13,12 @@ IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=
 def laid(ids: list[str], earlier: Layout) -> dict[str, list[str]]:
     """The split of a sample follows from its name."""
     shards = cut_into_shards(sorted(ids), lambda i: SPLITS[ord(i[0]) % 3], lambda i: i, earlier)
-    found = {}
+    files = {}
     for file, split, samples in shards:
         assert file.startswith(f"{split}-")
-        assert file not in found
-        found[file] = samples
-    return found
+        assert file not in files
+        files[file] = samples
+    return files
 
 
 def test_without_an_earlier_run_the_samples_are_cut_in_order() -> None:

@@ -139,10 +139,10 @@ def test_a_stream_that_starts_later_gives_what_remains(shards: Path, local_ray: 
 def test_file_order_reads_every_study_once(shards: Path, local_ray: None) -> None:
     manifest = Manifest.read(shards)
     dataset = FileOrder(shards, StudyCollator(max_views=3), 3).dataset(manifest, ["val", "test"])
-    found = []
+    names = []
     for block in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
-        found += block["study_id"][0].as_py()
-    assert found == [f"{s}-{i}" for s in ("val", "test") for i in range(8)]
+        names += block["study_id"][0].as_py()
+    assert names == [f"{s}-{i}" for s in ("val", "test") for i in range(8)]
 
 
 def drawn(stream: Stream, first: int = 0) -> tuple[list[list[int]], list[dict]]:

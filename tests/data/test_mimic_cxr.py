@@ -204,9 +204,9 @@ def test_reports_come_from_the_zip_beside_the_images_or_from_elsewhere(
     shutil.move(text, elsewhere / "files/p10/p10000032")
     (elsewhere / "empty").mkdir()
     for reports in (None, elsewhere, tree / "mimic-cxr-reports.zip"):
-        found = listed("mimic-cxr", tree, reports=reports)
-        assert found.records[0].text
-        assert found.notes["studies_without_report"] == 3
+        archive = listed("mimic-cxr", tree, reports=reports)
+        assert archive.records[0].text
+        assert archive.notes["studies_without_report"] == 3
     with pytest.raises(FileNotFoundError, match="holds no report of a study"):
         listed("mimic-cxr", tree, reports=elsewhere / "empty")
     (tree / "mimic-cxr-reports.zip").write_bytes(b"no zip")

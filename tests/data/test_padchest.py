@@ -95,9 +95,9 @@ def test_every_name_has_one_meaning() -> None:
     groups = [set(TABLE), set(INCIDENTAL), set(OTHER)]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 190
     assert len(KNOWN) == 193
-    assert {label for said in TABLE.values() for label, _ in said} == {*CHEXPERT_LABELS} - {
-        "No Finding"
-    }
+    assert {label for statements in TABLE.values() for label, _ in statements} == {
+        *CHEXPERT_LABELS
+    } - {"No Finding"}
 
 
 def test_a_folder_without_the_table_or_without_images_is_refused(tree: Path) -> None:

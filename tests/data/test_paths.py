@@ -62,8 +62,8 @@ def test_a_folder_is_listed_and_walked_in_order_on_disk_and_in_a_store(folder: P
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     assert list_folder(folder) == [(".hidden", True), ("a.dcm", False), ("b", True), ("out", True)]
-    found = list(walk(folder, folder / "out"))
-    assert found == [("", ["a.dcm"]), ("b", ["1.dcm", "2.dcm"])]
+    folders = list(walk(folder, folder / "out"))
+    assert folders == [("", ["a.dcm"]), ("b", ["1.dcm", "2.dcm"])]
 
 
 def test_a_folder_that_cannot_be_listed_is_refused_and_counted(
@@ -263,7 +263,7 @@ def test_an_archive_at_a_url_gives_the_shards_of_the_same_folder(tmp_path: Path)
             tmp_path / "in" / f"{number}.dcm", StudyInstanceUID=f"1.{number}", PatientID=f"{number}"
         )
     (tmp_path / "in" / "broken.dcm").write_bytes(b"no DICOM" * 99)
-    found = []
+    summaries = []
     for source, output in ((tmp_path / "in", tmp_path / "a"),
                            (Path(f"file://{tmp_path}/in"), Path(f"file://{tmp_path}/b"))):  # fmt: skip
         config = IngestConfig(
@@ -273,10 +273,10 @@ def test_an_archive_at_a_url_gives_the_shards_of_the_same_folder(tmp_path: Path)
         summary = ingest(config)
         assert summary["images"] == {"in": 6, "out": 5, "quarantined": 1}
         shards = Manifest.read(output).shards
-        found.append({shard.file: shard.sha256 for shard in shards})
+        summaries.append({shard.file: shard.sha256 for shard in shards})
         assert ingest(config)["shards"] == {"written": 0, "kept": len(shards)}
-    assert found[0] == found[1]
-    for file, digest in found[1].items():
+    assert summaries[0] == summaries[1]
+    for file, digest in summaries[1].items():
         assert hashlib.sha256((tmp_path / "b" / file).read_bytes()).hexdigest() == digest
     left = {p.name for p in (tmp_path / "b" / ".ingest").iterdir()}
-    assert left == {"layout.parquet", *(f"{file}.json" for file in found[1])}
+    assert left == {"layout.parquet", *(f"{file}.json" for file in summaries[1])}

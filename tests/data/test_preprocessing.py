@@ -1,4 +1,4 @@
-"""What becomes of a volume: orientation, spacing, foreground, statistics, masks, refusals."""
+"""What becomes of a volume: orientation, spacing, foreground, statistics, masks, quarantine."""
 
 from pathlib import Path
 from typing import Any

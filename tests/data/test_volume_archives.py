@@ -136,14 +136,14 @@ def test_bids_images_have_their_participants_numbers_and_their_sessions_label_ma
     )
     config = settings("bids", folder, tmp_path / "o", labels=["age", "sex"])
     archive = VOLUME_READERS["bids"](config, lambda *_: None)
-    found = {record.paths[0]: record for record in archive.records}
-    assert len(found) == 4
-    one = found["sub-1/anat/sub-1_T1w.nii.gz"]
+    records = {record.paths[0]: record for record in archive.records}
+    assert len(records) == 4
+    one = records["sub-1/anat/sub-1_T1w.nii.gz"]
     assert (one.patient, one.modality, one.site, one.split) == ("sub-1", "T1w", "north", "test")
     assert one.labels == {"age": 30.0}
-    b = found["sub-2/ses-b/anat/sub-2_ses-b_T2w.nii"]
+    b = records["sub-2/ses-b/anat/sub-2_ses-b_T2w.nii"]
     assert b.segmentation == "derivatives/x/sub-2/ses-b/anat/sub-2_ses-b_dseg.nii.gz"
-    assert found["sub-2/ses-a/anat/sub-2_ses-a_T2w.nii"].segmentation is None
+    assert records["sub-2/ses-a/anat/sub-2_ses-a_T2w.nii"].segmentation is None
     assert b.labels == {}
     assert archive.notes["volumes_passed_over"] == {"bold": 1, "defacemask": 1}
     assert archive.notes["labels_not_numbers"] == {"sex": 4}  # one per image
@@ -342,8 +342,8 @@ def test_the_first_of_two_equal_dicom_files_stays_whichever_is_read_first(
     config = settings("dicom-series", folder, tmp_path / "o")
     archive = VOLUME_READERS["dicom-series"](config, lambda *_: None)
     assert archive.notes["duplicate_files"] == 10
-    found = [(r.paths[0], len(r.paths), r.problem and r.problem.reason) for r in archive.records]
-    assert found == [("a/1.1.0.dcm", 5, None), ("b/1.1.0.dcm", 1, "duplicate"),
+    entries = [(r.paths[0], len(r.paths), r.problem and r.problem.reason) for r in archive.records]
+    assert entries == [("a/1.1.0.dcm", 5, None), ("b/1.1.0.dcm", 1, "duplicate"),
                      ("c/1.2.0.dcm", 5, None), ("d/1.2.0.dcm", 1, "duplicate")]  # fmt: skip
     problem = archive.records[1].problem
     assert problem
@@ -370,15 +370,15 @@ def test_a_table_beside_dicom_series_says_what_their_headers_do_not(
     monkeypatch.setattr(dicom_series, "parallel_map", map)
     config = settings("dicom-series", folder, tmp_path / "o", table=table, labels=["age"])
     archive = VOLUME_READERS["dicom-series"](config, lambda *_: None)
-    found = {record.volume: record for record in archive.records}
-    a, x, y, c = (found[f"1.{number}"] for number in range(4))
+    records = {record.volume: record for record in archive.records}
+    a, x, y, c = (records[f"1.{number}"] for number in range(4))
     assert (a.patient, a.modality, a.session, a.labels) == ("new", "T1c", "s", {"x": 1.0})
     assert (x.modality, x.session, x.labels) == ("T2w", "1.2.3", {"age": 40.0})
     assert (x.site, x.split) == ("north", "test")
     assert (y.labels, y.split) == ({}, None)
     assert x.patient == y.patient == "new"  # one person stays one patient
     assert (c.patient, c.modality, c.split, c.labels) == ("q", "T2w", "val", {"x": 3.0})
-    assert found["1.4"].labels == found["1.9"].labels == {}
+    assert records["1.4"].labels == records["1.9"].labels == {}
     assert archive.notes["table_rows_without_series"] == 2
     assert archive.notes["series_without_table_row"] == 3
     assert archive.notes["labels_not_numbers"] == {"label_x": 1}

@@ -56,13 +56,13 @@ def test_volumes_become_shards_as_the_manifest_says(cohort: Path, tmp_path: Path
         assert groups == shard.row_groups
     assert json.loads((output / "summary.json").read_text()) == summary
 
-    found = rows(output)
-    assert len(found) == 32 == sum(s["volumes"] for s in summary["splits"].values())
-    by_patient = pd.DataFrame(found).groupby("patient_id")
+    volumes = rows(output)
+    assert len(volumes) == 32 == sum(s["volumes"] for s in summary["splits"].values())
+    by_patient = pd.DataFrame(volumes).groupby("patient_id")
     assert (by_patient["split"].nunique() == 1).all()
     assert (by_patient["session_id"].nunique() == 1).all()
     assert (by_patient["modality"].nunique() == 4).all()
-    for row in found:
+    for row in volumes:
         voxels, labels = decode_voxels(row), decode_labels(row)
         assert labels is not None
         assert voxels.shape == labels.shape == tuple(row["shape"])
@@ -124,14 +124,14 @@ def test_the_phantoms_table_gives_dicom_series_labels_to_probe(tmp_path: Path) -
     )
     assert summary["notes"]["table_rows_without_series"] == 0
     assert summary["notes"]["series_without_table_row"] == 0
-    written, said = pd.DataFrame(rows(tmp_path / "out")), pd.read_csv(table)
-    assert len(written) == len(said)
-    assert sorted(written["modality"]) == sorted(said["modality"])
-    assert sorted(written["site"]) == sorted(said["site"])
+    written, listed = pd.DataFrame(rows(tmp_path / "out")), pd.read_csv(table)
+    assert len(written) == len(listed)
+    assert sorted(written["modality"]) == sorted(listed["modality"])
+    assert sorted(written["site"]) == sorted(listed["site"])
     labels = pd.DataFrame(list(map(dict, written["labels"])))
     assert set(labels) == {"high_grade", "wide_ventricles"}
     for name in labels:
-        assert sorted(labels[name]) == sorted(said[f"label_{name}"])
+        assert sorted(labels[name]) == sorted(listed[f"label_{name}"])
 
 
 def test_a_label_map_above_255_is_left_out_and_counted_and_its_image_kept(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def find_published(config: IngestConfig, pattern: str) -> Path | None:
     return None
 
 
-def published(config: IngestConfig, pattern: str, name: str) -> Path:
+def require_published(config: IngestConfig, pattern: str, name: str) -> Path:
     """The file of `find_published`. FileNotFoundError, with the name it is published under."""
     if path := find_published(config, pattern):
         return path
@@ -70,7 +70,7 @@ def published(config: IngestConfig, pattern: str, name: str) -> Path:
     )
 
 
-def official(config: IngestConfig, pattern: str, name: str) -> Path | None:
+def official_split_file(config: IngestConfig, pattern: str, name: str) -> Path | None:
     """A file of the official split, None where it is not wanted. FileNotFoundError if it is missing."""
     if not config.official_split:
         return None

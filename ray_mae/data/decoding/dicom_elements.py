@@ -109,7 +109,7 @@ def read_elements(
         counted.seek(0 if bare else 132)
         meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            counted.replace(_inflated(counted.file, max_bytes))
+            counted.replace(_inflate(counted.file, max_bytes))
             ds = read_dataset(file, False, True, stop_when=counted.stop_when, specific_tags=wanted)
             ds.file_meta = FileMetaDataset(meta)
             return ds
@@ -123,7 +123,7 @@ def read_elements(
     return ds
 
 
-def _inflated(file: BinaryIO, limit: int) -> BinaryIO:
+def _inflate(file: BinaryIO, limit: int) -> BinaryIO:
     """The rest of a deflated file, which pydicom would inflate however large it gets."""
     inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
     while not inflater.eof and (data := inflater.unconsumed_tail or file.read(1 << 20)):

@@ -83,11 +83,11 @@ def resample(volume: Volume, wanted: Spacing, *, nearest: bool = False) -> Volum
         if nearest:
             values = np.take(values, np.rint(positions).clip(0, old - 1).astype(int), axis)
         else:
-            values = _mixed(values, _weights(positions, old, step), axis)
+            values = _weighted_sums(values, _weights(positions, old, step), axis)
     return Volume(np.ascontiguousarray(values), affine)
 
 
-def _mixed(values: NDArray[Any], weights: NDArray[np.float32], axis: int) -> NDArray[Any]:
+def _weighted_sums(values: NDArray[Any], weights: NDArray[np.float32], axis: int) -> NDArray[Any]:
     """The weighted sums [new, old] along an axis: products of matrices, none of them copied."""
     if axis == 0:
         flat = weights @ values.reshape(len(values), -1)

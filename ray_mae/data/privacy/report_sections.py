@@ -69,19 +69,19 @@ def sections(report: str | None) -> Sections:
     text = without_identity(report or "", _next_section)
     headers = [match for match in _HEADERS.finditer(text) if _is_header(match)]
     if not headers:
-        return Sections(_normalised(text), None)
+        return Sections(_normalise(text), None)
     described = any(header["findings"] or header["impression"] for header in headers)
     if not described and headers[0]["line"] is None:
-        return Sections(_normalised(text[: headers[0].start()]), None)
+        return Sections(_normalise(text[: headers[0].start()]), None)
     parts: dict[str, list[str]] = {"findings": [], "impression": [], "other": []}
     ends = [header.start() for header in headers[1:]] + [len(text)]
     for header, end in zip(headers, ends, strict=True):
         kind = next(kind for kind in parts if header[kind])
         parts[kind].append(text[header.end() : end].lstrip(" .:-"))
-    return Sections(*(_normalised(" ".join(parts[kind])) for kind in Sections._fields))
+    return Sections(*(_normalise(" ".join(parts[kind])) for kind in Sections._fields))
 
 
-def _normalised(text: str) -> str | None:
+def _normalise(text: str) -> str | None:
     """Single spaces; None for a text without a single letter or digit."""
     text = " ".join(text.split())
     return text if any(c.isalnum() for c in text) else None

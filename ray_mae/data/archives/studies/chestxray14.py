@@ -10,8 +10,8 @@ from pathlib import Path
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.published import (
     Images,
-    official,
-    published,
+    official_split_file,
+    require_published,
     rows_with,
     source_folder,
     word,
@@ -28,7 +28,7 @@ LISTS = {NOT_TEST: "train_val_list.txt", "test": "test_list.txt"}
 def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     """List the images of the table. FileNotFoundError or ValueError if it is not this archive."""
     root = source_folder(config, f"PNG files, {TABLE_NAME}, {' and '.join(LISTS.values())}")
-    table = published(config, r"Data_Entry_2017.*\.csv", TABLE_NAME)
+    table = require_published(config, r"Data_Entry_2017.*\.csv", TABLE_NAME)
     splits = _splits(config)
     images = Images.below(root, config)
     labels = LabelReader.of("Finding Labels", ())
@@ -62,7 +62,7 @@ def _splits(config: IngestConfig) -> dict[str, str]:
     """The split of each image name; empty where the official split is not wanted."""
     splits: dict[str, str] = {}
     for split, name in LISTS.items():
-        path = official(config, name.replace(".txt", r".*\.txt"), name)
+        path = official_split_file(config, name.replace(".txt", r".*\.txt"), name)
         listed = path.read_text().split() if path else []
         if path and not listed:
             raise ValueError(f"{path} is empty: it is the list of the {split} images")

@@ -43,7 +43,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     max_pixels, dates = config.max_pixels, config.year_bucket > 0
     reports, matched = _reports(config), set[str]()
 
-    def listed() -> Iterator[tuple[str, str, ImageRecord]]:
+    def list_images() -> Iterator[tuple[str, str, ImageRecord]]:
         """Each file's path, the name of its image, and what is known of it."""
         done = 0
         for headers in parallel_map(
@@ -58,7 +58,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             progress(done, len(files))
 
     records = mark_duplicates(
-        listed(), lambda first: QuarantineError("duplicate", f"same SOPInstanceUID as {first.path}")
+        list_images(),
+        lambda first: QuarantineError("duplicate", f"same SOPInstanceUID as {first.path}"),
     )
     notes = {
         "files_passed_over": passed_over,

@@ -19,7 +19,7 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.archives.published import (
     IMAGE_SUFFIXES,
     find_published,
-    official,
+    official_split_file,
     rows_with,
     source_folder,
     word,
@@ -125,7 +125,7 @@ def _states(config: IngestConfig, labels: LabelReader) -> dict[str, tuple[int, .
 
 def _splits(config: IngestConfig) -> dict[str, str]:
     """The official split of each study; empty where it is not wanted."""
-    table = official(config, SPLIT, "mimic-cxr-2.0.0-split.csv")
+    table = official_split_file(config, SPLIT, "mimic-cxr-2.0.0-split.csv")
     splits: dict[str, str] = {}
     for row in rows_with(table, "study_id", "split") if table else ():
         split = split_named(word(row, "split"))

@@ -11,14 +11,20 @@ from collections import Counter
 from typing import NamedTuple
 
 from ray_mae.config import IngestConfig
-from ray_mae.data.archives.published import Images, published, rows_with, source_folder, word
+from ray_mae.data.archives.published import (
+    Images,
+    require_published,
+    rows_with,
+    source_folder,
+    word,
+)
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.studies.padchest_labels import (
     KNOWN,
     SAYS_NOTHING,
     TABLE,
     UNFIT,
-    normalised,
+    normalise,
     padchest_states,
 )
 from ray_mae.data.decoding.views import position_of, view_of
@@ -32,7 +38,7 @@ COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
 def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     """List the images of the table. FileNotFoundError or ValueError if it is not this archive."""
     root = source_folder(config, f"PNG files and {TABLE_NAME}")
-    table = published(config, r"PADCHEST_chest_x_ray_images_labels.*\.csv", TABLE_NAME)
+    table = require_published(config, r"PADCHEST_chest_x_ray_images_labels.*\.csv", TABLE_NAME)
     images = Images.below(root, config)
     labels = _Labels()
     texts: dict[str, str] = {}
@@ -132,4 +138,4 @@ def _names(cell: str) -> set[str] | None:
         return None
     if not isinstance(names, list):
         return None
-    return {normalised(str(name)) for name in names} - {""}
+    return {normalise(str(name)) for name in names} - {""}

@@ -141,13 +141,13 @@ OTHER = frozenset(_names(_OTHER))
 KNOWN = TABLE.keys() | INCIDENTAL | OTHER | SAYS_NOTHING | UNFIT
 
 
-def normalised(name: str) -> str:
+def normalise(name: str) -> str:
     """The key of a label: lower case, single spaces."""
     return " ".join(name.lower().split())
 
 
 def padchest_states(names: Iterable[str]) -> tuple[int, ...]:
-    """The 14 states of a study with these labels (`normalised`).
+    """The 14 states of a study with these labels (see `normalise`).
 
     PadChest names what there is, so nothing is ever negative. No Finding is positive only where
     all that is named is normal or incidental: a name that is not KNOWN may be a finding.

@@ -26,15 +26,15 @@ _NAMES = [
 ]
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![a-z0-9])(?:{pattern})(?![a-z])", re.IGNORECASE)
 
 
-_PATTERNS = [(name, _compiled(pattern)) for name, pattern in _NAMES]
+_PATTERNS = [(name, _compile(pattern)) for name, pattern in _NAMES]
 _WORDS = [(name, re.compile(f"(?:{pattern})", re.IGNORECASE)) for name, pattern in _NAMES]
-_T1_WITH_FLAIR = _compiled(_T1_FLAIR)
+_T1_WITH_FLAIR = _compile(_T1_FLAIR)
 _AGENT = r"(?:contrast|kontrast[a-z]*|gad[a-z]*|gd|km|ce|c)"
-_WITHOUT_AGENT = _compiled(
+_WITHOUT_AGENT = _compile(
     rf"(?:non|no|pre|without|w/?o|before|sans|ohne)[ -]*(?:(?:any|the|iv) )?{_AGENT}|pre"
 )
 

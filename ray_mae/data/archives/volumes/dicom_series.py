@@ -45,7 +45,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             except QuarantineError as error:
                 records.append(_alone(path, error))
         progress(len(headers) + len(records), len(files))
-    series, duplicates = _grouped(dict(sorted(headers.items())))
+    series, duplicates = _group_by_series(dict(sorted(headers.items())))
     described, of_table = series_table.describe(
         [_record(slices, config) for slices in series.values()], root, config
     )
@@ -63,7 +63,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     return Archive(root, records, notes)
 
 
-def _grouped(
+def _group_by_series(
     headers: dict[str, SliceFile],
 ) -> tuple[dict[str, dict[str, SliceFile]], dict[str, dict[str, str]]]:
     """The headers by series and path; and, by series, the paths that repeat another's SOPInstanceUID.

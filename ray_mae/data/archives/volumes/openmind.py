@@ -40,14 +40,14 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             anonymised, anatomy = masks.get("anonymization_mask"), masks.get("anatomy_mask")
             records.append(
                 VolumeRecord(
-                    paths=(_resolved(image["image_path"], path),),
+                    paths=(_resolve(image["image_path"], path),),
                     volume="/".join([*where, str(image["name"])]),
                     patient=f"{dataset}/{subject}",  # sub-01 is another person in each data set
                     session=session,
                     modality=contrast_of(str(image.get("modality") or "")),
                     site=dataset,
-                    anonymised=anonymised and _resolved(anonymised, path),
-                    anatomy=anatomy and _resolved(anatomy, path),
+                    anonymised=anonymised and _resolve(anonymised, path),
+                    anatomy=anatomy and _resolve(anatomy, path),
                     labels=read_numbers(info, config.volumes.labels, not_numbers),
                 )
             )
@@ -81,7 +81,7 @@ def _images(
                     yield (str(dataset), str(subject), str(session)), image, info
 
 
-def _resolved(listed_path: str, manifest: Path) -> str:
+def _resolve(listed_path: str, manifest: Path) -> str:
     """The path with its variable replaced. nnssl_raw is by default where the data set lies."""
     match = _VARIABLE.match(listed_path)
     if not match:

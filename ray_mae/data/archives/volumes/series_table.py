@@ -31,7 +31,7 @@ def describe(
     table = _Table.read(config.volumes.table, root, config)
     alone = Counter(map(_folder, series))
     rows = [table.row_of(s, _folder(s) if alone[_folder(s)] == 1 else None) for s in series]
-    renamed = table.renamed(series, rows)
+    renamed = table.names_of_patients(series, rows)
 
     unmatched = 0
     described, of_series, of_patients = [], {number for number in rows if number is not None}, set()
@@ -117,7 +117,9 @@ class _Table:
         numbers = self.by_patient.get(patient, [])
         return numbers[0] if len(numbers) == 1 else None
 
-    def renamed(self, series: Sequence[VolumeRecord], rows: Sequence[int | None]) -> dict[str, str]:
+    def names_of_patients(
+        self, series: Sequence[VolumeRecord], rows: Sequence[int | None]
+    ) -> dict[str, str]:
         """What the table calls a patient of the headers, where it has one name for all their series.
 
         Series that the table leaves out follow: otherwise one person would be two patients.
