@@ -9,8 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-MASK, CROP, JITTER, FLIP, PARALLEL, LEVEL, NOISE, WARP, REPEAT = range(1, 10)
-"""Streams."""
+from ray_mae.random_streams import Stream
+
+MASK, CROP, JITTER, FLIP, PARALLEL, LEVEL, NOISE, WARP, REPEAT = Stream
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64

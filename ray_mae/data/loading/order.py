@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.random_streams import Draw
 
 
 def key_of(name: str) -> int:
@@ -198,7 +199,7 @@ class Mixture:
             before = np.array(self.counts(first))
             number = np.array(self.counts(first + size)) - before
             folder = np.repeat(np.arange(len(self.orders)), number)
-            folder = folder[permutation(size, self.seed, _FOLDERS, block)]
+            folder = folder[permutation(size, self.seed, Draw.FOLDERS, block)]
             low, high = max(start - first, 0), min(stop - first, size)
             begin = before + np.bincount(folder[:low], minlength=len(self.orders))
             end = begin + np.bincount(folder[low:high], minlength=len(self.orders))
@@ -208,10 +209,6 @@ class Mixture:
             ]
             for i in folder[low:high]:
                 yield next(streams[i])
-
-
-_FOLDERS = -1
-"""In the place of an epoch: the stream of permutations that shuffle folders."""
 
 
 @lru_cache(maxsize=4)

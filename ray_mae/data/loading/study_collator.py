@@ -8,6 +8,7 @@ import numpy as np
 from ray_mae.data.decoding.images import decode, letterbox
 from ray_mae.data.loading.order import key_of, mix, permutation
 from ray_mae.data.schema import VIEWS, Row
+from ray_mae.random_streams import Draw
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class StudyCollator:
                 images.append(decode(row["views"][slot]["image"]))
                 study.append(index)
                 view.append(VIEWS.index(row["views"][slot]["view"]))
-                view_draw.append(mix(int(draws[index]), 1 + slot))
+                view_draw.append(mix(int(draws[index]), Draw.PLACE + slot))
         canvas, side = letterbox(images)
         tokens, has_report = self._tokens(rows)
         return {

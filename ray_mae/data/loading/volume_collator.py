@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ray_mae.data.decoding.voxels import decode_valid, decode_voxels
 from ray_mae.data.loading.order import key_of, mix
 from ray_mae.data.schema import Row
+from ray_mae.random_streams import Draw
 
 
 @dataclass(frozen=True)
@@ -79,4 +80,4 @@ def crop_slices(
 def _below(limit: int, draw: int, axis: int) -> NDArray[np.uint64]:
     """A whole number from 0 to limit − 1, by the draw."""
     # + 1: the draw itself, unmixed, is the method's
-    return mix(draw, 1 + axis).astype(np.uint64) % np.uint64(limit)
+    return mix(draw, Draw.PLACE + axis).astype(np.uint64) % np.uint64(limit)

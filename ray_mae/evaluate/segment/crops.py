@@ -13,9 +13,7 @@ from ray_mae.data.loading.order import key_of, mix
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.volume_collator import VolumeCollator, crop_slices
 from ray_mae.data.schema import Row
-
-_FOREGROUND, _CLASS, _VOXEL = 11, 12, 13
-"""Streams of a sample's draw; crops take 1 to 3."""
+from ray_mae.random_streams import Draw
 
 Slices = tuple[tuple[slice, ...], tuple[slice, ...]]
 
@@ -66,13 +64,13 @@ class LabelledCrops:
         return {"voxels": voxels, "valid": valid, "key": keys, "draw": draws, "classes": classes}
 
     def _place(self, classes: NDArray[np.uint8], draw: int) -> Slices:
-        share = _below(2**24, draw, _FOREGROUND) / 2**24
+        share = _below(2**24, draw, Draw.FOREGROUND) / 2**24
         present = np.flatnonzero(np.bincount(classes.ravel(), minlength=2)[1:]) + 1
         if share >= self.foreground_share or not len(present):
             return crop_slices(classes.shape, self.crop_size, draw)
-        chosen = present[_below(len(present), draw, _CLASS)]
+        chosen = present[_below(len(present), draw, Draw.CLASS)]
         voxels = np.flatnonzero(classes == chosen)
-        centre = np.unravel_index(voxels[_below(len(voxels), draw, _VOXEL)], classes.shape)
+        centre = np.unravel_index(voxels[_below(len(voxels), draw, Draw.VOXEL)], classes.shape)
         return around([int(c) for c in centre], classes.shape, self.crop_size)
 
 
