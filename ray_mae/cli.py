@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ray_mae import config as settings
-from ray_mae.config.migrate import in_words, migrate, moved
+from ray_mae.config.migrate import FIRST, in_words, migrate, moved
 from ray_mae.config.parser import parser_for
 
 
@@ -209,7 +209,7 @@ def _chosen(command: str, cls: type, arguments: list[str]) -> Any:
     arguments = _separated(arguments)
     document = _document(arguments)
     section = document.get("run", {}) if lead else document
-    method = _named(arguments, f"{lead}method.name", section.get("method"), "mvmae")
+    method = _named(arguments, f"{lead}method.name", section.get("method"), FIRST)
     arguments = _migrated(arguments, document, method, lead)
     encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
     specific: Any = config_class(cls, method, encoder)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ray_mae.config.base import from_dict, to_dict
-from ray_mae.config.migrate import migrate
+from ray_mae.config.migrate import migrate_exported
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
 from ray_mae.data.paths import sha256_of
@@ -157,12 +157,7 @@ def write_exported(folder: Path, facts: EncoderFacts) -> None:
 
 def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:
     """Settings of an encoder and its data from what `write_exported` wrote, in this version or before."""
-    if "encoder" not in values:  # 0.1 wrote the method's settings, the network's among them
-        values, _ = migrate({"method": values})
-        values.setdefault("encoder", {})
-        values["encoder"].setdefault(
-            "name", "vit" if values["method"].get("name", "mvmae") == "mvmae" else "resenc"
-        )
+    values = migrate_exported(values)
     settings = from_dict(ENCODERS[values["encoder"]["name"]], values["encoder"])
     data = DATA["study" if settings.dimensions == 2 else "volume"]
     return settings, from_dict(data, values.get("data", {}))

@@ -7,6 +7,11 @@ _VIT = ("preset", "image_size", "patch_size", "width", "depth", "heads", "qk_nor
 _RESENC = ("preset", "crop_size", "film")
 _VOLUMES = ("mirror", "rotate_share", "scale_share", "scale_range")
 
+FIRST = "mvmae"
+"""The method of files that name none: once there was no other, and it is the default still."""
+_ENCODERS = {"mvmae": "vit", "mdae": "resenc"}
+"""The encoder of each method, when its settings stood among the method's."""
+
 MOVED: dict[str, dict[str, str]] = {
     # 0.1: the settings of the network stood among the method's
     "mvmae": {f"method.{name}": f"encoder.{name}" for name in _VIT},
@@ -64,6 +69,15 @@ def migrate(
     return new, changed
 
 
+def migrate_exported(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections `encoder` and `data` of an exported encoder, which 0.1 wrote as a method's settings."""
+    if "encoder" in values:
+        return dict(values)
+    new, _ = migrate({"method": values})
+    new["encoder"] = {"name": _ENCODERS[_method(new)], **new.get("encoder", {})}
+    return new
+
+
 def in_words(changed: Mapping[str, str], where: str) -> str:
     """One line that says how the new form reads."""
     names = ", ".join(f"{before} is {now} now" for before, now in changed.items())
@@ -73,7 +87,7 @@ def in_words(changed: Mapping[str, str], where: str) -> str:
 def _method(values: Mapping[str, Any]) -> str:
     """Its name; there was one alone before names were written down."""
     method = values.get("method")
-    return str(method.get("name", "mvmae")) if isinstance(method, Mapping) else "mvmae"
+    return str(method.get("name", FIRST)) if isinstance(method, Mapping) else FIRST
 
 
 def _when(spec: Any, method: str) -> Any:

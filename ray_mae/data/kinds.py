@@ -4,7 +4,7 @@ Nothing of PyTorch is imported before a batch is made: drivers and readers of da
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -206,8 +206,7 @@ def of_encoder(settings: EncoderSettings) -> Kind:
 
 
 def _study_data(run: RunConfig) -> StudyDataConfig:
-    assert isinstance(run.data, StudyDataConfig)
-    return run.data
+    return cast(StudyDataConfig, run.data)
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

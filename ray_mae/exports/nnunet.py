@@ -6,12 +6,11 @@ is folded into the norms, so that the network says exactly what ours says of a c
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 
@@ -19,12 +18,11 @@ NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"
 
 
-def network_weights(checkpoint: Path, settings: EncoderSettings) -> dict[str, torch.Tensor]:
+def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, torch.Tensor]:
     """nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own.
 
     Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one.
     """
-    assert isinstance(settings, ResEncSettings)
     torch.manual_seed(0)
     encoder, decoder = encoder_and_decoder(settings)
     encoder.load_state_dict(_tensors(ckpt.encoder_weights(checkpoint)))
@@ -79,8 +77,7 @@ def architecture_plan(settings: ResEncSettings) -> dict[str, Any]:
 
 def export_nnunet(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> str:
     """Write nnunet.pth and the configuration for a data set's plans; returns how to use them."""
-    settings, spacing_mm = facts.settings, facts.spacing_mm
-    assert isinstance(settings, ResEncSettings)
+    settings, spacing_mm = cast(ResEncSettings, facts.settings), facts.spacing_mm
     network = turned(network_weights(checkpoint, settings))
     torch.save({"network_weights": network}, output / "nnunet.pth")
     configuration = {
@@ -106,8 +103,7 @@ def export_nnunet(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> s
 
 def export_monai(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> str:
     """Write network.pt (a plain state dict) and load_network.py; returns how to use them."""
-    settings, spacing_mm = facts.settings, facts.spacing_mm
-    assert isinstance(settings, ResEncSettings)
+    settings, spacing_mm = cast(ResEncSettings, facts.settings), facts.spacing_mm
     torch.save(network_weights(checkpoint, settings), output / "network.pt")
     kwargs = architecture_plan(settings)["arch_kwargs"]
     imported = {"conv_op": "nn.Conv3d", "norm_op": "nn.InstanceNorm3d", "nonlin": "nn.LeakyReLU"}

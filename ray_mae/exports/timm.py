@@ -6,7 +6,7 @@ per view: frontal.safetensors, lateral.safetensors and unknown.safetensors.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -22,8 +22,7 @@ TIMM_MODEL = "vit_base_patch16_224"
 
 def export_timm(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Write timm's files into `output`; returns the call that loads them."""
-    assert isinstance(facts.settings, VitSettings)
-    arguments = timm_arguments(facts.settings)
+    arguments = timm_arguments(cast(VitSettings, facts.settings))
     weights = encoder_weights(checkpoint)
     for view, name in enumerate(VIEWS):
         save_file(timm_weights(weights, view), output / f"{name}.safetensors")

@@ -1,6 +1,7 @@
 """A pretrained encoder of images for frozen use, and what prepares an image for it."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class FrozenStudyEncoder(nn.Module):
         """pool: mean over patch tokens, or cls. Images have no spacing."""
         super().__init__()
         self.encoder, self.pool = encoder, pool
-        self.data = data if isinstance(data, StudyDataConfig) else StudyDataConfig()
+        self.data = cast(StudyDataConfig, data or StudyDataConfig())
         self.spacing_mm = spacing_mm
 
     @property

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class FrozenVolumeEncoder(nn.Module):
         """data: as of the pretraining; spacing_mm: of its volumes; None: each had its own."""
         super().__init__()
         self.encoder, self.pool, self.spacing_mm = encoder, "mean", spacing_mm
-        self.data = data if isinstance(data, VolumeDataConfig) else VolumeDataConfig()
+        self.data = cast(VolumeDataConfig, data or VolumeDataConfig())
 
     @property
     def settings(self) -> ResEncSettings:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 from torch import Tensor, device, nn
 
@@ -84,14 +84,12 @@ class Context:
     @property
     def studies(self) -> StudyDataConfig:
         """`data` of a method of studies."""
-        assert isinstance(self.data, StudyDataConfig)
-        return self.data
+        return cast(StudyDataConfig, self.data)
 
     @property
     def volumes(self) -> VolumeDataConfig:
         """`data` of a method of volumes."""
-        assert isinstance(self.data, VolumeDataConfig)
-        return self.data
+        return cast(VolumeDataConfig, self.data)
 
 
 class Method(nn.Module):

@@ -5,7 +5,7 @@ from dataclasses import field, fields, make_dataclass
 from typing import Any, TypeVar
 
 from ray_mae.config.base import from_dict
-from ray_mae.config.migrate import migrate
+from ray_mae.config.migrate import FIRST, migrate
 from ray_mae.config.pretrain import PretrainConfig, RunConfig
 from ray_mae.config.registry import Registry
 from ray_mae.config.search import TuneConfig
@@ -83,6 +83,6 @@ def search_of(values: Mapping[str, Any]) -> TuneConfig:
 
 def _read(cls: type[C], values: Mapping[str, Any], run: Mapping[str, Any]) -> C:
     new, _ = migrate(values)
-    method = run["method"].get("name", "mvmae")
+    method = run["method"].get("name", FIRST)
     encoder = new.get("run", new).get("encoder", {}).get("name")
     return as_general(from_dict(config_class(cls, method, encoder), new))

@@ -5,7 +5,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -158,15 +158,15 @@ def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str
     section = report_section(config)
     if section is None:
         return None
-    assert isinstance(config.data, StudyDataConfig)
+    data = cast(StudyDataConfig, config.data)
     kept = config.output / ckpt.TOKENIZER
     if first_step and kept.is_file():  # without a checkpoint it may be of other settings
         return kept.read_text()
     given = config.weights and ckpt.find_checkpoint(config.weights) / ckpt.TOKENIZER
     if given and given.is_file():  # the captioner's embeddings are of its words
         document = given.read_text()
-    elif config.data.tokenizer:
-        document = load_tokenizer(config.data.tokenizer)
+    elif data.tokenizer:
+        document = load_tokenizer(data.tokenizer)
     else:
         texts = list(training_reports(shards, section))
         if not texts:
@@ -174,7 +174,7 @@ def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str
                 f"no study of {', '.join(map(str, shards.paths))} has a report to train the captioner on: "
                 "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
             )
-        document = train_tokenizer(texts, config.data.vocabulary)
+        document = train_tokenizer(texts, data.vocabulary)
     replace_whole(kept, document.encode())
     return document
 

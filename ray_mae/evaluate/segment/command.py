@@ -11,13 +11,12 @@ import numpy as np
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.runtime import cluster
-from ray_mae.config import SegmentConfig, VolumeDataConfig
+from ray_mae.config import SegmentConfig
 from ray_mae.config.base import to_dict
 from ray_mae.data.kinds import of_encoder
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.cohort import read_cohort
 from ray_mae.evaluate.metrics import patient_resamples
 from ray_mae.evaluate.segment.crops import values_in
@@ -82,7 +81,7 @@ def readable(config: SegmentConfig) -> tuple[Manifest, ckpt.EncoderFacts]:
     """The manifest and the encoder, if they are of volumes and what is wanted of them is there."""
     manifest, facts = Manifest.read(config.shards), ckpt.encoder_facts(config.checkpoint)
     kind = of_encoder(facts.settings)
-    if manifest.kind != "volume" or not isinstance(facts.settings, ResEncSettings):
+    if manifest.kind != kind.name or facts.settings.form != "maps":
         raise ValueError(
             "segmentation is for volumes: "
             f"{config.shards} holds shards of kind {manifest.kind!r}, {config.checkpoint} an encoder "
@@ -130,9 +129,15 @@ def task_of(
         left_out[f"{unlabelled} volumes"] = "no label map"
     for value in sorted((held_by["val"] | held_by["test"]) - set(classes)):
         left_out[f"label {value}"] = "not in the training volumes; counts as background"
-    assert isinstance(facts.settings, ResEncSettings)
-    assert isinstance(facts.data, VolumeDataConfig)
-    task = SegmentTask(shards, manifest, cohort, labelled, classes, facts.settings, facts.data)
+    task = SegmentTask(
+        shards,
+        manifest,
+        cohort,
+        labelled,
+        classes,
+        cast(ResEncSettings, facts.settings),
+        cast(VolumeDataConfig, facts.data),
+    )
     return task, left_out
 
 

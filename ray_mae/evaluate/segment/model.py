@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -106,7 +107,6 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     facts = json.loads(path.read_text())
     # 0.1 wrote the method's settings, the network's among them
     settings, _ = ckpt.sections_of(facts.get("method", facts))
-    assert isinstance(settings, ResEncSettings)
-    model = Segmenter(settings, facts["values"])
+    model = Segmenter(cast(ResEncSettings, settings), facts["values"])
     model.load_state_dict(load_file(Path(folder) / WEIGHTS))
     return model.eval()

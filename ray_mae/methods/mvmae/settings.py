@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from ray_mae.config.base import setting
 from ray_mae.config.sections import (
@@ -92,11 +92,7 @@ class MvmaeSettings(MethodSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
-        assert isinstance(encoder, VitSettings)
-        self.decoder_shape(encoder).check(
-            "method", "decoder_", sincos=encoder.positions == "sincos"
-        )
+        vit = cast(VitSettings, encoder)
+        self.decoder_shape(vit).check("method", "decoder_", sincos=vit.positions == "sincos")
         if self.gamma > 0:
-            multiple(
-                "encoder.width", encoder.shape.width, "method.caption_heads", self.caption_heads
-            )
+            multiple("encoder.width", vit.shape.width, "method.caption_heads", self.caption_heads)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from ray_mae.config.pretrain import RunConfig
 from ray_mae.config.sections import StudyDataConfig
@@ -187,12 +187,12 @@ def _vocabulary(config: RunConfig) -> int:
     """Of the tokenizer that the run has or will train, at most."""
     if not config.method.reads_reports:
         return 0
-    assert isinstance(config.data, StudyDataConfig)
-    if config.data.tokenizer is None:
-        return config.data.vocabulary
+    data = cast(StudyDataConfig, config.data)
+    if data.tokenizer is None:
+        return data.vocabulary
     from ray_mae.data.loading.tokenizer import load_tokenizer, special_ids
 
-    return special_ids(load_tokenizer(config.data.tokenizer)).size
+    return special_ids(load_tokenizer(data.tokenizer)).size
 
 
 def _activations(
