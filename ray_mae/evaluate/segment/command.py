@@ -5,18 +5,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.runtime import cluster
-from ray_mae.config import SegmentConfig
+from ray_mae.config import SegmentConfig, VolumeDataConfig
 from ray_mae.config.base import to_dict
 from ray_mae.data.kinds import of_encoder
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.cohort import read_cohort
 from ray_mae.evaluate.metrics import patient_resamples
 from ray_mae.evaluate.segment.crops import values_in
