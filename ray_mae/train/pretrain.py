@@ -23,6 +23,7 @@ from ray_mae.config.base import flatten, to_dict
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
+from ray_mae.data.patients import SharedPatients, as_figures, shared_patients
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console
@@ -63,6 +64,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
+    shared = shared_patients(shards)
     config.output.mkdir(parents=True, exist_ok=True)
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
@@ -74,6 +76,8 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, shards.described(), first_step)))
+    for pair in shared:
+        console.print(pair.in_words(), markup=False)
     if first_step < plan.steps:
         trackers = open_trackers(config, _tracked(config.output))
         folder = RunFolder.begin(config.output, config.scaling.storage_patience)
@@ -91,7 +95,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         events = folder.events()
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
-    return _summary(config.output, plan, began, events)
+    return _summary(config.output, plan, began, events, shared)
 
 
 def _first_step(config: PretrainConfig, shards: ShardSet) -> int:
@@ -179,7 +183,13 @@ def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str
     return document
 
 
-def _summary(run: Path, plan: Plan, began: float, events: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(
+    run: Path,
+    plan: Plan,
+    began: float,
+    events: list[dict[str, Any]],
+    shared: list[SharedPatients],
+) -> dict[str, Any]:
     metrics = read_jsonl(run / METRICS)
     last = ckpt.last_committed(run)
     assert last is not None
@@ -194,6 +204,8 @@ def _summary(run: Path, plan: Plan, began: float, events: list[dict[str, Any]]) 
         "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
         "checkpoint": str(last),
     }
+    if shared:
+        summary["shared_patients"] = as_figures(shared)
     if lost := unreadable_rows(run):
         summary["unreadable_rows"] = lost
     if best := ckpt.best_by_probe(run):

@@ -16,10 +16,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from ray_mae.checkpoint.format import committed, last_committed, read_state
-from ray_mae.config import CheckpointConfig, MdaeConfig, PretrainMdaeConfig, ScalingConfig
+from ray_mae.config import CheckpointConfig, PretrainConfig, ScalingConfig
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
-from ray_mae.train.run_folder import EVENTS, METRICS
+from ray_mae.train.run_folder import EVENTS, METRICS, RunFolder
 from tests.distributed.test_pretrain import volume_run_of
 from tests.shards import write_volume_shards
 
@@ -43,7 +43,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 class Run:
     """A pretraining in a thread, which can be looked at and ended."""
 
-    def __init__(self, config: PretrainMdaeConfig) -> None:
+    def __init__(self, config: PretrainConfig) -> None:
         self.config = config
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._train, daemon=True)
@@ -70,7 +70,7 @@ class Run:
 
     def end(self) -> None:
         """As if it had been started again elsewhere."""
-        begin_attempt(self.config.output)
+        RunFolder.begin(self.config.output, patience=10)
         self._thread.join(200)
         assert "started again elsewhere" in str(self.error)
 
@@ -84,7 +84,6 @@ def test_a_run_grows_and_survives_a_node_that_is_taken_away(
     config = volume_run_of(tmp_path / "volumes", tmp_path / "elastic")
     config = replace(
         config,
-        method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
         optim=replace(config.optim, steps=STEPS, lr=1e-3),
         scaling=ScalingConfig(  # one fits beside a reader of data on the head, and one on the new node
             workers=(1, 2),

@@ -20,28 +20,24 @@ from ray_mae import cli
 from ray_mae.checkpoint.format import SNAPSHOT, find_checkpoint, last_committed, read_state
 from ray_mae.config import (
     CheckpointConfig,
-    DataConfig,
     EngineConfig,
     ExportConfig,
-    MdaeConfig,
-    MvmaeConfig,
     OptimConfig,
     PretrainConfig,
-    PretrainMdaeConfig,
     ScalingConfig,
     TrackingConfig,
-    VolumeDataConfig,
 )
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.loading.tokenizer import train_tokenizer, training_reports
-from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.exports.command import export
-from ray_mae.inference.studies import load_encoder
+from ray_mae.inference.load import load_encoder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.recovery.lost_samples import SKIPPED
 from ray_mae.train.run_folder import EVENTS, METRICS, REPORTS, last_pictures
 from tests.processes import kill_a_worker
+from tests.settings import sections, small
 from tests.shards import rewrite, write_shards, write_volume_shards
 
 STEPS = 12
@@ -58,7 +54,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def tokenizer(shards: Path) -> Path:
     """One for all runs, where `run_of` looks for it: two trainings of a vocabulary may differ in ties."""
-    texts = training_reports(shards, Manifest.read(shards), "impression")
+    texts = training_reports(ShardSet.read(shards), "impression")
     file = shards / "tokenizer.json"
     file.write_text(train_tokenizer(texts, 200))
     return file
@@ -68,13 +64,8 @@ def run_of(shards: Path, output: Path, workers: int, stage: int) -> PretrainConf
     return PretrainConfig(
         shards=shards,
         output=output,
-        method=MvmaeConfig(
-            preset="tiny",
-            image_size=32,
-            patch_size=8,
-            width=32,
-            depth=2,
-            heads=2,
+        **small(
+            "mvmae",
             decoder_width=32,
             decoder_depth=1,
             decoder_heads=2,
@@ -82,8 +73,10 @@ def run_of(shards: Path, output: Path, workers: int, stage: int) -> PretrainConf
             beta=20.0,
             caption_depth=1,
             caption_heads=2,
+            max_tokens=16,
+            shuffle_window=8,
+            tokenizer=shards / "tokenizer.json",
         ),
-        data=DataConfig(max_tokens=16, shuffle_window=8, tokenizer=shards / "tokenizer.json"),
         optim=OptimConfig(batch_size=8, micro_batch_size=2, steps=STEPS, base_lr=0.05),
         engine=EngineConfig(zero_stage=stage, precision="fp32"),  # type: ignore[arg-type]
         scaling=ScalingConfig(workers=workers, cpus_per_worker=0.5),
@@ -162,12 +155,11 @@ def rewind(run: Path) -> int:
     return kept[-1]["metrics"]["step"]
 
 
-def volume_run_of(shards: Path, output: Path) -> PretrainMdaeConfig:
-    return PretrainMdaeConfig(
+def volume_run_of(shards: Path, output: Path) -> PretrainConfig:
+    return PretrainConfig(
         shards=shards,
         output=output,
-        method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
-        data=VolumeDataConfig(shuffle_window=8),
+        **sections("mdae", preset="tiny", crop_size=16, block_size=4, shuffle_window=8),
         optim=OptimConfig(
             batch_size=8,
             micro_batch_size=2,
@@ -186,7 +178,7 @@ def volume_run_of(shards: Path, output: Path) -> PretrainMdaeConfig:
 @pytest.fixture(scope="module")
 def volume_run(
     tmp_path_factory: pytest.TempPathFactory, local_ray: None
-) -> tuple[PretrainMdaeConfig, dict]:
+) -> tuple[PretrainConfig, dict]:
     """MDAE on two workers, one of which meets a volume of no numbers; settings and summary."""
     folder = tmp_path_factory.mktemp("volumes")
     write_volume_shards(folder / "volumes")
@@ -201,7 +193,7 @@ def volume_run(
 
 
 def test_a_sample_that_is_not_finite_costs_its_step_alone(
-    volume_run: tuple[PretrainMdaeConfig, dict], tmp_path: Path
+    volume_run: tuple[PretrainConfig, dict], tmp_path: Path
 ) -> None:
     """One worker of two meets it: both skip the step, and say which samples it had."""
     config, _ = volume_run
@@ -235,7 +227,7 @@ def test_a_sample_that_is_not_finite_costs_its_step_alone(
 
 
 def test_volumes_go_the_same_way(
-    volume_run: tuple[PretrainMdaeConfig, dict], tmp_path: Path
+    volume_run: tuple[PretrainConfig, dict], tmp_path: Path
 ) -> None:
     """MDAE by the same loop on two workers: trained, saved, continued exactly, loaded."""
     first, summary = volume_run

@@ -15,20 +15,19 @@ from ray_mae.checkpoint.format import last_committed, never_committed, read_stat
 from ray_mae.config import (
     CheckpointConfig,
     CheckpointVerifyConfig,
-    MdaeConfig,
     OptimConfig,
-    PretrainMdaeConfig,
+    PretrainConfig,
     ScalingConfig,
     TrackingConfig,
-    VolumeDataConfig,
 )
 from ray_mae.data.schema import Manifest
-from ray_mae.inference.studies import load_encoder
+from ray_mae.inference.load import load_encoder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.recovery.lost_samples import UNREADABLE
 from ray_mae.train.run_folder import EVENTS, METRICS
 from tests.disks import resize, small_disk
+from tests.settings import sections
 from tests.shards import damage, sha256, write_volume_shards
 
 STEPS, EVERY = 24, 4
@@ -41,12 +40,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_of(shards: Path, output: Path) -> PretrainMdaeConfig:
-    return PretrainMdaeConfig(
+def config_of(shards: Path, output: Path) -> PretrainConfig:
+    return PretrainConfig(
         shards=shards,
         output=output,
-        method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
-        data=VolumeDataConfig(shuffle_window=8),
+        **sections("mdae", preset="tiny", crop_size=16, block_size=4, shuffle_window=8),
         optim=OptimConfig(batch_size=4, micro_batch_size=2, steps=STEPS, optimizer="sgd", lr=0.02),
         scaling=ScalingConfig(
             workers=2, cpus_per_worker=0.5, max_failures=-1, storage_patience=90.0
@@ -69,14 +67,14 @@ def told(run: Path) -> str:
 @pytest.fixture(scope="module")
 def undisturbed(
     shards: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
-) -> PretrainMdaeConfig:
+) -> PretrainConfig:
     config = config_of(shards, tmp_path_factory.mktemp("runs") / "undisturbed")
     pretrain(config)
     return config
 
 
 def test_storage_that_is_away_is_waited_for(
-    undisturbed: PretrainMdaeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    undisturbed: PretrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run's folder is gone for some seconds after its first checkpoint: nothing is lost."""
     config = replace(undisturbed, output=tmp_path / "run")
@@ -114,7 +112,7 @@ def bytes_of(folder: Path) -> int:
 
 
 def test_a_full_disk_ends_the_run_and_spares_its_last_checkpoint(
-    undisturbed: PretrainMdaeConfig, disk: Path
+    undisturbed: PretrainConfig, disk: Path
 ) -> None:
     """Room for two checkpoints and a half, all of which are to be kept."""
     one = bytes_of(last_committed(undisturbed.output) or disk)
@@ -143,7 +141,7 @@ def test_a_full_disk_ends_the_run_and_spares_its_last_checkpoint(
 
 
 def test_a_damaged_shard_ends_the_run_or_is_left_out(
-    undisturbed: PretrainMdaeConfig, tmp_path: Path
+    undisturbed: PretrainConfig, tmp_path: Path
 ) -> None:
     """Ended with the shard's checksums; the same command with the other policy goes on from there."""
     shards = tmp_path / "volumes"

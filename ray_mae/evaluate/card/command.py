@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.paths import open_parquet, resolve_path
+from ray_mae.data.patients import Patients, in_two_folders, in_two_splits
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.card.duplicates import Seen, bits_of
@@ -49,6 +50,13 @@ class _Shards:
         return zip(
             self.small["split"].to_pylist(), self.small["patient_id"].to_pylist(), strict=True
         )
+
+    def patients(self) -> Patients:
+        """By split."""
+        found: Patients = {split: set() for split in SPLITS}
+        for split, patient in self.splits_and_patients():
+            found[split].add(patient)
+        return found
 
 
 def inspect(config: InspectConfig) -> dict[str, Any]:
@@ -125,10 +133,7 @@ def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
 
 
 def _splits(shards: _Shards, noun: str) -> dict[str, dict[str, int]]:
-    rows, patients = Counter[str](), defaultdict(set)
-    for split, patient in shards.splits_and_patients():
-        rows[split] += 1
-        patients[split].add(patient)
+    rows, patients = Counter[str](shards.small["split"].to_pylist()), shards.patients()
     images = Counter[str]()
     for shard in shards.manifest.shards:
         images[shard.split] += shard.images
@@ -142,12 +147,7 @@ def _leaks(config: InspectConfig, all_shards: list[_Shards]) -> dict[str, int | 
     """What is in more than one split or data set: patients; images or volumes byte for byte; pairs of
     images alike.
     """
-    splits: dict[str, set[str]] = defaultdict(set)
-    datasets: dict[str, set[str]] = defaultdict(set)
-    for shards in all_shards:
-        for split, patient in shards.splits_and_patients():
-            splits[patient].add(split)
-            datasets[patient].add(shards.name)
+    patients = [shards.patients() for shards in all_shards]
     found: dict[str, int | None] = {}
     same: dict[str, int] = {}
     alike: dict[str, int] = {}  # of images alone
@@ -158,10 +158,12 @@ def _leaks(config: InspectConfig, all_shards: list[_Shards]) -> dict[str, int | 
                 bits = bits_of(decode(content)) if images else b""
                 seen.add(shards.name, split, patient, content, bits)
         same, alike = seen.same(), seen.alike() if images else {}
-    groups = {"splits": splits, "datasets": datasets} if config.against else {"splits": splits}
+    groups = {"splits": in_two_splits(patients)}
+    if config.against:
+        groups["datasets"] = in_two_folders(patients)
     for group, of in groups.items():
         found |= {
-            f"patients_in_two_{group}": sum(len(names) > 1 for names in of.values()),
+            f"patients_in_two_{group}": len(of),
             f"same_content_in_two_{group}": same.get(group),
             f"alike_in_two_{group}": alike.get(group),
         }

@@ -5,6 +5,7 @@ from typing import Any
 
 from ray_mae.config.pretrain import PlanConfig, as_list
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.patients import SharedPatients, as_figures, shared_patients
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console
@@ -33,7 +34,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     if config.gpus:
         config = replace(config, scaling=replace(config.scaling, workers=config.gpus))
     config.check_sizes()
-    made, inputs, where = _of_data(config)
+    made, inputs, where, shared = _of_data(config)
     gpu = _gpu(config)
     wanted = config.engine.precision
     precision = gpu.precision(wanted) if gpu else "bf16" if wanted == "auto" else wanted
@@ -59,16 +60,22 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         rows["cost"] = f"{cost:,.0f} at {config.price_per_gpu_hour:g} per GPU and hour"
     console.print(as_table(rows))
     console.print(memory_table(config, made, found))
+    for pair in shared:
+        console.print(pair.in_words(), markup=False)
     summary = _summary(made, inputs, found, config.engine.activation_checkpointing) | {"cost": cost}
+    if shared:
+        summary["shared_patients"] = as_figures(shared)
     if config.output:
         write_summary(config.output, summary)
     return summary
 
 
-def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str]:
+def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str, list[SharedPatients]]:
+    """The numbers of the run, what a sample is, where they lie, and patients of several folders."""
     if config.shards is not None and config.samples is None:
         shards = ShardSet.read(as_list(config.shards), config.shares)
-        return make_plan(config, shards), inputs_of(config, shards), shards.described()
+        made, inputs = make_plan(config, shards), inputs_of(config, shards)
+        return made, inputs, shards.described(), shared_patients(shards)
     assert config.samples is not None
     kind = KINDS[config.method.kind]
     per_sample = kind.inputs_per_sample(config.views_per_sample, config)
@@ -76,7 +83,7 @@ def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str]:
     if kind.most_inputs(config) > 1:
         stored *= config.views_per_sample
     inputs = Inputs(per_sample, stored, stored * config.samples, known=False)
-    return plan_of(config, config.samples, config.scaling.most), inputs, "(assumed)"
+    return plan_of(config, config.samples, config.scaling.most), inputs, "(assumed)", []
 
 
 def _gpu(config: PlanConfig) -> Gpu | None:

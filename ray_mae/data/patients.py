@@ -1,0 +1,112 @@
+"""Patients of several folders of shards: who is in two of them, or in two splits.
+
+They are the same by their pseudonym, so folders must have been ingested with one key.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ray_mae.data.paths import open_parquet, resolve_path
+from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.data.shard_set import ShardSet
+
+Patients = dict[str, set[str]]
+"""Pseudonyms by split."""
+
+
+def in_several(groups: Iterable[set[str]]) -> set[str]:
+    """Who is in more than one of the groups."""
+    number = Counter(patient for group in groups for patient in group)
+    return {patient for patient, groups_of in number.items() if groups_of > 1}
+
+
+def in_two_splits(folders: Iterable[Patients]) -> set[str]:
+    """Patients of whom one folder, or two, hold samples in different splits."""
+    folders = list(folders)
+    return in_several(set().union(*(patients[split] for patients in folders)) for split in SPLITS)
+
+
+def in_two_folders(folders: Iterable[Patients]) -> set[str]:
+    """Patients of whom more than one folder holds samples."""
+    return in_several(set().union(*patients.values()) for patients in folders)
+
+
+def read_patients(folder: Path, manifest: Manifest) -> Patients:
+    """Reads one column of a folder's shards.
+
+    Those that cannot be read are left out: whoever reads their samples says so, or goes on without them.
+    """
+    patients: Patients = {split: set() for split in SPLITS}
+    for shard in manifest.shards:
+        with (
+            suppress(OSError, pa.ArrowException),
+            open_parquet(resolve_path(folder) / shard.file) as file,
+        ):
+            column = file.read(columns=["patient_id"])["patient_id"]
+            patients[shard.split].update(column.unique().to_pylist())
+    return patients
+
+
+@dataclass(frozen=True)
+class SharedPatients:
+    """Patients of whom both of two folders hold samples."""
+
+    names: tuple[str, str]
+    """Of the data sets."""
+    paths: tuple[Path, Path]
+    patients: int
+    seen_and_held_out: int
+    """Of them in the train split of one folder and the val or test split of the other."""
+
+    def in_words(self) -> str:
+        """One line, with the command that tells more."""
+        a, b = self.names
+        text = f"{_patients(self.patients)} in both {a} and {b}, "
+        apart = "in the train split of one and the val or test split of the other"
+        if mixed := self.seen_and_held_out:
+            which = "" if mixed == self.patients == 1 else f"{mixed:,} of them "
+            text += f"{which}{apart}: figures on what is held out would be of patients already seen"
+        else:
+            text += f"{'not' if self.patients == 1 else 'none of them'} {apart}"
+        return f"{text}; `ray-mae inspect --shards {self.paths[0]} --against [{self.paths[1]}]` shows them"
+
+
+def _patients(number: int) -> str:
+    return f"{number:,} patient is" if number == 1 else f"{number:,} patients are"
+
+
+def shared_patients(shards: ShardSet) -> list[SharedPatients]:
+    """Pairs of folders that share patients, in the folders' order. Of a single folder nothing is read."""
+    if len(shards) == 1:
+        return []
+    patients = [read_patients(folder.path, folder.manifest) for folder in shards.folders]
+    found = []
+    for i, j in combinations(range(len(shards)), 2):
+        pair = patients[i], patients[j]
+        if both := in_two_folders(pair):
+            mixed = {
+                patient
+                for one, other in (pair, pair[::-1])
+                for patient in both & one["train"] & (other["val"] | other["test"])
+            }
+            names, paths = (shards.names[i], shards.names[j]), (shards.paths[i], shards.paths[j])
+            found.append(SharedPatients(names, paths, len(both), len(mixed)))
+    return found
+
+
+def as_figures(found: Iterable[SharedPatients]) -> dict[str, Any]:
+    """For summary.json: by pair of data sets."""
+    return {
+        " and ".join(pair.names): {
+            "patients": pair.patients,
+            "in_train_of_one_and_val_or_test_of_the_other": pair.seen_and_held_out,
+        }
+        for pair in found
+    }
