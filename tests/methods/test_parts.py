@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_mae.batch import mean_per_study
-from ray_mae.config import MvmaeConfig
-from ray_mae.encoders.vit import Encoder, patchify, sincos_positions, unpatchify
-from ray_mae.encoders.vit_settings import PRESETS, shapes
+from ray_mae.encoders.vit import VisionTransformer, patchify, sincos_positions, unpatchify
+from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.parts.losses import reconstruction
 from ray_mae.methods.parts.masking import random_masks, visible_count
 from ray_mae.transforms.images import resample
 from ray_mae.transforms.keyed_random import MASK, uniforms
+from tests.settings import build
 
 
 def test_visible_counts_are_those_of_the_papers() -> None:
@@ -60,10 +60,14 @@ def test_patches_go_back_to_the_image() -> None:
 
 
 def test_only_visible_patches_reach_the_encoder() -> None:
-    encoder = Encoder(PRESETS["tiny"][0], image_size=32, patch_size=8)
-    patches = torch.randn(1, 4, 64)
-    tokens = encoder(patches, torch.tensor([[0, 5, 6, 15]]), torch.tensor([0]))
+    encoder = VisionTransformer(VitSettings(preset="tiny", image_size=32, patch_size=8))
+    images, visible, view = torch.randn(1, 1, 32, 32), [0, 5, 6, 15], torch.tensor([0])
+    tokens = encoder(images, torch.tensor([visible]), view)
     assert tokens.shape == (1, 1 + 4, 192)
+    patches = patchify(images, 8)
+    patches[:, [i for i in range(16) if i not in visible]] = torch.nan
+    hidden = unpatchify(patches, 8)
+    assert torch.equal(encoder(hidden, torch.tensor([visible]), view), tokens)
 
 
 def test_positions_tell_all_patches_apart() -> None:
@@ -73,15 +77,15 @@ def test_positions_tell_all_patches_apart() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"image_size": 30, "patch_size": 8}, r"image_size \(30\) .* method\.patch_size, 8"),
-        ({"width": 190}, r"method\.width \(190\) .* method\.heads, 3"),
+        ({"image_size": 30, "patch_size": 8}, r"image_size \(30\) .* encoder\.patch_size, 8"),
+        ({"width": 190}, r"encoder\.width \(190\) .* encoder\.heads, 3"),
         ({"decoder_width": 66, "decoder_heads": 2}, r"decoder_width \(66\) .* 4 \(positions"),
-        ({"caption_heads": 5}, r"method\.width \(192\) .* method\.caption_heads, 5"),
+        ({"caption_heads": 5}, r"encoder\.width \(192\) .* method\.caption_heads, 5"),
     ],
 )
 def test_sizes_must_fit_together(settings: dict[str, int], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        shapes(MvmaeConfig(preset="tiny", **{"caption_heads": 8, **settings}))  # type: ignore[arg-type]
+        build("mvmae", **{"preset": "tiny", "caption_heads": 8, **settings})
 
 
 def test_reconstruction_is_a_mean_over_hidden_pixels() -> None:

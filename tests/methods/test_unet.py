@@ -5,11 +5,13 @@ import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch.utils.flop_counter import FlopCounterMode
 
-from ray_mae.config import MdaeConfig
-from ray_mae.encoders.resenc import InstanceNorm, architecture, fold_film, residual_unet
-from ray_mae.encoders.resenc_settings import PRESETS, stages_of
-from ray_mae.methods.mdae.model import build_mdae, build_volume_encoder
+from ray_mae.encoders.resenc import InstanceNorm, ResEnc, architecture, fold_film, residual_unet
+from ray_mae.encoders.resenc_settings import PRESETS
 from tests.volume_batches import config, mdae, volume_batch
+
+
+def fresh_encoder() -> ResEnc:
+    return ResEnc(config()["encoder"])
 
 
 def test_film_at_initialisation_is_the_identity() -> None:
@@ -114,7 +116,7 @@ def test_norms_have_the_gradient_of_pytorch_s_in_any_layout(samples: int) -> Non
 
 
 def test_features_are_those_of_noise_level_0_one_vector_per_volume() -> None:
-    encoder = build_volume_encoder(config()).eval()
+    encoder = fresh_encoder().eval()
     x = volume_batch(3).voxels
     features = encoder(x)
     assert features.shape == (3, encoder.width)
@@ -126,7 +128,7 @@ def test_features_are_those_of_noise_level_0_one_vector_per_volume() -> None:
 
 
 def test_volumes_that_do_not_fit_the_stride_are_refused() -> None:
-    encoder = build_volume_encoder(config())
+    encoder = fresh_encoder()
     with pytest.raises(
         ValueError, match=r"multiples of 8, and at least 16 voxels, got \[16, 16, 20\]"
     ):
@@ -137,7 +139,7 @@ def test_the_pretrained_encoder_is_what_the_encoder_alone_loads() -> None:
     model = mdae()
     weights = model.state_dict()
     kept = {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
-    encoder = build_volume_encoder(config())
+    encoder = fresh_encoder()
     encoder.load_state_dict(kept)
     x = volume_batch(1).voxels
     torch.testing.assert_close(encoder(x), model.encoder(x))
@@ -145,14 +147,8 @@ def test_the_pretrained_encoder_is_what_the_encoder_alone_loads() -> None:
 
 @pytest.mark.parametrize(("preset", "side", "repeats"), [("tiny", 24, 1), ("base", 64, 2)])
 def test_operations_are_those_that_pytorch_counts(preset: str, side: int, repeats: int) -> None:
-    settings = MdaeConfig(
-        preset=preset,
-        crop_size=side,
-        block_size=8,
-        mask_repeats=repeats,  # type: ignore[arg-type]
-    )
     with torch.device("meta"):
-        model = build_mdae(settings, seed=0)
+        model = mdae(preset=preset, crop_size=side, block_size=8, mask_repeats=repeats)
         x = torch.zeros(repeats, 1, side, side, side)
         with FlopCounterMode(display=False) as counter:
             model.reconstruct(x, torch.zeros(repeats)).sum().backward()
@@ -163,9 +159,9 @@ def test_operations_are_those_that_pytorch_counts(preset: str, side: int, repeat
     ("settings", "complaint"),
     [
         ({"crop_size": 24, "block_size": 16}, r"crop_size \(24\) .* method\.block_size, 16"),
-        ({"crop_size": 20}, r"crop_size \(20\) .* 8 \(the stride of preset tiny\)"),
-        ({"preset": "large", "crop_size": 32}, r"crop_size \(32\) must be at least 64"),
-        ({"block_size": 16}, r"block_size \(16\) must be smaller than method\.crop_size"),
+        ({"crop_size": 20}, r"crop_size \(20\) .* 8, the stride of encoder\.preset tiny"),
+        ({"preset": "large", "crop_size": 32}, r"crop_size \(32\) must be .* at least 64"),
+        ({"block_size": 16}, r"block_size \(16\) must be smaller than encoder\.crop_size"),
         ({"noise": "vp", "sigma_max": 1.5}, r"sigma_max \(1\.5\) must be at most 1 .* vp"),
         ({"mask_ratio": (0, 0), "lambda_visible": 0}, "nothing to learn"),
         ({"mask_ratio": (1, 1), "lambda_masked": 0}, "nothing to learn"),
@@ -175,4 +171,4 @@ def test_settings_that_do_not_fit_together_are_named(
     settings: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        stages_of(config(**settings))
+        mdae(**settings)
