@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from ray_mae.checkpoint.format import SNAPSHOT, STATE, facts_of, read_state, write_state
-from ray_mae.config import EngineConfig, OptimConfig, PretrainMdaeConfig
+from ray_mae.config import EngineConfig, OptimConfig, PretrainConfig
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.methods.mdae.settings import MdaeSettings
 from ray_mae.train.checkpointing import _require_precision
 from ray_mae.train.errors import FatalError
 from ray_mae.train.pretrain import pretrain
@@ -19,12 +21,18 @@ from tests.shards import write_volume_shards
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> PretrainMdaeConfig:
-    """Trained with ZeRO 2, in what `auto` was there: bf16."""
+def shards(tmp_path: Path) -> Path:
     write_volume_shards(tmp_path / "volumes")
-    config = PretrainMdaeConfig(
-        shards=tmp_path / "volumes",
+    return tmp_path / "volumes"
+
+
+@pytest.fixture
+def run(tmp_path: Path, shards: Path) -> PretrainConfig:
+    """Trained with ZeRO 2, in what `auto` was there: bf16."""
+    config = PretrainConfig(
+        shards=shards,
         output=tmp_path / "run",
+        method=MdaeSettings(),
         optim=OptimConfig(batch_size=4, micro_batch_size=2, steps=600, optimizer="sgd", lr=0.02),
         engine=EngineConfig(zero_stage=2),
     )
@@ -34,14 +42,14 @@ def run(tmp_path: Path) -> PretrainMdaeConfig:
     return config
 
 
-def test_what_leaves_the_training_as_it_was_may_change(run: PretrainMdaeConfig) -> None:
+def test_what_leaves_the_training_as_it_was_may_change(run: PretrainConfig) -> None:
     for engine in (EngineConfig(zero_stage=1), EngineConfig(zero_stage=2, precision="bf16")):
         other = replace(run, engine=engine, scaling=replace(run.scaling, workers=1))
         assert pretrain(other)["continued_from_step"] == 600
 
 
 def test_another_zero_family_or_precision_is_refused_with_weights_offered(
-    run: PretrainMdaeConfig,
+    run: PretrainConfig,
 ) -> None:
     with pytest.raises(ValueError, match=r"ZeRO 3 cannot read .* --weights .*checkpoint_600"):
         pretrain(replace(run, engine=EngineConfig(zero_stage=3)))
@@ -49,14 +57,14 @@ def test_another_zero_family_or_precision_is_refused_with_weights_offered(
         pretrain(replace(run, engine=EngineConfig(zero_stage=2, precision="fp32")))
 
 
-def test_other_shards_are_refused(run: PretrainMdaeConfig) -> None:
-    manifest = Manifest.read(run.shards)
-    replace(manifest, dataset="another").write(run.shards)
+def test_other_shards_are_refused(run: PretrainConfig, shards: Path) -> None:
+    manifest = Manifest.read(shards)
+    replace(manifest, dataset="another").write(shards)
     with pytest.raises(ValueError, match="trained on other shards"):
         pretrain(run)
 
 
-def test_a_run_without_its_record_is_not_begun_anew(run: PretrainMdaeConfig) -> None:
+def test_a_run_without_its_record_is_not_begun_anew(run: PretrainConfig) -> None:
     (run.output / SNAPSHOT).unlink()
     with pytest.raises(ValueError, match=rf"step 600, and not .* put {SNAPSHOT} back"):
         pretrain(run)
@@ -64,13 +72,13 @@ def test_a_run_without_its_record_is_not_begun_anew(run: PretrainMdaeConfig) -> 
 
 
 def test_a_checkpoint_keeps_the_facts_of_the_shards_it_was_trained_on(
-    run: PretrainMdaeConfig,
+    run: PretrainConfig, shards: Path
 ) -> None:
-    before = facts_of(run.shards)
-    replace(Manifest.read(run.shards), dataset="ingested anew").write(run.shards)
+    before = facts_of(ShardSet.read(shards))
+    replace(Manifest.read(shards), dataset="ingested anew").write(shards)
     write_state(run.output, run, step=700, workers=2, of_shards=before)
     assert read_state(run.output).items() >= before.items()
-    assert facts_of(run.shards) != before
+    assert facts_of(ShardSet.read(shards)) != before
     assert json.loads((run.output / STATE).read_text())["step"] == 700
 
 

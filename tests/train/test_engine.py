@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 
 from ray_mae.checkpoint.convert import make_universal
+from ray_mae.checkpoint.format import TAG
 from ray_mae.config import EngineConfig, OptimConfig
-from ray_mae.train.engine import TAG, Engine
+from ray_mae.train.engine import Engine
 from ray_mae.train.optim import parameter_groups
 from tests.batches import method, study_batch
 from tests.volume_batches import mdae, volume_batch

@@ -11,35 +11,35 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from ray_mae import cli
-from ray_mae.config import (
-    AnyPlanConfig,
-    EngineConfig,
-    MdaeConfig,
-    MvmaeConfig,
-    PlanConfig,
-    PlanMdaeConfig,
-    PretrainMdaeConfig,
-)
-from ray_mae.train.forecast.activations import LiveBytes, activation_bytes, empty_batch
+from ray_mae.config import EngineConfig, PlanConfig, PretrainConfig
+from ray_mae.data.kinds import KINDS
+from ray_mae.data.shard_set import ShardSet
+from ray_mae.methods.mdae.settings import MdaeSettings
+from ray_mae.methods.mvmae.settings import MvmaeSettings
+from ray_mae.train.forecast.activations import LiveBytes, activation_bytes
 from ray_mae.train.forecast.command import plan
 from ray_mae.train.forecast.memory import states
-from ray_mae.train.forecast.tables import Opening
+from ray_mae.train.forecast.tables import StartTables
 from ray_mae.train.setup import make_plan, method_of, plan_of
+from tests.settings import sections
 from tests.shards import write_shards, write_volume_shards
 from tests.volume_batches import config as small_volumes
 from tests.volume_batches import mdae, volume_batch
 
-SMALL = ["--method.width", "32", "--method.depth", "2", "--method.heads", "2"]
+SMALL = ["--encoder.width", "32", "--encoder.depth", "2", "--encoder.heads", "2"]
 
 
-def summary_of(config: AnyPlanConfig, **changes: Any) -> dict[str, Any]:
+def summary_of(config: PlanConfig, **changes: Any) -> dict[str, Any]:
     return plan(replace(config, **changes))
 
 
-def volumes(**settings: Any) -> PlanMdaeConfig:
-    return PlanMdaeConfig(
-        method=MdaeConfig(preset="tiny", crop_size=32), samples=1000, gpu="A100", **settings
-    )
+def volumes(**settings: Any) -> PlanConfig:
+    small = sections("mdae", preset="tiny", crop_size=32)
+    return PlanConfig(samples=1000, gpu="A100", **small, **settings)
+
+
+def empty_batch(config: PlanConfig, samples: int, inputs: int) -> Any:
+    return KINDS[config.method.kind].empty_batch(config, samples, inputs)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -74,7 +74,7 @@ def test_activations_on_meta_are_those_of_a_real_pass() -> None:
     gradients = sum(p.numel() for p in model.parameters()) * 4
     with torch.device("meta"):
         empty = mdae()
-    settings = PlanMdaeConfig(method=small_volumes(), samples=1)
+    settings = PlanConfig(**small_volumes(), samples=1)
     found = activation_bytes(empty, empty_batch(settings, 4, 4), "fp32")
     assert live.peak - gradients <= found * 1.05
     assert live.peak >= found * 0.95
@@ -83,12 +83,12 @@ def test_activations_on_meta_are_those_of_a_real_pass() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        PlanConfig(samples=100, method=MvmaeConfig(preset="base", beta=2.0, gamma=1.0)),
-        PlanMdaeConfig(samples=100, method=MdaeConfig(preset="base")),
+        PlanConfig(samples=100, **sections("mvmae", preset="base", beta=2.0, gamma=1.0)),
+        PlanConfig(samples=100, **sections("mdae", preset="base")),
     ],
     ids=["mvmae", "mdae"],
 )
-def test_operations_are_those_that_pytorch_counts(config: AnyPlanConfig) -> None:
+def test_operations_are_those_that_pytorch_counts(config: PlanConfig) -> None:
     made = plan_of(config, available=100, workers=1)
     with torch.device("meta"):
         method: Any = method_of(config, made, None, vocabulary=8192)
@@ -140,10 +140,11 @@ def test_a_plan_of_shards_is_that_of_their_run(
 
 
 def test_a_run_opens_with_its_table_and_tells_its_hours_once(tmp_path: Path) -> None:
-    manifest = write_volume_shards(tmp_path)
-    config = PretrainMdaeConfig(shards=tmp_path, output=tmp_path / "run")
-    made = make_plan(config, manifest)
-    opening = Opening(config, made, manifest)
+    write_volume_shards(tmp_path)
+    shards = ShardSet.read(tmp_path)
+    config = PretrainConfig(shards=tmp_path, output=tmp_path / "run", method=MdaeSettings())
+    made = make_plan(config, shards)
+    opening = StartTables(config, made, shards)
     event = {"parameters": 10**8, "encoder": 10**7, "flops": 1e12, "precision": "bf16"}
     event["flops_of_study"] = 0.0
     tables = opening.started(event | {"gpu": "NVIDIA A100-SXM4-80GB", "workers": 4})
@@ -154,13 +155,13 @@ def test_a_run_opens_with_its_table_and_tells_its_hours_once(tmp_path: Path) -> 
     assert "›" in text
     assert opening.started(event | {"gpu": None, "workers": 2}) == []  # after a restart
     speed = made.samples / 7200
-    figures = {"samples_per_s": speed, "mfu": 0.25, "gpu_gib": 31.0}
-    assert opening.measured(figures | {"samples_per_s": 1e-3}) is None  # the start is in it
-    told = opening.measured(figures)
+    metrics = {"samples_per_s": speed, "mfu": 0.25, "gpu_gib": 31.0}
+    assert opening.measured(metrics | {"samples_per_s": 1e-3}) is None  # the start is in it
+    told = opening.measured(metrics)
     assert told is not None
     for said in ("takes 2.0 hours", "25.0% of the peak", "31.0 GiB"):
         assert said in told
-    assert opening.measured(figures) is None
+    assert opening.measured(metrics) is None
 
 
 def test_a_plan_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,9 +171,9 @@ def test_a_plan_says_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--samples where there are none yet"):
-        PlanConfig()
+        PlanConfig(method=MvmaeSettings())
     with pytest.raises(ValueError, match="give both"):
-        plan(PlanConfig(samples=100, peak_tflops=100.0))
+        plan(PlanConfig(method=MvmaeSettings(), samples=100, peak_tflops=100.0))
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ValueError, match="is the folder of a run"):
-        plan(PlanConfig(samples=100, output=tmp_path))
+        plan(PlanConfig(method=MvmaeSettings(), samples=100, output=tmp_path))

@@ -11,8 +11,12 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray_mae.train.errors import FatalError
 from ray_mae.train.metrics.jsonl import append_jsonl
 from ray_mae.train.recovery.restarts import Failed, Restarts, cause_of, keep_trace
-from ray_mae.train.run_folder import EVENTS
+from ray_mae.train.run_folder import EVENTS, RunFolder
 from tests.records import write_record
+
+
+def folder_of(run: Path) -> RunFolder:
+    return RunFolder(run, attempt="now", patience=10)
 
 
 def began(run: Path, attempt: str = "now") -> None:
@@ -26,7 +30,7 @@ def lost(preempted: bool = False) -> WorkerHealthCheckFailedError:
 
 def test_failures_in_a_row_end_a_run_and_a_checkpoint_ends_the_row(tmp_path: Path) -> None:
     began(tmp_path)
-    restarts = Restarts(tmp_path, "now", 2)
+    restarts = Restarts(folder_of(tmp_path), 2)
     for step in (10, 20):
         for _ in range(2):
             restarts.after_exception(None, {0: ValueError("collateral"), 3: lost()})
@@ -40,7 +44,7 @@ def test_failures_in_a_row_end_a_run_and_a_checkpoint_ends_the_row(tmp_path: Pat
 
 def test_an_error_of_a_program_before_the_first_step_would_only_come_again(tmp_path: Path) -> None:
     began(tmp_path, "an earlier start")
-    restarts = Restarts(tmp_path, "now", 5)
+    restarts = Restarts(folder_of(tmp_path), 5)
     restarts.after_exception(None, {0: lost()})  # a machine's may not
     try:
         raise ValueError("channels\nmust be 1")
@@ -57,7 +61,7 @@ def test_an_error_of_a_program_before_the_first_step_would_only_come_again(tmp_p
 
 def test_preempted_nodes_do_not_count_and_an_ending_is_one(tmp_path: Path) -> None:
     began(tmp_path)
-    restarts = Restarts(tmp_path, "now", 0)
+    restarts = Restarts(folder_of(tmp_path), 0)
     for _ in range(5):
         restarts.after_exception(None, {0: ValueError("collateral"), 1: lost(preempted=True)})
     with pytest.raises(FatalError, match="a full disk"):
@@ -65,4 +69,4 @@ def test_preempted_nodes_do_not_count_and_an_ending_is_one(tmp_path: Path) -> No
     with pytest.raises(Failed):
         restarts.after_exception(None, {0: lost()})
     for _ in range(9):
-        Restarts(tmp_path, "now", -1).after_exception(None, {0: lost()})
+        Restarts(folder_of(tmp_path), -1).after_exception(None, {0: lost()})

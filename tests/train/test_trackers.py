@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ray_mae.config import PretrainConfig, TrackingConfig
+from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.train.metrics.trackers import (
     IDS,
     Listeners,
@@ -24,14 +25,14 @@ ROOT = Path(__file__).parents[2]
 def config_of(output: Path, *trackers: str) -> PretrainConfig:
     output.mkdir(exist_ok=True)
     tracking = TrackingConfig(trackers=list(trackers))  # type: ignore[arg-type]
-    return PretrainConfig(shards=output, output=output, tracking=tracking)
+    return PretrainConfig(shards=output, output=output, method=MvmaeSettings(), tracking=tracking)
 
 
 def start(config: PretrainConfig, first: int, ends_well: bool) -> str:
     """Four steps from `first` on, and a probe; the id there."""
     (tracker,) = open_trackers(config, {})
     for step in range(first, first + 4):
-        tracker.figures({"step": step, "loss": 1 / step})
+        tracker.metrics({"step": step, "loss": 1 / step})
     tracker.probe({"step": first, "probe_auroc": 0.7, "labels": {"effusion": 0.7}})
     tracker.close(ends_well)
     assert isinstance(tracker, Mlflow | Wandb)
@@ -74,13 +75,13 @@ def test_mlflow_gets_later_what_it_did_not_take(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
     (tracker,) = open_trackers(config_of(tmp_path / "run", "mlflow"), {})
     assert isinstance(tracker, Mlflow)
-    tracker.figures({"step": 1, "loss": 1.0})
+    tracker.metrics({"step": 1, "loss": 1.0})
     (tmp_path / "mlruns").rename(tmp_path / "away")
     with pytest.raises(Exception, match="does not exist"):
-        tracker.figures({"step": 2, "loss": 2.0})
+        tracker.metrics({"step": 2, "loss": 2.0})
     shutil.rmtree(tmp_path / "mlruns", ignore_errors=True)
     (tmp_path / "away").rename(tmp_path / "mlruns")
-    tracker.figures({"step": 3, "loss": 3.0})
+    tracker.metrics({"step": 3, "loss": 3.0})
     history = MlflowClient(f"file://{tmp_path}/mlruns").get_metric_history(tracker.id, "loss")
     assert [m.value for m in history] == [1.0, 2.0, 3.0]
 
@@ -145,21 +146,21 @@ def test_a_tracker_that_fails_is_told_of_once_and_stops_nobody() -> None:
     heard: list[int] = []
 
     class Down:
-        def figures(self, record: dict) -> None:
+        def metrics(self, record: dict) -> None:
             if record["step"] < 3:
                 raise ConnectionError("no answer\nin many lines")
 
-        event = probe = close = figures
+        event = probe = close = metrics
 
     class Up(Down):
-        def figures(self, record: dict) -> None:
+        def metrics(self, record: dict) -> None:
             heard.append(record["step"])
 
-        event = probe = close = figures
+        event = probe = close = metrics
 
     said: list[str] = []
     listeners = Listeners([Down(), Up()], said.append)  # type: ignore[list-item]
     for step in (1, 2, 3, 1):
-        listeners.figures({"step": step})
+        listeners.metrics({"step": step})
     assert heard == [1, 2, 3, 1]
     assert said == ["warning: Down was not told: no answer"] * 2
