@@ -13,9 +13,10 @@ from torch import nn
 
 import ray_mae
 from ray_mae.checkpoint.format import write_state
-from ray_mae.config import ExportConfig, MdaeConfig, PretrainMdaeConfig
+from ray_mae.config import ExportConfig, PretrainConfig
 from ray_mae.exports.command import export
-from ray_mae.methods.mdae.model import Mdae, build_mdae
+from ray_mae.methods.mdae.model import Mdae
+from tests.settings import build, sections
 from tests.shards import write_volume_shards
 
 
@@ -23,12 +24,10 @@ from tests.shards import write_volume_shards
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mdae]:
     folder = tmp_path_factory.mktemp("run")
     write_volume_shards(folder / "shards", train=4, held_out=2)
-    config = PretrainMdaeConfig(
-        shards=folder / "shards",
-        output=folder,
-        method=MdaeConfig(preset="tiny", crop_size=32, block_size=8),
-    )
-    method = build_mdae(config.method, seed=3).eval()
+    settings = {"preset": "tiny", "crop_size": 32, "block_size": 8}
+    config = PretrainConfig(shards=folder / "shards", output=folder, **sections("mdae", **settings))
+    method = build("mdae", seed=3, **settings).eval()
+    assert isinstance(method, Mdae)
     for film in (*method.encoder.film, *method.decoder.film):  # as after a training
         torch.nn.init.normal_(film.project.weight, std=0.1)
         torch.nn.init.normal_(film.project.bias, std=0.3)
