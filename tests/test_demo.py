@@ -8,7 +8,11 @@ import pytest
 from ray_mae import cli
 from ray_mae.data.schema import Manifest
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("local_ray"),
+    pytest.mark.timeout(900),
+]
 
 
 def test_the_demo_leaves_shards_a_run_a_report_embeddings_and_an_export(

@@ -21,21 +21,23 @@ Patients = dict[str, set[str]]
 """Pseudonyms by split."""
 
 
-def in_several(groups: Iterable[set[str]]) -> set[str]:
+def find_repeated(groups: Iterable[set[str]]) -> set[str]:
     """Who is in more than one of the groups."""
     number = Counter(patient for group in groups for patient in group)
     return {patient for patient, groups_of in number.items() if groups_of > 1}
 
 
-def in_two_splits(folders: Iterable[Patients]) -> set[str]:
+def find_in_two_splits(folders: Iterable[Patients]) -> set[str]:
     """Patients of whom one folder, or two, hold samples in different splits."""
     folders = list(folders)
-    return in_several(set().union(*(patients[split] for patients in folders)) for split in SPLITS)
+    return find_repeated(
+        set().union(*(patients[split] for patients in folders)) for split in SPLITS
+    )
 
 
-def in_two_folders(folders: Iterable[Patients]) -> set[str]:
+def find_in_two_folders(folders: Iterable[Patients]) -> set[str]:
     """Patients of whom more than one folder holds samples."""
-    return in_several(set().union(*patients.values()) for patients in folders)
+    return find_repeated(set().union(*patients.values()) for patients in folders)
 
 
 def read_patients(folder: Path, manifest: Manifest) -> Patients:
@@ -82,31 +84,31 @@ def _patients(number: int) -> str:
     return f"{number:,} patient is" if number == 1 else f"{number:,} patients are"
 
 
-def shared_patients(shards: ShardSet) -> list[SharedPatients]:
+def find_shared_patients(shards: ShardSet) -> list[SharedPatients]:
     """Pairs of folders that share patients, in the folders' order. Of a single folder nothing is read."""
     if len(shards) == 1:
         return []
     patients = [read_patients(folder.path, folder.manifest) for folder in shards.folders]
-    found = []
+    pairs = []
     for i, j in combinations(range(len(shards)), 2):
         pair = patients[i], patients[j]
-        if both := in_two_folders(pair):
+        if both := find_in_two_folders(pair):
             mixed = {
                 patient
                 for one, other in (pair, pair[::-1])
                 for patient in both & one["train"] & (other["val"] | other["test"])
             }
             names, paths = (shards.names[i], shards.names[j]), (shards.paths[i], shards.paths[j])
-            found.append(SharedPatients(names, paths, len(both), len(mixed)))
-    return found
+            pairs.append(SharedPatients(names, paths, len(both), len(mixed)))
+    return pairs
 
 
-def as_figures(found: Iterable[SharedPatients]) -> dict[str, Any]:
+def summarise_shared(pairs: Iterable[SharedPatients]) -> dict[str, Any]:
     """For summary.json: by pair of data sets."""
     return {
         " and ".join(pair.names): {
             "patients": pair.patients,
             "in_train_of_one_and_val_or_test_of_the_other": pair.seen_and_held_out,
         }
-        for pair in found
+        for pair in pairs
     }

@@ -237,7 +237,7 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
     if strange := [name for name in rest if name.startswith("encoder.")]:
         raise ValueError(
             f"{checkpoint} holds another encoder: {len(strange)} weights are missing or of another shape, "
-            f"such as {strange[0]}; take its settings of the method, or no --weights"
+            f"such as {strange[0]}; take its settings of encoder, or no --weights"
         )
     module.load_state_dict(fits, strict=False)
     fresh = f", {len(rest)} of other parts are new" if rest else ""

@@ -23,7 +23,7 @@ from ray_mae.config.base import flatten, to_dict
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
-from ray_mae.data.patients import SharedPatients, as_figures, shared_patients
+from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console
@@ -64,7 +64,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
-    shared = shared_patients(shards)
+    shared = find_shared_patients(shards)
     config.output.mkdir(parents=True, exist_ok=True)
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
@@ -205,7 +205,7 @@ def _summary(
         "checkpoint": str(last),
     }
     if shared:
-        summary["shared_patients"] = as_figures(shared)
+        summary["shared_patients"] = summarise_shared(shared)
     if lost := unreadable_rows(run):
         summary["unreadable_rows"] = lost
     if best := ckpt.best_by_probe(run):

@@ -37,8 +37,9 @@ POOLS = {
     "cpu": {"resources": {"CPU": 1, "object_store_memory": 150_000_000}, "max_workers": 2},
 }
 RUN: dict[str, Any] = {
-    "method": {"preset": "tiny", "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2,
-               "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2, "gamma": 0.0},
+    "method": {"name": "mvmae", "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2, "gamma": 0.0},
+    "encoder": {"name": "vit", "preset": "tiny", "image_size": 32, "patch_size": 8, "width": 32, "depth": 1,
+                "heads": 2},
     "data": {"shuffle_window": 8},
     "optim": {"batch_size": 8, "micro_batch_size": 4, "base_lr": 0.05},
     "engine": {"precision": "fp32"},

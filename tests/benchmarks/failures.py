@@ -28,19 +28,18 @@ from ray_mae.checkpoint.format import last_committed, read_state
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import (
     CheckpointConfig,
-    MdaeConfig,
     OptimConfig,
-    PretrainMdaeConfig,
+    PretrainConfig,
     ScalingConfig,
     TrackingConfig,
-    VolumeDataConfig,
 )
 from ray_mae.config.base import to_dict
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
-from ray_mae.train.run_folder import EVENTS
+from ray_mae.train.run_folder import EVENTS, RunFolder
 from tests.benchmarks.curves import Curve, draw, losses
 from tests.processes import kill_a_worker
+from tests.settings import sections
 from tests.shards import damage, write_volume_shards
 
 STEPS, EVERY = 60, 10
@@ -64,7 +63,7 @@ class Outcome:
 class Run:
     """A pretraining in a thread, which can be looked at."""
 
-    def __init__(self, config: PretrainMdaeConfig) -> None:
+    def __init__(self, config: PretrainConfig) -> None:
         self.config, self.error, self.began = config, "", time.monotonic()
         self._thread = Thread(target=self._train)
         self._thread.start()
@@ -99,7 +98,7 @@ def outcome(run: Run, before: Path, done: str, seconds: float, repeated: int = 0
     return Outcome(done, repeated, lost, round(seconds, 2), worst, curve)
 
 
-def storage_away(config: PretrainMdaeConfig, before: Path) -> Outcome:
+def storage_away(config: PretrainConfig, before: Path) -> Outcome:
     """The run's folder is gone for ten seconds."""
     run = Run(config)
     run.until(lambda: last_committed(config.output))
@@ -114,7 +113,7 @@ def storage_away(config: PretrainMdaeConfig, before: Path) -> Outcome:
     return outcome(run, before, "folder of the run gone for 10 s", seconds)
 
 
-def full_disk(config: PretrainMdaeConfig, before: Path) -> Outcome:
+def full_disk(config: PretrainConfig, before: Path) -> Outcome:
     """A disk with room for two checkpoints and a half; then it gets more."""
     last = last_committed(before)
     assert last
@@ -139,7 +138,7 @@ def full_disk(config: PretrainMdaeConfig, before: Path) -> Outcome:
     return found
 
 
-def damaged_shard_stop(config: PretrainMdaeConfig, before: Path) -> Outcome:
+def damaged_shard_stop(config: PretrainConfig, before: Path) -> Outcome:
     """A shard is damaged; when the run has ended, it is restored."""
     file, config = damaged(config)
     first = Run(config)
@@ -151,7 +150,7 @@ def damaged_shard_stop(config: PretrainMdaeConfig, before: Path) -> Outcome:
     return again(config, before, "shard damaged (stop), then restored", repeated)
 
 
-def damaged_shard_skip(config: PretrainMdaeConfig, before: Path) -> Outcome:
+def damaged_shard_skip(config: PretrainConfig, before: Path) -> Outcome:
     """A shard is damaged and left out."""
     _, config = damaged(config)
     run = Run(replace(config, data=replace(config.data, corrupt="skip")))
@@ -159,16 +158,16 @@ def damaged_shard_skip(config: PretrainMdaeConfig, before: Path) -> Outcome:
     return outcome(run, before, "shard damaged (skip)", 0.0)
 
 
-def damaged(config: PretrainMdaeConfig) -> tuple[Path, PretrainMdaeConfig]:
+def damaged(config: PretrainConfig) -> tuple[Path, PretrainConfig]:
     """A damaged file, and the run with a copy of the shards that has it."""
     shards = config.output.with_name(f"{config.output.name}-volumes")
-    shutil.copytree(config.shards, shards)
+    shutil.copytree(config.folders[0], shards)
     file = shards / "train-00001.parquet"
     damage(file)
     return file, replace(config, shards=shards)
 
 
-def again(config: PretrainMdaeConfig, before: Path, done: str, repeated: int) -> Outcome:
+def again(config: PretrainConfig, before: Path, done: str, repeated: int) -> Outcome:
     """The same command once more, to its end."""
 
     def starts() -> int:
@@ -181,7 +180,7 @@ def again(config: PretrainMdaeConfig, before: Path, done: str, repeated: int) ->
     return outcome(run, before, done, seconds, repeated)
 
 
-def killed_worker(config: PretrainMdaeConfig, before: Path) -> Outcome:
+def killed_worker(config: PretrainConfig, before: Path) -> Outcome:
     """SIGKILL to one of two workers."""
     run = Run(config)
     run.until(lambda: run.last_step() > EVERY + EVERY // 2)
@@ -195,7 +194,7 @@ def killed_worker(config: PretrainMdaeConfig, before: Path) -> Outcome:
     return outcome(run, before, "SIGKILL of a worker", seconds, repeated=at - saved)
 
 
-def killed_driver(config: PretrainMdaeConfig, before: Path) -> Outcome:
+def killed_driver(config: PretrainConfig, before: Path) -> Outcome:
     """SIGKILL to the command and all that it started; then the same command again."""
     file = config.output.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(to_dict(config)))
@@ -212,11 +211,11 @@ def killed_driver(config: PretrainMdaeConfig, before: Path) -> Outcome:
     return again(config, before, "SIGKILL of the driver and all its processes", repeated)
 
 
-def other_workers(config: PretrainMdaeConfig, before: Path) -> Outcome:
+def other_workers(config: PretrainConfig, before: Path) -> Outcome:
     """Ended in the middle; gone on with one worker instead of two."""
     first = Run(config)
     first.until(lambda: first.last_step() > EVERY + EVERY // 2)
-    begin_attempt(config.output)
+    RunFolder.begin(config.output, patience=10)
     first.end()
     saved = last_committed(config.output)
     repeated = first.last_step() - (read_state(saved)["step"] if saved else 0)
@@ -224,7 +223,7 @@ def other_workers(config: PretrainMdaeConfig, before: Path) -> Outcome:
     return again(alone, before, "gone on with 1 worker instead of 2", repeated)
 
 
-def events(config: PretrainMdaeConfig, name: str) -> list[dict[str, Any]]:
+def events(config: PretrainConfig, name: str) -> list[dict[str, Any]]:
     """Of the run, by name."""
     return [e for e in read_jsonl(config.output / EVENTS) if e["event"] == name]
 
@@ -249,11 +248,10 @@ def main() -> None:
     arguments = parser.parse_args()
     output = arguments.output.resolve()
     write_volume_shards(output / "volumes")
-    config = PretrainMdaeConfig(
+    config = PretrainConfig(
         shards=output / "volumes",
         output=output / "undisturbed",
-        method=MdaeConfig(preset="tiny", crop_size=16, block_size=4),
-        data=VolumeDataConfig(shuffle_window=8),
+        **sections("mdae", preset="tiny", crop_size=16, block_size=4, shuffle_window=8),
         optim=OptimConfig(batch_size=4, micro_batch_size=2, steps=STEPS, optimizer="sgd", lr=0.02),
         scaling=ScalingConfig(workers=2, cpus_per_worker=0.5),
         checkpoint=CheckpointConfig(every=EVERY),

@@ -25,7 +25,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 INGEST = """
 import sys
-import ray_mae.runtime  # before ray, which would make a second environment under `uv run`
+import ray_mae.cluster.runtime  # before ray, which would make a second environment under `uv run`
 import ray
 from pathlib import Path
 from ray_mae.config import IngestConfig

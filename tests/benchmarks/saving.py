@@ -13,14 +13,13 @@ from ray_mae.checkpoint.format import last_committed
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import (
     CheckpointConfig,
-    MdaeConfig,
     OptimConfig,
-    PretrainMdaeConfig,
+    PretrainConfig,
     ScalingConfig,
     TrackingConfig,
-    VolumeDataConfig,
 )
 from ray_mae.train.pretrain import pretrain
+from tests.settings import sections
 from tests.shards import write_volume_shards
 
 
@@ -39,13 +38,16 @@ def main() -> None:
         for upload in ("wait", "async"):
             run = arguments.output / upload
             summary = pretrain(
-                PretrainMdaeConfig(
+                PretrainConfig(
                     shards=arguments.output / "volumes",
                     output=run,
-                    method=MdaeConfig(
-                        preset=arguments.preset, crop_size=arguments.crop_size, block_size=4
+                    **sections(
+                        "mdae",
+                        preset=arguments.preset,
+                        crop_size=arguments.crop_size,
+                        block_size=4,
+                        shuffle_window=8,
                     ),
-                    data=VolumeDataConfig(shuffle_window=8),
                     optim=OptimConfig(
                         batch_size=4,
                         micro_batch_size=2,

@@ -47,7 +47,7 @@ def main() -> None:
     with cluster(cpus=3):
         chosen, drawn = (
             [
-                on_test(t, search.config.shards, arguments.output / f"{kind}-{t.number}")
+                on_test(t, search.config.folders[0], arguments.output / f"{kind}-{t.number}")
                 for t in trials
             ]
             for kind, trials in (("chosen", best.trials), ("random", rand.whole))

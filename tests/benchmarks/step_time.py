@@ -18,30 +18,26 @@ import numpy as np
 import torch
 
 from ray_mae.config import (
-    AnyPretrainConfig,
     CheckpointConfig,
-    DataConfig,
     EngineConfig,
-    MdaeConfig,
-    MvmaeConfig,
     OptimConfig,
     PretrainConfig,
-    PretrainMdaeConfig,
     ScalingConfig,
     TrackingConfig,
 )
-from ray_mae.data.loading.stream import from_block, to_batch
-from ray_mae.data.schema import Manifest
+from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.stream import from_block
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.optim import parameter_groups
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.run_folder import METRICS
-from ray_mae.train.setup import make_plan, method_of
-from ray_mae.train.trainer import stream_of
+from ray_mae.train.setup import make_plan, method_of, stream_of
+from tests.settings import sections
 
 
-def settings(shards: Path, output: Path, steps: int, workers: int, side: int) -> AnyPretrainConfig:
-    micro = 16 if Manifest.read(shards).kind == "study" else 2
+def settings(shards: Path, output: Path, steps: int, workers: int, side: int) -> PretrainConfig:
+    micro = 16 if ShardSet.read(shards).kind == "study" else 2
     common: dict[str, Any] = {
         "shards": shards,
         "output": output,
@@ -52,23 +48,21 @@ def settings(shards: Path, output: Path, steps: int, workers: int, side: int) ->
         "tracking": TrackingConfig(every=5, pictures=0),
     }
     if micro == 2:
-        return PretrainMdaeConfig(method=MdaeConfig(preset="tiny", crop_size=side), **common)
-    method = MvmaeConfig(
-        preset="tiny", image_size=side, mask_ratio=0.75, caption_heads=3, decoder_depth=2
-    )
-    return PretrainConfig(method=method, data=DataConfig(max_tokens=64), **common)
+        return PretrainConfig(**sections("mdae", preset="tiny", crop_size=side), **common)
+    values = {"mask_ratio": 0.75, "caption_heads": 3, "decoder_depth": 2, "max_tokens": 64}
+    return PretrainConfig(**sections("mvmae", preset="tiny", image_size=side, **values), **common)
 
 
-def bare(config: AnyPretrainConfig, tokenizer: str | None) -> tuple[list[float], float]:
+def bare(config: PretrainConfig, tokenizer: str | None) -> tuple[list[float], float]:
     """Seconds per step of a plain loop, for the share of one worker; samples read per second."""
-    manifest = Manifest.read(config.shards)
-    plan = make_plan(config, manifest)
+    shards = ShardSet.read(config.folders)
+    plan = make_plan(config, shards)
     torch.set_num_threads(1)
     model = method_of(config, plan, tokenizer)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
-    read = stream_of(config, plan, manifest, tokenizer, first_step=0).read(0, plan.steps)
+    read = stream_of(config, plan, shards, tokenizer, first_step=0).read(0, plan.steps)
     start = time.perf_counter()
-    every = [to_batch(from_block(block)) for block in read]
+    every = [KINDS[plan.kind].to_batch(from_block(block)) for block in read]
     rate = plan.samples / (time.perf_counter() - start)
     batches = every[:: plan.workers]
     seconds = []

@@ -28,6 +28,8 @@ from tests.cluster.head import free_ports, head
 from tests.cluster.monitoring import MONITORING, labels_of, needs, queries, rules
 from tests.shards import write_volume_shards
 
+pytestmark = pytest.mark.slow
+
 DISCOVERY = "prom_metrics_service_discovery.json"
 needs_prometheus = needs("prometheus")
 
@@ -105,7 +107,8 @@ def _communicate(job: subprocess.Popen[str]) -> str:
 
 
 SETTINGS = {
-    "method": {"name": "mdae", "preset": "tiny", "crop_size": 16, "block_size": 4},
+    "method": {"name": "mdae", "block_size": 4},
+    "encoder": {"name": "resenc", "preset": "tiny", "crop_size": 16},
     "data": {"corrupt": "skip"},
     "optim": {"optimizer": "adamw", "lr": 0.001, "steps": 8, "batch_size": 4, "micro_batch_size": 2},
     "engine": {"precision": "fp32"},

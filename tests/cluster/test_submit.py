@@ -19,9 +19,11 @@ from tests.cluster.head import Head, clean_environment, head
 from tests.cluster.relay import relay
 from tests.shards import write_shards
 
+pytestmark = pytest.mark.slow
+
 TINY = """\
-method: {preset: tiny, image_size: 32, patch_size: 8, width: 32, depth: 1, heads: 2, decoder_width: 32,
-         decoder_depth: 1, decoder_heads: 2, mask_ratio: 0.5, gamma: 0.0}
+method: {name: mvmae, decoder_width: 32, decoder_depth: 1, decoder_heads: 2, mask_ratio: 0.5, gamma: 0.0}
+encoder: {name: vit, preset: tiny, image_size: 32, patch_size: 8, width: 32, depth: 1, heads: 2}
 data: {shuffle_window: 8}
 optim: {batch_size: 8, micro_batch_size: 8, steps: 4, base_lr: 0.05}
 engine: {precision: fp32}

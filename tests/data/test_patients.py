@@ -8,7 +8,7 @@ import pytest
 
 from ray_mae.config import PlanConfig
 from ray_mae.data import patients as module
-from ray_mae.data.patients import as_figures, shared_patients
+from ray_mae.data.patients import find_shared_patients, summarise_shared
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.forecast.command import plan
@@ -45,7 +45,7 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 def test_patients_of_two_folders_are_counted(folders: list[Path]) -> None:
-    ab, bc = shared_patients(ShardSet.read(folders))
+    ab, bc = find_shared_patients(ShardSet.read(folders))
     a, b, c = folders
     assert (ab.names, ab.patients, ab.seen_and_held_out) == (("A", "B"), 2, 1)
     assert ab.in_words() == (
@@ -58,11 +58,11 @@ def test_patients_of_two_folders_are_counted(folders: list[Path]) -> None:
         "1 patient is in both B and C, not in the train split of one and the val or test split of "
         f"the other; `ray-mae inspect --shards {b} --against [{c}]` shows them"
     )
-    assert as_figures([ab, bc]) == {
+    assert summarise_shared([ab, bc]) == {
         "A and B": {"patients": 2, "in_train_of_one_and_val_or_test_of_the_other": 1},
         "B and C": {"patients": 1, "in_train_of_one_and_val_or_test_of_the_other": 0},
     }
-    assert shared_patients(ShardSet.read([a, c])) == []
+    assert find_shared_patients(ShardSet.read([a, c])) == []
 
 
 def test_of_a_single_folder_nothing_is_read(
@@ -72,16 +72,16 @@ def test_of_a_single_folder_nothing_is_read(
     monkeypatch.setattr(
         module, "open_parquet", lambda path: opened.append(path) or pq.ParquetFile(path)
     )
-    assert shared_patients(ShardSet.read(folders[0])) == []
+    assert find_shared_patients(ShardSet.read(folders[0])) == []
     assert opened == []
-    shared_patients(ShardSet.read(folders[:2]))
+    find_shared_patients(ShardSet.read(folders[:2]))
     assert len(opened) == sum(len(Manifest.read(folder).shards) for folder in folders[:2])
 
 
 def test_a_damaged_shard_is_left_out(folders: list[Path]) -> None:
     """Training says what is wrong with it, or goes on without it."""
     damage(folders[1] / "val-00000.parquet", size=10**6)
-    (pair,) = shared_patients(ShardSet.read(folders[:2]))
+    (pair,) = find_shared_patients(ShardSet.read(folders[:2]))
     assert (pair.patients, pair.seen_and_held_out) == (1, 0)
 
 
@@ -92,7 +92,7 @@ def test_plan_tells_of_them(
     summary = plan(config)
     assert summary["shared_patients"]["A and B"]["patients"] == 2
     (told,) = (line for line in capsys.readouterr().out.splitlines() if "patients are" in line)
-    assert told == shared_patients(ShardSet.read(folders[:2]))[0].in_words()
+    assert told == find_shared_patients(ShardSet.read(folders[:2]))[0].in_words()
 
     alone = plan(replace(config, shards=folders[0]))
     assert "shared_patients" not in alone

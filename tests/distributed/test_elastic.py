@@ -23,6 +23,8 @@ from ray_mae.train.run_folder import EVENTS, METRICS, RunFolder
 from tests.distributed.test_pretrain import volume_run_of
 from tests.shards import write_volume_shards
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3000  # more than there is time for
 
 

@@ -40,6 +40,8 @@ from tests.processes import kill_a_worker
 from tests.settings import sections, small
 from tests.shards import rewrite, write_shards, write_volume_shards
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 VOLUME_STEPS = 6
 
@@ -226,9 +228,7 @@ def test_a_sample_that_is_not_finite_costs_its_step_alone(
     assert (read_state(last)["step"] if last else 0) == steps[0] - 1
 
 
-def test_volumes_go_the_same_way(
-    volume_run: tuple[PretrainConfig, dict], tmp_path: Path
-) -> None:
+def test_volumes_go_the_same_way(volume_run: tuple[PretrainConfig, dict], tmp_path: Path) -> None:
     """MDAE by the same loop on two workers: trained, saved, continued exactly, loaded."""
     first, summary = volume_run
     config = replace(first, output=tmp_path / "run")

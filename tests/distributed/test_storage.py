@@ -30,6 +30,8 @@ from tests.disks import resize, small_disk
 from tests.settings import sections
 from tests.shards import damage, sha256, write_volume_shards
 
+pytestmark = pytest.mark.slow
+
 STEPS, EVERY = 24, 4
 
 

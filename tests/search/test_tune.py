@@ -32,7 +32,8 @@ from tests.shards import rewrite, write_volume_shards
 
 SEARCH = {
     "run": {
-        "method": {"name": "mdae", "preset": "tiny", "crop_size": 16, "block_size": 4},
+        "method": {"name": "mdae", "block_size": 4},
+        "encoder": {"name": "resenc", "preset": "tiny", "crop_size": 16},
         "optim": {
             "optimizer": "adamw",
             "lr": 0.001,
@@ -81,6 +82,7 @@ def trials(output: Path, kind: str = "search") -> list[optuna.trial.FrozenTrial]
     return optuna.load_study(study_name=name, storage=f"sqlite:///{output}/study.db").trials
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_with_dashboard")
 def test_a_search_from_end_to_end(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -128,6 +130,7 @@ def test_a_search_from_end_to_end(
     assert run_of({**best, "output": "x"}).optim.lr == 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_with_dashboard")
 def test_what_stopped_trials_held_is_given_back(shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "stopped"
@@ -165,6 +168,7 @@ def test_without_a_dashboard_nothing_would_take_back_what_stopped_trials_held(
     assert "start the head node with --include-dashboard=true" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_with_dashboard")
 def test_two_objectives_leave_a_front(shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "two"
@@ -180,6 +184,7 @@ def test_two_objectives_leave_a_front(shards: Path, tmp_path: Path) -> None:
     cli.run(["tune", "report", "--output", str(output)])
 
 
+@pytest.mark.slow
 def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     changes = {

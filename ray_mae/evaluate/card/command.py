@@ -14,7 +14,7 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.paths import open_parquet, resolve_path
-from ray_mae.data.patients import Patients, in_two_folders, in_two_splits
+from ray_mae.data.patients import Patients, find_in_two_folders, find_in_two_splits
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.card.duplicates import Seen, bits_of
@@ -158,9 +158,9 @@ def _leaks(config: InspectConfig, all_shards: list[_Shards]) -> dict[str, int | 
                 bits = bits_of(decode(content)) if images else b""
                 seen.add(shards.name, split, patient, content, bits)
         same, alike = seen.same(), seen.alike() if images else {}
-    groups = {"splits": in_two_splits(patients)}
+    groups = {"splits": find_in_two_splits(patients)}
     if config.against:
-        groups["datasets"] = in_two_folders(patients)
+        groups["datasets"] = find_in_two_folders(patients)
     for group, of in groups.items():
         found |= {
             f"patients_in_two_{group}": len(of),

@@ -5,7 +5,7 @@ from typing import Any
 
 from ray_mae.config.pretrain import PlanConfig, as_list
 from ray_mae.data.kinds import KINDS
-from ray_mae.data.patients import SharedPatients, as_figures, shared_patients
+from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console
@@ -64,7 +64,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         console.print(pair.in_words(), markup=False)
     summary = _summary(made, inputs, found, config.engine.activation_checkpointing) | {"cost": cost}
     if shared:
-        summary["shared_patients"] = as_figures(shared)
+        summary["shared_patients"] = summarise_shared(shared)
     if config.output:
         write_summary(config.output, summary)
     return summary
@@ -75,7 +75,7 @@ def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str, list[SharedPatients
     if config.shards is not None and config.samples is None:
         shards = ShardSet.read(as_list(config.shards), config.shares)
         made, inputs = make_plan(config, shards), inputs_of(config, shards)
-        return made, inputs, shards.described(), shared_patients(shards)
+        return made, inputs, shards.described(), find_shared_patients(shards)
     assert config.samples is not None
     kind = KINDS[config.method.kind]
     per_sample = kind.inputs_per_sample(config.views_per_sample, config)
