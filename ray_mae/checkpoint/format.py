@@ -43,36 +43,36 @@ EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 
 def write_state(
     folder: Path,
-    config: PretrainConfig,
+    settings: dict[str, Any],
     *,
     step: int,
     workers: int,
-    of_shards: dict[str, Any] | None = None,
-    zero_stage: int | None = None,
-    precision: str | None = None,
-    trackers: dict[str, str] | None = None,
+    zero_stage: int,
+    precision: str,
+    shards: dict[str, Any],
+    trackers: dict[str, str],
 ) -> None:
     """Writes state.json after `step` optimiser steps.
 
     Args:
         folder: of the checkpoint.
-        config: settings of the run.
+        settings: of the run, as plain values.
         step: optimiser steps done.
         workers: that wrote it.
-        of_shards: as `facts_of` had it when training began; read now where it is None.
-        zero_stage: what the engine made of the settings.
-        precision: the same.
+        zero_stage: of the engine, which takes 1 for 0 in bf16.
+        precision: fp32 or bf16.
+        shards: what training began with, by `facts_of`.
         trackers: ids of the run in other programs, by their names.
     """
     state = {
         "step": step,
-        "position": step * config.optim.batch_size,
+        "position": step * settings["optim"]["batch_size"],
         "workers": workers,
-        "zero_stage": config.engine.zero_stage if zero_stage is None else zero_stage,
-        "precision": precision or config.engine.precision,
-        **(of_shards or facts_of(ShardSet.read(config.folders, config.shares))),
-        "config": to_dict(config),
-        "trackers": trackers or {},
+        "zero_stage": zero_stage,
+        "precision": precision,
+        **shards,
+        "config": settings,
+        "trackers": trackers,
         "versions": {
             name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
         },

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from ray_mae.cluster import ray_private
 from ray_mae.cluster.runtime import gpus_wanted, within_reach
-from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.terminal import console
 
 
-def check_resources(config: PretrainConfig) -> None:
+def check_resources(scaling: ScalingConfig) -> None:
     """Refuses settings with which training workers leave no CPU for reading data: that run would hang.
 
     On a cluster, which may grow, it prints what the run will wait for instead.
@@ -31,24 +31,24 @@ def check_resources(config: PretrainConfig) -> None:
     import ray
 
     resources = ray.cluster_resources()
-    least = config.scaling.least
-    cpus = least * config.scaling.cpus_per_worker
+    least = scaling.least
+    cpus = least * scaling.cpus_per_worker
     if resources.get("CPU", 0) < cpus + 1:
         problem = (
-            f"{least} workers with {config.scaling.cpus_per_worker} CPUs each leave "
+            f"{least} workers with {scaling.cpus_per_worker} CPUs each leave "
             f"none of the {resources.get('CPU', 0):g} logical CPUs for reading data"
         )
         if not os.environ.get("RAY_ADDRESS"):
             raise ValueError(f"{problem}: lower scaling.workers or scaling.cpus_per_worker")
         console.print(f"{problem}: the run waits until the cluster has grown")
-    if config.scaling.gpu == "auto" and os.environ.get("RAY_ADDRESS") and not resources.get("GPU"):
+    if scaling.gpu == "auto" and os.environ.get("RAY_ADDRESS") and not resources.get("GPU"):
         console.print(
             "scaling.gpu is auto and the cluster has no GPU now, so CPUs train; where GPUs come on "
             "demand, set it to true",
             markup=False,
         )
     if (
-        gpus_wanted(config.scaling.gpu)
+        gpus_wanted(scaling.gpu)
         and not os.environ.get("RAY_ADDRESS")
         and resources.get("GPU", 0) < least
     ):
@@ -58,29 +58,29 @@ def check_resources(config: PretrainConfig) -> None:
         )
 
 
-def worker_resources(config: PretrainConfig) -> dict[str, float]:
+def worker_resources(scaling: ScalingConfig) -> dict[str, float]:
     """Returns what one training worker reserves, by Ray's names: CPU, and GPU where they are used."""
-    gpu = {"GPU": 1.0} if gpus_wanted(config.scaling.gpu) else {}
-    return {"CPU": float(config.scaling.cpus_per_worker)} | gpu
+    gpu = {"GPU": 1.0} if gpus_wanted(scaling.gpu) else {}
+    return {"CPU": float(scaling.cpus_per_worker)} | gpu
 
 
 # ------------------------------------------------------------------------------------------- queue
 
 
-def admission(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
+def admission(scaling: ScalingConfig, probe_cpus: int) -> AbstractContextManager[None]:
     """Waits in the cluster's queue for the workers' CPUs, and holds the run's place during a block.
 
     Does nothing on a Ray of this machine's own. Nor for workers with GPUs: they are as many as there are
     GPUs, and it is up to scaling.cpus_per_worker to leave CPUs beside them.
 
     Args:
-        config: settings of the run.
-        probes: whether checkpoints are probed while it goes on, which takes CPUs, too.
+        scaling: the run's workers.
+        probe_cpus: of the task that probes checkpoints while the run goes on; 0 without one.
     """
-    if not os.environ.get("RAY_ADDRESS") or gpus_wanted(config.scaling.gpu):
+    if not os.environ.get("RAY_ADDRESS") or gpus_wanted(scaling.gpu):
         return nullcontext()
-    cpus = config.scaling.least * config.scaling.cpus_per_worker
-    return _queue(cpus, free=max(1, config.probe.cpus if probes else 0))
+    cpus = scaling.least * scaling.cpus_per_worker
+    return _queue(cpus, free=max(1, probe_cpus))
 
 
 _PREFIX = "ray_mae"
@@ -162,14 +162,14 @@ def _entries() -> list[QueueEntry]:
 _RENEW_S, _EXPIRES_S = 1.0, 90.0
 
 
-def cpu_reservation(config: PretrainConfig, probes: bool) -> AbstractContextManager[None]:
+def cpu_reservation(scaling: ScalingConfig, probe_cpus: int) -> AbstractContextManager[None]:
     """Reserves CPUs during a block beside workers that may grow: for a reader of data, and the probe.
 
     Does nothing where the number of workers is fixed: `check_resources` has counted those.
     """
-    if config.scaling.least == config.scaling.most:
+    if scaling.least == scaling.most:
         return nullcontext()
-    return _reserve_cpus(1 + (config.probe.cpus if probes else 0))
+    return _reserve_cpus(1 + probe_cpus)
 
 
 @contextmanager

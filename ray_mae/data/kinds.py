@@ -8,8 +8,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from ray_mae.config.pretrain import RunConfig
-from ray_mae.config.sections import EncoderSettings, StudyDataConfig
+from ray_mae.config.sections import DataConfig, EncoderSettings, StudyDataConfig
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.volume_collator import VolumeCollator
@@ -39,11 +38,15 @@ class Kind(ABC):
         return NOUNS[self.name]
 
     @abstractmethod
-    def training_collator(self, run: RunConfig, tokenizer: str | None) -> Collator:
+    def training_collator(
+        self, size: int, data: DataConfig, *, seed: int, tokenizer: str | None = None
+    ) -> Collator:
         """Returns how rows become the batches of a pretraining.
 
         Args:
-            run: its settings.
+            size: side of what the encoder sees, in pixels or voxels.
+            data: how samples are drawn, of this kind.
+            seed: of what is drawn.
             tokenizer: JSON document; None gives batches without text.
         """
 
@@ -64,11 +67,11 @@ class Kind(ABC):
         """The same where every sample is seen alike each time: the middle of a volume, all views."""
 
     @abstractmethod
-    def inputs_per_sample(self, stored: float, run: RunConfig) -> float:
+    def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
         """How many inputs a training sample has, of so many that are stored of it on average."""
 
     @abstractmethod
-    def most_inputs(self, run: RunConfig) -> int:
+    def most_inputs(self, data: DataConfig) -> int:
         """The most inputs of one training sample."""
 
     @abstractmethod
@@ -76,8 +79,17 @@ class Kind(ABC):
         """Returns the arrays of a collator as a batch on the CPU (copied: Ray's are read-only)."""
 
     @abstractmethod
-    def empty_batch(self, run: RunConfig, samples: int, inputs: int) -> Any:
-        """Returns a batch of so many samples with so many inputs together, on PyTorch's meta device."""
+    def empty_batch(
+        self, size: int, samples: int, inputs: int, *, tokens: int | None = None
+    ) -> Any:
+        """Returns a batch without content, on PyTorch's meta device.
+
+        Args:
+            size: side of what the encoder sees, in pixels or voxels.
+            samples: in the batch.
+            inputs: of all of them together.
+            tokens: length of a report; None where none is read.
+        """
 
 
 class Studies(Kind):
@@ -89,9 +101,11 @@ class Studies(Kind):
     utilisation = 0.3
     unlabelled = ""
 
-    def training_collator(self, run: RunConfig, tokenizer: str | None) -> Collator:
-        data = _study_data(run)
-        return StudyCollator(data.max_views, data.text, tokenizer, data.max_tokens, run.seed)
+    def training_collator(
+        self, size: int, data: DataConfig, *, seed: int, tokenizer: str | None = None
+    ) -> Collator:
+        studies = cast(StudyDataConfig, data)
+        return StudyCollator(studies.max_views, studies.text, tokenizer, studies.max_tokens, seed)
 
     def supervised_collator(self, size: int, seed: int, max_views: int = MOST_VIEWS) -> Collator:
         return StudyCollator(max_views=max_views, seed=seed)
@@ -101,11 +115,11 @@ class Studies(Kind):
     ) -> Collator:
         return StudyCollator(max_views=max_views, seed=seed)
 
-    def inputs_per_sample(self, stored: float, run: RunConfig) -> float:
-        return min(stored, _study_data(run).max_views)
+    def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
+        return min(stored, self.most_inputs(data))
 
-    def most_inputs(self, run: RunConfig) -> int:
-        return _study_data(run).max_views
+    def most_inputs(self, data: DataConfig) -> int:
+        return cast(StudyDataConfig, data).max_views
 
     def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
         from ray_mae.batch import StudyBatch
@@ -115,13 +129,14 @@ class Studies(Kind):
     _CANVAS = 1.4
     """Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""
 
-    def empty_batch(self, run: RunConfig, samples: int, inputs: int) -> Any:
+    def empty_batch(
+        self, size: int, samples: int, inputs: int, *, tokens: int | None = None
+    ) -> Any:
         import torch
 
         from ray_mae.batch import StudyBatch
 
-        side = round(self._CANVAS * run.encoder.input_size)
-        length = _study_data(run).max_tokens if run.method.reads_reports else 1
+        side = round(self._CANVAS * size)
         return StudyBatch(
             _empty(inputs, 1, side, side, dtype=torch.uint8),
             side=_empty(inputs),
@@ -130,7 +145,7 @@ class Studies(Kind):
             key=_empty(samples),
             draw=_empty(samples),
             view_draw=_empty(inputs),
-            tokens=_empty(samples, length),
+            tokens=_empty(samples, tokens or 1),
             has_report=_empty(samples, dtype=torch.bool),
         )
 
@@ -147,8 +162,10 @@ class Volumes(Kind):
         "learnt against the rest."
     )
 
-    def training_collator(self, run: RunConfig, tokenizer: str | None) -> Collator:
-        return VolumeCollator(run.encoder.input_size, run.seed)
+    def training_collator(
+        self, size: int, data: DataConfig, *, seed: int, tokenizer: str | None = None
+    ) -> Collator:
+        return VolumeCollator(size, seed)
 
     def supervised_collator(self, size: int, seed: int, max_views: int = MOST_VIEWS) -> Collator:
         return VolumeCollator(size, seed)
@@ -158,10 +175,10 @@ class Volumes(Kind):
     ) -> Collator:
         return VolumeCollator(size, seed, centre=True)
 
-    def inputs_per_sample(self, stored: float, run: RunConfig) -> float:
+    def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
         return 1.0
 
-    def most_inputs(self, run: RunConfig) -> int:
+    def most_inputs(self, data: DataConfig) -> int:
         return 1
 
     def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
@@ -169,12 +186,14 @@ class Volumes(Kind):
 
         return VolumeBatch(**_tensors(arrays))
 
-    def empty_batch(self, run: RunConfig, samples: int, inputs: int) -> Any:
+    def empty_batch(
+        self, size: int, samples: int, inputs: int, *, tokens: int | None = None
+    ) -> Any:
         import torch
 
         from ray_mae.batch import VolumeBatch
 
-        shape = (samples, 1, *[run.encoder.input_size] * 3)
+        shape = (samples, 1, *[size] * 3)
         return VolumeBatch(
             _empty(*shape, dtype=torch.half),
             valid=_empty(*shape, dtype=torch.bool),
@@ -203,10 +222,6 @@ def require_kind(held: str, wanted: str, shards: Any, reader: str) -> None:
 def of_encoder(settings: EncoderSettings) -> Kind:
     """The kind of sample that an encoder reads."""
     return KINDS["study" if settings.dimensions == 2 else "volume"]
-
-
-def _study_data(run: RunConfig) -> StudyDataConfig:
-    return cast(StudyDataConfig, run.data)
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray.train
 import torch
@@ -20,7 +20,6 @@ from torch import nn
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.convert import make_universal
 from ray_mae.checkpoint.format import TAG, all_weights, write_checksums
-from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.train.engine import Engine
 from ray_mae.train.errors import FatalError
 from ray_mae.train.metrics.trackers import read_ids
@@ -39,15 +38,23 @@ class Checkpoints:
     def __init__(
         self,
         engine: Engine,
-        config: PretrainConfig,
+        upload: Literal["async", "wait"],
         folder: RunFolder,
         job: Job,
         event: Callable[[str], None],
     ) -> None:
-        """event: told in words of what a user should know."""
+        """Removes what an earlier process of this worker left in the temporary folder.
+
+        Args:
+            engine: whose weights and optimiser states are saved.
+            upload: whether training goes on while a checkpoint is uploaded, or waits.
+            folder: of the run.
+            job: whose settings, shards and tokenizer stand in each checkpoint.
+            event: called with a sentence that a user should read.
+        """
         context = ray.train.get_context()
         rank = context.get_world_rank()
-        self._engine, self._config, self._folder, self._job = engine, config, folder, job
+        self._engine, self._upload_mode, self._folder, self._job = engine, upload, folder, job
         self._rank, self._workers = rank, context.get_world_size()
         self._event = event
         self._uploaded = threading.Event()
@@ -68,7 +75,7 @@ class Checkpoints:
         """
         began = time.perf_counter()
         self.wait()
-        wait = wait or self._config.checkpoint.upload == "wait"
+        wait = wait or self._upload_mode == "wait"
         folder = Path(tempfile.mkdtemp(prefix=self._prefix))
         try:
             self._write(folder, step)
@@ -131,12 +138,12 @@ class Checkpoints:
         save_file(weights, folder / ckpt.WEIGHTS)
         ckpt.write_state(
             folder,
-            self._config,
+            self._job.config,
             step=step,
             workers=self._workers,
-            of_shards=self._job.shards,
             zero_stage=self._engine.stage,
             precision=self._engine.precision,
+            shards=self._job.shards,
             trackers=read_ids(self._folder.path),
         )
         if self._job.tokenizer:

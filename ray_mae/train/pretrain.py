@@ -22,6 +22,7 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config.base import flatten, to_dict
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import StudyDataConfig
+from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
@@ -35,7 +36,7 @@ from ray_mae.train.metrics.trackers import Listeners, open_trackers
 from ray_mae.train.recovery.lost_samples import unreadable_rows
 from ray_mae.train.run_folder import CONFIG, METRICS, RunFolder
 from ray_mae.train.run_storage import replace_whole
-from ray_mae.train.setup import Plan, make_plan, report_section
+from ray_mae.train.setup import Job, Plan, make_plan, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
 
 _FREE_TO_CHANGE = {
@@ -79,23 +80,52 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     for pair in shared:
         console.print(pair.in_words(), markup=False)
     if first_step < plan.steps:
-        trackers = open_trackers(config, _tracked(config.output))
-        folder = RunFolder.begin(config.output, config.scaling.storage_patience)
-        # one CPU more than the workers keep, for the tasks that read data
-        keep = math.ceil(config.scaling.most * config.scaling.cpus_per_worker)
-        with cluster(cpus=keep + 1 + (config.probe.cpus if probe else 0)):
-            check_resources(config)
-            with admission(config, bool(probe)), cpu_reservation(config, bool(probe)):
-                metrics = RunMetrics(folder.path, plan.steps, config.method.losses)
-                listeners = Listeners([metrics, *trackers], console.print)
-                tables = StartTables(config, plan, shards)
-                progress = Progress(folder, began, config.method, tables, listeners)
-                with progress, report_pending_nodes(worker_resources(config)):
-                    fit(config, shards, tokenizer, folder, probe)
-        events = folder.events()
+        events = _train(config, plan, shards, tokenizer, began, probe)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
     return _summary(config.output, plan, began, events, shared)
+
+
+def _train(
+    config: PretrainConfig,
+    plan: Plan,
+    shards: ShardSet,
+    tokenizer: str | None,
+    began: float,
+    probe: Probe | None,
+) -> list[dict[str, Any]]:
+    """Trains on the cluster and shows how far it is; returns the events of this start."""
+    settings, scaling = to_dict(config), config.scaling
+    probe_cpus = config.probe.cpus if probe else 0
+    trackers = open_trackers(
+        config.output, config.tracking.trackers, settings, _tracked(config.output)
+    )
+    folder = RunFolder.begin(config.output, scaling.storage_patience)
+    job = Job(settings, tokenizer, folder.attempt, ckpt.facts_of(shards), probe is not None)
+
+    def samples(workers: int, first_step: int) -> Stream:
+        return stream_of(config, make_plan(config, shards, workers), shards, tokenizer, first_step)
+
+    # one CPU more than the workers keep, for the tasks that read data
+    worker_cpus = math.ceil(scaling.most * scaling.cpus_per_worker)
+    with cluster(cpus=worker_cpus + 1 + probe_cpus):
+        check_resources(scaling)
+        with admission(scaling, probe_cpus), cpu_reservation(scaling, probe_cpus):
+            metrics = RunMetrics(folder.path, plan.steps, config.method.losses)
+            listeners = Listeners([metrics, *trackers], console.print)
+            tables = StartTables(config, plan, shards)
+            progress = Progress(folder, began, config.method, tables, listeners)
+            with progress, report_pending_nodes(worker_resources(scaling)):
+                fit(
+                    job,
+                    samples,
+                    folder,
+                    scaling,
+                    keep=config.checkpoint.keep,
+                    probe=probe,
+                    probe_cpus=probe_cpus,
+                )
+    return folder.events()
 
 
 def _first_step(config: PretrainConfig, shards: ShardSet) -> int:

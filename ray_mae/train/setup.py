@@ -1,13 +1,12 @@
 """What follows from the settings and the data of a run: its numbers, its method, its order of samples."""
 
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_mae.config.base import to_dict
 from ray_mae.config.pretrain import PretrainConfig, RunConfig
 from ray_mae.config.registry import load
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.tokenizer import special_ids
@@ -146,7 +145,7 @@ def stream_of(
     return Stream(
         folders=shards.paths,
         order=order_of(config, shards),
-        collator=KINDS[plan.kind].training_collator(config, tokenizer),
+        collator=collator_of(config, tokenizer),
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,
         workers=plan.workers,
@@ -154,6 +153,19 @@ def stream_of(
         steps=plan.steps,
         corrupt=config.data.corrupt,
         patience=config.scaling.storage_patience,
+    )
+
+
+def collator_of(config: RunConfig, tokenizer: str | None) -> Collator:
+    """Returns how rows become the batches of the run.
+
+    Args:
+        config: settings of the run.
+        tokenizer: JSON document, of a method that reads reports.
+    """
+    kind = KINDS[config.method.kind]
+    return kind.training_collator(
+        config.encoder.input_size, config.data, seed=config.seed, tokenizer=tokenizer
     )
 
 
@@ -172,7 +184,7 @@ class Job:
     """What the driver gives to each worker of a start. It travels as plain values."""
 
     config: dict[str, Any]
-    """Settings of the run, by `to_dict`."""
+    """Settings of the run as plain values, by `to_dict`."""
     tokenizer: str | None
     """JSON document, of a method that reads reports."""
     attempt: str
@@ -182,29 +194,7 @@ class Job:
     probe: bool
     """Whether checkpoints can be probed."""
 
-    @classmethod
-    def of(
-        cls,
-        config: PretrainConfig,
-        tokenizer: str | None,
-        attempt: str,
-        shards: dict[str, Any],
-        probe: bool,
-    ) -> "Job":
-        return cls(to_dict(config), tokenizer, attempt, shards, probe)
-
     @property
     def run(self) -> PretrainConfig:
         """The settings."""
         return run_of(self.config)
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """The folder of a run, as one start of it writes there."""
-
-    path: Path
-    attempt: str
-    """Name of the start."""
-    patience: float
-    """Seconds that the folder may be away."""

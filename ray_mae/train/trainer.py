@@ -10,18 +10,17 @@ from typing import Any
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.admission import worker_resources
 from ray_mae.cluster.runtime import gpus_wanted
-from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.data.loading.stream import Stream
-from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.run_folder import RunFolder
 from ray_mae.train.run_storage import RunStorage, outlast, require
-from ray_mae.train.setup import Job, make_plan, stream_of
+from ray_mae.train.setup import Job
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _WANTED_TIMEOUT = os.environ.get(_START_TIMEOUT)  # the user's; each run of a process has its own
 
 Probe = Callable[..., dict[str, Any]]
-"""Ray Train's validation function: a checkpoint and the run's `config` → figures."""
+"""Ray Train's validation function: a checkpoint and the run's settings as `config` → metrics."""
 
 
 def _train(values: dict[str, Any]) -> None:
@@ -38,27 +37,32 @@ def _train(values: dict[str, Any]) -> None:
 
 
 def fit(
-    config: PretrainConfig,
-    shards: ShardSet,
-    tokenizer: str | None,
+    job: Job,
+    samples: Callable[[int, int], Stream],
     folder: RunFolder,
+    scaling: ScalingConfig,
+    *,
+    keep: int | None,
     probe: Probe | None,
+    probe_cpus: int,
 ) -> None:
     """Trains to the last step.
 
     Args:
-        config: settings of the run.
-        shards: what it reads.
-        tokenizer: JSON document, of a method that reads reports.
+        job: what each worker is started with.
+        samples: number of workers, first step → what they read from that step on.
         folder: of the run, for this start of the command.
+        scaling: the workers.
+        keep: latest checkpoints that stay; None keeps all.
         probe: called for checkpoints; None for none.
+        probe_cpus: of the task that calls it.
 
     Raises:
         RuntimeError: one line that says why the run ended, once its restarts are used up.
     """
     # How long the workers' places are waited for. A group that may shrink takes what there is, and should
     # not wait for those of a node that has just died.
-    wait = "600" if config.scaling.least == config.scaling.most else "15"
+    wait = "600" if scaling.least == scaling.most else "15"
     os.environ[_START_TIMEOUT] = _WANTED_TIMEOUT or wait
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -73,33 +77,32 @@ def fit(
         # now: workers that a driver left behind when it was killed may have saved since
         first_step = folder.first_step()
         _clear(folder, first_step)
-        return stream_of(config, make_plan(config, shards, workers), shards, tokenizer, first_step)
+        return samples(workers, first_step)
 
-    job = Job.of(config, tokenizer, folder.attempt, ckpt.facts_of(shards), probe is not None)
     trainer = DataParallelTrainer(
         _train,
         train_loop_config=asdict(job),
         backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.scaling.workers,
-            elastic_resize_monitor_interval_s=config.scaling.resize_every,
-            use_gpu=gpus_wanted(config.scaling.gpu),
-            resources_per_worker=worker_resources(config),
+            num_workers=scaling.workers,
+            elastic_resize_monitor_interval_s=scaling.resize_every,
+            use_gpu=gpus_wanted(scaling.gpu),
+            resources_per_worker=worker_resources(scaling),
         ),
         run_config=ray.train.RunConfig(
-            name=config.output.name,
-            storage_path=str(config.output.parent),
+            name=folder.path.name,
+            storage_path=str(folder.path.parent),
             storage_filesystem=RunStorage(folder.path, ckpt.SNAPSHOT, folder.patience),
-            callbacks=[Restarts(folder, config.scaling.max_failures)],
+            callbacks=[Restarts(folder, scaling.max_failures)],
             failure_config=ray.train.FailureConfig(max_failures=-1),  # `Restarts` counts
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.checkpoint.keep),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
         ),
         validation_config=probe
         and ValidationConfig(
             fn=probe,
             task_config=ValidationTaskConfig(fn_kwargs={"config": job.config}),
             # in a search the driver has a placement group of its own, which the probe must not join
-            ray_remote_kwargs={"num_cpus": config.probe.cpus, "scheduling_strategy": "DEFAULT"},
+            ray_remote_kwargs={"num_cpus": probe_cpus, "scheduling_strategy": "DEFAULT"},
         ),
         datasets={"train": lambda: None},
         dataset_config=StreamConfig(stream),
@@ -109,8 +112,8 @@ def fit(
     except (ray.train.WorkerGroupError, ray.train.ControllerError) as error:
         line, full = cause_of(error)
         with suppress(OSError):  # it may have been the disk
-            (config.output / "error.txt").write_text(full + "\n")
-            line += f" (in full: {config.output / 'error.txt'})"
+            (folder.path / "error.txt").write_text(full + "\n")
+            line += f" (in full: {folder.path / 'error.txt'})"
         raise RuntimeError(line) from error
 
 

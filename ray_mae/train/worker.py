@@ -36,7 +36,15 @@ from ray_mae.train.recovery.lost_samples import LostRows, SkippedSteps
 from ray_mae.train.recovery.preemption import Preemption
 from ray_mae.train.run_folder import EVENTS, RunFolder
 from ray_mae.train.run_storage import outlast
-from ray_mae.train.setup import Job, Plan, make_plan, method_of, order_of, report_section
+from ray_mae.train.setup import (
+    Job,
+    Plan,
+    collator_of,
+    make_plan,
+    method_of,
+    order_of,
+    report_section,
+)
 
 
 def train(job: Job, stack: ExitStack) -> None:
@@ -99,7 +107,7 @@ def train(job: Job, stack: ExitStack) -> None:
     skipped = SkippedSteps(folder, shards.paths, rank, config.optim.max_skipped)
     collapse = Collapse()
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
-    checkpoints = Checkpoints(engine, config, folder, job, event)
+    checkpoints = Checkpoints(engine, config.checkpoint.upload, folder, job, event)
     stack.push(checkpoints.settle)
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
@@ -222,8 +230,7 @@ def _held_out(
     if config.tracking.pictures == 0:
         return None
     path, shard = (shards.of_split("val") or shards.of_split("train"))[0]
-    kind = KINDS[plan.kind]
-    collator = kind.training_collator(config, tokenizer)
+    collator = collator_of(config, tokenizer)
     rows: list[dict[str, Any]] = []
     for group in range(len(shard.row_groups)):  # some more than wanted: of one patient come several
         with suppress(*([DamagedShard] if config.data.corrupt == "skip" else [])):
@@ -234,7 +241,7 @@ def _held_out(
     if section := report_section(config):
         rows = sorted(rows, key=lambda row: not report_text(row, section))  # with text first
     chosen = rows[: config.tracking.pictures]
-    return kind.to_batch(collator.collate(chosen, [0] * len(chosen))).to(device)
+    return KINDS[plan.kind].to_batch(collator.collate(chosen, [0] * len(chosen))).to(device)
 
 
 def _show(engine: Engine, log: RunLog | None, batch: Any, step: int, tokenizer: str | None) -> None:

@@ -78,9 +78,9 @@ def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str, list[SharedPatients
         return made, inputs, shards.described(), find_shared_patients(shards)
     assert config.samples is not None
     kind = KINDS[config.method.kind]
-    per_sample = kind.inputs_per_sample(config.views_per_sample, config)
+    per_sample = kind.inputs_per_sample(config.views_per_sample, config.data)
     stored = config.bytes_per_view or kind.stored_bytes
-    if kind.most_inputs(config) > 1:
+    if kind.most_inputs(config.data) > 1:
         stored *= config.views_per_sample
     inputs = Inputs(per_sample, stored, stored * config.samples, known=False)
     return plan_of(config, config.samples, config.scaling.most), inputs, "(assumed)", []

@@ -88,7 +88,7 @@ def inputs_of(config: RunConfig, shards: ShardSet) -> Inputs:
         inputs += folder.share * sum(s.images for s in train) / rows
         each += folder.share * sum(s.bytes for s in train) / rows
     stored = sum(s.bytes for folder in shards.folders for s in folder.manifest.shards)
-    per_sample = KINDS[shards.kind].inputs_per_sample(inputs, config)
+    per_sample = KINDS[shards.kind].inputs_per_sample(inputs, config.data)
     return Inputs(per_sample, each, stored, known=True)
 
 
@@ -207,5 +207,9 @@ def _activations(
         method = method_of(config, plan, None, vocabulary=_vocabulary(config))
     kind = KINDS[plan.kind]
     number = math.ceil(plan.micro_batch_size * inputs.per_sample)
-    batch = kind.empty_batch(config, plan.micro_batch_size, number)
-    return activation_bytes(method, batch, precision, kind.most_inputs(config))
+    reports = config.method.reads_reports
+    tokens = cast(StudyDataConfig, config.data).max_tokens if reports else None
+    batch = kind.empty_batch(
+        config.encoder.input_size, plan.micro_batch_size, number, tokens=tokens
+    )
+    return activation_bytes(method, batch, precision, kind.most_inputs(config.data))

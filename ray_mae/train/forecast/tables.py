@@ -60,7 +60,9 @@ def forecast_rows(config: RunConfig, plan: Plan, inputs: Inputs, found: Forecast
     one = kind.name
     guess = "" if inputs.known else " (assumed)"
     views = (
-        f" of {inputs.per_sample:.2g} {kind.inputs}{guess}" if kind.most_inputs(config) > 1 else ""
+        f" of {inputs.per_sample:.2g} {kind.inputs}{guess}"
+        if kind.most_inputs(config.data) > 1
+        else ""
     )
     each = f"{found.checkpoints} checkpoints of " if found.checkpoints > 1 else "a checkpoint of "
     rows = {

@@ -13,8 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from ray_mae.config.base import flatten, to_dict
-from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.base import flatten
 
 
 class Listener(Protocol):
@@ -105,20 +104,27 @@ def read_ids(run: Path) -> dict[str, str]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def open_trackers(config: PretrainConfig, ids: dict[str, str]) -> Sequence[Listener]:
-    """Those of `tracking.trackers`. A run that has an id there goes on as the same one.
+def open_trackers(
+    folder: Path, names: Sequence[str], settings: dict[str, Any], ids: dict[str, str]
+) -> Sequence[Listener]:
+    """Opens the run at each tracker. One that has an id there goes on as the same run.
 
-    ids: by tracker, of the last checkpoint; those in the run's folder come first. Raises ValueError where
-    a tracker cannot be had.
+    Args:
+        folder: of the run, which gives it its name.
+        names: of the trackers, as `tracking.trackers` has them.
+        settings: of the run as plain values, shown with a run that is new there.
+        ids: by tracker, as the last checkpoint knows them; those in the run's folder come first.
+
+    Raises:
+        ValueError: where a tracker cannot be had.
     """
-    wanted = config.tracking.trackers
-    check_trackers(wanted)
-    ids = ids | read_ids(config.output)
-    opened = [OPEN[name](config, ids.get(name)) for name in wanted]
-    if opened:
-        ids |= {name: tracker.id for name, tracker in zip(wanted, opened, strict=True)}
-        (config.output / IDS).write_text(json.dumps(ids) + "\n")
-    return opened
+    check_trackers(names)
+    ids = ids | read_ids(folder)
+    trackers = [TRACKERS[name](folder, settings, ids.get(name)) for name in names]
+    if trackers:
+        ids |= {name: tracker.id for name, tracker in zip(names, trackers, strict=True)}
+        (folder / IDS).write_text(json.dumps(ids) + "\n")
+    return trackers
 
 
 def mlflow_uri(output: Path) -> str:
@@ -129,17 +135,17 @@ def mlflow_uri(output: Path) -> str:
 class Mlflow:
     """A run at an MLflow server, or in an SQLite file of the run's folder."""
 
-    def __init__(self, config: PretrainConfig, run_id: str | None) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], run_id: str | None) -> None:
         # by default a server that is not there is asked for four minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        uri = mlflow_uri(config.output)
+        uri = mlflow_uri(folder)
         self._client = MlflowClient(uri)
         try:
-            self.id = run_id or self._create(config)
+            self.id = run_id or self._create(folder.name, settings)
             self._client.update_run(self.id, status="RUNNING")
         except MlflowException as error:
             raise ValueError(
@@ -148,14 +154,14 @@ class Mlflow:
             ) from error
         self._unsent: list[Any] = []
 
-    def _create(self, config: PretrainConfig) -> str:
+    def _create(self, run_name: str, settings: dict[str, Any]) -> str:
         from mlflow.entities import Param
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        there = self._client.get_experiment_by_name(name)
-        experiment = there.experiment_id if there else self._client.create_experiment(name)
-        run = self._client.create_run(experiment, run_name=config.output.name)
-        params = [Param(k, str(v)[:500]) for k, v in flatten(to_dict(config)).items()]
+        known = self._client.get_experiment_by_name(name)
+        experiment = known.experiment_id if known else self._client.create_experiment(name)
+        run = self._client.create_run(experiment, run_name=run_name)
+        params = [Param(k, str(v)[:500]) for k, v in flatten(settings).items()]
         for first in range(0, len(params), 100):  # the most that MLflow takes at once
             self._client.log_batch(run.info.run_id, params=params[first : first + 100])
         return run.info.run_id
@@ -185,7 +191,7 @@ class Mlflow:
 class Wandb:
     """A run at Weights & Biases; with WANDB_MODE=offline in the run's folder, for `wandb sync`."""
 
-    def __init__(self, config: PretrainConfig, run_id: str | None) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], run_id: str | None) -> None:
         import wandb
 
         self.id = run_id or uuid.uuid4().hex[:8]
@@ -195,9 +201,9 @@ class Wandb:
                 resume="allow",
                 reinit="create_new",
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
-                name=config.output.name,
-                config=to_dict(config),
-                dir=config.output,
+                name=folder.name,
+                config=settings,
+                dir=folder,
                 settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
             )
         except wandb.Error as error:
@@ -224,7 +230,7 @@ class Wandb:
         self._run.finish(0 if ended_well else 1)
 
 
-OPEN: dict[str, type[Mlflow] | type[Wandb]] = {"mlflow": Mlflow, "wandb": Wandb}
+TRACKERS: dict[str, type[Mlflow] | type[Wandb]] = {"mlflow": Mlflow, "wandb": Wandb}
 """Trackers by their name in the settings."""
 
 
