@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ray_mae import config as settings
-from ray_mae.config.migrate import FIRST, in_words, migrate, moved
+from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
 
 
@@ -256,24 +256,24 @@ def _migrated(arguments: list[str], document: dict[str, Any], method: str, lead:
     migrated, of_file = migrate(document, method)
     if of_file:
         at = words.index("--config") + 1
-        print(in_words(of_file, words[at]), file=sys.stderr)
+        print(describe_changes(of_file, words[at]), file=sys.stderr)
         words[at] = json.dumps(migrated)
     if changed:
-        print(in_words(changed, "this command"), file=sys.stderr)
+        print(describe_changes(changed, "this command"), file=sys.stderr)
     return words
 
 
 def _switches(arguments: list[str], cls: type) -> list[str]:
     """--insecure-pseudonyms, or the like with _, is the same setting with true as its value."""
     switches = {f"--{setting.name}" for setting in fields(cls) if setting.type is bool}
-    made = []
+    words = []
     for word, following in pairwise([*arguments, "--"]):
         name, equals, value = word.partition("=")
         if (plain := "--" + name[2:].replace("-", "_")) in switches and name.startswith("--"):
             alone = not equals and following.startswith("--")
             word = f"{plain}=true" if alone else plain + equals + value
-        made.append(word)
-    return made
+        words.append(word)
+    return words
 
 
 def _submitted(arguments: list[str]) -> list[str]:
@@ -302,10 +302,10 @@ def _command(arguments: list[str]) -> str:
         words = name.split()
         if arguments[: len(words)] == words:
             return name
-    said = " ".join(arguments[:2] if arguments[0] == "evaluate" else arguments[:1])
-    close = difflib.get_close_matches(said, COMMANDS, 1)
+    unknown = " ".join(arguments[:2] if arguments[0] == "evaluate" else arguments[:1])
+    close = difflib.get_close_matches(unknown, COMMANDS, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ValueError(f"there is no command '{said}'{hint}\n{_usage()}")
+    raise ValueError(f"there is no command '{unknown}'{hint}\n{_usage()}")
 
 
 def _usage() -> str:
@@ -325,14 +325,14 @@ def _print(summary: dict[str, Any], indent: int = 0) -> None:
             print(lead)
             _print(value, indent + 2)
         elif isinstance(value, dict):
-            print(lead + ", ".join(f"{k} {_shown(v)}" for k, v in value.items()))
+            print(lead + ", ".join(f"{k} {_text(v)}" for k, v in value.items()))
         elif isinstance(value, list):
             print(lead + ", ".join(map(str, value)))
         else:
-            print(lead + _shown(value))
+            print(lead + _text(value))
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.checkpoint.convert import extracted, make_universal
+from ray_mae.checkpoint.convert import extract_weights, make_universal
 from ray_mae.checkpoint.format import TAG, damage
 from ray_mae.config import CheckpointConvertConfig, CheckpointListConfig, CheckpointVerifyConfig
 
@@ -13,18 +13,18 @@ from ray_mae.config import CheckpointConvertConfig, CheckpointListConfig, Checkp
 def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
     """Committed checkpoints of a run by step, and folders that no start of it committed."""
     run = config.run.resolve()
-    kept = ckpt.committed(run)
-    if not kept:
+    checkpoints = ckpt.committed(run)
+    if not checkpoints:
         raise FileNotFoundError(f"{run} is not the folder of a run with a committed checkpoint")
     latest, best = ckpt.last_committed(run), ckpt.best_by_probe(run)
-    found: dict[str, Any] = {}
-    for path, metrics in kept:
+    rows: dict[str, Any] = {}
+    for path, metrics in checkpoints:
         state = ckpt.read_state(path)
         marks = [
             *(["latest"] if path == latest else []),
             *(["best by probe"] if best and best["checkpoint"] == str(path) else []),
         ]
-        found[f"step {state['step']}"] = {
+        rows[f"step {state['step']}"] = {
             "folder": path.name,
             "saved": time.strftime("%F %T", time.localtime((path / ckpt.STATE).stat().st_mtime)),
             "MB": round(_bytes(path) / 1e6, 1),
@@ -33,10 +33,10 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
             **{k: round(v, 4) for k, v in metrics.items() if k == "probe_auroc"},
             **({"marks": ", ".join(marks)} if marks else {}),
         }
-    if of_best := ckpt.kept_best(run):
-        step = of_best["step"]
-        found[ckpt.BEST] = {"step": step, "probe_auroc": round(of_best["probe_auroc"], 4)}
-    return {**found, "never_committed": [path.name for path in ckpt.never_committed(run)]}
+    if best_weights := ckpt.read_best(run):
+        step = best_weights["step"]
+        rows[ckpt.BEST] = {"step": step, "probe_auroc": round(best_weights["probe_auroc"], 4)}
+    return {**rows, "never_committed": [path.name for path in ckpt.never_committed(run)]}
 
 
 def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:
@@ -45,21 +45,24 @@ def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:
     Raises RuntimeError that names each file that is missing or damaged.
     """
     path = config.path.resolve()
-    every = [path] if (path / ckpt.STATE).is_file() else [p for p, _ in ckpt.committed(path)]
-    if not every:
+    checkpoints = [path] if (path / ckpt.STATE).is_file() else [p for p, _ in ckpt.committed(path)]
+    if not checkpoints:
         raise FileNotFoundError(
             f"{path} is neither a checkpoint (no {ckpt.STATE}) nor the folder of a run with a committed one"
         )
     wrong: list[str] = []
-    for one in every:
-        if not (one / ckpt.STATE).is_file():
-            wrong.append(f"{one.name}: {ckpt.STATE} is missing")
+    for checkpoint in checkpoints:
+        if not (checkpoint / ckpt.STATE).is_file():
+            wrong.append(f"{checkpoint.name}: {ckpt.STATE} is missing")
             continue
-        workers = ckpt.read_state(one)["workers"]
-        wrong += [f"{one.name}: {what}" for what in damage(one, workers)]
+        workers = ckpt.read_state(checkpoint)["workers"]
+        wrong += [f"{checkpoint.name}: {what}" for what in damage(checkpoint, workers)]
     if wrong:
         raise RuntimeError("; ".join(wrong))
-    return {"whole": [one.name for one in every], "bytes": sum(map(_bytes, every))}
+    return {
+        "whole": [checkpoint.name for checkpoint in checkpoints],
+        "bytes": sum(map(_bytes, checkpoints)),
+    }
 
 
 def _bytes(folder: Path) -> int:
@@ -82,9 +85,9 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
             f"{checkpoint} has no parts of an optimiser (ZeRO {state['zero_stage']}): with ZeRO 0 any number "
             "of workers goes on with it as it is, and weights alone have none"
         )
-    with extracted(checkpoint, output, format=config.to) as made:
+    with extract_weights(checkpoint, output, format=config.to) as folder:
         if config.to == "universal":
-            make_universal(checkpoint / TAG, made / TAG)
+            make_universal(checkpoint / TAG, folder / TAG)
     files = [path for path in output.rglob("*") if path.is_file()]
     return {
         "checkpoint": str(checkpoint),

@@ -98,7 +98,7 @@ def mend(optimizer: "torch.optim.Optimizer") -> None:
 
 
 @contextmanager
-def extracted(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Path]:
+def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Path]:
     """A folder with the checkpoint's weights, tokenizer and state.json; it becomes `output` at the end.
 
     What the block adds becomes part of it, with its checksums; facts: for state.json, beside what is
@@ -107,26 +107,26 @@ def extracted(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Path]:
     state = ckpt.read_state(checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as beside:
-        made, before = Path(beside) / "made", Path(beside) / "before"
-        made.mkdir()
+        folder, before = Path(beside) / "new", Path(beside) / "before"
+        folder.mkdir()
         for name in (ckpt.WEIGHTS, ckpt.TOKENIZER):
             if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, made / name)
-        yield made
-        told = state | {"workers": 1, "written_by": state["workers"], **facts}
-        (made / ckpt.STATE).write_text(json.dumps(told, indent=1) + "\n")
-        write_checksums(made, 0)
+                shutil.copyfile(checkpoint / name, folder / name)
+        yield folder
+        state = state | {"workers": 1, "written_by": state["workers"], **facts}
+        (folder / ckpt.STATE).write_text(json.dumps(state, indent=1) + "\n")
+        write_checksums(folder, 0)
         if output.exists():
             output.rename(before)
-        made.rename(output)
+        folder.rename(output)
 
 
-def keep_best(run: Path, checkpoint: Path, figures: dict[str, Any]) -> None:
-    """Keep the weights of a checkpoint in the run's folder `best` if its probe found more than all before.
+def keep_best(run: Path, checkpoint: Path, metrics: dict[str, Any]) -> None:
+    """Keep the weights of a checkpoint in the run's folder `best` if its probe did better than all before.
 
-    figures: `probe_auroc` and others of the probe.
+    metrics: `probe_auroc` and others of the probe.
     """
-    best = ckpt.kept_best(run)
-    if best is None or figures["probe_auroc"] > best["probe_auroc"]:
-        with extracted(checkpoint, run / ckpt.BEST, probe=figures):
+    best = ckpt.read_best(run)
+    if best is None or metrics["probe_auroc"] > best["probe_auroc"]:
+        with extract_weights(checkpoint, run / ckpt.BEST, probe=metrics):
             pass

@@ -173,10 +173,10 @@ def last_committed(run: Path) -> Path | None:
 
 
 def committed(run: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Kept checkpoints that all workers finished, with their figures, by step."""
+    """Kept checkpoints that all workers finished, with their metrics, by step."""
     results = _record(run).get("checkpoint_results", [])
-    found = [(run / r["checkpoint_dir_name"], r["metrics"]) for r in results]
-    return sorted(found, key=lambda pair: pair[1]["step"])
+    checkpoints = [(run / r["checkpoint_dir_name"], r["metrics"]) for r in results]
+    return sorted(checkpoints, key=lambda pair: pair[1]["step"])
 
 
 def never_committed(run: Path) -> list[Path]:
@@ -186,19 +186,19 @@ def never_committed(run: Path) -> list[Path]:
 
 
 def best_by_probe(run: Path) -> dict[str, Any] | None:
-    """Path, step and figures of the kept checkpoint with the best online probe; None without any."""
-    best = kept_best(run)  # first: of equal ones the earliest is the best
+    """Path, step and metrics of the kept checkpoint with the best online probe; None without any."""
+    best = read_best(run)  # first: of equal ones the earliest is the best
     probed = [best] if best else []
     probed += [
         {"checkpoint": str(path), **metrics}
         for path, metrics in committed(run)
         if "probe_auroc" in metrics
     ]
-    return max(probed, key=lambda found: found["probe_auroc"]) if probed else None
+    return max(probed, key=lambda probe: probe["probe_auroc"]) if probed else None
 
 
-def kept_best(run: Path) -> dict[str, Any] | None:
-    """Path, step and figures of what `keep_best` has kept in the run's folder `best`."""
+def read_best(run: Path) -> dict[str, Any] | None:
+    """Path, step and metrics of what `keep_best` wrote to the run's folder `best`; None without any."""
     if not (run / BEST / STATE).is_file():
         return None
     state = read_state(run / BEST)
@@ -215,7 +215,7 @@ def _record(run: Path) -> dict[str, Any]:
 
 
 def cautions(path: Path, shards: Path) -> list[str]:
-    """What a reader of test figures on these shards must know of the encoder at `path`.
+    """What a reader of test metrics on these shards must know of the encoder at `path`.
 
     Nothing where it was pretrained on the same shards, whose splits kept the test patients apart.
     """
@@ -265,38 +265,38 @@ FOLDER = "checksums"
 
 def write_checksums(folder: Path, rank: int) -> None:
     """Of all files in `folder`, which hold this worker's part of a checkpoint."""
-    found = {
+    checksums = {
         str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
     (folder / FOLDER).mkdir()
-    (folder / FOLDER / f"worker-{rank:04d}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / FOLDER / f"worker-{rank:04d}.json").write_text(json.dumps(checksums, indent=1) + "\n")
 
 
 def damage(checkpoint: Path, workers: int) -> list[str]:
     """What is wrong with the files of a checkpoint that so many workers wrote, a line each; none if whole."""
     wrong = []
     for rank in range(workers):
-        list_of_one = checkpoint / FOLDER / f"worker-{rank:04d}.json"
-        if not list_of_one.is_file():
-            wrong.append(f"{list_of_one.relative_to(checkpoint)} is missing")
+        listing = checkpoint / FOLDER / f"worker-{rank:04d}.json"
+        if not listing.is_file():
+            wrong.append(f"{listing.relative_to(checkpoint)} is missing")
             continue
-        for name, told in json.loads(list_of_one.read_text()).items():
+        for name, checksum in json.loads(listing.read_text()).items():
             path = checkpoint / name
             if not path.is_file():
                 wrong.append(f"{name} is missing")
-            elif sha256_of(path) != told:
+            elif sha256_of(path) != checksum:
                 wrong.append(f"{name} was changed or damaged")
     return wrong
 
 
-def decoder_weights(path: Path, wanted: Mapping[str, Any]) -> Weights:
+def decoder_weights(path: Path, template: Mapping[str, Any]) -> Weights:
     """A decoder's weights by name, of a run or a checkpoint.
 
     Args:
         path: of the run or the checkpoint; an exported encoder has none.
-        wanted: arrays of the decoder that is looked for, by name, for their shapes.
+        template: arrays of the decoder that they are for, by name, for their shapes.
 
     Returns:
         All of them, or nothing where the method trains no decoder of this kind.
@@ -307,5 +307,5 @@ def decoder_weights(path: Path, wanted: Mapping[str, Any]) -> Weights:
     every = {
         k.removeprefix(prefix): v for k, v in all_weights(path).items() if k.startswith(prefix)
     }
-    fits = all(k in every and every[k].shape == tuple(v.shape) for k, v in wanted.items())
-    return {k: every[k] for k in wanted} if fits else {}
+    fits = all(k in every and every[k].shape == tuple(v.shape) for k, v in template.items())
+    return {k: every[k] for k in template} if fits else {}

@@ -36,7 +36,7 @@ _HOLDS = {
 }
 
 
-def bounds_in_words(metadata: Any) -> str:
+def describe_bounds(metadata: Any) -> str:
     """ "at least 0 and less than 1", or "" for a setting without bounds."""
     return " and ".join(f"{_WORDS[k]} {metadata[k]}" for k in _WORDS if k in metadata)
 
@@ -59,11 +59,11 @@ def check(settings: Any, prefix: str = "") -> None:
                     k in field.metadata and not _HOLDS[k](each, field.metadata[k]) for k in _HOLDS
                 ):
                     raise ValueError(
-                        f"{path} must be {bounds_in_words(field.metadata)}, got {value}"
+                        f"{path} must be {describe_bounds(field.metadata)}, got {value}"
                     )
 
 
-class Checked:
+class ValidatedConfig:
     """A command's settings: their bounds are checked when they are made."""
 
     def __post_init__(self) -> None:

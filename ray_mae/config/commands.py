@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ray_mae.config.base import Checked, setting
+from ray_mae.config.base import ValidatedConfig, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Checked):
+class DemoConfig(ValidatedConfig):
     """The whole way on a generated cohort, on this machine, in minutes."""
 
     output: Path = Path("demo")
@@ -26,7 +26,7 @@ class DemoConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoMdaeConfig(Checked):
+class DemoMdaeConfig(ValidatedConfig):
     """The whole way on generated brain volumes, on this machine, in minutes."""
 
     output: Path = Path("demo-mdae")
@@ -40,7 +40,7 @@ class DemoMdaeConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorConfig(Checked):
+class DoctorConfig(ValidatedConfig):
     """Is this machine, or each node of a cluster, fit: versions, storage, shared memory, GPUs, clocks."""
 
     shards: Path | None = None
@@ -56,7 +56,7 @@ class DoctorConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointListConfig(Checked):
+class CheckpointListConfig(ValidatedConfig):
     """Checkpoints that a run keeps: step, size, who wrote them, the online probe's AUROC."""
 
     run: Path
@@ -64,7 +64,7 @@ class CheckpointListConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointVerifyConfig(Checked):
+class CheckpointVerifyConfig(ValidatedConfig):
     """Read checkpoints in full and compare them with the checksums that their workers wrote."""
 
     path: Path
@@ -72,7 +72,7 @@ class CheckpointVerifyConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConvertConfig(Checked):
+class CheckpointConvertConfig(ValidatedConfig):
     """Write a checkpoint for others: weights alone, or DeepSpeed's universal format."""
 
     checkpoint: Path
@@ -85,7 +85,7 @@ class CheckpointConvertConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubmitConfig(Checked):
+class SubmitConfig(ValidatedConfig):
     """Run a command as a job of a Ray cluster: ray-mae submit [--SETTING …] -- COMMAND …"""
 
     command: list[str] = field(default_factory=list)

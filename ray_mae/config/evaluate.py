@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ray_mae.config.base import Checked, setting
+from ray_mae.config.base import ValidatedConfig, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(Checked):
+class EmbedConfig(ValidatedConfig):
     """Run a frozen encoder over shards and write one embedding per study to Parquet."""
 
     checkpoint: Path
@@ -37,7 +37,7 @@ class EmbedConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(Checked):
+class ProbeConfig(ValidatedConfig):
     """Logistic regression on frozen features, beside a random encoder and raw pixels."""
 
     checkpoint: Path
@@ -77,7 +77,7 @@ class ProbeConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(Checked):
+class ExportConfig(ValidatedConfig):
     """Write the encoder of a checkpoint as a file that other libraries load."""
 
     checkpoint: Path
@@ -91,7 +91,7 @@ class ExportConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedConfig(Checked):
+class SupervisedConfig(ValidatedConfig):
     """What fine-tuning and segmentation have in common."""
 
     checkpoint: Path

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ray_mae.config.base import Checked, setting
+from ray_mae.config.base import ValidatedConfig, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class VolumeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestConfig(Checked):
+class IngestConfig(ValidatedConfig):
     """Turn an archive of studies or volumes into shards: decode, check, pseudonymise, write."""
 
     archive: Literal[
@@ -187,7 +187,7 @@ class IngestConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectConfig(Checked):
+class InspectConfig(ValidatedConfig):
     """The card of a data set: counts, leaks between splits and to other data sets, pictures, as JSON and
     one page."""
 

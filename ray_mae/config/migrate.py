@@ -78,7 +78,7 @@ def migrate_exported(values: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
-def in_words(changed: Mapping[str, str], where: str) -> str:
+def describe_changes(changed: Mapping[str, str], where: str) -> str:
     """One line that says how the new form reads."""
     names = ", ".join(f"{before} is {now} now" for before, now in changed.items())
     return f"{where} has settings of an earlier version, which are still read: {names}"

@@ -48,6 +48,6 @@ def parser_for(cls: type, prog: str | None = None) -> ArgumentParser:
 
 def parse(parser: ArgumentParser, cls: type[T], values: dict[str, Any]) -> T:
     """`cls` from nested plain values, by a parser for it. Raises ValueError as the command line does."""
-    made = parser.instantiate(parser.parse_object(values)).as_dict()
-    made.pop("config", None)
-    return cls(**made)
+    settings = parser.instantiate(parser.parse_object(values)).as_dict()
+    settings.pop("config", None)
+    return cls(**settings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ray_mae.config.base import Checked, setting
+from ray_mae.config.base import ValidatedConfig, setting
 from ray_mae.config.sections import (
     DATA,
     DataConfig,
@@ -66,7 +66,7 @@ class ScalingConfig:
         return self.threads_per_worker or max(1, int(self.cpus_per_worker))
 
     @property
-    def in_words(self) -> str:
+    def described(self) -> str:
         """ "8" or "2 to 8"."""
         return f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
 
@@ -117,10 +117,10 @@ class TrackingConfig:
     """What is written down while training."""
 
     trackers: list[Literal["mlflow", "wandb"]] = field(default_factory=list)
-    """Also show the figures there (the extras mlflow and wandb bring them), as their environment
+    """Also show the metrics there (the extras mlflow and wandb bring them), as their environment
     variables say; a run that continues is the same run there."""
     every: int = setting(20, ge=1)
-    """Steps between lines of figures."""
+    """Steps between lines of metrics."""
     pictures_every: int = setting(500, ge=1)
     """Steps between pictures and generated reports in TensorBoard."""
     pictures: int = setting(4, ge=0, le=64)
@@ -168,7 +168,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """Figures and pictures."""
+    """Metrics and pictures."""
     probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
     """Online probe."""
 
@@ -189,7 +189,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(RunConfig, Checked):
+class PretrainConfig(RunConfig, ValidatedConfig):
     """Pretrain an encoder from shards, on Ray Train and DeepSpeed."""
 
     shards: list[Path] | Path
@@ -201,7 +201,7 @@ class PretrainConfig(RunConfig, Checked):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
-        Checked.__post_init__(self)
+        ValidatedConfig.__post_init__(self)
         if self.checkpoint.keep_best and not self.probe.every:
             raise ValueError("checkpoint.keep_best wants the online probe: set probe.every to 1")
 
@@ -212,7 +212,7 @@ class PretrainConfig(RunConfig, Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig(RunConfig, Checked):
+class PlanConfig(RunConfig, ValidatedConfig):
     """Before a run: batch, steps, memory per GPU under ZeRO, storage, hours. Nothing is trained."""
 
     shards: list[Path] | Path | None = None
@@ -242,6 +242,6 @@ class PlanConfig(RunConfig, Checked):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
-        Checked.__post_init__(self)
+        ValidatedConfig.__post_init__(self)
         if self.shards is None and self.samples is None:
             raise ValueError("how much data? Give --shards, or --samples where there are none yet")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ray_mae.config.base import Checked, setting
+from ray_mae.config.base import ValidatedConfig, setting
 from ray_mae.config.pretrain import RunConfig, as_list
 
 
@@ -32,7 +32,7 @@ class RepeatConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig(Checked):
+class TuneConfig(ValidatedConfig):
     """Search settings over whole pretrainings, by what a probe finds on validation patients."""
 
     shards: list[Path] | Path
@@ -96,7 +96,7 @@ class TuneConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneReportConfig(Checked):
+class TuneReportConfig(ValidatedConfig):
     """Write the report of a search as far as it is, and say how to open the dashboards."""
 
     output: Path

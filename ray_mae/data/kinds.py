@@ -206,17 +206,17 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (Studies(), Volumes())}
 """By the name that manifests and methods give."""
 
 
-def require_kind(held: str, wanted: str, shards: Any, reader: str) -> None:
+def require_kind(kind: str, expected: str, shards: Any, reader: str) -> None:
     """Raises ValueError where shards hold another kind than their reader reads.
 
     Args:
-        held: kind of the shards.
-        wanted: kind of the reader.
+        kind: of the shards.
+        expected: kind of the reader.
         shards: where they lie.
-        reader: who wants to read them, in words.
+        reader: who is to read them, in words.
     """
-    if held != wanted:
-        raise ValueError(f"{shards} holds shards of kind {held!r}, {reader} reads {wanted!r}")
+    if kind != expected:
+        raise ValueError(f"{shards} holds shards of kind {kind!r}, {reader} reads {expected!r}")
 
 
 def of_encoder(settings: EncoderSettings) -> Kind:

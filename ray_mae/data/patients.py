@@ -67,7 +67,7 @@ class SharedPatients:
     seen_and_held_out: int
     """Of them in the train split of one folder and the val or test split of the other."""
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """One line, with the command that tells more."""
         a, b = self.names
         text = f"{_patients(self.patients)} in both {a} and {b}, "

@@ -56,8 +56,8 @@ class ShardSet:
         manifests = [Manifest.read(path) for path in paths]
         _require_alike(paths, manifests)
         rows = [manifest.rows("train") for manifest in manifests]
-        wanted = [float(r) for r in rows] if shares is None else list(shares)
-        for path, share, available in zip(paths, wanted, rows, strict=True):
+        weights = [float(r) for r in rows] if shares is None else list(shares)
+        for path, share, available in zip(paths, weights, rows, strict=True):
             if len(paths) > 1 and not available:
                 noun = NOUNS[manifests[0].kind]
                 raise ValueError(
@@ -65,12 +65,12 @@ class ShardSet:
                 )
             if shares is not None and share <= 0:
                 raise ValueError(f"shares must be more than 0, got {share:g} for {path}")
-        total = sum(wanted) or 1.0
+        total = sum(weights) or 1.0
         return cls(
             tuple(
                 Folder(path, manifest, name, share / total if len(paths) > 1 else 1.0)
                 for path, manifest, name, share in zip(
-                    paths, manifests, _names(paths, manifests), wanted, strict=True
+                    paths, manifests, _names(paths, manifests), weights, strict=True
                 )
             )
         )
@@ -108,7 +108,7 @@ class ShardSet:
             for shard in folder.manifest.of_split(split)
         ]
 
-    def described(self) -> str:
+    def describe(self) -> str:
         """Where the samples lie, and with which shares where they are of several archives."""
         if len(self) == 1:
             return f"in {self.folders[0].path}"

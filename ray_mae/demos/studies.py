@@ -107,21 +107,23 @@ def run_commands(commands: dict[str, str], run: Run) -> dict[str, float]:
 def close(
     out: Path, probes: dict[str, str], seconds: dict[str, float], total: float
 ) -> dict[str, Any]:
-    """Print and write what the probes found; probes: folder and what was probed there."""
-    found = {name: json.loads((out / name / "summary.json").read_text()) for name in probes}
+    """Print and write the results of the probes; probes: folder and what was probed there."""
+    results = {name: json.loads((out / name / "summary.json").read_text()) for name in probes}
     summary = {
         "command": "demo",
-        "macro_auroc": {name: probe["macro_auroc"] for name, probe in found.items()},
-        "difference_of_trained": {n: probe["difference_of_trained"] for n, probe in found.items()},
+        "macro_auroc": {name: probe["macro_auroc"] for name, probe in results.items()},
+        "difference_of_trained": {
+            n: probe["difference_of_trained"] for n, probe in results.items()
+        },
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "total_seconds": round(total, 1),
-        "report": found[next(iter(probes))]["report"],
+        "report": results[next(iter(probes))]["report"],
     }
     write_summary(out, summary)
     print(f"\nDone in {total / 60:.1f} minutes. Macro AUROC, 95 % interval:")
     for name, what in probes.items():
         print(f"{what}:")
-        for features, value in found[name]["macro_auroc"].items():
+        for features, value in results[name]["macro_auroc"].items():
             print(f"  {features:<8} {value}")
     print(f"The report: {summary['report']}\nThe curves: tensorboard --logdir {out / 'run'}")
     return summary

@@ -1,4 +1,4 @@
-"""nnU-Net's residual-encoder U-Net: its encoder and its decoder, told a noise level by FiLM."""
+"""nnU-Net's residual-encoder U-Net: its encoder and its decoder, conditioned on a noise level by FiLM."""
 
 import math
 import re

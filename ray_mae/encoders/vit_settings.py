@@ -18,8 +18,8 @@ class Shape:
 
     def override(self, width: int | None, depth: int | None, heads: int | None) -> "Shape":
         """The same with single values in the place of its own."""
-        given = {"width": width, "depth": depth, "heads": heads}
-        return replace(self, **{k: v for k, v in given.items() if v is not None})
+        overrides = {"width": width, "depth": depth, "heads": heads}
+        return replace(self, **{k: v for k, v in overrides.items() if v is not None})
 
     def check(self, section: str, prefix: str = "", *, sincos: bool) -> None:
         """Raises ValueError where width and heads do not fit together.

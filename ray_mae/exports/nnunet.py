@@ -39,7 +39,7 @@ def _tensors(weights: ckpt.Weights) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(w) for name, w in weights.items()}
 
 
-def turned(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def reverse_axes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The same network for volumes with their axes in reverse: kernels [O, I, x, y, z] → [O, I, z, y, x].
 
     We train on [x, y, z]; nnU-Net's readers give [z, y, x], and a volume has a front and a top.
@@ -78,7 +78,7 @@ def architecture_plan(settings: ResEncSettings) -> dict[str, Any]:
 def export_nnunet(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> str:
     """Write nnunet.pth and the configuration for a data set's plans; returns how to use them."""
     settings, spacing_mm = cast(ResEncSettings, facts.settings), facts.spacing_mm
-    network = turned(network_weights(checkpoint, settings))
+    network = reverse_axes(network_weights(checkpoint, settings))
     torch.save({"network_weights": network}, output / "nnunet.pth")
     configuration = {
         CONFIGURATION: {

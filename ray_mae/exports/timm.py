@@ -26,18 +26,18 @@ def export_timm(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     weights = encoder_weights(checkpoint)
     for view, name in enumerate(VIEWS):
         save_file(timm_weights(weights, view), output / f"{name}.safetensors")
-    described = {
+    description = {
         "model": TIMM_MODEL,
         "arguments": arguments,
         "mean": PIXEL_MEAN,
         "std": PIXEL_STD,
         "files": {name: f"{name}.safetensors" for name in VIEWS},
     }
-    (output / "timm.json").write_text(json.dumps(described, indent=1) + "\n")
-    given = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+    (output / "timm.json").write_text(json.dumps(description, indent=1) + "\n")
+    keywords = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
     file = str(output / "frontal.safetensors")
     return (
-        f"timm.create_model({TIMM_MODEL!r}, {given}, checkpoint_path={file!r}); the features that "
+        f"timm.create_model({TIMM_MODEL!r}, {keywords}, checkpoint_path={file!r}); the features that "
         "are probed are model.forward_features(x)[:, 1:].mean(1), x = (grey / 255 − "
         f"{PIXEL_MEAN}) / {PIXEL_STD}; one file per view"
     )

@@ -57,9 +57,9 @@ def config_class(cls: type[C], method: str, encoder: str | None = None) -> type[
             ("data", data, field(default_factory=data)),
             ("optim", OptimConfig, field(default_factory=chosen.default_optim)),
         ]
-    made = make_dataclass(cls.__name__, sections, bases=(cls,), frozen=True, kw_only=True)
-    made.__doc__ = cls.__doc__
-    return made
+    specific = make_dataclass(cls.__name__, sections, bases=(cls,), frozen=True, kw_only=True)
+    specific.__doc__ = cls.__doc__
+    return specific
 
 
 def as_general(config: C) -> C:

@@ -90,7 +90,7 @@ class Checkpoints:
             checkpoint_upload_mode=CheckpointUploadMode.SYNC
             if wait
             else CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=lambda found, name: self._upload(found, name, step),
+            checkpoint_upload_fn=lambda local, name: self._upload(local, name, step),
             delete_local_checkpoint_after_upload=True,
             validation=probed,
         )
@@ -165,7 +165,7 @@ class Checkpoints:
                 run, step, f": it needs {int(sizes) / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
             )
 
-    def _upload(self, found: Any, name: str, step: int) -> Any:
+    def _upload(self, local: Any, name: str, step: int) -> Any:
         """From the temporary folder to the run's; called by Ray Train, in a thread where it is async."""
         began = time.perf_counter()
         run, patience = self._folder.path, self._folder.patience
@@ -173,7 +173,7 @@ class Checkpoints:
 
         def copy() -> Any:
             self._folder.require_current()
-            _copy(Path(found.path), run / name)
+            _copy(Path(local.path), run / name)
             return ray.train.Checkpoint(str(run / name), filesystem=storage)
 
         try:
@@ -181,7 +181,7 @@ class Checkpoints:
             self._uploaded_step = step
             return copied
         except BaseException as error:
-            shutil.rmtree(found.path, ignore_errors=True)
+            shutil.rmtree(local.path, ignore_errors=True)
             if not is_full(error, run):
                 raise
             shutil.rmtree(run / name, ignore_errors=True)
@@ -192,9 +192,9 @@ class Checkpoints:
 
     def _full(self, folder: Path, step: int, more: str) -> FullDisk:
         last = self._last_committed()
-        kept = f"that of step {last} is as it was" if last else "there is none"
+        earlier = f"that of step {last} is as it was" if last else "there is none"
         return FullDisk(
-            f"{folder} has no room for the checkpoint of step {step}{more}. Of earlier ones, {kept}. "
+            f"{folder} has no room for the checkpoint of step {step}{more}. Of earlier ones, {earlier}. "
             "Make room, or lower checkpoint.keep, and start the same command again"
         )
 
@@ -233,14 +233,14 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
 
     Raises ValueError where the encoder is another one.
     """
-    given = all_weights(checkpoint)
-    wanted = module.state_dict()
+    saved = all_weights(checkpoint)
+    own = module.state_dict()
     fits = {
-        name: torch.from_numpy(given[name])
-        for name, tensor in wanted.items()
-        if name in given and given[name].shape == tuple(tensor.shape)
+        name: torch.from_numpy(saved[name])
+        for name, tensor in own.items()
+        if name in saved and saved[name].shape == tuple(tensor.shape)
     }
-    rest = [name for name in wanted if name not in fits]
+    rest = [name for name in own if name not in fits]
     if strange := [name for name in rest if name.startswith("encoder.")]:
         raise ValueError(
             f"{checkpoint} holds another encoder: {len(strange)} weights are missing or of another shape, "

@@ -118,7 +118,7 @@ class Engine:
             self._norm = self._engine.get_global_grad_norm()
 
     def gradient_norm(self) -> dict[str, float]:
-        """Norm before clipping of the last step, as a figure; none of a skipped one."""
+        """The metric `gradient_norm`: of the last step, before clipping; none of a skipped one."""
         return {} if self._norm is None or self.skipped else {"gradient_norm": float(self._norm)}
 
     def after_step(self, step: int) -> None:
@@ -150,12 +150,12 @@ class Engine:
         from deepspeed.utils import safe_get_full_fp32_param
 
         with self.whole() as module:
-            found = {name: t.detach().float().cpu() for name, t in module.state_dict().items()}
+            weights = {name: t.detach().float().cpu() for name, t in module.state_dict().items()}
         if self.precision == "bf16":  # the optimiser's own, not the rounded ones
             for name, parameter in self.module.named_parameters(remove_duplicate=False):
                 master = safe_get_full_fp32_param(parameter)
-                found[name] = found[name] if master is None else master.cpu()
-        return {name: tensor.contiguous().clone() for name, tensor in found.items()}
+                weights[name] = weights[name] if master is None else master.cpu()
+        return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
 
     def save(self, folder: Path) -> None:
         """This worker's part of parameters and optimiser states; called by every worker."""

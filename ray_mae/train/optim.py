@@ -9,10 +9,10 @@ from torch import nn
 from ray_mae.config.sections import OptimConfig
 
 
-def resolve_precision(wanted: str) -> str:
-    """fp32 or bf16; auto takes bf16 where a GPU supports it."""
-    if wanted != "auto":
-        return wanted
+def resolve_precision(precision: str) -> str:
+    """Returns fp32 or bf16; auto is bf16 where a GPU supports it."""
+    if precision != "auto":
+        return precision
     able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if able else "fp32"
 

@@ -57,7 +57,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         The summary that is also written to summary.json.
 
     Raises:
-        ValueError: with what to do, before any worker is asked for.
+        ValueError: with what to do, before any worker starts.
         FileNotFoundError: the same.
     """
     began = time.time()
@@ -76,9 +76,9 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         config = replace(config, weights=weights if first_step else ckpt.find_checkpoint(weights))
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
-    console.print(as_table(plan_rows(config, plan, shards.described(), first_step)))
+    console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
     for pair in shared:
-        console.print(pair.in_words(), markup=False)
+        console.print(pair.describe(), markup=False)
     if first_step < plan.steps:
         events = _train(config, plan, shards, tokenizer, began, probe)
     else:
@@ -98,7 +98,7 @@ def _train(
     settings, scaling = to_dict(config), config.scaling
     probe_cpus = config.probe.cpus if probe else 0
     trackers = open_trackers(
-        config.output, config.tracking.trackers, settings, _tracked(config.output)
+        config.output, config.tracking.trackers, settings, _tracker_ids(config.output)
     )
     folder = RunFolder.begin(config.output, scaling.storage_patience)
     job = Job(settings, tokenizer, folder.attempt, ckpt.facts_of(shards), probe is not None)
@@ -181,24 +181,24 @@ def _require_no_lost(run: Path, every: int) -> None:
                 )
 
 
-def _tracked(run: Path) -> dict[str, str]:
+def _tracker_ids(run: Path) -> dict[str, str]:
     """The run's id by tracker, as its last checkpoint knows it."""
     last = ckpt.last_committed(run)
     return ckpt.read_state(last).get("trackers", {}) if last else {}
 
 
 def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str | None:
-    """The run's tokenizer, kept with it: the given one, the run's own, or a new one."""
+    """Returns the run's own tokenizer, that of its weights or settings, or a new one, which it keeps."""
     section = report_section(config)
     if section is None:
         return None
     data = cast(StudyDataConfig, config.data)
-    kept = config.output / ckpt.TOKENIZER
-    if first_step and kept.is_file():  # without a checkpoint it may be of other settings
-        return kept.read_text()
-    given = config.weights and ckpt.find_checkpoint(config.weights) / ckpt.TOKENIZER
-    if given and given.is_file():  # the captioner's embeddings are of its words
-        document = given.read_text()
+    file = config.output / ckpt.TOKENIZER
+    if first_step and file.is_file():  # without a checkpoint it may be of other settings
+        return file.read_text()
+    earlier = config.weights and ckpt.find_checkpoint(config.weights) / ckpt.TOKENIZER
+    if earlier and earlier.is_file():  # the captioner's embeddings are of its words
+        document = earlier.read_text()
     elif data.tokenizer:
         document = load_tokenizer(data.tokenizer)
     else:
@@ -209,7 +209,7 @@ def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str
                 "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
             )
         document = train_tokenizer(texts, data.vocabulary)
-    replace_whole(kept, document.encode())
+    replace_whole(file, document.encode())
     return document
 
 

@@ -115,5 +115,5 @@ class StreamConfig(ray.train.DataConfig):
         self, datasets: dict[str, Any], world_size: int, *rest: Any, **more: Any
     ) -> list[dict[str, DataIterator]]:
         """An iterator for each worker, by the dataset's name."""
-        made = {name: self._stream(world_size).dataset() for name in datasets}
-        return super().configure(made, world_size, *rest, **more)
+        streams = {name: self._stream(world_size).dataset() for name in datasets}
+        return super().configure(streams, world_size, *rest, **more)

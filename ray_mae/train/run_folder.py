@@ -84,19 +84,19 @@ class RunFolder:
         append_jsonl(self.path / EVENTS, self.event(name))
 
     def events(self) -> list[dict[str, Any]]:
-        """What this start has told so far."""
+        """The events of this start so far."""
         return [e for e in read_jsonl(self.path / EVENTS) if e.get("attempt") == self.attempt]
 
     def first_step(self) -> int:
-        """Where the first worker said last that it goes on."""
+        """The step with which the first worker went on when it last began."""
         return int([e["first_step"] for e in self.events() if "first_step" in e][-1])
 
 
 def keep_until(folder: Path, step: int) -> None:
     """Drops the metrics after `step`, which a continued run will write again."""
     path = folder / METRICS
-    kept = [record for record in read_jsonl(path) if record["step"] <= step]
-    replace_whole(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+    records = [record for record in read_jsonl(path) if record["step"] <= step]
+    replace_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def last_pictures(folder: Path) -> list[tuple[str, bytes]]:

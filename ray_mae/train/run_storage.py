@@ -49,8 +49,17 @@ def outlast(
     """The result of `work`, tried again while it raises OSError, for `patience` seconds.
 
     A folder whose file system is not mounted is empty: what is missing is waited for, too. A full disk
-    is not. back: told, in words, of a wait that is over. Raises OSError of a full disk, and StorageAway
-    that names `folder` when the time is over.
+    is not.
+
+    Args:
+        work: what reads or writes.
+        patience: seconds.
+        folder: that is named where the time is over.
+        back: called with a sentence about a wait that is over.
+
+    Raises:
+        StorageAway: after `patience` seconds.
+        OSError: of a full disk.
     """
 
     def storage_away(error: Exception, seconds: float) -> StorageAway:
@@ -82,15 +91,15 @@ def require(folder: Path) -> None:
 
 def replace_whole(path: Path, content: bytes) -> None:
     """Write a file in one step: where there is no room for it, the old one stays."""
-    made = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with made.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(made, path)
+        os.replace(temporary, path)
     finally:
-        made.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 class RunStorage(pyarrow.fs.LocalFileSystem):
@@ -108,7 +117,7 @@ class RunStorage(pyarrow.fs.LocalFileSystem):
     def __reduce__(self) -> tuple[Any, ...]:
         return RunStorage, self._arguments
 
-    def _patiently(self, work: Callable[[], T]) -> T:
+    def _retry(self, work: Callable[[], T]) -> T:
         run, _, patience = self._arguments
         return outlast(work, patience, run)
 
@@ -119,29 +128,29 @@ class RunStorage(pyarrow.fs.LocalFileSystem):
             require(self._arguments[0])
             return pyarrow.fs.LocalFileSystem.get_file_info(self, paths)
 
-        return self._patiently(look)
+        return self._retry(look)
 
     def open_input_stream(self, path: str, *more: Any, **options: Any) -> Any:
         """As of the base class."""
         base = super().open_input_stream
-        return self._patiently(lambda: base(path, *more, **options))
+        return self._retry(lambda: base(path, *more, **options))
 
     def open_output_stream(self, path: str, *more: Any, **options: Any) -> Any:
         """As of the base class; the record appears when the stream is closed."""
         if Path(path).name == self._arguments[1]:
-            return _Whole(Path(path), self._patiently)
+            return _WholeFile(Path(path), self._retry)
         base = super().open_output_stream
-        return self._patiently(lambda: base(path, *more, **options))
+        return self._retry(lambda: base(path, *more, **options))
 
 
-class _Whole:
+class _WholeFile:
     """A small file that appears in its place as a whole."""
 
-    def __init__(self, path: Path, patiently: Callable[[Callable[[], None]], None]) -> None:
-        self._path, self._patiently = path, patiently
+    def __init__(self, path: Path, retry_away: Callable[[Callable[[], None]], None]) -> None:
+        self._path, self._retry = path, retry_away
         self._content = bytearray()
 
-    def __enter__(self) -> "_Whole":
+    def __enter__(self) -> "_WholeFile":
         return self
 
     def write(self, content: bytes) -> None:
@@ -155,4 +164,4 @@ class _Whole:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._patiently(lambda: replace_whole(self._path, bytes(self._content)))
+            self._retry(lambda: replace_whole(self._path, bytes(self._content)))

@@ -69,17 +69,17 @@ def make_plan(config: RunConfig, shards: ShardSet, workers: int | None = None) -
     Raises:
         ValueError: where a step cannot be cut for the workers, or there is no data of the method's kind.
     """
-    wanted = config.method.kind
+    kind = config.method.kind
     places = ", ".join(map(str, shards.paths))
-    if shards.kind != wanted:
+    if shards.kind != kind:
         others = [name for name in METHODS if METHODS[name].kind == shards.kind]
         raise ValueError(
             f"{places} holds shards of kind {shards.kind!r}, the method {config.method.name} reads "
-            f"{wanted!r}: give other shards, or --method.name {' or '.join(others)}"
+            f"{kind!r}: give other shards, or --method.name {' or '.join(others)}"
         )
     available = shards.rows("train")
     if available == 0:
-        raise ValueError(f"{places} holds no {wanted} of the train split: nothing to train on")
+        raise ValueError(f"{places} holds no {kind} of the train split: nothing to train on")
     return plan_of(config, available, workers or config.scaling.most)
 
 

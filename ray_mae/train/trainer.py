@@ -73,7 +73,7 @@ def fit(
 
     def stream(workers: int) -> Stream:
         outlast(lambda: require(folder.path), folder.patience, folder.path)
-        # from where the first worker has said that it goes on, and not from what is the last checkpoint
+        # the step that the first worker has announced, and not from what is the last checkpoint
         # now: workers that a driver left behind when it was killed may have saved since
         first_step = folder.first_step()
         _clear(folder, first_step)

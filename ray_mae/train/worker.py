@@ -64,10 +64,10 @@ def train(job: Job, stack: ExitStack) -> None:
     at_start = folder.patience if begun else min(folder.patience, 30.0)
     folder.require_shared(at_start)
     events = folder.lines(EVENTS)
-    event = _events(events, folder, rank)
+    event = _event_writer(events, folder, rank)
     event("worker ready", workers=workers)
 
-    shards = outlast(lambda: _shards(config, job.shards), at_start, config.folders[0])
+    shards = outlast(lambda: _read_shards(config, job.shards), at_start, config.folders[0])
     plan = make_plan(config, shards, workers)
     method = method_of(config, plan, job.tokenizer)
     size = _size(method)
@@ -80,7 +80,7 @@ def train(job: Job, stack: ExitStack) -> None:
         micro_batch_size=plan.micro_batch_size,
         accumulation=plan.accumulation,
     )
-    _agree(engine.precision)
+    _require_one_precision(engine.precision)
     first_step = restore(engine)
     folder.wait_until_current()
     log = RunLog(folder, first_step) if rank == 0 else None
@@ -94,7 +94,7 @@ def train(job: Job, stack: ExitStack) -> None:
         **size,
     )
     held_out = outlast(
-        lambda: _held_out(config, plan, shards, job.tokenizer, engine.device),
+        lambda: _read_held_out(config, plan, shards, job.tokenizer, engine.device),
         folder.patience,
         config.folders[0],
     )
@@ -163,7 +163,7 @@ def train(job: Job, stack: ExitStack) -> None:
                     folder.require_current()
                 log.metrics(step + 1, values)
         if (step + 1) % config.tracking.pictures_every == 0 or last:
-            _show(engine, log, held_out, step + 1, job.tokenizer)
+            _log_pictures(engine, log, held_out, step + 1, job.tokenizer)
         if notice := preemption.notice(step + 1):
             event(notice)
         due = (step + 1) % config.checkpoint.every == 0 or last
@@ -180,7 +180,7 @@ def train(job: Job, stack: ExitStack) -> None:
     events.close()
 
 
-def _shards(config: PretrainConfig, facts: dict[str, Any]) -> ShardSet:
+def _read_shards(config: PretrainConfig, facts: dict[str, Any]) -> ShardSet:
     """The shards, which must be those that the driver has made the order of samples from."""
     shards = ShardSet.read(config.folders, config.shares)
     if facts_of(shards) != facts:
@@ -191,7 +191,7 @@ def _shards(config: PretrainConfig, facts: dict[str, Any]) -> ShardSet:
     return shards
 
 
-def _agree(precision: str) -> None:
+def _require_one_precision(precision: str) -> None:
     """Raise FatalError on every worker where some have GPUs with bf16 and some have not."""
     every: list[str] = [precision] * dist.get_world_size()
     dist.all_gather_object(every, precision)
@@ -219,7 +219,7 @@ def _samples_by_folder(order: Mixture, names: Sequence[str], samples: int) -> di
     return {f"samples/{name}": n for name, n in zip(names, order.counts(samples), strict=True)}
 
 
-def _held_out(
+def _read_held_out(
     config: PretrainConfig,
     plan: Plan,
     shards: ShardSet,
@@ -232,7 +232,7 @@ def _held_out(
     path, shard = (shards.of_split("val") or shards.of_split("train"))[0]
     collator = collator_of(config, tokenizer)
     rows: list[dict[str, Any]] = []
-    for group in range(len(shard.row_groups)):  # some more than wanted: of one patient come several
+    for group in range(len(shard.row_groups)):  # more than needed: of one patient come several
         with suppress(*([DamagedShard] if config.data.corrupt == "skip" else [])):
             rows += read_rows(path, group, collator.columns)
         if len(rows) >= 4 * config.tracking.pictures:
@@ -244,7 +244,9 @@ def _held_out(
     return KINDS[plan.kind].to_batch(collator.collate(chosen, [0] * len(chosen))).to(device)
 
 
-def _show(engine: Engine, log: RunLog | None, batch: Any, step: int, tokenizer: str | None) -> None:
+def _log_pictures(
+    engine: Engine, log: RunLog | None, batch: Any, step: int, tokenizer: str | None
+) -> None:
     """Pictures of held-out samples; with ZeRO 3 every worker takes part."""
     if batch is None or (log is None and engine.stage < 3):
         return
@@ -255,7 +257,7 @@ def _show(engine: Engine, log: RunLog | None, batch: Any, step: int, tokenizer: 
         log.pictures(step, pictures)
 
 
-def _events(lines: JsonLines, folder: RunFolder, rank: int) -> Callable[..., None]:
+def _event_writer(lines: JsonLines, folder: RunFolder, rank: int) -> Callable[..., None]:
     """What the first worker tells the driver while no metrics are there yet."""
 
     def event(name: str, **more: Any) -> None:

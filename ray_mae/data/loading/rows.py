@@ -4,7 +4,7 @@ Keys of samples are traced back to their identifiers here, too.
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -40,14 +40,14 @@ def read_rows(
             return file.read_row_group(group, columns=list(columns)).to_pylist()
 
     try:
-        return _outlast(read, path, patience)
+        return _retry_away(read, path, patience)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
             raise  # of the system, not of Parquet
-        raise DamagedShard(description(path, f"row group {group}: {error}")) from error
+        raise DamagedShard(describe_damage(path, f"row group {group}: {error}")) from error
 
 
-def _outlast(read: Callable[[], T], path: Path, patience: float) -> T:
+def _retry_away(read: Callable[[], T], path: Path, patience: float) -> T:
     """What is read, tried again while storage is away: then the manifest is, too."""
 
     def is_away(error: Exception) -> bool:
@@ -63,12 +63,12 @@ def _outlast(read: Callable[[], T], path: Path, patience: float) -> T:
     return retry(read, is_away, timeout, doubling_waits(longest=10.0), patience)
 
 
-def description(path: Path, problem: str) -> str:
+def describe_damage(path: Path, problem: str) -> str:
     """The error's text: the file, the checksum it should have and has, and what to do."""
-    told, found = _told(path), _found(path)
-    compared = f"sha256 {found or 'of no file'}, {Manifest.FILE} says {told or 'none'}"
-    if told and told == found:
-        compared = f"sha256 {found}, as {Manifest.FILE} says: ingest wrote it so"
+    expected, actual = _expected_sha256(path), _actual_sha256(path)
+    compared = f"sha256 {actual or 'of no file'}, {Manifest.FILE} says {expected or 'none'}"
+    if expected and expected == actual:
+        compared = f"sha256 {actual}, as {Manifest.FILE} says: ingest wrote it so"
     return (
         f"{path} cannot be read ({' '.join(problem.split())}; {compared}): restore it from a copy or ingest "
         "it again; with data.corrupt skip a run goes on without what is damaged"
@@ -77,15 +77,15 @@ def description(path: Path, problem: str) -> str:
 
 def is_damaged(path: Path) -> bool:
     """Whether the file's checksum is known and another one than it has."""
-    told = _told(path)
-    return bool(told) and told != _found(path)
+    expected = _expected_sha256(path)
+    return bool(expected) and expected != _actual_sha256(path)
 
 
-def _found(path: Path) -> str:
+def _actual_sha256(path: Path) -> str:
     return _sha256(path, path.stat().st_mtime_ns) if path.is_file() else ""
 
 
-def _told(path: Path) -> str:
+def _expected_sha256(path: Path) -> str:
     """The checksum that the manifest beside it has; empty where it has none."""
     shards = {s.file: s.sha256 for s in Manifest.read(path.parent).shards}
     return shards.get(path.name, "")
@@ -97,19 +97,19 @@ def _sha256(path: Path, changed_ns: int) -> str:
     return sha256_of(path)
 
 
-def names_of(shards: Path, keys: Sequence[int]) -> dict[int, str]:
+def names_of(shards: Path, keys: Collection[int]) -> dict[int, str]:
     """Identifiers of training samples by their keys; reads the column of names alone, of all shards."""
-    manifest, wanted = Manifest.read(shards), set(keys)
-    found: dict[int, str] = {}
+    manifest, keys = Manifest.read(shards), set(keys)
+    column = f"{manifest.kind}_id"
+    names: dict[int, str] = {}
     for shard in manifest.of_split("train"):
-        if len(found) == len(wanted):
+        if len(names) == len(keys):
             break
-        column = f"{manifest.kind}_id"
         try:
-            names = pq.read_table(shards / shard.file, columns=[column])[column].to_pylist()
+            table = pq.read_table(shards / shard.file, columns=[column])
         except (OSError, pa.ArrowException):  # damaged: its samples keep their keys
             continue
-        for name in names:
-            if (key := key_of(name)) in wanted:
-                found[key] = name
-    return found
+        for name in table[column].to_pylist():
+            if (key := key_of(name)) in keys:
+                names[key] = name
+    return names

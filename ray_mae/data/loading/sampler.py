@@ -9,12 +9,12 @@ import numpy as np
 
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.order import Mixture, RowLocation, permutation
-from ray_mae.data.loading.rows import DamagedShard, description, is_damaged, read_rows
+from ray_mae.data.loading.rows import DamagedShard, describe_damage, is_damaged, read_rows
 from ray_mae.data.schema import Row
 
 
 class WindowReader:
-    """Rows of shards by place; row groups stay in memory while their window is being drawn."""
+    """Rows of shards by location; row groups stay in memory while their window is being drawn."""
 
     def __init__(
         self, folders: Sequence[Path], columns: Sequence[str], window: int, patience: float
@@ -26,18 +26,18 @@ class WindowReader:
         self._held = 0
         self._damaged: dict[tuple[int, str, int], DamagedShard] = {}
 
-    def path(self, place: RowLocation) -> Path:
+    def path(self, location: RowLocation) -> Path:
         """The file that a row lies in."""
-        return self.folders[place.folder] / place.file
+        return self.folders[location.folder] / location.file
 
-    def row(self, place: RowLocation) -> Row:
+    def row(self, location: RowLocation) -> Row:
         """Raises DamagedShard."""
-        at = (place.folder, place.file, place.group)
+        at = (location.folder, location.file, location.group)
         if at in self._damaged:
             raise self._damaged[at]
         if at not in self._groups:
             try:
-                rows = read_rows(self.path(place), place.group, self._columns, self._patience)
+                rows = read_rows(self.path(location), location.group, self._columns, self._patience)
             except DamagedShard as error:
                 self._damaged[at] = error
                 raise
@@ -45,10 +45,10 @@ class WindowReader:
             while self._groups and self._held > self._limit:  # oldest first: its window is over
                 self._held -= len(self._groups.pop(next(iter(self._groups))))
             self._groups[at] = rows
-        return self._groups[at][place.row]
+        return self._groups[at][location.row]
 
 
-class Draw(NamedTuple):
+class DrawnSamples(NamedTuple):
     """Samples of a part of a step."""
 
     arrays: dict[str, np.ndarray]
@@ -78,80 +78,80 @@ class Sampler:
         self._order, self._collator, self._reader = order, collator, reader
         self._batch_size, self._skip = batch_size, corrupt == "skip"
         self._unpackable: set[RowLocation] = set()
-        self._places = lru_cache(maxsize=1)(self._places_of)
+        self._locations = lru_cache(maxsize=1)(self._locations_of)
 
-    def draw(self, step: int, wanted: range) -> Draw:
+    def draw(self, step: int, indices: range) -> DrawnSamples:
         """A part of a step.
 
-        wanted: indices within the step. A lost row is told as `file`, `group` and `row`, and as `problem`
-        in words. Raises DamagedShard where corrupt is "stop", or no row can be read.
+        indices: of the samples within the step. A lost row has `file`, `group`, `row` and, in words, its
+        `problem`. Raises DamagedShard where corrupt is "stop", or no row can be read.
         """
         while True:
             lost: list[dict[str, Any]] = []
-            drawn = [self._row(step, index, lost) for index in wanted]
-            rows, epochs = [row for row, _ in drawn], [place.epoch for _, place in drawn]
+            drawn = [self._row(step, index, lost) for index in indices]
+            rows, epochs = [row for row, _ in drawn], [location.epoch for _, location in drawn]
             try:
                 arrays = self._collator.collate(rows, epochs)
-                return Draw(arrays, [place.folder for _, place in drawn], lost)
+                return DrawnSamples(arrays, [location.folder for _, location in drawn], lost)
             except Exception as error:
                 self._condemn(drawn, error)
 
     def _row(self, step: int, index: int, lost: list[dict[str, Any]]) -> tuple[Row, RowLocation]:
         first: DamagedShard | None = None
-        for place in self._candidates(step, index):
+        for location in self._candidates(step, index):
             try:
-                if place in self._unpackable:
-                    raise DamagedShard(self._unpackable_text(place, "its content"))
-                row = self._reader.row(place)
+                if location in self._unpackable:
+                    raise DamagedShard(self._unpackable_text(location, "its content"))
+                row = self._reader.row(location)
             except DamagedShard as error:
                 if not self._skip:
                     raise
                 if first is None:
                     first = error
                     file = (
-                        place.file
+                        location.file
                         if len(self._reader.folders) == 1
-                        else str(self._reader.path(place))
+                        else str(self._reader.path(location))
                     )
-                    named = {"file": file, "group": place.group, "row": place.row}
+                    named = {"file": file, "group": location.group, "row": location.row}
                     lost.append({**named, "problem": f"{error}"})
                 continue
-            return row, place
+            return row, location
         assert first is not None
         raise DamagedShard(f"nothing that could take its place can be read, either: {first}")
 
     def _candidates(self, step: int, index: int) -> Iterator[RowLocation]:
         """The place itself, then those of its step in random order, then one of each later step."""
-        places = self._places(step)
-        yield places[index]
+        locations = self._locations(step)
+        yield locations[index]
         position = step * self._batch_size + index
         for other in permutation(self._batch_size, self._order.seed, position):
-            yield places[other]
+            yield locations[other]
         for _ in range(self._order.samples_per_epoch):
             position += self._batch_size
             yield from self._order.locations(position, position + 1)
 
-    def _places_of(self, step: int) -> list[RowLocation]:
+    def _locations_of(self, step: int) -> list[RowLocation]:
         start = step * self._batch_size
         return list(self._order.locations(start, start + self._batch_size))
 
     def _condemn(self, drawn: list[tuple[Row, RowLocation]], error: Exception) -> None:
         """Note which rows could be read and not packed, if their shards are damaged; else raise."""
-        found = {place for row, place in drawn if not self._packs(row, place)}
-        damaged = {p for p in found if is_damaged(self._reader.path(p))}
+        unpackable = {location for row, location in drawn if not self._packs(row, location)}
+        damaged = {p for p in unpackable if is_damaged(self._reader.path(p))}
         if not damaged:
             raise error
         if not self._skip:
             raise DamagedShard(self._unpackable_text(damaged.pop(), f"{error}")) from error
         self._unpackable |= damaged
 
-    def _packs(self, row: Row, place: RowLocation) -> bool:
+    def _packs(self, row: Row, location: RowLocation) -> bool:
         try:
-            self._collator.collate([row], [place.epoch])
+            self._collator.collate([row], [location.epoch])
         except Exception:
             return False
         return True
 
-    def _unpackable_text(self, place: RowLocation, problem: str) -> str:
-        where = f"row {place.row} of row group {place.group}: {problem}"
-        return description(self._reader.path(place), where)
+    def _unpackable_text(self, location: RowLocation, problem: str) -> str:
+        where = f"row {location.row} of row group {location.group}: {problem}"
+        return describe_damage(self._reader.path(location), where)

@@ -80,7 +80,7 @@ class Stream:
         """A lazy dataset: one row per micro-batch; `step` counts optimiser steps, `weight` is its loss's.
 
         The weights of a step have the mean 1 over all its rows. `folders` and
-        `lost` (as JSON): see `Draw`.
+        `lost` (as JSON): see `DrawnSamples`.
         """
         # Tasks of a few windows: those at their borders are read twice. Not too many tasks: Ray Data
         # makes all of them at the start.

@@ -113,11 +113,11 @@ class Mvmae(Method):
         parts = {"reconstruction": rec.mean(), "alignment": align.mean()}
         ratios = {}
         if self.captioner is not None:
-            told = self.caption(tokens, visible, batch)  # [S], 0 without a report
-            total = total + self.gamma * told.mean()
-            each += self.gamma * told.detach()
+            caption = self.caption(tokens, visible, batch)  # [S], 0 without a report
+            total = total + self.gamma * caption.mean()
+            each += self.gamma * caption.detach()
             # for the record per report, so that it reads as nats per token
-            ratios["caption"] = torch.stack([told.sum(), batch.has_report.sum()]).detach()
+            ratios["caption"] = torch.stack([caption.sum(), batch.has_report.sum()]).detach()
         if watch:
             ratios |= collapse_signs(z.detach().float(), batch.study)
         parts = {name: value.detach() for name, value in parts.items()}

@@ -10,7 +10,7 @@ FEWEST = 4
 def collapse_signs(z: Tensor, study: Tensor) -> dict[str, Tensor]:
     """Of vectors z [N, D] and their studies [N]: cosines of a study's views and of strangers, rank.
 
-    A pair [2] each, as in `Losses.counted`: with count 0 where there is nothing to compare.
+    A pair [2] each, as in `Losses.ratios`: with count 0 where there is nothing to compare.
     """
     n = nn.functional.normalize(z, dim=-1)
     cosine = n @ n.T

@@ -26,7 +26,7 @@ def gather_rows(x: Tensor, study: Tensor, key: Tensor) -> tuple[Tensor, Tensor, 
     others = [torch.zeros(longest, 2, dtype=torch.long, device=x.device) for _ in range(world)]
     dist.all_gather(others, F.pad(marks, (0, 0, 0, longest - x.shape[0])))
     rows = all_gather(padded)
-    kept = [int(count) for count in counts]
-    every = torch.cat([r[:k] for r, k in zip(rows, kept, strict=True)])
-    owner, keys = torch.cat([o[:k] for o, k in zip(others, kept, strict=True)]).unbind(1)
+    lengths = [int(count) for count in counts]
+    every = torch.cat([r[:k] for r, k in zip(rows, lengths, strict=True)])
+    owner, keys = torch.cat([o[:k] for o, k in zip(others, lengths, strict=True)]).unbind(1)
     return every, owner, mine, keys

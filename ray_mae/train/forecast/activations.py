@@ -30,11 +30,11 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tree_iter((args, kwargs)):  # what was there before does not count
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage(), 0)
-        made = self.call(func, args, kwargs or {})
-        for tensor in tree_iter(made):
+        result = self.call(func, args, kwargs or {})
+        for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
-        return made
+        return result
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)

@@ -9,7 +9,7 @@ from ray_mae.data.patients import SharedPatients, find_shared_patients, summaris
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console
-from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, found_on_meta, inputs_of
+from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, inputs_of, measure_on_meta
 from ray_mae.train.forecast.gpus import Gpu, named_gpu
 from ray_mae.train.forecast.memory import real_stage
 from ray_mae.train.forecast.tables import (
@@ -34,14 +34,14 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     if config.gpus:
         config = replace(config, scaling=replace(config.scaling, workers=config.gpus))
     config.check_sizes()
-    made, inputs, where, shared = _of_data(config)
+    run_plan, inputs, where, shared = _of_data(config)
     gpu = _gpu(config)
-    wanted = config.engine.precision
-    precision = gpu.precision(wanted) if gpu else "bf16" if wanted == "auto" else wanted
-    size, activations, recomputed = found_on_meta(config, made, inputs, precision)
-    found = forecast(
+    setting = config.engine.precision
+    precision = gpu.precision(setting) if gpu else "bf16" if setting == "auto" else setting
+    size, activations, recomputed = measure_on_meta(config, run_plan, inputs, precision)
+    estimate = forecast(
         config,
-        made,
+        run_plan,
         inputs,
         gpu,
         size,
@@ -51,18 +51,20 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         mfu=config.mfu,
     )
 
-    rows = plan_rows(config, made, where) | forecast_rows(config, made, inputs, found)
-    if found.gpu:
-        rows["micro-batch"] = largest_micro_batch(config, made, found)
+    rows = plan_rows(config, run_plan, where) | forecast_rows(config, run_plan, inputs, estimate)
+    if estimate.gpu:
+        rows["micro-batch"] = largest_micro_batch(config, run_plan, estimate)
     cost = None
-    if config.price_per_gpu_hour is not None and found.hours is not None:
-        cost = found.hours * made.workers * config.price_per_gpu_hour
+    if config.price_per_gpu_hour is not None and estimate.hours is not None:
+        cost = estimate.hours * run_plan.workers * config.price_per_gpu_hour
         rows["cost"] = f"{cost:,.0f} at {config.price_per_gpu_hour:g} per GPU and hour"
     console.print(as_table(rows))
-    console.print(memory_table(config, made, found))
+    console.print(memory_table(config, run_plan, estimate))
     for pair in shared:
-        console.print(pair.in_words(), markup=False)
-    summary = _summary(made, inputs, found, config.engine.activation_checkpointing) | {"cost": cost}
+        console.print(pair.describe(), markup=False)
+    summary = _summary(run_plan, inputs, estimate, config.engine.activation_checkpointing) | {
+        "cost": cost
+    }
     if shared:
         summary["shared_patients"] = summarise_shared(shared)
     if config.output:
@@ -74,8 +76,8 @@ def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str, list[SharedPatients
     """The numbers of the run, what a sample is, where they lie, and patients of several folders."""
     if config.shards is not None and config.samples is None:
         shards = ShardSet.read(as_list(config.shards), config.shares)
-        made, inputs = make_plan(config, shards), inputs_of(config, shards)
-        return made, inputs, shards.described(), find_shared_patients(shards)
+        run_plan, inputs = make_plan(config, shards), inputs_of(config, shards)
+        return run_plan, inputs, shards.describe(), find_shared_patients(shards)
     assert config.samples is not None
     kind = KINDS[config.method.kind]
     per_sample = kind.inputs_per_sample(config.views_per_sample, config.data)
@@ -113,15 +115,16 @@ def _own(config: PlanConfig) -> bool:
     return config.peak_tflops is not None and config.gpu_memory is not None
 
 
-def _summary(made: Plan, inputs: Inputs, found: Forecast, recompute: bool) -> dict[str, Any]:
+def _summary(run_plan: Plan, inputs: Inputs, estimate: Forecast, recompute: bool) -> dict[str, Any]:
     return {
         "command": "plan",
-        "plan": asdict(made) | {"samples": made.samples, "accumulation": made.accumulation},
+        "plan": asdict(run_plan)
+        | {"samples": run_plan.samples, "accumulation": run_plan.accumulation},
         "inputs": asdict(inputs),
-        "forecast": asdict(found),
+        "forecast": asdict(estimate),
         "bytes_per_gpu": {
             f"zero_{row.stage}": round(row.total(recompute))
-            for row in found.memory
-            if row.stage == real_stage(row.stage, found.precision)
+            for row in estimate.memory
+            if row.stage == real_stage(row.stage, estimate.precision)
         },
     }

@@ -116,7 +116,7 @@ def forecast(
     recomputed: int | None = None,
     mfu: float | None = None,
 ) -> Forecast:
-    """Arithmetic alone; see `found_on_meta` for what it takes before a run."""
+    """Arithmetic alone; see `measure_on_meta` for what it takes before a run."""
     optimizer, flops = config.optim.optimizer, size.flops * inputs.per_sample + size.flops_of_study
     shares = [
         states(
@@ -142,13 +142,13 @@ def forecast(
             precision=precision,
             optimizer=optimizer,
         ),
-        checkpoints=kept_checkpoints(config, plan),
+        checkpoints=most_checkpoints(config, plan),
         hours=None if gpu is None else hours(config, plan, flops, gpu.peak(precision) * share),
         mfu=share,
     )
 
 
-def found_on_meta(
+def measure_on_meta(
     config: RunConfig, plan: Plan, inputs: Inputs, precision: str
 ) -> tuple[Size, int, int]:
     """Size, and bytes of activations without and with checkpointing, by PyTorch's meta device.
@@ -176,11 +176,11 @@ def hours(config: RunConfig, plan: Plan, flops: float, tflops: float) -> float:
     return passes * work / (tflops * 1e12) / 3600
 
 
-def kept_checkpoints(config: RunConfig, plan: Plan) -> int:
+def most_checkpoints(config: RunConfig, plan: Plan) -> int:
     """At most at a time: those kept, and the one being written."""
-    made = math.ceil(plan.steps / config.checkpoint.every)
-    kept = config.checkpoint.keep
-    return made if kept is None else min(made, kept + 1 + config.checkpoint.keep_best)
+    written = math.ceil(plan.steps / config.checkpoint.every)
+    keep = config.checkpoint.keep
+    return written if keep is None else min(written, keep + 1 + config.checkpoint.keep_best)
 
 
 def _vocabulary(config: RunConfig) -> int:

@@ -23,9 +23,9 @@ class Gpu:
             return self.bf16
         return self.fp32
 
-    def precision(self, wanted: str) -> str:
-        """What a run on it computes in; wanted: fp32, bf16 or auto."""
-        return wanted if wanted != "auto" else "bf16" if self.bf16 else "fp32"
+    def precision(self, setting: str) -> str:
+        """What a run on it computes in; setting: fp32, bf16 or auto."""
+        return setting if setting != "auto" else "bf16" if self.bf16 else "fp32"
 
 
 GPUS = (
@@ -64,8 +64,8 @@ def find_gpu(name: str) -> Gpu | None:
     words = _words(name)
     if "mig" in words:
         return None
-    found = [gpu for gpu in GPUS if _words(gpu.name) <= words]
-    return max(found, key=lambda gpu: len(_words(gpu.name)), default=None)
+    matches = [gpu for gpu in GPUS if _words(gpu.name) <= words]
+    return max(matches, key=lambda gpu: len(_words(gpu.name)), default=None)
 
 
 def named_gpu(name: str) -> Gpu:

@@ -18,7 +18,7 @@ GIB = 2.0**30
 
 
 def as_table(rows: dict[str, str]) -> Table:
-    """Names beside what they say."""
+    """A table with a name and its text in each row."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)
@@ -33,7 +33,7 @@ def plan_rows(config: RunConfig, plan: Plan, where: str, first_step: int = 0) ->
     return {
         "training data": f"{plan.available:,} {noun} {where}",
         "effective batch": f"{plan.batch_size:,} {noun} = {_sharing(plan)}"
-        + (f" (with {scaling.in_words}: the same batch)" if scaling.least < scaling.most else ""),
+        + (f" (with {scaling.described}: the same batch)" if scaling.least < scaling.most else ""),
         "learning rate": f"{plan.peak_lr:.2e}{scale}, {plan.warmup_steps} warm-up steps, "
         f"{optim.optimizer}, {optim.decay} decay",
         "steps": f"{plan.steps:,}" + (f", continuing after {first_step:,}" if first_step else ""),
@@ -54,7 +54,9 @@ def _sharing(plan: Plan) -> str:
     )
 
 
-def forecast_rows(config: RunConfig, plan: Plan, inputs: Inputs, found: Forecast) -> dict[str, str]:
+def forecast_rows(
+    config: RunConfig, plan: Plan, inputs: Inputs, estimate: Forecast
+) -> dict[str, str]:
     """What follows from the method and the GPU."""
     kind = KINDS[plan.kind]
     one = kind.name
@@ -64,35 +66,39 @@ def forecast_rows(config: RunConfig, plan: Plan, inputs: Inputs, found: Forecast
         if kind.most_inputs(config.data) > 1
         else ""
     )
-    each = f"{found.checkpoints} checkpoints of " if found.checkpoints > 1 else "a checkpoint of "
+    each = (
+        f"{estimate.checkpoints} checkpoints of "
+        if estimate.checkpoints > 1
+        else "a checkpoint of "
+    )
     rows = {
-        "parameters": f"{found.parameters / 1e6:.1f} M (encoder {found.encoder / 1e6:.1f} M)",
-        "work": f"{found.flops / 1e9:.4g} GFLOP per {one}{views}, forward and backward",
-        "storage": f"{_size(inputs.stored)} of shards{guess}, {each}{_size(found.checkpoint)}",
+        "parameters": f"{estimate.parameters / 1e6:.1f} M (encoder {estimate.encoder / 1e6:.1f} M)",
+        "work": f"{estimate.flops / 1e9:.4g} GFLOP per {one}{views}, forward and backward",
+        "storage": f"{_size(inputs.stored)} of shards{guess}, {each}{_size(estimate.checkpoint)}",
     }
-    gpu = found.gpu
+    gpu = estimate.gpu
     if gpu is None:
         return rows
     rows["GPU"] = (
-        f"{plan.workers} × {gpu.name}, {gpu.peak(found.precision):g} TFLOP/s in {found.precision}, "
+        f"{plan.workers} × {gpu.name}, {gpu.peak(estimate.precision):g} TFLOP/s in {estimate.precision}, "
         f"{gpu.memory:g} GiB"
     )
-    if found.hours is not None:
-        rate = plan.samples / found.hours / 3600
+    if estimate.hours is not None:
+        rate = plan.samples / estimate.hours / 3600
         rows["time"] = (
-            f"{_hours(found.hours)} at {found.mfu:.0%} of the peak (assumed), {rate:,.0f} "
+            f"{_hours(estimate.hours)} at {estimate.mfu:.0%} of the peak (assumed), {rate:,.0f} "
             f"{NOUNS[plan.kind]}/s, {_size(rate * inputs.sample_bytes)}/s to read"
         )
     return rows
 
 
-def memory_table(config: RunConfig, plan: Plan, found: Forecast) -> Table:
+def memory_table(config: RunConfig, plan: Plan, estimate: Forecast) -> Table:
     """Memory per worker by ZeRO stage; what the run's settings choose is marked."""
-    own = real_stage(config.engine.zero_stage, found.precision)
-    measured = found.memory[own].activations is not None
-    whole = found.gpu is not None or found.memory[own].total(False) > GIB
+    own = real_stage(config.engine.zero_stage, estimate.precision)
+    measured = estimate.memory[own].activations is not None
+    whole = estimate.gpu is not None or estimate.memory[own].total(False) > GIB
     unit, name = (GIB, "GiB") if whole else (2.0**20, "MiB")
-    table = Table(box=None, pad_edge=False, title_justify="left", title=_title(found.gpu, name))
+    table = Table(box=None, pad_edge=False, title_justify="left", title=_title(estimate.gpu, name))
     columns = ["ZeRO", "weights", "gradients", "optimiser", "buffers"]
     columns += ["activations", "total", "recomputed"] if measured else ["total"]
     if measured:
@@ -100,24 +106,26 @@ def memory_table(config: RunConfig, plan: Plan, found: Forecast) -> Table:
         columns[run] = f"› {columns[run]}"
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for row in found.memory:
-        if row.stage != real_stage(row.stage, found.precision):
+    for row in estimate.memory:
+        if row.stage != real_stage(row.stage, estimate.precision):
             continue
         s = row.states
         parts = [s.weights, s.gradients, s.optimizer, s.buffers]
         parts += [row.activations] if row.activations is not None else []
         totals = [row.total(recompute) for recompute in ((False, True) if measured else (False,))]
-        shown = [f"{total / unit:.2f}{_misfit(total, found.gpu)}" for total in totals]
+        shown = [f"{total / unit:.2f}{_misfit(total, estimate.gpu)}" for total in totals]
         mark = "› " if row.stage == own else ""
         table.add_row(f"{mark}{row.stage}", *(f"{part / unit:.2f}" for part in parts), *shown)
     return table
 
 
-def largest_micro_batch(config: RunConfig, plan: Plan, found: Forecast) -> str:
+def largest_micro_batch(config: RunConfig, plan: Plan, estimate: Forecast) -> str:
     """What would fit under the run's own stage."""
-    assert found.gpu is not None
-    row = found.memory[real_stage(config.engine.zero_stage, found.precision)]
-    sizes = [row.largest(found.gpu.memory * GIB, plan.micro_batch_size, r) for r in (False, True)]
+    assert estimate.gpu is not None
+    row = estimate.memory[real_stage(config.engine.zero_stage, estimate.precision)]
+    sizes = [
+        row.largest(estimate.gpu.memory * GIB, plan.micro_batch_size, r) for r in (False, True)
+    ]
     return f"{sizes[0]:,} would fit, {sizes[1]:,} with activations recomputed"
 
 
@@ -147,7 +155,7 @@ def _size(number: float) -> str:
 
 
 class StartTables:
-    """What is said of a run once its workers are there, and once more when its speed is known."""
+    """Makes the forecast of a run when its workers are up, and another after the second report."""
 
     _REPORTS = 2
     """The first report has the start in it."""
@@ -161,21 +169,21 @@ class StartTables:
     def started(self, event: dict[str, Any]) -> list[Table]:
         """event: of the first worker that has its engine. Nothing for those of later restarts.
 
-        Activations are not in it: `gpu_gib` among the figures is what was really taken.
+        Activations are not in it: the metric `gpu_gib` is what was really taken.
         """
         if self._forecast is not None:
             return []
         config, plan = self._config, replace(self._plan, workers=event["workers"])
         size = Size(event["parameters"], event["encoder"], event["flops"], event["flops_of_study"])
         gpu = find_gpu(event["gpu"]) if event["gpu"] else None
-        found = forecast(config, plan, self._inputs, gpu, size, precision=event["precision"])
-        self._forecast = found
-        rows = forecast_rows(config, plan, self._inputs, found)
+        estimate = forecast(config, plan, self._inputs, gpu, size, precision=event["precision"])
+        self._forecast = estimate
+        rows = forecast_rows(config, plan, self._inputs, estimate)
         rows.pop("parameters")  # the event says them
-        return [as_table(rows), memory_table(config, plan, found)]
+        return [as_table(rows), memory_table(config, plan, estimate)]
 
     def measured(self, record: dict[str, Any]) -> str | None:
-        """The hours anew, at the second report; record: its figures."""
+        """The hours anew, at the second report; record: its metrics."""
         self._reports += 1
         if self._forecast is None or self._reports != self._REPORTS:
             return None

@@ -30,18 +30,18 @@ class Tail:
     """The records that a JSON-lines file has gained since the last look."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._place = path, 0
+        self._path, self._offset = path, 0
 
     def news(self) -> list[dict[str, Any]]:
         """Whole lines alone. A file that became shorter, or is new, is read from its start."""
         if not self._path.is_file():
             return []
-        if self._path.stat().st_size < self._place:
-            self._place = 0
+        if self._path.stat().st_size < self._offset:
+            self._offset = 0
         with self._path.open("rb") as file:
-            file.seek(self._place)
+            file.seek(self._offset)
             whole, newline, _ = file.read().rpartition(b"\n")
-        self._place += len(whole + newline)
+        self._offset += len(whole + newline)
         return _records(whole.decode(errors="replace").splitlines())
 
 
@@ -60,14 +60,14 @@ class JsonLines:
     def __init__(self, path: Path, patience: float) -> None:
         """patience: seconds after which it is an error that nothing can be written."""
         self._path, self._patience = path, patience
-        self._kept = b""
+        self._pending = b""
         self._since: float | None = None
         self._lock = threading.Lock()
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write a record, after those that are kept. Raises StorageAway."""
+        """Write a record, after those that are pending. Raises StorageAway."""
         with self._lock:
-            self._kept += json.dumps(record).encode() + b"\n"
+            self._pending += json.dumps(record).encode() + b"\n"
             try:
                 self._write()
             except OSError as error:
@@ -87,8 +87,8 @@ class JsonLines:
             outlast(self._write, self._patience, self._path)
 
     def _write(self) -> None:
-        if not self._kept:
+        if not self._pending:
             return
         with self._path.open("ab", buffering=0) as file:
-            while self._kept:
-                self._kept = self._kept[file.write(self._kept) :]
+            while self._pending:
+                self._pending = self._pending[file.write(self._pending) :]

@@ -95,7 +95,7 @@ class MetricAverages:
     """Metrics added up since the last report, then averaged over micro-batches and workers."""
 
     def __init__(self, workers: int, folders: Sequence[str] = ("",)) -> None:
-        """folders: names of the data sets; of several, the loss of each is told, too."""
+        """folders: names of the data sets; of several, the loss of each is a metric, too."""
         self._workers, self._folders = workers, folders
         self._spikes = Spikes()
         self._step: list[_Pass] = []
@@ -213,26 +213,26 @@ def gpu_name(device: torch.device) -> str | None:
 
 
 def memory_taken(device: torch.device) -> dict[str, float]:
-    """The figure `gpu_gib`: the most that tensors took of this worker's GPU so far."""
+    """The metric `gpu_gib`: the most that tensors took of this worker's GPU so far."""
     if device.type != "cuda":
         return {}
     return {"gpu_gib": torch.cuda.max_memory_allocated(device) / 2**30}
 
 
-def peak_of(device: torch.device, precision: str, given: float | None) -> float | None:
+def peak_of(device: torch.device, precision: str, override: float | None) -> float | None:
     """FLOP/s of one worker's device at best; None where nobody knows it.
 
-    given: TFLOP/s from the settings, which goes first.
+    override: TFLOP/s from the settings, which goes first.
     """
-    if given is not None:
-        return given * 1e12
+    if override is not None:
+        return override * 1e12
     name = gpu_name(device)
     gpu = find_gpu(name) if name else None
     return gpu.peak(precision) * 1e12 if gpu else None
 
 
 def utilisation(flops: float, workers: int, peak: float | None) -> dict[str, float]:
-    """The figure `mfu`: FLOPs of the method per second over all workers, over their peak.
+    """The metric `mfu`: FLOPs of the method per second over all workers, over their peak.
 
     What is computed twice (activation checkpointing) counts once, as usual.
     """

@@ -63,19 +63,19 @@ def report_s() -> float:
 class Gauges:
     """Ray gauges that stay until `close`, and vanish with the process. Made while Ray is connected.
 
-    described: by gauge, what it holds; more: by gauge, tags beside those that all have: `run`, the name of
+    texts: by gauge, what it holds; more: by gauge, tags beside those that all have: `run`, the name of
     the folder, and `folder`, its path.
     """
 
     def __init__(
-        self, folder: Path, described: dict[str, str], more: Mapping[str, tuple[str, ...]]
+        self, folder: Path, texts: dict[str, str], more: Mapping[str, tuple[str, ...]]
     ) -> None:
         from ray.util.metrics import Gauge
 
         self._tags = {"run": folder.name, "folder": str(folder)}
         self._gauges = {
             name: Gauge(name, text, ("run", "folder", *more.get(name, ())))
-            for name, text in described.items()
+            for name, text in texts.items()
         }
         self._values: dict[tuple[str, tuple[tuple[str, str | None], ...]], float] = {}
         self._ended = threading.Event()
@@ -106,7 +106,7 @@ def in_driver() -> bool:
 
 
 class RunMetrics:
-    """A listener that shows what it hears, until the run ends."""
+    """A listener that shows records as gauges, until the run ends."""
 
     def __init__(self, folder: Path, steps: int, losses: Iterable[str]) -> None:
         """steps: of the whole run; losses: names of the parts of its loss."""

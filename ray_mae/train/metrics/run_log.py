@@ -21,44 +21,44 @@ class RunLog:
         self._folder, self._next = folder.path, first_step + 1
         self._lines = folder.lines(METRICS)
         outlast(lambda: keep_until(folder.path, first_step), folder.patience, folder.path)
-        self._board: Any = None
+        self._writer: Any = None
 
     def metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Scalars after `step` steps."""
         self._lines.add({"step": step, **metrics})
 
-        def add(board: Any) -> None:
+        def add(writer: Any) -> None:
             for name, value in metrics.items():
-                board.add_scalar(name, value, step)
+                writer.add_scalar(name, value, step)
 
-        self._on_board(add)
+        self._write_tensorboard(add)
         self._next = step + 1
 
     def pictures(self, step: int, pictures: "Pictures") -> None:
         """Images and texts after `step` steps."""
-        self._on_board(lambda board: self._pictures(board, step, pictures))
+        self._write_tensorboard(lambda writer: self._pictures(writer, step, pictures))
 
-    def _on_board(self, work: Callable[[Any], None]) -> None:
-        """With TensorBoard's writer, made anew after an error: it does not recover by itself."""
+    def _write_tensorboard(self, work: Callable[[Any], None]) -> None:
+        """Calls `work` with TensorBoard's writer, or a new one: it does not recover from an error."""
         from torch.utils.tensorboard import SummaryWriter
 
         try:
-            if self._board is None:
+            if self._writer is None:
                 require(self._folder)  # the writer would make it
                 folder = str(self._folder / "tensorboard")
-                self._board = SummaryWriter(folder, purge_step=self._next)
-            work(self._board)
+                self._writer = SummaryWriter(folder, purge_step=self._next)
+            work(self._writer)
         except OSError:
-            self._board = None
+            self._writer = None
 
-    def _pictures(self, board: Any, step: int, pictures: "Pictures") -> None:
+    def _pictures(self, writer: Any, step: int, pictures: "Pictures") -> None:
         from PIL import Image
         from PIL.PngImagePlugin import PngInfo
 
         (self._folder / PICTURES).mkdir(exist_ok=True)
         for i, (name, image) in enumerate(pictures.images.items()):
             grey = (image.clamp(0, 1) * 255).byte().cpu().numpy()
-            board.add_image(name, grey, step, dataformats="HW")
+            writer.add_image(name, grey, step, dataformats="HW")
             title = PngInfo()
             title.add_itxt("Title", f"Held-out samples after {step} steps: {name}")
             path = self._folder / PICTURES / f"{step:08d}-{i}.png"
@@ -69,10 +69,10 @@ class RunLog:
             columns = list(pictures.texts[0])
             rows = [" | ".join(row[c] for c in columns) for row in pictures.texts]
             table = [" | ".join(columns), " | ".join("---" for _ in columns), *rows]
-            board.add_text("reports", "\n".join(f"| {line} |" for line in table), step)
-        board.flush()
+            writer.add_text("reports", "\n".join(f"| {line} |" for line in table), step)
+        writer.flush()
 
     def close(self) -> None:
         """Raises StorageAway where lines are left."""
-        self._on_board(lambda board: board.close())
+        self._write_tensorboard(lambda writer: writer.close())
         self._lines.close()

@@ -40,29 +40,29 @@ class Listener(Protocol):
 
 
 class Listeners:
-    """Several as one. What fails in one of them is said once, and stops neither the run nor the others."""
+    """Several as one. A failure of one is reported once, and stops neither the run nor the others."""
 
-    def __init__(self, each: Sequence[Listener], say: Callable[[str], None]) -> None:
-        self._each, self._say = each, say
+    def __init__(self, each: Sequence[Listener], warn: Callable[[str], None]) -> None:
+        self._each, self._warn = each, warn
         self._failing: set[Listener] = set()
 
     def event(self, record: dict[str, Any]) -> None:
         """See Listener."""
-        self._tell(lambda listener: listener.event(record))
+        self._notify(lambda listener: listener.event(record))
 
     def metrics(self, record: dict[str, Any]) -> None:
         """See Listener."""
-        self._tell(lambda listener: listener.metrics(record))
+        self._notify(lambda listener: listener.metrics(record))
 
     def probe(self, record: dict[str, Any]) -> None:
         """See Listener."""
-        self._tell(lambda listener: listener.probe(record))
+        self._notify(lambda listener: listener.probe(record))
 
     def close(self, ended_well: bool) -> None:
         """See Listener."""
-        self._tell(lambda listener: listener.close(ended_well))
+        self._notify(lambda listener: listener.close(ended_well))
 
-    def _tell(self, call: Callable[[Listener], None]) -> None:
+    def _notify(self, call: Callable[[Listener], None]) -> None:
         for listener in self._each:
             try:
                 call(listener)
@@ -70,7 +70,7 @@ class Listeners:
             except Exception as error:  # of other people's packages and servers, whatever it is
                 if listener not in self._failing:
                     name, first = type(listener).__name__, str(error).strip().split("\n")[0]
-                    self._say(f"warning: {name} was not told: {first[:300]}")
+                    self._warn(f"warning: {name} was not told: {first[:300]}")
                 self._failing.add(listener)
 
 
@@ -83,8 +83,8 @@ PROJECT = "ray_mae"
 def check_trackers(names: Sequence[str], setting: str = "tracking.trackers") -> None:
     """Raise ValueError where a package is missing, or W&B has no key: it would ask for one and wait."""
     for name in names:
-        found = find_spec(name)
-        if found is None or found.origin is None:  # a folder `wandb` is no package
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a folder `wandb` is no package
             raise ValueError(
                 f"{setting}: {name} is not installed: pip install 'ray-mae[{name}]', or leave it out"
             )
@@ -240,5 +240,5 @@ def _first_line(error: Exception) -> str:
 
 def probe_metrics(record: dict[str, Any]) -> dict[str, Any]:
     """The scalars of a probe that did not fail, with its step; the step alone otherwise."""
-    kept = ("step", "probe_auroc", "probe_auroc_low", "probe_auroc_high")
-    return {name: record[name] for name in kept if name in record}
+    names = ("step", "probe_auroc", "probe_auroc_low", "probe_auroc_high")
+    return {name: record[name] for name in names if name in record}

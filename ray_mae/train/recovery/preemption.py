@@ -6,10 +6,10 @@ import ray.train
 
 
 class Preemption:
-    """Asks, every few seconds, whether a node of the run has been told to go.
+    """Asks, every few seconds, whether a node of the run is about to be taken away.
 
     Ray's answer is the same for all workers, who must ask at the same steps; so the steps between two
-    questions follow from figures that all of them share.
+    questions follow from metrics that all of them share.
     """
 
     SECONDS = 5.0
@@ -18,7 +18,7 @@ class Preemption:
     def __init__(self) -> None:
         self._watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
         self._every = 1
-        self._told: set[str] = set()
+        self._known: set[str] = set()
 
     def pace(self, steps_per_s: float) -> None:
         """Of the last report, the same on every worker."""
@@ -29,8 +29,8 @@ class Preemption:
         if not self._watched or step % self._every:
             return None
         info = ray.train.get_preemption_info()
-        if info is None or self._told >= set(info.preempted_node_ids):
+        if info is None or self._known >= set(info.preempted_node_ids):
             return None
-        self._told |= set(info.preempted_node_ids)
+        self._known |= set(info.preempted_node_ids)
         ranks = ", ".join(map(str, info.preempted_ranks))
         return f"notice that a node will be taken away (workers {ranks}): saving after step {step}"

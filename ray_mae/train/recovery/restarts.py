@@ -1,4 +1,4 @@
-"""After which errors the workers are started again, and what is said of the last one."""
+"""After which errors the workers are started again, and how the last one reads."""
 
 import traceback
 from typing import Any
@@ -48,19 +48,19 @@ class Restarts(UserCallback):
         lost = {rank: e for rank, e in worker_exceptions.items() if _is_of_machine(e)}
         rank, error = next(iter((lost or worker_exceptions).items()))
         try:
-            saved = max((figures["step"] for _, figures in committed(self._folder.path)), default=0)
+            saved = max((metrics["step"] for _, metrics in committed(self._folder.path)), default=0)
             began = any(e["event"] == "first step" for e in self._folder.events())
         except OSError:  # storage is away
             saved, began = self._saved, True
         self._in_a_row = self._in_a_row + 1 if saved == self._saved else 1
         self._saved = saved
-        said = f"training ended on worker {rank}: {_last_line(error)}"
+        line = f"training ended on worker {rank}: {_last_line(error)}"
         if not began and not lost:
-            raise Failed(said, _full(error))
+            raise Failed(line, _full(error))
         if 0 <= self._limit < self._in_a_row:
             if self._limit:
-                said += f" (failure {self._in_a_row} in a row with no checkpoint between them)"
-            raise Failed(said, _full(error))
+                line += f" (failure {self._in_a_row} in a row with no checkpoint between them)"
+            raise Failed(line, _full(error))
 
 
 def keep_trace(error: Exception) -> None:
