@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import ray_mae
-from ray_mae.checkpoint.format import write_state
 from ray_mae.config import ExportConfig, PretrainConfig
 from ray_mae.exports.command import export
 from ray_mae.methods.mdae.model import Mdae
+from tests.records import write_state
 from tests.settings import build, sections
 from tests.shards import write_volume_shards
 

@@ -48,13 +48,13 @@ def test_patients_of_two_folders_are_counted(folders: list[Path]) -> None:
     ab, bc = find_shared_patients(ShardSet.read(folders))
     a, b, c = folders
     assert (ab.names, ab.patients, ab.seen_and_held_out) == (("A", "B"), 2, 1)
-    assert ab.in_words() == (
+    assert ab.describe() == (
         "2 patients are in both A and B, 1 of them in the train split of one and the val or test split of "
         "the other: figures on what is held out would be of patients already seen; "
         f"`ray-mae inspect --shards {a} --against [{b}]` shows them"
     )
     assert (bc.names, bc.patients, bc.seen_and_held_out) == (("B", "C"), 1, 0)
-    assert bc.in_words() == (
+    assert bc.describe() == (
         "1 patient is in both B and C, not in the train split of one and the val or test split of "
         f"the other; `ray-mae inspect --shards {b} --against [{c}]` shows them"
     )
@@ -92,7 +92,7 @@ def test_plan_tells_of_them(
     summary = plan(config)
     assert summary["shared_patients"]["A and B"]["patients"] == 2
     (told,) = (line for line in capsys.readouterr().out.splitlines() if "patients are" in line)
-    assert told == find_shared_patients(ShardSet.read(folders[:2]))[0].in_words()
+    assert told == find_shared_patients(ShardSet.read(folders[:2]))[0].describe()
 
     alone = plan(replace(config, shards=folders[0]))
     assert "shared_patients" not in alone

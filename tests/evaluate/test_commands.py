@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from ray_mae import cli
-from ray_mae.checkpoint.format import write_state
 from ray_mae.config import (
     EmbedConfig,
     MdaeConfig,
@@ -28,6 +27,7 @@ from ray_mae.methods.mdae.model import build_volume_encoder
 from ray_mae.methods.mvmae.model import build_encoder
 from ray_mae.transforms.images import whole
 from ray_mae.transforms.volumes import clean
+from tests.records import write_state
 from tests.shards import write_shards, write_volume_shards
 
 pytestmark = pytest.mark.usefixtures("local_ray")

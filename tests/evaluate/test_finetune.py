@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ray_mae import cli
-from ray_mae.checkpoint.format import ENCODER, write_state
+from ray_mae.checkpoint.format import ENCODER
 from ray_mae.config import (
     FinetuneConfig,
     MdaeConfig,
@@ -34,6 +34,7 @@ from ray_mae.evaluate.samples import Samples
 from ray_mae.evaluate.supervised.fit import scaled_groups, weights_of
 from ray_mae.evaluate.supervised.runs import HISTORY, Run, runs_of
 from ray_mae.inference.studies import load_encoder, random_encoder
+from tests.records import write_state
 from tests.shards import rewrite, write_shards, write_volume_shards
 from tests.volume_batches import config as mdae_config
 

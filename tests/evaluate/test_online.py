@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
 from ray_mae import cli
-from ray_mae.checkpoint.format import read_state, write_state
+from ray_mae.checkpoint.format import read_state
 from ray_mae.config import OnlineProbeConfig, PretrainMdaeConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.schema import Manifest
@@ -19,6 +19,7 @@ from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.inference.studies import load_encoder, random_encoder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import PROBES
+from tests.records import write_state
 from tests.shards import rewrite, write_volume_shards
 from tests.volume_batches import config as mdae_config
 

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 
 from ray_mae import cli
 from ray_mae.batch import VolumeBatch
-from ray_mae.checkpoint.format import write_state
 from ray_mae.config import MvmaeConfig, PretrainConfig, PretrainMdaeConfig, SegmentConfig
 from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_labels, encode_voxels
 from ray_mae.data.loading.order import key_of
@@ -29,6 +28,7 @@ from ray_mae.evaluate.segment.training import SegmentTask, segment, segmenter_of
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.evaluate.supervised.runs import Run, runs_of
 from ray_mae.transforms.volumes import VolumeAugmentation
+from tests.records import write_state
 from tests.shards import write_volume_shards
 from tests.volume_batches import config as mdae_config
 from tests.volume_batches import mdae

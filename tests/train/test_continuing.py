@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ray_mae.checkpoint.format import SNAPSHOT, STATE, facts_of, read_state, write_state
+from ray_mae.checkpoint.format import SNAPSHOT, STATE, facts_of, read_state
 from ray_mae.config import EngineConfig, OptimConfig, PretrainConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
@@ -16,7 +16,7 @@ from ray_mae.methods.mdae.settings import MdaeSettings
 from ray_mae.train.checkpointing import _require_precision
 from ray_mae.train.errors import FatalError
 from ray_mae.train.pretrain import pretrain
-from tests.records import write_record
+from tests.records import write_record, write_state
 from tests.shards import write_volume_shards
 
 

@@ -39,7 +39,9 @@ def volumes(**settings: Any) -> PlanConfig:
 
 
 def empty_batch(config: PlanConfig, samples: int, inputs: int) -> Any:
-    return KINDS[config.method.kind].empty_batch(config, samples, inputs)
+    tokens = getattr(config.data, "max_tokens", None) if config.method.reads_reports else None
+    kind = KINDS[config.method.kind]
+    return kind.empty_batch(config.encoder.input_size, samples, inputs, tokens=tokens)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

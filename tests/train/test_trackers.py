@@ -4,14 +4,17 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from ray_mae.config import PretrainConfig, TrackingConfig
+from ray_mae.config.base import to_dict
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.train.metrics.trackers import (
     IDS,
+    Listener,
     Listeners,
     Mlflow,
     Wandb,
@@ -28,9 +31,13 @@ def config_of(output: Path, *trackers: str) -> PretrainConfig:
     return PretrainConfig(shards=output, output=output, method=MvmaeSettings(), tracking=tracking)
 
 
+def opened(config: PretrainConfig, ids: dict[str, str]) -> Sequence[Listener]:
+    return open_trackers(config.output, config.tracking.trackers, to_dict(config), ids)
+
+
 def start(config: PretrainConfig, first: int, ends_well: bool) -> str:
     """Four steps from `first` on, and a probe; the id there."""
-    (tracker,) = open_trackers(config, {})
+    (tracker,) = opened(config, {})
     for step in range(first, first + 4):
         tracker.metrics({"step": step, "loss": 1 / step})
     tracker.probe({"step": first, "probe_auroc": 0.7, "labels": {"effusion": 0.7}})
@@ -59,11 +66,11 @@ def test_mlflow_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert run.data.metrics["probe_auroc"] == 0.7
 
     (tmp_path / "run" / IDS).unlink()  # a folder that came with its checkpoints alone
-    (tracker,) = open_trackers(config, {"mlflow": run_id})
+    (tracker,) = opened(config, {"mlflow": run_id})
     assert isinstance(tracker, Mlflow)
     assert tracker.id == run_id
     with pytest.raises(ValueError, match=r"MLflow cannot be used .*leave mlflow out"):
-        open_trackers(config_of(tmp_path / "other", "mlflow"), {"mlflow": "0" * 32})
+        opened(config_of(tmp_path / "other", "mlflow"), {"mlflow": "0" * 32})
 
 
 def test_mlflow_gets_later_what_it_did_not_take(
@@ -73,7 +80,7 @@ def test_mlflow_gets_later_what_it_did_not_take(
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
-    (tracker,) = open_trackers(config_of(tmp_path / "run", "mlflow"), {})
+    (tracker,) = opened(config_of(tmp_path / "run", "mlflow"), {})
     assert isinstance(tracker, Mlflow)
     tracker.metrics({"step": 1, "loss": 1.0})
     (tmp_path / "mlruns").rename(tmp_path / "away")
@@ -139,7 +146,7 @@ def test_what_cannot_be_tracked_is_told_before_a_run(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(ValueError, match=r"MLflow cannot be used .*MLFLOW_TRACKING_URI"):
-        open_trackers(config_of(tmp_path / "run", "mlflow"), {})
+        opened(config_of(tmp_path / "run", "mlflow"), {})
 
 
 def test_a_tracker_that_fails_is_told_of_once_and_stops_nobody() -> None:
