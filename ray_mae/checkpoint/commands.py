@@ -11,7 +11,11 @@ from ray_mae.config import CheckpointConvertConfig, CheckpointListConfig, Checkp
 
 
 def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
-    """Committed checkpoints of a run by step, and folders that no start of it committed."""
+    """Lists the committed checkpoints of a run by step, and folders that no start of it committed.
+
+    Raises:
+        FileNotFoundError: the folder is not that of a run with a committed checkpoint.
+    """
     run = config.run.resolve()
     checkpoints = ckpt.committed(run)
     if not checkpoints:
@@ -40,9 +44,14 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
 
 
 def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:
-    """Read every file of the checkpoints of a run, or of one, and compare it with what was written.
+    """Reads every file of the checkpoints of a run, or of one, and compares it with its checksum.
 
-    Raises RuntimeError that names each file that is missing or damaged.
+    Returns:
+        `whole`, the names of the checkpoints, and `bytes`, the size of what was read.
+
+    Raises:
+        RuntimeError: names each file that is missing or damaged.
+        FileNotFoundError: there is no checkpoint.
     """
     path = config.path.resolve()
     checkpoints = [path] if (path / ckpt.STATE).is_file() else [p for p, _ in ckpt.committed(path)]
@@ -70,10 +79,14 @@ def _bytes(folder: Path) -> int:
 
 
 def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
-    """Write weights alone, or DeepSpeed's universal format, to a folder that is new or empty.
+    """Writes weights alone, or DeepSpeed's universal format, to a folder that is new or empty.
 
     Either has model.safetensors, state.json and the tokenizer, which the other commands read, and
-    checksums. Raises ValueError or FileNotFoundError with what to do.
+    checksums.
+
+    Raises:
+        ValueError: the folder is not empty, or the checkpoint has no optimiser to convert.
+        FileNotFoundError: there is no checkpoint.
     """
     checkpoint = ckpt.find_checkpoint(config.checkpoint.resolve())
     output = config.output.resolve()

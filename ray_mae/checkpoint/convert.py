@@ -25,9 +25,13 @@ _PARTS = "*_optim_states.pt"
 
 
 def make_universal(checkpoint: Path, output: Path) -> None:
-    """Write the parts in `checkpoint` (the folder of DeepSpeed's own files) as one whole to `output`.
+    """Joins the parts of all workers to one universal checkpoint, which any number of workers loads.
 
-    `output` must be empty, or not there. Holds one worker's part in memory at a time.
+    Holds one worker's part in memory at a time.
+
+    Args:
+        checkpoint: folder of DeepSpeed's own files.
+        output: folder to write to, empty or not there.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -81,7 +85,7 @@ def _states(optimizer: dict[str, Any]) -> tuple[dict[int, Any], list[Any]]:
 
 
 def mend(optimizer: "torch.optim.Optimizer") -> None:
-    """What DeepSpeed leaves wrong in an optimiser that it loaded from a universal checkpoint.
+    """Puts right what DeepSpeed leaves wrong in an optimiser that it loaded from a universal checkpoint.
 
     The momentum of SGD has Adam's names; and in ZeRO 3 all groups count their steps in one tensor.
     """
@@ -99,10 +103,15 @@ def mend(optimizer: "torch.optim.Optimizer") -> None:
 
 @contextmanager
 def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Path]:
-    """A folder with the checkpoint's weights, tokenizer and state.json; it becomes `output` at the end.
+    """Makes a folder of a checkpoint's weights, tokenizer and state.json, which replaces `output`.
 
-    What the block adds becomes part of it, with its checksums; facts: for state.json, beside what is
-    there. What `output` was before is replaced.
+    Args:
+        checkpoint: what is copied.
+        output: the folder, which appears as a whole when the block ends without an error.
+        facts: for state.json, beside what is there.
+
+    Yields:
+        The folder while it has another name: what the block adds becomes part of it, with checksums.
     """
     state = ckpt.read_state(checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +131,12 @@ def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Pa
 
 
 def keep_best(run: Path, checkpoint: Path, metrics: dict[str, Any]) -> None:
-    """Keep the weights of a checkpoint in the run's folder `best` if its probe did better than all before.
+    """Copies the weights of a checkpoint to the run's folder `best` if its probe did better than all before.
 
-    metrics: `probe_auroc` and others of the probe.
+    Args:
+        run: folder of the run.
+        checkpoint: folder of the checkpoint.
+        metrics: of the probe; `probe_auroc` decides.
     """
     best = ckpt.read_best(run)
     if best is None or metrics["probe_auroc"] > best["probe_auroc"]:

@@ -81,7 +81,7 @@ def write_state(
 
 
 def facts_of(shards: ShardSet) -> dict[str, Any]:
-    """What a checkpoint keeps of the shards it was trained on."""
+    """Returns what a checkpoint records of its shards: names, shares, hashes, and the spacing of volumes."""
     return {
         "shards": [
             {"dataset": f.name, "share": f.share, "sha256": fingerprint(f.path)}
@@ -92,30 +92,30 @@ def facts_of(shards: ShardSet) -> dict[str, Any]:
 
 
 def fingerprint(shards: Path) -> str:
-    """Which shards these are: the hash of their manifest."""
+    """Returns the SHA-256 of a folder's manifest, which names every shard by its own hash."""
     return hashlib.sha256((shards / Manifest.FILE).read_bytes()).hexdigest()
 
 
 def trained_on(state: dict[str, Any]) -> list[str]:
-    """The hashes of the shards' manifests, of a checkpoint's state."""
+    """Returns the hashes of the manifests that a checkpoint was trained on, from its state."""
     if "shards" in state:
         return [shards["sha256"] for shards in state["shards"]]
     return [state["shards_sha256"]]  # 0.1 read one folder
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The content of state.json."""
+    """Returns the content of state.json."""
     state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
     return state
 
 
 def run_config(values: dict[str, Any]) -> PretrainConfig:
-    """The settings of a run from plain values, of this version or before."""
+    """Returns the settings of a run from plain values, of this version or before."""
     return run_of(values)
 
 
 def read_config(checkpoint: Path) -> PretrainConfig:
-    """The settings that the checkpoint was trained with."""
+    """Returns the settings that a checkpoint was trained with."""
     return run_config(read_state(checkpoint)["config"])
 
 
@@ -131,7 +131,10 @@ class EncoderFacts:
 
 
 def encoder_facts(path: Path) -> EncoderFacts:
-    """Those of a run, a checkpoint or an exported encoder.
+    """Returns the settings of an encoder and its data.
+
+    Args:
+        path: of a run, a checkpoint or an exported encoder.
 
     Raises:
         FileNotFoundError: that says what was looked for.
@@ -148,7 +151,7 @@ def encoder_facts(path: Path) -> EncoderFacts:
 
 
 def write_exported(folder: Path, facts: EncoderFacts) -> None:
-    """encoder.json: settings of the encoder and of its data, and the spacing of volumes."""
+    """Writes encoder.json: settings of the encoder and of its data, and the spacing of volumes."""
     values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": to_dict(facts.data)}
     if facts.spacing_mm:
         values["spacing_mm"] = facts.spacing_mm
@@ -156,7 +159,11 @@ def write_exported(folder: Path, facts: EncoderFacts) -> None:
 
 
 def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:
-    """Settings of an encoder and its data from what `write_exported` wrote, in this version or before."""
+    """Returns settings of an encoder and of its data.
+
+    Args:
+        values: what `write_exported` wrote, in this version or before.
+    """
     values = migrate_exported(values)
     settings = from_dict(ENCODERS[values["encoder"]["name"]], values["encoder"])
     data = DATA["study" if settings.dimensions == 2 else "volume"]
@@ -164,7 +171,7 @@ def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:
 
 
 def last_committed(run: Path) -> Path | None:
-    """The last checkpoint that all workers finished, as Ray Train's own record says.
+    """Returns the last checkpoint that all workers finished, as Ray Train's own record says.
 
     Never the newest folder: that may be the half-written one of a worker that was killed.
     """
@@ -173,20 +180,20 @@ def last_committed(run: Path) -> Path | None:
 
 
 def committed(run: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Kept checkpoints that all workers finished, with their metrics, by step."""
+    """Returns the checkpoints that are there and that all workers finished, with their metrics, by step."""
     results = _record(run).get("checkpoint_results", [])
     checkpoints = [(run / r["checkpoint_dir_name"], r["metrics"]) for r in results]
     return sorted(checkpoints, key=lambda pair: pair[1]["step"])
 
 
 def never_committed(run: Path) -> list[Path]:
-    """Folders of checkpoints that some worker did not finish."""
+    """Returns folders of checkpoints that some worker did not finish."""
     names = {path.name for path, _ in committed(run)}
     return sorted(p for p in run.glob("checkpoint_*") if p.is_dir() and p.name not in names)
 
 
 def best_by_probe(run: Path) -> dict[str, Any] | None:
-    """Path, step and metrics of the kept checkpoint with the best online probe; None without any."""
+    """Returns path, step and metrics of the checkpoint with the best online probe; None without any."""
     best = read_best(run)  # first: of equal ones the earliest is the best
     probed = [best] if best else []
     probed += [
@@ -198,7 +205,7 @@ def best_by_probe(run: Path) -> dict[str, Any] | None:
 
 
 def read_best(run: Path) -> dict[str, Any] | None:
-    """Path, step and metrics of what `keep_best` wrote to the run's folder `best`; None without any."""
+    """Returns path, step and metrics of what `keep_best` wrote to the run's folder `best`, if anything."""
     if not (run / BEST / STATE).is_file():
         return None
     state = read_state(run / BEST)
@@ -215,9 +222,13 @@ def _record(run: Path) -> dict[str, Any]:
 
 
 def cautions(path: Path, shards: Path) -> list[str]:
-    """What a reader of test metrics on these shards must know of the encoder at `path`.
+    """Returns what a reader of test metrics must know of an encoder, a sentence each.
 
-    Nothing where it was pretrained on the same shards, whose splits kept the test patients apart.
+    None where it was pretrained on the same shards, whose splits kept the test patients apart.
+
+    Args:
+        path: of a run, a checkpoint or an exported encoder.
+        shards: folder that it is tested on.
     """
     known = not (path / EXPORTED).is_file()
     if known and fingerprint(shards) in trained_on(read_state(find_checkpoint(path))):
@@ -230,9 +241,13 @@ def cautions(path: Path, shards: Path) -> list[str]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """A checkpoint folder from a run's folder (its last committed one) or from itself.
+    """Returns the folder of a checkpoint.
 
-    Raises FileNotFoundError with what was looked for.
+    Args:
+        path: of a run, whose last committed checkpoint is taken, or of a checkpoint.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
     """
     if (path / STATE).is_file():
         return path
@@ -246,7 +261,14 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def encoder_weights(path: Path) -> Weights:
-    """The encoder's weights by name, of a run, a checkpoint or an exported folder."""
+    """Returns an encoder's weights by name.
+
+    Args:
+        path: of a run, a checkpoint or an exported encoder.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+    """
     if (path / EXPORTED).is_file():
         return load_file(path / ENCODER)
     prefix = "encoder."
@@ -255,7 +277,14 @@ def encoder_weights(path: Path) -> Weights:
 
 
 def all_weights(path: Path) -> Weights:
-    """Encoder and decoder by name, of a run or a checkpoint. Raises FileNotFoundError."""
+    """Returns the weights of a method by name, such as encoder.… and decoder.….
+
+    Args:
+        path: of a run or a checkpoint.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+    """
     return load_file(find_checkpoint(path) / WEIGHTS)
 
 
@@ -264,7 +293,12 @@ FOLDER = "checksums"
 
 
 def write_checksums(folder: Path, rank: int) -> None:
-    """Of all files in `folder`, which hold this worker's part of a checkpoint."""
+    """Writes the SHA-256 of each file in a folder to its folder of checksums.
+
+    Args:
+        folder: this worker's part of a checkpoint.
+        rank: of the worker.
+    """
     checksums = {
         str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.rglob("*"))
@@ -275,7 +309,12 @@ def write_checksums(folder: Path, rank: int) -> None:
 
 
 def damage(checkpoint: Path, workers: int) -> list[str]:
-    """What is wrong with the files of a checkpoint that so many workers wrote, a line each; none if whole."""
+    """Returns what is wrong with the files of a checkpoint, a line each; none if it is whole.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        workers: that wrote it.
+    """
     wrong = []
     for rank in range(workers):
         listing = checkpoint / FOLDER / f"worker-{rank:04d}.json"
@@ -292,14 +331,11 @@ def damage(checkpoint: Path, workers: int) -> list[str]:
 
 
 def decoder_weights(path: Path, template: Mapping[str, Any]) -> Weights:
-    """A decoder's weights by name, of a run or a checkpoint.
+    """Returns a decoder's weights by name, or nothing where the method trains none of this kind.
 
     Args:
-        path: of the run or the checkpoint; an exported encoder has none.
+        path: of a run or a checkpoint; an exported encoder has no decoder.
         template: arrays of the decoder that they are for, by name, for their shapes.
-
-    Returns:
-        All of them, or nothing where the method trains no decoder of this kind.
     """
     if (path / EXPORTED).is_file():
         return {}

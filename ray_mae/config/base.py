@@ -17,9 +17,17 @@ def setting(
     lt: float | None = None,
     rising: bool = False,
 ) -> Any:
-    """A dataclass field whose value must lie within the bounds given (`None` values are exempt).
+    """Returns a dataclass field whose value, or each of whose values, must lie within bounds.
 
-    rising: the values of a pair must not fall: smallest, then largest.
+    None is within all of them.
+
+    Args:
+        default: of the setting; without one it must be given.
+        ge: smallest value.
+        gt: what every value must exceed.
+        le: largest value.
+        lt: what every value must fall short of.
+        rising: the values of a pair must not fall: smallest, then largest.
     """
     bounds: dict[str, Any] = {"ge": ge, "gt": gt, "le": le, "lt": lt, "rising": rising or None}
     return dataclasses.field(
@@ -42,7 +50,12 @@ def describe_bounds(metadata: Any) -> str:
 
 
 def check(settings: Any, prefix: str = "") -> None:
-    """Raise ValueError, naming the setting by its dotted path, if any value is out of bounds."""
+    """Raises ValueError, naming the setting by its dotted path, if any value is out of bounds.
+
+    Args:
+        settings: a dataclass, with others inside.
+        prefix: of the names, with its dot.
+    """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         path = f"{prefix}{field.name}"
@@ -71,7 +84,7 @@ class ValidatedConfig:
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """The settings as plain JSON values."""
+    """Returns settings as plain JSON values, nested as they are."""
     out: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -86,7 +99,12 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:
-    """The inverse of `to_dict`, for values that it wrote."""
+    """Returns settings from plain values: the inverse of `to_dict`.
+
+    Args:
+        cls: class of the settings.
+        values: as `to_dict` wrote them.
+    """
     hints = get_type_hints(cls)
     values_by_name: dict[str, Any] = {}
     for name, value in values.items():
@@ -105,7 +123,12 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, each value as it is."""
+    """Returns nested settings by dotted name, each value as it is.
+
+    Args:
+        settings: as `to_dict` gives them.
+        prefix: of the names, with its dot.
+    """
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):

@@ -22,7 +22,12 @@ MOVED: dict[str, dict[str, str]] = {
 
 
 def moved(name: str, method: str) -> str:
-    """The dotted name of today of a setting of a run; `[0]` of a pair stays with it."""
+    """Returns what a setting of a run is called now; `[0]` of a pair stays with its name.
+
+    Args:
+        name: dotted name, of this version or before.
+        method: name of the method.
+    """
     bare, bracket, rest = name.partition("[")
     return MOVED.get(method, {}).get(bare, bare) + bracket + rest
 
@@ -79,7 +84,12 @@ def migrate_exported(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_changes(changed: Mapping[str, str], where: str) -> str:
-    """One line that says how the new form reads."""
+    """Returns one line that says what settings are called now.
+
+    Args:
+        changed: dotted names, before → now.
+        where: the file or command that has the old names.
+    """
     names = ", ".join(f"{before} is {now} now" for before, now in changed.items())
     return f"{where} has settings of an earlier version, which are still read: {names}"
 

@@ -36,7 +36,12 @@ def _nearest(message: str, known: list[str]) -> str:
 
 
 def parser_for(cls: type, prog: str | None = None) -> ArgumentParser:
-    """--config FILE and every setting of `cls` by its dotted name."""
+    """Returns a parser of --config FILE and every setting by its dotted name.
+
+    Args:
+        cls: class of the settings.
+        prog: name of the command in its help.
+    """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _Parser(prog=prog, description=cls.__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -47,7 +52,16 @@ def parser_for(cls: type, prog: str | None = None) -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, cls: type[T], values: dict[str, Any]) -> T:
-    """`cls` from nested plain values, by a parser for it. Raises ValueError as the command line does."""
+    """Returns settings from nested plain values.
+
+    Args:
+        parser: by `parser_for`.
+        cls: class of the settings, the same.
+        values: plain values.
+
+    Raises:
+        ValueError: as the command line does, with the nearest right name.
+    """
     settings = parser.instantiate(parser.parse_object(values)).as_dict()
     settings.pop("config", None)
     return cls(**settings)

@@ -131,7 +131,7 @@ class TrackingConfig:
 
 
 def as_list(paths: list[Path] | Path) -> list[Path]:
-    """One path or several, as a list."""
+    """Returns one path or several as a list."""
     return [paths] if isinstance(paths, Path) else list(paths)
 
 

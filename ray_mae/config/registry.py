@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def load(home: str) -> Any:
-    """What "module:name" stands for."""
+    """Imports what "module:name" stands for."""
     module, _, name = home.partition(":")
     return getattr(import_module(module), name)
 

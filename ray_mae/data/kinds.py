@@ -220,7 +220,7 @@ def require_kind(kind: str, expected: str, shards: Any, reader: str) -> None:
 
 
 def of_encoder(settings: EncoderSettings) -> Kind:
-    """The kind of sample that an encoder reads."""
+    """Returns the kind of sample that an encoder reads."""
     return KINDS["study" if settings.dimensions == 2 else "volume"]
 
 

@@ -41,7 +41,7 @@ def find_in_two_folders(folders: Iterable[Patients]) -> set[str]:
 
 
 def read_patients(folder: Path, manifest: Manifest) -> Patients:
-    """Reads one column of a folder's shards.
+    """Reads the patients of a folder by split: one column of its shards.
 
     Those that cannot be read are left out: whoever reads their samples says so, or goes on without them.
     """

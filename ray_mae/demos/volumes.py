@@ -39,7 +39,12 @@ PRETRAIN = {
 def demo_mdae(config: DemoMdaeConfig, run: Run) -> dict[str, Any]:
     """Generates volumes, ingests, pretrains, probes seen and unseen contrasts, embeds and exports.
 
-    Args and Returns are those of `ray_mae.demos.studies.demo`.
+    Args:
+        config: settings of the demo.
+        run: runs a command, given as its words.
+
+    Returns:
+        The summary, also in summary.json.
     """
     began = time.time()
     out = config.output

@@ -19,7 +19,7 @@ ENCODERS: Registry[EncoderSettings] = Registry(
 
 
 def build_encoder(settings: EncoderSettings, *, recompute: bool = False) -> "Encoder":
-    """The network with fresh weights, by PyTorch's global seed. Imports PyTorch.
+    """Returns an encoder with fresh weights, by PyTorch's global seed. Imports PyTorch.
 
     Args:
         settings: of the encoder.

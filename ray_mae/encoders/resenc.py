@@ -144,7 +144,7 @@ def _run(call: Callable[..., Tensor], recompute: bool, *inputs: Tensor) -> Tenso
 
 
 class ResEnc(Encoder):
-    """nnU-Net's residual encoder, where asked with FiLM in each stage.
+    """nnU-Net's residual encoder, with FiLM in each stage where the settings say so.
 
     Its weights have nnU-Net's names, `stem.…` and `stages.…`; those of `time.…` and `film.…` are
     not nnU-Net's.
@@ -235,7 +235,13 @@ class ResEnc(Encoder):
 
 
 class VolumeDecoder(nn.Module):
-    """nnU-Net's U-Net decoder with FiLM in each stage; its weights have nnU-Net's names."""
+    """nnU-Net's U-Net decoder with FiLM in each stage; its weights have nnU-Net's names.
+
+    Args:
+        net: nnU-Net's decoder, whose weights it takes over.
+        film: whether each stage is conditioned on a noise level.
+        recompute: activations again in the backward pass, stage by stage.
+    """
 
     def __init__(self, net: UNetDecoder, *, film: bool = True, recompute: bool = False) -> None:
         super().__init__()
@@ -291,9 +297,13 @@ def encoder_and_decoder(
 
 @torch.no_grad()
 def fold_film(encoder: ResEnc, decoder: VolumeDecoder | None = None) -> None:
-    """Make FiLM at noise level 0 part of the norms before it, and leave the networks without FiLM.
+    """Makes FiLM at noise level 0 part of the norms before it, and leaves the networks without FiLM.
 
     What they compute at level 0 stays the same, and is then what nnU-Net's network computes.
+
+    Args:
+        encoder: changed in place.
+        decoder: the same, of the same network.
     """
     e = encoder.embed(torch.zeros(1, device=encoder.stem.convs[0].conv.weight.device))
     if e is None:

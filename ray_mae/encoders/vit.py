@@ -16,14 +16,19 @@ VIEWS = 3  # frontal, lateral, unknown
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """[N, 1, H, W] → [N, L, patch²], patches row by row."""
+    """Cuts images into patches, row by row: [N, 1, H, W] → [N, L, patch²].
+
+    Args:
+        images: whose sides are multiples of `patch`.
+        patch: side of a patch, in pixels.
+    """
     N, _, H, W = images.shape
     x = images.reshape(N, H // patch, patch, W // patch, patch)
     return x.transpose(2, 3).reshape(N, -1, patch * patch)
 
 
 def unpatchify(patches: Tensor, patch: int) -> Tensor:
-    """The inverse of `patchify` for square images."""
+    """Puts patches of square images together: [N, L, patch²] → [N, 1, H, H]. The inverse of `patchify`."""
     N, L, _ = patches.shape
     side = int(L**0.5)
     x = patches.reshape(N, side, side, patch, patch).transpose(2, 3)
@@ -31,15 +36,19 @@ def unpatchify(patches: Tensor, patch: int) -> Tensor:
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x [N, L, D] at index [N, K] → [N, K, D]."""
+    """Picks rows of x [N, L, D] by index [N, K]: [N, K, D]."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def sincos_positions(side: int, width: int) -> Tensor:
-    """Fixed two-dimensional sine-cosine embedding [side², width], as in MAE, appendix A.1.
+    """Returns the fixed sine-cosine embedding of two axes [side², width], as in MAE, appendix A.1.
 
     Frequencies run from 1 to 1/side per patch. MAE's base of 10000 comes from sentences: on a grid
     of 8 or 14 patches most of its waves hardly move, and patches far from the corner look alike.
+
+    Args:
+        side: patches per side of the grid.
+        width: of a token, a multiple of 4.
     """
     omega = float(side) ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     grid = torch.arange(side, dtype=torch.float64)
@@ -50,11 +59,18 @@ def sincos_positions(side: int, width: int) -> Tensor:
 
 
 def table(rows: int, width: int) -> nn.Parameter:
+    """Returns a learned embedding [rows, width] with fresh weights."""
     return nn.Parameter(torch.randn(rows, width) * 0.02)
 
 
 class Blocks(nn.Module):
-    """timm's blocks and a final norm, with optional recomputation in the backward pass."""
+    """timm's blocks and a final norm, with optional recomputation in the backward pass.
+
+    Args:
+        shape: width, depth and heads.
+        qk_norm: whether queries and keys are normalised.
+        recompute: activations again in the backward pass, block by block.
+    """
 
     def __init__(self, shape: Shape, qk_norm: bool, recompute: bool) -> None:
         super().__init__()
@@ -172,7 +188,7 @@ class VisionTransformer(Encoder):
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-uniform linear layers with zero bias, as in MAE."""
+    """Gives linear layers Xavier-uniform weights and zero bias, as in MAE."""
     for child in module.modules():
         if isinstance(child, nn.Linear):
             nn.init.xavier_uniform_(child.weight)
@@ -181,5 +197,5 @@ def initialise(module: nn.Module) -> None:
 
 
 def all_patches(n: int, patches: int, device: torch.device) -> Tensor:
-    """[n, L] indices of an unmasked view."""
+    """Returns indices [n, patches] of all patches of n views, for a network that sees each of them."""
     return torch.arange(patches, device=device).expand(n, patches)

@@ -19,9 +19,13 @@ CONFIGURATION = "3d_ray_mae"
 
 
 def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, torch.Tensor]:
-    """nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own.
+    """Returns nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own.
 
     Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one.
+
+    Args:
+        checkpoint: of a run, a checkpoint or an exported encoder.
+        settings: of the encoder.
     """
     torch.manual_seed(0)
     encoder, decoder = encoder_and_decoder(settings)
@@ -40,7 +44,7 @@ def _tensors(weights: ckpt.Weights) -> dict[str, torch.Tensor]:
 
 
 def reverse_axes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same network for volumes with their axes in reverse: kernels [O, I, x, y, z] → [O, I, z, y, x].
+    """Returns the network for volumes with axes in reverse: kernels [O, I, x, y, z] → [O, I, z, y, x].
 
     We train on [x, y, z]; nnU-Net's readers give [z, y, x], and a volume has a front and a top.
     """
@@ -50,7 +54,7 @@ def reverse_axes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def architecture_plan(settings: ResEncSettings) -> dict[str, Any]:
-    """The `architecture` entry of nnU-Net's plans."""
+    """Returns the `architecture` entry of nnU-Net's plans."""
     stages = settings.stages
     n = len(stages.features)
     return {
@@ -76,7 +80,7 @@ def architecture_plan(settings: ResEncSettings) -> dict[str, Any]:
 
 
 def export_nnunet(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> str:
-    """Write nnunet.pth and the configuration for a data set's plans; returns how to use them."""
+    """Writes nnunet.pth and the configuration for a data set's plans; returns how to use them, in words."""
     settings, spacing_mm = cast(ResEncSettings, facts.settings), facts.spacing_mm
     network = reverse_axes(network_weights(checkpoint, settings))
     torch.save({"network_weights": network}, output / "nnunet.pth")
@@ -102,7 +106,7 @@ def export_nnunet(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> s
 
 
 def export_monai(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> str:
-    """Write network.pt (a plain state dict) and load_network.py; returns how to use them."""
+    """Writes network.pt (a plain state dict) and load_network.py; returns how to use them, in words."""
     settings, spacing_mm = cast(ResEncSettings, facts.settings), facts.spacing_mm
     torch.save(network_weights(checkpoint, settings), output / "network.pt")
     kwargs = architecture_plan(settings)["arch_kwargs"]

@@ -21,7 +21,7 @@ TIMM_MODEL = "vit_base_patch16_224"
 
 
 def export_timm(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
-    """Write timm's files into `output`; returns the call that loads them."""
+    """Writes timm's files into `output`; returns the call that loads them, in words."""
     arguments = timm_arguments(cast(VitSettings, facts.settings))
     weights = encoder_weights(checkpoint)
     for view, name in enumerate(VIEWS):
@@ -44,7 +44,7 @@ def export_timm(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
 
 
 def timm_arguments(settings: VitSettings) -> dict[str, Any]:
-    """Arguments of `timm.create_model` that give this encoder's network."""
+    """Returns arguments of `timm.create_model` that give this encoder's network."""
     shape = settings.shape
     return {
         "img_size": settings.image_size,
@@ -60,7 +60,12 @@ def timm_arguments(settings: VitSettings) -> dict[str, Any]:
 
 
 def timm_weights(weights: Weights, view: int) -> Weights:
-    """timm's names and shapes, with the embedding of one view in the position table."""
+    """Returns weights by timm's names and in its shapes, with one view's embedding in the positions.
+
+    Args:
+        weights: of the encoder.
+        view: 0 frontal, 1 lateral, 2 unknown.
+    """
     D, P = weights["patch.weight"].shape
     side = int(P**0.5)
     positions = weights["position"] + weights["view"][view]

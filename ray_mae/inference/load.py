@@ -52,7 +52,15 @@ def random_encoder(
     data: DataConfig | None = None,
     spacing_mm: float | None = None,
 ) -> AnyEncoder:
-    """Returns the same network with fresh weights: what a probe must beat."""
+    """Returns an encoder with fresh weights, in evaluation mode: what a pretrained one must beat.
+
+    Args:
+        settings: of the encoder.
+        seed: of the weights.
+        pool: "mean" over patch tokens or "cls" (images only).
+        data: how samples were drawn in the pretraining that it stands beside; default: the defaults.
+        spacing_mm: between the voxels that it is for; None for images, and where each volume has its own.
+    """
     torch.manual_seed(seed)
     return _frozen(settings, data, pool, spacing_mm).eval()
 

@@ -63,7 +63,7 @@ def config_class(cls: type[C], method: str, encoder: str | None = None) -> type[
 
 
 def as_general(config: C) -> C:
-    """The same settings as the general class that `config_class` began with."""
+    """Returns the same settings as the general class that `config_class` began with."""
     general: Any = type(config).__mro__[1]
     values = {f.name: getattr(config, f.name) for f in fields(config)}  # type: ignore[arg-type]
     if "run" in values:
@@ -72,12 +72,12 @@ def as_general(config: C) -> C:
 
 
 def run_of(values: Mapping[str, Any]) -> PretrainConfig:
-    """The settings of a pretraining from what `to_dict` wrote of them, in this version or before."""
+    """Returns settings of a pretraining from what `to_dict` wrote of them, in this version or before."""
     return _read(PretrainConfig, values, values)
 
 
 def search_of(values: Mapping[str, Any]) -> TuneConfig:
-    """The settings of a search from what `to_dict` wrote of them, in this version or before."""
+    """Returns settings of a search from what `to_dict` wrote of them, in this version or before."""
     return _read(TuneConfig, values, values["run"])
 
 

@@ -37,7 +37,11 @@ class Batches:
         self._waited = 0.0
 
     def next(self, step: int) -> MicroBatch:
-        """The next micro-batch of this optimiser step."""
+        """Returns the next micro-batch of this optimiser step.
+
+        Raises:
+            FatalError: the shards are damaged.
+        """
         start = time.perf_counter()
         try:
             block = next(self._blocks)
@@ -57,6 +61,6 @@ class Batches:
         return MicroBatch(batch, block["weight"][0].as_py(), folders, lost)
 
     def take_waited(self) -> float:
-        """Seconds waited since the last call."""
+        """Returns seconds waited since the last call."""
         waited, self._waited = self._waited, 0.0
         return waited

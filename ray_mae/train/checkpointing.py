@@ -68,10 +68,16 @@ class Checkpoints:
             shutil.rmtree(left, ignore_errors=True)
 
     def save(self, step: int, *, probed: bool, wait: bool = False) -> None:
-        """A checkpoint after `step` steps; called by every worker.
+        """Saves a checkpoint after `step` steps; called by every worker.
 
-        probed: the probe is called for it. wait: until it is uploaded, whatever the settings say.
-        Raises FatalError where the weights are not finite, and FullDisk.
+        Args:
+            step: optimiser steps done.
+            probed: whether the probe is called for it.
+            wait: until it is uploaded, whatever the settings say.
+
+        Raises:
+            FatalError: the weights are not finite.
+            FullDisk: it does not fit.
         """
         began = time.perf_counter()
         self.wait()
@@ -100,7 +106,7 @@ class Checkpoints:
         self._waited += self._last["saving_s"]
 
     def wait(self) -> None:
-        """Until the last checkpoint is uploaded, or failed to be, which ends the run elsewhere."""
+        """Waits until the last checkpoint is uploaded, or failed to be, which ends the run elsewhere."""
         self._uploaded.wait()
 
     def settle(self, kind: type[BaseException] | None, *_: Any) -> None:
@@ -229,9 +235,14 @@ def _require_finite(weights: dict[str, torch.Tensor], step: int) -> None:
 
 
 def begin_with(module: nn.Module, checkpoint: Path) -> str:
-    """Load what fits into the module; returns in words how much that was.
+    """Loads what fits of other weights into the module; returns in words how much that was.
 
-    Raises ValueError where the encoder is another one.
+    Args:
+        module: the method with fresh weights.
+        checkpoint: of another run.
+
+    Raises:
+        ValueError: the encoder is another one.
     """
     saved = all_weights(checkpoint)
     own = module.state_dict()
@@ -252,9 +263,9 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
 
 
 def restore(engine: Engine) -> int:
-    """Load the last committed checkpoint, if any; returns the next step.
+    """Loads the last committed checkpoint, if any; returns the next step.
 
-    One by another number of workers, or of another ZeRO stage, is made a universal one on the way.
+    One by another number of workers, or of another ZeRO stage, becomes a universal one on the way.
     """
     saved = ray.train.get_checkpoint()
     if saved is None:

@@ -18,10 +18,14 @@ def resolve_precision(precision: str) -> str:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay, in two groups.
+    """Returns parameters with and without weight decay, in two groups.
 
     Decayed are matrices alone: no norms, biases and embeddings, and nothing that a module names by
     `no_weight_decay()`, as encoders and methods do.
+
+    Args:
+        module: parameters that are not trained are left out.
+        weight_decay: of the first group.
     """
     exempt = {id(p) for p in module.parameters() if p.ndim == 1}
     for part in module.modules():
@@ -42,7 +46,12 @@ def _is_parameter(module: nn.Module, name: str) -> bool:
 
 
 def optimizer_of(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD; the loop sets the learning rate before each step."""
+    """Returns AdamW or SGD; the loop sets the learning rate before each step.
+
+    Args:
+        groups: by `parameter_groups`.
+        optim: settings.
+    """
     if optim.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True)
     # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes
@@ -56,9 +65,15 @@ POWER = 0.9
 def learning_rate(
     step: int, *, peak: float, floor: float, warmup: int, steps: int, decay: str = "cosine"
 ) -> float:
-    """Linear from 0 in the first `warmup` steps, then down to `floor` at the last one.
+    """Returns the rate of a step: linear from 0 in the warm-up, then down to `floor` at the last step.
 
-    step: 0-based optimiser step. decay: "cosine" (half a cosine) or "poly", (1 - share)^0.9.
+    Args:
+        step: of the optimiser, from 0.
+        peak: rate at the end of the warm-up.
+        floor: rate at the last step.
+        warmup: steps.
+        steps: of the whole run.
+        decay: "cosine" (half a cosine) or "poly", (1 − share)^0.9 as nnU-Net.
     """
     if step < warmup:
         return peak * (step + 1) / warmup

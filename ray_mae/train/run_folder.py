@@ -62,21 +62,24 @@ class RunFolder:
         """Raises FatalError where the run was started again: two starts would mix their files.
 
         A driver that was killed leaves its workers alive for some seconds; two people may start one run.
-        Raises OSError while the folder cannot be reached.
+
+        Raises:
+            FatalError: another start has the folder.
+            OSError: the folder cannot be reached.
         """
         if (self.path / ATTEMPT).read_text() != self.attempt:
             raise FatalError(f"{self.path} was started again elsewhere: this start ends here")
 
     def wait_until_current(self) -> None:
-        """The same once the folder can be reached."""
+        """Calls `require_current` as soon as the folder can be reached."""
         outlast(self.require_current, self.patience, self.path)
 
     def lines(self, name: str) -> JsonLines:
-        """One of its JSON-lines files, to be written to."""
+        """Opens one of its JSON-lines files for writing."""
         return JsonLines(self.path / name, self.patience)
 
     def event(self, name: str, **more: Any) -> dict[str, Any]:
-        """The record of an event of this start, now."""
+        """Returns the record of an event of this start, now."""
         return {"event": name, "time": time.time(), "attempt": self.attempt, **more}
 
     def note(self, name: str) -> None:
@@ -84,11 +87,11 @@ class RunFolder:
         append_jsonl(self.path / EVENTS, self.event(name))
 
     def events(self) -> list[dict[str, Any]]:
-        """The events of this start so far."""
+        """Returns the events of this start so far."""
         return [e for e in read_jsonl(self.path / EVENTS) if e.get("attempt") == self.attempt]
 
     def first_step(self) -> int:
-        """The step with which the first worker went on when it last began."""
+        """Returns the step with which the first worker went on when it last began."""
         return int([e["first_step"] for e in self.events() if "first_step" in e][-1])
 
 
@@ -100,7 +103,7 @@ def keep_until(folder: Path, step: int) -> None:
 
 
 def last_pictures(folder: Path) -> list[tuple[str, bytes]]:
-    """Titles and PNG files of the last step that has pictures."""
+    """Returns titles and PNG files of the last step that has pictures."""
     from PIL import Image
 
     paths = sorted((folder / PICTURES).glob("*-*.png"))

@@ -29,7 +29,7 @@ class StorageAway(FatalError):
 
 
 def is_full(error: BaseException, folder: Path) -> bool:
-    """Whether something could not be written because `folder` has no room left."""
+    """Returns whether something could not be written because `folder` has no room left."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
     if any(os.strerror(number) in str(error) for number in _FULL):  # as safetensors says
@@ -46,7 +46,7 @@ def outlast(
     folder: Path,
     back: Callable[[str], None] | None = None,
 ) -> T:
-    """The result of `work`, tried again while it raises OSError, for `patience` seconds.
+    """Returns the result of `work`, called again while it raises OSError.
 
     A folder whose file system is not mounted is empty: what is missing is waited for, too. A full disk
     is not.
@@ -59,7 +59,7 @@ def outlast(
 
     Raises:
         StorageAway: after `patience` seconds.
-        OSError: of a full disk.
+        OSError: the disk is full.
     """
 
     def storage_away(error: Exception, seconds: float) -> StorageAway:
@@ -84,13 +84,13 @@ def outlast(
 
 
 def require(folder: Path) -> None:
-    """Raise FileNotFoundError where the folder is not there, as that of a file system not mounted."""
+    """Raises FileNotFoundError where the folder is not there, as that of a file system not mounted."""
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def replace_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step: where there is no room for it, the old one stays."""
+    """Writes a file in one step: where there is no room for it, the old one stays."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("wb") as file:

@@ -84,7 +84,16 @@ def make_plan(config: RunConfig, shards: ShardSet, workers: int | None = None) -
 
 
 def plan_of(config: RunConfig, available: int, workers: int) -> Plan:
-    """The numbers with so many training samples. Raises ValueError as `make_plan` does."""
+    """Returns the numbers of a run with so many training samples.
+
+    Args:
+        config: its settings.
+        available: samples of the training split.
+        workers: that share a step.
+
+    Raises:
+        ValueError: where a step cannot be cut for the workers.
+    """
     optim = config.optim
     size, micro = optim.batch_size, optim.micro_batch_size
     if size % micro or size // micro < workers:
@@ -141,7 +150,15 @@ def method_of(
 def stream_of(
     config: PretrainConfig, plan: Plan, shards: ShardSet, tokenizer: str | None, first_step: int
 ) -> Stream:
-    """The run's samples from `first_step` on."""
+    """Returns the run's samples from a step on.
+
+    Args:
+        config: settings of the run.
+        plan: its numbers, for the workers that read.
+        shards: what it reads.
+        tokenizer: JSON document, of a method that reads reports.
+        first_step: steps done before.
+    """
     return Stream(
         folders=shards.paths,
         order=order_of(config, shards),
@@ -170,12 +187,12 @@ def collator_of(config: RunConfig, tokenizer: str | None) -> Collator:
 
 
 def order_of(config: PretrainConfig, shards: ShardSet) -> Mixture:
-    """The order of the run's training samples."""
+    """Returns the order of the run's training samples."""
     return Mixture.of(shards, "train", config.seed, config.data.shuffle_window)
 
 
 def report_section(config: RunConfig) -> str | None:
-    """Which section of reports the method reads; None for a method without text."""
+    """Returns which section of reports the method reads; None for a method without text."""
     return getattr(config.data, "text", None) if config.method.reads_reports else None
 
 

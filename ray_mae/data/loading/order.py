@@ -25,17 +25,20 @@ from ray_mae.random_streams import Draw
 
 
 def key_of(name: str) -> int:
-    """The stable signed 64-bit key of a sample: a hash of its identifier."""
+    """Returns the stable signed 64-bit key of a sample: a hash of its identifier."""
     return int.from_bytes(
         hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True
     )
 
 
 def mix(*parts: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    """Hash integers (broadcast against each other) into int64: SplitMix64's finaliser, chained.
+    """Hashes integers to int64: SplitMix64's finaliser, chained.
 
     Our own few lines and not numpy's generators, because those may change their streams between
     versions and an order must not.
+
+    Args:
+        parts: int64 arrays or integers, broadcast against each other.
     """
     state = np.asarray(0x243F6A8885A308D3, dtype=np.uint64)
     with np.errstate(over="ignore"):

@@ -29,10 +29,19 @@ class DamagedShard(OSError):
 def read_rows(
     path: Path, group: int, columns: Sequence[str], patience: float = PATIENCE
 ) -> list[Row]:
-    """Some columns of the rows of one row group.
+    """Reads the rows of one row group, and waits for storage that is away.
 
-    Checksums of pages are compared, where the shard has them. Raises DamagedShard, and OSError of
-    storage that is away for longer than `patience` seconds.
+    Checksums of pages are compared, where the shard has them.
+
+    Args:
+        path: of the shard.
+        group: index of the row group.
+        columns: to read.
+        patience: seconds that the shard may be away.
+
+    Raises:
+        DamagedShard: the file is damaged, or not there although its folder is.
+        OSError: storage was away for longer.
     """
 
     def read() -> list[Row]:
@@ -64,7 +73,7 @@ def _retry_away(read: Callable[[], T], path: Path, patience: float) -> T:
 
 
 def describe_damage(path: Path, problem: str) -> str:
-    """The error's text: the file, the checksum it should have and has, and what to do."""
+    """Returns the text of an error: the file, the checksum it should have and has, and what to do."""
     expected, actual = _expected_sha256(path), _actual_sha256(path)
     compared = f"sha256 {actual or 'of no file'}, {Manifest.FILE} says {expected or 'none'}"
     if expected and expected == actual:
@@ -76,7 +85,7 @@ def describe_damage(path: Path, problem: str) -> str:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether the file's checksum is known and another one than it has."""
+    """Returns whether the file's checksum is known and another one than it has."""
     expected = _expected_sha256(path)
     return bool(expected) and expected != _actual_sha256(path)
 
@@ -98,7 +107,14 @@ def _sha256(path: Path, changed_ns: int) -> str:
 
 
 def names_of(shards: Path, keys: Collection[int]) -> dict[int, str]:
-    """Identifiers of training samples by their keys; reads the column of names alone, of all shards."""
+    """Returns identifiers of training samples by their keys, as far as the shards can be read.
+
+    Only the column of identifiers is read.
+
+    Args:
+        shards: folder of shards.
+        keys: by `key_of`.
+    """
     manifest, keys = Manifest.read(shards), set(keys)
     column = f"{manifest.kind}_id"
     names: dict[int, str] = {}

@@ -37,7 +37,12 @@ _MOST_TASKS = 10_000
 
 
 def to_block(arrays: dict[str, np.ndarray], **scalars: Any) -> pa.Table:
-    """A block with one row. Bytes and a header: Ray's tensor columns want equal shapes."""
+    """Returns an Arrow block with one row. Bytes and a header: Ray's tensor columns want equal shapes.
+
+    Args:
+        arrays: of a batch, by name.
+        scalars: columns of their own, by name.
+    """
     header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
     columns = {
         name: pa.array([array.tobytes()], pa.large_binary()) for name, array in arrays.items()
@@ -47,7 +52,7 @@ def to_block(arrays: dict[str, np.ndarray], **scalars: Any) -> pa.Table:
 
 
 def from_block(block: pa.Table) -> dict[str, np.ndarray]:
-    """The arrays of `to_block`, without a copy (read-only)."""
+    """Returns the arrays of `to_block`, without a copy (read-only)."""
     header = json.loads(block["header"][0].as_py())
     return {
         name: np.frombuffer(block[name][0].as_buffer(), np.dtype(dtype)).reshape(shape)

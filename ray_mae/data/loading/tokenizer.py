@@ -32,7 +32,12 @@ class TextIds:
 
 
 def report_text(row: dict, section: str) -> str | None:
-    """The text to caption: `impression` falls back to findings; `both` joins what there is."""
+    """Returns the text of a report, or None.
+
+    Args:
+        row: of a study.
+        section: findings; impression, which falls back to findings; or both, joined.
+    """
     findings, impression = row["findings"], row["impression"]
     if section == "findings":
         return findings
@@ -42,7 +47,12 @@ def report_text(row: dict, section: str) -> str | None:
 
 
 def training_reports(shards: ShardSet, section: str) -> Iterator[str]:
-    """The report texts of the training split."""
+    """Yields the report texts of the training split.
+
+    Args:
+        shards: folders of studies.
+        section: as of `report_text`.
+    """
     for path, _ in shards.of_split("train"):
         table = pq.read_table(path, columns=["findings", "impression"])
         for row in table.to_pylist():
@@ -52,11 +62,15 @@ def training_reports(shards: ShardSet, section: str) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
-    """A lower-case WordPiece tokenizer trained on the texts, as a tokenizers JSON document.
+    """Trains a lower-case WordPiece tokenizer and returns it as a tokenizers JSON document.
 
     The same texts give the same document. By itself the trainer numbers the letters inside of words as
     a hash table happens to hold them, and of merges that are equally frequent takes the lower numbers:
     each training would end with another vocabulary. So they are given to it in order, first of all.
+
+    Args:
+        texts: to train on.
+        vocabulary: size, at most.
     """
     texts = list(texts)
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
@@ -91,7 +105,11 @@ def _letters_inside(tokenizer: Tokenizer, texts: list[str]) -> set[str]:
 
 
 def load_tokenizer(path: Path) -> str:
-    """A tokenizers file as JSON; ValueError where it lacks a special token."""
+    """Returns a tokenizers file as a JSON document.
+
+    Raises:
+        ValueError: it lacks a special token.
+    """
     document = Tokenizer.from_file(str(path)).to_str()
     missing = [token for token in SPECIAL if parse(document).token_to_id(token) is None]
     if missing:
@@ -104,12 +122,12 @@ def load_tokenizer(path: Path) -> str:
 
 @lru_cache(maxsize=4)
 def parse(document: str) -> Tokenizer:
-    """The tokenizer of a JSON document."""
+    """Returns the tokenizer of a JSON document."""
     return Tokenizer.from_str(document)
 
 
 def special_ids(document: str) -> TextIds:
-    """Size, and ids of padding, first, last and mask token."""
+    """Returns size, and ids of padding, first, last and mask token, of a JSON document."""
     vocabulary = parse(document).get_vocab()
     size = max(vocabulary.values()) + 1
     return TextIds(size, *(vocabulary[token] for token in (PAD, FIRST, LAST, MASK)))
@@ -118,7 +136,13 @@ def special_ids(document: str) -> TextIds:
 def encode_reports(
     document: str, texts: list[str | None], max_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [S, L], first … last, padded to the longest text here, and has_report [S]."""
+    """Returns tokens [S, L] int64 and has_report [S] bool.
+
+    Args:
+        document: JSON document of the tokenizer.
+        texts: of the reports; None for a study without one.
+        max_tokens: first and last token included; L is the longest text here.
+    """
     special = special_ids(document)
     encoded = parse(document).encode_batch([text or "" for text in texts], add_special_tokens=False)
     ids = [[special.first, *e.ids[: max_tokens - 2], special.last] for e in encoded]
@@ -129,7 +153,12 @@ def encode_reports(
 
 
 def decode_tokens(document: str, ids: list[int]) -> str:
-    """Text of the tokens up to the last-token mark."""
+    """Returns the text of tokens up to the last-token mark.
+
+    Args:
+        document: JSON document of the tokenizer.
+        ids: of the tokens.
+    """
     last = special_ids(document).last
     if last in ids:
         ids = ids[: ids.index(last)]

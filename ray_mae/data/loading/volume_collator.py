@@ -59,10 +59,15 @@ class VolumeCollator:
 def crop_slices(
     shape: tuple[int, ...], size: int, draw: int | None
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Which part of a volume goes where in a cube of side `size`, as slices of both.
+    """Returns which part of a volume goes where in a cube, as slices of both.
 
     Along each axis: a random place by the draw (the middle without one) where the volume is longer
     than the cube, the middle of the cube where it is shorter.
+
+    Args:
+        shape: of the volume, in voxels.
+        size: side of the cube, in voxels.
+        draw: random number of the sample, or None.
     """
     source, target = [], []
     for axis, length in enumerate(shape):

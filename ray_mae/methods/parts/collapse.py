@@ -8,9 +8,13 @@ FEWEST = 4
 
 
 def collapse_signs(z: Tensor, study: Tensor) -> dict[str, Tensor]:
-    """Of vectors z [N, D] and their studies [N]: cosines of a study's views and of strangers, rank.
+    """Returns cosines of vectors of one study and of other studies, and the effective rank.
 
     A pair [2] each, as in `Losses.ratios`: with count 0 where there is nothing to compare.
+
+    Args:
+        z: [N, D] vectors.
+        study: [N] index of each one's study.
     """
     n = nn.functional.normalize(z, dim=-1)
     cosine = n @ n.T

@@ -8,11 +8,16 @@ from torch.distributed.nn.functional import all_gather
 
 
 def gather_rows(x: Tensor, study: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows of all workers, differentiably: their gradients are summed over the workers' losses.
+    """Gathers rows of all workers, differentiably: gradients are summed over the workers' losses.
 
-    x: [N, D]; study: [N] index within this worker's batch; key: [N]. N may differ between workers.
-    Returns every row [A, D] by rank, their studies [A] made unique over workers, ours [N], and
-    their keys [A].
+    Args:
+        x: [N, D]; N may differ between workers.
+        study: [N] index within this worker's batch.
+        key: [N] int64 of the sample.
+
+    Returns:
+        Every row [A, D] by rank, their studies [A] made unique over workers, ours [N], and their
+        keys [A].
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x, study, study, key

@@ -23,9 +23,11 @@ from ray_mae.train.setup import Plan, make_plan, plan_of
 
 
 def plan(config: PlanConfig) -> dict[str, Any]:
-    """Print the forecast of a run; returns the summary, which goes to summary.json of `output`.
+    """Prints the forecast of a run; returns the summary, which goes to summary.json of `output`.
 
-    Raises ValueError or FileNotFoundError as `pretrain` would, before it takes any resources.
+    Raises:
+        ValueError: as `pretrain` would, before it takes any resources.
+        FileNotFoundError: the same.
     """
     if config.output and (config.output / "config.yaml").exists():
         raise ValueError(

@@ -80,7 +80,7 @@ class Forecast:
 
 
 def inputs_of(config: RunConfig, shards: ShardSet) -> Inputs:
-    """As the shards have them, by their shares."""
+    """Returns how much data a sample is, as the shards have it, by their shares."""
     inputs, each = 0.0, 0.0
     for folder in shards.folders:
         train = folder.manifest.of_split("train")
@@ -116,7 +116,19 @@ def forecast(
     recomputed: int | None = None,
     mfu: float | None = None,
 ) -> Forecast:
-    """Arithmetic alone; see `measure_on_meta` for what it takes before a run."""
+    """Returns what follows from a plan, a method and a GPU: arithmetic alone.
+
+    Args:
+        config: settings of the run.
+        plan: its numbers.
+        inputs: how much data a sample is.
+        gpu: of each worker; None for a CPU, or an unknown one.
+        size: of the method.
+        precision: fp32 or bf16.
+        activations: bytes of a micro-batch; None where they were not measured.
+        recomputed: the same with activation checkpointing.
+        mfu: share of the peak that is used; None takes the kind's guess.
+    """
     optimizer, flops = config.optim.optimizer, size.flops * inputs.per_sample + size.flops_of_study
     shares = [
         states(
@@ -151,7 +163,7 @@ def forecast(
 def measure_on_meta(
     config: RunConfig, plan: Plan, inputs: Inputs, precision: str
 ) -> tuple[Size, int, int]:
-    """Size, and bytes of activations without and with checkpointing, by PyTorch's meta device.
+    """Returns size, and bytes of activations without and with checkpointing, by PyTorch's meta device.
 
     Neither memory nor data is needed; it takes some seconds.
     """
@@ -170,14 +182,23 @@ def measure_on_meta(
 
 
 def hours(config: RunConfig, plan: Plan, flops: float, tflops: float) -> float:
-    """At so many TFLOP/s per GPU; passes that some workers make for nothing take their time, too."""
+    """Returns the hours of a run.
+
+    Passes that some workers make for nothing take their time, too.
+
+    Args:
+        config: settings of the run.
+        plan: its numbers.
+        flops: of forward and backward per sample.
+        tflops: TFLOP/s per GPU.
+    """
     passes = plan.steps * plan.accumulation * plan.micro_batch_size
     work = flops * (RECOMPUTING if config.engine.activation_checkpointing else 1)
     return passes * work / (tflops * 1e12) / 3600
 
 
 def most_checkpoints(config: RunConfig, plan: Plan) -> int:
-    """At most at a time: those kept, and the one being written."""
+    """Returns how many checkpoints there are at most at a time: those that stay and the one being written."""
     written = math.ceil(plan.steps / config.checkpoint.every)
     keep = config.checkpoint.keep
     return written if keep is None else min(written, keep + 1 + config.checkpoint.keep_best)

@@ -57,7 +57,7 @@ GPUS = (
 
 
 def find_gpu(name: str) -> Gpu | None:
-    """By the name that a person or its driver gives it ("NVIDIA A100-SXM4-40GB"); None if unknown.
+    """Returns the GPU of a name as people or its driver give it ("NVIDIA A100-SXM4-40GB"), if known.
 
     A slice of one (MIG) is unknown: it has a part of the peak.
     """
@@ -69,7 +69,11 @@ def find_gpu(name: str) -> Gpu | None:
 
 
 def named_gpu(name: str) -> Gpu:
-    """`find_gpu`, for a name in the settings. Raises ValueError where it is unknown."""
+    """Returns the GPU of a name in the settings.
+
+    Raises:
+        ValueError: it is unknown.
+    """
     gpu = find_gpu(name)
     if gpu is None:
         names = {known.name.lower(): known.name for known in GPUS}

@@ -18,7 +18,7 @@ GIB = 2.0**30
 
 
 def as_table(rows: dict[str, str]) -> Table:
-    """A table with a name and its text in each row."""
+    """Returns a table with a name and its text in each row."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)
@@ -26,7 +26,14 @@ def as_table(rows: dict[str, str]) -> Table:
 
 
 def plan_rows(config: RunConfig, plan: Plan, where: str, first_step: int = 0) -> dict[str, str]:
-    """What follows from the settings and the number of samples; where: they lie."""
+    """Returns what follows from the settings and the number of samples, as names and texts.
+
+    Args:
+        config: settings of the run.
+        plan: its numbers.
+        where: the samples lie.
+        first_step: steps done before.
+    """
     scaling, optim = config.scaling, config.optim
     noun = NOUNS[plan.kind]
     scale = "" if optim.lr else f" = {optim.base_lr:.1e} × {plan.batch_size}/256"
@@ -57,7 +64,7 @@ def _sharing(plan: Plan) -> str:
 def forecast_rows(
     config: RunConfig, plan: Plan, inputs: Inputs, estimate: Forecast
 ) -> dict[str, str]:
-    """What follows from the method and the GPU."""
+    """Returns what follows from the method and the GPU, as names and texts."""
     kind = KINDS[plan.kind]
     one = kind.name
     guess = "" if inputs.known else " (assumed)"
@@ -93,7 +100,7 @@ def forecast_rows(
 
 
 def memory_table(config: RunConfig, plan: Plan, estimate: Forecast) -> Table:
-    """Memory per worker by ZeRO stage; what the run's settings choose is marked."""
+    """Returns memory per worker by ZeRO stage; what the run's settings choose is marked."""
     own = real_stage(config.engine.zero_stage, estimate.precision)
     measured = estimate.memory[own].activations is not None
     whole = estimate.gpu is not None or estimate.memory[own].total(False) > GIB
@@ -120,7 +127,7 @@ def memory_table(config: RunConfig, plan: Plan, estimate: Forecast) -> Table:
 
 
 def largest_micro_batch(config: RunConfig, plan: Plan, estimate: Forecast) -> str:
-    """What would fit under the run's own stage."""
+    """Returns in words which micro-batch would fit under the run's own stage."""
     assert estimate.gpu is not None
     row = estimate.memory[real_stage(config.engine.zero_stage, estimate.precision)]
     sizes = [
@@ -167,9 +174,12 @@ class StartTables:
         self._reports = 0
 
     def started(self, event: dict[str, Any]) -> list[Table]:
-        """event: of the first worker that has its engine. Nothing for those of later restarts.
+        """Returns the tables of the first engine of the command; nothing for those of later restarts.
 
         Activations are not in it: the metric `gpu_gib` is what was really taken.
+
+        Args:
+            event: of the first worker that has its engine.
         """
         if self._forecast is not None:
             return []
@@ -183,7 +193,11 @@ class StartTables:
         return [as_table(rows), memory_table(config, plan, estimate)]
 
     def measured(self, record: dict[str, Any]) -> str | None:
-        """The hours anew, at the second report; record: its metrics."""
+        """Returns the hours anew, at the second report; None at others.
+
+        Args:
+            record: metrics of the report.
+        """
         self._reports += 1
         if self._forecast is None or self._reports != self._REPORTS:
             return None

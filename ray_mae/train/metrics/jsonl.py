@@ -10,7 +10,7 @@ from ray_mae.train.run_storage import StorageAway, outlast
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; none if it is not there. A torn last line is left out."""
+    """Returns the records of a JSON-lines file; none if it is not there. A torn last line is left out."""
     if not path.is_file():
         return []
     return _records(path.read_text().splitlines())
@@ -33,7 +33,7 @@ class Tail:
         self._path, self._offset = path, 0
 
     def news(self) -> list[dict[str, Any]]:
-        """Whole lines alone. A file that became shorter, or is new, is read from its start."""
+        """Returns the records of whole lines; all of them where the file became shorter, or is new."""
         if not self._path.is_file():
             return []
         if self._path.stat().st_size < self._offset:
@@ -46,7 +46,7 @@ class Tail:
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
-    """One record, in one write."""
+    """Adds one record to a JSON-lines file, in one write."""
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
 
@@ -55,17 +55,24 @@ class JsonLines:
     """Records for a JSON-lines file, kept in memory while they cannot be written.
 
     Training goes on meanwhile. Each record is written once. Threads may share one.
+
+    Args:
+        path: of the file.
+        patience: seconds after which it is an error that nothing can be written.
     """
 
     def __init__(self, path: Path, patience: float) -> None:
-        """patience: seconds after which it is an error that nothing can be written."""
         self._path, self._patience = path, patience
         self._pending = b""
         self._since: float | None = None
         self._lock = threading.Lock()
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write a record, after those that are pending. Raises StorageAway."""
+        """Writes a record, after those that are pending.
+
+        Raises:
+            StorageAway: nothing could be written for longer than `patience`.
+        """
         with self._lock:
             self._pending += json.dumps(record).encode() + b"\n"
             try:
@@ -82,7 +89,12 @@ class JsonLines:
             self._since = None
 
     def close(self) -> None:
-        """Wait until all records are written. Raises StorageAway, or OSError of a full disk."""
+        """Waits until all records are written.
+
+        Raises:
+            StorageAway: after `patience` seconds.
+            OSError: the disk is full.
+        """
         with self._lock:
             outlast(self._write, self._patience, self._path)
 

@@ -38,7 +38,7 @@ class Spikes:
         """Since this start."""
 
     def add(self, losses: Iterable[float]) -> None:
-        """Losses of steps, in their order."""
+        """Adds losses of steps, in their order."""
         for loss in losses:
             if not math.isfinite(loss):  # such a step is skipped, and counted as that
                 continue
@@ -65,7 +65,7 @@ class Collapse:
         self._in_a_row = 0
 
     def warning(self, metrics: dict[str, Any]) -> str | None:
-        """What to say, at the third report in a row; else None."""
+        """Returns a sentence at the third report in a row that shows the signs; else None."""
         cosine, rank = metrics.get("cosine_other_study"), metrics.get("effective_rank")
         if cosine is None and rank is None:
             return None
@@ -92,17 +92,21 @@ class _Pass(NamedTuple):
 
 
 class MetricAverages:
-    """Metrics added up since the last report, then averaged over micro-batches and workers."""
+    """Metrics added up since the last report, then averaged over micro-batches and workers.
+
+    Args:
+        workers: of the run.
+        folders: names of its data sets; of several, the loss of each is a metric, too.
+    """
 
     def __init__(self, workers: int, folders: Sequence[str] = ("",)) -> None:
-        """folders: names of the data sets; of several, the loss of each is a metric, too."""
         self._workers, self._folders = workers, folders
         self._spikes = Spikes()
         self._step: list[_Pass] = []
         self.start()
 
     def add(self, losses: Losses, micro: MicroBatch) -> None:
-        """Of a micro-batch; whether it counts is known at the end of its step."""
+        """Adds a micro-batch; whether it counts is known at the end of its step."""
         if not micro.weight:
             return
         values = {"loss": losses.total, **losses.parts}
@@ -113,7 +117,7 @@ class MetricAverages:
         self._inputs += micro.batch.inputs
 
     def keep(self) -> None:
-        """The step was taken."""
+        """Counts the step, which was taken."""
         loss: Tensor | float = 0.0
         weights = 0.0
         for step, losses, micro in self._step:
@@ -127,12 +131,12 @@ class MetricAverages:
         self._step = []
 
     def drop(self) -> list[StepLosses]:
-        """The step was skipped: what it would have added."""
+        """Leaves out the step, which was skipped; returns what it would have added."""
         dropped, self._step = [passed.step for passed in self._step], []
         return dropped
 
     def take(self, device: torch.device, waited: float) -> dict[str, float]:
-        """Means since the last call, of the steps that were taken; called by every worker at one step.
+        """Returns means since the last call over the steps taken; called by every worker at one step.
 
         Args:
             device: of this worker.
@@ -172,11 +176,11 @@ class MetricAverages:
         return values
 
     def leave_out(self, seconds: float) -> None:
-        """Time that went by and is not training's."""
+        """Leaves out time that went by and is not training's, in seconds."""
         self._began += seconds
 
     def start(self) -> None:
-        """Begin anew."""
+        """Begins anew."""
         self._began, self._samples, self._inputs = time.perf_counter(), 0, 0
         self._sums: dict[str, tuple[Tensor, float]] = {}
         self._ratios: dict[str, Tensor] = {}
@@ -208,21 +212,24 @@ class MetricAverages:
 
 
 def gpu_name(device: torch.device) -> str | None:
-    """What its driver calls it; None for a CPU."""
+    """Returns what its driver calls a GPU; None for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def memory_taken(device: torch.device) -> dict[str, float]:
-    """The metric `gpu_gib`: the most that tensors took of this worker's GPU so far."""
+    """Returns the metric `gpu_gib`: the most that tensors took of this worker's GPU so far, in GiB."""
     if device.type != "cuda":
         return {}
     return {"gpu_gib": torch.cuda.max_memory_allocated(device) / 2**30}
 
 
 def peak_of(device: torch.device, precision: str, override: float | None) -> float | None:
-    """FLOP/s of one worker's device at best; None where nobody knows it.
+    """Returns the FLOP/s of one worker's device at best; None where nobody knows it.
 
-    override: TFLOP/s from the settings, which goes first.
+    Args:
+        device: of the worker.
+        precision: fp32 or bf16.
+        override: TFLOP/s from the settings, which goes first.
     """
     if override is not None:
         return override * 1e12
@@ -232,8 +239,13 @@ def peak_of(device: torch.device, precision: str, override: float | None) -> flo
 
 
 def utilisation(flops: float, workers: int, peak: float | None) -> dict[str, float]:
-    """The metric `mfu`: FLOPs of the method per second over all workers, over their peak.
+    """Returns the metric `mfu`: FLOPs of the method per second over the workers' peak.
 
     What is computed twice (activation checkpointing) counts once, as usual.
+
+    Args:
+        flops: per second, over all workers.
+        workers: how many they are.
+        peak: FLOP/s of one worker's device; None gives no metric.
     """
     return {} if peak is None else {"mfu": flops / (peak * workers)}

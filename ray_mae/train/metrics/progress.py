@@ -16,7 +16,15 @@ from ray_mae.train.run_storage import require
 
 
 class Progress:
-    """Prints events and metrics of a run while it goes on, from its files, and hands them on."""
+    """Prints events and metrics of a run while it goes on, from its files, and hands them on.
+
+    Args:
+        folder: of the run.
+        began: Unix time of the command's start.
+        method: whose metrics a line shows.
+        tables: printed when the workers are up.
+        listeners: that get each record, too.
+    """
 
     def __init__(
         self,
@@ -26,7 +34,6 @@ class Progress:
         tables: StartTables,
         listeners: Listeners,
     ) -> None:
-        """began: Unix time of the command's start; method: which metrics a line shows."""
         self._folder, self._began = folder, began
         self._tables, self._listeners = tables, listeners
         self._noun = NOUNS[method.kind]
@@ -109,7 +116,7 @@ class Progress:
 
 
 def probe_line(record: dict[str, Any], noun: str) -> str:
-    """One line of the online probe."""
+    """Returns a record of the online probe as one line."""
     lead = f"step {record['step']:>6}  probe "
     if "error" in record:
         return f"{lead}failed: {record['error']}"
@@ -121,7 +128,13 @@ def probe_line(record: dict[str, Any], noun: str) -> str:
 
 
 def metrics_line(record: dict[str, Any], columns: Sequence[str], noun: str) -> str:
-    """One line of metrics; columns: names of those that it begins with, where they are there."""
+    """Returns metrics as one line.
+
+    Args:
+        record: of metrics.jsonl.
+        columns: names of the metrics that it begins with, where they are there.
+        noun: plural of a sample.
+    """
     parts = [f"step {record['step']:>6}"]
     for name in columns:
         if name in record:

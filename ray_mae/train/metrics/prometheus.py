@@ -53,7 +53,7 @@ _MORE_TAGS = {"mae_loss": ("part",), "mae_figure": ("name",)}
 
 
 def report_s() -> float:
-    """Seconds from one time to the next that Ray's nodes are told of a process' gauges.
+    """Returns the seconds from one time to the next that Ray's nodes learn of a process' gauges.
 
     They forget what was not set for twice as long.
     """
@@ -63,8 +63,10 @@ def report_s() -> float:
 class Gauges:
     """Ray gauges that stay until `close`, and vanish with the process. Made while Ray is connected.
 
-    texts: by gauge, what it holds; more: by gauge, tags beside those that all have: `run`, the name of
-    the folder, and `folder`, its path.
+    Args:
+        folder: of the run or the search; every gauge has the tags `run`, its name, and `folder`, its path.
+        texts: by gauge, what it holds.
+        more: by gauge, further tags.
     """
 
     def __init__(
@@ -82,13 +84,13 @@ class Gauges:
         threading.Thread(target=self._keep, daemon=True).start()
 
     def set(self, gauge: str, value: float, **tags: str) -> None:
-        """Show a value from now on."""
+        """Shows a value from now on."""
         every: dict[str, str | None] = {**self._tags, **tags}
         self._values[gauge, tuple(every.items())] = value
         self._gauges[gauge].set(value, every)
 
     def close(self) -> None:
-        """Let all vanish but what is set once more."""
+        """Lets all vanish but what is set once more."""
         self._ended.set()
 
     def _keep(self) -> None:
@@ -99,17 +101,22 @@ class Gauges:
 
 
 def in_driver() -> bool:
-    """Whether this is a job's own process, and not a trial of a search."""
+    """Returns whether this is a job's own process, and not a trial of a search."""
     import ray
 
     return ray.get_runtime_context().get_actor_id() is None
 
 
 class RunMetrics:
-    """A listener that shows records as gauges, until the run ends."""
+    """A listener that shows records as gauges, until the run ends.
+
+    Args:
+        folder: of the run.
+        steps: of the whole run.
+        losses: names of the parts of its loss.
+    """
 
     def __init__(self, folder: Path, steps: int, losses: Iterable[str]) -> None:
-        """steps: of the whole run; losses: names of the parts of its loss."""
         self._gauges = Gauges(folder, GAUGES, _MORE_TAGS)
         self._losses = {"loss", *losses}
         self._starts, self._failed_probes = 0, 0

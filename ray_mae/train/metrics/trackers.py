@@ -81,7 +81,12 @@ PROJECT = "ray_mae"
 
 
 def check_trackers(names: Sequence[str], setting: str = "tracking.trackers") -> None:
-    """Raise ValueError where a package is missing, or W&B has no key: it would ask for one and wait."""
+    """Raises ValueError where a package is missing, or W&B has no key: it would ask for one and wait.
+
+    Args:
+        names: of the trackers.
+        setting: dotted name of what chose them, for the text of the error.
+    """
     for name in names:
         spec = find_spec(name)
         if spec is None or spec.origin is None:  # a folder `wandb` is no package
@@ -99,7 +104,7 @@ def check_trackers(names: Sequence[str], setting: str = "tracking.trackers") -> 
 
 
 def read_ids(run: Path) -> dict[str, str]:
-    """The run's id by tracker, as far as it has any."""
+    """Returns the run's id by tracker, as far as it has any."""
     file = run / IDS
     return json.loads(file.read_text()) if file.is_file() else {}
 
@@ -128,7 +133,7 @@ def open_trackers(
 
 
 def mlflow_uri(output: Path) -> str:
-    """Where MLflow logs to unless MLFLOW_TRACKING_URI says otherwise."""
+    """Returns where MLflow logs to unless MLFLOW_TRACKING_URI says otherwise."""
     return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
 
 
@@ -239,6 +244,6 @@ def _first_line(error: Exception) -> str:
 
 
 def probe_metrics(record: dict[str, Any]) -> dict[str, Any]:
-    """The scalars of a probe that did not fail, with its step; the step alone otherwise."""
+    """Returns the scalars of a probe that did not fail, with its step; the step alone otherwise."""
     names = ("step", "probe_auroc", "probe_auroc_low", "probe_auroc_high")
     return {name: record[name] for name in names if name in record}

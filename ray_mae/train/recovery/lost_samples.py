@@ -26,10 +26,15 @@ class SkippedSteps:
 
     Every worker has one and all of them skip the same steps, since a gradient that is not finite anywhere
     makes the norm over all workers so.
+
+    Args:
+        folder: of the run.
+        shards: folders that its samples come from.
+        rank: of this worker.
+        limit: steps in a row after which the run ends.
     """
 
     def __init__(self, folder: RunFolder, shards: Sequence[Path], rank: int, limit: int) -> None:
-        """limit: steps in a row after which the run ends."""
         name = f"{SKIPPED}/worker-{rank:04d}.jsonl"
         self._file, self._lines = folder.path / name, folder.lines(name)
         self._shards, self._limit = shards, limit
@@ -38,13 +43,18 @@ class SkippedSteps:
         """Of all starts of the run; one that was repeated after a restart counts again."""
 
     def applied(self) -> None:
-        """A step changed the weights."""
+        """Notes that a step changed the weights."""
         self._in_a_row = 0
 
     def add(self, step: int, seen: "Sequence[StepLosses]") -> str:
-        """A step was skipped: write it down; returns it in words.
+        """Writes down a step that was skipped; returns it in words.
 
-        step: from 0. Raises FatalError where too many follow each other.
+        Args:
+            step: from 0.
+            seen: losses and keys of its micro-batches on this worker.
+
+        Raises:
+            FatalError: too many follow each other.
         """
         self._in_a_row, self.total = self._in_a_row + 1, self.total + 1
         keys = [int(k) for micro in seen for k in micro.key.tolist()]
@@ -97,7 +107,12 @@ class LostRows:
         self._rows = self._warned = 0
 
     def add(self, step: int, lost: list[dict[str, Any]]) -> None:
-        """Write down the rows lost for a micro-batch; step: from 0."""
+        """Writes down the rows lost for a micro-batch.
+
+        Args:
+            step: from 0.
+            lost: file, row group, row and problem of each.
+        """
         if lost:
             with suppress(OSError):  # the lines are kept until they can be written
                 self._file.parent.mkdir(exist_ok=True)
@@ -106,7 +121,7 @@ class LostRows:
         self._rows += len(lost)
 
     def metrics(self, device: "torch.device", workers: int) -> dict[str, int]:
-        """Rows lost since this start, over all workers; called by each of them."""
+        """Returns the rows lost since this start, over all workers; called by each of them."""
         import torch
 
         rows = torch.tensor(self._rows, device=device)
@@ -115,7 +130,7 @@ class LostRows:
         return {"unreadable_rows": int(rows)}
 
     def warning(self, metrics: dict[str, Any]) -> str | None:
-        """What to say where their number has doubled, at least; else None."""
+        """Returns a sentence where their number has doubled, at least; else None."""
         rows = metrics.get("unreadable_rows", 0)
         if rows < max(2 * self._warned, 1):
             return None
@@ -127,6 +142,6 @@ class LostRows:
 
 
 def unreadable_rows(output: Path) -> int:
-    """Rows lost over the whole run; a step that was repeated after a restart counts once."""
+    """Returns the rows lost over the whole run; a step that was repeated after a restart counts once."""
     records = (r for file in (output / UNREADABLE).glob("*.jsonl") for r in read_jsonl(file))
     return len({(r["step"], r["file"], r["group"], r["row"]) for r in records})

@@ -21,11 +21,11 @@ class Preemption:
         self._known: set[str] = set()
 
     def pace(self, steps_per_s: float) -> None:
-        """Of the last report, the same on every worker."""
+        """Sets the steps between two questions by the last report's speed, the same on every worker."""
         self._every = max(1, round(self.SECONDS * steps_per_s))
 
     def notice(self, step: int) -> str | None:
-        """After `step` steps: what to say of a notice that is new, which is the time to save."""
+        """Returns a notice that is new, in words: the time to save after `step` steps; else None."""
         if not self._watched or step % self._every:
             return None
         info = ray.train.get_preemption_info()

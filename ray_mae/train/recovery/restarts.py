@@ -64,12 +64,12 @@ class Restarts(UserCallback):
 
 
 def keep_trace(error: Exception) -> None:
-    """Where the error came from, as a note of it: Ray Train would lose it on the way to the driver."""
+    """Notes with an error where it came from: Ray Train would lose that on the way to the driver."""
     error.add_note(traceback.format_exc())
 
 
 def cause_of(error: WorkerGroupError | ControllerError) -> tuple[str, str]:
-    """Why Ray Train ended: in one line, and in full."""
+    """Returns why Ray Train ended: in one line, and in full."""
     if isinstance(error, ControllerError):
         cause = error.controller_failure
         if isinstance(cause, Failed):
