@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, get_loader
 
 from ray_mae import config as settings
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
@@ -208,7 +208,7 @@ def _chosen(command: str, cls: type, arguments: list[str]) -> Any:
     lead = CHOSEN[command]
     arguments = _separated(arguments)
     document = _document(arguments)
-    section = document.get("run", {}) if lead else document
+    section = (document.get("run") or {}) if lead else document
     method = _named(arguments, f"{lead}method.name", section.get("method"), FIRST)
     arguments = _migrated(arguments, document, method, lead)
     encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
@@ -233,7 +233,10 @@ def _document(arguments: list[str]) -> dict[str, Any]:
     if "--config" not in arguments[:-1]:
         return {}
     file = Path(arguments[arguments.index("--config") + 1])
-    document = yaml.safe_load(file.read_text()) if file.is_file() else None
+    try:  # as the parser reads it: PyYAML alone takes 1e-4 for a word
+        document = get_loader("yaml")(file.read_text()) if file.is_file() else None
+    except yaml.YAMLError:  # the parser says what is wrong
+        return {}
     return document if isinstance(document, dict) else {}
 
 

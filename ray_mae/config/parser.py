@@ -1,10 +1,13 @@
 """Settings from flags, files and plain values: checked against their types, with the nearest right name."""
 
+import dataclasses
 import difflib
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
+
+from ray_mae.config.base import bounds_in_words
 
 T = TypeVar("T")
 
@@ -48,7 +51,24 @@ def parser_for(cls: type, prog: str | None = None) -> ArgumentParser:
         "--config", action="config", help="YAML file with settings; flags after it override it."
     )
     parser.add_class_arguments(cls, None)
+    bounds = _bounds(cls)
+    for action in parser._actions:
+        if words := bounds.get(action.dest):
+            action.help = f"{action.help} [{words}]"
     return parser
+
+
+def _bounds(cls: type, prefix: str = "") -> dict[str, str]:
+    """Those of each setting that has any, in words, by its dotted name."""
+    hints = get_type_hints(cls)
+    found: dict[str, str] = {}
+    for field in dataclasses.fields(cls):
+        path = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hints[field.name]):
+            found |= _bounds(hints[field.name], f"{path}.")
+        elif words := bounds_in_words(field.metadata):
+            found[path] = words
+    return found
 
 
 def parse(parser: ArgumentParser, cls: type[T], values: dict[str, Any]) -> T:
