@@ -10,6 +10,14 @@ from ray_mae.methods.base import Context
 from ray_mae.methods.mdae.model import Mdae
 from tests.settings import small
 
+PLAIN: dict[str, Any] = {
+    "block_size": 4,
+    "mirror": False,
+    "rotate_share": 0.0,
+    "scale_share": 0.0,
+}
+"""Settings of MDAE for small crops, without augmentation."""
+
 
 def volume_batch(samples: int, seed: int = 0, side: int = 16) -> VolumeBatch:
     """Random volumes, smooth enough to be learnt, every voxel valid."""
@@ -32,13 +40,7 @@ def some(batch: VolumeBatch, rows: list[int]) -> VolumeBatch:
 
 def config(**settings: Any) -> dict[str, Any]:
     """The sections of a run of MDAE: a tiny network on crops of 16³, without augmentation."""
-    plain: dict[str, Any] = {
-        "block_size": 4,
-        "mirror": False,
-        "rotate_share": 0.0,
-        "scale_share": 0.0,
-    }
-    return small("mdae", **(plain | settings))
+    return small("mdae", **(PLAIN | settings))
 
 
 def mdae(**settings: Any) -> Mdae:

@@ -127,9 +127,20 @@ def _require_alike(paths: Sequence[Path], manifests: Sequence[Manifest]) -> None
 
 
 def _names(paths: Sequence[Path], manifests: Sequence[Manifest]) -> list[str]:
-    """The data sets' names; those that two share get the folder's beside."""
-    count = Counter(manifest.dataset for manifest in manifests)
+    """The data sets' names; those that two share get the end of their paths beside that tells them apart."""
+    alike: dict[str, list[tuple[str, ...]]] = {}
+    for path, manifest in zip(paths, manifests, strict=True):
+        alike.setdefault(manifest.dataset, []).append(path.absolute().parts)
     return [
-        m.dataset if count[m.dataset] == 1 else f"{m.dataset} ({p.name})"
-        for p, m in zip(paths, manifests, strict=True)
+        _name(manifest.dataset, path.absolute().parts, alike[manifest.dataset])
+        for path, manifest in zip(paths, manifests, strict=True)
     ]
+
+
+def _name(dataset: str, folder: tuple[str, ...], alike: list[tuple[str, ...]]) -> str:
+    if len(alike) == 1:
+        return dataset
+    length = 1
+    while sum(other[-length:] == folder[-length:] for other in alike) > 1:
+        length += 1
+    return f"{dataset} ({'/'.join(folder[-length:])})"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import ray
 
-from ray_mae.data.loading.order import Order, key_of
+from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.order import Mixture, key_of
 from ray_mae.data.loading.rows import DamagedShard, read_rows
-from ray_mae.data.loading.stream import FileOrder, Stream, from_block, to_batch, to_block
+from ray_mae.data.loading.stream import FileOrder, Stream, from_block, to_block
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.tokenizer import (
     decode_tokens,
@@ -21,6 +22,7 @@ from ray_mae.data.loading.tokenizer import (
     training_reports,
 )
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 from tests.shards import damage, rewrite, sha256, write_shards
 
 
@@ -31,11 +33,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stream(shards: Path, first_step: int = 0, steps: int = 9, workers: int = 2) -> Stream:
-    manifest = Manifest.read(shards)
+def stream(
+    shards: Path, first_step: int = 0, steps: int = 9, workers: int = 2, window: int = 8
+) -> Stream:
     return Stream(
-        shards=shards,
-        order=Order.of(manifest, "train", seed=1, shuffle_window=8),
+        folders=(shards,),
+        order=Mixture.of(ShardSet.read(shards), "train", seed=1, shuffle_window=window),
         collator=StudyCollator(max_views=3, seed=1),
         batch_size=8,
         micro_batch_size=4,
@@ -47,7 +50,7 @@ def stream(shards: Path, first_step: int = 0, steps: int = 9, workers: int = 2) 
 
 def test_a_batch_is_packed_without_absent_views(shards: Path) -> None:
     rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
-    batch = to_batch(StudyCollator(max_views=3).collate(rows, [0] * len(rows)))
+    batch = KINDS["study"].to_batch(StudyCollator(max_views=3).collate(rows, [0] * len(rows)))
     assert batch.study.tolist() == [i for i, row in enumerate(rows) for _ in row["views"]]
     assert batch.images.shape[0] == sum(len(row["views"]) for row in rows)
     assert batch.key.tolist() == [key_of(row["study_id"]) for row in rows]
@@ -56,7 +59,7 @@ def test_a_batch_is_packed_without_absent_views(shards: Path) -> None:
 
 def test_a_portrait_image_is_letterboxed_without_loss(shards: Path) -> None:
     row = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)[2]
-    batch = to_batch(StudyCollator(max_views=3).collate([row], [0]))
+    batch = KINDS["study"].to_batch(StudyCollator(max_views=3).collate([row], [0]))
     assert batch.side.tolist() == [48, 48, 48]  # 40 × 48 images
     assert (batch.images[:, :, :4] == 0).all()
     assert (batch.images[:, :, -4:] == 0).all()
@@ -91,8 +94,7 @@ def test_arrays_travel_through_arrow_unchanged() -> None:
 def test_reports_become_tokens_with_first_and_last_and_missing_ones_are_marked(
     shards: Path,
 ) -> None:
-    manifest = Manifest.read(shards)
-    document = train_tokenizer(training_reports(shards, manifest, "impression"), 200)
+    document = train_tokenizer(training_reports(ShardSet.read(shards), "impression"), 200)
     rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
     arrays = StudyCollator(max_views=3, tokenizer=document, max_tokens=32).collate(rows, [0] * 4)
     assert arrays["has_report"].tolist() == [False, True, True, True]  # 3 falls back to findings
@@ -123,7 +125,7 @@ def test_workers_share_every_step_evenly_and_in_order(shards: Path, local_ray: N
         for group in range(len(shard.row_groups)):
             for i, row in enumerate(read_rows(shards / shard.file, group, StudyCollator.columns)):
                 names[shard.file, group, i] = key_of(row["study_id"])
-    expected = [names[p.file, p.group, p.row] for p in work.order.places(0, 72)]
+    expected = [names[p.file, p.group, p.row] for p in work.order.locations(0, 72)]
     seen = [key for a, b in zip(first, second, strict=True) for key in [*a[1], *b[1]]]
     assert seen == expected
 
@@ -193,7 +195,7 @@ def test_a_run_goes_on_without_a_shard_that_is_gone(shards: Path, tmp_path: Path
     folder = tmp_path / "shards"
     shutil.copytree(shards, folder)
     (folder / "train-00000.parquet").unlink()
-    small = replace(stream(folder), order=replace(stream(folder).order, shuffle_window=1))
+    small = stream(folder, window=1)
     with pytest.raises(DamagedShard, match=r"No such file.*restore it from a copy"):
         drawn(small)
     keys, lost = drawn(replace(small, corrupt="skip", batch_size=4))

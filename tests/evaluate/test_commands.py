@@ -7,27 +7,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from ray_mae import cli
-from ray_mae.config import (
-    EmbedConfig,
-    MdaeConfig,
-    MvmaeConfig,
-    PretrainConfig,
-    PretrainMdaeConfig,
-)
+from ray_mae.config import EmbedConfig
+from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.rows import read_rows
-from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.volume_collator import VolumeCollator
 from ray_mae.evaluate.embed import embed
-from ray_mae.inference.studies import load_encoder
-from ray_mae.methods.mdae.model import build_volume_encoder
-from ray_mae.methods.mvmae.model import build_encoder
+from ray_mae.inference.load import load_encoder
 from ray_mae.transforms.images import whole
 from ray_mae.transforms.volumes import clean
-from tests.records import write_state
+from tests.checkpoints import write_checkpoint
 from tests.shards import write_shards, write_volume_shards
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -42,14 +33,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    method = MvmaeConfig(image_size=32, patch_size=8, width=32, depth=1, heads=2)
-    torch.manual_seed(7)
-    weights = build_encoder(method).state_dict()
-    save_file({f"encoder.{k}": v for k, v in weights.items()}, folder / "model.safetensors")
-    config = PretrainConfig(shards=shards, output=folder, method=method)
-    write_state(folder, config, step=1, workers=1)
-    return folder
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), shards, "mvmae", depth=1)
 
 
 def test_every_study_has_the_mean_of_its_views_features(
@@ -61,7 +45,7 @@ def test_every_study_has_the_mean_of_its_views_features(
     assert table["split"].to_pylist().count("train") == 60
     rows = read_rows(shards / "val-00000.parquet", 0, StudyCollator.columns)
     encoder, _ = load_encoder(checkpoint)
-    batch = to_batch(StudyCollator(max_views=16).collate(rows, [0] * len(rows)))
+    batch = KINDS["study"].to_batch(StudyCollator(max_views=16).collate(rows, [0] * len(rows)))
     with torch.no_grad():
         per_view = encoder(whole(batch, 32), batch.view)
     found = dict(zip(table["study_id"].to_pylist(), table["embedding"].to_pylist(), strict=True))
@@ -93,21 +77,14 @@ def test_a_wrong_checkpoint_is_named_before_any_actor_starts(shards: Path, tmp_p
 def test_volumes_are_embedded_and_probed_by_their_own_labels(tmp_path: Path) -> None:
     shards, run = tmp_path / "shards", tmp_path / "run"
     write_volume_shards(shards, train=40, held_out=20)
-    method = MdaeConfig(preset="tiny", crop_size=16, block_size=4)
-    run.mkdir()
-    torch.manual_seed(7)
-    weights = build_volume_encoder(method).state_dict()
-    save_file({f"encoder.{k}": v.clone() for k, v in weights.items()}, run / "model.safetensors")
-    write_state(
-        run, PretrainMdaeConfig(shards=shards, output=run, method=method), step=1, workers=1
-    )
+    write_checkpoint(run, shards, "mdae", block_size=4)
 
     summary = embed(EmbedConfig(checkpoint=run, shards=shards, output=tmp_path / "e"))
     table = pq.read_table(tmp_path / "e" / "embeddings.parquet")
     assert summary["volumes"] == len(set(table["volume_id"].to_pylist())) == 80
     encoder, _ = load_encoder(run)
     rows = read_rows(shards / "val-00000.parquet", 0, VolumeCollator.columns)
-    batch = to_batch(VolumeCollator(16, centre=True).collate(rows, [0] * len(rows)))
+    batch = KINDS["volume"].to_batch(VolumeCollator(16, centre=True).collate(rows, [0] * len(rows)))
     with torch.no_grad():
         expected = encoder(clean(batch)[0])  # what is not valid is not seen
     found = {row["volume_id"]: row["embedding"] for row in table.to_pylist()}

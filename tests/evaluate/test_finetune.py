@@ -11,35 +11,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from ray_mae import cli
 from ray_mae.checkpoint.format import ENCODER
-from ray_mae.config import (
-    FinetuneConfig,
-    MdaeConfig,
-    MvmaeConfig,
-    PretrainConfig,
-    PretrainMdaeConfig,
-)
+from ray_mae.config import FinetuneConfig
 from ray_mae.data.decoding.voxels import encode_voxels
+from ray_mae.data.kinds import KINDS
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 from ray_mae.data.loading.order import Order, key_of
-from ray_mae.data.loading.stream import to_batch
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.finetune.classifier import bce, layer_decay_of, load_classifier
+from ray_mae.evaluate.finetune.classifier import LayerDecay, bce, load_classifier
 from ray_mae.evaluate.finetune.command import task_of
-from ray_mae.evaluate.finetune.training import classifier_of, collator_of, finetune
+from ray_mae.evaluate.finetune.training import classifier_of, finetune
 from ray_mae.evaluate.samples import Samples
-from ray_mae.evaluate.supervised.fit import scaled_groups, weights_of
+from ray_mae.evaluate.supervised.fit import scaled_groups
 from ray_mae.evaluate.supervised.runs import HISTORY, Run, runs_of
-from ray_mae.inference.studies import load_encoder, random_encoder
-from tests.records import write_state
+from ray_mae.inference.load import load_encoder
+from tests.checkpoints import write_checkpoint
 from tests.shards import rewrite, write_shards, write_volume_shards
-from tests.volume_batches import config as mdae_config
+from tests.volume_batches import PLAIN
 
 EDEMA = CHEXPERT_LABELS.index("Edema")
-STUDY = MvmaeConfig(image_size=32, patch_size=8, width=32, depth=2, heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +53,18 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint_of(tmp_path_factory.mktemp("checkpoint"), STUDY)
+    return checkpoint_of(tmp_path_factory.mktemp("checkpoint"), "mvmae")
 
 
 @pytest.fixture(scope="module")
 def volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint_of(tmp_path_factory.mktemp("checkpoint"), mdae_config())
+    return checkpoint_of(tmp_path_factory.mktemp("checkpoint"), "mdae", **PLAIN)
 
 
-def checkpoint_of(folder: Path, method: MvmaeConfig | MdaeConfig) -> Path:
-    """Weights of no training, kept as those of one."""
-    weights = weights_of(random_encoder(method, seed=7).encoder)
-    save_file({f"encoder.{k}": v for k, v in weights.items()}, folder / "model.safetensors")
-    cls: Any = PretrainMdaeConfig if isinstance(method, MdaeConfig) else PretrainConfig
+def checkpoint_of(folder: Path, method: str, **values: Any) -> Path:
+    """Weights of no training on other shards, kept as those of one."""
     Manifest("study", "generated", 1, []).write(folder)
-    write_state(folder, cls(shards=folder, output=folder, method=method), step=1, workers=1)
-    return folder
+    return write_checkpoint(folder, folder, method, **values)
 
 
 def with_stripes(row: dict) -> None:
@@ -177,11 +165,13 @@ def test_a_visible_label_of_volumes_is_learnt(
     assert done.probability[rough].min() > done.probability[~rough].max()
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert kept.encoder.encoder.film is None
-    read = Samples(task.shards, task.cohort.place, 8, 4)
-    whole = collator_of(kept.encoder.config, config, 0, whole=True)
+    read = Samples([task.shards], task.cohort.place, 8, 4)
+    kind = KINDS["volume"]
+    whole = kind.evaluation_collator(kept.encoder.settings.input_size, 0)
     with torch.no_grad():
         again = [
-            kept(to_batch(arrays)).sigmoid() for arrays, _ in read.each(task.rows("test"), whole)
+            kept(kind.to_batch(arrays)).sigmoid()
+            for arrays, _ in read.each(task.rows("test"), whole)
         ]
     np.testing.assert_allclose(torch.cat(again).numpy(), done.probability, atol=1e-5)
 
@@ -244,9 +234,10 @@ def test_uncertain_studies_are_neither_read_nor_counted_where_they_are_ignored(
     assert task.labels == ["Edema"]
     assert len(left_out) == 13
     assert (counts["train"].labels["Edema"].ignored, len(task.rows("train"))) == (4, 12)
-    read = Samples(task.shards, task.cohort.place, 6, 8)
+    read = Samples([task.shards], task.cohort.place, 6, 8)
     order = Order.of(task.manifest, "train", 0, 8)
-    drawn = read.drawn(order, task.rows("train"), collator_of(STUDY, config, 0))
+    collator = KINDS["study"].supervised_collator(32, 0, config.max_views)
+    drawn = read.drawn(order, task.rows("train"), collator)
     epochs = [np.concatenate([next(drawn)[1], next(drawn)[1]]) for _ in range(2)]
     for rows in epochs:
         assert sorted(rows) == sorted(task.rows("train"))
@@ -293,8 +284,8 @@ def test_the_learning_rate_falls_from_the_head_to_the_input(
     ):
         config = config_of(checkpoint, volumes, tmp_path, layer_decay=0.5)
         model = classifier_of(run_of(config), config, ["a"])
-        scale = layer_decay_of(model.encoder, 0.5)
-        depth = scale.depth
+        scale = LayerDecay(0.5, model.encoder.encoder)
+        depth = scale.encoder.depth
         assert scale("head.weight") == 1.0
         assert scale(first) == 0.5 ** (depth + 1)
         assert scale(last) == (1.0 if "norm" in last else 0.5)
@@ -316,5 +307,5 @@ def test_settings_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"seeds must hold one or more values, each once"):
         config_of(volume_checkpoint, volumes, tmp_path, seeds=[1, 1])
-    with pytest.raises(ValueError, match=r"crop_size must be a multiple of 8"):
+    with pytest.raises(ValueError, match=r"crop_size \(20\) must be a multiple of 8"):
         task_of(config_of(volume_checkpoint, volumes, tmp_path, crop_size=20))

@@ -3,25 +3,25 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
 from ray_mae import cli
 from ray_mae.checkpoint.format import read_state
-from ray_mae.config import OnlineProbeConfig, PretrainMdaeConfig
+from ray_mae.config import OnlineProbeConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import online_probe
-from ray_mae.evaluate.supervised.fit import weights_of
-from ray_mae.inference.studies import load_encoder, random_encoder
+from ray_mae.inference.load import load_encoder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import PROBES
-from tests.records import write_state
+from tests.checkpoints import write_checkpoint
 from tests.shards import rewrite, write_volume_shards
-from tests.volume_batches import config as mdae_config
+from tests.volume_batches import PLAIN
 
 SETTINGS = OnlineProbeConfig(every=1, bootstrap=50, min_positive=3)
 
@@ -45,22 +45,20 @@ def shards(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def checkpoint(shards: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    weights = weights_of(random_encoder(mdae_config(), seed=7).encoder)
-    save_file({f"encoder.{k}": v for k, v in weights.items()}, folder / "model.safetensors")
-    config = PretrainMdaeConfig(shards=shards, output=folder, method=mdae_config())
-    write_state(folder, config, step=1, workers=1)
-    return folder
+    return write_checkpoint(tmp_path / "checkpoint", shards, "mdae", **PLAIN)
+
+
+def probe(checkpoint: Path, shards: Path, settings: OnlineProbeConfig) -> dict[str, Any]:
+    return online_probe(checkpoint, ShardSet.read(shards), settings)
 
 
 def test_a_visible_label_is_read_on_validation_patients(shards: Path, checkpoint: Path) -> None:
-    found = online_probe(checkpoint, shards, SETTINGS)
+    found = probe(checkpoint, shards, SETTINGS)
     assert found["labels"].keys() == {"rough"}
     assert found["probe_auroc"] > 0.9
     assert found["probe_auroc_low"] <= found["probe_auroc"] <= found["probe_auroc_high"]
     assert found["samples"] == {"train": 40, "val": 24}
-    few = online_probe(checkpoint, shards, replace(SETTINGS, train_samples=20, val_samples=12))
+    few = probe(checkpoint, shards, replace(SETTINGS, train_samples=20, val_samples=12))
     assert few["samples"] == {"train": 20, "val": 12}
 
 
@@ -68,7 +66,7 @@ def test_few_labels_are_drawn_from_the_labelled_and_scored_on_the_same_patients(
     shards: Path, checkpoint: Path
 ) -> None:
     settings = replace(SETTINGS, label_counts=[2, 12, 40], draws=3)
-    found = online_probe(checkpoint, shards, settings)
+    found = probe(checkpoint, shards, settings)
     assert found["by_count"].keys() == {"2", "12", "40"}
     value, low, high = found["by_count"]["12"]
     assert low <= value <= high
@@ -77,20 +75,18 @@ def test_few_labels_are_drawn_from_the_labelled_and_scored_on_the_same_patients(
         found["by_count"]["2"][0] < found["probe_auroc"]
     )  # where both are of one class, it is a half
     assert {len(r) for r in found["resamples"].values()} == {50}
-    assert (
-        online_probe(checkpoint, shards, SETTINGS)["resamples"]["all"] == found["resamples"]["all"]
-    )
+    assert probe(checkpoint, shards, SETTINGS)["resamples"]["all"] == found["resamples"]["all"]
 
 
 def test_test_patients_are_never_touched(shards: Path, checkpoint: Path) -> None:
-    before = online_probe(checkpoint, shards, SETTINGS)
+    before = probe(checkpoint, shards, SETTINGS)
 
     def spoil(row: dict) -> None:
         if row["split"] == "test":
             row["labels"], row["voxels"] = {"rough": 0.0}, b"not voxels"
 
     rewrite(shards, spoil)
-    assert online_probe(checkpoint, shards, SETTINGS) == before
+    assert probe(checkpoint, shards, SETTINGS) == before
 
 
 def test_labels_nobody_has_are_an_error_that_says_what_to_do(
@@ -98,7 +94,7 @@ def test_labels_nobody_has_are_an_error_that_says_what_to_do(
 ) -> None:
     rewrite(shards, lambda row: row.update(labels={"rough": 1.0}))
     with pytest.raises(ValueError, match=r"lower probe\.min_positive, or set probe\.every to 0"):
-        online_probe(checkpoint, shards, SETTINGS)
+        probe(checkpoint, shards, SETTINGS)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -107,7 +103,7 @@ def test_a_run_probes_its_checkpoints_and_keeps_the_best(
 ) -> None:
     cli.run(
         f"pretrain --method.name mdae --shards {shards} --output {tmp_path / 'run'} "
-        "--method.preset tiny --method.crop_size 16 --method.block_size 4 --optim.steps 6 "
+        "--encoder.preset tiny --encoder.crop_size 16 --method.block_size 4 --optim.steps 6 "
         "--optim.batch_size 4 --optim.micro_batch_size 4 --scaling.workers 1 --scaling.gpu no "
         "--checkpoint.every 2 --checkpoint.keep 1 --checkpoint.keep_best yes "
         "--probe.every 1 --probe.bootstrap 50 --probe.min_positive 3 --tracking.pictures 0".split()

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from ray_mae import cli
 from ray_mae.batch import VolumeBatch
-from ray_mae.config import MvmaeConfig, PretrainConfig, PretrainMdaeConfig, SegmentConfig
+from ray_mae.config import PretrainConfig, SegmentConfig
 from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_labels, encode_voxels
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.loading.rows import read_rows
@@ -29,6 +29,7 @@ from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.evaluate.supervised.runs import Run, runs_of
 from ray_mae.transforms.volumes import VolumeAugmentation
 from tests.records import write_state
+from tests.settings import sections
 from tests.shards import write_volume_shards
 from tests.volume_batches import config as mdae_config
 from tests.volume_batches import mdae
@@ -49,7 +50,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     Manifest("volume", "generated", 1, []).write(folder)
     save_file(weights_of(mdae()), folder / "model.safetensors")
-    config = PretrainMdaeConfig(shards=folder, output=folder, method=mdae_config())
+    config = PretrainConfig(shards=folder, output=folder, **mdae_config())
     write_state(folder, config, step=1, workers=1)
     return folder
 
@@ -185,8 +186,7 @@ def test_a_decoder_is_not_looked_for_in_an_exported_encoder(
 
 def test_an_encoder_of_studies_is_refused(shards: Path, tmp_path: Path) -> None:
     Manifest("study", "generated", 1, []).write(tmp_path)
-    method = MvmaeConfig(preset="tiny")
-    run = PretrainConfig(shards=tmp_path, output=tmp_path, method=method)
+    run = PretrainConfig(shards=tmp_path, output=tmp_path, **sections("mvmae", preset="tiny"))
     write_state(tmp_path, run, step=1, workers=1)
     with pytest.raises(ValueError, match="segmentation is for volumes"):
         readable(config_of(tmp_path, shards, tmp_path))

@@ -39,7 +39,7 @@ def start(config: PretrainConfig, first: int, ends_well: bool) -> str:
     """Four steps from `first` on, and a probe; the id there."""
     (tracker,) = opened(config, {})
     for step in range(first, first + 4):
-        tracker.metrics({"step": step, "loss": 1 / step})
+        tracker.metrics({"step": step, "loss": 1 / step, "loss/hospital (2019)": 2 / step})
     tracker.probe({"step": first, "probe_auroc": 0.7, "labels": {"effusion": 0.7}})
     tracker.close(ends_well)
     assert isinstance(tracker, Mlflow | Wandb)
@@ -63,6 +63,7 @@ def test_mlflow_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert run.data.params["optim.batch_size"] == "1024"
     losses = {m.step: m.value for m in client.get_metric_history(run_id, "loss")}
     assert losses == {step: 1 / step for step in range(1, 7)}
+    assert run.data.metrics["loss_hospital _2019_"] == 2 / 6
     assert run.data.metrics["probe_auroc"] == 0.7
 
     (tmp_path / "run" / IDS).unlink()  # a folder that came with its checkpoints alone

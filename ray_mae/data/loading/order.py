@@ -140,10 +140,10 @@ class Order:
 class Mixture:
     """The order of the samples of several folders, each with its share of the draws.
 
-    Among the first n samples each folder has its share of n, to within one, and in every block of
-    positions the folders are shuffled. Each folder
-    goes through its own epochs: of one that is small and has a large share, samples come more often.
-    With one folder it is that folder's own order.
+    At the end of each block of positions each folder has its share of all samples until there, to
+    within one; within a block the folders are shuffled. Each folder goes through its own epochs: of
+    one that is small and has a large share, samples come more often. With one folder it is that
+    folder's own order.
     """
 
     orders: tuple[Order, ...]
@@ -177,17 +177,13 @@ class Mixture:
         return sum(order.shuffle_window for order in self.orders)
 
     def counts(self, n: int) -> list[int]:
-        """How many of the first n samples are of each folder: its share, by largest remainders."""
-        exact = [share * n for share in self.shares]
-        whole = [int(count) for count in exact]
-        left = n - sum(whole)
-        by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
-        for i in by_remainder[:left]:
-            whole[i] += 1
-        return whole
+        """How many of the first n samples are of each folder."""
+        block, within = divmod(n, self.block)
+        before, folder = self._dealt(block)
+        return (before + self._count(folder[:within])).tolist()
 
     @property
-    def _block(self) -> int:
+    def block(self) -> int:
         """Positions of a block: so many that the largest remainders take nothing back of a folder."""
         return max(1024, math.ceil(2 / min(self.shares)))
 
@@ -196,22 +192,41 @@ class Mixture:
         if len(self.orders) == 1:
             yield from self.orders[0].locations(start, stop)
             return
-        size = self._block
+        size = self.block
         for block in range(start // size, -(-stop // size)):
             first = block * size
-            before = np.array(self.counts(first))
-            number = np.array(self.counts(first + size)) - before
-            folder = np.repeat(np.arange(len(self.orders)), number)
-            folder = folder[permutation(size, self.seed, Draw.FOLDERS, block)]
+            before, folder = self._dealt(block)
             low, high = max(start - first, 0), min(stop - first, size)
-            begin = before + np.bincount(folder[:low], minlength=len(self.orders))
-            end = begin + np.bincount(folder[low:high], minlength=len(self.orders))
+            begin = before + self._count(folder[:low])
+            end = begin + self._count(folder[low:high])
             streams = [
                 order.locations(int(a), int(b))
                 for order, a, b in zip(self.orders, begin, end, strict=True)
             ]
             for i in folder[low:high]:
                 yield next(streams[i])
+
+    def _dealt(self, block: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """[F] samples of each folder before a block, and [block] the folder of each position in it."""
+        size = self.block
+        before = np.array(self._by_share(block * size))
+        number = np.array(self._by_share((block + 1) * size)) - before
+        folder = np.repeat(np.arange(len(self.orders)), number)
+        return before, folder[permutation(size, self.seed, Draw.FOLDERS, block)]
+
+    def _by_share(self, n: int) -> list[int]:
+        """n samples by the folders' shares and largest remainders."""
+        exact = [share * n for share in self.shares]
+        whole = [int(count) for count in exact]
+        left = n - sum(whole)
+        by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
+        for i in by_remainder[:left]:
+            whole[i] += 1
+        return whole
+
+    def _count(self, folder: NDArray[np.intp]) -> NDArray[np.intp]:
+        """[F] how often each folder is there."""
+        return np.bincount(folder, minlength=len(self.orders))
 
 
 @lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ slow or down costs no step. Servers, projects and keys come from their own envir
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -132,6 +133,10 @@ def open_trackers(
     return trackers
 
 
+_NOT_OF_MLFLOW = re.compile(r"[^\w.\- :]")
+"""Not for names of metrics: brackets are refused, and where MLflow keeps files `loss` is no folder."""
+
+
 def mlflow_uri(output: Path) -> str:
     """Returns where MLflow logs to unless MLFLOW_TRACKING_URI says otherwise."""
     return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
@@ -179,7 +184,11 @@ class Mlflow:
         from mlflow.entities import Metric
 
         now, step = int(time.time() * 1000), record["step"]
-        self._unsent += [Metric(n, float(v), now, step) for n, v in record.items() if n != "step"]
+        self._unsent += [
+            Metric(_NOT_OF_MLFLOW.sub("_", name), float(value), now, step)
+            for name, value in record.items()
+            if name != "step"
+        ]
         while self._unsent:
             self._client.log_batch(self.id, metrics=self._unsent[:1000])
             self._unsent = self._unsent[1000:]
