@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from ray_mae.config.base import bounds_in_words
+from ray_mae.config.base import describe_bounds
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def _bounds(cls: type, prefix: str = "") -> dict[str, str]:
         path = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(hints[field.name]):
             found |= _bounds(hints[field.name], f"{path}.")
-        elif words := bounds_in_words(field.metadata):
+        elif words := describe_bounds(field.metadata):
             found[path] = words
     return found
 
