@@ -15,7 +15,7 @@ from jsonargparse import get_loader
 
 from ray_mae import cli
 from ray_mae.config import DemoConfig, PretrainConfig
-from ray_mae.config.base import bounds_in_words, to_dict
+from ray_mae.config.base import describe_bounds, to_dict
 from ray_mae.config.migrate import MOVED, migrate
 from ray_mae.config.sections import DATA, EncoderSettings
 from ray_mae.encoders.registry import ENCODERS
@@ -109,7 +109,7 @@ def described(cls: type, prefix: str = "") -> dict[str, str]:
         if dataclasses.is_dataclass(kind):
             found |= described(kind, f"{name}.")  # type: ignore[arg-type]
         else:
-            found[name] = bounds_in_words(field.metadata)
+            found[name] = describe_bounds(field.metadata)
     return found
 
 

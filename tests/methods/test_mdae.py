@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ray_mae.batch import VolumeBatch
 from ray_mae.methods.base import Method
 from ray_mae.methods.mdae.losses import noise_weight
-from ray_mae.methods.mdae.model import Mdae, axial
+from ray_mae.methods.mdae.model import Mdae
+from ray_mae.methods.parts.pictures import axial
 from ray_mae.transforms.keyed_random import repeated
 from tests.volume_batches import mdae, some, volume_batch
 
