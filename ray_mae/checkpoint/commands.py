@@ -1,12 +1,10 @@
 """`checkpoint list`, `verify` and `convert`: what a run keeps, whether it is whole, and copies for others."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.checkpoint.convert import extract_weights, make_universal
-from ray_mae.checkpoint.format import TAG, damage
+from ray_mae.checkpoint.convert import OPTIMIZER_PARTS, extract_weights, make_universal
 from ray_mae.config import CheckpointConvertConfig, CheckpointListConfig, CheckpointVerifyConfig
 
 
@@ -31,7 +29,7 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
         rows[f"step {state['step']}"] = {
             "folder": path.name,
             "saved": time.strftime("%F %T", time.localtime((path / ckpt.STATE).stat().st_mtime)),
-            "MB": round(_bytes(path) / 1e6, 1),
+            "MB": round(ckpt.size_of(path) / 1e6, 1),
             "workers": state["workers"],
             "zero_stage": state["zero_stage"],
             **{k: round(v, 4) for k, v in metrics.items() if k == "probe_auroc"},
@@ -65,17 +63,13 @@ def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:
             wrong.append(f"{checkpoint.name}: {ckpt.STATE} is missing")
             continue
         workers = ckpt.read_state(checkpoint)["workers"]
-        wrong += [f"{checkpoint.name}: {what}" for what in damage(checkpoint, workers)]
+        wrong += [f"{checkpoint.name}: {what}" for what in ckpt.damage(checkpoint, workers)]
     if wrong:
         raise RuntimeError("; ".join(wrong))
     return {
         "whole": [checkpoint.name for checkpoint in checkpoints],
-        "bytes": sum(map(_bytes, checkpoints)),
+        "bytes": sum(map(ckpt.size_of, checkpoints)),
     }
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
@@ -93,19 +87,18 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not empty: choose another --output")
     state = ckpt.read_state(checkpoint)
-    if config.to == "universal" and not list(checkpoint.glob(f"{TAG}/*_optim_states.pt")):
+    if config.to == "universal" and not list((checkpoint / ckpt.TAG).glob(OPTIMIZER_PARTS)):
         raise ValueError(
             f"{checkpoint} has no parts of an optimiser (ZeRO {state['zero_stage']}): with ZeRO 0 any number "
             "of workers goes on with it as it is, and weights alone have none"
         )
     with extract_weights(checkpoint, output, format=config.to) as folder:
         if config.to == "universal":
-            make_universal(checkpoint / TAG, folder / TAG)
-    files = [path for path in output.rglob("*") if path.is_file()]
+            make_universal(checkpoint / ckpt.TAG, folder / ckpt.TAG)
     return {
         "checkpoint": str(checkpoint),
         "step": state["step"],
         "output": str(output),
-        "files": len(files),
-        "MB": round(sum(path.stat().st_size for path in files) / 1e6, 1),
+        "files": len(ckpt.files_of(output)),
+        "MB": round(ckpt.size_of(output) / 1e6, 1),
     }

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.checkpoint.format import write_checksums
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +19,12 @@ if TYPE_CHECKING:
 
 FAMILIES = {0: "0", 1: "1 or 2", 2: "1 or 2", 3: "3"}
 """ZeRO stages whose optimiser states can be read by one another, in words."""
+OPTIMIZER_PARTS = "*_optim_states.pt"
+"""Pattern of the files with a worker's part of the optimiser."""
 _MOMENTUM = "momentum_buffer"
-_PARTS = "*_optim_states.pt"
+
+
+# ---------------------------------------------------------------------------------------- universal
 
 
 def make_universal(checkpoint: Path, output: Path) -> None:
@@ -40,7 +43,7 @@ def make_universal(checkpoint: Path, output: Path) -> None:
         tempfile.TemporaryDirectory(prefix="ray_mae_", dir=output.parent) as readable,
         contextlib.redirect_stdout(io.StringIO()),  # a page of lines and bars
     ):
-        _as_of_adam(checkpoint, Path(readable))
+        _add_adam_moments(checkpoint, Path(readable))
         ds_to_universal.main(
             Namespace(
                 input_folder=readable,
@@ -54,7 +57,7 @@ def make_universal(checkpoint: Path, output: Path) -> None:
         )
 
 
-def _as_of_adam(checkpoint: Path, folder: Path) -> None:
+def _add_adam_moments(checkpoint: Path, folder: Path) -> None:
     """The checkpoint with the moments that DeepSpeed's converter looks for, which knows Adam alone.
 
     The momentum of SGD stands for both; `mend` undoes it. Where no step was taken yet they are zero.
@@ -62,7 +65,7 @@ def _as_of_adam(checkpoint: Path, folder: Path) -> None:
     import torch
 
     for path in checkpoint.iterdir():
-        if not path.match(_PARTS):
+        if not path.match(OPTIMIZER_PARTS):
             (folder / path.name).symlink_to(path.resolve())
             continue
         part = torch.load(path, map_location="cpu", weights_only=False)
@@ -101,6 +104,9 @@ def mend(optimizer: "torch.optim.Optimizer") -> None:
             state["step"] = state["step"].clone()
 
 
+# ------------------------------------------------------------------------------------ weights alone
+
+
 @contextmanager
 def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Path]:
     """Makes a folder of a checkpoint's weights, tokenizer and state.json, which replaces `output`.
@@ -124,7 +130,7 @@ def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Pa
         yield folder
         state = state | {"workers": 1, "written_by": state["workers"], **facts}
         (folder / ckpt.STATE).write_text(json.dumps(state, indent=1) + "\n")
-        write_checksums(folder, 0)
+        ckpt.write_checksums(folder, 0)
         if output.exists():
             output.rename(before)
         folder.rename(output)

@@ -34,11 +34,16 @@ Weights = dict[str, NDArray[np.float32]]
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
+CHECKSUMS = "checksums"
+"""Of a checkpoint: one JSON file per worker, with the SHA-256 of each file that it wrote."""
 BEST = "best"
 """Folder of a run with the weights of the checkpoint that its online probe found best."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 """An exported encoder: its settings and its weights."""
+
+
+# -------------------------------------------------------------------------------------------- state
 
 
 def write_state(
@@ -119,55 +124,27 @@ def read_config(checkpoint: Path) -> PretrainConfig:
     return run_config(read_state(checkpoint)["config"])
 
 
-@dataclass(frozen=True)
-class EncoderFacts:
-    """What must be known of an encoder to use it, beside its weights."""
-
-    settings: EncoderSettings
-    data: DataConfig
-    """How samples were drawn and changed in its pretraining."""
-    spacing_mm: float | None
-    """Between the voxels trained on; None for images, and where each volume had its own."""
+# ----------------------------------------------------------------------------- checkpoints of a run
 
 
-def encoder_facts(path: Path) -> EncoderFacts:
-    """Returns the settings of an encoder and its data.
+def find_checkpoint(path: Path) -> Path:
+    """Returns the folder of a checkpoint.
 
     Args:
-        path: of a run, a checkpoint or an exported encoder.
+        path: of a run, whose last committed checkpoint is taken, or of a checkpoint.
 
     Raises:
         FileNotFoundError: that says what was looked for.
     """
-    exported = path / EXPORTED
-    if not exported.is_file():
-        checkpoint = find_checkpoint(path)
-        config = read_config(checkpoint)
-        spacing = read_state(checkpoint).get("spacing_mm")
-        return EncoderFacts(config.encoder, config.data, spacing)
-    values = json.loads(exported.read_text())
-    spacing = values.pop("spacing_mm", None)
-    return EncoderFacts(*sections_of(values), spacing)
-
-
-def write_exported(folder: Path, facts: EncoderFacts) -> None:
-    """Writes encoder.json: settings of the encoder and of its data, and the spacing of volumes."""
-    values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": to_dict(facts.data)}
-    if facts.spacing_mm:
-        values["spacing_mm"] = facts.spacing_mm
-    (folder / EXPORTED).write_text(json.dumps(values, indent=1) + "\n")
-
-
-def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:
-    """Returns settings of an encoder and of its data.
-
-    Args:
-        values: what `write_exported` wrote, in this version or before.
-    """
-    values = migrate_exported(values)
-    settings = from_dict(ENCODERS[values["encoder"]["name"]], values["encoder"])
-    data = DATA["study" if settings.dimensions == 2 else "volume"]
-    return settings, from_dict(data, values.get("data", {}))
+    if (path / STATE).is_file():
+        return path
+    last = last_committed(path)
+    if last is None or not (last / STATE).is_file():
+        raise FileNotFoundError(
+            f"{path} is neither a checkpoint (no {STATE}) nor the folder of a run with a "
+            f"committed checkpoint (no {SNAPSHOT}): give the --output folder of `ray-mae pretrain`"
+        )
+    return last
 
 
 def last_committed(run: Path) -> Path | None:
@@ -221,6 +198,108 @@ def _record(run: Path) -> dict[str, Any]:
     return json.loads(record) if isinstance(record, str) else record
 
 
+# ------------------------------------------------------------------------------------------ weights
+
+
+def encoder_weights(path: Path) -> Weights:
+    """Returns an encoder's weights by name.
+
+    Args:
+        path: of a run, a checkpoint or an exported encoder.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+    """
+    if (path / EXPORTED).is_file():
+        return load_file(path / ENCODER)
+    prefix = "encoder."
+    every = all_weights(path)
+    return {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
+
+
+def decoder_weights(path: Path, template: Mapping[str, Any]) -> Weights:
+    """Returns a decoder's weights by name, or nothing where the method trains none of this kind.
+
+    Args:
+        path: of a run or a checkpoint; an exported encoder has no decoder.
+        template: arrays of the decoder that they are for, by name, for their shapes.
+    """
+    if (path / EXPORTED).is_file():
+        return {}
+    prefix = "decoder."
+    every = {
+        k.removeprefix(prefix): v for k, v in all_weights(path).items() if k.startswith(prefix)
+    }
+    fits = all(k in every and every[k].shape == tuple(v.shape) for k, v in template.items())
+    return {k: every[k] for k in template} if fits else {}
+
+
+def all_weights(path: Path) -> Weights:
+    """Returns the weights of a method by name, such as encoder.… and decoder.….
+
+    Args:
+        path: of a run or a checkpoint.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+    """
+    return load_file(find_checkpoint(path) / WEIGHTS)
+
+
+# ----------------------------------------------------------------------------------------- encoders
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What must be known of an encoder to use it, beside its weights."""
+
+    settings: EncoderSettings
+    data: DataConfig
+    """How samples were drawn and changed in its pretraining."""
+    spacing_mm: float | None
+    """Between the voxels trained on; None for images, and where each volume had its own."""
+
+
+def encoder_facts(path: Path) -> EncoderFacts:
+    """Returns the settings of an encoder and its data.
+
+    Args:
+        path: of a run, a checkpoint or an exported encoder.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+    """
+    exported = path / EXPORTED
+    if not exported.is_file():
+        checkpoint = find_checkpoint(path)
+        config = read_config(checkpoint)
+        spacing = read_state(checkpoint).get("spacing_mm")
+        return EncoderFacts(config.encoder, config.data, spacing)
+    values = json.loads(exported.read_text())
+    spacing = values.pop("spacing_mm", None)
+    return EncoderFacts(*sections_of(values), spacing)
+
+
+def write_exported(folder: Path, facts: EncoderFacts) -> None:
+    """Writes encoder.json: settings of the encoder and of its data, and the spacing of volumes."""
+    values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": to_dict(facts.data)}
+    if facts.spacing_mm:
+        values["spacing_mm"] = facts.spacing_mm
+    (folder / EXPORTED).write_text(json.dumps(values, indent=1) + "\n")
+
+
+def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:
+    """Returns settings of an encoder and of its data.
+
+    Args:
+        values: what `write_exported` wrote, in this version or before.
+    """
+    values = migrate_exported(values)
+    settings = from_dict(ENCODERS[values["encoder"]["name"]], values["encoder"])
+    data = DATA["study" if settings.dimensions == 2 else "volume"]
+    return settings, from_dict(data, values.get("data", {}))
+
+
 def cautions(path: Path, shards: Path) -> list[str]:
     """Returns what a reader of test metrics must know of an encoder, a sentence each.
 
@@ -240,56 +319,17 @@ def cautions(path: Path, shards: Path) -> list[str]:
     ]
 
 
-def find_checkpoint(path: Path) -> Path:
-    """Returns the folder of a checkpoint.
-
-    Args:
-        path: of a run, whose last committed checkpoint is taken, or of a checkpoint.
-
-    Raises:
-        FileNotFoundError: that says what was looked for.
-    """
-    if (path / STATE).is_file():
-        return path
-    last = last_committed(path)
-    if last is None or not (last / STATE).is_file():
-        raise FileNotFoundError(
-            f"{path} is neither a checkpoint (no {STATE}) nor the folder of a run with a "
-            f"committed checkpoint (no {SNAPSHOT}): give the --output folder of `ray-mae pretrain`"
-        )
-    return last
+# ------------------------------------------------------------------------------ files and checksums
 
 
-def encoder_weights(path: Path) -> Weights:
-    """Returns an encoder's weights by name.
-
-    Args:
-        path: of a run, a checkpoint or an exported encoder.
-
-    Raises:
-        FileNotFoundError: that says what was looked for.
-    """
-    if (path / EXPORTED).is_file():
-        return load_file(path / ENCODER)
-    prefix = "encoder."
-    every = all_weights(path)
-    return {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
+def files_of(folder: Path) -> list[Path]:
+    """Returns the files in a folder and in those below it, by path."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def all_weights(path: Path) -> Weights:
-    """Returns the weights of a method by name, such as encoder.… and decoder.….
-
-    Args:
-        path: of a run or a checkpoint.
-
-    Raises:
-        FileNotFoundError: that says what was looked for.
-    """
-    return load_file(find_checkpoint(path) / WEIGHTS)
-
-
-FOLDER = "checksums"
-"""Of a checkpoint: one JSON file per worker, with the SHA-256 of each file that it wrote."""
+def size_of(folder: Path) -> int:
+    """Returns the bytes of the files in a folder and in those below it."""
+    return sum(path.stat().st_size for path in files_of(folder))
 
 
 def write_checksums(folder: Path, rank: int) -> None:
@@ -299,13 +339,11 @@ def write_checksums(folder: Path, rank: int) -> None:
         folder: this worker's part of a checkpoint.
         rank: of the worker.
     """
-    checksums = {
-        str(path.relative_to(folder)): sha256_of(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    (folder / FOLDER).mkdir()
-    (folder / FOLDER / f"worker-{rank:04d}.json").write_text(json.dumps(checksums, indent=1) + "\n")
+    checksums = {str(path.relative_to(folder)): sha256_of(path) for path in files_of(folder)}
+    (folder / CHECKSUMS).mkdir()
+    (folder / CHECKSUMS / f"worker-{rank:04d}.json").write_text(
+        json.dumps(checksums, indent=1) + "\n"
+    )
 
 
 def damage(checkpoint: Path, workers: int) -> list[str]:
@@ -317,7 +355,7 @@ def damage(checkpoint: Path, workers: int) -> list[str]:
     """
     wrong = []
     for rank in range(workers):
-        listing = checkpoint / FOLDER / f"worker-{rank:04d}.json"
+        listing = checkpoint / CHECKSUMS / f"worker-{rank:04d}.json"
         if not listing.is_file():
             wrong.append(f"{listing.relative_to(checkpoint)} is missing")
             continue
@@ -328,20 +366,3 @@ def damage(checkpoint: Path, workers: int) -> list[str]:
             elif sha256_of(path) != checksum:
                 wrong.append(f"{name} was changed or damaged")
     return wrong
-
-
-def decoder_weights(path: Path, template: Mapping[str, Any]) -> Weights:
-    """Returns a decoder's weights by name, or nothing where the method trains none of this kind.
-
-    Args:
-        path: of a run or a checkpoint; an exported encoder has no decoder.
-        template: arrays of the decoder that they are for, by name, for their shapes.
-    """
-    if (path / EXPORTED).is_file():
-        return {}
-    prefix = "decoder."
-    every = {
-        k.removeprefix(prefix): v for k, v in all_weights(path).items() if k.startswith(prefix)
-    }
-    fits = all(k in every and every[k].shape == tuple(v.shape) for k, v in template.items())
-    return {k: every[k] for k in template} if fits else {}

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: every worker writes its part, Ray Train merges and commits them."""
+"""Checkpoints of a run: every worker saves its part, Ray Train commits them, and a start begins with one."""
 
 import hashlib
 import shutil
@@ -19,13 +19,14 @@ from torch import nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.convert import make_universal
-from ray_mae.checkpoint.format import TAG, all_weights, write_checksums
 from ray_mae.train.engine import Engine
 from ray_mae.train.errors import FatalError
 from ray_mae.train.metrics.trackers import read_ids
 from ray_mae.train.run_folder import RunFolder
-from ray_mae.train.run_storage import FullDisk, is_full, outlast
+from ray_mae.train.run_storage import FullDisk, is_full
 from ray_mae.train.setup import Job
+
+# ------------------------------------------------------------------------------------------- saving
 
 
 class Checkpoints:
@@ -33,6 +34,13 @@ class Checkpoints:
 
     The part is written to the temporary folder of this machine (TMPDIR) and uploaded from there, by
     default while training goes on. One upload at a time.
+
+    Args:
+        engine: whose weights and optimiser states are saved.
+        upload: whether training goes on while a checkpoint is uploaded, or waits.
+        folder: of the run.
+        job: whose settings, shards and tokenizer stand in each checkpoint.
+        event: called with a sentence that a user should read.
     """
 
     def __init__(
@@ -43,15 +51,6 @@ class Checkpoints:
         job: Job,
         event: Callable[[str], None],
     ) -> None:
-        """Removes what an earlier process of this worker left in the temporary folder.
-
-        Args:
-            engine: whose weights and optimiser states are saved.
-            upload: whether training goes on while a checkpoint is uploaded, or waits.
-            folder: of the run.
-            job: whose settings, shards and tokenizer stand in each checkpoint.
-            event: called with a sentence that a user should read.
-        """
         context = ray.train.get_context()
         rank = context.get_world_rank()
         self._engine, self._upload_mode, self._folder, self._job = engine, upload, folder, job
@@ -64,7 +63,9 @@ class Checkpoints:
         self._last: dict[str, float] = {}
         run = hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]
         self._prefix = f"ray_mae-{run}-{rank:04d}-"
-        for left in Path(tempfile.gettempdir()).glob(f"{self._prefix}*"):  # of one that was killed
+        for left in Path(tempfile.gettempdir()).glob(
+            f"{self._prefix}*"
+        ):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
 
     def save(self, step: int, *, probed: bool, wait: bool = False) -> None:
@@ -133,7 +134,7 @@ class Checkpoints:
             _require_finite(weights, step)
             if self._rank == 0:
                 self._write_whole(folder, step, weights)
-            write_checksums(folder, self._rank)
+            ckpt.write_checksums(folder, self._rank)
         except Exception as error:
             if is_full(error, folder):
                 raise self._full(folder.parent, step, "; TMPDIR names another folder") from error
@@ -157,8 +158,7 @@ class Checkpoints:
 
     def _require_room(self, folder: Path, step: int) -> None:
         """Raise FullDisk, on every worker, before anything is uploaded that would not go in."""
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        sizes = torch.tensor(size, device=self._engine.device)
+        sizes = torch.tensor(ckpt.size_of(folder), device=self._engine.device)
         if self._workers > 1:
             dist.all_reduce(sizes)
         run = self._folder.path
@@ -174,7 +174,7 @@ class Checkpoints:
     def _upload(self, local: Any, name: str, step: int) -> Any:
         """From the temporary folder to the run's; called by Ray Train, in a thread where it is async."""
         began = time.perf_counter()
-        run, patience = self._folder.path, self._folder.patience
+        run = self._folder.path
         storage = ray.train.get_context().get_storage().storage_filesystem
 
         def copy() -> Any:
@@ -183,7 +183,7 @@ class Checkpoints:
             return ray.train.Checkpoint(str(run / name), filesystem=storage)
 
         try:
-            copied = outlast(copy, patience, run, back=self._event)
+            copied = self._folder.outlast(copy, back=self._event)
             self._uploaded_step = step
             return copied
         except BaseException as error:
@@ -234,6 +234,9 @@ def _require_finite(weights: dict[str, torch.Tensor], step: int) -> None:
         )
 
 
+# ---------------------------------------------------------------------------------------- beginning
+
+
 def begin_with(module: nn.Module, checkpoint: Path) -> str:
     """Loads what fits of other weights into the module; returns in words how much that was.
 
@@ -244,7 +247,7 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
     Raises:
         ValueError: the encoder is another one.
     """
-    saved = all_weights(checkpoint)
+    saved = ckpt.all_weights(checkpoint)
     own = module.state_dict()
     fits = {
         name: torch.from_numpy(saved[name])
@@ -304,7 +307,7 @@ def _universal(checkpoint: Path) -> Iterator[Path]:
     folder = Path(next(path for node, path in everybody if node == here[0] and path))
     try:
         if first:
-            make_universal(checkpoint / TAG, folder / TAG)
+            make_universal(checkpoint / ckpt.TAG, folder / ckpt.TAG)
         dist.barrier()
         yield folder
         dist.barrier()  # nobody may remove it early

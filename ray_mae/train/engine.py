@@ -34,7 +34,6 @@ class Engine:
         # DeepSpeed's bf16 without ZeRO keeps no fp32 weights that could be saved, and adds up
         # gradients in bf16; stage 1 computes the same and does both
         self.stage = max(config.zero_stage, 1) if self.precision == "bf16" else config.zero_stage
-        self.accumulation = accumulation
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
         import deepspeed

@@ -1,7 +1,7 @@
-"""How the workers of a run join one PyTorch process group.
+"""What Ray Train is given of ours: how the workers join one process group, and their data.
 
-Ray's `TorchTrainer` does the same, but imports torch in the driver and in the controller as well:
-two processes that never use it, each for seconds on a small machine.
+Ray's `TorchTrainer` makes a process group, too, but imports torch in the driver and in the controller
+as well: two processes that never use it, each for seconds on a small machine.
 """
 
 import os
@@ -18,8 +18,34 @@ from ray.train.backend import Backend, BackendConfig
 
 from ray_mae.data.loading.stream import Stream
 
+# ------------------------------------------------------------------------------------ process group
+
+
 TIMEOUT = timedelta(minutes=30)
 """After this long without an answer a collective operation fails, as in Ray's TorchConfig."""
+
+
+@dataclass
+class ProcessGroup(BackendConfig):
+    """For `DataParallelTrainer(backend_config=…)`."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _Group
+
+
+class _Group(Backend):
+    share_cuda_visible_devices = True  # DeepSpeed takes the device of the local rank
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        address, port = worker_group.execute(_serve)[0]
+        worker_group.execute(_join, address=address, port=port)
+
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        with suppress(ray.exceptions.GetTimeoutError):  # Ray Train ends a worker that hangs
+            ray.get(worker_group.execute_async(_leave), timeout=10)
+
+
 _store: Any = None
 """Where the workers find each other: rank 0's, kept as long as its process."""
 
@@ -77,25 +103,7 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-class _Group(Backend):
-    share_cuda_visible_devices = True  # DeepSpeed takes the device of the local rank
-
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        address, port = worker_group.execute(_serve)[0]
-        worker_group.execute(_join, address=address, port=port)
-
-    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        with suppress(ray.exceptions.GetTimeoutError):  # Ray Train ends a worker that hangs
-            ray.get(worker_group.execute_async(_leave), timeout=10)
-
-
-@dataclass
-class ProcessGroup(BackendConfig):
-    """For `DataParallelTrainer(backend_config=…)`."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        return _Group
+# --------------------------------------------------------------------------------------------- data
 
 
 class StreamConfig(ray.train.DataConfig):

@@ -3,13 +3,16 @@
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray_mae.train.errors import FatalError
 from ray_mae.train.metrics.jsonl import JsonLines, append_jsonl, read_jsonl
 from ray_mae.train.run_storage import StorageAway, outlast, replace_whole
+
+T = TypeVar("T")
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -70,9 +73,9 @@ class RunFolder:
         if (self.path / ATTEMPT).read_text() != self.attempt:
             raise FatalError(f"{self.path} was started again elsewhere: this start ends here")
 
-    def wait_until_current(self) -> None:
-        """Calls `require_current` as soon as the folder can be reached."""
-        outlast(self.require_current, self.patience, self.path)
+    def outlast(self, work: Callable[[], T], back: Callable[[str], None] | None = None) -> T:
+        """Returns the result of `work`, called again while the folder is away; see `run_storage.outlast`."""
+        return outlast(work, self.patience, self.path, back)
 
     def lines(self, name: str) -> JsonLines:
         """Opens one of its JSON-lines files for writing."""
@@ -94,12 +97,11 @@ class RunFolder:
         """Returns the step with which the first worker went on when it last began."""
         return int([e["first_step"] for e in self.events() if "first_step" in e][-1])
 
-
-def keep_until(folder: Path, step: int) -> None:
-    """Drops the metrics after `step`, which a continued run will write again."""
-    path = folder / METRICS
-    records = [record for record in read_jsonl(path) if record["step"] <= step]
-    replace_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+    def drop_metrics_after(self, step: int) -> None:
+        """Drops the metrics after `step`, which a continued run will write again."""
+        path = self.path / METRICS
+        records = [record for record in read_jsonl(path) if record["step"] <= step]
+        replace_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def last_pictures(folder: Path) -> list[tuple[str, bytes]]:

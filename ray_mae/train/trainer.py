@@ -13,7 +13,7 @@ from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.data.loading.stream import Stream
 from ray_mae.train.run_folder import RunFolder
-from ray_mae.train.run_storage import RunStorage, outlast, require
+from ray_mae.train.run_storage import RunStorage, require
 from ray_mae.train.setup import Job
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -72,7 +72,7 @@ def fit(
     from ray_mae.train.recovery.restarts import Restarts, cause_of
 
     def stream(workers: int) -> Stream:
-        outlast(lambda: require(folder.path), folder.patience, folder.path)
+        folder.outlast(lambda: require(folder.path))
         # the step that the first worker has announced, and not from what is the last checkpoint
         # now: workers that a driver left behind when it was killed may have saved since
         first_step = folder.first_step()
@@ -112,8 +112,9 @@ def fit(
     except (ray.train.WorkerGroupError, ray.train.ControllerError) as error:
         line, full = cause_of(error)
         with suppress(OSError):  # it may have been the disk
-            (folder.path / "error.txt").write_text(full + "\n")
-            line += f" (in full: {folder.path / 'error.txt'})"
+            file = folder.path / "error.txt"
+            file.write_text(full + "\n")
+            line += f" (in full: {file})"
         raise RuntimeError(line) from error
 
 

@@ -82,7 +82,7 @@ def train(job: Job, stack: ExitStack) -> None:
     )
     _require_one_precision(engine.precision)
     first_step = restore(engine)
-    folder.wait_until_current()
+    folder.outlast(folder.require_current)
     log = RunLog(folder, first_step) if rank == 0 else None
     event(
         "engine ready",

@@ -1,4 +1,4 @@
-"""Which studies come when: a pure function of (seed, manifest, position).
+"""Which samples come when: a pure function of (seed, manifest, position).
 
 Position counts samples since the start of the run, over all epochs. Nothing here depends on the
 number of workers, so a run continues exactly, on any number of them.
@@ -136,6 +136,21 @@ class Order:
             position += last - first
 
 
+@lru_cache(maxsize=4)
+def _windows(order: Order, epoch: int) -> tuple[Window, ...]:
+    shuffled = [order.groups[i] for i in permutation(len(order.groups), order.seed, epoch)]
+    ends = list(accumulate(rows for _, _, rows in shuffled))
+    windows: list[Window] = []
+    first = 0
+    for last, end in enumerate(ends):
+        start = ends[first] - shuffled[first][2]
+        if end - start >= order.shuffle_window or last == len(ends) - 1:
+            seed = (order.seed, epoch, len(windows))
+            windows.append(Window(start, tuple(shuffled[first : last + 1]), seed))
+            first = last + 1
+    return tuple(windows)
+
+
 @dataclass(frozen=True)
 class Mixture:
     """The order of the samples of several folders, each with its share of the draws.
@@ -227,18 +242,3 @@ class Mixture:
     def _count(self, folder: NDArray[np.intp]) -> NDArray[np.intp]:
         """[F] how often each folder is there."""
         return np.bincount(folder, minlength=len(self.orders))
-
-
-@lru_cache(maxsize=4)
-def _windows(order: Order, epoch: int) -> tuple[Window, ...]:
-    shuffled = [order.groups[i] for i in permutation(len(order.groups), order.seed, epoch)]
-    ends = list(accumulate(rows for _, _, rows in shuffled))
-    windows: list[Window] = []
-    first = 0
-    for last, end in enumerate(ends):
-        start = ends[first] - shuffled[first][2]
-        if end - start >= order.shuffle_window or last == len(ends) - 1:
-            seed = (order.seed, epoch, len(windows))
-            windows.append(Window(start, tuple(shuffled[first : last + 1]), seed))
-            first = last + 1
-    return tuple(windows)

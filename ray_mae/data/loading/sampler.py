@@ -60,7 +60,7 @@ class DrawnSamples(NamedTuple):
 
 
 class Sampler:
-    """Packs the samples of steps, in the run's order.
+    """Draws the samples of steps, in the run's order, and makes batches of them.
 
     Where a row cannot be read and corrupt is "skip", another sample of its step is drawn a second time,
     or one of a later step where the whole step is lost. Which one follows from the order and from what is
@@ -113,8 +113,8 @@ class Sampler:
                         if len(self._reader.folders) == 1
                         else str(self._reader.path(location))
                     )
-                    named = {"file": file, "group": location.group, "row": location.row}
-                    lost.append({**named, "problem": f"{error}"})
+                    lost_row = {"file": file, "group": location.group, "row": location.row}
+                    lost.append({**lost_row, "problem": f"{error}"})
                 continue
             return row, location
         assert first is not None
@@ -136,8 +136,8 @@ class Sampler:
         return list(self._order.locations(start, start + self._batch_size))
 
     def _condemn(self, drawn: list[tuple[Row, RowLocation]], error: Exception) -> None:
-        """Note which rows could be read and not packed, if their shards are damaged; else raise."""
-        unpackable = {location for row, location in drawn if not self._packs(row, location)}
+        """Notes which rows could be read and make no batch, if their shards are damaged; else raises."""
+        unpackable = {location for row, location in drawn if not self._collates(row, location)}
         damaged = {p for p in unpackable if is_damaged(self._reader.path(p))}
         if not damaged:
             raise error
@@ -145,7 +145,7 @@ class Sampler:
             raise DamagedShard(self._unpackable_text(damaged.pop(), f"{error}")) from error
         self._unpackable |= damaged
 
-    def _packs(self, row: Row, location: RowLocation) -> bool:
+    def _collates(self, row: Row, location: RowLocation) -> bool:
         try:
             self._collator.collate([row], [location.epoch])
         except Exception:

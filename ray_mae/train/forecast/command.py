@@ -19,6 +19,7 @@ from ray_mae.train.forecast.tables import (
     memory_table,
     plan_rows,
 )
+from ray_mae.train.run_folder import CONFIG
 from ray_mae.train.setup import Plan, make_plan, plan_of
 
 
@@ -29,7 +30,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         ValueError: as `pretrain` would, before it takes any resources.
         FileNotFoundError: the same.
     """
-    if config.output and (config.output / "config.yaml").exists():
+    if config.output and (config.output / CONFIG).exists():
         raise ValueError(
             f"{config.output} is the folder of a run: choose another --output, or none"
         )

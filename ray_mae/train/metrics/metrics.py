@@ -23,68 +23,6 @@ class StepLosses:
     key: Tensor
 
 
-class Spikes:
-    """Counts losses far above those before them.
-
-    A spike lies more than six standard deviations, and a tenth, above the running mean of the last hundred
-    or so; it does not count into that mean.
-    """
-
-    _MEMORY, _FIRST, _FAR, _LEAST = 0.98, 50, 6.0, 0.1
-
-    def __init__(self) -> None:
-        self._mean, self._square, self._seen = 0.0, 0.0, 0
-        self.total = 0
-        """Since this start."""
-
-    def add(self, losses: Iterable[float]) -> None:
-        """Adds losses of steps, in their order."""
-        for loss in losses:
-            if not math.isfinite(loss):  # such a step is skipped, and counted as that
-                continue
-            deviation = math.sqrt(max(self._square - self._mean**2, 0.0))
-            far = max(self._FAR * deviation, self._LEAST * abs(self._mean))
-            if self._seen >= self._FIRST and loss > self._mean + far:
-                self.total += 1
-                continue
-            self._seen += 1
-            new = max(1 - self._MEMORY, 1 / self._seen)
-            self._mean += new * (loss - self._mean)
-            self._square += new * (loss**2 - self._square)
-
-
-class Collapse:
-    """Tells once when an encoder seems to give every sample the same vector.
-
-    From the metrics `cosine_other_study` and `effective_rank`, of methods that have them.
-    """
-
-    _ALIKE, _RANK, _REPORTS = 0.99, 1.5, 3
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-
-    def warning(self, metrics: dict[str, Any]) -> str | None:
-        """Returns a sentence at the third report in a row that shows the signs; else None."""
-        cosine, rank = metrics.get("cosine_other_study"), metrics.get("effective_rank")
-        if cosine is None and rank is None:
-            return None
-        alike = (cosine or 0.0) > self._ALIKE or (rank is not None and rank < self._RANK)
-        self._in_a_row = self._in_a_row + 1 if alike else 0
-        if self._in_a_row != self._REPORTS:
-            return None
-        signs = [
-            f"{name} {value:.3f}"
-            for name, value in (("cosine_other_study", cosine), ("effective_rank", rank))
-            if value is not None
-        ]
-        remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
-        return (
-            f"warning: strangers have nearly the same vector ({', '.join(signs)}): the encoder may have "
-            f"collapsed; lower {remedy}"
-        )
-
-
 class _Pass(NamedTuple):
     step: StepLosses
     losses: Losses
@@ -209,6 +147,71 @@ class MetricAverages:
         return torch.stack(
             [torch.as_tensor(value, dtype=torch.float, device=device) for value in (total, count)]
         )
+
+
+class Spikes:
+    """Counts losses far above those before them.
+
+    A spike lies more than six standard deviations, and a tenth, above the running mean of the last hundred
+    or so; it does not count into that mean.
+    """
+
+    _MEMORY, _FIRST, _FAR, _LEAST = 0.98, 50, 6.0, 0.1
+
+    def __init__(self) -> None:
+        self._mean, self._square, self._seen = 0.0, 0.0, 0
+        self.total = 0
+        """Since this start."""
+
+    def add(self, losses: Iterable[float]) -> None:
+        """Adds losses of steps, in their order."""
+        for loss in losses:
+            if not math.isfinite(loss):  # such a step is skipped, and counted as that
+                continue
+            deviation = math.sqrt(max(self._square - self._mean**2, 0.0))
+            far = max(self._FAR * deviation, self._LEAST * abs(self._mean))
+            if self._seen >= self._FIRST and loss > self._mean + far:
+                self.total += 1
+                continue
+            self._seen += 1
+            new = max(1 - self._MEMORY, 1 / self._seen)
+            self._mean += new * (loss - self._mean)
+            self._square += new * (loss**2 - self._square)
+
+
+class Collapse:
+    """Tells once when an encoder seems to give every sample the same vector.
+
+    From the metrics `cosine_other_study` and `effective_rank`, of methods that have them.
+    """
+
+    _ALIKE, _RANK, _REPORTS = 0.99, 1.5, 3
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def warning(self, metrics: dict[str, Any]) -> str | None:
+        """Returns a sentence at the third report in a row that shows the signs; else None."""
+        cosine, rank = metrics.get("cosine_other_study"), metrics.get("effective_rank")
+        if cosine is None and rank is None:
+            return None
+        alike = (cosine or 0.0) > self._ALIKE or (rank is not None and rank < self._RANK)
+        self._in_a_row = self._in_a_row + 1 if alike else 0
+        if self._in_a_row != self._REPORTS:
+            return None
+        signs = [
+            f"{name} {value:.3f}"
+            for name, value in (("cosine_other_study", cosine), ("effective_rank", rank))
+            if value is not None
+        ]
+        remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
+        return (
+            f"warning: strangers have nearly the same vector ({', '.join(signs)}): the encoder may have "
+            f"collapsed; lower {remedy}"
+        )
+
+
+# ------------------------------------------------------------------------------------------ devices
 
 
 def gpu_name(device: torch.device) -> str | None:

@@ -52,61 +52,6 @@ _BY_METRIC = {
 _MORE_TAGS = {"mae_loss": ("part",), "mae_figure": ("name",)}
 
 
-def report_s() -> float:
-    """Returns the seconds from one time to the next that Ray's nodes learn of a process' gauges.
-
-    They forget what was not set for twice as long.
-    """
-    return max(metrics_interval(), 1.0)
-
-
-class Gauges:
-    """Ray gauges that stay until `close`, and vanish with the process. Made while Ray is connected.
-
-    Args:
-        folder: of the run or the search; every gauge has the tags `run`, its name, and `folder`, its path.
-        texts: by gauge, what it holds.
-        more: by gauge, further tags.
-    """
-
-    def __init__(
-        self, folder: Path, texts: dict[str, str], more: Mapping[str, tuple[str, ...]]
-    ) -> None:
-        from ray.util.metrics import Gauge
-
-        self._tags = {"run": folder.name, "folder": str(folder)}
-        self._gauges = {
-            name: Gauge(name, text, ("run", "folder", *more.get(name, ())))
-            for name, text in texts.items()
-        }
-        self._values: dict[tuple[str, tuple[tuple[str, str | None], ...]], float] = {}
-        self._ended = threading.Event()
-        threading.Thread(target=self._keep, daemon=True).start()
-
-    def set(self, gauge: str, value: float, **tags: str) -> None:
-        """Shows a value from now on."""
-        every: dict[str, str | None] = {**self._tags, **tags}
-        self._values[gauge, tuple(every.items())] = value
-        self._gauges[gauge].set(value, every)
-
-    def close(self) -> None:
-        """Lets all vanish but what is set once more."""
-        self._ended.set()
-
-    def _keep(self) -> None:
-        again = report_s() / 2
-        while not self._ended.wait(again):
-            for (gauge, tags), value in [*self._values.items()]:
-                self._gauges[gauge].set(value, dict(tags))
-
-
-def in_driver() -> bool:
-    """Returns whether this is a job's own process, and not a trial of a search."""
-    import ray
-
-    return ray.get_runtime_context().get_actor_id() is None
-
-
 class RunMetrics:
     """A listener that shows records as gauges, until the run ends.
 
@@ -168,3 +113,58 @@ class RunMetrics:
 
     def _set(self, gauge: str, value: float, **tags: str) -> None:
         self._gauges.set(gauge, value, **tags)
+
+
+class Gauges:
+    """Ray gauges that stay until `close`, and vanish with the process. Made while Ray is connected.
+
+    Args:
+        folder: of the run or the search; every gauge has the tags `run`, its name, and `folder`, its path.
+        texts: by gauge, what it holds.
+        more: by gauge, further tags.
+    """
+
+    def __init__(
+        self, folder: Path, texts: dict[str, str], more: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        from ray.util.metrics import Gauge
+
+        self._tags = {"run": folder.name, "folder": str(folder)}
+        self._gauges = {
+            name: Gauge(name, text, ("run", "folder", *more.get(name, ())))
+            for name, text in texts.items()
+        }
+        self._values: dict[tuple[str, tuple[tuple[str, str | None], ...]], float] = {}
+        self._ended = threading.Event()
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def set(self, gauge: str, value: float, **tags: str) -> None:
+        """Shows a value from now on."""
+        every: dict[str, str | None] = {**self._tags, **tags}
+        self._values[gauge, tuple(every.items())] = value
+        self._gauges[gauge].set(value, every)
+
+    def close(self) -> None:
+        """Lets all vanish but what is set once more."""
+        self._ended.set()
+
+    def _keep(self) -> None:
+        again = report_s() / 2
+        while not self._ended.wait(again):
+            for (gauge, tags), value in [*self._values.items()]:
+                self._gauges[gauge].set(value, dict(tags))
+
+
+def report_s() -> float:
+    """Returns the seconds from one time to the next that Ray's nodes learn of a process' gauges.
+
+    They forget what was not set for twice as long.
+    """
+    return max(metrics_interval(), 1.0)
+
+
+def in_driver() -> bool:
+    """Returns whether this is a job's own process, and not a trial of a search."""
+    import ray
+
+    return ray.get_runtime_context().get_actor_id() is None

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ray_mae.train.run_folder import METRICS, PICTURES, REPORTS, RunFolder, keep_until
-from ray_mae.train.run_storage import outlast, require
+from ray_mae.train.run_folder import METRICS, PICTURES, REPORTS, RunFolder
+from ray_mae.train.run_storage import require
 
 if TYPE_CHECKING:  # the driver reads these files without PyTorch
     from ray_mae.methods.base import Pictures
@@ -20,7 +20,7 @@ class RunLog:
     def __init__(self, folder: RunFolder, first_step: int) -> None:
         self._folder, self._next = folder.path, first_step + 1
         self._lines = folder.lines(METRICS)
-        outlast(lambda: keep_until(folder.path, first_step), folder.patience, folder.path)
+        folder.outlast(lambda: folder.drop_metrics_after(first_step))
         self._writer: Any = None
 
     def metrics(self, step: int, metrics: dict[str, float]) -> None:

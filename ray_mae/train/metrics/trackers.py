@@ -16,6 +16,11 @@ from typing import Any, Protocol
 
 from ray_mae.config.base import flatten
 
+IDS = "trackers.json"
+"""File in the run's folder with the id of its run at each tracker; checkpoints keep a copy."""
+PROJECT = "ray_mae"
+"""Experiment (MLflow) and project (W&B), unless their environment names one."""
+
 
 class Listener(Protocol):
     """Records are those of events.jsonl, metrics.jsonl and probes.jsonl.
@@ -75,10 +80,7 @@ class Listeners:
                 self._failing.add(listener)
 
 
-IDS = "trackers.json"
-"""File in the run's folder with the id of its run at each tracker; checkpoints keep a copy."""
-PROJECT = "ray_mae"
-"""Experiment (MLflow) and project (W&B), unless their environment names one."""
+# ------------------------------------------------------------------------------------------ opening
 
 
 def check_trackers(names: Sequence[str], setting: str = "tracking.trackers") -> None:
@@ -132,6 +134,8 @@ def open_trackers(
         (folder / IDS).write_text(json.dumps(ids) + "\n")
     return trackers
 
+
+# ----------------------------------------------------------------------------------------- trackers
 
 _NOT_OF_MLFLOW = re.compile(r"[^\w.\- :]")
 """Not for names of metrics: brackets are refused, and where MLflow keeps files `loss` is no folder."""
@@ -248,11 +252,11 @@ TRACKERS: dict[str, type[Mlflow] | type[Wandb]] = {"mlflow": Mlflow, "wandb": Wa
 """Trackers by their name in the settings."""
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
-
-
 def probe_metrics(record: dict[str, Any]) -> dict[str, Any]:
     """Returns the scalars of a probe that did not fail, with its step; the step alone otherwise."""
     names = ("step", "probe_auroc", "probe_auroc_low", "probe_auroc_high")
     return {name: record[name] for name in names if name in record}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_mae.data.loading.rows import names_of
 from ray_mae.train.errors import FatalError
-from ray_mae.train.metrics.jsonl import read_jsonl
+from ray_mae.train.metrics.jsonl import JsonLines, read_jsonl
 from ray_mae.train.run_folder import RunFolder
 
 if TYPE_CHECKING:  # the driver counts without PyTorch
@@ -17,8 +17,11 @@ if TYPE_CHECKING:  # the driver counts without PyTorch
 
     from ray_mae.train.metrics.metrics import StepLosses
 
+
 SKIPPED = "skipped"
 """Folder with a JSON-lines file per worker: step, losses and samples of each step that was skipped."""
+UNREADABLE = "unreadable"
+"""Folder with a JSON-lines file per worker: step, file, row group, row, and why it could not be read."""
 
 
 class SkippedSteps:
@@ -35,29 +38,28 @@ class SkippedSteps:
     """
 
     def __init__(self, folder: RunFolder, shards: Sequence[Path], rank: int, limit: int) -> None:
-        name = f"{SKIPPED}/worker-{rank:04d}.jsonl"
-        self._file, self._lines = folder.path / name, folder.lines(name)
+        self._lines = _WorkerLines(folder, SKIPPED, rank)
         self._shards, self._limit = shards, limit
         self._in_a_row = 0
-        self.total = len(read_jsonl(self._file))
+        self.total = len(read_jsonl(self._lines.path))
         """Of all starts of the run; one that was repeated after a restart counts again."""
 
     def applied(self) -> None:
         """Notes that a step changed the weights."""
         self._in_a_row = 0
 
-    def add(self, step: int, seen: "Sequence[StepLosses]") -> str:
+    def add(self, step: int, losses: "Sequence[StepLosses]") -> str:
         """Writes down a step that was skipped; returns it in words.
 
         Args:
             step: from 0.
-            seen: losses and keys of its micro-batches on this worker.
+            losses: and keys of its micro-batches on this worker.
 
         Raises:
             FatalError: too many follow each other.
         """
         self._in_a_row, self.total = self._in_a_row + 1, self.total + 1
-        keys = [int(k) for micro in seen for k in micro.key.tolist()]
+        keys = [int(k) for micro in losses for k in micro.key.tolist()]
         try:
             names = {k: v for path in self._shards for k, v in names_of(path, keys).items()}
         except OSError:  # the shards are away: keys say as much, to a machine
@@ -68,42 +70,33 @@ class SkippedSteps:
             "micro_batches": [
                 {
                     "samples": [names.get(int(k), str(k)) for k in micro.key.tolist()],
-                    **{n: _plain(v) for n, v in micro.values.items()},
+                    **{n: _as_json(v) for n, v in micro.values.items()},
                 }
-                for micro in seen
+                for micro in losses
             ],
         }
-        with suppress(OSError):  # the line is kept until it can be written
-            self._file.parent.mkdir(exist_ok=True)
         self._lines.add(record)
         if self._in_a_row >= self._limit:
             raise FatalError(
                 f"{self._in_a_row} steps in a row had a loss or a gradient that is not finite, the last "
                 f"one step {step + 1}: the training diverged. The last checkpoint is as it was. Lower the "
                 f"learning rate or optim.clip, or train in fp32; samples and losses are in "
-                f"{self._file.parent}"
+                f"{self._lines.folder}"
             )
-        return (
-            f"step {step + 1} was skipped: a loss or a gradient is not finite ({self._file.parent})"
-        )
+        return f"step {step + 1} was skipped: a loss or a gradient is not finite ({self._lines.folder})"
 
 
-def _plain(value: "torch.Tensor") -> float | str:
+def _as_json(value: "torch.Tensor") -> float | str:
     """A number, or the name of one that JSON has none for."""
     number = float(value)
     return number if math.isfinite(number) else str(number)
-
-
-UNREADABLE = "unreadable"
-"""Folder with a JSON-lines file per worker: step, file, row group, row, and why it could not be read."""
 
 
 class LostRows:
     """What this worker was given other rows for, and the number of all workers."""
 
     def __init__(self, folder: RunFolder, rank: int) -> None:
-        name = f"{UNREADABLE}/worker-{rank:04d}.jsonl"
-        self._file, self._lines = folder.path / name, folder.lines(name)
+        self._lines = _WorkerLines(folder, UNREADABLE, rank)
         self._rows = self._warned = 0
 
     def add(self, step: int, lost: list[dict[str, Any]]) -> None:
@@ -113,9 +106,6 @@ class LostRows:
             step: from 0.
             lost: file, row group, row and problem of each.
         """
-        if lost:
-            with suppress(OSError):  # the lines are kept until they can be written
-                self._file.parent.mkdir(exist_ok=True)
         for row in lost:
             self._lines.add({"step": step + 1, **row})
         self._rows += len(lost)
@@ -136,7 +126,7 @@ class LostRows:
             return None
         self._warned = rows
         return (
-            f"warning: {rows} rows of damaged shards were replaced by others so far: {self._file.parent} "
+            f"warning: {rows} rows of damaged shards were replaced by others so far: {self._lines.folder} "
             "names them"
         )
 
@@ -145,3 +135,17 @@ def unreadable_rows(output: Path) -> int:
     """Returns the rows lost over the whole run; a step that was repeated after a restart counts once."""
     records = (r for file in (output / UNREADABLE).glob("*.jsonl") for r in read_jsonl(file))
     return len({(r["step"], r["file"], r["group"], r["row"]) for r in records})
+
+
+class _WorkerLines:
+    """A folder of the run with a JSON-lines file per worker, of which this is one."""
+
+    def __init__(self, folder: RunFolder, name: str, rank: int) -> None:
+        self.folder = folder.path / name
+        self.path = self.folder / f"worker-{rank:04d}.jsonl"
+        self._lines = JsonLines(self.path, folder.patience)
+
+    def add(self, record: dict[str, Any]) -> None:
+        with suppress(OSError):  # the line waits until it can be written
+            self.folder.mkdir(exist_ok=True)
+        self._lines.add(record)
