@@ -20,6 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "resenc": {"preset": "tiny", "crop_size": 16},
 }
 """Tiny encoders by name."""
+FITTING: dict[str, dict[str, Any]] = {"mdae": {"block_size": 4}}
+"""Settings of methods whose defaults do not fit a tiny encoder."""
 
 
 def sections(name: str, **values: Any) -> dict[str, Any]:
@@ -42,14 +44,25 @@ def sections(name: str, **values: Any) -> dict[str, Any]:
 def small(name: str, **values: Any) -> dict[str, Any]:
     """The same on a tiny encoder."""
     encoder = METHODS[name]().default_encoder().name  # type: ignore[call-arg]
-    return sections(name, **(SMALL[encoder] | values))
+    return sections(name, **(SMALL[encoder] | FITTING.get(name, {}) | values))
 
 
 def build(name: str, *, seed: int = 0, vocabulary: int = 0, **values: Any) -> Method:
     """A method with fresh weights on the settings of `sections`, of a run of 100 steps."""
-    run = sections(name, **values)
+    return build_of(sections(name, **values), seed=seed, vocabulary=vocabulary)
+
+
+def build_of(
+    run: dict[str, Any], *, seed: int = 0, vocabulary: int = 0, recompute: bool = False
+) -> Method:
+    """The same from sections."""
     context = Context(
-        seed=seed, steps=100, warmup_steps=10, data=run["data"], vocabulary=Vocabulary(vocabulary)
+        seed=seed,
+        steps=100,
+        warmup_steps=10,
+        data=run["data"],
+        vocabulary=Vocabulary(vocabulary),
+        recompute=recompute,
     )
     run["encoder"].check()
     run["method"].check(run["encoder"], run["data"])

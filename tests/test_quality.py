@@ -28,8 +28,22 @@ def test_the_code_passes(command: list[str]) -> None:
 def test_the_command_line_starts_without_torch_or_ray() -> None:
     """`--help` must not cost seconds."""
     code = (
-        "import sys; from ray_mae import cli; cli.parser_of('pretrain').format_help(); "
-        "sys.exit(bool({'torch', 'ray', 'pandas'} & set(sys.modules)))"
+        "import sys; from ray_mae import cli\n"
+        "try: cli.run(['pretrain', '--help'])\n"
+        "except SystemExit: sys.exit(bool({'torch', 'ray', 'pandas'} & set(sys.modules)))\n"
+        "sys.exit('no help')"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_settings_of_all_methods_and_encoders_do_not_import_torch() -> None:
+    """Every driver and every trial reads them."""
+    code = (
+        "import sys; from ray_mae.methods.registry import METHODS; "
+        "from ray_mae.encoders.registry import ENCODERS; "
+        "[METHODS[name]().check(METHODS[name]().default_encoder(), None) for name in METHODS]; "
+        "[ENCODERS[name]().check() for name in ENCODERS]; "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

@@ -179,6 +179,15 @@ class MethodSettings:
         """Whether a tokenizer is needed."""
         return False
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the loss of a sample depends on who else is in the batch, as contrastive terms do.
+
+        Of all others it is the same in every batch, so that how a step is cut for workers and micro-batches
+        changes nothing.
+        """
+        return False
+
     def default_encoder(self) -> EncoderSettings:
         """The encoder that it trains by default."""
         raise NotImplementedError

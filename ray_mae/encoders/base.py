@@ -8,14 +8,13 @@ from ray_mae.config.sections import EncoderSettings
 class Encoder(nn.Module):
     """The network that is kept after pretraining.
 
-    A subclass is made as `Class(settings, recompute=…)`. Of tokens, `forward` gives those of the visible
-    patches; of maps, `skips` gives one of each resolution. Weights are found again by their names, in
-    checkpoints of every method and in exported files.
+    A subclass is made as `Class(settings, recompute=…)`: whether activations are computed again in the
+    backward pass, which those of its parts that can do so keep as an attribute `recompute`. Of tokens,
+    `forward` gives those of the visible patches; of maps, `skips` gives one of each resolution. Weights
+    are found again by their names, in checkpoints of every method and in exported files.
     """
 
     settings: EncoderSettings
-    recompute: bool
-    """Whether activations are computed again in the backward pass."""
 
     @property
     def width(self) -> int:

@@ -88,6 +88,15 @@ def test_studies_with_one_view_are_finite_and_unaligned(form: str) -> None:
         assert losses.parts["alignment"].item() == 0
 
 
+@pytest.mark.parametrize("form", ["mse", "cosine", "infonce", "vicreg"])
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_the_settings_say_whether_a_study_depends_on_the_others(form: str, beta: float) -> None:
+    model, batch = method(alignment=form, beta=beta), study_batch([2, 3, 2])
+    together, alone = model(batch, 100).each, model(part(batch, [0, 1]), 100).each
+    same = torch.allclose(together[:2], alone, rtol=1e-4, atol=1e-5)
+    assert model.settings.coupled != same
+
+
 def test_a_lone_pair_without_negatives_has_finite_infonce_gradients() -> None:
     assert torch.isfinite(gradients(method(alignment="infonce"), study_batch([2]))).all()
 

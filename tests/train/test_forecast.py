@@ -16,6 +16,7 @@ from ray_mae.data.kinds import KINDS
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.mdae.settings import MdaeSettings
 from ray_mae.methods.mvmae.settings import MvmaeSettings
+from ray_mae.methods.registry import METHODS
 from ray_mae.train.forecast.activations import LiveBytes, activation_bytes
 from ray_mae.train.forecast.command import plan
 from ray_mae.train.forecast.memory import states
@@ -82,15 +83,9 @@ def test_activations_on_meta_are_those_of_a_real_pass() -> None:
     assert live.peak >= found * 0.95
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        PlanConfig(samples=100, **sections("mvmae", preset="base", beta=2.0, gamma=1.0)),
-        PlanConfig(samples=100, **sections("mdae", preset="base")),
-    ],
-    ids=["mvmae", "mdae"],
-)
-def test_operations_are_those_that_pytorch_counts(config: PlanConfig) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_operations_are_those_that_pytorch_counts(name: str) -> None:
+    config = PlanConfig(samples=100, **sections(name, preset="base"))
     made = plan_of(config, available=100, workers=1)
     with torch.device("meta"):
         method: Any = method_of(config, made, None, vocabulary=8192)

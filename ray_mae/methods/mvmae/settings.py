@@ -81,6 +81,10 @@ class MvmaeSettings(MethodSettings):
     def reads_reports(self) -> bool:
         return self.gamma > 0
 
+    @property
+    def coupled(self) -> bool:
+        return self.beta > 0 and self.alignment in ("infonce", "vicreg")
+
     def default_encoder(self) -> VitSettings:
         return VitSettings()
 
