@@ -18,9 +18,8 @@ from optuna.trial import TrialState
 
 from ray_mae import cli
 from ray_mae.cluster.runtime import cluster
-from ray_mae.config import RunConfig, ScalingConfig, TuneConfig
+from ray_mae.config import RunConfig, ScalingConfig
 from ray_mae.methods.mdae.settings import MdaeSettings
-from ray_mae.methods.registry import run_of, search_of
 from ray_mae.search.capacity import trials_of_cluster
 from ray_mae.search.files import study_name
 from ray_mae.search.optuna_study import open_study
@@ -126,8 +125,9 @@ def test_a_search_from_end_to_end(
     assert "2 of 2 trials done" in printed
     assert "optuna-dashboard --host 127.0.0.1" in printed
 
-    best = yaml.safe_load((output / "best.yaml").read_text())
-    assert run_of({**best, "output": "x"}).optim.lr == 1e-3
+    best = ["pretrain", "--config", str(output / "best.yaml"), "--output", "x"]
+    assert cli.parsed(best)[1].optim.lr == 1e-3  # the best settings are those of a run
+    assert not capsys.readouterr().err  # in the form of today
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_what_stopped_trials_held_is_given_back(shards: Path, tmp_path: Path) ->
     space = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
     changes = {"asha": {"grace": 0.5}, "trials": 3, "resume": True}
     arguments = search(tmp_path / "s.yaml", shards, output, space=space, **changes)
-    study = open_study(settings_of(arguments[2], shards, output), "search")
+    study = open_study(cli.parsed(arguments)[1], "search")
     # an earlier trial, at its half better than any other can be
     attrs = {"values": {"optim.lr": 1e-3}, "probes": {"4": [1.1, 1.0, 1.2, 50]}, "percent": 50}
     study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, user_attrs=attrs))
@@ -196,7 +196,7 @@ def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) 
         "asha": {"stop": False},
     }
     arguments = search(tmp_path / "s.yaml", shards, output, **changes)
-    study = open_study(settings_of(arguments[2], shards, output), "search")
+    study = open_study(cli.parsed(arguments)[1], "search")
     study.add_trial(
         optuna.trial.create_trial(
             value=0.5,
@@ -234,13 +234,6 @@ def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) 
     starts = [e["first_step"] for e in events if e["event"] == "engine ready"]
     assert starts[0] == 0
     assert all(starts[1:])  # it went on from its checkpoint, if it had not come to its end
-
-
-def settings_of(file: str, shards: Path, output: Path) -> TuneConfig:
-    """The settings of `search`, as the command reads them."""
-    values = yaml.safe_load(Path(file).read_text())
-    values |= {"shards": str(shards), "output": str(output)}
-    return search_of(values)
 
 
 def probed(output: Path, number: int) -> bool:
