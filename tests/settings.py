@@ -20,7 +20,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "resenc": {"preset": "tiny", "crop_size": 16},
 }
 """Tiny encoders by name."""
-FITTING: dict[str, dict[str, Any]] = {"mdae": {"block_size": 4}}
+FITTING: dict[str, dict[str, Any]] = {
+    "mdae": {"block_size": 4},
+    "simmim": {"mask_size": 16},
+    "simmim3d": {"block_size": 4},
+}
 """Settings of methods whose defaults do not fit a tiny encoder."""
 
 

@@ -541,7 +541,7 @@ def test_other_packages_add_methods_and_encoders_by_entry_points(
         "[ray_mae.methods]\nguess = theirs:GuessSettings\nmdae = theirs:Impostor\n"
         "[ray_mae.encoders]\nblur = theirs:BlurSettings\n"
     )
-    with pytest.raises(ValueError, match=r"method\.name must be one of mvmae, mdae, got guess"):
+    with pytest.raises(ValueError, match=r"method\.name must be one of .*, got guess"):
         parse("--method.name", "guess")
     monkeypatch.syspath_prepend(tmp_path)
     assert METHODS["mdae"] is MdaeSettings  # ours cannot be replaced

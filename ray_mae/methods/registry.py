@@ -17,6 +17,8 @@ METHODS: Registry[MethodSettings] = Registry(
     {
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
+        "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
+        "simmim3d": "ray_mae.methods.simmim3d.settings:Simmim3dSettings",
     },
     group="ray_mae.methods",
 )

@@ -271,7 +271,7 @@ def test_no_table_is_decayed_unnoticed(name: str) -> None:
 
 
 def test_it_has_a_job(name: str) -> None:
-    jobs = sorted(JOBS.glob(f"pretrain_{name}*.yaml"))
+    jobs = sorted(JOBS.glob(f"pretrain_{name}_*.yaml"))
     assert jobs
     for job in jobs:
         _, config = cli.parsed(["pretrain", "--config", str(job), "--shards=s", "--output=o"])
