@@ -84,23 +84,30 @@ def losses(run: Path) -> list[float]:
     return [record["loss"] for record in records]
 
 
+def drawn(archives: Archives) -> list[Counter[int]]:
+    """Samples of each archive by step, as the order of the run deals them."""
+    config = archives.config(archives.run)
+    order = order_of(config, ShardSet.read(config.folders, config.shares))
+    steps = (order.locations(s * BATCH, (s + 1) * BATCH) for s in range(STEPS))
+    return [Counter(place.folder for place in places) for places in steps]
+
+
 def test_each_archive_has_its_share_of_the_samples(archives: Archives) -> None:
     records = read_jsonl(archives.run / METRICS)
-    for step, record in enumerate(records, start=1):
-        assert record["samples/alpha"] == step * BATCH * 3 // 4
-        assert record["samples/beta"] == step * BATCH // 4
-        assert record["samples"] == step * BATCH
+    total = Counter[int]()
+    for step, (record, of_step) in enumerate(zip(records, drawn(archives), strict=True), start=1):
+        total += of_step
+        assert (record["samples/alpha"], record["samples/beta"]) == (total[0], total[1])
+        assert record["samples"] == total.total() == step * BATCH
+    assert total[0] / total.total() == pytest.approx(0.75, abs=0.05)
 
 
 def test_the_loss_of_each_archive_is_that_of_its_samples(archives: Archives) -> None:
     """Weighted by how many samples of a step are of each they give the loss of the step."""
-    config = archives.config(archives.run)
-    order = order_of(config, ShardSet.read(config.folders, config.shares))
-    for step, record in enumerate(read_jsonl(archives.run / METRICS)):
-        drawn = Counter(p.folder for p in order.locations(step * BATCH, (step + 1) * BATCH))
+    for record, of_step in zip(read_jsonl(archives.run / METRICS), drawn(archives), strict=True):
         each = {i: record.get(f"loss/{name}") for i, name in enumerate(("alpha", "beta"))}
-        assert {i for i, loss in each.items() if loss is not None} == set(drawn)
-        whole = sum(n * (each[i] or 0.0) for i, n in drawn.items()) / BATCH
+        assert {i for i, loss in each.items() if loss is not None} == set(of_step)
+        whole = sum(n * (each[i] or 0.0) for i, n in of_step.items()) / BATCH
         assert record["loss"] == pytest.approx(whole, rel=1e-4)
     assert losses(archives.run)[-1] < losses(archives.run)[0] * 0.9  # it learns
 
