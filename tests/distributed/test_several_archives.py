@@ -1,7 +1,9 @@
 """A run over the shards of two archives with shares, on real Ray workers."""
 
+import io
 import shutil
 from collections import Counter
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from ray_mae.config import PretrainConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.run import pretrain
-from ray_mae.terminal import console
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import METRICS
 from ray_mae.train.setup import order_of
@@ -73,9 +74,9 @@ def archives(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Archi
     rewrite(made.b, rename)
     for path, name in ((made.a, "alpha"), (made.b, "beta")):
         replace(Manifest.read(path), dataset=name).write(path)
-    with console.capture() as said:
+    with redirect_stdout(io.StringIO()) as said:
         summary = pretrain(made.config(made.run))
-    return replace(made, said=said.get(), summary=summary)
+    return replace(made, said=said.getvalue(), summary=summary)
 
 
 def losses(run: Path) -> list[float]:
