@@ -1,4 +1,4 @@
-"""Who is in a folder of shards: rows by place, patient, split and labels, without their images."""
+"""Who is in shards: rows by location, patient, split and labels, without their images."""
 
 import itertools
 from collections.abc import Sequence
@@ -41,7 +41,8 @@ class Cohort:
 
     kind: str
     """study or volume"""
-    place: list[RowLocation]
+    location: list[RowLocation]
+    """[S] where its row lies."""
     name: NDArray[np.str_]
     """[S] study_id or volume_id."""
     patient: NDArray[np.str_]
@@ -83,24 +84,24 @@ def read_cohort(shards: ShardSet, splits: Sequence[str] = SPLITS) -> Cohort:
     """
     identifier = f"{shards.kind}_id"
     columns = [identifier, "patient_id", "split", "labels"]
-    place, rows = [], []
+    location, rows = [], []
     for i, folder in enumerate(shards.folders):
         for shard in (s for s in folder.manifest.shards if s.split in splits):
             rows += pq.read_table(folder.path / shard.file, columns=columns).to_pylist()
-            place += [
+            location += [
                 RowLocation(shard.file, group, row, 0, i)
                 for group, count in enumerate(shard.row_groups)
                 for row in range(count)
             ]
-        if len(rows) != len(place):
+        if len(rows) != len(location):
             raise ValueError(
-                f"{folder.path} holds {len(rows)} rows, {Manifest.FILE} tells of {len(place)}: restore "
+                f"{folder.path} holds {len(rows)} rows, {Manifest.FILE} tells of {len(location)}: restore "
                 "the shards or ingest again"
             )
     volumes = shards.kind == "volume"
     cohort = Cohort(
         shards.kind,
-        place,
+        location,
         np.array([row[identifier] for row in rows]),
         np.array([row["patient_id"] for row in rows]),
         np.array([row["split"] for row in rows]),
@@ -117,9 +118,9 @@ def check_splits(patient: NDArray, split: NDArray, splits: Sequence[str] = SPLIT
     if missing := [s for s in splits if s not in split]:
         needed = f"{', '.join(splits[:-1])} and {splits[-1]}"
         raise ValueError(f"{needed} patients are needed, got none in {missing[0]}")
-    seen = {s: set(patient[split == s].tolist()) for s in splits}
+    patients = {s: set(patient[split == s].tolist()) for s in splits}
     for a, b in itertools.combinations(splits, 2):
-        if both := seen[a] & seen[b]:
+        if both := patients[a] & patients[b]:
             raise ValueError(
                 f"{len(both)} patients are in {a} and in {b}, such as {min(both)}: the numbers "
                 "would be of patients already seen; split by patient and ingest again"

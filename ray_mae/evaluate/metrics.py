@@ -33,6 +33,10 @@ class Estimate:
     low: float
     high: float
 
+    def describe(self) -> str:
+        """value [low, high]"""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 @dataclass(frozen=True)
 class ReliabilityBin:
@@ -88,17 +92,17 @@ def _ranking(y: FloatArray, p: FloatArray, w: FloatArray) -> tuple[FloatArray, F
     """AUROC [R] and average precision [R]: one sort of p, then running sums over w [S, R]."""
     order = np.argsort(-p, kind="stable")
     last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)  # [T] end of each tied group
-    found = np.cumsum(w[order], axis=0)[last]  # [T, R] studies with at least this probability
+    above = np.cumsum(w[order], axis=0)[last]  # [T, R] studies with at least this probability
     true = np.cumsum((w * y[:, None])[order], axis=0)[last]  # [T, R] positive ones among them
-    positives, negatives = true[-1], (found - true)[-1]
+    positives, negatives = true[-1], (above - true)[-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         d_true = np.diff(true, axis=0, prepend=0)
-        d_false = np.diff(found, axis=0, prepend=0) - d_true
+        d_false = np.diff(above, axis=0, prepend=0) - d_true
         # A negative loses to every positive above it, and half to those it is tied with.
         won = np.einsum("tr,tr->r", d_false, true - d_true / 2)
         auroc = won / (positives * negatives)
-        # Thresholds above every study of a resample have nothing found, and d_true is 0 there.
-        precision = true / np.maximum(found, 1)
+        # Above some thresholds a resample has no study; d_true is 0 there.
+        precision = true / np.maximum(above, 1)
         average_precision = np.einsum("tr,tr->r", d_true, precision) / positives
     return auroc, average_precision
 

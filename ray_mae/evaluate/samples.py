@@ -32,51 +32,54 @@ class Samples:
 
     folders: Sequence[Path]
     """Of shards."""
-    place: Sequence[RowLocation]
-    """Where each row of the cohort lies."""
+    locations: Sequence[RowLocation]
+    """Of each row of the cohort."""
     batch_size: int
     shuffle_window: int
 
-    def drawn(
+    def draw(
         self, order: Order, rows: NDArray[np.intp], collator: Collator
     ) -> Iterator[tuple[Arrays, NDArray[np.intp]]]:
         """Packed batches and the rows [B] in them, without end: each row once per epoch.
 
-        rows: those of the cohort that are wanted, at least one, all within the order.
+        Args:
+            order: of the split.
+            rows: of the cohort, one or more, all within the order.
+            collator: packs them.
         """
-        index = {_at(self.place[i]): int(i) for i in rows}
+        index = {_in_any_epoch(self.locations[i]): int(i) for i in rows}
         reader = WindowReader(self.folders, collator.columns, self.shuffle_window, PATIENCE)
-        wanted = (place for place in order.locations(0, sys.maxsize) if _at(place) in index)
+        endless = (at for at in order.locations(0, sys.maxsize) if _in_any_epoch(at) in index)
         while True:
-            places = list(islice(wanted, self.batch_size))
-            found = [reader.row(place) for place in places]
-            epochs = [place.epoch for place in places]
-            yield collator.collate(found, epochs), np.array([index[_at(p)] for p in places])
+            locations = list(islice(endless, self.batch_size))
+            batch = collator.collate(
+                [reader.row(at) for at in locations], [at.epoch for at in locations]
+            )
+            yield batch, np.array([index[_in_any_epoch(at)] for at in locations])
 
     def each(
         self, rows: NDArray[np.intp], collator: Collator
     ) -> Iterator[tuple[Arrays, NDArray[np.intp]]]:
         """Packed batches of these rows of the cohort, once each, in their order, and the rows [B]."""
-        found = self.read(rows, collator.columns)
+        rest = self.read(rows, collator.columns)
         for first in range(0, len(rows), self.batch_size):
             part = rows[first : first + self.batch_size]
-            yield collator.collate(list(islice(found, len(part))), [0] * len(part)), part
+            yield collator.collate(list(islice(rest, len(part))), [0] * len(part)), part
 
     def read(self, rows: NDArray[np.intp], columns: Sequence[str]) -> Iterator[Row]:
         """Some columns of these rows of the cohort, in their order."""
         reader = WindowReader(self.folders, columns, 1, PATIENCE)
-        return (reader.row(self.place[i]) for i in rows)
+        return (reader.row(self.locations[i]) for i in rows)
 
 
-def _at(place: RowLocation) -> RowLocation:
-    """The place in any epoch."""
-    return replace(place, epoch=0)
+def _in_any_epoch(location: RowLocation) -> RowLocation:
+    return replace(location, epoch=0)
 
 
 def ahead(batches: Iterator[T]) -> Iterator[T]:
-    """The same; while one is used the next is made, in a thread."""
+    """The same batches; while one is used a thread prepares the next."""
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, None)
-        while (ready := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield ready
+        future = thread.submit(next, batches, None)
+        while (batch := future.result()) is not None:
+            future = thread.submit(next, batches, None)
+            yield batch

@@ -21,7 +21,7 @@ from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 from ray_mae.data.loading.order import Order, key_of
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.finetune.classifier import LayerDecay, bce, load_classifier
-from ray_mae.evaluate.finetune.command import task_of
+from ray_mae.evaluate.finetune.command import prepare_labels
 from ray_mae.evaluate.finetune.training import classifier_of, finetune
 from ray_mae.evaluate.samples import Samples
 from ray_mae.evaluate.supervised.fit import scaled_groups
@@ -93,8 +93,8 @@ def config_of(checkpoint: Path, shards: Path, output: Path, **settings: Any) -> 
     return FinetuneConfig(checkpoint=checkpoint, shards=shards, output=output, **(small | settings))
 
 
-def run_of(config: FinetuneConfig, start: str = "trained") -> Run:
-    return next(run for run in runs_of(config) if run.start == start)
+def run_of(config: FinetuneConfig, initialisation: str = "trained") -> Run:
+    return next(run for run in runs_of(config) if run.initialisation == initialisation)
 
 
 def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
@@ -156,16 +156,17 @@ def test_a_visible_label_of_volumes_is_learnt(
     config = config_of(
         volume_checkpoint, volumes, tmp_path, steps=20, film_at_finetune="drop", seeds=[0]
     )
-    task, counts, left_out = task_of(config)
+    preparation = prepare_labels(config)
+    task, counts = preparation.task, preparation.counts
     assert task.labels == ["rough"]
-    assert left_out["age"].endswith("a number, no class")
+    assert preparation.left_out["age"].endswith("a number, no class")
     assert counts["train"].labels["rough"].positive == 12
     done = finetune(run_of(config), config, task)
     rough = task.targets[task.rows("test"), 0] == 1
     assert done.probability[rough].min() > done.probability[~rough].max()
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert kept.encoder.encoder.film is None
-    read = Samples([task.shards], task.cohort.place, 8, 4)
+    read = Samples([task.shards], task.cohort.location, 8, 4)
     kind = KINDS["volume"]
     whole = kind.evaluation_collator(kept.encoder.settings.input_size, 0)
     with torch.no_grad():
@@ -178,7 +179,7 @@ def test_a_visible_label_of_volumes_is_learnt(
 
 def test_test_labels_decide_nothing(studies: Path, study_checkpoint: Path, tmp_path: Path) -> None:
     config = config_of(study_checkpoint, studies, tmp_path, seeds=[0])
-    task, _, _ = task_of(config)
+    task = prepare_labels(config).task
     shuffled = task.targets.copy()
     test = task.rows("test")
     shuffled[test] = 1 - shuffled[test]
@@ -197,7 +198,7 @@ def test_test_labels_decide_nothing(studies: Path, study_checkpoint: Path, tmp_p
 
 def test_validation_labels_decide(studies: Path, study_checkpoint: Path, tmp_path: Path) -> None:
     config = config_of(study_checkpoint, studies, tmp_path, seeds=[0])
-    task, _, _ = task_of(config)
+    task = prepare_labels(config).task
     turned = task.targets.copy()
     turned[task.rows("val")] = 1 - turned[task.rows("val")]
     first = finetune(run_of(config), config, task)
@@ -230,14 +231,15 @@ def test_uncertain_studies_are_neither_read_nor_counted_where_they_are_ignored(
     rewrite(tmp_path / "shards", only_edema)
     settings = {"min_positive": 2, "uncertain": "ignore", "seeds": [0]}
     config = config_of(study_checkpoint, tmp_path / "shards", tmp_path, **settings)
-    task, counts, left_out = task_of(config)
+    preparation = prepare_labels(config)
+    task, counts = preparation.task, preparation.counts
     assert task.labels == ["Edema"]
-    assert len(left_out) == 13
+    assert len(preparation.left_out) == 13
     assert (counts["train"].labels["Edema"].ignored, len(task.rows("train"))) == (4, 12)
-    read = Samples([task.shards], task.cohort.place, 6, 8)
+    read = Samples([task.shards], task.cohort.location, 6, 8)
     order = Order.of(task.manifest, "train", 0, 8)
     collator = KINDS["study"].supervised_collator(32, 0, config.max_views)
-    drawn = read.drawn(order, task.rows("train"), collator)
+    drawn = read.draw(order, task.rows("train"), collator)
     epochs = [np.concatenate([next(drawn)[1], next(drawn)[1]]) for _ in range(2)]
     for rows in epochs:
         assert sorted(rows) == sorted(task.rows("train"))
@@ -250,7 +252,7 @@ def test_a_frozen_encoder_keeps_its_weights(
     config = config_of(
         study_checkpoint, studies, tmp_path, steps=3, freeze=True, seeds=[0], weight_decay=0.1
     )
-    finetune(run_of(config), config, task_of(config)[0])
+    finetune(run_of(config), config, prepare_labels(config).task)
     before, _ = load_encoder(study_checkpoint)
     after = load_classifier(tmp_path / "models" / "trained-seed0")
     for name, weight in before.encoder.state_dict().items():
@@ -259,12 +261,12 @@ def test_a_frozen_encoder_keeps_its_weights(
     assert (tmp_path / "models" / "trained-seed0" / ENCODER).is_file()
 
 
-def test_both_starts_of_a_seed_have_the_same_head_and_different_encoders(
+def test_both_initialisations_of_a_seed_have_the_same_head_and_different_encoders(
     volumes: Path, volume_checkpoint: Path, tmp_path: Path
 ) -> None:
     config = config_of(volume_checkpoint, volumes, tmp_path, seeds=[5])
     trained, fresh = (
-        classifier_of(run_of(config, start), config, ["a", "b"]) for start in config.compare
+        classifier_of(run_of(config, name), config, ["a", "b"]) for name in config.compare
     )
     assert torch.equal(trained.head.weight, fresh.head.weight)
     w = "encoder.encoder.stages.1.blocks.0.conv1.conv.weight"
@@ -299,7 +301,7 @@ def test_shards_of_the_other_kind_are_refused(
     studies: Path, volume_checkpoint: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"holds shards of kind 'study'.* reads 'volume'"):
-        task_of(config_of(volume_checkpoint, studies, tmp_path))
+        prepare_labels(config_of(volume_checkpoint, studies, tmp_path))
 
 
 def test_settings_that_do_not_fit_are_refused(
@@ -308,4 +310,4 @@ def test_settings_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=r"seeds must hold one or more values, each once"):
         config_of(volume_checkpoint, volumes, tmp_path, seeds=[1, 1])
     with pytest.raises(ValueError, match=r"crop_size \(20\) must be a multiple of 8"):
-        task_of(config_of(volume_checkpoint, volumes, tmp_path, crop_size=20))
+        prepare_labels(config_of(volume_checkpoint, volumes, tmp_path, crop_size=20))

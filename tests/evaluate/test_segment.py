@@ -20,7 +20,7 @@ from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_la
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.segment.command import readable, task_of
+from ray_mae.evaluate.segment.command import prepare_label_maps, readable
 from ray_mae.evaluate.segment.crops import LabelledCrops, around, whole_of
 from ray_mae.evaluate.segment.dice import dice, over_volumes, surface_dice
 from ray_mae.evaluate.segment.model import load_segmenter
@@ -91,8 +91,8 @@ def config_of(checkpoint: Path, shards: Path, output: Path, **settings: Any) -> 
 
 
 def prepared(config: SegmentConfig) -> tuple[Run, SegmentTask, dict[str, str]]:
-    task, left_out = task_of(config, *readable(config))
-    return runs_of(config)[0], task, left_out
+    preparation = prepare_label_maps(config, *readable(config))
+    return runs_of(config)[0], preparation.task, preparation.left_out
 
 
 def test_balls_are_found_and_everything_is_left_behind(
@@ -152,7 +152,7 @@ def test_test_label_maps_decide_nothing(checkpoint: Path, shards: Path, tmp_path
     assert not np.array_equal(done[0].dice, done[1].dice)
 
 
-def test_the_trained_start_takes_the_encoder_or_all_but_the_last_layer(
+def test_the_trained_initialisation_takes_the_encoder_or_all_but_the_last_layer(
     checkpoint: Path, shards: Path, tmp_path: Path
 ) -> None:
     method = mdae()

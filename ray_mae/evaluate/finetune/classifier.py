@@ -68,9 +68,16 @@ class Classifier(nn.Module):
 
 
 def load_classifier(folder: Path | str) -> Classifier:
-    """A fine-tuned classifier, in evaluation mode, on the CPU; `labels` names its outputs.
+    """Loads a fine-tuned classifier.
 
-    folder: models/START-seedN in the output of `ray-mae evaluate finetune`. Raises FileNotFoundError.
+    Args:
+        folder: models/START-seedN in the output of `ray-mae evaluate finetune`.
+
+    Returns:
+        It, in evaluation mode, on the CPU; `labels` names its outputs.
+
+    Raises:
+        FileNotFoundError: where there is none.
     """
     path = Path(folder) / CLASSIFIER
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""One fine-tuning: a start, a seed, a fixed number of steps."""
+"""One fine-tuning: an initialisation, a seed, a fixed number of steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from ray_mae.inference.load import AnyEncoder, load_encoder, random_encoder
 
 
 @dataclass(frozen=True)
-class Task:
+class FinetuneTask:
     """What all runs of a fine-tuning share."""
 
     shards: Path
@@ -44,7 +44,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Finetuned:
+class FinetuneResult:
     """What one run leaves for the driver."""
 
     fit: Fit
@@ -52,22 +52,22 @@ class Finetuned:
     """[T, L] of the task's test rows."""
 
 
-def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
+def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneResult:
     """Train, keep the weights that are best on validation patients, predict the test patients."""
     torch.set_num_threads(config.cpus_per_run)
     device = device_of_this_run()
     model = classifier_of(run, config, task.labels).to(device)
     kind, size = KINDS[task.manifest.kind], model.encoder.settings.input_size
-    read = Samples([task.shards], task.cohort.place, config.batch_size, config.shuffle_window)
+    samples = Samples([task.shards], task.cohort.location, config.batch_size, config.shuffle_window)
     targets = torch.from_numpy(task.targets.astype(np.float32))
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
-    drawn = read.drawn(
+    epochs = samples.draw(
         order, task.rows("train"), kind.supervised_collator(size, run.seed, config.max_views)
     )
     whole = kind.evaluation_collator(size, run.seed)
 
     def batches() -> Iterator[tuple[AnyBatch, torch.Tensor]]:
-        for arrays, rows in ahead(drawn):
+        for arrays, rows in ahead(epochs):
             yield kind.to_batch(arrays).to(device), targets[torch.from_numpy(rows)].to(device)
 
     def loss_of(batch: tuple[AnyBatch, torch.Tensor]) -> torch.Tensor:
@@ -76,11 +76,11 @@ def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
         return bce(logits, batch[1], config.label_smoothing).mean()
 
     def logits_of(split: str) -> torch.Tensor:
-        found = []
+        logits = []
         with torch.inference_mode(), mixed(config.precision, device):
-            for arrays, _ in read.each(task.rows(split), whole):
-                found.append(model(kind.to_batch(arrays).to(device)).cpu())
-        return torch.cat(found)
+            for arrays, _ in samples.each(task.rows(split), whole):
+                logits.append(model(kind.to_batch(arrays).to(device)).cpu())
+        return torch.cat(logits)
 
     def validate() -> Validation:
         logits = logits_of("val")
@@ -88,7 +88,7 @@ def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
         loss = float(bce(logits, torch.from_numpy(known.astype(np.float32))).mean())
         return Validation(macro_auroc(known, logits.numpy()), loss)
 
-    fitted = fit(
+    training = fit(
         model,
         config,
         batches(),
@@ -100,14 +100,14 @@ def finetune(run: Run, config: FinetuneConfig, task: Task) -> Finetuned:
         note=lambda record: run.note({**record, "steps": task.steps}),
     )
     model.save(run.folder)
-    return Finetuned(fitted, logits_of("test").double().sigmoid().numpy())
+    return FinetuneResult(training, logits_of("test").double().sigmoid().numpy())
 
 
 def classifier_of(run: Run, config: FinetuneConfig, labels: list[str]) -> Classifier:
     """The network of a run before its first step; heads of one seed are alike."""
     facts = encoder_facts(config.checkpoint)
     encoder: AnyEncoder
-    if run.start == TRAINED:
+    if run.initialisation == TRAINED:
         encoder, _ = load_encoder(config.checkpoint, config.pool)
     else:
         encoder = random_encoder(

@@ -23,46 +23,68 @@ if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for
 
     from ray_mae.evaluate.cohort import Cohort
 
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+C_VALUES = (1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths of the regularisation to choose from."""
 
 
 def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any]) -> dict[str, Any]:
-    """What Ray Train calls for a checkpoint; config: of the run. Also written to probes.jsonl.
+    """Probes a checkpoint; Ray Train calls it. The result goes to probes.jsonl, too.
 
-    The figures are probe_auroc, probe_auroc_low and probe_auroc_high, of the mean over labels.
+    Args:
+        checkpoint: that was written.
+        config: settings of the run, as plain values.
+
+    Returns:
+        probe_auroc, probe_auroc_low and probe_auroc_high, of the mean over labels.
+
+    Raises:
+        ValueError: where no label can be probed, or the features are not finite. The error stands in
+            probes.jsonl: Ray Train writes it to its log alone.
     """
     run = run_config(config)
     began = time.time()
     with checkpoint.as_directory() as folder:
         step = json.loads((Path(folder) / "state.json").read_text())["step"]
         try:
-            found = online_probe(Path(folder), ShardSet.read(run.folders, run.shares), run.probe)
-        except Exception as error:  # Ray Train tells its log alone
+            result = online_probe(Path(folder), ShardSet.read(run.folders, run.shares), run.probe)
+        except Exception as error:
             append_jsonl(run.output / PROBES, {"step": step, "error": f"{error}"})
             raise
-        figures = {name: found[name] for name in found if name.startswith("probe_auroc")}
+        metrics = {name: result[name] for name in result if name.startswith("probe_auroc")}
         if run.checkpoint.keep_best:
-            keep_best(run.output, Path(folder), figures)
-    _keep_resamples(run.output, step, found.pop("resamples"))
+            keep_best(run.output, Path(folder), metrics)
+    _keep_resamples(run.output, step, result.pop("resamples"))
     record = {
         "step": step,
-        **found,
+        **result,
         "checkpoint": Path(checkpoint.path).name,
         "seconds": round(time.time() - began, 1),
     }
     append_jsonl(run.output / PROBES, record)
-    _to_board(run, step, found)
-    return figures
+    _write_tensorboard(run, step, result)
+    return metrics
 
 
 def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig) -> dict[str, Any]:
-    """Macro AUROC on validation patients with its 95 % interval over patients, and by label.
+    """Probes on validation patients: a logistic regression per label, fitted to training patients.
 
-    A logistic regression per label on training patients, who alone choose its strength: those of one
-    quarter of them judge fits to the others. `by_count` holds the same for fits to few labelled
-    samples, the mean over settings.draws of them, of the strength that all labelled samples chose;
-    `resamples` the macro AUROC in each resample of the patients, so that runs with the same settings can
-    be compared in pairs. Raises ValueError where no label can be probed.
+    The regularisation C is chosen on training patients alone, by fits to three quarters of them that
+    are scored on the other quarter, the selection split.
+
+    Args:
+        checkpoint: folder of a checkpoint.
+        shards: whose training and validation samples are read.
+        settings: of the probe.
+
+    Returns:
+        probe_auroc, probe_auroc_low and probe_auroc_high, the macro AUROC and its 95 % interval over
+        patients; labels, the AUROC of each; by_count, the first three for fits to few labelled samples,
+        the mean over settings.draws of them, with the C that all labelled samples chose; samples and
+        patients by split; resamples, the macro AUROC in each resample of the patients, so that runs of
+        the same settings can be compared in pairs.
+
+    Raises:
+        ValueError: where no label can be probed, or the features are not finite.
     """
     import numpy as np
     import torch
@@ -72,19 +94,19 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
     from ray_mae.inference.load import load_encoder
 
     torch.set_num_threads(settings.cpus)
-    seen = probed_samples(shards, settings)
-    cohort, targets, rows = seen.cohort, seen.targets, seen.rows
+    samples = probed_samples(shards, settings)
+    cohort, targets, rows = samples.cohort, samples.targets, samples.rows
     encoder, _ = load_encoder(checkpoint)
-    samples = Samples(shards.paths, cohort.place, settings.batch_size, 1)
-    x = {split: _features(encoder, samples, index) for split, index in rows.items()}
+    reader = Samples(shards.paths, cohort.location, settings.batch_size, 1)
+    x = {split: _features(encoder, reader, index) for split, index in rows.items()}
     weights = patient_resamples(cohort.patient[rows["val"]], settings.bootstrap, settings.seed)
 
-    values, strengths, resampled = {}, {}, []
-    for i, name in seen.labels.items():
+    values, C_of, resampled = {}, {}, []
+    for i, name in samples.labels.items():
         train, val = (targets[rows[split], i] for split in ("train", "val"))
         known = ~np.isnan(val)
-        strengths[i] = _strength(x["train"], train, seen.judge)
-        p = _probability(x["train"], train, strengths[i], x["val"][known])
+        C_of[i] = _choose_regularisation(x["train"], train, samples.selection)
+        p = _probability(x["train"], train, C_of[i], x["val"][known])
         values[name] = float(measure(val[known], p)["auroc"][0])
         resampled.append(measure(val[known], p, weights[known])["auroc"])
     resamples = {"all": macro(np.stack(resampled))}
@@ -93,11 +115,11 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
     draw = np.random.default_rng(settings.seed)
     by_count = {}
     for count in settings.label_counts:
-        drawn = [draw.permutation(len(rows["train"]))[:count] for _ in range(settings.draws)]
+        subsets = [draw.permutation(len(rows["train"]))[:count] for _ in range(settings.draws)]
         few = [
-            _few(x, targets[:, i], rows, part, strength, weights)
-            for part in drawn
-            for i, strength in strengths.items()
+            _few(x, targets[:, i], rows, part, C, weights)
+            for part in subsets
+            for i, C in C_of.items()
         ]
         resamples[str(count)] = np.nanmean([r for _, r in few], axis=0)
         e = estimate(float(np.mean([value for value, _ in few])), resamples[str(count)])
@@ -126,12 +148,20 @@ class ProbedSamples:
     """Columns of targets with enough of both classes, and their names."""
     rows: dict[str, "np.ndarray"]
     """Rows of the cohort by split."""
-    judge: "np.ndarray"
-    """[n] bool of the training rows: those that choose the strength of the regularisation."""
+    selection: "np.ndarray"
+    """[n] bool of the training rows: the selection split, which chooses the regularisation C."""
 
 
 def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSamples:
-    """Draw them. Needs no checkpoint; raises ValueError where no label can be probed."""
+    """Draws them, without a checkpoint.
+
+    Args:
+        shards: whose training and validation samples are drawn.
+        settings: of the probe.
+
+    Raises:
+        ValueError: where no label can be probed.
+    """
     import numpy as np
 
     from ray_mae.evaluate.cohort import read_cohort
@@ -143,12 +173,12 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSampl
         split: np.sort(draw.permutation(cohort.labelled(targets, split))[:most])
         for split, most in (("train", settings.train_samples), ("val", settings.val_samples))
     }
-    judge = _quarter(cohort.patient[rows["train"]], settings.seed)
+    selection = _quarter(cohort.patient[rows["train"]], settings.seed)
     labels = {
         i: name
         for i, name in enumerate(names)
         if _probeable(
-            targets[rows["train"], i], targets[rows["val"], i], judge, settings.min_positive
+            targets[rows["train"], i], targets[rows["val"], i], selection, settings.min_positive
         )
     }
     if not labels:
@@ -157,7 +187,7 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSampl
             "negative samples among training and validation patients: lower probe.min_positive, or set "
             "probe.every to 0"
         )
-    return ProbedSamples(cohort, targets, labels, rows, judge)
+    return ProbedSamples(cohort, targets, labels, rows, selection)
 
 
 def _few(
@@ -165,7 +195,7 @@ def _few(
     target: "np.ndarray",
     rows: dict[str, "np.ndarray"],
     part: "np.ndarray",
-    strength: float,
+    C: float,
     weights: "np.ndarray",
 ) -> tuple[float, "np.ndarray"]:
     """AUROC of one label and in each resample, of a fit to `part` of the training samples.
@@ -180,12 +210,12 @@ def _few(
     if min((train == 1).sum(), (train == 0).sum()) == 0:
         return 0.5, np.full(weights.shape[1], 0.5)
     known = ~np.isnan(val)
-    p = _probability(x["train"][part], train, strength, x["val"][known])
+    p = _probability(x["train"][part], train, C, x["val"][known])
     resampled = measure(val[known], p, weights[known])["auroc"]
     return float(measure(val[known], p)["auroc"][0]), resampled
 
 
-def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
+def _features(encoder: Any, reader: Any, rows: "np.ndarray") -> "np.ndarray":
     """[n, D] float64. Raises ValueError where they are not finite."""
     import numpy as np
     import torch
@@ -194,11 +224,11 @@ def _features(encoder: Any, samples: Any, rows: "np.ndarray") -> "np.ndarray":
 
     kind = of_encoder(encoder.settings)
     collator = kind.evaluation_collator(encoder.settings.input_size)
-    found = []
+    batches = []
     with torch.inference_mode():
-        for arrays, _ in samples.each(rows, collator):
-            found.append(encoder.embed(kind.to_batch(arrays)).float().numpy())
-    features = np.concatenate(found).astype(np.float64)
+        for arrays, _ in reader.each(rows, collator):
+            batches.append(encoder.embed(kind.to_batch(arrays)).float().numpy())
+    features = np.concatenate(batches).astype(np.float64)
     if not np.isfinite(features).all():
         raise ValueError(
             "the encoder's features are not finite: the training diverged; lower optim.lr, or set optim.clip"
@@ -211,17 +241,17 @@ def _quarter(patient: "np.ndarray", seed: int) -> "np.ndarray":
     import numpy as np
 
     patients = np.unique(patient)
-    chosen = np.random.default_rng(seed).permutation(patients)[: max(1, len(patients) // 4)]
-    return np.isin(patient, chosen)
+    quarter = np.random.default_rng(seed).permutation(patients)[: max(1, len(patients) // 4)]
+    return np.isin(patient, quarter)
 
 
-def _probeable(train: "np.ndarray", val: "np.ndarray", judge: "np.ndarray", least: int) -> bool:
-    """Whether there are enough of both classes to fit and to score, and one each to judge by."""
-    parts = ((train[~judge], least), (val, least), (train[judge], 1))
+def _probeable(train: "np.ndarray", val: "np.ndarray", selection: "np.ndarray", least: int) -> bool:
+    """Whether there are enough of both classes to fit and to score, and one each to choose by."""
+    parts = ((train[~selection], least), (val, least), (train[selection], 1))
     return all(min((y == 1).sum(), (y == 0).sum()) >= n for y, n in parts)
 
 
-def _fitted(x: "np.ndarray", y: "np.ndarray", C: float) -> Any:
+def _fit(x: "np.ndarray", y: "np.ndarray", C: float) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -230,16 +260,16 @@ def _fitted(x: "np.ndarray", y: "np.ndarray", C: float) -> Any:
     return model.fit(x, y)
 
 
-def _strength(x: "np.ndarray", y: "np.ndarray", judge: "np.ndarray") -> float:
-    """The C whose fit to the others does best on the judges; of equals the smallest."""
+def _choose_regularisation(x: "np.ndarray", y: "np.ndarray", selection: "np.ndarray") -> float:
+    """The C whose fit to the others does best on the selection split; of equals the smallest."""
     import numpy as np
     from sklearn.metrics import roc_auc_score
 
     known = ~np.isnan(y)
-    fit, score = known & ~judge, known & judge
+    fit, score = known & ~selection, known & selection
     scores = {
-        C: roc_auc_score(y[score], _fitted(x[fit], y[fit], C).decision_function(x[score]))
-        for C in STRENGTHS
+        C: roc_auc_score(y[score], _fit(x[fit], y[fit], C).decision_function(x[score]))
+        for C in C_VALUES
     }
     return max(scores, key=lambda C: (scores[C], -C))
 
@@ -249,7 +279,7 @@ def _probability(x: "np.ndarray", y: "np.ndarray", C: float, x_val: "np.ndarray"
     import numpy as np
 
     known = ~np.isnan(y)
-    return _fitted(x[known], y[known], C).predict_proba(x_val)[:, 1]
+    return _fit(x[known], y[known], C).predict_proba(x_val)[:, 1]
 
 
 def _keep_resamples(run: Path, step: int, resamples: dict[str, list[float]]) -> None:
@@ -260,13 +290,13 @@ def _keep_resamples(run: Path, step: int, resamples: dict[str, list[float]]) -> 
     np.savez(run / RESAMPLES / f"{step:08d}.npz", **arrays)
 
 
-def _to_board(run: PretrainConfig, step: int, found: dict[str, Any]) -> None:
+def _write_tensorboard(run: PretrainConfig, step: int, result: dict[str, Any]) -> None:
     """Beside the losses in TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter
 
     board = SummaryWriter(str(run.output / "tensorboard"), filename_suffix=".probe")
     for name in ("probe_auroc", "probe_auroc_low", "probe_auroc_high"):
-        board.add_scalar(f"probe/{name.removeprefix('probe_')}", found[name], step)
-    for label, value in found["labels"].items():
+        board.add_scalar(f"probe/{name.removeprefix('probe_')}", result[name], step)
+    for label, value in result["labels"].items():
         board.add_scalar(f"probe/{label.replace(' ', '_')}", value, step)
     board.close()

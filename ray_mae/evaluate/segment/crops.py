@@ -55,12 +55,12 @@ class LabelledCrops:
         voxels, valid = np.zeros(side, np.float16), np.zeros(side, bool)
         classes = np.zeros(side, np.uint8)
         for index, row in enumerate(rows):
-            found = classes_of(row, self.values)
-            source, target = self._place(found, int(draws[index]))
+            labels = classes_of(row, self.values)
+            source, target = self._place(labels, int(draws[index]))
             voxels[index, 0][target] = decode_voxels(row)[source]
             mask = decode_valid(row)
             valid[index, 0][target] = True if mask is None else mask[source]
-            classes[index, 0][target] = found[source]
+            classes[index, 0][target] = labels[source]
         return {"voxels": voxels, "valid": valid, "key": keys, "draw": draws, "classes": classes}
 
     def _place(self, classes: NDArray[np.uint8], draw: int) -> Slices:
@@ -68,8 +68,8 @@ class LabelledCrops:
         present = np.flatnonzero(np.bincount(classes.ravel(), minlength=2)[1:]) + 1
         if share >= self.foreground_share or not len(present):
             return crop_slices(classes.shape, self.crop_size, draw)
-        chosen = present[_below(len(present), draw, Draw.CLASS)]
-        voxels = np.flatnonzero(classes == chosen)
+        foreground = present[_below(len(present), draw, Draw.CLASS)]
+        voxels = np.flatnonzero(classes == foreground)
         centre = np.unravel_index(voxels[_below(len(voxels), draw, Draw.VOXEL)], classes.shape)
         return around([int(c) for c in centre], classes.shape, self.crop_size)
 
@@ -113,9 +113,9 @@ def values_in(item: dict[str, Any]) -> list[list[int] | None]:
     item: shards (folder), file and groups (number of row groups).
     """
     columns = ("volume_id", "segmentation", "encoding", "shape")
-    found: list[list[int] | None] = []
+    values: list[list[int] | None] = []
     for group in range(item["groups"]):
         for row in read_rows(Path(item["shards"]) / item["file"], group, columns):
             labels = decode_labels(row)
-            found.append(None if labels is None else np.unique(labels).tolist())
-    return found
+            values.append(None if labels is None else np.unique(labels).tolist())
+    return values

@@ -44,7 +44,7 @@ class Segmenter(nn.Module):
 
         volume: z-scored, 0 where nothing is; windows: per forward pass.
         """
-        found = sliding_window_inference(
+        logits = sliding_window_inference(
             volume[None, None],
             roi_size=self.settings.crop_size,
             sw_batch_size=windows,
@@ -52,15 +52,15 @@ class Segmenter(nn.Module):
             overlap=overlap,
             mode="gaussian",
         )
-        assert isinstance(found, Tensor)
-        return found[0]
+        assert isinstance(logits, Tensor)
+        return logits[0]
 
     def segment(self, volume: Tensor, *, overlap: float = 0.5, windows: int = 2) -> Tensor:
         """The label map [X, Y, Z] uint8 of a whole volume, in the archive's own values."""
         index = self.logits(volume, overlap=overlap, windows=windows).argmax(0)
         return torch.tensor(self.values, dtype=torch.uint8, device=index.device)[index]
 
-    def start_from(self, checkpoint: Path, *, decoder: bool) -> None:
+    def initialise_from(self, checkpoint: Path, *, decoder: bool) -> None:
         """Take the encoder's weights of a checkpoint, and the decoder's, but for its last layer.
 
         Raises ValueError where there is none, as in an exported encoder.
@@ -94,9 +94,16 @@ def _load(module: nn.Module, weights: ckpt.Weights) -> None:
 
 
 def load_segmenter(folder: Path | str) -> Segmenter:
-    """A trained segmenter, in evaluation mode, on the CPU.
+    """Loads a trained segmenter.
 
-    folder: models/START-seedN in the output of `ray-mae evaluate segment`. Raises FileNotFoundError.
+    Args:
+        folder: models/START-seedN in the output of `ray-mae evaluate segment`.
+
+    Returns:
+        It, in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: where there is none.
     """
     path = Path(folder) / SEGMENTER
     if not path.is_file():

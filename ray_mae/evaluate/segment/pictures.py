@@ -1,4 +1,4 @@
-"""Pictures of segmentations: one axial slice, outlines of the truth and of what was found."""
+"""Pictures of segmentations: one axial slice, outlines of the truth and of the predictions."""
 
 import io
 
@@ -25,13 +25,13 @@ def axial(volume: NDArray, plane: int) -> NDArray:
     return volume[:, :, plane].T[::-1]
 
 
-def outlines(image: NDArray, truth: NDArray, found: dict[str, NDArray]) -> bytes:
-    """A PNG: the truth's outlines by class, then what each start found over the truth in white.
+def outlines(image: NDArray, truth: NDArray, predictions: dict[str, NDArray]) -> bytes:
+    """A PNG: the truth's outlines by class, then each initialisation's prediction over the truth in white.
 
-    image, truth, and found by name: [H, W].
+    image, truth, and predictions by name: [H, W].
     """
     low, high = np.percentile(image, [1, 99])
-    panels = {"truth": truth, **found}
+    panels = {"truth": truth, **predictions}
     height = _PANEL * image.shape[0] / image.shape[1] + 0.3
     out = io.BytesIO()
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):

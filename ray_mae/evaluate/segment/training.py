@@ -1,4 +1,4 @@
-"""One training of a segmentation: a start, a seed, a fixed number of steps."""
+"""One training of a segmentation: an initialisation, a seed, a fixed number of steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,13 +52,13 @@ class SegmentTask:
 
     def wholes(self, config: SegmentConfig, split: str) -> Iterator[Whole]:
         """The volumes of a split."""
-        read = Samples([self.shards], self.cohort.place, 1, config.shuffle_window)
-        for row in read.read(self.rows(split), LabelledCrops.columns):
+        samples = Samples([self.shards], self.cohort.location, 1, config.shuffle_window)
+        for row in samples.read(self.rows(split), LabelledCrops.columns):
             yield whole_of(row, self.values)
 
 
 @dataclass(frozen=True)
-class Segmented:
+class SegmentResult:
     """What one run leaves for the driver: of the task's test volumes."""
 
     fit: Fit
@@ -70,7 +70,7 @@ class Segmented:
     """[X, Y] classes found in the slices to be drawn."""
 
 
-def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
+def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> SegmentResult:
     """Train, keep the weights that are best on validation patients, segment the test patients."""
     torch.set_num_threads(config.cpus_per_run)
     device = device_of_this_run()
@@ -82,12 +82,12 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
     collator = LabelledCrops(
         task.settings.crop_size, task.values, config.foreground_share, seed=run.seed
     )
-    read = Samples([task.shards], task.cohort.place, config.batch_size, config.shuffle_window)
+    samples = Samples([task.shards], task.cohort.location, config.batch_size, config.shuffle_window)
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
-    drawn = read.drawn(order, task.rows("train"), collator)
+    epochs = samples.draw(order, task.rows("train"), collator)
 
     def batches() -> Iterator[tuple[VolumeBatch, torch.Tensor]]:
-        for arrays, _ in ahead(drawn):
+        for arrays, _ in ahead(epochs):
             classes = torch.from_numpy(arrays.pop("classes"))
             yield KINDS[task.manifest.kind].to_batch(arrays).to(device), classes.to(device)
 
@@ -113,12 +113,12 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
             logits = logits_of(volume)  # [K, X, Y, Z]
             truth = torch.from_numpy(volume.classes.astype(np.int64)).to(device)
             losses.append(float(F.cross_entropy(logits[None], truth[None])))
-            found = logits.argmax(0).cpu().numpy()
-            scores.append(dice(found, volume.classes, len(task.values)))
+            prediction = logits.argmax(0).cpu().numpy()
+            scores.append(dice(prediction, volume.classes, len(task.values)))
         return Validation(mean_dice(np.stack(scores)), float(np.mean(losses)))
 
     every = range(config.validate_every, config.steps, config.validate_every)
-    fitted = fit(
+    training = fit(
         model,
         config,
         batches(),
@@ -131,14 +131,14 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
     )
     model.save(run.folder)
 
-    scored: dict[str, list[FloatArray]] = {"dice": [], "nsd": []}
+    scores: dict[str, list[FloatArray]] = {"dice": [], "nsd": []}
     planes: list[NDArray[np.uint8]] = []
     for volume in task.wholes(config, "test"):
-        found = logits_of(volume).argmax(0).cpu().numpy().astype(np.uint8)
-        scored["dice"].append(dice(found, volume.classes, len(task.values)))
-        scored["nsd"].append(
+        prediction = logits_of(volume).argmax(0).cpu().numpy().astype(np.uint8)
+        scores["dice"].append(dice(prediction, volume.classes, len(task.values)))
+        scores["nsd"].append(
             surface_dice(
-                found,
+                prediction,
                 volume.classes,
                 len(task.values),
                 spacing_mm=volume.spacing_mm,
@@ -146,16 +146,16 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmented:
             )
         )
         if len(planes) < config.pictures:
-            planes.append(found[:, :, plane_of(volume.classes)])
-    return Segmented(fitted, np.stack(scored["dice"]), np.stack(scored["nsd"]), planes)
+            planes.append(prediction[:, :, plane_of(volume.classes)])
+    return SegmentResult(training, np.stack(scores["dice"]), np.stack(scores["nsd"]), planes)
 
 
 def segmenter_of(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmenter:
-    """The network of a run before its first step; what is fresh is alike in both starts of a seed."""
+    """The network of a run before its first step; runs of one seed have the same fresh weights."""
     torch.manual_seed(run.seed)
     model = Segmenter(task.settings, list(task.values))
-    if run.start == TRAINED:
-        model.start_from(config.checkpoint, decoder=config.init == "all")
+    if run.initialisation == TRAINED:
+        model.initialise_from(config.checkpoint, decoder=config.init == "all")
     if config.film_at_finetune == "drop":
         model.drop_film()
     model.encoder.recompute = model.decoder.recompute = config.activation_checkpointing

@@ -1,8 +1,8 @@
-"""Several runs of several starts → numbers with intervals, spread over seeds, paired differences.
+"""Runs of several initialisations → numbers with intervals, spread over seeds, paired differences.
 
 A run gives each metric by row (a label, or a class of voxels): its value, and its value in every
 resample of the test patients. Resamples are the same for all runs, so that means over seeds and
-differences between starts are taken within each of them.
+differences between initialisations are taken within each of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MACRO = "macro"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricValues:
     """One metric of one run."""
 
     value: FloatArray
@@ -26,10 +26,10 @@ class Measured:
     resampled: FloatArray
     """[L, R]; NaN where a resample cannot tell."""
 
-    def with_macro(self) -> "Measured":
+    def with_macro(self) -> "MetricValues":
         """[1 + L]: the mean over rows comes first."""
         mean = macro(self.value[:, None])
-        return Measured(
+        return MetricValues(
             np.concatenate([mean, self.value]),
             np.concatenate([macro(self.resampled)[None], self.resampled]),
         )
@@ -52,21 +52,26 @@ class Comparison:
     metrics: dict[str, str]
     """Key and printed name."""
     seeds: list[int]
-    """Of the runs of every start, in order."""
+    """Of the runs of every initialisation, in order."""
     rows: list[str]
     """macro, then labels or classes."""
-    starts: dict[str, dict[str, dict[str, SeedEstimate]]]
-    """By start, row and metric."""
+    initialisations: dict[str, dict[str, dict[str, SeedEstimate]]]
+    """By initialisation, row and metric."""
     differences: dict[str, dict[str, Estimate]]
     """trained − random by row and metric, paired; empty without both."""
 
+    @property
+    def main(self) -> str:
+        """The metric that the page and the summary begin with."""
+        return next(iter(self.metrics))
+
     def table(self) -> list[dict[str, object]]:
-        """One record per start, row and seed, and one for the mean over seeds."""
+        """One record per initialisation (`start`), row and seed, and one for the mean over seeds."""
         records: list[dict[str, object]] = []
-        for start, rows in self.starts.items():
+        for initialisation, rows in self.initialisations.items():
             for row, metrics in rows.items():
                 for i, seed in enumerate(("mean", *self.seeds)):
-                    record: dict[str, object] = {"start": start, "row": row, "seed": seed}
+                    record: dict[str, object] = {"start": initialisation, "row": row, "seed": seed}
                     for name, mean in metrics.items():
                         one = mean.seeds[i - 1] if i else mean
                         record |= {
@@ -80,36 +85,33 @@ class Comparison:
 
 
 def compare(
-    found: Mapping[str, Sequence[Mapping[str, Measured]]],
+    values: Mapping[str, Sequence[Mapping[str, MetricValues]]],
     seeds: Sequence[int],
     rows: Sequence[str],
     metrics: Mapping[str, str],
 ) -> Comparison:
-    """Means over seeds and differences of the starts.
+    """Means over seeds, and differences between initialisations.
 
-    found: by start, for each of `seeds`, each metric [L] by row. The ECE's intervals are moved as in
-    `estimate`.
+    Args:
+        values: by initialisation, for each of `seeds`, each metric [L] by row.
+        seeds: of the runs, in order.
+        rows: names of the L labels or classes.
+        metrics: keys and printed names. The intervals of `ece` are moved as in `estimate`.
     """
     names = [MACRO, *rows]
-    starts: dict[str, dict[str, dict[str, SeedEstimate]]] = {}
-    means: dict[str, dict[str, Measured]] = {}
-    for start, runs in found.items():
-        starts[start] = {name: {} for name in names}
-        means[start] = {}
+    initialisations: dict[str, dict[str, dict[str, SeedEstimate]]] = {}
+    means: dict[str, dict[str, MetricValues]] = {}
+    for initialisation, runs in values.items():
+        by_row: dict[str, dict[str, SeedEstimate]] = {name: {} for name in names}
+        means[initialisation] = {}
         for metric in metrics:
-            each = [run[metric].with_macro() for run in runs]
-            values = np.stack([m.value for m in each])  # [seeds, 1 + L]
-            mean = Measured(values.mean(0), np.stack([m.resampled for m in each]).mean(0))
-            means[start][metric] = mean
-            for i, name in enumerate(names):
-                whole = estimate(mean.value[i], mean.resampled[i], error=metric == "ece")
-                spread = float(values[:, i].std(ddof=1)) if len(each) > 1 else None
-                by_seed = [
-                    estimate(m.value[i], m.resampled[i], error=metric == "ece") for m in each
-                ]
-                starts[start][name][metric] = SeedEstimate(
-                    whole.value, whole.low, whole.high, spread, by_seed
-                )
+            mean, estimates = _over_seeds(
+                [run[metric].with_macro() for run in runs], error=metric == "ece"
+            )
+            means[initialisation][metric] = mean
+            for name, one in zip(names, estimates, strict=True):
+                by_row[name][metric] = one
+        initialisations[initialisation] = by_row
     differences = {}
     if TRAINED in means and RANDOM in means:
         differences = {
@@ -122,9 +124,19 @@ def compare(
             }
             for i, name in enumerate(names)
         }
-    return Comparison(dict(metrics), list(seeds), names, starts, differences)
+    return Comparison(dict(metrics), list(seeds), names, initialisations, differences)
 
 
-def in_words(value: Estimate) -> str:
-    """value [low, high]"""
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+def _over_seeds(
+    seeds: Sequence[MetricValues], *, error: bool
+) -> tuple[MetricValues, list[SeedEstimate]]:
+    """The mean of one metric [1 + L], and its estimate by row; error: see `estimate`."""
+    values = np.stack([one.value for one in seeds])  # [seeds, 1 + L]
+    mean = MetricValues(values.mean(0), np.stack([one.resampled for one in seeds]).mean(0))
+    estimates = []
+    for i in range(values.shape[1]):
+        whole = estimate(mean.value[i], mean.resampled[i], error=error)
+        spread = float(values[:, i].std(ddof=1)) if len(seeds) > 1 else None
+        by_seed = [estimate(one.value[i], one.resampled[i], error=error) for one in seeds]
+        estimates.append(SeedEstimate(whole.value, whole.low, whole.high, spread, by_seed))
+    return mean, estimates

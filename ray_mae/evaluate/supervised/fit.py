@@ -69,11 +69,11 @@ def fit(
         scaled_groups(model, config.weight_decay, layer_scale),
         OptimConfig(optimizer=optimizer, base_lr=config.lr),  # type: ignore[arg-type]
     )
-    learnt = [p for p in model.parameters() if p.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     device = next(model.parameters()).device
     best: Validation | None = None
-    kept: dict[str, Tensor] = {}
-    kept_step = 0
+    best_weights: dict[str, Tensor] = {}
+    best_step = 0
     history: list[dict[str, float]] = []
     total, since, passes = torch.zeros((), device=device), 0, 0
     model.train()
@@ -94,7 +94,7 @@ def fit(
             total += loss.detach()
             since, passes = since + 1, passes + 1
         if config.clip:
-            nn.utils.clip_grad_norm_(learnt, config.clip)
+            nn.utils.clip_grad_norm_(trainable, config.clip)
         tune.step()
         tune.zero_grad(set_to_none=True)
         if step + 1 not in validate_at:
@@ -106,25 +106,25 @@ def fit(
                 "broken samples"
             )
         model.eval()
-        found = validate()
+        validation = validate()
         model.train()
-        if found.better_than(best):
-            best, kept_step = found, step + 1
-            kept = weights_of(model)
+        if validation.better_than(best):
+            best, best_step = validation, step + 1
+            best_weights = weights_of(model)
         history.append(
             {
                 "step": step + 1,
                 "loss": mean,
-                "validation_score": found.score,
-                "validation_loss": found.loss,
+                "validation_score": validation.score,
+                "validation_loss": validation.loss,
             }
         )
         note(history[-1])
         total, since = torch.zeros((), device=device), 0
     assert best is not None, "the last step is validated"
-    model.load_state_dict(kept)
+    model.load_state_dict(best_weights)
     model.eval()
-    return Fit(kept_step, best, history, steps, passes, time.time() - began)
+    return Fit(best_step, best, history, steps, passes, time.time() - began)
 
 
 def scaled_groups(

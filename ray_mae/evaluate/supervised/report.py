@@ -3,7 +3,7 @@
 import csv
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ray_mae.config.base import flatten
 from ray_mae.evaluate.cohort import SplitCount
 from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, plain, png, svg
-from ray_mae.evaluate.supervised.comparison import MACRO, Comparison, in_words
+from ray_mae.evaluate.supervised.comparison import MACRO, Comparison
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.runs import MODELS, Run, write_json
 from ray_mae.summary import write_summary
@@ -20,15 +20,13 @@ REPORT = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Everything that a comparison of runs found and how."""
+class ComparisonReport:
+    """What a comparison of runs gave, and how."""
 
     command: str
     """finetune or segment: also the name of the files."""
     title: str
     lead: str
-    main: str
-    """The metric that the page and the summary begin with."""
     chance: float | None
     """Of the main metric, to be marked in the figure."""
     comparison: Comparison
@@ -37,73 +35,77 @@ class Finding:
     noun: str
     """studies or volumes"""
     protocol: Mapping[str, str]
-    """How the numbers were made."""
+    """How the numbers come about."""
     limits: Sequence[str]
     """What they do not show."""
     cautions: Sequence[str]
     """What a reader must know before the numbers."""
     settings: dict[str, Any]
-    counts: dict[str, SplitCount] = field(default_factory=dict)
+    counts: dict[str, SplitCount]
+    """By split, of labels; empty without any."""
+    samples: dict[str, int]
     """By split."""
-    samples: dict[str, int] = field(default_factory=dict)
-    """By split, where `counts` does not tell."""
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str]
     """Labels, classes or samples without a number, and why."""
-    pictures: Sequence[tuple[str, bytes]] = ()
+    pictures: Sequence[tuple[str, bytes]]
     """Title and PNG."""
 
-    @property
-    def of_splits(self) -> dict[str, int]:
-        """Samples of each split."""
-        return self.samples or {name: count.studies for name, count in self.counts.items()}
 
+def write_comparison(output: Path, report: ComparisonReport, began: float) -> dict[str, Any]:
+    """Writes NAME.json, NAME.csv, report.html and summary.json.
 
-def write_comparison(output: Path, finding: Finding, began: float) -> dict[str, Any]:
-    """Write the four files; returns the summary. began: when the command did."""
+    Args:
+        output: folder of the command.
+        report: what is written.
+        began: when the command did, by `time.time`.
+
+    Returns:
+        The summary.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    comparison = finding.comparison
-    budget = _budget(finding)
+    comparison = report.comparison
+    budget = _budget(report)
     write_json(
-        output / f"{finding.command}.json",
+        output / f"{report.command}.json",
         plain(
             {
-                "title": finding.title,
-                "settings": flatten(finding.settings),
-                "starts": comparison.starts,
+                "title": report.title,
+                "settings": flatten(report.settings),
+                "starts": comparison.initialisations,
                 "differences": comparison.differences,
                 "runs": [
-                    {"start": run.start, "seed": run.seed, **asdict(fit)}
-                    for run, fit in finding.runs
+                    {"start": run.initialisation, "seed": run.seed, **asdict(fit)}
+                    for run, fit in report.runs
                 ],
                 "budget": budget,
-                "counts": finding.counts,
-                "samples": finding.of_splits,
-                "left_out": finding.left_out,
-                "protocol": dict(finding.protocol),
+                "counts": report.counts,
+                "samples": report.samples,
+                "left_out": report.left_out,
+                "protocol": dict(report.protocol),
             }
         ),
     )
-    _write_csv(output / f"{finding.command}.csv", comparison)
-    (output / REPORT).write_text(_page(finding), "utf-8")
-    macro = {start: rows[MACRO] for start, rows in comparison.starts.items()}
+    _write_csv(output / f"{report.command}.csv", comparison)
+    (output / REPORT).write_text(_page(report), "utf-8")
+    macro = {name: rows[MACRO] for name, rows in comparison.initialisations.items()}
     summary = {
-        "command": f"evaluate {finding.command}",
-        "checkpoint": str(finding.settings["checkpoint"]),
-        finding.noun: finding.of_splits,
+        "command": f"evaluate {report.command}",
+        "checkpoint": str(report.settings["checkpoint"]),
+        report.noun: report.samples,
         "rows": [row for row in comparison.rows if row != MACRO],
-        "left_out": finding.left_out,
-        "cautions": list(finding.cautions),
+        "left_out": report.left_out,
+        "cautions": list(report.cautions),
         "budget": budget,
         **{
-            f"macro_{metric}": {start: in_words(found[metric]) for start, found in macro.items()}
+            f"macro_{metric}": {name: means[metric].describe() for name, means in macro.items()}
             for metric in comparison.metrics
         },
-        "spread_over_seeds": {start: found[finding.main].spread for start, found in macro.items()},
+        "spread_over_seeds": {name: means[comparison.main].spread for name, means in macro.items()},
         "difference": {
-            metric: in_words(found)
-            for metric, found in comparison.differences.get(MACRO, {}).items()
+            metric: difference.describe()
+            for metric, difference in comparison.differences.get(MACRO, {}).items()
         },
-        "kept_step": {run.name: fit.step for run, fit in finding.runs},
+        "kept_step": {run.name: fit.step for run, fit in report.runs},
         "seconds": round(time.time() - began, 1),
         "models": str(output / MODELS),
         "report": str(output / REPORT),
@@ -112,21 +114,22 @@ def write_comparison(output: Path, finding: Finding, began: float) -> dict[str, 
     return summary
 
 
-def _budget(finding: Finding) -> dict[str, dict[str, int]]:
-    """What each start was given, the same for all its runs."""
-    found = {}
-    for run, fit in finding.runs:
-        found[run.start] = {
+def _budget(report: ComparisonReport) -> dict[str, dict[str, int]]:
+    """What each initialisation had, the same for all its runs."""
+    budget = {}
+    for run, fit in report.runs:
+        budget[run.initialisation] = {
             "steps": fit.steps,
-            "samples": fit.batches * finding.samples_per_batch,
+            "samples": fit.batches * report.samples_per_batch,
             "validations": len(fit.history),
         }
-    assert len({tuple(b.values()) for b in found.values()}) == 1, "starts had the same budget"
-    return found
+    same = {tuple(values.values()) for values in budget.values()}
+    assert len(same) == 1, "initialisations had the same budget"
+    return budget
 
 
 def _write_csv(path: Path, comparison: Comparison) -> None:
-    """One row per start, label or class, and seed, and one for the mean over seeds."""
+    """One row per initialisation, label or class, and seed, and one for the mean over seeds."""
     records = comparison.table()
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, list(records[0]))
@@ -134,40 +137,40 @@ def _write_csv(path: Path, comparison: Comparison) -> None:
         rows.writerows(records)
 
 
-def _page(finding: Finding) -> str:
-    comparison = finding.comparison
-    starts = list(comparison.starts)
-    looks = {start: charts.look(start, starts) for start in starts}
-    main = finding.main
+def _page(report: ComparisonReport) -> str:
+    comparison, main = report.comparison, report.comparison.main
+    names = list(comparison.initialisations)
+    looks = {name: charts.look(name, names) for name in names}
     points = {
-        start: [comparison.starts[start][row][main] for row in comparison.rows] for start in starts
+        name: [comparison.initialisations[name][row][main] for row in comparison.rows]
+        for name in names
     }
     rows = ["Mean", *comparison.rows[1:]]
     label = f"{comparison.metrics[main]} and 95 % interval"
-    histories = [(run.start, fit.step, fit.history) for run, fit in finding.runs]
-    settings = flatten(finding.settings)
+    histories = [(run.initialisation, fit.step, fit.history) for run, fit in report.runs]
+    settings = flatten(report.settings)
     return (
         environment()
         .get_template("comparison.html.j2")
         .render(
-            finding=finding,
+            report=report,
             comparison=comparison,
             generated=generated(settings),
             macro=MACRO,
-            starts=starts,
+            initialisations=names,
             rows=list(zip(comparison.rows, rows, strict=True)),
-            colours={start: colour for start, (colour, _) in looks.items()},
-            markers={start: charts.GLYPHS[marker] for start, (_, marker) in looks.items()},
-            forest=svg(charts.intervals(points, rows, label, finding.chance)),
+            colours={name: colour for name, (colour, _) in looks.items()},
+            markers={name: charts.GLYPHS[marker] for name, (_, marker) in looks.items()},
+            forest=svg(charts.intervals(points, rows, label, report.chance)),
             curves=[
-                (name, svg(charts.histories(histories, starts, key)))
-                for key, name in (
+                (title, svg(charts.histories(histories, names, key)))
+                for key, title in (
                     ("validation_score", f"Validation {comparison.metrics[main]}"),
                     ("loss", "Training loss"),
                     ("validation_loss", "Validation loss"),
                 )
             ],
-            pictures=[(name, png(image)) for name, image in finding.pictures],
+            pictures=[(title, png(image)) for title, image in report.pictures],
             settings=settings,
         )
     )

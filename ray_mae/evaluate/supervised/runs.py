@@ -1,4 +1,4 @@
-"""One Ray task per start and seed, and what a person sees of them meanwhile."""
+"""One Ray task per initialisation and seed, and what a person sees of them meanwhile."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ R = TypeVar("R")
 class Run:
     """Which of the runs."""
 
-    start: str
+    initialisation: str
     """trained or random"""
     seed: int
     output: Path
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"{self.start}-seed{self.seed}"
+        return f"{self.initialisation}-seed{self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -47,9 +47,9 @@ class Run:
 
 
 def runs_of(config: SupervisedConfig) -> list[Run]:
-    """All starts and seeds, with empty folders."""
+    """Returns the runs of all initialisations and seeds, with empty folders for them."""
     output = config.output.resolve()
-    runs = [Run(start, seed, output) for seed in config.seeds for start in config.compare]
+    runs = [Run(name, seed, output) for seed in config.seeds for name in config.compare]
     for run in runs:
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / HISTORY).unlink(missing_ok=True)
@@ -59,10 +59,20 @@ def runs_of(config: SupervisedConfig) -> list[Run]:
 def run_all(
     work: Callable[..., R], runs: Sequence[Run], config: SupervisedConfig, *shared: Any, score: str
 ) -> list[R]:
-    """`work(run, config, *shared)` of each run, in the order of `runs`.
+    """Runs a task of Ray for each run, as many at a time as the cluster has room for.
 
-    As many at a time as the cluster has room for. score: what the history's validation_score is
-    called. Raises what a run raised first, with its name.
+    Args:
+        work: called with the run, config and `shared`.
+        runs: of which each has a folder.
+        config: CPUs and GPU of a run.
+        shared: further arguments, put into Ray's store once.
+        score: printed name of the history's validation_score.
+
+    Returns:
+        What each run returned, in the order of `runs`.
+
+    Raises:
+        RuntimeError: with the name of the run that failed first.
     """
     gpus = 1 if gpus_wanted(config.gpu) else 0
     task = ray.remote(num_cpus=config.cpus_per_run, num_gpus=gpus)(work)
@@ -70,14 +80,14 @@ def run_all(
     console.print(f"{len(runs)} runs: {', '.join(run.name for run in runs)}")
     pending = {task.remote(run, *common): run for run in runs}
     results: dict[str, R] = {}
-    shown = dict.fromkeys((run.name for run in runs), 0)
+    line = dict.fromkeys((run.name for run in runs), 0)  # of its history, the next to print
     while pending:
         done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
         for run in runs:
             lines = read_jsonl(run.folder / HISTORY)
-            for record in lines[shown[run.name] :]:
+            for record in lines[line[run.name] :]:
                 console.print(_line(run, record, score), markup=False)
-            shown[run.name] = len(lines)
+            line[run.name] = len(lines)
         for ref in done:
             run = pending.pop(ref)
             try:
