@@ -17,9 +17,17 @@ FILE = "embeddings.parquet"
 
 
 def embed(config: EmbedConfig) -> dict[str, Any]:
-    """Write embeddings.parquet: what `features` tells of each study or volume, and embedding [D].
+    """Writes embeddings.parquet: the columns of `features` for each study or volume, and embedding [D].
 
-    Returns the summary that is also written to summary.json.
+    Args:
+        config: settings of the command.
+
+    Returns:
+        The summary, which summary.json holds, too.
+
+    Raises:
+        FileNotFoundError: where there is no checkpoint or there are no shards.
+        ValueError: where these are of different kinds.
     """
     began = time.time()
     manifest = Manifest.read(config.shards)

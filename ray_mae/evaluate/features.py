@@ -25,9 +25,9 @@ class Embedder:
         from ray_mae.inference.load import load_encoder, random_encoder
 
         trained, _ = load_encoder(checkpoint, pool)
-        made = {TRAINED: trained, RANDOM: random_encoder(trained.settings, seed, pool)}
+        encoders = {TRAINED: trained, RANDOM: random_encoder(trained.settings, seed, pool)}
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._encoders = {k: made[k].to(self._device) for k in kinds if k in made}
+        self._encoders = {k: encoders[k].to(self._device) for k in kinds if k in encoders}
         self._kind = of_encoder(trained.settings)
         self._raw = trained.raw if PIXELS in kinds else None
 
@@ -36,15 +36,15 @@ class Embedder:
 
         arrays = from_block(block)
         batch = self._kind.to_batch(arrays).to(self._device)
-        found: dict[str, Any] = {}
+        features: dict[str, Any] = {}
         with torch.inference_mode():
             for kind, encoder in self._encoders.items():
-                found[kind] = encoder.embed(batch)
+                features[kind] = encoder.embed(batch)
             if self._raw is not None:
-                found[PIXELS] = self._raw(batch)
+                features[PIXELS] = self._raw(batch)
         names = [name for name in block.column_names if name not in {"header", *arrays}]
         columns = {name: block[name].combine_chunks().flatten() for name in names}
-        for kind, values in found.items():
+        for kind, values in features.items():
             flat = pa.array(values.float().cpu().numpy().ravel(), pa.float32())
             columns[kind] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
         return pa.table(columns)

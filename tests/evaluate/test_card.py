@@ -18,8 +18,8 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.quarantine import QUARANTINE_SCHEMA
 from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.card.charts import choose
 from ray_mae.evaluate.card.command import inspect
-from ray_mae.evaluate.card.figures import chosen
 from ray_mae.evaluate.card.volumes import middles
 from tests.shards import png, write_shards, write_volume_shards
 
@@ -200,10 +200,10 @@ def test_shards_in_a_store_give_the_card_of_the_same_folder(
 
 def test_a_sample_is_dealt_over_its_groups() -> None:
     groups = ["a"] * 90 + ["b"] * 4 + ["c"]
-    taken = chosen(groups, 9, seed=0)
+    taken = choose(groups, 9, seed=0)
     assert [sum(groups[i] == g for i in taken) for g in "abc"] == [4, 4, 1]
     assert taken == sorted(set(taken))
-    assert len(chosen(groups, 1000, seed=0)) == len(groups)
+    assert len(choose(groups, 1000, seed=0)) == len(groups)
 
 
 def test_slices_have_the_proportions_of_the_scan() -> None:

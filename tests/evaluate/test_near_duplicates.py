@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from ray_mae.evaluate.card.duplicates import MOST_BITS, Seen, bits_of
+from ray_mae.evaluate.card.duplicates import MOST_BITS, ContentIndex, bits_of
 
 
 def test_what_comparing_all_with_all_finds_is_found_once() -> None:
@@ -17,7 +17,7 @@ def test_what_comparing_all_with_all_finds_is_found_once() -> None:
         bits[draw.choice(256, draw.integers(13), replace=False)] ^= True
         split, patient = ("train", "val", "test")[draw.integers(3)], f"p{draw.integers(9)}"
         images.append((("here", "there")[draw.integers(2)], split, patient, bits))
-    seen = Seen()
+    seen = ContentIndex()
     for dataset, split, patient, bits in images:
         seen.add(dataset, split, patient, bits.tobytes(), np.packbits(bits).tobytes())
     same, alike = seen.same(), seen.alike()

@@ -18,7 +18,7 @@ EDEMA = CHEXPERT_LABELS.index("Edema")
 
 def _chosen(result: ProbeResult) -> dict[tuple[str, str], float]:
     return {
-        (name, label): one.strength
+        (name, label): one.C
         for name, score in result.features.items()
         for label, one in score.labels.items()
     }
@@ -52,7 +52,9 @@ def test_the_same_seed_gives_the_same_numbers(cohort: Cohort, config: Config) ->
     assert probe(*cohort, config()).to_dict() == probe(*cohort, config()).to_dict()
 
 
-def test_the_choice_of_strength_never_looks_at_test_labels(cohort: Cohort, config: Config) -> None:
+def test_the_choice_of_regularisation_never_looks_at_test_labels(
+    cohort: Cohort, config: Config
+) -> None:
     strengths = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     test = np.flatnonzero(cohort.split == "test")
     permuted = cohort.labels.copy()
@@ -73,7 +75,9 @@ def test_test_features_change_nothing_that_is_fitted(cohort: Cohort, config: Con
             assert after.features[name].labels[label].validation_auroc == one.validation_auroc
 
 
-def test_of_equally_good_strengths_the_smallest_is_chosen(cohort: Cohort, config: Config) -> None:
+def test_of_equally_good_regularisations_the_smallest_c_is_chosen(
+    cohort: Cohort, config: Config
+) -> None:
     perfect = (cohort.labels == POSITIVE).astype(float)
     result = probe({"trained": perfect}, *cohort[1:], config(strengths=[1.0, 0.01, 0.1]))
     assert set(_chosen(result).values()) == {0.01}

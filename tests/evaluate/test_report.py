@@ -135,7 +135,7 @@ def test_the_csv_has_a_row_per_set_and_label_and_macro_rows(
     assert set(rows) == {(name, label) for name in result.features for label in labels}
     edema = result.features["random"].labels["Edema"]
     assert float(rows["random", "Edema"]["ece_low"]) == edema.metrics["ece"].low
-    assert float(rows["random", "Edema"]["C"]) == edema.strength
+    assert float(rows["random", "Edema"]["C"]) == edema.C
     assert rows["trained", "macro"]["C"] == ""
 
 

@@ -32,7 +32,7 @@ def test_too_few_vectors_or_broken_ones_have_no_rank() -> None:
         assert effective_rank(z).tolist() == [0, 0]
 
 
-def test_cosines_are_of_pairs_of_one_study_and_of_strangers() -> None:
+def test_cosines_are_of_pairs_of_one_study_and_of_other_studies() -> None:
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     signs = collapse_signs(z, torch.tensor([0, 0, 1, 2]))
     assert mean(signs["cosine_same_study"]) == 1

@@ -1,4 +1,4 @@
-"""`inspect`: the card of a data set: what is in its shards, as figures and as one page."""
+"""`inspect`: the card of a data set: what is in its shards, as numbers and as one page."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from ray_mae.data.paths import open_parquet, resolve_path
 from ray_mae.data.patients import Patients, find_in_two_folders, find_in_two_splits
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
-from ray_mae.evaluate.card.duplicates import Seen, bits_of
+from ray_mae.evaluate.card.duplicates import ContentIndex, bits_of
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
 from ray_mae.evaluate.pages.page import environment, generated
@@ -53,17 +53,26 @@ class _Shards:
 
     def patients(self) -> Patients:
         """By split."""
-        found: Patients = {split: set() for split in SPLITS}
+        by_split: Patients = {split: set() for split in SPLITS}
         for split, patient in self.splits_and_patients():
-            found[split].add(patient)
-        return found
+            by_split[split].add(patient)
+        return by_split
 
 
 def inspect(config: InspectConfig) -> dict[str, Any]:
-    """Count what the shards hold, look for leaks between splits, draw a sample; returns the card.
+    """Counts what shards hold, looks for leaks between splits and draws a sample.
 
-    Writes card.json and card.html. Raises FileNotFoundError where there are no shards, ValueError where
-    studies are held against volumes.
+    Writes card.json and card.html.
+
+    Args:
+        config: settings of the command.
+
+    Returns:
+        The card, as in card.json.
+
+    Raises:
+        FileNotFoundError: where there are no shards.
+        ValueError: where studies are held against volumes.
     """
     began = time.monotonic()
     manifest = Manifest.read(config.shards)
@@ -73,7 +82,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     all_shards = _all_shards(config, manifest)
     table = all_shards[0].small
     sections = study_sections if manifest.kind == "study" else volume_sections
-    figures, drawn = sections(config, manifest, table)
+    numbers, parts_of_page = sections(config, manifest, table)
     noun = NOUNS[manifest.kind]
     card = {
         "command": "inspect",
@@ -85,7 +94,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         "datasets": {one.name: _splits(one, noun) for one in all_shards},
         "leaks": _leaks(config, all_shards),
         **_from_ingest(config.shards, manifest.kind),
-        **figures,
+        **numbers,
     }
     page = environment().get_template("card.html.j2")
     (output / PAGE).write_text(
@@ -94,7 +103,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             nouns=noun,
             generated=generated({"dataset": manifest.dataset}),
             reasons=QUARANTINE_REASONS,
-            **drawn,
+            **parts_of_page,
         ),
         "utf-8",
     )
@@ -105,20 +114,23 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
 
 def _all_shards(config: InspectConfig, manifest: Manifest) -> list[_Shards]:
     """Those of the card first, then those they are held against."""
-    found = {manifest.dataset: _Shards(manifest.dataset, config.shards, manifest,
-                                       _small_columns(config.shards, manifest))}  # fmt: skip
-    for listed in config.against:
-        other, folder = Manifest.read(listed), resolve_path(listed)
+    by_name = {
+        manifest.dataset: _Shards(
+            manifest.dataset, config.shards, manifest, _small_columns(config.shards, manifest)
+        )
+    }
+    for path in config.against:
+        other, folder = Manifest.read(path), resolve_path(path)
         if other.kind != manifest.kind:
             raise ValueError(
                 f"{folder} holds {NOUNS[other.kind]}, {config.shards} {NOUNS[manifest.kind]}: only "
                 "one kind can be held against its own (against)"
             )
         name, number = other.dataset, 2
-        while name in found:
+        while name in by_name:
             name, number = f"{other.dataset} ({number})", number + 1
-        found[name] = _Shards(name, folder, other, _small_columns(folder, other))
-    return list(found.values())
+        by_name[name] = _Shards(name, folder, other, _small_columns(folder, other))
+    return list(by_name.values())
 
 
 def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
@@ -148,26 +160,26 @@ def _leaks(config: InspectConfig, all_shards: list[_Shards]) -> dict[str, int | 
     images alike.
     """
     patients = [shards.patients() for shards in all_shards]
-    found: dict[str, int | None] = {}
+    leaks: dict[str, int | None] = {}
     same: dict[str, int] = {}
     alike: dict[str, int] = {}  # of images alone
     if config.duplicates:
-        seen, images = Seen(), all_shards[0].manifest.kind == "study"
+        index, images = ContentIndex(), all_shards[0].manifest.kind == "study"
         for shards in all_shards:
             for split, patient, content in _contents(shards.folder, shards.manifest):
                 bits = bits_of(decode(content)) if images else b""
-                seen.add(shards.name, split, patient, content, bits)
-        same, alike = seen.same(), seen.alike() if images else {}
+                index.add(shards.name, split, patient, content, bits)
+        same, alike = index.same(), index.alike() if images else {}
     groups = {"splits": find_in_two_splits(patients)}
     if config.against:
         groups["datasets"] = find_in_two_folders(patients)
     for group, of in groups.items():
-        found |= {
+        leaks |= {
             f"patients_in_two_{group}": len(of),
             f"same_content_in_two_{group}": same.get(group),
             f"alike_in_two_{group}": alike.get(group),
         }
-    return found
+    return leaks
 
 
 def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, str, bytes]]:
@@ -189,9 +201,9 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
     flows, refused, burned_in = {}, {}, 0
     examples: dict[str, dict[str, str]] = {}
     if (shards / SUMMARY).is_file():
-        said = json.loads((shards / SUMMARY).read_text())
-        flows = {noun: said[noun] for noun in ("images", NOUNS[kind]) if noun in said}
-        splits = said["splits"].values()
+        summary = json.loads((shards / SUMMARY).read_text())
+        flows = {noun: summary[noun] for noun in ("images", NOUNS[kind]) if noun in summary}
+        splits = summary["splits"].values()
         burned_in = sum(split.get("images_with_burned_in_text", 0) for split in splits)
     if (shards / QUARANTINE).is_file():
         with open_parquet(shards / QUARANTINE) as file:

@@ -26,8 +26,8 @@ def bits_of(image: NDArray[np.uint8]) -> bytes:
     return np.packbits((np.diff(cells, axis=1) > 0).ravel()[_SHUFFLED]).tobytes()
 
 
-class Seen:
-    """What was seen of images or volumes: data set, split, patient, content."""
+class ContentIndex:
+    """Of images or volumes: data set, split, patient, content."""
 
     def __init__(self) -> None:
         self.groups = {"splits": bytearray(), "datasets": bytearray()}
@@ -48,13 +48,13 @@ class Seen:
     def same(self) -> dict[str, int]:
         """Contents that stand byte for byte in more than one of the splits, of the datasets."""
         _, which = np.unique(np.frombuffer(self.digests, "V16"), return_inverse=True)
-        found = {}
+        counts = {}
         for name, of in self._of().items():
             lowest, highest = np.full(len(of), 255, np.uint8), np.zeros(len(of), np.uint8)
             np.minimum.at(lowest, which, of)
             np.maximum.at(highest, which, of)
-            found[name] = int((lowest < highest).sum())
-        return found
+            counts[name] = int((lowest < highest).sum())
+        return counts
 
     def alike(self) -> dict[str, int]:
         """Pairs of images of different patients, in different splits or datasets, that look the same."""

@@ -12,7 +12,7 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
-from ray_mae.evaluate.card.figures import bars, chosen, contact_sheet, density, rows_at, tile
+from ray_mae.evaluate.card.charts import bars, choose, contact_sheet, density, rows_at, tile
 from ray_mae.evaluate.pages.page import png, svg
 
 MOST_WORDS = 40
@@ -21,27 +21,27 @@ MOST_WORDS = 40
 def study_sections(
     config: InspectConfig, manifest: Manifest, table: pa.Table
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures for card.json, and what the page shows beside them."""
+    """Numbers for card.json, and what the page shows beside them."""
     counts = _Counts()
     for batch in table.to_batches(
         max_chunksize=4096
     ):  # as Python values they take ten times as much
         for row in batch.to_pylist():
             counts.add(row)
-    figures = counts.figures()
+    numbers = counts.numbers()
     images: dict[str, list[np.ndarray]] = defaultdict(list)
-    picked = chosen(counts.several, config.sample, config.seed)
-    for row in rows_at(config.shards, manifest, picked, ("views",)):
+    sample = choose(counts.composition, config.sample, config.seed)
+    for row in rows_at(config.shards, manifest, sample, ("views",)):
         for view in row["views"]:
             images[view["view"]].append(decode(view["image"]))
-    for found in images.values():  # the rows come by split
-        np.random.default_rng(config.seed).shuffle(found)
+    for of_view in images.values():  # the rows come by split
+        np.random.default_rng(config.seed).shuffle(of_view)
     greys = {
         f"{view} ({len(images[view])})": np.concatenate([i.ravel()[::7] for i in images[view]])
         for view in VIEWS
         if images[view]
     }
-    drawn = {
+    parts_of_page = {
         "panels": [
             ("Words per report", svg(bars(counts.lengths, "words", "reports"))),
             ("Grey values by view", svg(density(greys, "grey value", (-0.5, 255.5)))),
@@ -52,7 +52,7 @@ def study_sections(
             if (sheet := contact_sheet([tile(i) for i in images[view][: config.pictures]], 6))
         ],
     }
-    return figures, drawn
+    return numbers, parts_of_page
 
 
 class _Counts:
@@ -67,7 +67,7 @@ class _Counts:
         self.findings = self.impressions = 0
         self.lengths: list[int] = []
         """Words of each report."""
-        self.several: list[str] = []
+        self.composition: list[str] = []
         """Of each study, how many views it has, and which one first: what a sample is dealt over."""
 
     def add(self, row: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class _Counts:
         split, views = row["split"], row["views"]
         self.views.update((split, view["view"]) for view in views)
         self.per_study[split, len(views)] += 1
-        self.several.append(sys.intern(f"{len(views)} {views[0]['view']}"))
+        self.composition.append(sys.intern(f"{len(views)} {views[0]['view']}"))
         self.years[row.get("years") or "unknown", split] += 1
         self.labels.update(
             (label, split, state)
@@ -87,7 +87,7 @@ class _Counts:
             self.lengths.append(len(text.split()))
             self.words.update(re.findall(r"[^\W\d_]{3,}", text.lower()))
 
-    def figures(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, Any]:
         """For card.json."""
         most = max((n for _, n in self.per_study), default=0)
         return {

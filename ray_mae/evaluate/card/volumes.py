@@ -14,7 +14,7 @@ from PIL import Image
 from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.schema import SPLITS, Manifest
-from ray_mae.evaluate.card.figures import chosen, contact_sheet, density, rows_at, tile
+from ray_mae.evaluate.card.charts import choose, contact_sheet, density, rows_at, tile
 from ray_mae.evaluate.pages.page import png, svg
 
 _COLUMNS = ("site", "modality", "voxels", "encoding", "dtype", "shape", "spacing_mm")
@@ -23,12 +23,12 @@ _COLUMNS = ("site", "modality", "voxels", "encoding", "dtype", "shape", "spacing
 def volume_sections(
     config: InspectConfig, manifest: Manifest, table: pa.Table
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures for card.json, and what the page shows beside them."""
+    """Numbers for card.json, and what the page shows beside them."""
     rows = table.to_pylist()
     for row in rows:
         row["site"] = row["site"] or "unknown"
     extents = np.array([np.multiply(row["shape"], row["spacing_mm"]) for row in rows])
-    figures = {
+    numbers = {
         "modalities": _by_split(rows, "modality"),
         "sites": _by_split(rows, "site"),
         "extent_mm": _range(extents),
@@ -40,39 +40,44 @@ def volume_sections(
     by_modality: dict[str, list[np.ndarray]] = defaultdict(list)
     by_site: dict[str, list[np.ndarray]] = defaultdict(list)
     slices: dict[str, list[np.ndarray]] = defaultdict(list)
-    picked = chosen(groups, config.sample, config.seed)
-    drawn = _drawn(groups, picked, config)
-    for place, row in zip(picked, rows_at(config.shards, manifest, picked, _COLUMNS), strict=True):
+    sample = choose(groups, config.sample, config.seed)
+    pictured = _choose_pictures(groups, sample, config)
+    for index, row in zip(sample, rows_at(config.shards, manifest, sample, _COLUMNS), strict=True):
         volume = decode_voxels(row).astype(np.float32)
         values = volume[volume != 0][::17]
         by_modality[row["modality"]].append(values)
         by_site[row["site"] or "unknown"].append(values)
-        if place in drawn:
+        if index in pictured:
             slices[row["modality"]] += middles(volume, row["spacing_mm"])
     panels = [
-        (f"Intensities by {name}", svg(density(_joined(found), "z-score", (-4, 6))))
-        for name, found in (("contrast", by_modality), ("site", by_site))
+        (f"Intensities by {name}", svg(density(_join(values), "z-score", (-4, 6))))
+        for name, values in (("contrast", by_modality), ("site", by_site))
     ]
     pictures = [
-        (f"{modality}: axial, coronal and sagittal middle of {len(found) // 3} volumes", png(sheet))
-        for modality, found in sorted(slices.items())
-        if (sheet := contact_sheet(found, 6))
+        (
+            f"{modality}: axial, coronal and sagittal middle of {len(planes) // 3} volumes",
+            png(sheet),
+        )
+        for modality, planes in sorted(slices.items())
+        if (sheet := contact_sheet(planes, 6))
     ]
-    return figures, {"panels": panels, "pictures": pictures}
+    return numbers, {"panels": panels, "pictures": pictures}
 
 
-def _drawn(groups: list[tuple[str, str]], picked: list[int], config: InspectConfig) -> set[int]:
-    """Of the picked volumes those that are shown: at random, two of a contrast and site."""
-    shown: Counter[tuple[str, str]] = Counter()
+def _choose_pictures(
+    groups: list[tuple[str, str]], sample: list[int], config: InspectConfig
+) -> set[int]:
+    """Which volumes of the sample are on the page: at random, two of a contrast and site."""
+    of_group: Counter[tuple[str, str]] = Counter()
     of_contrast: Counter[str] = Counter()
-    drawn = set()
-    for place in np.random.default_rng(config.seed).permutation(picked):
-        group = groups[place]
-        if shown[group] < 2 and of_contrast[group[0]] < config.pictures:
-            shown[group] += 1
+    pictures = set()
+    for index in np.random.default_rng(config.seed).permutation(sample):
+        group = groups[index]
+        if of_group[group] < 2 and of_contrast[group[0]] < config.pictures:
+            of_group[group] += 1
             of_contrast[group[0]] += 1
-            drawn.add(int(place))
-    return drawn
+            pictures.add(int(index))
+    return pictures
 
 
 def middles(volume: np.ndarray, spacing_mm: Sequence[float]) -> list[np.ndarray]:
@@ -87,21 +92,21 @@ def middles(volume: np.ndarray, spacing_mm: Sequence[float]) -> list[np.ndarray]
     x, y, z = (side // 2 for side in volume.shape)
     planes = ((grey[:, :, z], (0, 1)), (grey[:, y, :], (0, 2)), (grey[x, :, :], (1, 2)))
     finest = min(spacing_mm)
-    made = []
+    slices = []
     for plane, axes in planes:
         wide, high = (
             max(1, round(extent * spacing_mm[axis] / finest))
             for extent, axis in zip(plane.shape, axes, strict=True)
         )
         picture = Image.fromarray((plane.T[::-1] * 255).astype(np.uint8))
-        made.append(tile(np.asarray(picture.resize((wide, high), Image.Resampling.BILINEAR))))
-    return made
+        slices.append(tile(np.asarray(picture.resize((wide, high), Image.Resampling.BILINEAR))))
+    return slices
 
 
-def _joined(found: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+def _join(values: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
     """Values by name and number of volumes, the most frequent first."""
-    order = sorted(found, key=lambda name: -len(found[name]))
-    return {f"{name} ({len(found[name])})": np.concatenate(found[name]) for name in order}
+    order = sorted(values, key=lambda name: -len(values[name]))
+    return {f"{name} ({len(values[name])})": np.concatenate(values[name]) for name in order}
 
 
 def _by_split(rows: list[dict[str, Any]], column: str) -> dict[str, dict[str, int]]:
@@ -113,8 +118,8 @@ def _by_split(rows: list[dict[str, Any]], column: str) -> dict[str, dict[str, in
 
 def _range(values: np.ndarray) -> dict[str, list[float]]:
     """Smallest, median and largest along each axis."""
-    named = {"smallest": values.min(0), "median": np.median(values, 0), "largest": values.max(0)}
-    return {name: [round(float(v), 2) for v in found] for name, found in named.items()}
+    by_name = {"smallest": values.min(0), "median": np.median(values, 0), "largest": values.max(0)}
+    return {name: [round(float(v), 2) for v in axes] for name, axes in by_name.items()}
 
 
 def _intensities(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -124,25 +129,25 @@ def _intensities(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         groups[f"{row['modality']} at {row['site']}"].append((row["mean"], row["std"]))
     return {
         name: {
-            "volumes": len(found),
-            "mean": round(float(np.median([m for m, _ in found])), 3),
-            "std": round(float(np.median([s for _, s in found])), 3),
+            "volumes": len(pairs),
+            "mean": round(float(np.median([m for m, _ in pairs])), 3),
+            "std": round(float(np.median([s for _, s in pairs])), 3),
         }
-        for name, found in sorted(groups.items())
+        for name, pairs in sorted(groups.items())
     }
 
 
 def _labels(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Per label: volumes that have it by split, and its values if they are few."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    by_split: dict[str, Counter[str]] = defaultdict(Counter)
     values: dict[str, Counter[float]] = defaultdict(Counter)
     for row in rows:
         for name, value in row["labels"]:
-            found[name][row["split"]] += 1
+            by_split[name][row["split"]] += 1
             values[name][value] += 1
     return {
         name: {s: counts[s] for s in SPLITS}
         | {"values": {f"{v:g}": n for v, n in sorted(values[name].items())} if len(values[name]) <= 6
            else f"{len(values[name])} values, {min(values[name]):g} to {max(values[name]):g}"}
-        for name, counts in sorted(found.items())
+        for name, counts in sorted(by_split.items())
     }  # fmt: skip

@@ -62,12 +62,17 @@ def look(name: str, names: list[str]) -> tuple[str, str]:
 
 @contextmanager
 def figure(width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
-    """Axes of width x height inches and the file they are in once the block is left."""
+    """Axes, and the SVG file they are in once the block is left.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
     out = io.BytesIO()
     with mpl.rc_context(_STYLE):
-        made = Figure(figsize=(width, height), layout="constrained")
-        yield made.subplots(), out
-        made.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        yield drawing.subplots(), out
+        drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
 
 
 def intervals(
@@ -134,16 +139,16 @@ def curves(records: Sequence[dict[str, Any]]) -> dict[str, bytes]:
 def histories(
     runs: Sequence[tuple[str, int, list[dict[str, float]]]], names: list[str], key: str
 ) -> bytes:
-    """One figure of trainings by step: a line each, in the colour of its name, what was kept marked.
+    """One figure of trainings by step: a line each, in the colour of its name, its best step marked.
 
-    runs: name, step of the weights kept, history.
+    runs: name, step of the best weights, history.
     """
     with figure(3.6, 2.4) as (axes, out):
-        for name, kept, history in runs:
+        for name, best, history in runs:
             colour, marker = look(name, names)
             points = [(record["step"], record[key]) for record in history]
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.1, alpha=0.8)
-            axes.plot(kept, dict(points)[kept], marker, color=colour, markersize=4.5)
+            axes.plot(best, dict(points)[best], marker, color=colour, markersize=4.5)
         axes.margins(y=0.1)
         axes.set_xlabel("Step")
         axes.grid(axis="y", color=FAINT, linewidth=0.6)

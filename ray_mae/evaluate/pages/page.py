@@ -12,23 +12,31 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def environment(*folders: Path) -> Environment:
-    """Templates with the filters `number` (three digits) and `signed`; folders: looked in as well."""
-    made = Environment(
+    """Returns templates, with the filters `number` (three digits) and `signed`.
+
+    Args:
+        folders: of templates, beside those of this room and before them.
+    """
+    templates = Environment(
         loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,  # reports and names of an archive are foreign text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
-    made.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-    return made
+    templates.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
+    templates.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return templates
 
 
 def generated(settings: dict[str, Any]) -> bool:
-    """Whether the data set named in the flat settings is one of phantoms."""
-    named = [str(v) for k, v in settings.items() if k.rpartition(".")[2] == "dataset"]
-    return any("phantom" in name.lower() for name in named)
+    """Whether the data set is one of phantoms.
+
+    Args:
+        settings: flat; the data set is the value of a key that ends in `dataset`.
+    """
+    names = [str(v) for k, v in settings.items() if k.rpartition(".")[2] == "dataset"]
+    return any("phantom" in name.lower() for name in names)
 
 
 def svg(content: bytes) -> str:

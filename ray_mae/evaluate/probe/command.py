@@ -18,7 +18,6 @@ from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.cohort import label_targets
 from ray_mae.evaluate.features import features, matrix
-from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.summary import write_summary
@@ -27,9 +26,19 @@ from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
 
 
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
-    """Probe the trained encoder, a random one and raw pixels on the same studies.
+    """Probes the trained encoder, a random one and raw pixels on the same samples.
 
-    Writes probe.json, probe.csv, report.html and summary.json; returns the summary.
+    Writes probe.json, probe.csv, report.html and summary.json.
+
+    Args:
+        config: settings of the command.
+
+    Returns:
+        The summary.
+
+    Raises:
+        FileNotFoundError: where there is no checkpoint or there are no shards.
+        ValueError: where these do not go together, or no label can be probed.
     """
     began = time.time()
     manifest = Manifest.read(config.shards)
@@ -49,12 +58,12 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         blocks = list(rows.iter_batches(batch_size=4096, batch_format="pyarrow"))
     table = pa.concat_tables(blocks)
     table = table.sort_by(table.column_names[0])  # whatever order the shards came in
-    embedded = time.time()
-    found = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
+    end_of_embedding = time.time()
+    matrices = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
     split = table["split"].to_numpy()
-    found[PIXELS] = pixel_components(found[PIXELS], split, config.pca, config.seed)
+    matrices[PIXELS] = pixel_components(matrices[PIXELS], split, config.pca, config.seed)
     labels, names, no_classes = _labels(manifest, table)
-    result = probe(found, labels, table["patient_id"].to_numpy(), split, config, names)
+    result = probe(matrices, labels, table["patient_id"].to_numpy(), split, config, names)
     result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
     cautions = ckpt.cautions(config.checkpoint, config.shards)
@@ -78,14 +87,16 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "checkpoint": str(config.checkpoint),
         NOUNS[manifest.kind]: {name: int((split == name).sum()) for name in SPLITS},
         "macro_auroc": {
-            name: _interval(score.macro["auroc"]) for name, score in result.features.items()
+            name: score.macro["auroc"].describe() for name, score in result.features.items()
         },
-        "difference_of_trained": {n: _interval(e) for n, e in result.differences.items()},
+        "difference_of_trained": {
+            name: difference.describe() for name, difference in result.differences.items()
+        },
         "labels": result.labels,
         "left_out": result.left_out,
         "cautions": cautions,
         "seconds": round(time.time() - began, 1),
-        "seconds_embedding": round(embedded - began, 1),
+        "seconds_embedding": round(end_of_embedding - began, 1),
         "report": str(paths["html"]),
     }
     return write_summary(config.output, summary)
@@ -98,10 +109,6 @@ def _labels(
     if manifest.kind == "volume":
         return label_targets([json.loads(row) for row in table["labels"].to_pylist()])
     return np.array(table["labels"].to_pylist(), dtype=np.int8), CHEXPERT_LABELS, {}
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def _run_of(checkpoint: Path) -> Path | None:

@@ -1,6 +1,6 @@
 """The linear probe: how much of each label is linearly readable from frozen features.
 
-One logistic regression per label and feature set, its strength chosen on validation patients,
+One logistic regression per label and feature set, its regularisation C chosen on validation patients,
 its numbers taken on test patients. No ray and no torch: features come in as arrays.
 
 Late fusion over views: a study's score is the mean of its views' logits, all from one linear
@@ -74,8 +74,8 @@ def probe(
         targets = binary_targets(labels.astype(np.int8), config.uncertain)
     counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
     left_out = too_rare(counts, config.min_positive)
-    probed = {name: i for i, name in enumerate(names) if name not in left_out}
-    if not probed:
+    columns = {name: i for i, name in enumerate(names) if name not in left_out}
+    if not columns:
         raise ValueError(
             f"no label can be probed: none has {config.min_positive} positive and "
             f"{config.min_positive} negative studies in each of train, val and test; "
@@ -87,10 +87,10 @@ def probe(
     auroc: dict[str, FloatArray] = {}  # macro, [R]
     for name, x in features.items():
         results[name], auroc[name], unconverged = _probe_one(
-            x, targets, probed, split, keep, weights, config.strengths
+            x, targets, columns, split, keep, weights, config.strengths
         )
         notes += [f"{name} features: {line}" for line in unconverged]
-    notes += _one_class_notes(targets[split == "test"], probed, weights)
+    notes += _one_class_notes(targets[split == "test"], columns, weights)
 
     differences = {
         name: estimate(
@@ -140,11 +140,11 @@ def pixel_components(
 def _probe_one(
     x: FloatArray,
     targets: FloatArray,
-    probed: dict[str, int],
+    columns: dict[str, int],
     split: NDArray,
     keep: NDArray[np.bool_],
     weights: NDArray,
-    strengths: list[float],
+    C_values: list[float],
 ) -> tuple[FeatureScore, FloatArray, list[str]]:
     """The scores of one feature set, its macro AUROC in each resample [R], and notes."""
     train, val, test = (keep & (split == s) for s in SPLITS)
@@ -156,32 +156,30 @@ def _probe_one(
     scores: dict[str, LabelScore] = {}
     resampled: dict[str, list[FloatArray]] = {metric: [] for metric in METRICS}
     notes = []
-    for name, column in probed.items():
+    for name, column in columns.items():
         y = targets[:, column]
         known = ~np.isnan(y)
         fit, choose, score = train & known, val & known, test & known
-        logit, strength, best, failed = _fit(
-            x[fit], y[fit], x[choose], y[choose], x[score], strengths
-        )
+        logit, C, best, failed = _fit(x[fit], y[fit], x[choose], y[choose], x[score], C_values)
         if failed:
-            at = ", ".join(f"{c:g}" for c in failed)
+            at = ", ".join(f"{one:g}" for one in failed)
             notes.append(
                 f"{name} did not converge in up to {MAX_ITERATIONS} iterations at C = {at} "
-                f"(chosen: {strength:g})."
+                f"(chosen: {C:g})."
             )
         p = expit(logit)
         values = measure(y[score], p)
-        spread = measure(y[score], p, weights[known[test]])
+        each = measure(y[score], p, weights[known[test]])
         for metric in METRICS:
-            resampled[metric].append(spread[metric])
+            resampled[metric].append(each[metric])
         false, true, _ = roc_curve(y[score], p)
-        shown = np.linspace(0, len(false) - 1, min(len(false), ROC_POINTS)).round().astype(int)
+        points = np.linspace(0, len(false) - 1, min(len(false), ROC_POINTS)).round().astype(int)
         scores[name] = LabelScore(
-            strength=strength,
+            C=C,
             validation_auroc=best,
-            metrics={m: estimate(values[m][0], spread[m], error=m == "ece") for m in METRICS},
-            false_positive_rate=false[shown].tolist(),
-            true_positive_rate=true[shown].tolist(),
+            metrics={m: estimate(values[m][0], each[m], error=m == "ece") for m in METRICS},
+            false_positive_rate=false[points].tolist(),
+            true_positive_rate=true[points].tolist(),
             reliability=reliability(y[score], p),
         )
 
@@ -203,7 +201,7 @@ def _fit(
     x_val: FloatArray,
     y_val: FloatArray,
     x_test: FloatArray,
-    strengths: list[float],
+    C_values: list[float],
 ) -> tuple[FloatArray, float, float, list[float]]:
     """Test logits [S] at the C with the best validation AUROC; C; that AUROC; Cs unconverged.
 
@@ -212,19 +210,19 @@ def _fit(
     20,000 studies and 128 to 1024 features, and the only one that is so everywhere.
     """
     model = LogisticRegression(solver="lbfgs", max_iter=MAX_ITERATIONS, warm_start=True)
-    best, strength, logit = -np.inf, np.nan, np.empty(0)
+    best, best_C, logit = -np.inf, np.nan, np.empty(0)
     failed = []
-    for C in sorted(strengths):
-        with warnings.catch_warnings(record=True) as caught:
+    for C in sorted(C_values):
+        with warnings.catch_warnings(record=True) as messages:
             warnings.simplefilter("always", ConvergenceWarning)
             model.set_params(C=C).fit(x_train, y_train)
-        if any(issubclass(w.category, ConvergenceWarning) for w in caught):
+        if any(issubclass(w.category, ConvergenceWarning) for w in messages):
             failed.append(C)
         auroc = float(roc_auc_score(y_val, model.decision_function(x_val)))
         if auroc > best:
-            best, strength = auroc, C
+            best, best_C = auroc, C
             logit = model.decision_function(x_test).astype(np.float64)
-    return logit, strength, best, failed
+    return logit, best_C, best, failed
 
 
 def _check(
@@ -250,13 +248,13 @@ def _check(
     check_splits(patient, split)
 
 
-def _one_class_notes(targets: FloatArray, probed: dict[str, int], weights: NDArray) -> list[str]:
+def _one_class_notes(targets: FloatArray, columns: dict[str, int], weights: NDArray) -> list[str]:
     """One line per label that some resamples cannot score; targets: [S_test, L]."""
     notes = []
-    for name, column in probed.items():
+    for name, column in columns.items():
         y = targets[:, column]
-        drawn = weights > 0
-        skipped = ~(drawn[y == 1].any(axis=0) & drawn[y == 0].any(axis=0))
+        present = weights > 0
+        skipped = ~(present[y == 1].any(axis=0) & present[y == 0].any(axis=0))
         if skipped.any():
             notes.append(
                 f"{name}: {int(skipped.sum())} of {len(skipped)} resamples hold one class only; "

@@ -16,7 +16,7 @@ from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.metrics import METRICS, Estimate
 from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, png, svg
-from ray_mae.evaluate.probe import figures
+from ray_mae.evaluate.probe.charts import forest, reliability, roc
 from ray_mae.evaluate.probe.result import ProbeResult
 
 
@@ -74,7 +74,7 @@ def _write_csv(path: Path, result: ProbeResult) -> None:
                         "features": name,
                         "label": label,
                         **_spans(one.metrics),
-                        "C": one.strength,
+                        "C": one.C,
                         "validation_auroc": one.validation_auroc,
                         "positive": test[label].positive,
                         "negative": test[label].negative,
@@ -118,9 +118,9 @@ def _page(
             metrics=METRICS,
             colours={name: colour for name, (colour, _) in looks.items()},
             markers={name: charts.GLYPHS[marker] for name, (_, marker) in looks.items()},
-            forest=svg(figures.forest(result, labels)),
-            rocs=[(label, svg(figures.roc(result, label))) for label in labels],
-            reliabilities=[(name, svg(figures.reliability(result, name))) for name in names],
+            forest=svg(forest(result, labels)),
+            rocs=[(label, svg(roc(result, label))) for label in labels],
+            reliabilities=[(name, svg(reliability(result, name))) for name in names],
             curves=[(name, svg(curve)) for name, curve in charts.curves(curves).items()],
             pictures=[(name, png(image)) for name, image in pictures],
             captions=captions,

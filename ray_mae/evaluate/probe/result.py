@@ -1,4 +1,4 @@
-"""What a probe found: counts, scores and notes, as plain dataclasses that become JSON."""
+"""Results of a probe: counts, scores and notes, as plain dataclasses that become JSON."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,10 @@ from ray_mae.evaluate.pages.page import plain
 class LabelScore:
     """One label probed from one feature set; all but the first two on test studies."""
 
-    strength: float
-    """The C chosen."""
+    C: float
+    """Inverse strength of the regularisation, as chosen; `strength` in JSON."""
     validation_auroc: float
-    """At that C: the best of the strengths, so optimistic."""
+    """At that C: the best of several, so optimistic."""
     metrics: dict[str, Estimate]
     false_positive_rate: list[float]
     """ROC curve, at most 200 points, for plotting."""
@@ -46,7 +46,7 @@ class ProbeResult:
     left_out: dict[str, str]
     """Labels without a number, and why."""
     protocol: dict[str, Any]
-    """The settings that made the numbers."""
+    """The settings behind the numbers."""
     notes: list[str]
     """What a reader should know: fits that did not converge, resamples skipped."""
 
@@ -57,4 +57,10 @@ class ProbeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""
-        return plain(self)
+        values = plain(self)
+        for name, score in values["features"].items():
+            labels = score["labels"].items()
+            values["features"][name]["labels"] = {
+                label: {"strength": one.pop("C"), **one} for label, one in labels
+            }
+        return values

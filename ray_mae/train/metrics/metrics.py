@@ -206,8 +206,8 @@ class Collapse:
         ]
         remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
         return (
-            f"warning: strangers have nearly the same vector ({', '.join(signs)}): the encoder may have "
-            f"collapsed; lower {remedy}"
+            f"warning: vectors of other studies are nearly the same ({', '.join(signs)}): the encoder may "
+            f"have collapsed; lower {remedy}"
         )
 
 

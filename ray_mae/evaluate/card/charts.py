@@ -1,4 +1,4 @@
-"""Pictures of a card: histograms as SVG, contact sheets as PNG."""
+"""Charts (SVG) and contact sheets (PNG) of a card, and the choice of what they show."""
 
 import io
 from collections import defaultdict
@@ -78,29 +78,29 @@ def contact_sheet(tiles: Sequence[np.ndarray], across: int) -> bytes:
     return out.getvalue()
 
 
-def chosen(groups: Sequence[Hashable], count: int, seed: int) -> list[int]:
+def choose(groups: Sequence[Hashable], count: int, seed: int) -> list[int]:
     """Up to `count` indices, dealt to the groups in turn, each group's in random order; ascending."""
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i in np.random.default_rng(seed).permutation(len(groups)):
         members[groups[i]].append(int(i))
     queues = [members[group] for group in sorted(members, key=str)]
-    taken: list[int] = []
-    while queues and len(taken) < count:
-        taken += [queue.pop() for queue in queues][: count - len(taken)]
+    choice: list[int] = []
+    while queues and len(choice) < count:
+        choice += [queue.pop() for queue in queues][: count - len(choice)]
         queues = [queue for queue in queues if queue]
-    return sorted(taken)
+    return sorted(choice)
 
 
 def rows_at(
     shards: Path, manifest: Manifest, index: Sequence[int], columns: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """The rows at these places of all rows, ascending; each row group is read once."""
-    wanted, place = list(index), 0
+    """The rows of these numbers among all rows, ascending; each row group is read once."""
+    first = 0
     for shard in manifest.shards:
         for group, size in enumerate(shard.row_groups):
-            here = [i - place for i in wanted if place <= i < place + size]
+            here = [i - first for i in index if first <= i < first + size]
             if here:
                 with local_file(shards / shard.file) as file:
                     rows = read_rows(file, group, columns)
                 yield from (rows[i] for i in here)
-            place += size
+            first += size
