@@ -56,14 +56,14 @@ def test_one_folder_is_a_set_too_with_samples_of_training_or_without(tmp_path: P
     for name, train in (("a", 10), ("b", 0)):
         shards = ShardSet.read(folder(tmp_path / name, train))
         assert shares(shards) == {name: 1.0}
-        assert shards.described() == f"in {tmp_path / name}"
+        assert shards.describe() == f"in {tmp_path / name}"
     assert shares(ShardSet.read([tmp_path / "a"], [0.2])) == {"a": 1.0}
 
 
 def test_what_a_run_reads_is_described_with_its_shares(tmp_path: Path) -> None:
     paths = [folder(tmp_path / "a", 1500), folder(tmp_path / "b", 500)]
     assert (
-        ShardSet.read(paths).described()
+        ShardSet.read(paths).describe()
         == "of a (1,500, 75.0% of the draws), b (500, 25.0% of the draws)"
     )
 
