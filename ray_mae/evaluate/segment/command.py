@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +135,7 @@ def readable(config: SegmentConfig) -> tuple[Manifest, ckpt.EncoderFacts]:
     """
     manifest, facts = Manifest.read(config.shards), ckpt.encoder_facts(config.checkpoint)
     kind = of_encoder(facts.settings)
-    if manifest.kind != "volume" or not isinstance(facts.settings, ResEncSettings):
+    if manifest.kind != kind.name or facts.settings.form != "maps":
         raise ValueError(
             "segmentation is for volumes: "
             f"{config.shards} holds shards of kind {manifest.kind!r}, {config.checkpoint} an encoder "
@@ -186,9 +186,8 @@ def prepare_label_maps(
         left_out[f"{unlabelled} volumes"] = "no label map"
     for value in sorted((by_split["val"] | by_split["test"]) - set(classes)):
         left_out[f"label {value}"] = "not in the training volumes; counts as background"
-    assert isinstance(facts.settings, ResEncSettings)
-    assert isinstance(facts.data, VolumeDataConfig)
-    task = SegmentTask(shards, manifest, cohort, labelled, classes, facts.settings, facts.data)
+    settings, data = cast(ResEncSettings, facts.settings), cast(VolumeDataConfig, facts.data)
+    task = SegmentTask(shards, manifest, cohort, labelled, classes, settings, data)
     return Preparation(task, left_out)
 
 

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
-from rich.console import Console
 
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import SupervisedConfig
+from ray_mae.terminal import console
 from ray_mae.train.metrics.jsonl import append_jsonl, read_jsonl
 
-console = Console(highlight=False, soft_wrap=True)
 MODELS = "models"
 """Folder of the runs: weights kept and history, in a folder of its own each."""
 HISTORY = "history.jsonl"
