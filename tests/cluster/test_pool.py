@@ -148,7 +148,10 @@ def _names(discovery: Path) -> set[str]:
     names: set[str] = set()
     with suppress(OSError, json.JSONDecodeError):
         for target in json.loads(discovery.read_text())[0]["targets"]:
-            with suppress(OSError), urllib.request.urlopen(f"http://{target}/metrics") as answer:
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer,
+            ):
                 for family in text_string_to_metric_families(answer.read().decode()):
                     names |= {sample.name for sample in family.samples}
     return names
