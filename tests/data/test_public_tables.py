@@ -58,6 +58,7 @@ class Counted:
         return dict(Counter((r.kind, r.reason) for r in self.grouped.quarantine))
 
 
+@pytest.mark.slow
 @needs_real_tables
 def test_chexpert_has_its_published_counts(tmp_path: Path) -> None:
     assert REAL_TABLES
@@ -93,6 +94,7 @@ def test_chexpert_has_its_published_counts(tmp_path: Path) -> None:
     assert by_image["Atelectasis"] == [33_376, 1_328, 33_739, 154_971]
 
 
+@pytest.mark.slow
 @needs_real_tables
 def test_padchest_has_its_published_counts_less_what_it_marks_as_unfit(tmp_path: Path) -> None:
     touch(tmp_path, "one.png")

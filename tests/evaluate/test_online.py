@@ -97,6 +97,7 @@ def test_labels_nobody_has_are_an_error_that_says_what_to_do(
         probe(checkpoint, shards, SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_run_probes_its_checkpoints_and_keeps_the_best(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
