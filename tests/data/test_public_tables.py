@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from archive_trees import REAL_TABLES, label_states, listed, needs_real_tables, touch
 from dicom_files import SHARED, needs_shared
 
