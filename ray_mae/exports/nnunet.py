@@ -137,7 +137,10 @@ from torch import nn
 
 
 def load_network(classes: int) -> nn.Module:
-    """Pretrained encoder and decoder, and a fresh last layer for so many classes."""
+    """Pretrained encoder, and a fresh last layer for so many classes.
+
+    The decoder is pretrained where the method trains a U-Net's, and fresh otherwise.
+    """
     network = ResidualEncoderUNet(
         1,
         num_classes=classes,
