@@ -125,6 +125,15 @@ def test_a_folder_whose_name_the_file_repeats_is_the_patient_within_a_group() ->
     assert patients(*paths) == ["p1", "p2", "p3"]
 
 
+def test_files_of_a_group_that_do_not_repeat_their_folder_are_of_its_patients() -> None:
+    paths = ["London/p1/p1_T1.nii", "London/p1/T2.nii", "London/p2/T1.nii", "London/p3_T1.nii"]
+    assert patients(*paths, "Paris/p9/p9_T1.nii") == ["p1", "p1", "p2", "p3", "p9"]
+
+
+def test_one_name_in_two_spellings_is_one_patient() -> None:
+    assert patients("T1/P_01.nii", "T2/p-01.nii", "T2/p_02.nii") == ["P_01", "P_01", "p_02"]
+
+
 def test_a_person_without_a_number_stays_one_patient() -> None:
     assert patients("anna/T1.nii", "anna/T2.nii", "bob/T1.nii") == ["anna", "anna", "bob"]
     assert patients("anna/foo.nii", "anna/bar.nii", "bob/baz.nii") == ["anna", "anna", "bob"]

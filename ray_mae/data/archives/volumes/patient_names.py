@@ -95,13 +95,22 @@ def people_of(paths: Sequence[str]) -> People:
     chains = [[name for name in chain if name not in shared] or chain[-1:] for chain in chains]
     subjects = [_subject(path) for path in paths]
     labels = {subject.partition("-")[2]: subject for subject in subjects if subject}
-    patients = [
+    patients = _one_spelling(
         subject or labels.get(name, name)
         for subject, name in zip(subjects, _choose(paths, chains), strict=True)
-    ]
+    )
     sessions = [_session(path) for path in paths]
     check_visits(patients)
     return People(patients, sessions, [*_groups(paths, chains, patients), *alike(patients)])
+
+
+def _one_spelling(names: Iterable[str]) -> list[str]:
+    """The names, those that differ in capitals or in the signs between words spelt as the first."""
+    spellings: dict[str, str] = {}
+    return [
+        spellings.setdefault(re.sub(rf"[{re.escape(_CUTS)}]+", "_", name.casefold()), name)
+        for name in names
+    ]
 
 
 def match_people(paths: Iterable[str], text: str) -> People:
@@ -181,13 +190,16 @@ def _subject(path: str) -> str | None:
 def _choose(paths: Sequence[str], chains: Sequence[Sequence[str]]) -> list[str]:
     """One name of each chain. ValueError if the first names may be groups of patients or patients."""
     numbered = [next(filter(_is_number, chain), chain[0]) for chain in chains]
+    # in these without a number some files repeat the name of a folder: they are groups
+    groups = {
+        chain[0]
+        for path, chain, name in zip(paths, chains, numbered, strict=True)
+        if name != chain[0] and name in chain[:-1] and _says(stem_of(path), name)
+    }
     chosen, finer = [], defaultdict(set)
-    for path, chain, name in zip(paths, chains, numbered, strict=True):
-        if name != chain[0] and _says(stem_of(path), name) and name in chain[:-1]:
-            chosen.append(name)  # a folder whose name the file repeats, in one without a number
-        else:
-            chosen.append(chain[0])
-            finer[chain[0]].add(name)
+    for chain, name in zip(chains, numbered, strict=True):
+        chosen.append(name if chain[0] in groups else chain[0])
+        finer[chosen[-1]].add(name)
     for path, name, other in zip(paths, chosen, numbered, strict=True):
         if name != other and len(finer[name]) > 1 and not _subject(path):
             raise ValueError(
