@@ -70,6 +70,15 @@ def test_visits_of_one_person_are_one_patient(visit: str, form: str) -> None:
     assert set(patients("p7_T1.nii", form.format(visit), "p8_T1.nii")) == {"p7", "p8"}
 
 
+def test_folders_of_visits_are_sessions_of_the_person_above_them() -> None:
+    for person in ("p7", "anna"):
+        people = people_of(
+            [f"{person}/{visit}/T1.nii" for visit in ("v1", "m06")] + ["p8/v1/T1.nii"]
+        )
+        assert people.patients == [person, person, "p8"]
+        assert people.sessions == ["v1", "m06", "v1"]
+
+
 def test_a_word_that_names_a_visit_may_begin_a_name() -> None:
     assert patients("V01_T1.nii", "M02_T1.nii", "d0129.nii") == ["V01", "M02", "d0129"]
     assert patients("study_m01_T1.nii", "study_m02_T1.nii") == ["study_m01", "study_m02"]

@@ -143,6 +143,7 @@ def _candidates(path: str) -> list[str]:
     names = list(filter(None, map(_name_of_folder, below)))
     scans = [name for name in names if _SCAN.fullmatch(name)]
     names = [name for name in names if name not in scans]
+    names = names[:1] + [name for name in names[1:] if not _VISIT.fullmatch(name)]  # p7/v1/T1.nii
     own = name_in(stem)
     rest = (
         *map(name_in, below),  # p7_T1/image.nii.gz: what the folder of a contrast says besides
@@ -398,5 +399,6 @@ def _session(path: str) -> str | None:
     words = [words_of(name) for name in names]
     if session := next(filter(_SESSION.fullmatch, (w for of_name in words for w in of_name)), None):
         return session
-    behind = (w for of_name in words for w in of_name[1:] if _has_digit(of_name[0]))
+    behind = [w for of_name in words for w in of_name[1:] if _has_digit(of_name[0])]
+    behind += [of_name[0] for of_name in words[1:-1] if len(of_name) == 1]  # p7/v1/T1.nii
     return next((w for w in behind if _VISIT.fullmatch(w) and not is_contrast(w)), None)
