@@ -76,16 +76,29 @@ class VolumeSettings:
     label_prefix: str = "label_"
     """Columns of the table whose names start with this become labels too, under the rest of it."""
     patient_pattern: str | None = None
-    """For `nifti`: regular expression that is searched in a file's path below the source, with a
-    group (?P<patient>…) and perhaps (?P<session>…). Default: the first folder that is no split,
-    contrast or collection (imagesTr, train, T1 …), else the file name; both up to the word that names
-    a session or a contrast. What came out is in the notes of summary.json."""
+    """For `nifti` and `brats`: regular expression that is searched in a file's path below the source,
+    with a group (?P<patient>…) and perhaps (?P<session>…). Default of `nifti`: a name sub-…, else the
+    first folder that is no split, contrast or collection (imagesTr, train, T1 …) and does not hold all
+    files, else the file name; each up to the word that names a session or a contrast. A sample of what
+    came out is shown before anything is written; what names cannot tell is refused."""
     spacing_mm: float | None = setting(1.0, gt=0)
     """Stored distance between voxels along each axis, in mm; null keeps each volume's own."""
     margin_mm: float = setting(4.0, ge=0)
     """Room around the anatomy that is kept when a volume is cropped to it."""
     modalities: list[str] | None = None
     """Keep only these, such as [T1w, FLAIR]; the others go to quarantine. Null keeps all."""
+    max_quality_score: float | None = None
+    """For `openmind`: images whose image_quality_score is above this go to quarantine (1 is best); null
+    keeps all, as it does those without a score."""
+    derived: Literal["keep", "quarantine"] = "keep"
+    """For `openmind`: what becomes of images that say derived_from, such as maps of diffusion."""
+    four_dimensional: Literal["quarantine", "first"] = "quarantine"
+    """What becomes of NIfTI files with several volumes (time, echoes, directions): quarantine, or the
+    first volume of each is taken and counted as mended."""
+    orientation: str | None = None
+    """Axes of NIfTI files whose header says no orientation (qform_code and sform_code 0), as three
+    letters of R or L, A or P, S or I in the order of the stored axes, such as LAS or RAS. Null puts
+    them into quarantine: left and right would be a guess."""
     max_voxels: int = setting(512**3, ge=1)
     """Volumes with more voxels, as they are or at `spacing_mm`, are quarantined before memory is
     taken for them."""

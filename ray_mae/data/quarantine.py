@@ -49,7 +49,13 @@ QUARANTINE_REASONS = {
     "gantry-tilt": "the slices are shifted against each other: a tilted gantry",
     "sheared": "the axes of the volume are not at right angles",
     "localizer": "the series is a localizer",
-    "other-modality": "a modality that volumes.modalities leaves out",
+    "other-modality": "a modality that volumes.modalities or the archive's layout leaves out",
+    "label-map": "a label map or a mask, by its name, its folder or its flat regions of whole numbers",
+    "no-magnitude": "the phase, the real or the imaginary part of a signal: no picture of anatomy",
+    "subtraction": "a subtraction map: the difference of two scans",
+    "other-format": "a volume in a format that is not read: the detail says how to convert it",
+    "low-quality": "the archive's own score is above volumes.max_quality_score",
+    "derived": "computed from another scan of the archive (volumes.derived)",
 }
 
 TRANSIENT_REASONS = frozenset({"missing", "unreadable", "decoder-ended"})

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_files import write_dicom
+from pydicom import dcmread
 from volume_files import listed, settings
 
 from ray_mae.config import VolumeColumns
@@ -30,7 +31,7 @@ def touch(folder: Path, *names: str) -> Path:
     [("T1", "T1w"), ("t1n", "T1w"), ("T1w", "T1w"), ("t1ce", "T1c"), ("T1post", "T1c"),
      ("t1c", "T1c"), ("T2", "T2w"), ("t2f", "FLAIR"), ("FLAIR_reg B Ax Flair", "FLAIR"),
      ("B Ax T1 +C", "T1c"), ("*tfl3d1_16ns", "T1w"), ("SWI", "SWI"), ("", "unknown"),
-     ("asl", "ASL"), ("MR", "MR"), ("PT", "PT")],
+     ("asl", "ASL"), ("MR", "MR"), ("PT", "PT"), ("T2c", "T2c"), ("FLAIRc", "FLAIRc")],
 )  # fmt: skip
 def test_contrasts_have_one_name(words: str, name: str) -> None:
     assert contrast_of(words) == name
@@ -40,9 +41,18 @@ def test_contrasts_have_one_name(words: str, name: str) -> None:
     ("words", "name"),
     [("T1 non-contrast", "T1w"), ("T1 without contrast", "T1w"), ("T1 w/o contrast", "T1w"),
      ("T1 PRE GAD", "T1w"), ("T1 noncontrast", "T1w"), ("T1 pre", "T1w"), ("T1 POST GAD", "T1c"),
-     ("T1 postcontrast", "T1c"), ("T1 with gadolinium", "T1c")],
+     ("T1 postcontrast", "T1c"), ("T1 with gadolinium", "T1c"), ("MPRAGE post", "T1c"),
+     ("3D BRAVO +C", "T1c"), ("SPGR GAD", "T1c"), ("AX T1 C+", "T1c"), ("AX T1 C-", "T1w"),
+     ("T1 GAD-", "T1w"), ("T1W_CE", "T1c"), ("T1 Dotarem", "T1c"), ("T1 enhanced", "T1c"),
+     ("T1 unenhanced", "T1w"), ("t1_mprage_sag_KM", "T1c"), ("T1 mit KM", "T1c"),
+     ("T1 ohne KM", "T1w"), ("T1 nativ", "T1w"), ("T1 nach Kontrastmittel", "T1c"),
+     ("T1 avec injection", "T1c"), ("T1 sans injection", "T1w"), ("T1 con contraste", "T1c"),
+     ("T1 sin contraste", "T1w"), ("T1 c/ contraste", "T1c"), ("T1 s/ contraste", "T1w"),
+     ("T1 dopo mdc", "T1c"), ("T1 senza mdc", "T1w"), ("FLAIR +C", "FLAIRc"),
+     ("T2 post contrast", "T2c"), ("FLAIR post", "FLAIR"), ("DWI post contrast", "DWI"),
+     ("CT +C", "CTc")],
 )  # fmt: skip
-def test_a_t1_that_is_said_to_be_without_contrast_agent_is_plain(words: str, name: str) -> None:
+def test_a_contrast_says_whether_contrast_agent_was_given(words: str, name: str) -> None:
     assert contrast_of(words) == contrast_in(words) == name
 
 
@@ -110,7 +120,7 @@ def test_openmind_labels_are_those_that_were_asked_for_and_the_others_are_named(
         settings("openmind", manifest, tmp_path / "o"), lambda *_: None
     )
     assert (archive.records[0].labels, archive.records[0].modality) == ({}, "unknown")
-    assert archive.notes["columns_of_numbers"] == ["age", "record"]
+    assert archive.notes["columns_of_numbers"] == ["age", "record", "sex"]
     with pytest.raises(ValueError, match=r"says no 'height' of any subject \(volumes\.labels\)"):
         listed("openmind", manifest, labels=["height"])
 
@@ -140,13 +150,13 @@ def test_bids_images_have_their_participants_numbers_and_their_sessions_label_ma
     assert len(records) == 4
     one = records["sub-1/anat/sub-1_T1w.nii.gz"]
     assert (one.patient, one.modality, one.site, one.split) == ("sub-1", "T1w", "north", "test")
-    assert one.labels == {"age": 30.0}
+    assert one.labels == {"age": 30.0, "sex": 0.0}
     b = records["sub-2/ses-b/anat/sub-2_ses-b_T2w.nii"]
     assert b.segmentation == "derivatives/x/sub-2/ses-b/anat/sub-2_ses-b_dseg.nii.gz"
     assert records["sub-2/ses-a/anat/sub-2_ses-a_T2w.nii"].segmentation is None
-    assert b.labels == {}
+    assert b.labels == {"sex": 1.0}
     assert archive.notes["volumes_passed_over"] == {"bold": 1, "defacemask": 1}
-    assert archive.notes["labels_not_numbers"] == {"sex": 4}  # one per image
+    assert archive.notes["labels_not_numbers"] == {}
 
 
 def test_bids_columns_become_labels_only_where_they_were_asked_for(tmp_path: Path) -> None:
@@ -238,7 +248,7 @@ def test_nifti_files_tell_their_patient_by_folder_or_name(
                               "IXI002-Guys-0828-DTI-00.nii.gz"]),
         ("IXI002-Guys-0828", ["IXI-T1/IXI002-Guys-0828-T1.nii", "IXI-T2/IXI002-Guys-0828-T2.nii"]),
         ("BRATS_001", ["BRATS_001_0000.nii.gz", "BRATS_001_0001.nii.gz"]),
-        ("BRATS_001", ["Task01_X/imagesTr/BRATS_001_0000.nii", "Task01_X/labelsTr/BRATS_001.nii"]),
+        ("BRATS_001", ["Task01_X/imagesTr/BRATS_001_0000.nii", "Task01_X/imagesTr/BRATS_001_0001.nii"]),
         ("la", ["imagesTr/la_0000.nii", "imagesTr/la_0001.nii"]),
         ("001", ["train/T1/001.nii.gz", "train/T2/001.nii.gz", "val/FLAIR/001.nii.gz"]),
         ("p7", ["p7_T1/image.nii", "p7_T2/image.nii", "p7_post/T1.nii", "p7_baseline/T1.nii"]),
@@ -271,10 +281,10 @@ def test_a_nifti_folder_notes_its_patients_and_is_an_error_where_they_are_implau
     archive = VOLUME_READERS["nifti"](settings("nifti", folder, tmp_path / "o"), lambda *_: None)
     assert archive.notes["patients"] == 2
     assert archive.notes["volumes_per_patient"] == {"mean": 1.5, "most": 2}
-    many = touch(tmp_path / "many", *(f"IXI/x{n}.nii.gz" for n in range(51)))
-    with pytest.raises(ValueError, match=r"51 volumes of 1 patients.*volumes\.patient_pattern"):
+    many = touch(tmp_path / "many", *(f"p1/x_{n}_T1.nii.gz" for n in range(51)), "p2/x_1_T1.nii.gz")
+    with pytest.raises(ValueError, match=r"52 volumes of 2 patients.*volumes\.patient_pattern"):
         listed("nifti", many)
-    assert len(listed("nifti", many, patient_pattern="(?P<patient>IXI)")) == 51
+    assert len(listed("nifti", many, patient_pattern="(?P<patient>p1|p2)")) == 52
     with pytest.raises(ValueError, match=r"1 volumes of 0 patients.*volumes\.patient_pattern"):
         listed("nifti", touch(tmp_path / "none", "T1.nii.gz"))
 
@@ -398,3 +408,334 @@ def test_a_table_beside_dicom_series_that_cannot_be_used_is_named(
     table.write_text("volume\n1.1\n")
     with pytest.raises(ValueError, match=r"no column 'age' \(volumes\.labels\)"):
         listed("dicom-series", tmp_path / "in", table=table, labels=["age"])
+
+
+def series_records(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(dicom_series, "parallel_map", map)
+    return {record.volume: record for record in listed("dicom-series", folder)}
+
+
+@pytest.mark.parametrize(
+    ("tags", "contrast"),
+    [({"SeriesDescription": "t1_se_tra", "ContrastBolusAgent": "10ml multihance"}, "T1c"),
+     ({"SeriesDescription": "t1_se_tra", "ContrastBolusAgent": "Gadovist"}, "T1c"),
+     ({"SeriesDescription": "MPRAGE", "ContrastBolusAgent": "NONE"}, "T1w"),
+     ({"SeriesDescription": "MPRAGE", "ContrastBolusAgent": "0"}, "T1w"),
+     ({"SeriesDescription": "MPRAGE", "ContrastBolusAgent": "no contrast"}, "T1w"),
+     ({"SeriesDescription": "T1 PRE", "ContrastBolusAgent": "Gadovist"}, "T1w"),
+     ({"SeriesDescription": "FLAIR", "ContrastBolusAgent": "Gadovist"}, "FLAIRc"),
+     ({"SeriesDescription": "T1 +C"}, "T1c"), ({"SeriesDescription": "T1"}, "T1w")],
+)  # fmt: skip
+def test_the_contrast_agent_of_a_series_is_seen_in_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], contrast: str
+) -> None:
+    write_series(tmp_path / "in", "1.1", **tags)
+    assert series_records(tmp_path / "in", monkeypatch)["1.1"].modality == contrast
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [({"SeriesDescription": "SUB: T1 post - pre"}, "subtraction"),
+     ({"SeriesDescription": "t1_vibe_SUB"}, "subtraction"),
+     ({"SeriesDescription": "Subtraktion"}, "subtraction"),
+     ({"ImageType": ["DERIVED", "SECONDARY", "SUBTRACT"]}, "subtraction"),
+     ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "no-magnitude"),
+     ({"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]}, "no-magnitude"),
+     ({"ImageType": ["ORIGINAL", "PRIMARY", "R_IR", "R", "IR"]}, "no-magnitude"),
+     ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]}, None),
+     ({"SeriesDescription": "anat sub-01 T1w"}, None)],
+)  # fmt: skip
+def test_a_series_that_is_no_picture_of_anatomy_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[str, Any], reason: str | None
+) -> None:
+    write_series(tmp_path / "in", "1.1", **tags)
+    problem = series_records(tmp_path / "in", monkeypatch)["1.1"].problem
+    assert (problem and problem.reason) == reason
+
+
+def write_echoes(folder: Path, tag: str, values: list[Any], **tags: Any) -> None:
+    """One series with a volume of 5 slices for each value of a tag."""
+    for index, value in enumerate(values):
+        for path in write_series(folder / str(index), "1.1", **{tag: value}, **tags):
+            ds = dcmread(path)
+            ds.SOPInstanceUID = f"{ds.SOPInstanceUID}.{index}"
+            ds.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "values"),
+    [("EchoTime", [20, 90]), ("EchoTime", [5, 10, 15, 20]), ("AcquisitionNumber", [1, 2]),
+     ("TemporalPositionIdentifier", [1, 2, 3]), ("InversionTime", [700, 2500])],
+)  # fmt: skip
+def test_volumes_of_one_series_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str, values: list[int]
+) -> None:
+    write_echoes(tmp_path / "in", tag, values, SeriesDescription="T2")
+    records = series_records(tmp_path / "in", monkeypatch)
+    assert len(records) == len(values)
+    assert all(record.problem is None and len(record.paths) == 5 for record in records.values())
+    assert len({(record.patient, record.session) for record in records.values()}) == 1
+
+
+def test_a_double_echo_is_proton_density_and_t2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_echoes(tmp_path / "in", "EchoTime", [20, 90], SeriesDescription="Ax PD/T2 FSE")
+    records = series_records(tmp_path / "in", monkeypatch)
+    assert {name: record.modality for name, record in records.items()} == {
+        "1.1/EchoTime 20.0": "PD", "1.1/EchoTime 90.0": "T2w"}  # fmt: skip
+
+
+def test_the_phase_of_a_series_with_both_parts_is_refused_and_its_magnitude_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = [["ORIGINAL", "PRIMARY", kind, "ND"] for kind in "MP"]
+    write_echoes(tmp_path / "in", "ImageType", types, SeriesDescription="SWI")
+    records = series_records(tmp_path / "in", monkeypatch).values()
+    assert sorted(r.problem.reason if r.problem else "" for r in records) == ["", "no-magnitude"]
+
+
+def test_what_cannot_be_told_apart_in_a_series_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_echoes(tmp_path / "in", "AcquisitionNumber", list(range(9)))
+    problem = series_records(tmp_path / "in", monkeypatch)["1.1"].problem
+    assert problem
+    assert problem.reason == "repeated-positions"
+    assert "dcm2niix" in problem.detail
+
+
+def test_a_table_speaks_of_all_volumes_of_a_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_echoes(tmp_path / "in", "EchoTime", [20, 90])
+    monkeypatch.setattr(dicom_series, "parallel_map", map)
+    (tmp_path / "t.csv").write_text("volume,label_x\n1.1,3\n")
+    records = listed("dicom-series", tmp_path / "in", table=tmp_path / "t.csv")
+    assert [record.labels for record in records] == [{"x": 3.0}] * 2
+
+
+def bids(folder: Path, *names: str) -> dict[str, Any]:
+    touch(folder, *(f"sub-01/anat/{name}.nii.gz" for name in names))
+    archive = VOLUME_READERS["bids"](settings("bids", folder, folder / "o"), lambda *_: None)
+    return {
+        record.volume.rpartition("/")[2].partition(".")[0]: record for record in archive.records
+    } | {"notes": archive.notes["volumes_passed_over"]}
+
+
+def test_the_entity_of_a_contrast_agent_counts_wherever_it_stands(tmp_path: Path) -> None:
+    found = bids(
+        tmp_path / "in", "sub-01_T1w", "sub-01_ce-gadolinium_T1w", "sub-01_acq-mprage_ce-Gd_run-1_T1w",
+        "sub-01_ce-none_T1w", "sub-01_ce-gadobutrol_FLAIR", "sub-01_ce-Gd_T2w", "sub-01_acq-ce_T1w",
+    )  # fmt: skip
+    assert {name: record.modality for name, record in found.items() if name != "notes"} == {
+        "sub-01_T1w": "T1w", "sub-01_ce-gadolinium_T1w": "T1c",
+        "sub-01_acq-mprage_ce-Gd_run-1_T1w": "T1c", "sub-01_ce-none_T1w": "T1w",
+        "sub-01_ce-gadobutrol_FLAIR": "FLAIRc", "sub-01_ce-Gd_T2w": "T2c", "sub-01_acq-ce_T1w": "T1w",
+    }  # fmt: skip
+
+
+def test_parts_of_a_complex_signal_and_label_maps_are_no_volumes_of_bids(tmp_path: Path) -> None:
+    found = bids(
+        tmp_path / "in", "sub-01_part-mag_T2starw", "sub-01_part-phase_T2starw",
+        "sub-01_inv-1_part-phase_MP2RAGE", "sub-01_echo-1_part-phase_MEGRE", "sub-01_part-imag_T1w",
+        "sub-01_part-real_T1w", "sub-01_label-L_roi", "sub-01_desc-aseg_seg",
+    )  # fmt: skip
+    assert set(found) == {"sub-01_part-mag_T2starw", "notes"}
+    assert found["notes"] == {"phase, real or imaginary part": 5, "label map": 2}
+
+
+@pytest.mark.parametrize(
+    ("table", "error"),
+    [("participant_id\tparticipant_id\tage\n01\tx\t30\n", "2 columns 'participant_id'"),
+     ("participant_id\tage\tage\n01\t30\t31\n", "2 columns 'age'"),
+     ("participant_id\tage\nsub-901\t30\n", "knows none of the 1 subjects, such as sub-01"),
+     ("participant_id\tage\n01\t30\n01\t31\n", "sub-01 has several rows with different 'age'")],
+)  # fmt: skip
+def test_participants_whose_labels_would_be_lost_are_an_error(
+    tmp_path: Path, table: str, error: str
+) -> None:
+    folder = touch(tmp_path / "in", "sub-01/anat/sub-01_T1w.nii.gz")
+    (folder / "participants.tsv").write_text(table)
+    with pytest.raises(ValueError, match=error):
+        listed("bids", folder, labels=["age"])
+
+
+def test_participants_as_they_are_found_give_their_labels_and_counts(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", *(f"sub-0{n}/anat/sub-0{n}_T1w.nii.gz" for n in (1, 2, 3)))
+    (folder / "participants.tsv").write_bytes(
+        b"\xef\xbb\xbfparticipant_id\tage\tx\tx\r\n01\t30\t1\t2\r\n02\t-\t1\t2\r\n09\t50\t1\t2\r\n"
+        b"01\t30\t1\t2\r\n"
+    )
+    config = settings("bids", folder, tmp_path / "o", labels=["age"])
+    archive = VOLUME_READERS["bids"](config, lambda *_: None)
+    assert [record.labels for record in archive.records] == [{"age": 30.0}, {}, {}]
+    assert archive.notes["labels_not_numbers"] == {"age": 1}
+    assert archive.notes["subjects_without_participants_row"] == 1
+    assert archive.notes["participants_without_images"] == 1
+    assert archive.notes["participants_repeated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "labels"),
+    [("sex", ["M", "F"], [1.0, 0.0]), ("Gender", ["male", "female"], [1.0, 0.0]),
+     ("sick", ["yes", "no"], [1.0, 0.0]), ("sick", ["TRUE", "False"], [1.0, 0.0]),
+     ("group", ["M", "F"], [None, None])],
+)  # fmt: skip
+def test_words_of_two_states_are_labels(
+    tmp_path: Path, column: str, cells: list[str], labels: list[float | None]
+) -> None:
+    rows = [{"patient": n, "path": f"{n}.nii", column: cell} for n, cell in enumerate(cells)]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv")
+    records = listed("volume-table", tmp_path / "t.csv", labels=[column])
+    assert [record.labels.get(column) for record in records] == labels
+
+
+def brats(folder: Path, *names: str, **volumes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    touch(folder, *names)
+    config = settings("brats", folder, folder.parent / "o", **volumes)
+    archive = VOLUME_READERS["brats"](config, lambda *_: None)
+    return {record.volume.rpartition("/")[2]: record for record in archive.records}, archive.notes
+
+
+CASES = [f"BraTS-GLI-0000{n}-100-{kind}.nii.gz" for n in (5, 6) for kind in ("t1n", "t1c", "seg")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[f"train/{name}" for name in CASES], CASES,
+     [f"{name.rsplit('-', 1)[1].partition('.')[0]}/{name}" for name in CASES],
+     [f"{name.rsplit('-', 1)[0]}/{name}" for name in CASES],
+     [f"train/{name}" for name in CASES[:3]] + [f"val/{name}" for name in CASES[3:]]],
+)  # fmt: skip
+def test_brats_cases_have_their_own_label_maps_however_they_lie(
+    tmp_path: Path, names: list[str]
+) -> None:
+    found, notes = brats(tmp_path / "in", *names)
+    assert {name: record.patient for name, record in found.items()} == {
+        name: name[:15] for name in CASES if "seg" not in name
+    }
+    for name, record in found.items():
+        assert record.segmentation.endswith(name.rsplit("-", 1)[0] + "-seg.nii.gz")
+    assert (notes["cases"], notes["cases_without_segmentation"]) == (2, 0)
+
+
+def test_brats_folders_of_sites_with_equal_numbers_keep_their_label_maps(tmp_path: Path) -> None:
+    found, _ = brats(tmp_path / "in", *(f"{s}/001/{k}.nii" for s in "ab" for k in ("t1", "seg")))
+    assert {record.patient for record in found.values()} == {"001"}
+    records = listed("brats", tmp_path / "in")
+    assert [r.segmentation for r in records] == ["a/001/seg.nii", "b/001/seg.nii"]
+
+
+def test_a_misnamed_label_map_is_found_and_one_that_is_not_there_counted(tmp_path: Path) -> None:
+    found, notes = brats(
+        tmp_path / "in", *(f"BraTS20_355/BraTS20_355_{k}.nii" for k in ("t1", "flair")),
+        "BraTS20_355/W39_1998.09.19_Segm.nii", "BraTS20_001/BraTS20_001_t1.nii",
+        "BraTS20_001/BraTS20_001_new.nii",
+    )  # fmt: skip
+    assert found["BraTS20_355_t1.nii"].segmentation == "BraTS20_355/W39_1998.09.19_Segm.nii"
+    assert notes["segmentations_under_another_name"] == 1
+    assert notes["cases_without_segmentation"] == 1
+    assert found["BraTS20_001_new.nii"].problem.reason == "other-modality"
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("UPENN-GBM-00001_11", "UPENN-GBM-00001_21"), ("UCSF-PDGM-0429", "UCSF-PDGM-0429_FU003d"),
+     ("BraTS-MET-00001-000", "BraTS-MET-00001-001")],
+)  # fmt: skip
+def test_later_visits_of_other_collections_are_of_the_same_patient(
+    tmp_path: Path, one: str, two: str
+) -> None:
+    found, _ = brats(tmp_path / "in", *(f"{case}/{case}_t1.nii.gz" for case in (one, two)))
+    assert len({record.patient for record in found.values()}) == 1
+    assert len({record.session for record in found.values()}) == 2
+
+
+def test_a_pattern_says_who_is_a_patient_of_brats(tmp_path: Path) -> None:
+    names = [f"p{n}_{end}/p{n}_{end}_t1.nii" for n in (1, 2) for end in "ab"]
+    with pytest.raises(ValueError, match=r"two patients, or two visits.*volumes\.patient_pattern"):
+        brats(tmp_path / "in", *names)
+    found, _ = brats(tmp_path / "in", *names, patient_pattern=r"(?P<patient>p\d)_")
+    assert {record.patient for record in found.values()} == {"p1", "p2"}
+
+
+def test_nnunet_label_maps_and_channels_come_in_with_their_images(tmp_path: Path) -> None:
+    folder = touch(
+        tmp_path / "in", *(f"Dataset1/imagesTr/BRATS_00{n}_000{c}.nii.gz" for n in (1, 2) for c in (0, 1)),
+        "Dataset1/labelsTr/BRATS_001.nii.gz", "Dataset1/labelsTr/BRATS_009.nii.gz",
+        "Dataset1/imagesTs/BRATS_003_0000.nii.gz",
+    )  # fmt: skip
+    (folder / "Dataset1/dataset.json").write_text('{"channel_names": {"0": "FLAIR", "1": "T1ce"}}')
+    records = {record.volume.rpartition("/")[2]: record for record in listed("nifti", folder)}
+    assert len(records) == 6
+    assert records["BRATS_001_0000.nii.gz"].segmentation == "Dataset1/labelsTr/BRATS_001.nii.gz"
+    assert records["BRATS_002_0000.nii.gz"].segmentation is None
+    assert records["BRATS_001_0000.nii.gz"].modality == "FLAIR"
+    assert records["BRATS_001_0001.nii.gz"].modality == "T1c"
+    assert records["BRATS_003_0000.nii.gz"].patient == "BRATS_003"
+    assert records["BRATS_009.nii.gz"].problem.reason == "label-map"
+
+
+def test_files_that_are_no_scans_by_their_names_are_kept_aside(tmp_path: Path) -> None:
+    label_maps = ["aligned_seg24", "seg4", "aparc+aseg", "T1_synthseg", "aseg", "wmparc", "T1_brain_mask",
+                  "aparc.a2009s+aseg", "aparc.DKTatlas+aseg", "T1_label", "T1_roi", "labels/T1",
+                  "lh.hippoAmygLabels-T1.v21"]  # fmt: skip
+    parts = ["T1_ph", "swi_phase", "T1_part-phase", "e1_real", "e1_imaginary"]
+    differences = ["T1_subtraction", "T1_sub"]
+    scans = ["T1", "FLAIR_2d", "ct_arterial_phase", "aligned_norm", "T1_masked", "T1_segmented_off"]
+    names = [*label_maps, *parts, *differences, *scans]
+    folder = touch(tmp_path / "in", *(f"p{n}/{name}.nii.gz" for n in (1, 2) for name in names))
+    records = {r.volume: r.problem and r.problem.reason for r in listed("nifti", folder)}
+    for reason, of_reason in (("label-map", label_maps), ("no-magnitude", parts),
+                              ("subtraction", differences), (None, scans)):  # fmt: skip
+        assert {name: records[f"p1/{name}.nii.gz"] for name in of_reason} == dict.fromkeys(
+            of_reason, reason
+        )
+
+
+def test_a_word_that_all_names_share_says_nothing_of_any(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", *(f"segmentation/seg_{n}_T1.nii" for n in (1, 2)))
+    assert [record.problem for record in listed("nifti", folder)] == [None, None]
+
+
+def test_volumes_in_other_formats_say_how_to_convert_them(tmp_path: Path) -> None:
+    names = ["p1/T1.nrrd", "p1/T1.mha", "p1/T1.hdr", "p1/T1.img"]
+    folder = touch(tmp_path / "in", "p2/T1.nii.gz", *names)
+    records = {record.volume: record.problem for record in listed("nifti", folder)}
+    assert set(records) == {"p2/T1.nii.gz", *names[:3]}
+    for name in names[:3]:
+        problem = records[name]
+        assert problem
+        assert problem.reason == "other-format"
+        assert ".nii.gz" in problem.detail
+    with pytest.raises(FileNotFoundError, match="2 in other formats: other-format: NRRD: convert"):
+        listed("nifti", touch(tmp_path / "none", "a.nrrd", "b.nrrd"))
+
+
+def test_openmind_images_are_left_out_by_quality_and_origin(tmp_path: Path) -> None:
+    images = [
+        {"name": name, "modality": modality, "image_path": f"{name}.nii.gz",
+         "image_info": {"derived_from": origin} if origin else {}}
+        for name, modality, origin in [("a", "T1w", None), ("b", "MD", "DWI"), ("c", "T2w", None)]
+    ]  # fmt: skip
+    scores = [
+        {"modality": "T1w", "derived_from": None, "image_quality_score": 1.2},
+        {"modality": "MD", "derived_from": "DWI", "image_quality_score": 3.5},
+        {"modality": "MD", "derived_from": None, "image_quality_score": 1.0},
+    ]
+    dataset = {"dataset_info": {"image_quality_score": scores},
+               "subjects": {"s": {"sessions": {"1": {"images": images}}}}}  # fmt: skip
+    manifest = tmp_path / "m.json"
+    manifest.write_text(json.dumps({"datasets": {"d": dataset}}))
+
+    def reasons(**volumes: Any) -> list[str | None]:
+        return [r.problem and r.problem.reason for r in listed("openmind", manifest, **volumes)]
+
+    assert reasons() == [None, None, None]
+    assert reasons(max_quality_score=3.0) == [None, "low-quality", None]
+    assert reasons(max_quality_score=1.0) == ["low-quality", "low-quality", None]
+    assert reasons(derived="quarantine") == [None, "derived", None]
+    config = settings("openmind", manifest, tmp_path / "o")
+    notes = VOLUME_READERS["openmind"](config, lambda *_: None).notes
+    assert (notes["images_derived"], notes["images_without_quality_score"]) == (1, 1)

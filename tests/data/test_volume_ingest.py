@@ -15,6 +15,7 @@ from volume_files import ball, settings, write_nifti
 
 from ray_mae.config import VolumeColumns
 from ray_mae.data.decoding.voxels import decode_labels, decode_voxels
+from ray_mae.data.ingest import job
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.phantoms.brain_cohort import write_volumes
 from ray_mae.data.quarantine import QUARANTINE_REASONS
@@ -191,3 +192,39 @@ def test_the_real_series_come_in_or_are_refused_for_the_right_reason(tmp_path: P
     }
     modalities = sorted(row["modality"] for row in rows(tmp_path))
     assert modalities == ["FLAIR", "MR", "MR", "MR", "T1c", "T1w", "T1w"]
+
+
+def test_a_sample_of_what_names_say_is_shown_before_anything_is_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        write_nifti(tmp_path / "in" / f"p{number}" / "v1" / "T1.nii.gz", ball(seed=number))
+    write_nifti(tmp_path / "in" / "p1" / "v1" / "aseg.nii.gz", ball())
+    shown: list[str] = []
+    real = job._write_shards
+    monkeypatch.setattr(
+        job, "_write_shards", lambda *a: shown.append(capfd.readouterr().out) or real(*a)
+    )
+    summary = ingest(settings("nifti", tmp_path / "in", tmp_path / "out"))
+    assert "9 volumes of 9 patients, by the names of files, such as" in shown[0]
+    assert "p0/v1/T1.nii.gz → patient p0, session v1, contrast T1w, label map -" in shown[0]
+    assert shown[0].count("→") == 6
+    assert summary["quarantined"]["volume"] == {"label-map": 1}
+
+
+def test_what_was_mended_is_counted(tmp_path: Path) -> None:
+    values = ball().astype(np.float32)
+    values[values == 0] = np.nan
+    write_nifti(tmp_path / "in" / "p1_T1.nii.gz", values)
+    write_nifti(tmp_path / "in" / "p2_T1.nii", ball())
+    (tmp_path / "in" / "p2_T1.nii").rename(tmp_path / "in" / "p2_T1.nii.gz")
+    summary = ingest(settings("nifti", tmp_path / "in", tmp_path / "out"))
+    mended = [split.get("mended", {}) for split in summary["splits"].values()]
+    assert sorted(name for counts in mended for name in counts) == ["background", "compression"]
+
+
+def test_an_orientation_that_is_none_is_named(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "in" / "p1_T1.nii.gz", ball())
+    for axes in ("XYZ", "RRA", "RA", "RLS"):
+        with pytest.raises(ValueError, match=r"volumes\.orientation must be three letters"):
+            ingest(settings("nifti", tmp_path / "in", tmp_path / "out", orientation=axes))

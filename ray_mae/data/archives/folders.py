@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_mae.config import IngestConfig, VolumeSettings
+from ray_mae.data.archives.records import VolumeRecord
 from ray_mae.data.file_types import VOLUME_SUFFIXES, file_kind
 from ray_mae.data.paths import walk
+from ray_mae.data.quarantine import QuarantineError
 
 
 def stem_of(path: str) -> str:
@@ -19,8 +21,19 @@ def stem_of(path: str) -> str:
     return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
 
 
-def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]:
+# Volumes that are not read, and what they are called.
+OTHER_FORMATS = {
+    ".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage",
+    ".hdr": "a pair of Analyze or NIfTI", ".img": "",
+}  # fmt: skip
+
+
+def volume_files(
+    config: IngestConfig,
+) -> tuple[Path, list[str], dict[str, int], list[VolumeRecord]]:
     """The source, its volume files as paths below it, sorted, and what else there is, by kind.
+
+    At last, as records for the quarantine, the volumes in formats that are not read.
 
     Raises FileNotFoundError where there are none.
     """
@@ -30,30 +43,67 @@ def volume_files(config: IngestConfig) -> tuple[Path, list[str], dict[str, int]]
             f"{root} is no folder (source): the `{config.archive}` archive is a folder of NIfTI "
             "files, for a table that lists them use the archive `volume-table`"
         )
-    files, passed_over = [], Counter[str]()
+    files, others, passed_over = [], [], Counter[str]()
     for folder, names in walk(root, config.output):
+        headers = {Path(name).stem for name in names if name.lower().endswith(".hdr")}
         for name in names:
+            suffix = Path(name.lower().removesuffix(".gz")).suffix
             if name.lower().endswith(VOLUME_SUFFIXES) and not name.startswith("."):
                 files.append(os.path.join(folder, name))
+            elif suffix in OTHER_FORMATS and not name.startswith("."):
+                if suffix == ".img" and Path(name.removesuffix(".gz")).stem in headers:
+                    passed_over[".img"] += 1  # its header stands for it
+                else:
+                    others.append(_in_another_format(os.path.join(folder, name), suffix))
             else:
                 passed_over[file_kind(name)] += 1
     if not files:
-        raise FileNotFoundError(f"{root} holds no {', '.join(VOLUME_SUFFIXES)} files (source)")
-    return root, sorted(files), dict(sorted(passed_over.items()))
+        more = f"; {len(others):,} in other formats: {others[0].problem}" if others else ""
+        raise FileNotFoundError(
+            f"{root} holds no {', '.join(VOLUME_SUFFIXES)} files (source){more}"
+        )
+    return root, sorted(files), dict(sorted(passed_over.items())), others
+
+
+def _in_another_format(path: str, suffix: str) -> VolumeRecord:
+    called = OTHER_FORMATS[suffix] or "Analyze"
+    convert = (
+        "nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')"
+        if suffix in (".hdr", ".img")
+        else "SimpleITK.WriteImage(SimpleITK.ReadImage('x'), 'x.nii.gz')"
+    )
+    problem = QuarantineError("other-format", f"{called}: convert it to NIfTI, as with {convert}")
+    return VolumeRecord(paths=(path,), volume=path, patient="", modality="unknown", problem=problem)
+
+
+_EMPTY = frozenset({"", "n/a", "na", "none", "null", "nan", "."})
+_SEX = {"m": 1.0, "male": 1.0, "f": 0.0, "female": 0.0, "w": 0.0}
+_WORDS = {"yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "y": 1.0, "n": 0.0}
+
+
+def number_of(name: str, text: str) -> float:
+    """The number in a cell of a column: yes and true are 1, no and false 0; of the sex M is 1, F 0.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    words = _WORDS | _SEX if name.strip().lower() in ("sex", "gender") else _WORDS
+    word = text.strip().lower()
+    return words[word] if word in words else float(word)
 
 
 def read_numbers(
     cells: Mapping[str, object], names: Iterable[str], not_numbers: Counter[str]
 ) -> dict[str, float]:
-    """The cells of these names that are finite numbers; the others that hold something are counted."""
+    """The cells of these names that `number_of` reads; the others that hold something are counted."""
     labels = {}
     for name in names:
         content = cells.get(name)
         text = "" if content is None else str(content).strip()
         try:
-            value = float(text)
+            value = number_of(name, text)
         except ValueError:
-            not_numbers[name] += text.lower() not in ("", "n/a", "na", "none", "null")
+            not_numbers[name] += text.lower() not in _EMPTY
             continue
         if math.isfinite(value):
             labels[name] = value

@@ -87,6 +87,8 @@ class Archive(Generic[R]):
     """In the archive's own order (by row, or by path). On disk where an archive has no bounds."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Counts that belong into the summary: label names not mapped, files passed over …"""
+    warnings: list[str] = field(default_factory=list)
+    """For whoever runs the job, and for the terminal alone: they may name files and patients."""
 
 
 Progress = Callable[[int, int], None]

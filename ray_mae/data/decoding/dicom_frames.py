@@ -31,6 +31,12 @@ GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
 IDENTITY = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality"]
 SIZE = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
 WORDS = ["SeriesDescription", "ProtocolName", "SequenceName", "AcquisitionContrast"]
+AGENT = ["ContrastBolusAgent", "ContrastBolusAgentSequence"]
+PARTS = [
+    "EchoTime", "EchoNumbers", "ImageType", "AcquisitionNumber", "InversionTime", "FlipAngle",
+    "TemporalPositionIdentifier", "DiffusionBValue",
+]  # fmt: skip
+"""Tags in which the volumes of one series differ, where it holds several."""
 IMAGING = frozenset({"MR", "CT", "PT", "NM", "OT"})
 MOST_FRAMES = 1 << 14
 """Of one file: some ten times a large CT. Each takes 0.1 ms and half a kilobyte."""
@@ -68,12 +74,18 @@ class SliceFile:
     burned_in: bool
     """Whether the header says that text is burned into the pixels."""
     frames: tuple[Frame, ...]
+    agent: str = ""
+    """What the header says of a contrast agent."""
+    image_type: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    """The values of PARTS, as text."""
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "SliceFile":
         """The inverse of `asdict`, after a way through JSON."""
         frames = tuple(Frame(**{k: tuple(v) for k, v in f.items()}) for f in fields["frames"])
-        return cls(**{**fields, "frames": frames})
+        texts = {name: tuple(fields.get(name, ())) for name in ("image_type", "parts")}
+        return cls(**{**fields, **texts, "frames": frames})
 
 
 def read_frames(path: Path, max_pixels: int) -> SliceFile:
@@ -86,7 +98,8 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
     Raises:
         QuarantineError: for everything that can be wrong with the file.
     """
-    tags = [*IDENTITY, *SIZE, *WORDS, *GEOMETRY, *GROUPS, "ImageType", "BurnedInAnnotation"]
+    tags = [*IDENTITY, *SIZE, *WORDS, *GEOMETRY, *GROUPS, *AGENT, *PARTS]
+    tags += ["ComplexImageComponent", "BurnedInAnnotation"]
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False, header=GROUPS_BYTES)
     try:
         with quiet():
@@ -127,11 +140,31 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
                 burned_in=burned_in(ds),
                 frames=tuple(_frame(ds, index) for index in range(frames)),
+                agent=_agent(ds),
+                image_type=tuple(map(str, _values_of(ds, "ImageType")))
+                + tuple(map(str, _values_of(ds, "ComplexImageComponent"))),
+                parts=tuple("\\".join(map(str, _values_of(ds, tag))) for tag in PARTS),
             )
     except QuarantineError:
         raise
     except Exception as error:  # values are only parsed when they are asked for
         raise undecodable(error, "header: ") from error
+
+
+def _agent(ds: Dataset) -> str:
+    """The contrast agent, as free text or by its code's meaning."""
+    if text := str(ds.get("ContrastBolusAgent") or "").strip():
+        return text
+    sequence = ds.get("ContrastBolusAgentSequence") or []
+    return " ".join(str(item.get("CodeMeaning") or "agent") for item in sequence).strip()
+
+
+def _values_of(ds: Dataset, tag: str) -> list[Any]:
+    """The values of a tag, of which there may be none, one or several."""
+    value = ds.get(tag)
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
 
 
 def _check_file_size(ds: Dataset, frames: int, size: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.config import VolumeSettings
+from ray_mae.data.decoding.background import fill_background, flat_share
 from ray_mae.data.decoding.dicom_series import is_series, read_series
 from ray_mae.data.decoding.foreground import extent, foreground
 from ray_mae.data.decoding.geometry import Spacing, Volume, crop, on_grid_of, resample, to_ras
@@ -21,6 +22,9 @@ from ray_mae.data.quarantine import QuarantineError
 
 # Fewer different values than this are those of a mask or a label map.
 LEAST_VALUES = 16
+# More than the regions of any atlas of a head: then no label map is looked for.
+MOST_LABELS = 2000
+FLAT = 0.5
 MASKS = ("valid", "anonymised", "anatomy", "segmentation")
 
 
@@ -37,6 +41,8 @@ class Prepared:
     """On the image's grid; None where every voxel is valid."""
     segmentation: NDArray[np.uint8] | None
     """None as well where the label map has labels above 255."""
+    mended: tuple[str, ...] = ()
+    """What was wrong with the file and is mended, in words to count."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Preparation:
             max_spacing_mm=settings.max_spacing_mm,
             max_extent_mm=settings.max_extent_mm,
             burned_in=burned_in,
+            four_dimensional=settings.four_dimensional,
+            orientation=settings.orientation,
         )
         return cls(bounds, settings.margin_mm, settings.min_solid, settings.max_deviation)
 
@@ -78,7 +86,7 @@ class Preparation:
         Raises:
             QuarantineError: for everything that can be wrong with the files or the values.
         """
-        image = self._read(paths)
+        image, mended = self._read(paths)
         read = {}
         for name, path in masks.items():
             try:
@@ -107,24 +115,28 @@ class Preparation:
             std=std,
             valid=carried(_valid(read)),
             segmentation=carried(read.get("segmentation")),
+            mended=tuple(mended),
         )
 
-    def _read(self, paths: Sequence[Path]) -> Volume:
-        """The volume in RAS order, its values checked. Raises QuarantineError."""
-        image = to_ras(
-            read_series(paths, self.bounds)
-            if is_series(paths)
-            else read_nifti(paths[0], self.bounds)
-        )
-        values = image.values
-        if not np.isfinite(values).all():
-            raise QuarantineError("non-finite", f"{(~np.isfinite(values)).sum():,} voxels")
+    def _read(self, paths: Sequence[Path]) -> tuple[Volume, list[str]]:
+        """The volume in RAS order, its values checked, and what was mended. Raises QuarantineError."""
+        mended: list[str] = []
+        if is_series(paths):
+            volume = read_series(paths, self.bounds)
+        else:
+            volume, mended = read_nifti(paths[0], self.bounds)
+        values, filled = fill_background(volume.values)
+        if filled:
+            mended = [*mended, "background"]
         if values.min() == values.max():
             raise QuarantineError("constant", f"every voxel is {values.flat[0]:g}")
         step = max(1, values.size // 1_000_000)
-        if (different := len(np.unique(values.ravel()[::step]))) < LEAST_VALUES:
-            raise QuarantineError("wrong-range", f"only {different} different values")
-        return image
+        different = np.unique(values.ravel()[::step])
+        if len(different) < LEAST_VALUES:
+            raise QuarantineError("wrong-range", f"only {len(different)} different values")
+        if len(different) <= MOST_LABELS and (different == np.rint(different)).all():
+            _check_flat(values)
+        return to_ras(Volume(values, volume.affine)), mended
 
     def _z_scores(self, image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, float, float]:
         """The volume less its foreground's mean, over its standard deviation; and the two."""
@@ -138,6 +150,14 @@ class Preparation:
                 "wrong-range", f"a voxel {worst:.0f} standard deviations from the mean"
             )
         return Volume(values, image.affine), mean, std
+
+
+def _check_flat(values: NDArray[np.float32]) -> None:
+    """Raise QuarantineError if whole numbers fill regions, as the labels of a label map do."""
+    if (share := flat_share(values)) > FLAT:
+        raise QuarantineError(
+            "label-map", f"whole numbers, {share:.0%} of neighbours alike: regions, no grey values"
+        )
 
 
 def _valid(masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_] | None:

@@ -27,6 +27,8 @@ from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
 from ray_mae.summary import write_summary
 
 QUARANTINE = "quarantine.parquet"
+NAMED_BY_PATHS = frozenset({"bids", "brats", "nifti"})
+"""Archives in which the names of folders and files say who is a patient."""
 _PLURAL = {**NOUNS, "image": "images"}
 
 
@@ -64,6 +66,10 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
     progress = _Progress("listed", "files").show
     if config.archive in VOLUME_READERS:
         volumes = VOLUME_READERS[config.archive](config, progress)
+        if config.archive in NAMED_BY_PATHS:
+            print(volume_shards.describe_sample(list(volumes.records)), flush=True)
+        for warning in volumes.warnings:
+            print(f"warning: {warning}", flush=True)
         root, job = volumes.root, volume_shards.prepare(volumes, config, key)
         del volumes  # what was listed is in the plans
     else:

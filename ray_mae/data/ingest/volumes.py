@@ -4,7 +4,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +51,28 @@ class VolumeEntry:
     labels: dict[str, float]
 
 
+SAMPLE = 6
+"""Volumes whose names are shown before anything is written."""
+
+
+def describe_sample(records: Sequence[VolumeRecord]) -> str:
+    """A few files with what their names were taken to say: patient, session, contrast, label map.
+
+    From the whole list evenly, for whoever looks on; nothing that the files' paths do not say.
+    """
+    scans = [record for record in records if not record.problem]
+    step = max(1, len(scans) // SAMPLE)
+    lines = [
+        f"  {record.paths[0]} → patient {record.patient or '?'}, session {record.session or '-'}, "
+        f"contrast {record.modality}, label map {record.segmentation or '-'}"
+        for record in scans[::step][:SAMPLE]
+    ]
+    patients = len({record.patient for record in scans if record.patient})
+    return "\n".join(
+        [f"{len(scans):,} volumes of {patients:,} patients, by the names of files, such as", *lines]
+    )
+
+
 def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> IngestJob:
     """Give the volumes pseudonyms and splits, and plan their shards.
 
@@ -60,6 +82,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         key: of the pseudonyms.
     """
     settings = config.volumes
+    _check_orientation(settings.orientation)
     entries = sort_volumes(
         archive.records,
         key=key,
@@ -95,6 +118,18 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         settings.volumes_per_shard,
         _describe,
     )
+
+
+_AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+
+
+def _check_orientation(axes: str | None) -> None:
+    """Raise ValueError unless it is None, or names each of the three axes once."""
+    if axes is not None and sorted(_AXES.get(a, 3) for a in axes.upper()) != [0, 1, 2]:
+        raise ValueError(
+            "volumes.orientation must be three letters, one of R and L, one of A and P, one of S and I, "
+            f"such as LAS, got {axes!r}"
+        )
 
 
 # --------------------------------------------------------------------------- pseudonyms and splits
@@ -235,7 +270,7 @@ class VolumeShardPlan(ShardPlan):
     ) -> Iterator[dict[str, Any]]:
         for volume in self.volumes:
             try:
-                row = self._row(volume, root)
+                row, mended = self._row(volume, root)
             except QuarantineError as error:
                 quarantined.append(
                     QuarantineRow(
@@ -244,12 +279,13 @@ class VolumeShardPlan(ShardPlan):
                 )
                 continue
             _count(counts, row)
+            counts.update(f"mended/{what}" for what in mended)
             left_out = volume.segmentation is not None and row["segmentation"] is None
             counts["segmentations left out"] += left_out
             yield row
 
-    def _row(self, volume: VolumeEntry, root: Path) -> dict[str, Any]:
-        """The row of one volume. Raises QuarantineError."""
+    def _row(self, volume: VolumeEntry, root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The row of one volume, and what was mended in its file. Raises QuarantineError."""
         with ExitStack() as copies:
 
             def file(path: str) -> Path:
@@ -259,7 +295,7 @@ class VolumeShardPlan(ShardPlan):
             paths = [file(path) for path in volume.paths]
             prepared = retry_transient(lambda: self.preparation.prepare(paths, masks), remote=False)
         image = prepared.image
-        return {
+        row = {
             **{name: getattr(volume, name) for name in _NAMES if name != "dataset"},
             "dataset": self.dataset,
             "voxels": encode_voxels(image.values, self.dtype, self.compression),
@@ -276,6 +312,7 @@ class VolumeShardPlan(ShardPlan):
             else encode_labels(prepared.segmentation, self.compression),
             "labels": sorted(volume.labels.items()),
         }
+        return row, prepared.mended
 
 
 def _count(counts: Counter[str], row: dict[str, Any]) -> None:
@@ -296,6 +333,7 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
         below = {n.removeprefix(prefix): k for n, k in counts.items() if n.startswith(prefix)}
         return dict(sorted(below.items()))
 
+    mended = under("mended/")
     return {
         "modalities": under("modality/"),
         "sites": under("site/"),
@@ -306,4 +344,6 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
         "labels": under("label/"),
         "voxels": counts["voxels"],
         "voxel_bytes": counts["voxel bytes"],
+        # of the files: only what leaves no doubt
+        **({"mended": mended} if mended else {}),
     }

@@ -33,6 +33,7 @@ from ray_mae.data.archives.published import (
     word,
 )
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
+from ray_mae.data.decoding.compressed import DAMAGE, check_to_end
 from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
 from ray_mae.data.labels import POSITIVE, UNCERTAIN, states_of
 from ray_mae.data.paths import local_file, walk
@@ -124,12 +125,17 @@ def _xml_files(config: IngestConfig) -> Iterator[bytes]:
     elif location.is_file():
         try:
             with local_file(location) as file, tarfile.open(file) as archive:
+                check_to_end(file)  # tar ends before the checksum of what is around it
                 for member in sorted(archive, key=lambda member: member.name):
                     if member.name.lower().endswith(".xml") and member.isfile():
                         content = archive.extractfile(member)
                         yield content.read() if content else b""
         except tarfile.TarError as error:
             raise ValueError(f"{location} is no tar archive (reports): {error}") from error
+        except DAMAGE as error:
+            raise ValueError(
+                f"{location} is damaged (reports): {error}; download it again"
+            ) from error
     else:
         raise FileNotFoundError(
             f"{location} does not exist (reports): {TGZ} or the folder made of it"

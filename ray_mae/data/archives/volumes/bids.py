@@ -2,8 +2,9 @@
 
 https://bids-specification.readthedocs.io: the suffix names the contrast. A label map (*_dseg) of a
 session, in the data set or in derivatives, belongs to all its images, as far as it lies in their
-space: without the entity space- it lies where the session was scanned. Of participants.tsv only the
-columns that volumes.labels names are taken.
+space: without the entity space- it lies where the session was scanned. The entity ce- names a contrast
+agent; part- other than mag is no picture of anatomy. Of participants.tsv only the columns that
+volumes.labels names are taken.
 """
 
 import re
@@ -22,13 +23,19 @@ from ray_mae.data.archives.folders import (
 )
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.tables import TableRow, given_splits, read_table
-from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
+from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of, is_agent, with_agent
+from ray_mae.data.archives.volumes.exclusions import check_name
+from ray_mae.data.paths import local_file
+from ray_mae.data.quarantine import QuarantineError
 
 _IMAGE_PATH = re.compile(r"(?:^|/)(?P<sub>sub-[^/_]+)/(?:(?P<ses>ses-[^/_]+)/)?anat/[^/]+$")
 _SPACE = re.compile(r"_space-([^_]+)_")
+_AGENT = re.compile(r"_ce-([^_]+)(?=_)", re.IGNORECASE)
 SEGMENTATION = "dseg"
+PARTICIPANT = "participant_id"
 # Suffixes in anat/ that are no images.
 NO_IMAGES = frozenset({SEGMENTATION, "mask", "defacemask", "probseg"})
+OTHER_NAMES = {"label-map": "label map", "no-magnitude": "phase, real or imaginary part"}
 # Suffixes and folders that may be named in the summary; any other may be a part of a name.
 KNOWN_SUFFIXES = NO_IMAGES | frozenset(
     "bold sbref epi dwi cbv phase magnitude magnitude1 magnitude2 phasediff phase1 phase2 fieldmap "
@@ -39,7 +46,7 @@ KNOWN_FOLDERS = frozenset({"derivatives", "sourcedata", "rawdata", "code", "stim
 
 def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     """List the anatomical images. FileNotFoundError if it is no BIDS folder, or has none."""
-    root, files, passed_over = volume_files(config)
+    root, files, passed_over, others = volume_files(config)
     people = _Participants.of(root, config)
     not_numbers: Counter[str] = Counter()
     other: Counter[str] = Counter()
@@ -54,6 +61,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             segmentations.setdefault(where, []).append(path)
         elif not (match and raw) or suffix in NO_IMAGES:
             other[_kind(path, suffix, raw)] += 1
+        elif problem := _problem(path):
+            other[OTHER_NAMES.get(problem, problem)] += 1
         else:
             about = people.rows.get(match["sub"], {})
             records.append(
@@ -62,7 +71,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     volume=path,
                     patient=match["sub"],
                     session=session,
-                    modality=contrast_of(suffix),
+                    modality=_modality(path, suffix),
                     site=about.get("site") or None,
                     split=people.splits.get(match["sub"]),
                     labels=read_numbers(about, config.volumes.labels, not_numbers),
@@ -70,6 +79,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             )
     if not records:
         raise FileNotFoundError(f"{root} holds no sub-*/[ses-*/]anat/*.nii.gz (source): no BIDS")
+    people.check({record.patient for record in records}, config)
     progress(len(records), len(records))
     image_keys = {_where(record) for record in records}
     records = [_with(record, segmentations) for record in records]
@@ -86,8 +96,25 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         ),
         "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": people.columns_of_numbers,
+        **people.notes({record.patient for record in records}),
     }
-    return Archive(root, records, notes)
+    return Archive(root, records + others, notes)
+
+
+def _problem(path: str) -> str | None:
+    """The reason why the name of an image says that it is none, None if it does not."""
+    try:
+        check_name(stem_of(path))
+    except QuarantineError as problem:
+        return problem.reason
+    return None
+
+
+def _modality(path: str, suffix: str) -> str:
+    """The contrast of the suffix, with contrast agent where the entity ce- names one."""
+    agent = _AGENT.search(Path(path).name)
+    contrast = contrast_of(suffix)
+    return with_agent(contrast) if agent and is_agent(agent[1]) else contrast
 
 
 def _space(path: str) -> str:
@@ -110,9 +137,12 @@ def _kind(path: str, suffix: str, raw: bool) -> str:
 class _Participants:
     """What participants.tsv says, by participant."""
 
+    path: Path
     rows: Mapping[str, TableRow]
     splits: Mapping[str, str | None]
     columns_of_numbers: list[str]
+    repeated: int
+    """Rows of participants who have one before."""
 
     @classmethod
     def of(cls, root: Path, config: IngestConfig) -> "_Participants":
@@ -121,23 +151,61 @@ class _Participants:
         if not path.is_file():
             if wanted:
                 raise ValueError(f"{path} is missing: volumes.labels names columns of it")
-            return cls({}, {}, [])
+            return cls(path, {}, {}, [], 0)
+        split = config.volumes.columns.split
+        _check_columns(path, {PARTICIPANT, "site", *wanted} | ({split} if split else set()))
         rows = read_table(path)
-        if not rows or "participant_id" not in rows[0]:
-            raise ValueError(f"{path} has no column 'participant_id': BIDS wants one")
+        if not rows or PARTICIPANT not in rows[0]:
+            raise ValueError(f"{path} has no column {PARTICIPANT!r}: BIDS wants one")
         for name in wanted:
             if name not in rows[0]:
                 raise ValueError(f"{path} has no column {name!r} (volumes.labels)")
-        names = [row["participant_id"].strip() for row in rows]
-        names = [name if name.startswith("sub-") else f"sub-{name}" for name in names]
-        split = config.volumes.columns.split
         splits = given_splits(path, rows, split, "volumes.columns")
-        others = {"participant_id", "site", split}
-        return cls(
-            dict(zip(names, rows, strict=True)),
-            dict(zip(names, splits, strict=True)),
-            [name for name in number_columns(rows) if name not in others],
-        )
+        by_name: dict[str, TableRow] = {}
+        split_of: dict[str, str | None] = {}
+        for row, of_row in zip(rows, splits, strict=True):
+            name = row[PARTICIPANT].strip()
+            name = name if name.startswith("sub-") else f"sub-{name}"
+            first = by_name.setdefault(name, row)
+            split_of.setdefault(name, of_row)
+            for column in wanted:
+                if first.get(column) != row.get(column):
+                    raise ValueError(
+                        f"{path}: {name} has several rows with different {column!r} (volumes.labels): "
+                        "keep one row of each participant"
+                    )
+        others = {PARTICIPANT, "site", split}
+        columns = [name for name in number_columns(rows) if name not in others]
+        return cls(path, by_name, split_of, columns, len(rows) - len(by_name))
+
+    def check(self, subjects: set[str], config: IngestConfig) -> None:
+        """Raise ValueError if labels are wanted and the table knows none of the subjects."""
+        if config.volumes.labels and not subjects & self.rows.keys():
+            one, other = min(subjects), next(iter(self.rows), "nobody")
+            raise ValueError(
+                f"{self.path} knows none of the {len(subjects):,} subjects, such as {one}, and speaks of "
+                f"{len(self.rows):,} others, such as {other}: no image would have the labels of "
+                "volumes.labels; write the folders' names into participant_id"
+            )
+
+    def notes(self, subjects: set[str]) -> dict[str, int]:
+        """How many of the subjects and of the table's rows have no other half."""
+        if not self.rows:
+            return {}
+        return {
+            "subjects_without_participants_row": len(subjects - self.rows.keys()),
+            "participants_without_images": len(self.rows.keys() - subjects),
+            "participants_repeated": self.repeated,
+        }
+
+
+def _check_columns(path: Path, names: set[str]) -> None:
+    """Raise ValueError if one of the columns that are read is there twice: which one is meant?"""
+    with local_file(path) as file, file.open(encoding="utf-8-sig", errors="replace") as lines:
+        header = [name.strip('"') for name in lines.readline().rstrip("\r\n").split("\t")]
+    for name, times in Counter(header).items():
+        if times > 1 and name in names:
+            raise ValueError(f"{path} has {times} columns {name!r}: keep one of them")
 
 
 def _where(record: VolumeRecord) -> tuple[str, str, str]:

@@ -1,8 +1,14 @@
-"""A folder of DICOM series: every SeriesInstanceUID is a volume, or in quarantine with the reason."""
+"""A folder of DICOM series: every SeriesInstanceUID is a volume, or in quarantine with the reason.
 
+A series with several slices at each position is as many volumes where its files differ in the echo time
+or another of PARTS.
+"""
+
+import re
 from collections import defaultdict
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,9 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.studies.dicom import chunks_of, files_below
 from ray_mae.data.archives.volumes import series_table
-from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in
-from ray_mae.data.decoding.dicom_frames import SliceFile, read_frames, voxels_in
+from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in, is_agent
+from ray_mae.data.archives.volumes.exclusions import check_description
+from ray_mae.data.decoding.dicom_frames import PARTS, SliceFile, read_frames, voxels_in
 from ray_mae.data.decoding.dicom_series import arrange, check_burned_in
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.paths import retry_transient
@@ -46,15 +53,15 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                 records.append(_alone(path, error))
         progress(len(headers) + len(records), len(files))
     series, duplicates = _group_by_series(dict(sorted(headers.items())))
-    described, of_table = series_table.describe(
-        [_record(slices, config) for slices in series.values()], root, config
-    )
+    volumes = [_volumes_of(slices, config) for slices in series.values()]
+    described, of_table = series_table.describe(list(chain(*volumes)), root, config)
     records += described
     records += [_duplicates(of_series) for of_series in duplicates.values()]
     records.sort(key=lambda record: record.paths)
     notes = {
         "files": len(files),
         "series": len(series),
+        "series_of_several_volumes": sum(len(of_series) > 1 for of_series in volumes),
         "series_with_burned_in_text": sum(map(_burned_in, series.values())),
         "duplicate_files": sum(map(len, duplicates.values())),
         "files_passed_over": passed_over,
@@ -119,8 +126,51 @@ def _burned_in(slices: dict[str, SliceFile]) -> bool:
     return any(file.burned_in for file in slices.values())
 
 
-def _record(slices: dict[str, SliceFile], config: IngestConfig) -> VolumeRecord:
-    """One series; slices by path."""
+MOST_PARTS = 8
+"""Volumes of one series. What has more is a time series, or something else that is no scan of anatomy."""
+
+
+def _volumes_of(slices: dict[str, SliceFile], config: IngestConfig) -> list[VolumeRecord]:
+    """The volumes of one series; slices by path."""
+    parts = _parts(slices)
+    if parts is None:
+        return [_record(slices, config)]
+    name, of_value = parts
+    return [
+        _record(of_part, config, part=f"/{name} {value}") for value, of_part in of_value.items()
+    ]
+
+
+def _parts(slices: dict[str, SliceFile]) -> tuple[str, dict[str, dict[str, SliceFile]]] | None:
+    """The tag that tells several volumes of a series apart, and the slices of each by its value.
+
+    None where the series is one volume, or none of the tags leaves one regular volume for each value.
+    """
+    if _problem_of(slices) != "repeated-positions":
+        return None
+    for index, name in enumerate(PARTS):
+        of_value: dict[str, dict[str, SliceFile]] = defaultdict(dict)
+        for path, file in slices.items():
+            of_value[file.parts[index] if file.parts else ""][path] = file
+        if 1 < len(of_value) <= MOST_PARTS and not any(map(_problem_of, of_value.values())):
+            return name, dict(sorted(of_value.items()))
+    return None
+
+
+def _problem_of(slices: dict[str, SliceFile]) -> str | None:
+    """Why these slices are not one regular volume, None if they are."""
+    try:
+        arrange(list(slices.values()))
+    except QuarantineError as problem:
+        return problem.reason
+    return None
+
+
+def _record(slices: dict[str, SliceFile], config: IngestConfig, part: str = "") -> VolumeRecord:
+    """One volume; slices by path.
+
+    part: which of its series' volumes it is.
+    """
     files, max_voxels = list(slices.values()), config.volumes.max_voxels
     problem = None
     try:
@@ -132,15 +182,38 @@ def _record(slices: dict[str, SliceFile], config: IngestConfig) -> VolumeRecord:
             )
         if config.burned_in == "quarantine":
             check_burned_in(files)
+        check_description(files[0].words, files[0].image_type)
         arrange(files)
     except QuarantineError as error:
         problem = error
-    contrast = contrast_in(files[0].words)
+        if error.reason == "repeated-positions":
+            problem = QuarantineError(error.reason, f"{error.detail}; {_SEVERAL}")
+    contrast = contrast_in(files[0].words, agent=any(is_agent(file.agent) for file in files))
+    if part.startswith("/EchoTime"):
+        contrast = _contrast_of_echo(files[0], contrast)
     return VolumeRecord(
         paths=tuple(slices),
-        volume=files[0].series,
+        volume=files[0].series + part,
         patient=files[0].patient,
         session=files[0].study or None,
         modality=contrast if contrast != UNKNOWN else (files[0].modality or UNKNOWN),
         problem=problem,
     )
+
+
+_SEVERAL = "if it holds several volumes, write each into a file of its own with dcm2niix (`nifti`)"
+# Milliseconds between the short echo of a double-echo series, which shows proton density, and the long.
+SHORT_ECHO_MS = 60.0
+
+
+def _contrast_of_echo(file: SliceFile, contrast: str) -> str:
+    """PD or T2w by the echo time, where the description of a series with several echoes names both."""
+    echo = file.parts[PARTS.index("EchoTime")]
+    both = contrast_in(f"{file.words} T2") == "T2w" and contrast_in(_without_t2(file.words)) == "PD"
+    if not both:
+        return contrast
+    return "PD" if float(echo) < SHORT_ECHO_MS else "T2w"
+
+
+def _without_t2(words: str) -> str:
+    return re.sub("t2w?", " ", words, flags=re.IGNORECASE)

@@ -3,9 +3,14 @@
 collection → datasets → subjects → sessions → images, each with name, modality, image_path and
 associated_masks. Paths may start with $nnssl_raw or another variable of the environment. Of what is
 said of a subject only what volumes.labels names is taken.
+
+The quality of images was scored by data set, modality and what they were computed from
+(derived_from), as dataset_info lists it: 1 is best, and what is above volumes.max_quality_score
+goes to quarantine.
 """
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -13,10 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_mae.config import IngestConfig
+from ray_mae.config import IngestConfig, VolumeSettings
 from ray_mae.data.archives.folders import counts_above_zero, number_columns, read_numbers
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.volumes.contrasts import contrast_of
+from ray_mae.data.quarantine import QuarantineError
 
 _VARIABLE = re.compile(r"^\$(\w+)/?")
 RAW = "nnssl_raw"
@@ -33,7 +39,13 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         collection = json.loads(path.read_text())
         records, not_numbers = [], Counter[str]()
         people: dict[tuple[str, str], dict[str, Any]] = {}
+        scores = _scores(collection)
+        counts: Counter[str] = Counter()
         for where, image, info in _images(collection):
+            about = image.get("image_info") or {}
+            score = _score(where[0], image, scores)
+            counts["images_derived"] += bool(about.get("derived_from"))
+            counts["images_without_quality_score"] += score is None
             masks = image.get("associated_masks") or {}
             dataset, subject, session = where
             people[dataset, subject] = info
@@ -49,6 +61,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     anonymised=anonymised and _resolve(anonymised, path),
                     anatomy=anatomy and _resolve(anatomy, path),
                     labels=read_numbers(info, config.volumes.labels, not_numbers),
+                    problem=_problem(score, about.get("derived_from"), config.volumes),
                 )
             )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
@@ -65,8 +78,47 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     notes = {
         "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": number_columns(people.values()),
+        **counts,
     }
     return Archive(path.parent, records, notes)
+
+
+Scores = dict[tuple[str, str, str], float]
+"""Of image quality, by data set, modality and derived_from, which is "" for a scan."""
+
+
+def _scores(collection: dict[str, Any]) -> Scores:
+    scores = {}
+    for dataset, of_dataset in collection["datasets"].items():
+        for row in (of_dataset.get("dataset_info") or {}).get("image_quality_score") or []:
+            if (score := _finite(row.get("image_quality_score"))) is not None:
+                modality, origin = row.get("modality"), row.get("derived_from")
+                scores[str(dataset), str(modality), str(origin or "")] = score
+    return scores
+
+
+def _score(dataset: str, image: dict[str, Any], scores: Scores) -> float | None:
+    """The quality of an image: its own, or that of its like in the data set; None: not scored."""
+    about = image.get("image_info") or {}
+    own = _finite(about.get("image_quality_score"))
+    like = dataset, str(image.get("modality")), str(about.get("derived_from") or "")
+    return scores.get(like) if own is None else own
+
+
+def _finite(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _problem(
+    score: float | None, derived_from: object, settings: VolumeSettings
+) -> QuarantineError | None:
+    """Why an image is not taken, by its quality and origin."""
+    most = settings.max_quality_score
+    if most is not None and score is not None and score > most:
+        return QuarantineError("low-quality", f"image_quality_score {score:g}, at most {most:g}")
+    if derived_from and settings.derived == "quarantine":
+        return QuarantineError("derived", "the manifest says derived_from")
+    return None
 
 
 def _images(

@@ -29,7 +29,7 @@ def describe(
     if config.volumes.table is None:
         return list(series), {}
     table = _Table.read(config.volumes.table, root, config)
-    alone = Counter(map(_folder, series))
+    alone = Counter(folder for folder, _ in {(_folder(s), _series(s)) for s in series})
     rows = [table.row_of(s, _folder(s) if alone[_folder(s)] == 1 else None) for s in series]
     renamed = table.names_of_patients(series, rows)
 
@@ -53,6 +53,11 @@ def describe(
         **table.labels.notes(),
     }
     return described, notes
+
+
+def _series(record: VolumeRecord) -> str:
+    """The SeriesInstanceUID: of a series with several volumes each has it, and more."""
+    return record.volume.partition("/")[0]
 
 
 def _folder(record: VolumeRecord) -> str:
@@ -109,7 +114,7 @@ class _Table:
 
     def row_of(self, series: VolumeRecord, folder: str | None) -> int | None:
         """The row of this very series. folder: None where it is not alone in it."""
-        number = self.by_volume.get(series.volume)
+        number = self.by_volume.get(series.volume, self.by_volume.get(_series(series)))
         return number if number is not None or folder is None else self.by_path.get(folder)
 
     def only_row_of(self, patient: str) -> int | None:
