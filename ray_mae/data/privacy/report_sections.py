@@ -93,6 +93,7 @@ def sections(report: str | None) -> Sections:
 def _cut(text: str, headers: list[re.Match[str]]) -> Iterator[tuple[str, int, int]]:
     """Each section's kind, the begin of its text and the end."""
     named = any(header["findings"] for header in headers)
+    described = False
     opened: tuple[str, int] | None = None
     for header in headers:
         kind = next(kind for kind in _KINDS if header[kind])
@@ -104,10 +105,11 @@ def _cut(text: str, headers: list[re.Match[str]]) -> Iterator[tuple[str, int, in
             kind = "other" if named else "findings"
         if opened:
             yield *opened, header.start()
-        named = (
-            named and kind != "findings"
-        )  # after them, the name of another part opens them again
-        opened = kind, header.end()
+        # after them, the name of another part opens them again, and is needed there
+        keep_name = bool(header["exam"]) and kind == "findings" and described
+        described = described or kind == "findings"
+        named = named and not described
+        opened = kind, header.start("exam") if keep_name else header.end()
     if opened:
         yield *opened, len(text)
 

@@ -286,11 +286,11 @@ def findings_and_impression(report: str) -> str:
     section: str | None = None
     opened = False  # the section's header has had its own paragraph
     for header, text, exam in paragraphs:
-        if header == "exam" and section in parts:
+        if header == "exam" and (section in parts or parts["findings"]):
             text = f"{exam} {text}"
+            section = section if section in parts else "findings"
         elif header:
-            reached = not named or parts["findings"]
-            section = "findings" if header == "exam" and reached else header
+            section = "findings" if header == "exam" and not named else header
             opened = bool(text)
         elif section and not opened:
             opened = True
