@@ -340,9 +340,10 @@ def test_the_same_texts_give_the_same_tokenizer() -> None:
     syllables = [a + b for a in "bcdfghklmnprstvw" for b in "aeiou"]
     words = ["".join(draw.choices(syllables, k=3)) for _ in range(300)]  # many equal frequencies
     texts = [" ".join(draw.choices(words, k=20)) for _ in range(300)]
-    documents = {train_tokenizer(texts, 400) for _ in range(4)}
+    reports = [(f"patient {number}", text) for number, text in enumerate(texts)]
+    documents = {train_tokenizer(reports, 400) for _ in range(4)}
     assert len(documents) == 1
     text = texts[0]
     ids, has_report = encode_reports(documents.pop(), [text], 128)
     assert has_report.all()
-    assert decode_tokens(train_tokenizer(texts, 400), ids[0].tolist()) == text
+    assert decode_tokens(train_tokenizer(reports, 400), ids[0].tolist()) == text

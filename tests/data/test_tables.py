@@ -37,7 +37,7 @@ def read(path: Path, lines: list[str]) -> tuple[dict[str, str], list[DamagedRow]
         ({5: "s5,p5,5.png,Clear, and normal"}, 5, "5 cells, and the header has 4"),
         ({5: "s5,p5,5.png,Cl\0ear"}, 5, "NUL"),
         ({5: "s5,p5,5.png," + "x" * MOST_CHARACTERS}, 5, "more than 16,777,216 characters"),
-        ({5: 's5,p5,5.png,"' + "x" * (MOST_CHARACTERS - 19) + '\nmore and more and more"'}, 5, "cell of more"),
+        ({5: 's5,p5,5.png,"' + "x" * (MOST_CHARACTERS - 19) + '\nmore and more and more"'}, 5, "cell of"),
     ],
 )  # fmt: skip
 def test_of_a_damaged_row_the_line_is_told_and_all_others_are_read(
