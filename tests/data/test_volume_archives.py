@@ -398,3 +398,18 @@ def test_a_table_beside_dicom_series_that_cannot_be_used_is_named(
     table.write_text("volume\n1.1\n")
     with pytest.raises(ValueError, match=r"no column 'age' \(volumes\.labels\)"):
         listed("dicom-series", tmp_path / "in", table=table, labels=["age"])
+
+
+def test_openmind_reads_no_variable_that_may_hold_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_MAE_PSEUDONYM_KEY", "a secret that nobody ever guesses")
+    image = {"name": "a", "modality": "T1w", "image_path": "$RAY_MAE_PSEUDONYM_KEY/a.nii.gz"}
+    subjects = {"s": {"sessions": {"1": {"images": [image]}}}}
+    manifest = tmp_path / "pretrain_data.json"
+    manifest.write_text(json.dumps({"datasets": {"d": {"subjects": subjects}}}))
+    with pytest.raises(
+        ValueError, match="only nnssl_preprocessed, nnssl_raw, nnssl_results"
+    ) as error:
+        listed("openmind", manifest)
+    assert "secret that" not in str(error.value)
