@@ -1,5 +1,6 @@
 """Joining a cluster."""
 
+import os
 import socket
 
 import pytest
@@ -14,3 +15,9 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch: pytest.Mon
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address}"):
             connect()
+
+
+def test_usage_statistics_are_off() -> None:
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["DO_NOT_TRACK"] == "1"

@@ -151,6 +151,9 @@ class IngestConfig(ValidatedConfig):
     tables: Path | None = None
     """For public archives: folder with the tables that are published beside the images (metadata,
     split, labels), if they are not in the source folder."""
+    stores: list[str] = field(default_factory=list)
+    """Stores that a table or manifest may name in URLs (s3, gs, https …), besides those of `source`,
+    `reports` and `tables`. What lies in others is quarantined and never asked for."""
     official_split: bool = True
     """For public archives: keep the split that is published with the archive; where it has no
     validation patients, validation_share of its training patients are taken. False splits all
@@ -180,7 +183,8 @@ class IngestConfig(ValidatedConfig):
     pseudonym_key: Path | None = None
     """File with the secret key of the pseudonyms. Default: environment RAY_MAE_PSEUDONYM_KEY."""
     insecure_pseudonyms: bool = False
-    """Use a publicly known key instead: only for generated or public data."""
+    """Use a publicly known key instead: only for generated or public data. It differs by `dataset`, and the
+    manifest, the summary and the card say so."""
     max_pixels: int = setting(100_000_000, ge=1)
     """Images with more pixels than this are quarantined before memory is taken for them."""
     burned_in: Literal["quarantine", "keep"] = "quarantine"

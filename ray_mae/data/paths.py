@@ -41,6 +41,12 @@ WAITS = (0.5, 2.0, 8.0)
 """Seconds before each further attempt at what may be gone a moment later."""
 
 
+def store_of(path: str) -> str | None:
+    """The store of a URL (s3, gs, https …); None for a path on disk."""
+    match = _URL.fullmatch(path)
+    return match["store"] if match and match["store"] not in _ON_DISK else None
+
+
 def resolve_path(path: Path) -> Path:
     """Make a path absolute, since workers may have another working folder.
 
@@ -203,8 +209,16 @@ def _with_os_errors(work: Callable[[], T]) -> T:
         raise OSError(errno.EIO, error_text(error)) from error
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that its owner alone can look into; of a store that is the bucket's own matter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_remote(folder):
+        with suppress(PermissionError):  # somebody else's, who made it so
+            folder.chmod(0o700)
+
+
 @contextmanager
-def atomic_write(target: Path, beside: Path) -> Iterator[Path]:
+def atomic_write(target: Path, beside: Path, private: bool = False) -> Iterator[Path]:
     """Write a file as a whole or not at all: the block gets a path of this machine to write to.
 
     When the block ends, what is there becomes `target`: by renaming it, or as an object, which a store
@@ -213,6 +227,7 @@ def atomic_write(target: Path, beside: Path) -> Iterator[Path]:
     Args:
         target: path of the finished file.
         beside: a folder on the target's disk for what is not finished.
+        private: for the owner of the file alone (0600).
     """
     if is_remote(target):
         store: Any = target
@@ -225,6 +240,8 @@ def atomic_write(target: Path, beside: Path) -> Iterator[Path]:
     unfinished = beside / f"{target.name}.{uuid.uuid4().hex[:8]}.unfinished"
     try:
         yield unfinished
+        if private:
+            unfinished.chmod(0o600)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -18,6 +18,13 @@ VIEWS = ("frontal", "lateral", "unknown")
 NOUNS = {"study": "studies", "volume": "volumes"}
 """What rows are called, by kind of the manifest."""
 
+PSEUDONYMS = {
+    "secret": "with a secret key",
+    "public by data set": "with a key that everybody knows, another one for each data set",
+    "public": "with a key that everybody knows, the same for all data sets",
+}
+"""How pseudonyms are made, by the word in the manifest."""
+
 Row = dict[str, Any]
 """A row of a shard as plain Python values, by the names of STUDY_SCHEMA or VOLUME_SCHEMA."""
 
@@ -104,6 +111,8 @@ class Manifest:
     """By split, then by file name."""
     spacing_mm: float | None = None
     """Between the voxels of every volume; None: each has its own, or these are studies."""
+    pseudonyms: str | None = None
+    """One of PSEUDONYMS: how they were made. None: shards of earlier versions do not say."""
 
     FILE = "manifest.json"
 

@@ -202,13 +202,13 @@ def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str
     elif data.tokenizer:
         document = load_tokenizer(data.tokenizer)
     else:
-        texts = list(training_reports(shards, section))
-        if not texts:
+        reports = list(training_reports(shards, section))
+        if not reports:
             raise ValueError(
                 f"no study of {', '.join(map(str, shards.paths))} has a report to train the captioner on: "
                 "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
             )
-        document = train_tokenizer(texts, data.vocabulary)
+        document = train_tokenizer(reports, data.vocabulary)
     replace_whole(file, document.encode())
     return document
 

@@ -169,12 +169,12 @@ def test_a_file_that_was_missing_is_taken_in_when_it_is_there(table: Path, tmp_p
     assert shards(output) == shards(whole)
 
 
-def test_a_url_of_a_store_that_nobody_knows_is_a_missing_image(table: Path, tmp_path: Path) -> None:
+def test_a_url_of_a_store_that_nobody_named_is_never_asked_for(table: Path, tmp_path: Path) -> None:
     rows = pd.read_csv(table)
     rows.loc[0, "path"] = "foo://bucket/0-PA.png"
     rows.to_csv(table, index=False)
     summary = ingest(settings(table, tmp_path / "out"))
-    assert summary["quarantined"]["image"] == {"missing": 1}
+    assert summary["quarantined"]["image"] == {"other-store": 1}
     assert summary["images"] == {"in": 48, "out": 47, "quarantined": 1}
 
 
@@ -410,3 +410,48 @@ def test_the_real_dicom_files_come_in_or_are_refused_for_the_right_reason(tmp_pa
     assert summary["images"] == {"in": 19, "out": 7, "quarantined": 12}
     assert summary["quarantined"]["image"] == {"modality": 11, "duplicate": 1}
     assert summary["studies"] == {"in": 10, "out": 7, "quarantined": 3}
+
+
+def test_what_names_files_is_for_its_owner_alone(table: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    ingest(settings(table, output))
+    assert (output / ".ingest").stat().st_mode & 0o777 == 0o700
+    for file in (output / "quarantine.parquet", *(output / ".ingest").iterdir()):
+        assert file.stat().st_mode & 0o777 == 0o600, file
+    assert (
+        output / "manifest.json"
+    ).stat().st_mode & 0o044  # shards are for whoever trains on them
+
+
+def test_insecure_pseudonyms_are_told_wherever_one_looks_and_differ_by_data_set(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients = {}
+    for name in ("one", "two"):
+        output = tmp_path / name
+        summary = ingest(settings(table, output, dataset=name))
+        assert summary["pseudonyms"] == Manifest.read(output).pseudonyms == "public by data set"
+        card = inspect(InspectConfig(shards=output, pictures=0, sample=4))
+        assert card["pseudonyms"] == "public by data set"
+        assert "Insecure pseudonyms" in (output / "card.html").read_text()
+        patients[name] = set(studies(output)["patient_id"])
+    assert not patients["one"] & patients["two"]
+    monkeypatch.setenv("RAY_MAE_PSEUDONYM_KEY", "a secret that nobody ever guesses")
+    output = tmp_path / "three"
+    assert ingest(settings(table, output, insecure_pseudonyms=False))["pseudonyms"] == "secret"
+    inspect(InspectConfig(shards=output, pictures=0, sample=4))
+    assert "Insecure pseudonyms" not in (output / "card.html").read_text()
+
+
+def test_what_was_ingested_with_one_public_key_for_all_keeps_it(
+    table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    ingest(settings(table, output))
+    layout = output / ".ingest" / "layout.parquet"
+    earlier = pq.read_table(layout)
+    metadata = {k: v for k, v in earlier.schema.metadata.items() if k != b"pseudonyms"}
+    pq.write_table(earlier.replace_schema_metadata(metadata), layout)  # as earlier versions left it
+    summary = ingest(settings(table, output))
+    assert summary["pseudonyms"] == "public"
+    assert ingest(settings(table, output))["shards"] == {"written": 0, "kept": len(shards(output))}

@@ -46,7 +46,7 @@ def test_what_grows_or_shrinks_keeps_its_place(
 
 def test_a_layout_of_shards_of_another_size_or_a_broken_one_is_not_followed(tmp_path: Path) -> None:
     shards = [("train-00000.parquet", ["a", "bc"]), ("val-00000.parquet", ["b"])]
-    write_layout(tmp_path, 3, shards)
+    write_layout(tmp_path, 3, "secret", shards)
     read = Layout.read(tmp_path, 3)
     for file, samples in shards:
         assert [read.find(sample) for sample in samples] == [

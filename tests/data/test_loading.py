@@ -17,6 +17,7 @@ from ray_mae.data.loading.stream import FileOrder, Stream, from_block, to_block
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.tokenizer import (
     decode_tokens,
+    encode_reports,
     special_ids,
     train_tokenizer,
     training_reports,
@@ -102,6 +103,29 @@ def test_reports_become_tokens_with_first_and_last_and_missing_ones_are_marked(
     assert (arrays["tokens"][:, 0] == ids.first).all()
     assert ((arrays["tokens"] == ids.last).sum(1) == 1).all()
     assert decode_tokens(document, arrays["tokens"][1, 1:].tolist()) == "no acute process 1."
+
+
+def words_of(document: str) -> set[str]:
+    return {word.removeprefix("##") for word in json.loads(document)["model"]["vocab"]}
+
+
+def test_a_name_in_many_reports_of_few_patients_is_no_part_of_the_vocabulary() -> None:
+    common = [(f"p{n}", f"Small effusion {n}.") for n in range(20)]
+    of_one = [("p1", f"Ypsilanti saw ypsilanti-{n}, Ypsilantis and Xypsilanti.") for n in range(50)]
+    of_four = [(f"p{n % 4}", "Zimbelstern of Quarkbrot") for n in range(400)]
+    of_five = [(f"p{n}", "Pneumothorax") for n in range(5)]
+    words = words_of(train_tokenizer([*common, *of_one, *of_four, *of_five], 500))
+    assert {"small", "effusion", "pneumothorax"} <= words
+    for name in ("ypsilanti", "zimbelstern", "quarkbrot"):
+        pieces = {name[i:j] for i in range(len(name)) for j in range(i + 3, len(name) + 1)}
+        assert not pieces & words
+
+
+def test_a_rare_word_is_still_written_letter_by_letter() -> None:
+    reports = [(f"p{n}", "Small effusion.") for n in range(5)] + [("p9", "Žofie Qatž")]
+    document = train_tokenizer(reports, 500)
+    ids, _ = encode_reports(document, ["Žofie qatž effusion"], 64)
+    assert decode_tokens(document, ids[0, 1:].tolist()) == "zofie qatz effusion"
 
 
 def test_workers_share_every_step_evenly_and_in_order(shards: Path, local_ray: None) -> None:

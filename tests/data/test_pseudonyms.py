@@ -41,6 +41,15 @@ def test_the_key_comes_from_the_file_then_from_the_environment(
     assert load_key(None, insecure=True) not in (KEY, b"from the environment")
 
 
+def test_patient_1_of_two_public_data_sets_is_two_people() -> None:
+    keys = [load_key(None, True, dataset) for dataset in (None, "one", "two", "one")]
+    one, two = (pseudonym(key, "patient", "1") for key in keys[1:3])
+    assert one != two
+    assert keys[1] == keys[3]
+    # what was ingested before data sets had keys of their own
+    assert pseudonym(keys[0], "patient", "1") == "e39c17a7db1e34da5f32"
+
+
 def test_a_pseudonym_depends_on_key_kind_and_identifier_alone() -> None:
     assert pseudonym(KEY, "patient", "7") == pseudonym(KEY, "patient", "7")
     others = {

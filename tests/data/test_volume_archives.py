@@ -739,3 +739,18 @@ def test_openmind_images_are_left_out_by_quality_and_origin(tmp_path: Path) -> N
     config = settings("openmind", manifest, tmp_path / "o")
     notes = VOLUME_READERS["openmind"](config, lambda *_: None).notes
     assert (notes["images_derived"], notes["images_without_quality_score"]) == (1, 1)
+
+
+def test_openmind_reads_no_variable_that_may_hold_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_MAE_PSEUDONYM_KEY", "a secret that nobody ever guesses")
+    image = {"name": "a", "modality": "T1w", "image_path": "$RAY_MAE_PSEUDONYM_KEY/a.nii.gz"}
+    subjects = {"s": {"sessions": {"1": {"images": [image]}}}}
+    manifest = tmp_path / "pretrain_data.json"
+    manifest.write_text(json.dumps({"datasets": {"d": {"subjects": subjects}}}))
+    with pytest.raises(
+        ValueError, match="only nnssl_preprocessed, nnssl_raw, nnssl_results"
+    ) as error:
+        listed("openmind", manifest)
+    assert "secret that" not in str(error.value)

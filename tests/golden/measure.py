@@ -65,9 +65,13 @@ def ingest_command(name: str, archives: Path, output: Path) -> list[str]:
 
 def pretrain_command(name: str, workers: int, shards: Path, output: Path) -> list[str]:
     config = HERE / "configs" / f"{name}.yaml"
+    # the vocabulary of the recording, where a run does not have it from its first part
+    vocabulary = HERE / "tokenizer.json"
+    given = name == "mvmae_v2t" and not (output / vocabulary.name).is_file()
     return [
         *("pretrain", "--config", str(config), "--scaling.workers", str(workers)),
         *("--shards", str(shards), "--output", str(output)),
+        *(["--data.tokenizer", str(vocabulary)] if given else []),
     ]
 
 

@@ -16,11 +16,11 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
-from ray_mae.data.ingest.layout import write_layout
+from ray_mae.data.ingest.layout import earlier_pseudonyms, write_layout
 from ray_mae.data.ingest.quarantine_table import short
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, earlier_result, write_shard
 from ray_mae.data.parallel_map import parallel_map
-from ray_mae.data.paths import list_folder, remove, resolve_path
+from ray_mae.data.paths import list_folder, make_private_folder, remove, resolve_path
 from ray_mae.data.privacy.pseudonyms import load_key
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
@@ -50,7 +50,9 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
             as a whole.
     """
     start = time.monotonic()
-    key = load_key(config.pseudonym_key, config.insecure_pseudonyms)
+    load_key(
+        config.pseudonym_key, config.insecure_pseudonyms
+    )  # before anything else, if there is none
     if config.validation_share + config.test_share >= 1:
         raise ValueError(
             f"validation_share + test_share must be less than 1, got {config.validation_share} + "
@@ -58,11 +60,26 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
         )
     config = _with_absolute_paths(config)
     _check_dataset(config)
+    pseudonyms = _how_pseudonyms_are_made(config)
+    key = load_key(
+        config.pseudonym_key,
+        config.insecure_pseudonyms,
+        config.dataset if pseudonyms == "public by data set" else None,
+    )
     with cluster():
-        return _ingest(config, key, config.output, start)
+        return _ingest(config, key, pseudonyms, start)
 
 
-def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dict[str, Any]:
+def _how_pseudonyms_are_made(config: IngestConfig) -> str:
+    """One of PSEUDONYMS. What was ingested with the public key of earlier versions goes on with it."""
+    if not config.insecure_pseudonyms:
+        return "secret"
+    earlier = earlier_pseudonyms(config.output / RESULTS)
+    return "public" if earlier == "public" else "public by data set"
+
+
+def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> dict[str, Any]:
+    output = config.output
     progress = _Progress("listed", "files").show
     if config.archive in VOLUME_READERS:
         volumes = VOLUME_READERS[config.archive](config, progress)
@@ -76,10 +93,10 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
         images = READERS[config.archive](config, progress)
         root, job = images.root, study_shards.prepare(images, config, key)
         del images
-    (output / RESULTS).mkdir(parents=True, exist_ok=True)
+    make_private_folder(output / RESULTS)
     remove(output / Manifest.FILE)  # from here on the shards are on the move
     patients = _Patients()
-    write_layout(output / RESULTS, job.per_shard, map(patients.add_plan, job.plans))
+    write_layout(output / RESULTS, job.per_shard, pseudonyms, map(patients.add_plan, job.plans))
     results, earlier_files = _write_shards(job, root, output)
 
     _check_nothing_is_lost(job, results)
@@ -91,9 +108,9 @@ def _ingest(config: IngestConfig, key: bytes, output: Path, start: float) -> dic
             f"reason {reason!r}: see {output / QUARANTINE}"
         )
     _remove_old_shards(output, {result["file"] for result in results})
-    _manifest(job, config, results).write(output)
+    _manifest(job, config, results, pseudonyms).write(output)
 
-    summary = _summary(config, job, results, patients)
+    summary = _summary(config, job, results, patients) | {"pseudonyms": pseudonyms}
     seconds = time.monotonic() - start
     written = sum(result["images"] for result in results if result["file"] not in earlier_files)
     summary |= {
@@ -202,7 +219,9 @@ def _remove_old_shards(output: Path, current: set[str]) -> None:
             remove(output / RESULTS / name)
 
 
-def _manifest(job: IngestJob, config: IngestConfig, results: list[dict[str, Any]]) -> Manifest:
+def _manifest(
+    job: IngestJob, config: IngestConfig, results: list[dict[str, Any]], pseudonyms: str
+) -> Manifest:
     fields = ("file", "split", "rows", "row_groups", "images", "bytes", "sha256")
     shards = [
         Shard(**{name: result[name] for name in fields}) for result in results if result["rows"]
@@ -210,7 +229,7 @@ def _manifest(job: IngestJob, config: IngestConfig, results: list[dict[str, Any]
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))
     spacing = config.volumes.spacing_mm if job.kind == "volume" else None
-    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards, spacing)
+    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards, spacing, pseudonyms)
 
 
 def _summary(

@@ -25,6 +25,7 @@ S = TypeVar("S")
 
 FILE = "layout.parquet"
 _PER_SHARD = b"samples_per_shard"
+_PSEUDONYMS = b"pseudonyms"
 _SCHEMA = pa.schema([("shard", pa.string()), ("sample", pa.string())])
 _NEW = "~"  # after the names of all files
 
@@ -90,12 +91,26 @@ def _shards_in(file: pq.ParquetFile) -> Iterator[tuple[str, list[str]]]:
         yield shard, [sample for _, sample in group]
 
 
-def write_layout(folder: Path, per_shard: int, shards: Iterable[tuple[str, Sequence[str]]]) -> None:
+def earlier_pseudonyms(folder: Path) -> str | None:
+    """How the pseudonyms of an earlier run were made; None where there was none.
+
+    "public" where it does not say: what was ingested before data sets had keys of their own.
+    """
+    try:
+        with local_file(folder / FILE) as path, pq.ParquetFile(path) as file:
+            return file.schema_arrow.metadata.get(_PSEUDONYMS, b"public").decode()
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+
+
+def write_layout(
+    folder: Path, per_shard: int, pseudonyms: str, shards: Iterable[tuple[str, Sequence[str]]]
+) -> None:
     """Write the layout of shards, given as file and samples."""
-    schema = _SCHEMA.with_metadata({_PER_SHARD: str(per_shard).encode()})
+    schema = _SCHEMA.with_metadata({_PER_SHARD: str(per_shard), _PSEUDONYMS: pseudonyms})
     rows = ((file, sample) for file, samples in shards for sample in samples)
     with (
-        atomic_write(folder / FILE, folder) as path,
+        atomic_write(folder / FILE, folder, private=True) as path,
         pq.ParquetWriter(path, schema, compression="zstd") as writer,
     ):
         while part := list(islice(rows, 1 << 16)):

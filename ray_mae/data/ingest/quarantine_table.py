@@ -62,7 +62,7 @@ class QuarantineTable:
         """Write the table as Parquet. beside: a folder on the same disk for what is not finished."""
         rows = map(_fields, self)
         with (
-            atomic_write(path, beside) as file,
+            atomic_write(path, beside, private=True) as file,
             pq.ParquetWriter(file, QUARANTINE_SCHEMA) as writer,
         ):
             while part := list(islice(rows, _ROWS)):

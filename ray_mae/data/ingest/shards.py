@@ -195,7 +195,7 @@ def _write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
     earlier = _note_on(plan, sources, output)
     if earlier and _transient(earlier) == _transient(result):
         result["starts"] += earlier.get("starts", 1)
-    with atomic_write(_result_path(plan.file, output), notes) as file:
+    with atomic_write(_result_path(plan.file, output), notes, private=True) as file:
         file.write_text(json.dumps(result))
     return result
 

@@ -5,8 +5,8 @@
 
 import errno
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -22,6 +22,7 @@ from ray_mae.data.decoding.dicom import Header, is_dicom, most_bytes
 from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
+from ray_mae.data.ingest.listed import find_problem, named_stores
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, STATE_NAMES, strongest
@@ -75,6 +76,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         test_share=config.test_share,
         max_views=config.max_views,
         year_bucket=config.year_bucket,
+        stores=named_stores(config),
     )
     earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
     plans: DiskList[ShardPlan] = DiskList(
@@ -147,6 +149,7 @@ def group_studies(
     test_share: float,
     max_views: int,
     year_bucket: int = 0,
+    stores: Collection[str] = (),
 ) -> GroupedStudies:
     """Group images into studies, and put into quarantine what must not be used.
 
@@ -160,11 +163,15 @@ def group_studies(
             has no split.
         max_views: images of a study at most.
         year_bucket: years that a study's date is coarsened to; 0 keeps no date.
+        stores: where paths may lie that are URLs.
     """
     images: DiskList[tuple[str, ImageRecord]] = DiskList()
     archive_splits: dict[str, frozenset[str]] = {}
     quarantine = QuarantineTable()
     for record in records:
+        words = (record.text, record.position, *record.other_labels)
+        if not record.problem and (found := find_problem((record.path,), words, stores)):
+            record = replace(record, problem=found, text=None, position=None, other_labels=())
         if record.study:
             study_id = pseudonym(key, "study", record.study)
             images.add((study_id, record), study_id)

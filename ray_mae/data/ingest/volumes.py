@@ -4,7 +4,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from ray_mae.data.decoding.voxels import (
 )
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
+from ray_mae.data.ingest.listed import find_problem, named_stores
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
 from ray_mae.data.paths import local_file, retry_transient, source_path
@@ -89,6 +90,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         validation_share=config.validation_share,
         test_share=config.test_share,
         modalities=settings.modalities,
+        stores=named_stores(config),
     )
     most = min(settings.max_deviation, LARGEST[settings.dtype])
     earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
@@ -151,6 +153,7 @@ def sort_volumes(
     validation_share: float,
     test_share: float,
     modalities: list[str] | None,
+    stores: Collection[str] = (),
 ) -> SortedVolumes:
     """Give each volume its pseudonyms and split, and put into quarantine what must not be used.
 
@@ -160,8 +163,9 @@ def sort_volumes(
         validation_share, test_share: of the patients, by a hash of their pseudonym, where the archive
             has no split.
         modalities: those that are used; None: all.
+        stores: where paths may lie that are URLs.
     """
-    records = list(records)
+    records = [_checked(record, stores) for record in records]
     archive_splits: dict[str, set[str]] = defaultdict(set)
     for record in records:
         archive_splits[record.patient].update([record.split] if record.split else [])
@@ -201,6 +205,13 @@ def sort_volumes(
         )
     volumes.sort(key=lambda volume: (volume.patient_id, volume.volume_id))
     return SortedVolumes(volumes, quarantine)
+
+
+def _checked(record: VolumeRecord, stores: Collection[str]) -> VolumeRecord:
+    """The record, with what is wrong with its paths and texts."""
+    masks = (getattr(record, name) for name in MASKS)
+    found = find_problem([*record.paths, *masks], (record.site, record.modality), stores)
+    return replace(record, problem=found) if found and not record.problem else record
 
 
 def _volume_problem(

@@ -1,6 +1,7 @@
 """Report text to tokens: a WordPiece vocabulary of our own, trained on the training split."""
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,9 +16,9 @@ from ray_mae.data.shard_set import ShardSet
 PAD, UNKNOWN, FIRST, LAST, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, FIRST, LAST, MASK)  # BERT's names, so that its vocabularies fit
 
-# A vocabulary travels with every checkpoint: a word of a single report, perhaps a name that no rule
-# found, must not become part of it.
-MIN_FREQUENCY = 5
+# A vocabulary travels with every checkpoint: what is written of a few patients, perhaps a name that no
+# rule found, must not become part of it, however often it is written.
+MIN_PATIENTS = 5
 
 
 @dataclass(frozen=True)
@@ -46,45 +47,52 @@ def report_text(row: dict, section: str) -> str | None:
     return " ".join(part for part in (findings, impression) if part) or None
 
 
-def training_reports(shards: ShardSet, section: str) -> Iterator[str]:
-    """Yields the report texts of the training split.
+def training_reports(shards: ShardSet, section: str) -> Iterator[tuple[str, str]]:
+    """Yields patient and text of each report of the training split.
 
     Args:
         shards: folders of studies.
         section: as of `report_text`.
     """
     for path, _ in shards.of_split("train"):
-        table = pq.read_table(path, columns=["findings", "impression"])
+        table = pq.read_table(path, columns=["patient_id", "findings", "impression"])
         for row in table.to_pylist():
             text = report_text(row, section)
             if text:
-                yield text
+                yield row["patient_id"], text
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
+def train_tokenizer(reports: Iterable[tuple[str, str]], vocabulary: int) -> str:
     """Trains a lower-case WordPiece tokenizer and returns it as a tokenizers JSON document.
 
-    The same texts give the same document. By itself the trainer numbers the letters inside of words as
+    A word counts as often as there are patients with it. What less than MIN_PATIENTS have is left out:
+    such words are written in pieces of others, at last letter by letter.
+
+    The same reports give the same document. By itself the trainer numbers the letters inside of words as
     a hash table happens to hold them, and of merges that are equally frequent takes the lower numbers:
     each training would end with another vocabulary. So they are given to it in order, first of all.
 
     Args:
-        texts: to train on.
-        vocabulary: size, at most.
+        reports: patient and text of each.
+        vocabulary: number of tokens at most.
     """
-    texts = list(texts)
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    inside = [f"##{letter}" for letter in sorted(_letters_inside(tokenizer, texts))]
+    patients_of = _patients_of(tokenizer, reports)
+    inside = sorted({f"##{letter}" for word in patients_of for letter in word[1:]})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
-        min_frequency=MIN_FREQUENCY,
+        min_frequency=MIN_PATIENTS,
         special_tokens=[*SPECIAL, *inside],
+        initial_alphabet=sorted({word[0] for word in patients_of}),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    usual = {word: number for word, number in patients_of.items() if number >= MIN_PATIENTS}
+    tokenizer.train_from_iterator(
+        (" ".join([word] * usual[word]) for word in sorted(usual)), trainer
+    )
     document = json.loads(tokenizer.to_str())
     document["added_tokens"] = [t for t in document["added_tokens"] if t["content"] in SPECIAL]
     words = sorted(set(document["model"]["vocab"]) - set(SPECIAL))
@@ -92,16 +100,19 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
     return json.dumps(document)
 
 
-def _letters_inside(tokenizer: Tokenizer, texts: list[str]) -> set[str]:
-    """Characters that stand anywhere but at the beginning of a word."""
-    words = {
-        word
-        for text in texts
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(
-            tokenizer.normalizer.normalize_str(text)
-        )
-    }
-    return {letter for word in words for letter in word[1:]}
+def _patients_of(tokenizer: Tokenizer, reports: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """How many patients have each word in a report."""
+    patients: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    pairs = array("Q")  # patient and word, 32 bits each
+    for patient, text in reports:
+        of_patient = patients.setdefault(patient, len(patients)) << 32
+        normal = tokenizer.normalizer.normalize_str(text)
+        words = {word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)}
+        pairs.extend(of_patient | numbers.setdefault(word, len(numbers)) for word in words)
+    each_once = np.unique(np.array(pairs, np.uint64)) & np.uint64(0xFFFFFFFF)
+    times = np.bincount(each_once.astype(np.int64), minlength=len(numbers))
+    return {word: int(times[number]) for word, number in numbers.items()}
 
 
 def load_tokenizer(path: Path) -> str:

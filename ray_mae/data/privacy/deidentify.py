@@ -11,6 +11,11 @@ from collections.abc import Callable
 
 GAP = "___"
 
+_LETTERS = [chr(code) for code in (*range(0x250), *range(0x370, 0x530), *range(0x1E00, 0x2000))]
+_UP = re.escape("".join(letter for letter in _LETTERS if letter.isupper()))
+"""Capitals of Latin with all its accents (Š, Ł, Ş, Č …), Greek and Cyrillic, for a class of characters."""
+_LOW = re.escape("".join(letter for letter in _LETTERS if letter.islower()))
+
 STAFF = (
     r"(?:electronically )?(?:co-?)?(?:signed|authenticated)(?: electronically)?(?: by)?"
     r"|(?:dictated|transcribed|reported|read|reviewed|approved|verified)(?: by)?"
@@ -70,7 +75,7 @@ _FIELD = re.compile(
 _SENTENCE_END = re.compile(r"[.;](?=\s)")
 # A line of staff has a colon, a dash, a name or a date behind its word.
 _STAFF_LINE = re.compile(
-    rf"[^\w\n]*(?i:{STAFF})[ \t]*(?::|[-–—][ \t]|(?i:(?<=by))[ \t]+(?=[A-Z\d_])|(?i:on)\b[ \t]+\W*"
+    rf"[^\w\n]*(?i:{STAFF})[ \t]*(?::|[-–—][ \t]|(?i:(?<=by))[ \t]+(?=[{_UP}\d_])|(?i:on)\b[ \t]+\W*"
     r"(?:\d|[A-Z][a-z]{2,8}\b|_))"
 )
 _SALUTATION = re.compile(
@@ -86,6 +91,8 @@ _SMALL = (
     " lead leads clip clips wire base bases apex gas air soft scar scars pain cough fever left right upper"
     " lower mid size view views film films exam study clear mild small large great acute sharp short male"
     " female swan ganz dobhoff dobbhoff hickman kerley patient report normal stable sin con de la el los"
+    " aged call paciente patientin frau herr told called paged informed notified discussed dr drs"
+    " dra dres mrs ms prof miss nurse pager page ein eine einem einen"
     " las en y un una und der die das kein keine mit ohne herz lunge rx tac torax time day days year years"
 )
 _ROOTS = (
@@ -104,26 +111,60 @@ _ROOTS = (
 )
 _NO_NAME = rf"(?:(?:{'|'.join(_SMALL.split())})\b|(?:{'|'.join(_ROOTS.split())}))"
 _CLINICAL = re.compile(rf"(?<!\w){_NO_NAME}", re.IGNORECASE)
-_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’]{0,30}\w(?:-\w{1,30}){0,3}"
+_WORD = rf"[{_UP}][\w'’]{{0,30}}\w(?:-\w{{1,30}}){{0,3}}"
 _CAPITAL = rf"(?!X{{2,}}\b)(?!(?i:{_NO_NAME})){_WORD}"
-_INITIAL = r"[A-Z]\.?(?![\w'])"
-_PARTICLE = r"(?:de|del|la|von|van|der|den|di|da|dos|al|bin)"
+_INITIAL = rf"[{_UP}]\.?(?![\w'])"
+_PARTICLE = (
+    r"(?:de|del|della|la|las|los|le|les|du|des|von|van|vom|zu|zur|zum|der|den|ter|ten|te|di|da|do|dos"
+    r"|das|al|el|bin|ibn|ben|bint|abu|af|av|san|y|e)"
+)
 _MORE = (
     rf"(?:,?[ \t]+(?:{_PARTICLE}[ \t]+){{0,2}}"
     rf"(?:{_CAPITAL}|{_INITIAL})){{0,4}}"
 )
 _NAME = rf"(?:{_INITIAL}[ \t]*){{0,2}}{_CAPITAL}{_MORE}"
-_AFTER_TITLE = (  # any name, even one that is a word as well
-    rf"(?!X{{2,}}\b)(?:{_PARTICLE}[ \t]+){{0,2}}(?:{_INITIAL}[ \t]*){{0,2}}{_WORD}"
+# Any name, even one that is a word as well, as d'Angelo and O'Brien are, and those of scripts without
+# capitals.
+_ANY_WORD = rf"(?:(?:[dl]['’])?{_WORD}|(?![{_LOW}\d_])\w[\w'’-]{{0,30}})"
+_AFTER_TITLE = (
+    rf"(?!X{{2,}}\b)(?:{_PARTICLE}[ \t]+){{0,2}}(?:{_INITIAL}[ \t]*){{0,2}}{_ANY_WORD}"
     + _MORE.replace(",?", "")
 )
-# MR, MS and DR without their dot are magnetic resonance, a sclerosis and digital radiography.
-_PROFESSION = r"(?:[ \t]*(?:med|Med|Dr|Priv|Doz|Prof)\.)*[ \t]*"
+_PROFESSION = r"(?:[ \t]*(?:med|Med|Dr|Priv|Doz|Prof)\.){0,6}+[ \t]*+"
+_NURSE = r"urse(?:[ \t]+(?:practitioner|specialist|manager))?"
+_BEFORE_NAME = rf"(?:{_PARTICLE}[ \t]+)?[{_UP}]"
 _TITLE = (
-    r"(?:Dr|Dra|Drs|Prof|Professor|Doctor|Doctora|Mr|Mrs|Ms|Miss|Sr|Sra|Herr|Herrn|Frau|Doña|Señora?)\b\.?"
-    + _PROFESSION
+    r"(?:(?:Dr|Dra|Drs|Dres|Prof|Professor|Doctor|Doctora|Docteur|Dott|Dottor|Mr|Mrs|Ms|Miss|Mx|Sr|Sra"
+    r"|Srta|Herr|Herrn|Frau|Fr|Don|Doña|Señora?|Señorita|Mme|Mlle|Madame|Monsieur|Sister|Schwester"
+    rf"|Pfleger|Enfermer[oa]|N{_NURSE})\b\.?"
+    rf"|(?:dr|dra|drs|dres|prof|mr|mrs|sra|srta)\b\.?(?=[ \t]*{_BEFORE_NAME})"
+    rf"|(?:n{_NURSE}|herrn?|frau|don|doña|señora?)\b(?=[ \t]+{_BEFORE_NAME})"
+    rf"|D\.?ª){_PROFESSION}"
 )
-_LOUD = r"(?:DR|DRA|DRS|PROF|MRS)\." + _PROFESSION
+# MR, MS and DR without their dot are magnetic resonance, a sclerosis and digital radiography, unless a name
+# follows that is none of these.
+_TECHNICAL = (
+    r"(?:angio|arthro|venog|entero|cholangio|urog|spectro|perfus|elasto|mammo|defeco|scan|seq|brain"
+    r"|head|neck|liver|pelvi|knee|hip|cardio|coron|correl|safe|unsafe|condit|system|equip|detect|plate"
+    r"|unit|panel|cassett|digital|plaque|flare|exacer|relaps|guid|contras|study|studies|protoc|machine"
+    r"|suite|room|depart|and|or|to|dose)"
+)
+_LOUD = (
+    r"(?:(?:DR|DRA|DRS|DRES|PROF|MRS)\."
+    rf"|(?:DR|DRA|DRS|MR|MRS|MS|MISS|PROF|NURSE|FRAU|HERR|DON|SRA)(?=[ \t]+(?!(?i:{_TECHNICAL}))"
+    rf"(?!(?i:{_NO_NAME}))[{_UP}][{_UP}'’-])){_PROFESSION}"
+)
+# In a text without capitals.
+_QUIET = (
+    r"(?:(?:dr|dra|drs|prof)\.[ \t]*"
+    r"|(?:(?<=with )|(?<=told )|(?<=by )|(?<=from )|(?<=per ))(?:dr|dra|drs|prof)[ \t]+)"
+)
+# Drs. Brown, Green and Black
+_SEVERAL = r"(?:Drs|DRS|Dres|DRES|drs|dres|Mr\.? and Mrs|MR\.? AND MRS|Profs?)\b\.?[ \t]+"
+_OTHERS = (
+    r"(?:(?:[ \t]*,[ \t]*(?:and[ \t]+)?|[ \t]*(?:/|&|\band\b|\bund\b|\by\b|\bet\b)[ \t]*)"
+    rf"{_CAPITAL}{_MORE}){{1,6}}"
+)
 _DEGREE = (
     r"(?:M\.[ \t]?D\b\.?|MD\b|D\.[ \t]?O\b\.?|(?:MBBS|MBChB|FRCR|FRCPC|FACR|PHD)\b|Ph\.?[ \t]?D\b\.?"
     r"|(?<=,)[ \t]*(?:DO(?![ \t]+(?i:not))|RN|NP|PA-C|RRT|MPH)\b)"
@@ -171,12 +212,29 @@ _DATE = (
     r"|(?:(?<=fech )|(?<=fecha ))\d{1,2}(?: ?\.)? ?\d{1,2}(?: ?\.)? ?\d{2,5}"
     rf"|(?:(?<=dated )|(?<=on )|(?<=since )|(?<=compared to )|(?<=compared with )){_MONTH}/{_DAY}(?![\d/])"
 )
+_DOMAINS = (
+    r"com|org|net|edu|gov|mil|int|info|biz|io|dev|app|cloud|health|hospital|clinic|care|local|lan"
+)
+_LABEL = r"[a-z\d][a-z\d-]{0,62}\."
+_GLUED = r"mrn|nhc|nhs|ssn|dob|pid|patid|pat-?id|acc(?:ession)?[ \t]?(?:no|#)"
+_CALL = (
+    r"pager|pgr|beeper|bleep|piepser|busca|ext(?:ension)?\.?|phone|telephone|tel\.?|fax|cell|mobile"
+    r"|durchwahl"
+)
 _NUMBER = (
-    r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)\S+"
+    r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+|(?:\w+://|www\.)\S+"
+    # without a scheme: two letters alone would be the first word of a sentence behind a forgotten blank
+    rf"|(?:{_LABEL}){{1,4}}(?:{_DOMAINS})(?![\w-]|\.[a-z])(?:[:/]\S*)?"
+    rf"|(?:{_LABEL}){{2,5}}[a-z]{{2}}(?![\w-])(?:[:/]\S*)?"
+    rf"|(?:{_LABEL}){{1,4}}[a-z]{{2,12}}(?::\d+)?/\S*[\d?=&/]\S*"
+    r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?(?:/\S*)?(?![\w.])"
+    rf"|(?i:{_GLUED})[ \t#:=-]{{0,4}}(?=\w{{0,4}}\d)\w+(?:[-/]\d\w*)*"
+    rf"|(?i:{_CALL})[ \t]*(?i:no\.?|number|nr\.?)?[ \t]*[#:]?[ \t]*\d[\d -]{{1,14}}\d"
+    r"|(?<!\d )(?<!\d)[xX][ \t]?\d{4,6}(?![.,]?\d)(?! ?[cm]m)"
     r"|\d{3}-\d{2}-\d{4}|\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}|\+\d[\d ()/-]{6,}\d"
     r"|(?<!HU )\d{3}-\d{4}(?! ?(?:HU|[cm]m|m[lg]))"
     r"|0\d{2,4}[/ -]\d{3,}(?:-\d+)?|\d+(?:\.\d+){4,}|[A-Z]{0,4}[-#]?\d{6,}\w*"
-    r"|(?<=#)\d{4,}|(?:(?<=pager )|(?<=beeper )|(?<=ext )|(?<=ext\. )|(?<=extension ))\d{3,}"
+    r"|(?<=#)\d{4,}"
 )
 _WHEN_OR_NUMBER = re.compile(rf"(?<!\d)(?:(?<![\w.,])|(?<=fecha))(?:(?i:{_DATE})|{_NUMBER})(?!\w)")
 _STREET = re.compile(
@@ -186,16 +244,47 @@ _STREET = re.compile(
     r"|(?:straße|strasse|allee|str\.))[ \t]+\d{1,4}\w?\b"
     r"|\b(?:Calle|Avenida|Plaza)[ \t]+(?:[\w.]+[ \t,]+){1,4}\d{1,4}\b"
 )
+# Of people above 89, who are few, an age says who it is.
+_OLD = (
+    r"(?:9\d|1[01]\d|(?i:ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?"
+    r"|(?:a|one)[ -]hundred(?:(?:[ -]and)?[ -](?:one|two|three|four|five|six|seven|eight|nine|ten))?))"
+)
+_YEARS = r"years?\b|yrs?\b|y[./]?o\b|y\b(?![-=:])|jahre?n?\b|jährig|jaehrig|jhr|años?\b|anos?\b|anni\b|ans\b"
+_AGE = re.compile(
+    rf"(?<![\w.,/-]){_OLD}(?:(?=[ \t-]{{0,2}}(?i:{_YEARS}))"
+    r"|(?=[MF],?[ \t]+(?:with|w/|s/p|p/w|who|presenting|found|status)))"
+    r"|(?i:(?<=\baged )|(?<=\bage )|(?<=\bage of )|(?<=\bage: )|(?<=\bedad )|(?<=\balter ))"
+    rf"{_OLD}(?!\w|[.,]\d|%| ?[cm]m)"
+)
+# A printed page's header in the middle of a section.
+_PAGE = re.compile(
+    r"(?i:\b(?:page|seite|p[aá]gina|p[aá]g\.?|pg\.?|blatt))[ \t]*:?[ \t]*\d{1,3}"
+    r"(?:[ \t]*(?i:of|von|de|/)[ \t]*\d{1,3}\b|[ \t]*$)|^[ \t]*\((?i:over|cont(?:inued|\.)?)\)[ \t]*$"
+)
+_INSTITUTION = re.compile(
+    r"[\w .,'’&-]{0,60}\b(?i:hospital|medical cent(?:er|re)|health system|department of radiology|klinikum"
+    r"|universitätsklinik|radiology department|servicio de radiolog[ií]a)\b[\w .,'’&-]{0,60}"
+)
 # "Dr. ___" and "by ___": what comes before the name stays.
 _BY = (
     r"(?i:signed|dictated|transcribed|reported|finali[sz]ed|interpreted|authori[sz]ed|validated|verified|approved"
     r"|read)[ \t]+(?i:electronically )?(?i:by):?[ \t]+"
 )
 _TITLED = re.compile(
-    rf"(?<!\w)(?:(?P<before>{_TITLE}|{_BY}){_AFTER_TITLE}|(?P<loud>{_LOUD}){_NAME})(?:,?[ \t]*{_DEGREE})*"
+    rf"(?<!\w)(?:(?P<several>{_SEVERAL}){_AFTER_TITLE}{_OTHERS}|(?P<before>{_TITLE}|{_BY}){_AFTER_TITLE}"
+    rf"|(?P<loud>{_LOUD}){_NAME}|(?P<quiet>{_QUIET})(?!(?i:{_NO_NAME}|{_TECHNICAL}))[{_LOW}][\w'’-]{{1,30}}"
+    rf")(?:,?[ \t]*{_DEGREE})*"
+)
+# A name whose title, or first part, ends the line before.
+_WRAPPED = re.compile(
+    rf"(?<!\w)((?:{_TITLE}|(?:DR|DRA|DRS|PROF|MRS|MR|MS)\b\.?)(?:[ \t]*{_CAPITAL}|[ \t]*{_INITIAL}){{0,2}})"
+    rf"[ \t]*\n(?:[ \t]*\n)?[ \t]*(?={_CAPITAL}(?![ \t]*:))"
 )
 # Whether it may be worth to look: found in a tenth of the time.
-_HAS_TITLE = re.compile(r"D[rRo]|P[rR][oO]|M[rRis]|S[re]|Herr|Frau|\b[Bb][Yy]\b")
+_HAS_TITLE = re.compile(
+    r"D[rRoOª.]|[Pp][rRf][oOl]|M[rRisSIlaxmo]|S[re]|[Hh]err|HERR|F[rR]|\b[Bb][Yy]\b|[Nn]urse|NURSE|Sister"
+    r"|SRA|\b(?:d|m|s|f|p)r|\bdon|\bdoña|\bseñor|Enf|\bsra|\bdres"
+)
 _HAS_DEGREE = re.compile(_DEGREE)
 _WITH_DEGREE = re.compile(
     rf"{_NAME}(?:,?[ \t]+{_DEGREE})+(?![ \t]+(?i:aware|notified|informed|contacted))"
@@ -211,6 +300,7 @@ def without_identity(report: str, next_section: SectionStart) -> str:
     remaining: list[str] = []
     identity: list[bool] = []  # of each line: was something of it taken out as a whole
     waiting = False  # a field's value may stand in the next line
+    report = _WRAPPED.sub(lambda name: f"{name[1]} ", report)
     for line in report.splitlines():
         if waiting and line.strip():
             section = next_section(line, 0, len(line)) < len(line)
@@ -218,7 +308,7 @@ def without_identity(report: str, next_section: SectionStart) -> str:
             waiting, line = False, "" if value else line
         left = _less_fields(line, next_section)
         waiting = waiting or (not left.strip() and line.rstrip().endswith(":"))
-        left = _with_gaps(left)
+        left = _with_gaps(_less_page(left))
         remaining.append(left)
         identity.append(left.strip() != line.strip() and GAP not in left)
     return "\n".join(_less_names(remaining, identity, next_section))
@@ -279,14 +369,29 @@ def _next_field(line: str, at: int) -> re.Match[str] | None:
     return None
 
 
+def _less_page(line: str) -> str:
+    """The line without "Page 2 of 3"; nothing of it, unless it says something clinical besides.
+
+    A line that is the name of a hospital goes, too.
+    """
+    rest = _PAGE.sub("", line)
+    if rest == line:
+        institution = line[:1].isupper() and line[-1:] != "." and _INSTITUTION.fullmatch(line)
+        return "" if institution and not _CLINICAL.search(line) else line
+    return rest if _CLINICAL.search(rest) else ""
+
+
 def _with_gaps(text: str) -> str:
     """Names, dates, numbers and addresses within sentences as gaps; nothing, if nothing else is there."""
     result = text
     if _HAS_TITLE.search(text):
-        result = _TITLED.sub(lambda who: (who["before"] or who["loud"]) + GAP, result)
+        result = _TITLED.sub(
+            lambda who: next(filter(None, who.group("several", "before", "loud", "quiet"))) + GAP,
+            result,
+        )
     if _HAS_DEGREE.search(text):
         result = _WITH_DEGREE.sub(GAP, result)
-    result = _WHEN_OR_NUMBER.sub(GAP, _STREET.sub(GAP, result))
+    result = _AGE.sub(GAP, _WHEN_OR_NUMBER.sub(GAP, _STREET.sub(GAP, result)))
     if result != text:
         result = _NAME_AND_GAP.sub("", result)
     return result if result == text or any(c.isalnum() for c in result) else ""

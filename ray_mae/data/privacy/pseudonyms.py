@@ -15,12 +15,14 @@ _SPLIT_NAMES = {
 }
 
 
-def load_key(file: Path | None, insecure: bool) -> bytes:
+def load_key(file: Path | None, insecure: bool, dataset: str | None = None) -> bytes:
     """Load the secret key of the pseudonyms.
 
     Args:
         file: that holds it; None: the environment variable does.
         insecure: use the publicly known key, for public or generated data.
+        dataset: whose patients the publicly known key is for: "patient 1" of another one is another
+            person. None: one key for all, as shards of earlier versions have it.
 
     Raises:
         ValueError, FileNotFoundError: there is no key, or none that will do, and what to do about it.
@@ -31,7 +33,7 @@ def load_key(file: Path | None, insecure: bool) -> bytes:
             "one: leave one of them out"
         )
     if insecure:
-        return _PUBLIC_KEY
+        return _PUBLIC_KEY if dataset is None else _hmac(_PUBLIC_KEY, f"dataset\0{dataset}")
     if file is not None:
         if not file.is_file():
             raise FileNotFoundError(
@@ -65,8 +67,11 @@ def pseudonym(key: bytes, kind: str, identifier: str) -> str:
         kind: patient, study, volume or session: the same identifier has another pseudonym in each.
         identifier: the archive's own.
     """
-    message = f"{kind}\0{identifier}".encode(errors="surrogatepass")
-    return hmac.new(key, message, hashlib.sha256).hexdigest()[:20]
+    return _hmac(key, f"{kind}\0{identifier}").hex()[:20]
+
+
+def _hmac(key: bytes, message: str) -> bytes:
+    return hmac.digest(key, message.encode(errors="surrogatepass"), "sha256")
 
 
 def split_by_hash(patient_id: str, validation_share: float, test_share: float) -> str:

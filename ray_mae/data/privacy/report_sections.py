@@ -1,42 +1,49 @@
 """Findings and Impression of a radiology report, as they are written, and nothing else of it."""
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ray_mae.data.privacy.deidentify import STAFF, without_identity
-
-_AND = r"[ \t]*(?:\band\b|/|&)[ \t]*"
-FINDINGS = rf"findings?(?:{_AND}(?:impressions?|conclusions?))?"
-IMPRESSION = (
-    rf"(?:final )?impressions?(?:{_AND}(?:recommendations?|plan|conclusions?))?|imp|conclusions?"
-    "|summary"
+from ray_mae.data.privacy.report_headings import (
+    ASSESSMENT,
+    CIRCUMSTANCES,
+    EXAMINATION,
+    EXAMINATION_LINE,
+    FINDINGS,
+    IMPRESSION,
+    REMARK,
+    mend_headings,
 )
-REMARK = r"(?:[ \t]*\([^()\n]{0,60}\))?"
-"""After a header, as in IMPRESSION (PRELIMINARY)."""
-_IMPRESSION = rf"{IMPRESSION}|opinion|assessment(?:{_AND}plan)?|(?:final )?diagnosis"
+from ray_mae.data.privacy.report_text import plain_text
+
 # These only end the section before them.
 _OTHER = (
     r"(?:clinical )?(?:indications?|history|information|data|details)|presentation"
     r"|reason for (?:the )?(?:exam(?:ination)?|study|visit)|technique|comparisons?"
-    r"|comparison studies|prior studies|procedure"
-    r"|exam(?:ination)?s?|exam type|study|views?|contrast|recommendations?|notifications?"
-    r"|communication|discussion|wet read|(?:final |preliminary )?report|addendum|attestation|"
+    r"|(?:comparison|prior|previous) (?:stud(?:y|ies)|exams?|examinations?|films?)|procedure"
+    r"|exam type|contrast|recommendations?|notifications?"
+    r"|communication|discussion|wet[ -]?read|(?:final |preliminary )?report|addendum|attestation|"
     + STAFF
 )
 # A header starts its line and has a colon or the line to itself, or it stands within a line …
 _HEADERS = re.compile(
-    rf"(?P<line>^[ \t#*>]*)?(?<!\S)(?:(?P<findings>{FINDINGS}|imaging notes)|(?P<impression>{_IMPRESSION})"
-    rf"|(?P<other>{_OTHER})){REMARK}[ \t*]*(?P<end>:|$)",
+    rf"(?P<line>^[ \t#*>]*)?(?<!\S)(?:(?P<findings>{FINDINGS}|imaging notes)"
+    rf"|(?P<impression>{IMPRESSION}|{ASSESSMENT})|(?P<other>(?P<circumstances>{CIRCUMSTANCES})|{_OTHER})"
+    rf"|(?P<exam>{EXAMINATION}|(?(line){EXAMINATION_LINE}|(?!)))){REMARK}[ \t*]*(?P<end>:|$)",
     re.IGNORECASE | re.MULTILINE,
 )
+_KINDS = ("findings", "impression", "other", "exam")
 
 
 def _is_header(match: re.Match[str]) -> bool:
     """… and then it has a colon, and is in capitals or a capitalised word after a sentence."""
-    words = next(name for name in match.group("findings", "impression", "other") if name)
+    words = next(name for name in match.group(*_KINDS) if name)
     if match["line"] is not None:  # a lone "study" in lower case is a sentence that was wrapped
-        return match["end"] == ":" or words[0].isupper()
+        return words[0].isupper() or (match["end"] == ":" and not match["exam"])
     before = match.string[max(match.start() - 99, 0) : match.start()].rstrip()
+    if match["circumstances"] and before.endswith(","):
+        return False  # the end of a longer name: MANDIBLE, VIEWS:
     after_sentence = before.endswith((".", ";", "!", "?", ":", "]"))
     return match["end"] == ":" and (words.isupper() or (words[0].isupper() and after_sentence))
 
@@ -65,20 +72,46 @@ def sections(report: str | None) -> Sections:
     stands before the first header is dropped, since names, numbers and dates stand there, and so is
     what else identifies a person (deidentify.py). A section that is written twice (an addendum) is
     joined in order.
+
+    The name of an examination ("CHEST, TWO VIEWS:") opens the findings of a report that has no other
+    header for them. Within the two sections it belongs to the text, as in "RIGHT HAND: no fracture".
     """
-    text = without_identity(report or "", _next_section)
+    text = mend_headings(plain_text(report or ""))
+    text = without_identity(text, _next_section)
     headers = [match for match in _HEADERS.finditer(text) if _is_header(match)]
     if not headers:
         return Sections(_normalise(text), None)
-    described = any(header["findings"] or header["impression"] for header in headers)
+    described = any(not header["other"] for header in headers)
     if not described and headers[0]["line"] is None:
         return Sections(_normalise(text[: headers[0].start()]), None)
     parts: dict[str, list[str]] = {"findings": [], "impression": [], "other": []}
-    ends = [header.start() for header in headers[1:]] + [len(text)]
-    for header, end in zip(headers, ends, strict=True):
-        kind = next(kind for kind in parts if header[kind])
-        parts[kind].append(text[header.end() : end].lstrip(" .:-"))
+    for kind, start, end in _cut(text, headers):
+        parts[kind].append(text[start:end].lstrip(" .:-"))
     return Sections(*(_normalise(" ".join(parts[kind])) for kind in Sections._fields))
+
+
+def _cut(text: str, headers: list[re.Match[str]]) -> Iterator[tuple[str, int, int]]:
+    """Each section's kind, the begin of its text and the end."""
+    named = any(header["findings"] for header in headers)
+    described = False
+    opened: tuple[str, int] | None = None
+    for header in headers:
+        kind = next(kind for kind in _KINDS if header[kind])
+        if opened and opened[0] != "other":
+            nothing_yet = not text[opened[1] : header.start()].strip()
+            if kind == "exam" or (header["circumstances"] and nothing_yet):
+                continue
+        elif kind == "exam":
+            kind = "other" if named else "findings"
+        if opened:
+            yield *opened, header.start()
+        # after them, the name of another part opens them again, and is needed there
+        keep_name = bool(header["exam"]) and kind == "findings" and described
+        described = described or kind == "findings"
+        named = named and not described
+        opened = kind, header.start("exam") if keep_name else header.end()
+    if opened:
+        yield *opened, len(text)
 
 
 def _normalise(text: str) -> str | None:

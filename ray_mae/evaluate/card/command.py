@@ -16,7 +16,7 @@ from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.paths import open_parquet, resolve_path
 from ray_mae.data.patients import Patients, find_in_two_folders, find_in_two_splits
 from ray_mae.data.quarantine import QUARANTINE_REASONS
-from ray_mae.data.schema import NOUNS, SPLITS, Manifest
+from ray_mae.data.schema import NOUNS, PSEUDONYMS, SPLITS, Manifest
 from ray_mae.evaluate.card.duplicates import ContentIndex, bits_of
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
@@ -90,6 +90,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         "kind": manifest.kind,
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
+        "pseudonyms": manifest.pseudonyms,
         "splits": _splits(all_shards[0], noun),
         "datasets": {one.name: _splits(one, noun) for one in all_shards},
         "leaks": _leaks(config, all_shards),
@@ -103,6 +104,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             nouns=noun,
             generated=generated({"dataset": manifest.dataset}),
             reasons=QUARANTINE_REASONS,
+            pseudonyms=PSEUDONYMS.get(manifest.pseudonyms or ""),
             **parts_of_page,
         ),
         "utf-8",

@@ -30,7 +30,16 @@ from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.paths import list_folder, local_file
 from ray_mae.data.privacy.pseudonyms import split_named
-from ray_mae.data.privacy.report_sections import FINDINGS, IMPRESSION, REMARK
+from ray_mae.data.privacy.report_headings import (
+    CIRCUMSTANCES,
+    EXAMINATION,
+    EXAMINATION_LINE,
+    FINDINGS,
+    IMPRESSION,
+    REMARK,
+    mend_headings,
+)
+from ray_mae.data.privacy.report_text import plain_text
 from ray_mae.data.privacy.years import year_of
 from ray_mae.data.quarantine import QuarantineError
 
@@ -232,7 +241,7 @@ _NAMES = {
         r"(?:type of )?exam(?:ination)?s?|study|technique|comparisons?|views?|procedure"
     ),
     "end": (
-        r"notifications?|recommendations?(?:\(s\))?|addendum|wet read|communication|attestation"
+        r"notifications?|recommendations?(?:\(s\))?|addendum|wet[ -]?read|communication|attestation"
         r"|dictated|signed|attending"
     ),
 }
@@ -242,12 +251,10 @@ _HEADER = re.compile(
     + rf"){REMARK}[ \t]*:",
     re.IGNORECASE,
 )
+_LONE_HEADER = re.compile(r"[ \t]*(?:(?P<findings>FINDINGS)|(?P<impression>IMPRESSION))[ \t]*$")
+_VIEWS = re.compile(rf"[ \t]*(?:{CIRCUMSTANCES})[ \t]*:", re.IGNORECASE)
 # PORTABLE CHEST, ___: or FRONTAL AND LATERAL VIEWS OF THE CHEST: opens a description.
-_EXAM = re.compile(
-    r"[ \t]*(?=[^a-z\n]*CHEST)(?:(?:CHEST|PORTABLE|BEDSIDE|AP|PA|FRONTAL|LATERAL|UPRIGHT|SUPINE|SEMI"
-    r"|ERECT|SINGLE|ONE|TWO|VIEWS?|RADIOGRAPHS?|X-?RAYS?|FILMS?|IMAGES?|OF|THE|AND|WITH|AT|ON"
-    r"|[AP]\.?M\.?|\d{1,2}:\d\d|[\d_]++)[ ,./&()-]*+)++:(?=\s|$)"
-)
+_EXAM = re.compile(rf"[ \t]*(?P<name>(?=[A-Z])(?:(?i:{EXAMINATION})|{EXAMINATION_LINE}):)(?=\s|$)")
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
 
 
@@ -255,6 +262,8 @@ class _Paragraph(NamedTuple):
     header: str | None
     """A name of _NAMES, "exam" for the name of the examination, None without a header of its own."""
     text: str
+    exam: str = ""
+    """The name of the examination, as it is written."""
 
 
 def findings_and_impression(report: str) -> str:
@@ -266,16 +275,21 @@ def findings_and_impression(report: str) -> str:
       before IMPRESSION, or in a report without any header; or else, without an impression, too,
     - behind the first sentence of the last of COMPARISON, TECHNIQUE and EXAMINATION ("COMPARISON:
       ___. The lungs are clear.").
-    A title is no description. What stands before FINAL REPORT is left out.
+    A title is no description. What stands before FINAL REPORT is left out. The name of another
+    examination within the findings or the impression stays with its text.
     """
+    report = mend_headings(plain_text(report))
     banners = [banner.end() for banner in _BANNER.finditer(report)]
     paragraphs = _paragraphs(report[banners[-1] :] if banners else report)
     named = any(paragraph.header == "findings" for paragraph in paragraphs)
     parts: dict[str, list[str]] = {"findings": [], "impression": []}
     section: str | None = None
     opened = False  # the section's header has had its own paragraph
-    for header, text in paragraphs:
-        if header:
+    for header, text, exam in paragraphs:
+        if header == "exam" and (section in parts or parts["findings"]):
+            text = f"{exam} {text}"
+            section = section if section in parts else "findings"
+        elif header:
             section = "findings" if header == "exam" and not named else header
             opened = bool(text)
         elif section and not opened:
@@ -293,18 +307,29 @@ def findings_and_impression(report: str) -> str:
 
 def _paragraphs(report: str) -> list[_Paragraph]:
     """The report cut at blank lines and before headers; the headers are left out of the text."""
-    parts: list[tuple[str | None, list[str]]] = []
+    parts: list[tuple[str | None, list[str], str]] = []
     for line in report.splitlines():
-        if known := _HEADER.match(line):
-            parts.append((known.lastgroup, [line[known.end() :]]))
+        if _VIEWS.match(line) and _is_empty_section(parts):
+            parts[-1][1].append(line)  # how it was looked at, and then what was seen
+        elif known := _HEADER.match(line) or _LONE_HEADER.match(line):
+            parts.append((known.lastgroup, [line[known.end() :]], ""))
         elif exam := _EXAM.match(line):
-            parts.append(("exam", [line[exam.end() :]]))
+            parts.append(("exam", [line[exam.end() :]], exam["name"]))
         elif not line.strip() or not parts:
-            parts.append((None, [line]))
+            parts.append((None, [line], ""))
         else:
             parts[-1][1].append(line)
-    texts = [(header, "\n".join(lines).strip()) for header, lines in parts]
-    return [_Paragraph(header, text) for header, text in texts if header or text]
+    paragraphs = [
+        _Paragraph(header, "\n".join(lines).strip(), exam) for header, lines, exam in parts
+    ]
+    return [paragraph for paragraph in paragraphs if paragraph.header or paragraph.text]
+
+
+def _is_empty_section(parts: list[tuple[str | None, list[str], str]]) -> bool:
+    """Whether FINDINGS or IMPRESSION was opened last, and nothing stands there yet."""
+    if not parts or parts[-1][0] not in ("findings", "impression"):
+        return False
+    return not "".join(parts[-1][1]).strip()
 
 
 def _is_title(text: str) -> bool:
@@ -313,7 +338,7 @@ def _is_title(text: str) -> bool:
 
 
 def _after_first_sentence(paragraphs: list[_Paragraph]) -> list[str]:
-    for header, text in reversed(paragraphs):
+    for header, text, _ in reversed(paragraphs):
         sentences = _SENTENCE_END.split(text, maxsplit=1)
         if header in ("circumstances", "exam") and len(sentences) == 2:
             return sentences[1:]

@@ -1,13 +1,15 @@
 """A table that lists images: CSV or Parquet, one row per PNG, JPEG or DICOM file."""
 
+from collections.abc import Iterator
 from itertools import islice
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.duplicates import mark_duplicates
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import (
+    DamagedRow,
     LabelReader,
-    TableRow,
+    PlacedRow,
     given_splits,
     iter_table,
     need_columns,
@@ -25,12 +27,14 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             f"{path} is no file (source): the `table` archive is a CSV or Parquet table, for a "
             "folder of DICOM files use the archive `dicom`"
         )
-    first = list(islice(iter_table(path), 1))
+    damaged: list[DamagedRow] = []
+    first = list(islice(iter_table(path, damaged.append), 1))
+    damaged.clear()  # they come again
     need_columns(path, first, columns, required=("study", "patient", "path"))
     labels = LabelReader.of(columns.labels, first[0])
-    splits = given_splits(path, iter_table(path), columns.split)
+    splits = given_splits(path, iter_table(path, damaged.append), columns.split)
 
-    def record(row: TableRow, split: str | None) -> ImageRecord:
+    def record(row: PlacedRow, split: str | None) -> ImageRecord:
         image, view = row[columns.path].strip(), row.get(columns.view, "")
         return ImageRecord(
             path=image,
@@ -43,13 +47,18 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             other_labels=labels.others(row),
             split=split,
             year=year_of(row.get(columns.date)) if config.year_bucket else None,
-            problem=None if image else QuarantineError("missing", "the row names no file"),
+            problem=None if image else QuarantineError("missing", row.without("file")),
         )
 
-    rows = zip(iter_table(path), splits, strict=True)
+    def records_of_rows() -> Iterator[ImageRecord]:
+        for row, split in zip(iter_table(path, lambda row: None), splits, strict=True):
+            yield record(row, split)
+        for damage in damaged:
+            problem = QuarantineError("damaged-row", str(damage))
+            yield ImageRecord(path.name, study="", patient="", view="unknown", problem=problem)
+
     listed = (
-        (f"{number:012d}", image.path, image)
-        for number, image in enumerate(record(row, split) for row, split in rows)
+        (f"{number:012d}", image.path, image) for number, image in enumerate(records_of_rows())
     )
     records = mark_duplicates(
         listed, lambda first: QuarantineError("duplicate", "the table lists this path before")

@@ -1,7 +1,7 @@
 """OpenMind and other data sets of nnssl, by their manifest pretrain_data.json.
 
 collection → datasets → subjects → sessions → images, each with name, modality, image_path and
-associated_masks. Paths may start with $nnssl_raw or another variable of the environment. Of what is
+associated_masks. Paths may start with $nnssl_raw or another variable of nnssl's. Of what is
 said of a subject only what volumes.labels names is taken.
 
 The quality of images was scored by data set, modality and what they were computed from
@@ -26,6 +26,8 @@ from ray_mae.data.quarantine import QuarantineError
 
 _VARIABLE = re.compile(r"^\$(\w+)/?")
 RAW = "nnssl_raw"
+VARIABLES = frozenset({RAW, "nnssl_preprocessed", "nnssl_results"})
+"""Those that nnssl knows. Any other may hold a secret, which would become a part of a path."""
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
@@ -138,6 +140,11 @@ def _resolve(listed_path: str, manifest: Path) -> str:
     match = _VARIABLE.match(listed_path)
     if not match:
         return listed_path
+    if match[1] not in VARIABLES:
+        raise ValueError(
+            f"{manifest} names paths below ${match[1]}: only {', '.join(sorted(VARIABLES))} are read "
+            "from the environment; write the folder into the manifest"
+        )
     folder = os.environ.get(match[1])
     if folder is None:
         if match[1] != RAW:

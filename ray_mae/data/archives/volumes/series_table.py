@@ -70,7 +70,7 @@ class _Table:
     """The rows, and where to find those of a series or a patient, by number."""
 
     config: IngestConfig
-    rows: list[TableRow]
+    rows: Sequence[TableRow]
     splits: list[str | None]
     labels: NumberLabels
     by_volume: dict[str, int]

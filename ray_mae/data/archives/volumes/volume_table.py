@@ -3,7 +3,13 @@
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.folders import NumberLabels
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
-from ray_mae.data.archives.tables import cell, given_splits, need_columns, read_table
+from ray_mae.data.archives.tables import (
+    DamagedRow,
+    cell,
+    given_splits,
+    need_columns,
+    read_table,
+)
 from ray_mae.data.archives.volumes.contrasts import contrast_of
 from ray_mae.data.quarantine import QuarantineError
 
@@ -16,18 +22,19 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             f"{path} is no file (source): the `volume-table` archive is a CSV or Parquet table, for "
             "a folder use `nifti`, `bids`, `brats` or `dicom-series`"
         )
-    rows = read_table(path)
+    damaged: list[DamagedRow] = []
+    rows = read_table(path, damaged.append)
     need_columns(path, rows, columns, ("path", "patient"), "volumes.columns")
     splits = given_splits(path, rows, columns.split, "volumes.columns")
     labels = NumberLabels.of(path, rows[0], config.volumes)
 
     records = []
-    for number, (row, split) in enumerate(zip(rows, splits, strict=True), start=2):
+    for row, split in zip(rows, splits, strict=True):
         file = row[columns.path].strip()
         records.append(
             VolumeRecord(
                 paths=(file,),
-                volume=cell(row, columns.volume) or file or f"row {number}",
+                volume=cell(row, columns.volume) or file or row.place,
                 patient=row[columns.patient].strip(),
                 session=cell(row, columns.session),
                 modality=contrast_of(cell(row, columns.modality) or ""),
@@ -38,7 +45,14 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                 anatomy=cell(row, columns.anatomy),
                 segmentation=cell(row, columns.segmentation),
                 labels=labels.read(row),
-                problem=None if file else QuarantineError("missing", f"row {number} names no file"),
+                problem=None if file else QuarantineError("missing", row.without("file")),
+            )
+        )
+    for damage in damaged:
+        problem = QuarantineError("damaged-row", str(damage))
+        records.append(
+            VolumeRecord(
+                (path.name,), f"{path.name}, {damage.place}", "", "unknown", problem=problem
             )
         )
     progress(len(records), len(records))
