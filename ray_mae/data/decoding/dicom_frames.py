@@ -64,9 +64,8 @@ class SliceFile:
     localizer: bool
     rows: int
     columns: int
-    compressed: bool
     burned_in: bool
-    """Whether the header says that text is burned into the pixels."""
+    """Whether the header does not deny that text is burned into the pixels."""
     frames: tuple[Frame, ...]
 
     @classmethod
@@ -124,7 +123,6 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 localizer="LOCALIZER" in (ds.get("ImageType") or []),
                 rows=rows,
                 columns=columns,
-                compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
                 burned_in=burned_in(ds),
                 frames=tuple(_frame(ds, index) for index in range(frames)),
             )
