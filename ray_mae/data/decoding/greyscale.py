@@ -41,11 +41,12 @@ def to_grey_levels(
     low, high = int(pixels.min()), int(pixels.max())
     if low == high:
         raise QuarantineError("constant", f"every stored value is {low}")
-    index = pixels.astype(np.int32) - low
+    # Platform integers: counting and looking up would each make a copy of any others.
+    index = np.subtract(pixels, low, dtype=np.intp)
     counts = np.bincount(index.ravel(), minlength=high - low + 1)
     with np.errstate(all="ignore"):
         levels = display(np.arange(low, high + 1), counts)
-    return np.asarray(np.rint(255 * levels).astype(np.uint8)[index])
+    return np.asarray(np.rint(255 * levels).astype(np.uint8).take(index))
 
 
 def robust_range(

@@ -29,8 +29,12 @@ class Bits:
     def take(self, cells: NDArray[np.integer]) -> NDArray[np.integer]:
         """The values of cells [...], without what lies above and below them."""
         size = 8 * cells.dtype.itemsize
-        values = cells.view(f"{'i' if self.signed else 'u'}{cells.dtype.itemsize}")
+        values = _as(cells, self.signed)
         above = size - self.shift - self.stored
+        if self.shift == 0 and (
+            above == 0 or (not self.signed and values.max() >> self.stored == 0)
+        ):
+            return values  # as in most files
         return np.right_shift(np.left_shift(values, above), above + self.shift)
 
     def take_number(self, number: int, allocated: int) -> int:
