@@ -1,12 +1,14 @@
-"""Real DICOM files and images, damaged in every way that a disk, a network or a person damages them.
+"""Real DICOM files, images and volumes, damaged in every way that a disk, a network or a person damages them.
 
     python -m tests.fuzzing --files 5000 [--seed 0]
 
-reads so many damaged files as ingest does (a DICOM file as a radiograph, by its header, and as slices) and
-prints how often which end was met, how long the slowest took, and how much memory the readers took at most.
+reads so many damaged files as ingest does, in the decoder process under its limits of memory and time (a
+DICOM file as a radiograph, by its header, and as a slice of a series), and prints how often which end was
+met, how long the slowest took, and how much memory the readers took at most.
 """
 
 import argparse
+import gzip
 import io
 import random
 import struct
@@ -15,24 +17,34 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+import nibabel
 import numpy as np
 import pydicom
 from PIL import Image
 from pydicom import Dataset, dcmread
 
+from ray_mae.config import VolumeSettings
 from ray_mae.data.decoding import decoder_process
-from ray_mae.data.decoding.decoder_process import read_dicom_isolated, read_values_isolated
-from ray_mae.data.decoding.dicom import quiet, read_header
-from ray_mae.data.decoding.dicom_frames import read_frames
-from ray_mae.data.decoding.images import read_image
+from ray_mae.data.decoding.decoder_process import (
+    prepare_image_isolated,
+    prepare_volume_isolated,
+    read_frames_isolated,
+    read_headers_isolated,
+)
+from ray_mae.data.decoding.dicom import quiet
+from ray_mae.data.decoding.image_preprocessing import ImagePreparation
+from ray_mae.data.decoding.preprocessing import Preparation
 from ray_mae.data.quarantine import QuarantineError
 
+T = TypeVar("T")
 LIMIT = 10_000_000
 LARGEST = 800_000  # bytes of a file that is worth damaging thousands of times
 CASES = Path(__file__).parents[2] / "shared" / "data" / "dicom_cases"
+NIFTI = Path(nibabel.__file__).parent / "tests" / "data"
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
 NUMBERS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
            "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"]  # fmt: skip
@@ -52,6 +64,23 @@ def pictures() -> Iterator[tuple[str, bytes]]:
         kind = "PNG" if name.endswith("png") else "JPEG"
         image.save(file, kind, progressive=name.startswith("progressive"))
         yield name, file.getvalue()
+
+
+def volumes() -> Iterator[tuple[str, bytes]]:
+    """Real NIfTI and MGH files, and a ball of each kind, so that some are good."""
+    for name in ("anatomical.nii", "functional.nii", "example_nifti2.nii.gz", "test.mgz"):
+        path = NIFTI / name
+        if path.is_file() and path.stat().st_size < LARGEST:
+            yield name, path.read_bytes()
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij"))
+    shown = ((at**2).sum(0) < 0.7) * (300 + 100 * at[0] + 60 * at[1] + 30 * at[2])
+    for kind, suffix in (
+        (nibabel.Nifti1Image, ".nii"), (nibabel.Nifti1Image, ".nii.gz"),
+        (nibabel.Nifti2Image, ".nii.gz"), (nibabel.MGHImage, ".mgz"),
+    ):  # fmt: skip
+        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+            kind(shown.astype(np.float32), np.diag([4.0, 4, 4, 1])).to_filename(file.name)
+            yield f"{kind.__name__}{suffix}", Path(file.name).read_bytes()
 
 
 def originals() -> Iterator[tuple[str, bytes]]:
@@ -153,10 +182,32 @@ def sums(draw: random.Random, content: bytearray) -> None:
         content[stop : stop + 4] = struct.pack(">I", zlib.crc32(content[start:stop]))
 
 
+def inside(draw: random.Random, content: bytearray) -> None:
+    """Damage below the compression, whose checksum holds; of a plain file as it is."""
+    packed = content[:2] == b"\x1f\x8b"
+    plain = bytearray(gzip.decompress(content)) if packed else content
+    draw.choice([fields, fields, header, blocks])(draw, plain)
+    content[:] = gzip.compress(plain, 1) if packed else plain
+
+
+def fields(draw: random.Random, content: bytearray) -> None:
+    """Numbers of a volume's header that are none of its own: sizes, offsets, types, scales."""
+    form, at = draw.choice([("h", 40), ("h", 42), ("h", 46), ("h", 48), ("h", 70), ("h", 72), ("f", 80),
+                            ("f", 108), ("f", 112), ("f", 116), ("h", 252), ("f", 280), ("i", 348),
+                            ("i", 352), ("i", 356)])  # fmt: skip
+    size = struct.calcsize(form)
+    if len(content) >= at + size:
+        value = draw.choice([0, 1, 3, 7, 16, 352, 4096, 32767, -1])
+        if form != "h":
+            value = draw.choice([value, 1 << 20, 1 << 30])
+        content[at : at + size] = struct.pack("<" + form, value)
+
+
 KINDS: list[Callable[[random.Random, bytearray], None]] = [
     header, pixels, lengths, truncation, blocks, lies, sequences
 ]  # fmt: skip
 OF_PICTURES = [header, truncation, blocks, sums]
+OF_VOLUMES = [header, truncation, blocks, inside]
 _LONG = {b"OB", b"OW", b"SQ", b"UN", b"UT"}
 _VRS = _LONG | {b"US", b"UI", b"CS", b"DS", b"IS", b"LO", b"PN", b"SH", b"DA", b"TM", b"UL", b"AE"}
 
@@ -194,33 +245,72 @@ class Outcome:
         return +found
 
 
-def _slices(path: Path) -> None:
-    file = read_frames(path, LIMIT)
-    read_values_isolated(path, file.compressed, LIMIT)
+IMAGE = ImagePreparation(
+    max_pixels=LIMIT, image_size=256, encoding="png", jpeg_quality=95, max_aspect=1e6,
+    burned_in="keep", secondary_captures="keep", body_parts=None,
+)  # fmt: skip
+VOLUME = asdict(Preparation.of(VolumeSettings(max_voxels=LIMIT, spacing_mm=None, min_slices=2)))
+
+
+def _one(results: Iterator[T | QuarantineError]) -> T:
+    """The only result; an error is raised."""
+    (result,) = results
+    if isinstance(result, QuarantineError):
+        raise result
+    return result
+
+
+def _slice(path: Path) -> None:
+    """As one of a series, beside a copy of what its header says one step further along."""
+    file = _one(read_frames_isolated([path], LIMIT))
+    beside = path.with_name("beside.dcm")
+    try:
+        with quiet():
+            ds = dcmread(path)
+            frame = file.frames[0]
+            normal = np.cross(frame.along[:3], frame.along[3:])
+            ds.ImagePositionPatient = list(np.array(frame.position) + 5 * normal)
+            ds.save_as(beside)
+    except Exception:  # what pydicom cannot write stands beside itself
+        beside.write_bytes(path.read_bytes())
+    prepare_volume_isolated([path, beside], {}, VOLUME, "float16", 1)
 
 
 OF_DICOM: dict[str, Callable[[Path], object]] = {
-    "radiograph": lambda path: read_dicom_isolated(path, LIMIT),
-    "header": lambda path: read_header(path, LIMIT, year=True),
-    "slices": _slices,
+    "radiograph": lambda path: prepare_image_isolated(path, IMAGE),
+    "header": lambda path: _one(read_headers_isolated([path], LIMIT, year=True)),
+    "slices": _slice,
 }
-READERS = {**OF_DICOM, "picture": lambda path: read_image(path, LIMIT)}
+READERS = {
+    **OF_DICOM,
+    "picture": lambda path: prepare_image_isolated(path, IMAGE),
+    "volume": lambda path: prepare_volume_isolated([path], {}, VOLUME, "float16", 1),
+}
 
 
 def fuzz(files: int, folder: Path, seed: int = 0) -> Outcome:
     """Read so many damaged files as ingest does. What is no QuarantineError is raised, with its file left."""
-    dicom, images = list(originals()), list(pictures())
-    found, before = Outcome(len(dicom) + len(images)), _memory_mb("self")
+    sets = {
+        "dicom": (list(originals()), KINDS, list(OF_DICOM)),
+        "picture": (list(pictures()), OF_PICTURES, ["picture"]),
+        "volume": (list(volumes()), OF_VOLUMES, ["volume"]),
+    }
+    found = Outcome(sum(len(originals) for originals, _, _ in sets.values()))
+    before = _memory_mb("self")
     for number in range(files):
         draw = random.Random(f"{seed} {number}")
-        picture = number % 5 == 4
-        name, content = (images if picture else dicom)[number % len(images if picture else dicom)]
-        kind = draw.choice(OF_PICTURES if picture else KINDS)
+        of = {3: "volume", 4: "picture"}.get(number % 5, "dicom")
+        contents, kinds, readers = sets[of]
+        name, content = contents[
+            number // 5 % len(contents) if of != "dicom" else number % len(contents)
+        ]
+        kind = draw.choice(kinds)
         damaged = bytearray(content)
         kind(draw, damaged)
-        path = folder / f"damaged{Path(name).suffix if picture else '.dcm'}"
+        suffix = ".dcm" if of == "dicom" else "".join(Path(name).suffixes[-2:])
+        path = folder / f"damaged{suffix}"
         path.write_bytes(damaged)
-        for reader in ["picture"] if picture else list(OF_DICOM):
+        for reader in readers:
             began = time.monotonic()
             try:
                 READERS[reader](path)
@@ -262,7 +352,7 @@ def main() -> None:
     for reader in READERS:
         ends = found.of(reader).most_common()
         print(f"{reader}, {sum(n for _, n in ends):,}:", ", ".join(f"{e} {n:,}" for e, n in ends))
-        for kind in dict.fromkeys([*KINDS, *OF_PICTURES]):
+        for kind in dict.fromkeys([*KINDS, *OF_PICTURES, *OF_VOLUMES]):
             of = {e: n for (r, k, e), n in found.ends.items() if (r, k) == (reader, kind.__name__)}
             if of:
                 print(

@@ -23,6 +23,7 @@ from ray_mae.config.evaluate import (
     SupervisedConfig,
 )
 from ray_mae.config.ingest import (
+    BodyPart,
     IngestConfig,
     InspectConfig,
     TableColumns,
@@ -51,6 +52,7 @@ from ray_mae.config.sections import (
 
 __all__ = [
     "AshaConfig",
+    "BodyPart",
     "CheckpointConfig",
     "CheckpointConvertConfig",
     "CheckpointListConfig",

@@ -6,6 +6,12 @@ from typing import Literal
 
 from ray_mae.config.base import ValidatedConfig, setting
 
+BodyPart = Literal[
+    "chest", "abdomen", "pelvis", "hip", "spine", "head", "tooth", "neck", "breast", "shoulder", "arm",
+    "hand", "leg", "knee", "foot", "extremity", "phantom", "several", "unknown",
+]  # fmt: skip
+"""What a header says that a radiograph shows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableColumns:
@@ -188,8 +194,18 @@ class IngestConfig(ValidatedConfig):
     max_pixels: int = setting(100_000_000, ge=1)
     """Images with more pixels than this are quarantined before memory is taken for them."""
     burned_in: Literal["quarantine", "keep"] = "quarantine"
-    """What becomes of DICOM images whose header says that text is burned into the pixels: a name or a
-    date there cannot be taken out by rule. Kept ones are counted in the summary."""
+    """What becomes of DICOM images whose header says of burned-in text anything but NO: a name or a
+    date in the pixels cannot be taken out by rule. Kept ones are counted in the summary."""
+    secondary_captures: Literal["quarantine", "keep"] = "quarantine"
+    """What becomes of scanned forms, drawings and screenshots among DICOM images: secondary captures that
+    are no digitised film and name no view, and what ImageType or ConversionType calls so."""
+    for_processing: Literal["alone", "quarantine", "keep"] = "alone"
+    """What becomes of a detector's raw values (FOR PROCESSING) among DICOM images: taken only where their
+    study has no picture made to be looked at, never, or always."""
+    body_parts: list[BodyPart] | None = None
+    """Keep only DICOM images whose header says that they show one of these, such as [chest] or [chest,
+    unknown]; the others go to quarantine. `several` are headers that name more than one part. Null keeps
+    all but phantoms. The summary counts the parts in any case."""
     year_bucket: int = setting(0, ge=0, le=100)
     """Keep the years of a study's date in buckets of so many, with 5 as 2010-2014: of DICOM from StudyDate,
     of tables from columns.date, of PadChest and MIMIC-CXR (whose dates are shifted) from their tables.

@@ -30,7 +30,7 @@ class VolumePreprocessing:
         """A NIfTI file → [1, S, S, S] float32: RAS, resampled, foreground, z-scored, centre crop."""
         import numpy as np
 
-        from ray_mae.data.decoding.preprocessing import prepare_file
+        from ray_mae.data.decoding.decoder_process import prepare_file
         from ray_mae.data.loading.volume_collator import crop_slices
 
         voxels = prepare_file(Path(path), self.spacing_mm)

@@ -427,3 +427,222 @@ def test_the_view_comes_from_the_most_reliable_tag_that_names_one(
     header = read_header(write_dicom(tmp_path / "a.dcm", **tags), LIMIT)
     assert header.view == view
     assert header.position is None or "smith" not in header.position.lower()
+
+
+WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
+
+
+def framed(value: int, dtype: str = "u2") -> np.ndarray:
+    """A ramp within a frame of ten pixels."""
+    pixels = np.full((80, 64), value, dtype)
+    pixels[10:-10] = np.linspace(40, 4000, 64).round() - (2048 if dtype == "i2" else 0)
+    return pixels
+
+
+@pytest.mark.parametrize("monochrome", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("window", [WINDOW, {}], ids=["window", "no window"])
+@pytest.mark.parametrize(
+    ("value", "tags"),
+    [
+        (0, {"PixelPaddingValue": 0}),
+        (4095, {"PixelPaddingValue": 4095}),
+        (30, {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 35}),
+        (30, {"PixelPaddingValue": 35, "PixelPaddingRangeLimit": 0}),
+        (0xFFFF, {"PixelPaddingValue": 0xFFFF}),  # as a whole cell, beyond BitsStored
+    ],
+)
+def test_padding_is_black_in_either_polarity_and_at_either_end(
+    tmp_path: Path, monochrome: str, window: dict[str, int], value: int, tags: dict[str, int]
+) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm", framed(value), PhotometricInterpretation=monochrome, **window, **tags
+    )
+    shown = read_dicom(path, LIMIT)[0].astype(int)
+    assert shown[:10].max() == shown[-10:].max() == 0
+    rising = np.diff(shown[40]) * (1 if monochrome == "MONOCHROME2" else -1)
+    assert (rising >= 0).all()
+    assert np.ptp(shown[40]) > 200
+
+
+@pytest.mark.parametrize("number", [-2048, 0x800, 0xF800])
+def test_padding_of_signed_pixels_may_be_written_as_a_whole_cell(
+    tmp_path: Path, number: int
+) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm", framed(-2048, "i2"), PhotometricInterpretation="MONOCHROME1"
+    )
+    ds = dcmread(path)
+    ds.add_new("PixelPaddingValue", "SS" if number < 0 else "US", number)
+    ds.save_as(path)
+    assert read_dicom(path, LIMIT)[0][:10].max() == 0
+
+
+def test_padding_that_leaves_no_image_is_not_believed(tmp_path: Path) -> None:
+    tags = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}
+    shown = levels(write_dicom(tmp_path / "a.dcm", **tags))
+    assert [shown[0], shown[-1]] == [0, 255]
+    blank = write_dicom(tmp_path / "b.dcm", np.pad(np.full((20, 20), 900, "u2"), 4), **WINDOW,
+                        PixelPaddingValue=0)  # fmt: skip
+    assert reason(blank) == "constant"
+
+
+def disc(height: int, width: int) -> np.ndarray:
+    """A disc that touches all four sides, however many pixels these have."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return np.where(x**2 + y**2 < 0.8, 3500, 200).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("tags", "shape"),
+    [
+        ({"PixelAspectRatio": [2, 1]}, (128, 128)),
+        ({"PixelSpacing": [0.4, 0.2]}, (128, 128)),
+        ({"ImagerPixelSpacing": [0.4, 0.2]}, (128, 128)),
+        ({"NominalScannedPixelSpacing": [0.4, 0.2]}, (128, 128)),
+        ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.4, 0.2]}, (128, 128)),
+        ({"PixelSpacing": [0.1, 0.2]}, (64, 256)),
+        ({"PixelSpacing": [0.143, 0.1432]}, (64, 128)),
+        ({"PixelSpacing": [0.143, 143]}, (64, 128)),  # a slip of the unit
+        ({"PixelSpacing": [-0.4, 0.2]}, (64, 128)),
+        ({"PixelSpacing": [0.2, 0.2], "PixelAspectRatio": [2, 1]}, (64, 128)),
+        ({"PixelAspectRatio": [0, 1]}, (64, 128)),
+    ],
+)
+def test_pixels_come_out_square(
+    tmp_path: Path, tags: dict[str, object], shape: tuple[int, int]
+) -> None:
+    shown, _ = read_dicom(write_dicom(tmp_path / "a.dcm", disc(64, 128), **WINDOW, **tags), LIMIT)
+    assert shown.shape == shape
+
+
+def test_pixels_are_made_square_within_max_pixels(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", disc(64, 128), PixelSpacing=[0.4, 0.2])
+    assert read_dicom(path, 64 * 128)[0].shape == (64, 64)
+
+
+def test_grey_pictures_in_ybr_that_say_rgb_keep_their_contrast(tmp_path: Path) -> None:
+    pixels = np.full((16, 16, 3), 128, np.uint8)
+    pixels[..., 0] = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(
+        read_dicom(write_dicom(tmp_path / "a.dcm", pixels), LIMIT)[0], pixels[..., 0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("tags", "rising"),
+    [
+        ({"PixelIntensityRelationshipSign": 1}, False),
+        ({"PixelIntensityRelationshipSign": -1}, True),
+        ({"PixelIntensityRelationshipSign": -1, "PhotometricInterpretation": "MONOCHROME1"}, True),
+        ({}, True),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, False),
+    ],
+)
+def test_a_detectors_values_are_bright_where_few_rays_came(
+    tmp_path: Path, tags: dict[str, object], rising: bool
+) -> None:
+    raw = write_dicom(tmp_path / "a.dcm", PresentationIntentType="FOR PROCESSING", **tags)
+    shown = levels(raw)
+    assert (shown[-1] > shown[0]) == rising
+    if "PixelIntensityRelationshipSign" in tags:  # of a picture to look at, it says nothing new
+        shown = levels(write_dicom(tmp_path / "b.dcm", **tags))
+        assert (shown[-1] > shown[0]) == ("PhotometricInterpretation" not in tags)
+
+
+RAW_CLASS, SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.1.1.1", "1.2.840.10008.5.1.4.1.1.7"
+
+
+@pytest.mark.parametrize(
+    ("tags", "raw"),
+    [
+        ({"PresentationIntentType": "FOR PROCESSING"}, True),
+        ({"PresentationIntentType": "for processing "}, True),
+        ({"SOPClassUID": RAW_CLASS}, True),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2.1"}, True),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, False),
+        ({}, False),
+    ],
+)
+def test_raw_exposures_are_known_by_intent_or_class(
+    tmp_path: Path, tags: dict[str, str], raw: bool
+) -> None:
+    assert read_header(write_dicom(tmp_path / "a.dcm", **tags), LIMIT).for_processing == raw
+
+
+@pytest.mark.parametrize("word", ["YES", "Y", "TRUE", "1", "UNKNOWN", "yes", "N"])
+def test_all_but_no_or_nothing_is_burned_in(tmp_path: Path, word: str) -> None:
+    assert read_header(write_dicom(tmp_path / "a.dcm", BurnedInAnnotation=word), LIMIT).burned_in
+
+
+@pytest.mark.parametrize("word", ["NO", "no ", "", None])
+def test_no_and_nothing_are_not_burned_in(tmp_path: Path, word: str | None) -> None:
+    path = write_dicom(tmp_path / "a.dcm", BurnedInAnnotation=word)
+    assert not read_header(path, LIMIT).burned_in
+
+
+@pytest.mark.parametrize(
+    ("tags", "capture"),
+    [
+        ({"ConversionType": "SD"}, "scanned document"),
+        ({"ConversionType": "DRW"}, "drawing"),
+        ({"ConversionType": "SYN"}, "synthetic"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "screenshot"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "OTHER", "SCREENSHOT"]}, "screenshot"),
+        ({"ImageType": "screen_capture"}, "screenshot"),
+        ({"SeriesDescription": "Screen Save"}, "screenshot"),
+        ({"SeriesDescription": "Consent form"}, "document"),
+        ({"SOPClassUID": SECONDARY_CAPTURE}, "Secondary Capture"),
+        ({"SOPClassUID": SECONDARY_CAPTURE + ".2", "ConversionType": "WSD"}, "Secondary Capture"),
+        ({"SOPClassUID": SECONDARY_CAPTURE, "ConversionType": "SI", "Modality": "OT"}, "Secondary"),
+        ({"Modality": "SC"}, "Secondary Capture"),
+        # radiographs that were converted, as the RSNA's
+        ({"SOPClassUID": SECONDARY_CAPTURE, "ConversionType": "WSD", "ViewPosition": "PA"}, ""),
+        ({"SOPClassUID": SECONDARY_CAPTURE, "ConversionType": "DF"}, ""),
+        ({"ConversionType": "WSD"}, ""),
+        ({"ImageType": ["DERIVED", "SECONDARY", "", "CSA RESAMPLED"]}, ""),
+        ({"ImageType": ["ORIGINAL", "PRIMARY"], "SeriesDescription": "Screening chest PA"}, ""),
+        ({}, ""),
+    ],
+)
+def test_forms_drawings_and_screenshots_are_known_by_their_header(
+    tmp_path: Path, tags: dict[str, object], capture: str
+) -> None:
+    said = read_header(write_dicom(tmp_path / "a.dcm", **tags), LIMIT).capture
+    assert (capture in said) if capture else said == ""
+
+
+@pytest.mark.parametrize(
+    ("tags", "part"),
+    [
+        ({"BodyPartExamined": "CHEST"}, "chest"),
+        ({"BodyPartExamined": "HIP"}, "hip"),
+        ({"AnatomicRegionSequence": code("Elbow joint")}, "arm"),
+        ({"SeriesDescription": "Hand li. dp"}, "hand"),
+        ({"BodyPartExamined": "CHEST", "SeriesDescription": "KNEE LAT"}, "several"),
+        ({"BodyPartExamined": "CHEST", "StudyDescription": "XR chest and wrist"}, "chest"),
+        ({"StudyDescription": "Röntgen Thorax in 2 Ebenen"}, "chest"),
+        ({"QualityControlImage": "YES", "BodyPartExamined": "CHEST"}, "phantom"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.3"}, "tooth"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2"}, "breast"),
+        ({"SeriesDescription": "Smith, John"}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_the_body_part_comes_from_what_the_header_names(
+    tmp_path: Path, tags: dict[str, object], part: str
+) -> None:
+    assert read_header(write_dicom(tmp_path / "a.dcm", **tags), LIMIT).body_part == part
+
+
+def test_a_view_is_known_by_its_code_and_one_in_unknown_words_is_told(tmp_path: Path) -> None:
+    coded = code("projection de profil gauche")
+    coded[0].CodeValue = "399173006"
+    header = read_header(write_dicom(tmp_path / "a.dcm", ViewCodeSequence=coded), LIMIT)
+    assert (header.view, header.view_understood) == ("lateral", True)
+    coded[0].CodeMeaning = "Seitenansicht"
+    header = read_header(write_dicom(tmp_path / "b.dcm", ViewCodeSequence=coded), LIMIT)
+    assert (header.view, header.position) == ("lateral", "left lateral")
+    header = read_header(write_dicom(tmp_path / "c.dcm", ViewPosition="BOCZNE"), LIMIT)
+    assert (header.view, header.view_understood) == ("unknown", False)
+    header = read_header(write_dicom(tmp_path / "d.dcm", ViewPosition="LAO"), LIMIT)
+    assert (header.view, header.view_understood) == ("unknown", True)

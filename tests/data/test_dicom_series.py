@@ -25,7 +25,7 @@ SERIES = SHARED / "dicom_series"
 def slices(count: int = 6, step: tuple[float, float, float] = (0.0, 0.0, 2.0)) -> list[SliceFile]:
     along = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     return [
-        SliceFile("p", "s", "1", str(k), "MR", "", False, 4, 5, False, False,
+        SliceFile("p", "s", "1", str(k), "MR", "", False, 4, 5, False,
                   (Frame(tuple(k * d for d in step), along, (3.0, 1.5)),))
         for k in range(count)
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def test_a_series_that_says_text_is_burned_in_is_refused_unless_it_is_kept(tmp_p
         )  # fmt: skip
     paths = sorted(tmp_path.iterdir())
     with pytest.raises(
-        QuarantineError, match="burned-in: BurnedInAnnotation is YES in 2 of 3 files"
+        QuarantineError, match="burned-in: BurnedInAnnotation is neither NO nor absent in 2 of 3"
     ):
         read_series(paths, BOUNDS)
     kept = read_series(paths, replace(BOUNDS, burned_in="keep"))

@@ -107,3 +107,31 @@ def test_shrinking_averages_what_is_finer_than_the_new_pixels() -> None:
 def test_png_keeps_every_pixel_and_jpeg_nearly() -> None:
     np.testing.assert_array_equal(decode(encode(GREY, "png")), GREY)
     assert np.abs(decode(encode(GREY, "jpeg", 95)).astype(int) - GREY).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("a.png", {"dpi": (200, 100)}, (80, 30)),
+        ("b.png", {"dpi": (100, 200)}, (40, 60)),
+        ("c.jpg", {"dpi": (200, 100)}, (80, 30)),
+        ("d.png", {"dpi": (300, 300)}, (40, 30)),
+        ("e.png", {"dpi": (100_000, 1)}, (40, 30)),
+        ("f.jpg", {}, (40, 30)),
+    ],
+)
+def test_pixels_come_out_square(
+    tmp_path: Path, name: str, options: dict[str, object], shape: tuple[int, int]
+) -> None:
+    read = read_image(saved(tmp_path / name, Image.fromarray(GREY), **options), LIMIT)
+    assert read.shape == shape
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_takes_minutes(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", Image.fromarray(GREY), progressive=True)
+    whole = path.read_bytes()
+    read_image(path, LIMIT)
+    at = whole.rindex(b"\xff\xda")
+    path.write_bytes(whole[:at] + whole[at:-2] * 3000 + whole[-2:])
+    with pytest.raises(QuarantineError, match=r"undecodable: 3,0\d\d scans, at most 200"):
+        read_image(path, LIMIT)

@@ -1,7 +1,8 @@
+import os
 import shutil
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 from archive_trees import listed, problems, states, touch, write_csv
@@ -191,6 +192,21 @@ def test_the_other_labeler_can_be_chosen_and_its_table_must_be_there(tree: Path)
     (tree / "mimic-cxr-2.0.0-negbio.csv.gz").unlink()
     with pytest.raises(FileNotFoundError, match="or choose the other labeler"):
         listed("mimic-cxr", tree, labeler="negbio")
+
+
+def test_a_report_of_gigabytes_or_a_pipe_is_none(tree: Path) -> None:
+    listed_before = listed("mimic-cxr", tree).notes["studies_without_report"]
+    reports = sorted((tree / "files").rglob("s*.txt"))
+    with ZipFile(tree / "mimic-cxr-reports.zip", "w", ZIP_DEFLATED) as archive:
+        archive.write(reports[0], str(reports[0].relative_to(tree)))
+        for report in reports[1:]:
+            archive.writestr(str(report.relative_to(tree)), b"FINDINGS: " + bytes(4 << 20))
+    notes = listed("mimic-cxr", tree).notes
+    assert notes["studies_without_report"] == listed_before + len(reports) - 1
+    (tree / "mimic-cxr-reports.zip").unlink()
+    reports[0].unlink()
+    os.mkfifo(reports[0])
+    assert listed("mimic-cxr", tree).notes["studies_without_report"] == listed_before + 1
 
 
 def test_reports_come_from_the_zip_beside_the_images_or_from_elsewhere(

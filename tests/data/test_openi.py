@@ -1,4 +1,6 @@
+import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,26 @@ def test_the_archive_of_reports_need_not_be_unpacked(tree: Path) -> None:
         archive.add(tree / "ecgen-radiology", "ecgen-radiology")
     assert [(r.path, r.text, r.labels) for r in listed("openi", tree).records] == unpacked
     assert listed("openi", tree / "png", reports=tree / "NLMCXR_reports.tgz").records[0].text
+
+
+@pytest.mark.timeout(60)
+def test_a_sparse_member_of_many_gigabytes_is_no_report(tree: Path) -> None:
+    with tarfile.open(tree / "NLMCXR_reports.tgz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(tree / "ecgen-radiology", "ecgen-radiology")
+        sparse = tarfile.TarInfo("ecgen-radiology/9.xml")
+        size = str(30 << 30)
+        sparse.pax_headers = {"GNU.sparse.map": f"{size},0", "GNU.sparse.size": size}
+        archive.addfile(sparse)
+    with tarfile.open(tree / "NLMCXR_reports.tgz") as archive:
+        assert archive.getmember("ecgen-radiology/9.xml").size == 30 << 30
+    os.mkfifo(tree / "ecgen-radiology" / "pipe.xml")
+    tracemalloc.start()
+    by_tar = listed("openi", tree).notes["reports_not_understood"]
+    by_folder = listed("openi", tree, reports=tree / "ecgen-radiology").notes
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert by_tar == by_folder["reports_not_understood"] == 2  # one is broken in any case
+    assert most < 50 << 20
 
 
 def test_views_come_from_a_table_where_there_is_one(tree: Path) -> None:

@@ -19,6 +19,7 @@ from ray_mae.config import IngestConfig
 from ray_mae.data import paths
 from ray_mae.data.archives.studies import dicom
 from ray_mae.data.decoding.dicom import read_dataset
+from ray_mae.data.decoding.image_preprocessing import ImagePreparation
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.paths import (
     atomic_write,
@@ -166,18 +167,22 @@ def test_an_image_whose_disk_was_away_for_a_moment_is_read(
 
     away = failing(2, OSError(errno.ESTALE, "stale"), None)
 
-    def read(path: Path, max_pixels: int) -> Any:
+    def prepare(path: Path, preparation: ImagePreparation) -> Any:
         try:
             away()
         except OSError as error:
             raise QuarantineError("unreadable", "stale") from error
-        return original(path, max_pixels)
+        return original(path, preparation)
 
-    original = study_shards.read_dicom_isolated
-    monkeypatch.setattr(study_shards, "read_dicom_isolated", read)
-    image, header = study_shards._read(write_dicom(tmp_path / "a.dcm"), 10_000)
-    assert image.shape == (64, 64)
-    assert header
+    original = study_shards.prepare_image_isolated
+    monkeypatch.setattr(study_shards, "prepare_image_isolated", prepare)
+    preparation = ImagePreparation(
+        max_pixels=10_000, image_size=64, encoding="png", jpeg_quality=95, max_aspect=4.0,
+        burned_in="keep", secondary_captures="keep", body_parts=None,
+    )  # fmt: skip
+    prepared = study_shards._prepare(write_dicom(tmp_path / "a.dcm"), preparation)
+    assert (prepared.height, prepared.width) == (64, 64)
+    assert prepared.header
 
 
 class Blocks(AbstractBufferedFile):
@@ -217,7 +222,7 @@ def test_of_a_header_in_a_store_only_the_first_block_is_fetched(
     tmp_path: Path, blocks: type[Blocks]
 ) -> None:
     path = stored(tmp_path, ViewPosition="PA")
-    header = dicom._read(path, 10**7, dates=False)
+    header = dicom._read_remote(path, 10**7, dates=False)
     assert (header.rows, header.view) == (2000, "frontal")
     assert sum(blocks.fetched) <= 2 * paths.BLOCK
     with pytest.raises(QuarantineError, match=r"too-large: 4000[0-9]+ bytes, at most 4000000"):
@@ -230,15 +235,15 @@ def test_a_store_that_is_away_while_a_header_is_read_is_asked_again(
 ) -> None:
     path = stored(tmp_path)
     blocks.away.extend([RuntimeError("SlowDown")] * 3)
-    assert dicom._read(path, 10**7, dates=False).rows == 2000
+    assert dicom._read_remote(path, 10**7, dates=False).rows == 2000
     blocks.away.extend([RuntimeError("SlowDown")] * 9)
     with pytest.raises(QuarantineError, match="unreadable: Input/output error"):
-        dicom._read(path, 10**7, dates=False)
+        dicom._read_remote(path, 10**7, dates=False)
     blocks.away[:] = [PermissionError("YPSILANTI")]
     with pytest.raises(QuarantineError, match="unreadable: no permission"):
-        dicom._read(path, 10**7, dates=False)
+        dicom._read_remote(path, 10**7, dates=False)
     with pytest.raises(QuarantineError, match="missing"):
-        dicom._read(path.parent / "b.dcm", 10**7, dates=False)
+        dicom._read_remote(path.parent / "b.dcm", 10**7, dates=False)
 
 
 def test_a_public_archive_is_listed_in_a_store_as_on_disk(folder: Path) -> None:

@@ -13,8 +13,9 @@ from nibabel.processing import resample_from_to
 from volume_files import ball, write_nifti
 
 from ray_mae.config import VolumeSettings
+from ray_mae.data.decoding.decoder_process import prepare_file
 from ray_mae.data.decoding.geometry import Volume, resample, to_ras
-from ray_mae.data.decoding.preprocessing import Preparation, Prepared, prepare_file
+from ray_mae.data.decoding.preprocessing import Preparation, Prepared
 from ray_mae.data.quarantine import QuarantineError
 
 

@@ -1,16 +1,17 @@
 """One DICOM file: the few header tags we read, and its pixels as an 8-bit image.
 
-Nothing in here takes memory for pixels before the header, the file and the compressed stream were
-seen to stay within max_pixels. What a file can have wrong ends as QuarantineError, never as a crash.
+Nothing in here decodes before the header, the file and the compressed stream were seen to stay within
+max_pixels. What a file can have wrong ends as QuarantineError, never as a crash.
 """
 
 import os
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -27,10 +28,13 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from ray_mae.data.decoding.body_parts import UNKNOWN, body_part_of
 from ray_mae.data.decoding.dicom_codecs import coded_size
 from ray_mae.data.decoding.dicom_elements import MOST_BYTES, CountedFile, read_elements
-from ray_mae.data.decoding.greyscale import to_grey
+from ray_mae.data.decoding.greyscale import MOST_ASPECT, to_grey, with_square_pixels
+from ray_mae.data.decoding.stored_values import stored_values
 from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
+from ray_mae.data.decoding.words import plain
 from ray_mae.data.file_types import file_kind
 from ray_mae.data.paths import open_binary
 from ray_mae.data.privacy.years import year_of
@@ -39,11 +43,17 @@ from ray_mae.data.quarantine import QuarantineError, error_text, undecodable
 # The only tags of a header that are ever read: what is not read cannot leak.
 IDENTIFIERS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality"]
 GEOMETRY = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
-VIEW_TAGS = [
-    "ViewPosition", "ViewCodeSequence", "PatientOrientation",
-    "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
+DESCRIPTIONS = ["SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription"]
+VIEW_TAGS = ["ViewPosition", "ViewCodeSequence", "PatientOrientation", *DESCRIPTIONS]
+# What kind of a picture it is, and of what.
+CONTENT_TAGS = [
+    "BurnedInAnnotation", "ConversionType", "ImageType", "PresentationIntentType",
+    "BodyPartExamined", "AnatomicRegionSequence", "StudyDescription", "QualityControlImage",
 ]  # fmt: skip
+HEADER_TAGS = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, *CONTENT_TAGS]
 _COLOURS = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue", "Alpha")]
+# Rows first. PixelSpacing is that of the patient, the others that of the detector and of the scanned film.
+SPACINGS = ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"]
 # Of group 0028 what decoding and showing needs: pydicom compares each element of a file with the list.
 PIXEL_TAGS = [
     *GEOMETRY, "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
@@ -52,6 +62,7 @@ PIXEL_TAGS = [
     "RescaleSlope", "LUTDescriptor", "LUTData", "LUTExplanation", "ModalityLUTType",
     *(f"{colour}{part}" for colour in _COLOURS for part in ("Descriptor", "Data")),
     *(f"Segmented{colour}Data" for colour in _COLOURS), "PaletteColorLookupTableUID", "PixelData",
+    "PixelAspectRatio", *SPACINGS, "PixelIntensityRelationshipSign",
 ]  # fmt: skip
 
 # What is no image data in a codec's own format. Anything else, known or not, needs a decoder.
@@ -74,6 +85,30 @@ MODALITIES = frozenset(
 PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC"})
 
 
+# Of a detector's own values: X-ray, mammography, intraoral.
+FOR_PROCESSING_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{n}.1" for n in (1, 2, 3))
+SECONDARY_CAPTURE = r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.[1-4])?"
+# Of ConversionType (PS3.3 C.8.6.1) those that no exposure comes in by.
+CONVERSIONS = {"SD": "a scanned document", "DRW": "a drawing", "SYN": "a synthetic picture"}
+SCREENSHOT = re.compile(
+    r"\bscreen[ _-]?(save|shot|cap\w*|grab|dump|copy|image)|\bsnap ?shot|\bbildschirm|\bcapture d.ecran"
+)
+DOCUMENT = re.compile(
+    r"\b(scanned (doc\w*|form|page)|document|consent|requisition|questionnaire|formular|anforderung)\b"
+)
+# What a class of files says of the body part.
+PARTS_BY_CLASS = {
+    **{f"1.2.840.10008.5.1.4.1.1.1.2{end}": "breast" for end in ("", ".1")},
+    **{f"1.2.840.10008.5.1.4.1.1.1.3{end}": "tooth" for end in ("", ".1")},
+}
+# Views of CID 4010 by code (SNOMED CT, and the older SNOMED RT), whatever language names them.
+VIEW_CODES = {
+    "399033003": "frontal", "399348003": "AP", "R-10206": "AP", "272479007": "PA", "R-10214": "PA",
+    "399067008": "lateral", "399173006": "left lateral", "R-10236": "left lateral",
+    "399198007": "right lateral", "R-10232": "right lateral", "399182000": "oblique",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What is read of a header."""
@@ -85,12 +120,18 @@ class Header:
     rows: int
     columns: int
     frames: int
-    compressed: bool
-    """Whether a decoder is needed, and not only the file's own bytes."""
     burned_in: bool
-    """Whether the header says that text is burned into the pixels."""
+    """Whether the header does not deny that text is burned into the pixels."""
+    capture: str
+    """What says that it is a form, a drawing or a screenshot; "" for a radiograph."""
+    for_processing: bool
+    """Whether these are the detector's values, of which a picture to look at was made."""
+    body_part: str
+    """See ray_mae.data.decoding.body_parts."""
     view: str
     position: str | None
+    view_understood: bool
+    """False where ViewPosition or ViewCodeSequence says something that is no view we know."""
     year: int | None = None
     """Of StudyDate, where it was asked for."""
 
@@ -185,48 +226,119 @@ def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
     Raises:
         QuarantineError: for everything that can be wrong with the file.
     """
-    tags = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, "BurnedInAnnotation"]
-    tags += ["StudyDate"] if year else []
-    ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False)
+    tags = [*HEADER_TAGS, *(["StudyDate"] if year else [])]
+    return _header(read_dataset(path, tags, most_bytes(max_pixels), pixels=False))
+
+
+def _header(ds: Dataset) -> Header:
+    """The header of what was read. Raises QuarantineError."""
     try:
         with quiet():
-            view, position = _view(ds)
+            view, position, understood = _view(ds)
             return Header(
-                patient=str(ds.get("PatientID") or "").strip(),
+                patient=str(ds.get("PatientID") or "").strip(" \0"),
                 study=str(ds.get("StudyInstanceUID") or "").strip(),
                 instance=str(ds.get("SOPInstanceUID") or "").strip(),
                 modality=str(ds.get("Modality") or "").strip().upper(),
                 rows=int(ds.get("Rows") or 0),
                 columns=int(ds.get("Columns") or 0),
                 frames=int(ds.get("NumberOfFrames") or 1),
-                compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
                 burned_in=burned_in(ds),
+                capture=_capture(ds),
+                for_processing=for_processing(ds),
+                body_part=_body_part(ds),
                 view=view,
                 position=position,
+                view_understood=understood,
                 year=year_of(str(ds.get("StudyDate") or "")),
             )
     except Exception as error:  # values are only parsed when they are asked for
         raise undecodable(error, "header: ") from error
 
 
+def _term(ds: Dataset, tag: str) -> str:
+    """A tag's value as one upper-case term."""
+    return str(ds.get(tag) or "").strip().upper()
+
+
 def burned_in(ds: Dataset) -> bool:
-    """Whether the header says that text is burned into the pixels."""
-    return str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+    """Whether the header does not deny that text is burned into the pixels: all but NO or nothing."""
+    return _term(ds, "BurnedInAnnotation") not in ("", "NO")
 
 
-def _view(ds: Dataset) -> tuple[str, str | None]:
-    """The view and the words it was read from, by the most reliable tag that names one."""
-    codes = [str(item.get("CodeMeaning") or "") for item in ds.get("ViewCodeSequence") or []]
+def _sop_class(ds: Dataset) -> str:
+    return str(ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID") or "")
+
+
+def for_processing(ds: Dataset) -> bool:
+    """Whether the pixels are a detector's values, of which a picture to look at is made elsewhere."""
+    return (
+        _term(ds, "PresentationIntentType") == "FOR PROCESSING"
+        or _sop_class(ds) in FOR_PROCESSING_CLASSES
+    )
+
+
+def _capture(ds: Dataset) -> str:
+    """What says that this is a scanned form, a drawing or a screenshot, "" if nothing does.
+
+    Radiographs are converted to secondary captures as well: those are films that were digitised, and
+    those whose header names the view of an exposure.
+    """
+    description = plain(str(ds.get("SeriesDescription") or ""))
+    if SCREENSHOT.search(plain(" ".join(_values(ds.get("ImageType"))))):
+        return "a screenshot by ImageType"
+    if SCREENSHOT.search(description) or DOCUMENT.search(description):
+        return "a screenshot or a document by SeriesDescription"
+    conversion, modality = _term(ds, "ConversionType"), _term(ds, "Modality")
+    if conversion in CONVERSIONS:
+        return f"{CONVERSIONS[conversion]} by ConversionType {conversion}"
+    secondary = re.fullmatch(SECONDARY_CAPTURE, _sop_class(ds)) or modality == "SC"
+    if secondary and conversion != "DF" and _named_view(ds) is None:
+        return "a Secondary Capture that names no view"
+    return ""
+
+
+def _values(value: Any) -> list[str]:
+    """The values of a tag that may have none, one or several."""
+    several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return [str(each) for each in value] if several else [str(value or "")]
+
+
+def _body_part(ds: Dataset) -> str:
+    if _term(ds, "QualityControlImage") == "YES":
+        return "phantom"
+    codes = [str(item.get("CodeMeaning") or "") for item in ds.get("AnatomicRegionSequence") or []]
+    texts = [str(ds.get(tag) or "") for tag in ("BodyPartExamined", *DESCRIPTIONS[:2])]
+    part = body_part_of(PARTS_BY_CLASS.get(_sop_class(ds), ""), *codes, *texts)
+    # A study may hold images of other parts, too: its description counts where nothing else does.
+    return part if part != UNKNOWN else body_part_of(str(ds.get("StudyDescription") or ""))
+
+
+def _view(ds: Dataset) -> tuple[str, str | None, bool]:
+    """The view by the most reliable tag that names one, its words, and whether those were understood."""
+    if named := _named_view(ds):
+        return *named, True
+    understood = not (ds.get("ViewPosition") or ds.get("ViewCodeSequence"))
+    for tag in DESCRIPTIONS:
+        text = str(ds.get(tag) or "")
+        if view := view_of(text):
+            return view, position_of(text), True
+    return "unknown", None, understood
+
+
+def _named_view(ds: Dataset) -> tuple[str, str | None] | None:
+    """The view and its words by the tags that are there to name it."""
+    items = ds.get("ViewCodeSequence") or []
+    codes = [str(item.get("CodeMeaning") or "") for item in items]
     for text in [str(ds.get("ViewPosition") or ""), *codes]:
         if view := view_of(text):
             return view, position_of(text)
+    for item in items:
+        if text := VIEW_CODES.get(str(item.get("CodeValue") or "").strip(), ""):
+            return view_of(text) or "unknown", position_of(text)
     if view := view_from_orientation(ds.get("PatientOrientation")):
         return view, None
-    for tag in VIEW_TAGS[-3:]:
-        text = str(ds.get(tag) or "")
-        if view := view_of(text):
-            return view, position_of(text)
-    return "unknown", None
+    return None
 
 
 def check_header(header: Header, max_pixels: int) -> None:
@@ -263,6 +375,11 @@ def stored_pixels(
     """
     tags, most = [*PIXEL_TAGS, *more_tags], most_bytes(max_pixels)
     ds = read_dataset(path, tags, most, pixels=True, header=header)
+    return _stored_pixels(ds, radiograph=False), ds
+
+
+def _stored_pixels(ds: Dataset, *, radiograph: bool) -> NDArray[np.generic]:
+    """The stored values of what was read. Raises QuarantineError."""
     if "PixelData" not in ds:
         raise QuarantineError("no-pixels")
     try:
@@ -276,28 +393,56 @@ def stored_pixels(
                         "undecodable",
                         f"header {ds.Rows} x {ds.Columns}, stream {size[0]} x {size[1]}",
                     )
+            if ds.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2"):
+                cells = pixel_array(ds, correct_unused_bits=False)
+                return stored_values(cells, ds, radiograph=radiograph)
             pixels = pixel_array(ds)
     except QuarantineError:
         raise
     except Exception as error:  # decoders of many makers, and files of many more
         raise undecodable(error) from error
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), ds
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def read_dicom(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header]:
-    """The image [H, W] as a viewer would show it, bright is dense, and the header. Raises QuarantineError."""
-    header = read_header(path, max_pixels)
+def read_dicom(
+    path: Path, max_pixels: int, check: Callable[[Header], None] | None = None
+) -> tuple[NDArray[np.uint8], Header]:
+    """Read a radiograph as a viewer would show it.
+
+    Args:
+        path: of the file, on this machine.
+        max_pixels: rows times columns at most.
+        check: raises QuarantineError for a header whose pixels need not be decoded.
+
+    Returns:
+        The image [H, W] in grey values of 8 bits, bright is dense, its pixels square; and the header.
+
+    Raises:
+        QuarantineError: for everything that can be wrong with the file.
+    """
+    ds = read_dataset(path, [*HEADER_TAGS, *PIXEL_TAGS], most_bytes(max_pixels), pixels=True)
+    header = _header(ds)
     check_header(header, max_pixels)
-    return grey_pixels(path, max_pixels), header
-
-
-def grey_pixels(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """The image [H, W] of a file whose header was checked. Raises QuarantineError."""
-    pixels, ds = stored_pixels(path, max_pixels)
+    if check:
+        check(header)
+    pixels = _stored_pixels(ds, radiograph=True)
     try:
         with quiet():
-            return to_grey(pixels, ds)
+            grey = to_grey(pixels, ds, raw=header.for_processing)
+            return with_square_pixels(grey, _aspect(ds), max_pixels), header
     except QuarantineError:
         raise
     except Exception as error:
         raise undecodable(error) from error
+
+
+def _aspect(ds: Dataset) -> float:
+    """Height of a pixel over its width; 1 where nothing that can be believed says something else."""
+    for tag in [*SPACINGS, "PixelAspectRatio"]:
+        try:
+            height, width = (float(value) for value in _values(ds.get(tag)))
+        except ValueError:  # no two numbers
+            continue
+        if min(height, width) > 0 and 1 / MOST_ASPECT <= height / width <= MOST_ASPECT:
+            return height / width
+    return 1.0

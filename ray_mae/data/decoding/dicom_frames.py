@@ -70,9 +70,8 @@ class SliceFile:
     localizer: bool
     rows: int
     columns: int
-    compressed: bool
     burned_in: bool
-    """Whether the header says that text is burned into the pixels."""
+    """Whether the header does not deny that text is burned into the pixels."""
     frames: tuple[Frame, ...]
     agent: str = ""
     """What the header says of a contrast agent."""
@@ -137,7 +136,6 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 localizer="LOCALIZER" in (ds.get("ImageType") or []),
                 rows=rows,
                 columns=columns,
-                compressed=ds.file_meta.TransferSyntaxUID not in NATIVE,
                 burned_in=burned_in(ds),
                 frames=tuple(_frame(ds, index) for index in range(frames)),
                 agent=_agent(ds),

@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.decoding.decoder_process import read_values_isolated
 from ray_mae.data.decoding.dicom import is_dicom
-from ray_mae.data.decoding.dicom_frames import Frame, SliceFile, read_frames, voxels_in
+from ray_mae.data.decoding.dicom_frames import (
+    Frame,
+    SliceFile,
+    read_frames,
+    read_values,
+    voxels_in,
+)
 from ray_mae.data.decoding.geometry import Volume
 from ray_mae.data.decoding.nifti import Bounds
 from ray_mae.data.quarantine import QuarantineError
@@ -96,10 +101,11 @@ def arrange(files: Sequence[SliceFile]) -> tuple[list[tuple[int, int]], NDArray[
 
 
 def check_burned_in(files: Sequence[SliceFile]) -> None:
-    """Raise QuarantineError if the header of one says that text is burned into its pixels."""
+    """Raise QuarantineError if the header of one does not deny that text is burned in."""
     if count := sum(file.burned_in for file in files):
         raise QuarantineError(
-            "burned-in", f"BurnedInAnnotation is YES in {count} of {len(files)} files"
+            "burned-in",
+            f"BurnedInAnnotation is neither NO nor absent in {count} of {len(files)} files",
         )
 
 
@@ -138,7 +144,7 @@ def read_series(paths: Sequence[Path], bounds: Bounds) -> Volume:
     for k, (file, frame) in enumerate(order):
         slots.setdefault(file, []).append((frame, k))
     for file, where in slots.items():
-        read = read_values_isolated(paths[file], files[file].compressed, bounds.max_voxels)
+        read = read_values(paths[file], bounds.max_voxels)
         for frame, k in where:
             if read.shape[1:] != shape[1::-1] or frame >= len(read):
                 raise QuarantineError(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
@@ -40,11 +41,12 @@ def to_grey_levels(
     low, high = int(pixels.min()), int(pixels.max())
     if low == high:
         raise QuarantineError("constant", f"every stored value is {low}")
-    index = pixels.astype(np.int32) - low
+    # Platform integers: counting and looking up would each make a copy of any others.
+    index = np.subtract(pixels, low, dtype=np.intp)
     counts = np.bincount(index.ravel(), minlength=high - low + 1)
     with np.errstate(all="ignore"):
         levels = display(np.arange(low, high + 1), counts)
-    return np.asarray(np.rint(255 * levels).astype(np.uint8)[index])
+    return np.asarray(np.rint(255 * levels).astype(np.uint8).take(index))
 
 
 def robust_range(
@@ -63,15 +65,17 @@ def robust_range(
 LEAST_CONTRAST = 8 / 255
 
 
-def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
+def to_grey(pixels: NDArray[np.generic], ds: Dataset, *, raw: bool = False) -> NDArray[np.uint8]:
     """Turn decoded stored values into the image that a viewer would show.
 
     Args:
         pixels: [H, W], or [H, W, 3] in colour.
         ds: the tags that explain them.
+        raw: whether these are a detector's values: what they mean is then the sign of their relation to
+            the X-rays, whatever PhotometricInterpretation says.
 
     Returns:
-        The image [H, W] in 8 bits.
+        The image [H, W] in 8 bits: what is padding by the header is black.
 
     Raises:
         QuarantineError: the values are no image, or all the same.
@@ -88,11 +92,18 @@ def to_grey(pixels: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:
     if pixels.ndim != 2:
         raise QuarantineError("multi-frame", f"pixels of shape {pixels.shape}")
 
-    return to_grey_levels(pixels, lambda values, counts: _display(values, counts, ds))
+    return to_grey_levels(pixels, lambda values, counts: _display(values, counts, ds, raw))
 
 
 def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
-    """Grey values [H, W] of RGB [H, W, 3] with so many bits (ITU-R BT.601)."""
+    """Grey values [H, W] of RGB [H, W, 3] with so many bits (ITU-R BT.601).
+
+    Where two channels are the middle grey throughout, they are the chroma of a grey picture in YBR,
+    whatever the header calls it: the first one is the picture.
+    """
+    chroma = colours[..., 1:].astype(np.float32) - 2 ** (bits - 1)
+    if np.abs(chroma).max() <= 2 ** (bits - 7):
+        colours = np.repeat(colours[..., :1], 3, axis=-1)
     grey = colours @ np.array([0.299, 0.587, 0.114], np.float32) * (255 / (2**bits - 1))
     if grey.min() == grey.max():
         raise QuarantineError("constant", f"every pixel has the grey value {grey.min():.0f}")
@@ -100,18 +111,23 @@ def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
 
 
 def _display(
-    values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset
+    values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset, raw: bool
 ) -> NDArray[np.float64]:
     """Grey level in [0, 1] of each stored value [K], which occurs so many times [K]."""
-    levels = _before_inversion(values, counts, ds)
-    return 1 - levels if ds.PhotometricInterpretation == "MONOCHROME1" else levels
+    padding = _padding(values, counts, ds)
+    levels = _before_inversion(values, np.where(padding, 0, counts), ds)
+    sign = ds.get("PixelIntensityRelationshipSign")
+    inverted = ds.PhotometricInterpretation == "MONOCHROME1"
+    if raw and sign in (1, -1):
+        inverted = sign == 1  # more of it is more radiation, and that is less tissue
+    return np.where(padding, 0.0, 1 - levels if inverted else levels)
 
 
 def _before_inversion(
-    values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset
+    values: NDArray[np.int_], shows: NDArray[np.int_], ds: Dataset
 ) -> NDArray[np.float64]:
+    """Grey level of each stored value [K], by how often each is shown [K], before MONOCHROME1 turns it."""
     real = _apply_modality(values, ds)
-    shows = np.where(_is_padding(values, ds), 0, counts)
     for shown in (_apply_voi_table, _apply_window):
         levels = shown(real, ds)
         if levels is not None and _contrast(levels, shows) >= LEAST_CONTRAST:
@@ -167,11 +183,44 @@ def _apply_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64]
     return np.asarray((shown[1:-1] - shown[0]) / (shown[-1] - shown[0]))
 
 
-def _is_padding(values: NDArray[np.int_], ds: Dataset) -> NDArray[np.bool_]:
-    """Which stored values only fill the frame around the image."""
+def _padding(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> NDArray[np.bool_]:
+    """Which stored values [K] only fill the frame around the image; none where that leaves no image.
+
+    Raises QuarantineError if one value is left.
+    """
     padding = ds.get("PixelPaddingValue")
     if padding is None:
         return np.zeros(values.shape, bool)
     limit = ds.get("PixelPaddingRangeLimit")
     low, high = sorted((int(padding), int(padding if limit is None else limit)))
-    return (values >= low) & (values <= high)
+    inside = (values >= low) & (values <= high)
+    left = np.count_nonzero(counts[~inside])
+    if left == 1:
+        raise QuarantineError("constant", "every pixel that is no padding has the same value")
+    return inside if left else np.zeros(values.shape, bool)
+
+
+MOST_ASPECT = 4.0
+"""Height over width of a pixel, or the inverse: beyond it a tag is wrong."""
+SQUARE = 0.02
+"""How far height over width of a pixel may be from 1 without being seen."""
+
+
+def with_square_pixels(
+    image: NDArray[np.uint8], aspect: float, max_pixels: int
+) -> NDArray[np.uint8]:
+    """Stretch an image whose pixels are not square along the side on which they are longer.
+
+    Args:
+        image: [H, W].
+        aspect: height of a pixel over its width.
+        max_pixels: of the result; beyond it the other side is shrunk instead.
+    """
+    height, width = image.shape
+    if abs(aspect - 1) <= SQUARE:
+        return image
+    high, wide = (height * aspect, width) if aspect > 1 else (height, width / aspect)
+    if high * wide > max_pixels:
+        high, wide = (height, width / aspect) if aspect > 1 else (height * aspect, width)
+    size = (max(1, round(wide)), max(1, round(high)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

@@ -10,11 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ray_mae.data.decoding.greyscale import robust_range, to_grey_levels
+from ray_mae.data.decoding.greyscale import (
+    MOST_ASPECT,
+    robust_range,
+    to_grey_levels,
+    with_square_pixels,
+)
 from ray_mae.data.file_types import file_kind
 from ray_mae.data.quarantine import QuarantineError, undecodable
 
 Encoding = Literal["png", "jpeg"]
+
+MOST_SCANS = 200
+"""Of a progressive JPEG: encoders write some ten."""
 
 # Of zlib's levels the first that saves as much as the last (tests/benchmarks/encodings.py: level 1
 # takes 16 % more bytes, level 6 takes no fewer and nearly twice the time).
@@ -42,7 +50,13 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
                     raise QuarantineError("too-large", f"{image.height} x {image.width} pixels")
                 if (frames := getattr(image, "n_frames", 1)) > 1:
                     raise QuarantineError("multi-frame", f"{frames} frames")
-                grey = _grey(ImageOps.exif_transpose(image))
+                if image.format == "JPEG":
+                    _check_scans(path)
+                aspect = _aspect(image)
+                upright = ImageOps.exif_transpose(image)
+                if upright.size != image.size:
+                    aspect = 1 / aspect
+                grey = with_square_pixels(_grey(upright), aspect, max_pixels)
     except FileNotFoundError as error:
         raise QuarantineError("missing") from error
     except UnidentifiedImageError as error:
@@ -60,6 +74,27 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     if grey.min() == grey.max():
         raise QuarantineError("constant", f"every pixel has the grey value {grey.min()}")
     return grey
+
+
+def _check_scans(path: Path) -> None:
+    """Raise QuarantineError for a JPEG of so many scans that decoding takes minutes: each goes over all
+    of the image. The marker that starts one never occurs within a scan."""
+    scans = path.read_bytes().count(b"\xff\xda")
+    if scans > MOST_SCANS:
+        raise QuarantineError("undecodable", f"{scans:,} scans, at most {MOST_SCANS}")
+
+
+def _aspect(image: Image.Image) -> float:
+    """Height of a pixel over its width by PNG's pHYs or JPEG's density; 1 if that says nothing usable."""
+    densities = image.info.get("dpi") or image.info.get("aspect")
+    if densities is None and image.info.get("jfif_unit") == 0:
+        densities = image.info.get("jfif_density")
+    try:
+        across, down = (float(density) for density in densities or (1, 1))
+    except (TypeError, ValueError):
+        return 1.0
+    believed = min(across, down) > 0 and 1 / MOST_ASPECT <= across / down <= MOST_ASPECT
+    return across / down if believed else 1.0
 
 
 def _grey(image: Image.Image) -> NDArray[np.uint8]:

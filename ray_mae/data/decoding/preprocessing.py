@@ -5,7 +5,7 @@ this order: the statistics are those of measured voxels, and only what is kept i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from ray_mae.config import VolumeSettings
 from ray_mae.data.decoding.background import fill_background, flat_share
 from ray_mae.data.decoding.dicom_series import is_series, read_series
 from ray_mae.data.decoding.foreground import extent, foreground
-from ray_mae.data.decoding.geometry import Spacing, Volume, crop, on_grid_of, resample, to_ras
+from ray_mae.data.decoding.geometry import Volume, crop, on_grid_of, resample, to_ras
 from ray_mae.data.decoding.nifti import Bounds, LabelsOutOfRange, read_mask, read_nifti
 from ray_mae.data.quarantine import QuarantineError
 
@@ -167,25 +167,3 @@ def _valid(masks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
         unchanged = masks["anonymised"] == 0
         valid = unchanged if valid is None else valid & unchanged
     return valid
-
-
-def prepare_file(path: Path, spacing_mm: Spacing) -> NDArray[np.float32]:
-    """Read a volume from its files and preprocess it as `ingest` does.
-
-    Args:
-        path: a NIfTI file, or a folder with one DICOM series.
-        spacing_mm: between the voxels, along each axis or for all; None: as it is.
-
-    Returns:
-        Z-scores [X, Y, Z] in RAS order.
-
-    Raises:
-        ValueError: `ingest` would put the volume into quarantine, with the reason.
-    """
-    paths = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    try:
-        usual = Preparation.of(VolumeSettings())
-        wanted = replace(usual, bounds=replace(usual.bounds, spacing_mm=spacing_mm))
-        return wanted.prepare(paths, {}).image.values
-    except QuarantineError as error:
-        raise ValueError(f"{path} is no usable volume: {error}") from error

@@ -1,28 +1,40 @@
 """Which view an image shows, from the words and tags archives use for it."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
-FRONTAL = frozenset({"frontal", "pa", "ap"})
-LATERAL = frozenset({"lateral", "lat", "ll", "rl"})
+# In English, German, Spanish, French, Italian, Portuguese and Dutch, without accents.
+FRONTAL = frozenset("frontal frontale frontales frontaal pa ap frente".split())
+LATERAL = frozenset(
+    "lateral laterale lateraal laterales laterolateral laterolaterale lat ll rl llat rlat latl latr lateralis"
+    " seitlich seitliche seitlicher perfil profil profilo profile zijdelings".split()
+)
 # Neither a frontal nor a lateral view, whatever else is said: "left lateral decubitus" is no lateral.
 NEITHER = frozenset(
-    "oblique obl decubitus decub rld lld rlo llo rao lao rpo lpo axial tangential costal cc"
-    " mlo".split()
+    "oblique obliqua obliquo oblicua oblicuo oblicuas obliques obl schrag schrage decubitus decubito decub"
+    " seitenlage rld lld rlo llo rao lao rpo lpo axial axiale tangential costal cc mlo".split()
 )
+# Of a cell that names no view and does not mean to.
+NO_VIEW = frozenset(("", "unknown", "unk", "none", "null", "nan", "na", "n/a", "other", "-"))
 # Words of a position that are kept beside those above. All else is dropped: free text may hold names.
 _MANNERS = frozenset(
     "supine prone horizontal erect upright standing sitting semi portable mobile bedside lordotic left"
-    " right l r inspiration expiration chest".split()
+    " right l r inspiration expiration chest stehend liegend links rechts thorax torax".split()
 )
+# "postéro-antérieure", "Postero Anterior", "p.-a.", "p. a."
+_ANTERIOR, _POSTERIOR = r"ante?r(?:ior|ieur|o)?", r"poste?r(?:ior|ieur|o)?"
 _SPELLINGS = (
-    (re.compile(r"antero?[\s-]?posterior", re.I), "AP"),
-    (re.compile(r"postero?[\s-]?anterior", re.I), "PA"),
-    (re.compile(r"\b([ap])\.\s?([ap])\b\.?", re.I), r"\1\2"),
-)
+    (re.compile(rf"\b{_ANTERIOR}[\s-]*{_POSTERIOR}\w*", re.I), "AP"),
+    (re.compile(rf"\b{_POSTERIOR}[\s-]*{_ANTERIOR}\w*", re.I), "PA"),
+    (re.compile(r"\b([ap])\.?[\s-]?([ap])\b\.?", re.I), r"\1\2"),
+    (re.compile(r"\b(?:de |thorax )face\b", re.I), "frontal"),
+    (re.compile(r"\bx[\s-]?table\b", re.I), "cross-table"),
+)  # fmt: skip
 
 
 def _words(text: str) -> list[str]:
+    text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     for spelling, word in _SPELLINGS:
         text = spelling.sub(word, text)
     return re.findall(r"[A-Za-z]+", text)

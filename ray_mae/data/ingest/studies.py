@@ -12,14 +12,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord
-from ray_mae.data.decoding.decoder_process import read_dicom_isolated
-from ray_mae.data.decoding.dicom import Header, is_dicom, most_bytes
-from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
+from ray_mae.data.decoding.decoder_process import prepare_image_isolated
+from ray_mae.data.decoding.dicom import most_bytes
+from ray_mae.data.decoding.image_preprocessing import ImagePreparation, PreparedImage
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.listed import find_problem, named_stores
@@ -78,6 +75,16 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         year_bucket=config.year_bucket,
         stores=named_stores(config),
     )
+    preparation = ImagePreparation(
+        max_pixels=config.max_pixels,
+        image_size=config.image_size,
+        encoding=config.encoding,
+        jpeg_quality=config.jpeg_quality,
+        max_aspect=config.max_aspect,
+        burned_in=config.burned_in,
+        secondary_captures=config.secondary_captures,
+        body_parts=config.body_parts,
+    )
     earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
     plans: DiskList[ShardPlan] = DiskList(
         StudyShardPlan(
@@ -86,12 +93,8 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
             split=split,
             rows_per_row_group=config.studies_per_row_group,
             studies=studies,
-            image_size=config.image_size,
-            encoding=config.encoding,
-            jpeg_quality=config.jpeg_quality,
-            max_pixels=config.max_pixels,
-            max_aspect=config.max_aspect,
-            burned_in=config.burned_in,
+            preparation=preparation,
+            for_processing=config.for_processing,
         )
         for file, split, studies in cut_into_shards(
             grouped.studies, lambda study: study.split, lambda study: study.study_id, earlier
@@ -239,7 +242,10 @@ def _study_problem(
     if not images:
         return None
     if "" in patients:
-        return "no-patient", ""
+        return "no-patient", (
+            "PatientID or the patient's cell is empty: a table of --reports with columns study and "
+            "patient brings it"
+        )
     if len(patients) > 1:
         return "patient-conflict", (
             f"{len(patients)} patients; if study numbers restart for each patient, join the two"
@@ -283,12 +289,8 @@ class StudyShardPlan(ShardPlan):
     parquet = _PARQUET
 
     studies: list[StudyEntry]
-    image_size: int
-    encoding: Encoding
-    jpeg_quality: int
-    max_pixels: int
-    max_aspect: float
-    burned_in: Literal["quarantine", "keep"]
+    preparation: ImagePreparation
+    for_processing: Literal["alone", "quarantine", "keep"]
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "StudyShardPlan":
@@ -296,7 +298,8 @@ class StudyShardPlan(ShardPlan):
             StudyEntry(**{**study, "images": [ImageEntry(**image) for image in study["images"]]})
             for study in fields["studies"]
         ]
-        return cls(**{**fields, "studies": studies})
+        preparation = ImagePreparation(**fields["preparation"])
+        return cls(**{**fields, "studies": studies, "preparation": preparation})
 
     @property
     def entries(self) -> int:
@@ -315,15 +318,16 @@ class StudyShardPlan(ShardPlan):
     ) -> Iterator[dict[str, Any]]:
         for study in self.studies:
             views = []
-            for image in study.images:
-                try:
-                    views.append(_view(image, root, self, counts))
-                except QuarantineError as error:
+            for image, prepared in self._images(study, root):
+                if isinstance(prepared, QuarantineError):
                     quarantined.append(
                         QuarantineRow(
-                            "image", image.path, study.study_id, error.reason, error.detail
+                            "image", image.path, study.study_id, prepared.reason, prepared.detail
                         )
                     )
+                else:
+                    views.append(self._view(image, prepared))
+                    _count_header(counts, prepared)
             if not views:
                 quarantined.append(
                     QuarantineRow("study", None, study.study_id, "no-usable-image", "")
@@ -343,53 +347,69 @@ class StudyShardPlan(ShardPlan):
                 "years": study.years,
             }
 
+    def _images(
+        self, study: StudyEntry, root: Path
+    ) -> list[tuple[ImageEntry, PreparedImage | QuarantineError]]:
+        """The images of a study, or why each is not taken.
 
-def _view(
-    image: ImageEntry, root: Path, plan: StudyShardPlan, counts: Counter[str]
-) -> dict[str, Any]:
-    view, position = image.view, image.position
-    pixels, header = _read(source_path(root, image.path), plan.max_pixels)
-    if header is not None:
-        if header.burned_in and plan.burned_in == "quarantine":
-            raise QuarantineError("burned-in", "BurnedInAnnotation is YES")
-        counts["burned in"] += header.burned_in
-        if view == "unknown":  # a table need not repeat what the file knows
-            view, position = header.view, position or header.position
-    long, short = max(pixels.shape), min(pixels.shape)
-    if long > plan.max_aspect * short:
-        raise QuarantineError("elongated", f"{pixels.shape[0]} x {pixels.shape[1]} pixels")
-    pixels = shrink(pixels, plan.image_size)
-    return {
-        "image": encode(pixels, plan.encoding, plan.jpeg_quality),
-        "encoding": plan.encoding,
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "view": view,
-        "position": position,
-    }
-
-
-def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], Header | None]:
-    """The image, and its header if it is DICOM. Raises QuarantineError for all that can be wrong with it."""
-
-    def read(file: Path) -> tuple[NDArray[np.uint8], Header | None]:
-        try:
-            dicom = file.suffix.lower() == ".dcm" or is_dicom(file)
-        except (OSError, ValueError):
-            dicom = False  # the reader of images says what is wrong with it
-        return (
-            read_dicom_isolated(file, max_pixels) if dicom else (read_image(file, max_pixels), None)
+        A detector's raw values are one exposure with the picture that was made of them: not taken where
+        the study has such a picture.
+        """
+        images: list[tuple[ImageEntry, PreparedImage | QuarantineError]] = []
+        for image in study.images:
+            try:
+                path = source_path(root, image.path)
+                images.append((image, _prepare(path, self.preparation)))
+            except QuarantineError as error:
+                images.append((image, error))
+        shown = any(isinstance(p, PreparedImage) and not _is_raw(p) for _, p in images)
+        if self.for_processing == "keep" or (self.for_processing == "alone" and not shown):
+            return images
+        problem = QuarantineError(
+            "for-processing",
+            "beside an image for presentation" if shown else "for_processing takes none",
         )
+        return [(image, problem if _is_raw(p) else p) for image, p in images]
 
+    def _view(self, image: ImageEntry, prepared: PreparedImage) -> dict[str, Any]:
+        view, position, header = image.view, image.position, prepared.header
+        if header and view == "unknown":  # a table need not repeat what the file knows
+            view, position = header.view, position or header.position
+        return {
+            "image": prepared.image,
+            "encoding": self.preparation.encoding,
+            "height": prepared.height,
+            "width": prepared.width,
+            "view": view,
+            "position": position,
+        }
+
+
+def _prepare(path: Path, preparation: ImagePreparation) -> PreparedImage:
+    """The image of a file. Raises QuarantineError for all that can be wrong with it."""
     try:
-        with local_file(path, most_bytes(max_pixels)) as file:
-            return retry_transient(lambda: read(file), remote=False)
+        with local_file(path, most_bytes(preparation.max_pixels)) as file:
+            return retry_transient(lambda: prepare_image_isolated(file, preparation), remote=False)
     except FileNotFoundError as error:
         raise QuarantineError("missing") from error
     except OSError as error:  # of a store, after several attempts
         if error.errno == errno.ENOSPC:
             raise
         raise QuarantineError("unreadable", error_text(error)) from error
+
+
+def _is_raw(prepared: PreparedImage | QuarantineError) -> bool:
+    return isinstance(prepared, PreparedImage) and (
+        prepared.header is not None and prepared.header.for_processing
+    )
+
+
+def _count_header(counts: Counter[str], prepared: PreparedImage) -> None:
+    """Count what the header says that is not in the row."""
+    if header := prepared.header:
+        counts["burned in"] += header.burned_in
+        counts["for processing"] += header.for_processing
+        counts[f"body part/{header.body_part}"] += 1
 
 
 def _count(counts: Counter[str], study: StudyEntry, views: list[dict[str, Any]]) -> None:
@@ -419,10 +439,13 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
             for label in CHEXPERT_LABELS
         },
         "images_with_burned_in_text": counts["burned in"],
+        "images_for_processing": counts["for processing"],
+        "body_parts": _under(counts, "body part/"),
         "image_bytes": counts["image bytes"],
     }
 
 
 def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
+    """The counts whose names begin so, by the rest of the name."""
     below = {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
-    return dict(sorted(below.items(), key=lambda item: int(item[0])))
+    return dict(sorted(below.items(), key=lambda item: (len(item[0]), item[0])))

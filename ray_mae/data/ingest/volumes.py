@@ -6,7 +6,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,9 @@ import numpy as np
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.records import Archive, VolumeRecord
+from ray_mae.data.decoding.decoder_process import prepare_volume_isolated
 from ray_mae.data.decoding.preprocessing import MASKS, Preparation
-from ray_mae.data.decoding.voxels import (
-    ENCODING,
-    LARGEST,
-    VoxelType,
-    encode_labels,
-    encode_valid,
-    encode_voxels,
-)
+from ray_mae.data.decoding.voxels import LARGEST, VoxelType
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.listed import find_problem, named_stores
@@ -304,26 +298,21 @@ class VolumeShardPlan(ShardPlan):
 
             masks = {name: file(path) for name in MASKS if (path := getattr(volume, name))}
             paths = [file(path) for path in volume.paths]
-            prepared = retry_transient(lambda: self.preparation.prepare(paths, masks), remote=False)
-        image = prepared.image
+            preparation = asdict(self.preparation)
+            columns = retry_transient(
+                lambda: prepare_volume_isolated(
+                    paths, masks, preparation, self.dtype, self.compression
+                ),
+                remote=False,
+            )
+        mended = tuple(columns.pop("mended"))
         row = {
             **{name: getattr(volume, name) for name in _NAMES if name != "dataset"},
             "dataset": self.dataset,
-            "voxels": encode_voxels(image.values, self.dtype, self.compression),
-            "encoding": ENCODING,
-            "dtype": self.dtype,
-            "shape": list(image.values.shape),
-            "spacing_mm": image.spacing.tolist(),
-            "affine": image.affine.ravel().tolist(),
-            "mean": prepared.mean,
-            "std": prepared.std,
-            "valid": None if prepared.valid is None else encode_valid(prepared.valid),
-            "segmentation": None
-            if prepared.segmentation is None
-            else encode_labels(prepared.segmentation, self.compression),
+            **columns,
             "labels": sorted(volume.labels.items()),
         }
-        return row, prepared.mended
+        return row, mended
 
 
 def _count(counts: Counter[str], row: dict[str, Any]) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.duplicates import mark_duplicates
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
+from ray_mae.data.archives.report_files import read_report
 from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
+from ray_mae.data.decoding.decoder_process import read_headers_isolated
 from ray_mae.data.decoding.dicom import Header, check_header, read_header
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.file_types import file_kind
 from ray_mae.data.parallel_map import parallel_map
-from ray_mae.data.paths import list_folder, retry_transient, walk
+from ray_mae.data.paths import is_remote, list_folder, retry_transient, walk
 from ray_mae.data.quarantine import QuarantineError
 
 # What lies beside DICOM files and is none. Everything else is read, whatever its name: many
@@ -26,6 +28,7 @@ NOT_IMAGES = frozenset(
     .split()
 )  # fmt: skip
 FILES_PER_TASK = 256
+_OF_RECORD = ("study", "patient", "view", "position", "instance", "year", "view_understood")
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive:
@@ -41,7 +44,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
         raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
 
     max_pixels, dates = config.max_pixels, config.year_bucket > 0
-    reports, matched = _reports(config), set[str]()
+    reports, matched, of_view = _reports(config), set[str](), Counter[str]()
 
     def list_images() -> Iterator[tuple[str, str, ImageRecord]]:
         """Each file's path, the name of its image, and what is known of it."""
@@ -50,6 +53,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             lambda paths: _headers(root, paths, max_pixels, dates), chunks_of(files)
         ):
             for fields in headers:
+                understood = fields.pop("view_understood")
+                of_view["not understood"] += not understood
                 record = reports.describe(_record(fields))
                 if record.study in reports.studies:
                     matched.add(record.study)
@@ -63,6 +68,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     )
     notes = {
         "files_passed_over": passed_over,
+        "views_not_understood": of_view["not understood"],
         "reports_without_images": len(reports.studies) - len(matched),
         **reports.notes,
     }
@@ -91,24 +97,39 @@ def chunks_of(files: Iterable[str]) -> Iterator[list[str]]:
 
 def _headers(root: Path, paths: list[str], max_pixels: int, dates: bool) -> list[dict[str, Any]]:
     """On a worker: the records of some files as plain fields, since they travel as JSON."""
-    return [_header(root, path, max_pixels, dates) for path in paths]
+    headers = _read(root, paths, max_pixels, dates)
+    return [_fields(path, header, max_pixels) for path, header in zip(paths, headers, strict=True)]
 
 
-def _header(root: Path, path: str, max_pixels: int, dates: bool) -> dict[str, Any]:
-    fields: dict[str, Any] = {"path": path, "study": "", "patient": "", "view": "unknown"}
+def _fields(path: str, header: Header | QuarantineError, max_pixels: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "path": path, "study": "", "patient": "", "view": "unknown", "view_understood": True
+    }  # fmt: skip
     try:
-        header = _read(root / path, max_pixels, dates)
-        fields |= {
-            name: getattr(header, name)
-            for name in ("study", "patient", "view", "position", "instance", "year")
-        }
+        if isinstance(header, QuarantineError):
+            raise header
+        fields |= {name: getattr(header, name) for name in _OF_RECORD}
         check_header(header, max_pixels)
     except QuarantineError as problem:
         fields["problem"] = [problem.reason, problem.detail]
     return fields
 
 
-def _read(path: Path, max_pixels: int, dates: bool) -> Header:
+def _read(
+    root: Path, paths: list[str], max_pixels: int, dates: bool
+) -> Iterator[Header | QuarantineError]:
+    if not is_remote(root):
+        yield from read_headers_isolated([root / path for path in paths], max_pixels, year=dates)
+        return
+    for path in paths:
+        try:
+            yield _read_remote(root / path, max_pixels, dates)
+        except QuarantineError as problem:
+            yield problem
+
+
+def _read_remote(path: Path, max_pixels: int, dates: bool) -> Header:
+    """The header of a file in a store, of which only the beginning is fetched. Raises QuarantineError."""
     return retry_transient(lambda: read_header(path, max_pixels, year=dates), remote=False)
 
 
@@ -137,16 +158,19 @@ def _reports(config: IngestConfig) -> _Reports:
         if not path.is_file():
             return _Reports({}, {})
     if path.is_dir():
-        texts = {
-            name.removesuffix(".txt"): {"text": (path / name).read_text(errors="replace")}
-            for name, folder in list_folder(path)
-            if name.endswith(".txt") and not folder
-        }
+        texts, unreadable = dict[str, dict[str, Any]](), 0
+        for name, folder in list_folder(path):
+            if name.endswith(".txt") and not folder:
+                content = read_report(path / name)
+                unreadable += content is None
+                if content is not None:
+                    text = content.decode(errors="replace")
+                    texts[name.removesuffix(".txt")] = {"text": text}
         if not texts:
             raise FileNotFoundError(
                 f"{path} holds no .txt files (reports): one STUDY.txt per study"
             )
-        return _Reports(texts, {})
+        return _Reports(texts, {"reports_not_readable": unreadable} if unreadable else {})
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist (reports): a table, or a folder of STUDY.txt"

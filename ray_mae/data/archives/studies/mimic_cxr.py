@@ -25,6 +25,7 @@ from ray_mae.data.archives.published import (
     word,
 )
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
+from ray_mae.data.archives.report_files import read_member, read_report
 from ray_mae.data.archives.tables import LabelReader
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
@@ -209,10 +210,8 @@ def _report_path(subject: str, study: str) -> str:
 
 
 def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
+    content = read_report(path)
+    return None if content is None else content.decode(errors="replace")
 
 
 def _in_zip(archive: ZipFile) -> Reports:
@@ -221,7 +220,11 @@ def _in_zip(archive: ZipFile) -> Reports:
 
     def text(subject: str, study: str) -> str | None:
         name = names.get(_report_path(subject, study))
-        return name and archive.read(name).decode(errors="replace")
+        if name is None:
+            return None
+        with archive.open(name) as file:
+            content = read_member(file)
+        return None if content is None else content.decode(errors="replace")
 
     return text
 

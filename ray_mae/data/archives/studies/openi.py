@@ -33,6 +33,7 @@ from ray_mae.data.archives.published import (
     word,
 )
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
+from ray_mae.data.archives.report_files import read_member, read_report
 from ray_mae.data.decoding.compressed import DAMAGE, check_to_end
 from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
 from ray_mae.data.labels import POSITIVE, UNCERTAIN, states_of
@@ -55,7 +56,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     studies, without_images, damaged, without_view = set(), 0, 0, 0
     for file in _xml_files(config):
         try:
-            study, names, text, terms = _report(file)
+            study, names, text, terms = _report(file or b"")
         except (ElementTree.ParseError, ValueError):
             damaged += 1
             continue
@@ -109,8 +110,8 @@ def _key(name: str) -> str:
     return f"{match[1]}_{match[2].lower()}" if match else name
 
 
-def _xml_files(config: IngestConfig) -> Iterator[bytes]:
-    """The XML files of the folder or tgz, in order of their names."""
+def _xml_files(config: IngestConfig) -> Iterator[bytes | None]:
+    """The XML files of the folder or tgz, in order of their names; None for one that is no report."""
     location = config.reports or config.source
     if location.is_dir() and (location / TGZ).is_file():
         location /= TGZ
@@ -121,7 +122,7 @@ def _xml_files(config: IngestConfig) -> Iterator[bytes]:
             for name in names
             if name.lower().endswith(".xml")
         ]
-        yield from ((location / path).read_bytes() for path in sorted(paths))
+        yield from (read_report(location / path) for path in sorted(paths))
     elif location.is_file():
         try:
             with local_file(location) as file, tarfile.open(file) as archive:
@@ -129,7 +130,7 @@ def _xml_files(config: IngestConfig) -> Iterator[bytes]:
                 for member in sorted(archive, key=lambda member: member.name):
                     if member.name.lower().endswith(".xml") and member.isfile():
                         content = archive.extractfile(member)
-                        yield content.read() if content else b""
+                        yield read_member(content) if content else None
         except tarfile.TarError as error:
             raise ValueError(f"{location} is no tar archive (reports): {error}") from error
         except DAMAGE as error:

@@ -1,5 +1,6 @@
 """A table that lists images: CSV or Parquet, one row per PNG, JPEG or DICOM file."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -14,7 +15,7 @@ from ray_mae.data.archives.tables import (
     iter_table,
     need_columns,
 )
-from ray_mae.data.decoding.views import position_of, view_of
+from ray_mae.data.decoding.views import NO_VIEW, position_of, view_of
 from ray_mae.data.privacy.years import year_of
 from ray_mae.data.quarantine import QuarantineError
 
@@ -34,8 +35,12 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     labels = LabelReader.of(columns.labels, first[0])
     splits = given_splits(path, iter_table(path, damaged.append), columns.split)
 
+    views = Counter[str]()
+
     def record(row: PlacedRow, split: str | None) -> ImageRecord:
         image, view = row[columns.path].strip(), row.get(columns.view, "")
+        not_understood = view_of(view) is None and view.strip().lower() not in NO_VIEW
+        views["not understood"] += not_understood
         return ImageRecord(
             path=image,
             study=row[columns.study].strip(),
@@ -64,4 +69,5 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
         listed, lambda first: QuarantineError("duplicate", "the table lists this path before")
     )
     progress(len(records), len(records))
-    return Archive(path.parent, records, labels.notes())
+    notes = {"views_not_understood": views["not understood"], **labels.notes()}
+    return Archive(path.parent, records, notes)

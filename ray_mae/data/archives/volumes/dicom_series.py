@@ -6,6 +6,7 @@ or another of PARTS.
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -18,10 +19,11 @@ from ray_mae.data.archives.studies.dicom import chunks_of, files_below
 from ray_mae.data.archives.volumes import series_table
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in, is_agent
 from ray_mae.data.archives.volumes.exclusions import check_description
+from ray_mae.data.decoding.decoder_process import read_frames_isolated
 from ray_mae.data.decoding.dicom_frames import PARTS, SliceFile, read_frames, voxels_in
 from ray_mae.data.decoding.dicom_series import arrange, check_burned_in
 from ray_mae.data.parallel_map import parallel_map
-from ray_mae.data.paths import retry_transient
+from ray_mae.data.paths import is_remote, retry_transient
 from ray_mae.data.quarantine import QuarantineError
 
 
@@ -92,14 +94,26 @@ def _group_by_series(
 
 def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, dict[str, Any]]]:
     """On a worker: the headers of some files as plain fields, since they travel as JSON."""
-    headers: list[tuple[str, dict[str, Any]]] = []
-    for path in paths:
+    return [
+        (
+            path,
+            {"problem": [file.reason, file.detail]}
+            if isinstance(file, QuarantineError)
+            else asdict(file),
+        )
+        for path, file in zip(paths, _read(root, paths, max_voxels), strict=True)
+    ]
+
+
+def _read(root: Path, paths: list[str], max_voxels: int) -> Iterator[SliceFile | QuarantineError]:
+    if not is_remote(root):
+        yield from read_frames_isolated([root / path for path in paths], max_voxels)
+        return
+    for path in paths:  # only their beginning is fetched: the decoder process reads files
         try:
-            read = partial(read_frames, root / path, max_voxels)
-            headers.append((path, asdict(retry_transient(read, remote=False))))
-        except QuarantineError as error:
-            headers.append((path, {"problem": [error.reason, error.detail]}))
-    return headers
+            yield retry_transient(partial(read_frames, root / path, max_voxels), remote=False)
+        except QuarantineError as problem:
+            yield problem
 
 
 def _header(fields: dict[str, Any]) -> SliceFile:
