@@ -61,7 +61,7 @@ def test_the_subject_of_bids_counts_before_every_folder() -> None:
     "visit",
     ["v1", "V02", "m06", "M12", "week04", "wk4", "y2", "year1", "d0129", "day3", "t0", "fu1", "fup2",
      "followup", "bl", "preop", "postop", "scan2", "rescan", "retest", "rep2", "ses-1", "2006-04-18",
-     "20060418", "timepoint-2", "visit_3", "screening"],
+     "20060418", "timepoint-2", "visit_3", "screening", "6mo", "12m", "24wk", "2y", "18months"],
 )  # fmt: skip
 @pytest.mark.parametrize("form", ["p7_{}_T1.nii", "p7_{}/T1.nii", "p7/{}/T1.nii", "p7-{}.nii"])
 def test_visits_of_one_person_are_one_patient(visit: str, form: str) -> None:
@@ -163,6 +163,22 @@ def test_series_folders_are_no_patients() -> None:
      (["anna", "anna2"], True), (["anna", "annabel"], False)],
 )  # fmt: skip
 def test_a_name_that_begins_another_is_warned_of(names: list[str], warned: bool) -> None:
+    people = people_of([f"{name}_T1.nii" for name in names])
+    assert people.patients == names
+    assert bool(people.warnings) == warned
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [(["MRN7_ACC12", "MRN7_ACC31", "MRN8_ACC40"], True),
+     (["1000012_20252_2_0", "1000012_20252_3_0", "1000025_20252_2_0"], True),
+     (["OAS1_0001", "OAS1_0002", "OAS1_0003"], False), (["NYU_0051", "NYU_0052", "UCLA_0053"], False),
+     ([f"{site}_S_{n:04d}" for site in ("011", "002") for n in range(4 * int(site), 4 * int(site) + 4)],
+      False)],
+)  # fmt: skip
+def test_a_few_names_with_one_numbered_beginning_are_warned_of(
+    names: list[str], warned: bool
+) -> None:
     people = people_of([f"{name}_T1.nii" for name in names])
     assert people.patients == names
     assert bool(people.warnings) == warned

@@ -25,6 +25,7 @@ _SESSION = re.compile(
 # Words that name a session behind a patient's name, and may begin a name: v1, m06, d0129, week04, scan2.
 _VISIT = re.compile(
     r"(?:v|vis|m|mo|month|w|wk|week|y|yr|year|d|day|t|scan|exam|re?scan|rep|repeat|fup|followup)_?\d{1,4}[a-z]?|"
+    r"\d{1,3}_?(?:mos?|months?|wks?|weeks?|yrs?|years?|days?|[mwyd])|"
     r"re-?test|test|rescan|repeat|pre-?op|post-?op|intra-?op|initial|screening|sc|final|"
     r"first|second|third|before|after",
     re.IGNORECASE,
@@ -66,6 +67,8 @@ CHANNEL = re.compile(r"_(000\d)$")
 _CUTS = " -_."
 # A name no longer than this behind a contrast may be a setting of the scan: p2, iso1.
 _SHORT = 4
+# Names that begin alike may be of one person, if they are no more than this on average.
+_VISITS = 3
 # A folder that may be a year or a patient.
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
@@ -311,8 +314,20 @@ def check_visits(patients: Iterable[str]) -> None:
 
 
 def alike(patients: Iterable[str]) -> list[str]:
-    """A warning if one patient's name begins another's: p7 and p7_b, p7 and p7b, but not p1 and p10."""
+    """A warning where different patients may be visits of one: see `_beginnings` and `_begin_alike`."""
     names = sorted({patient for patient in patients if patient})
+    if pairs := _beginnings(names) or _begin_alike(names):
+        one, two = pairs[0]
+        more = f", and {len(pairs) - 1:,} more such pairs" if len(pairs) > 1 else ""
+        return [
+            f"{one!r} and {two!r}{more} count as different patients: if they are visits of one, say so "
+            "with volumes.patient_pattern"
+        ]
+    return []
+
+
+def _beginnings(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of which one begins the other: p7 and p7_b, p7 and p7b, but not p1 and p10."""
     known = set(names)
     pairs = []
     for name in names:
@@ -324,14 +339,25 @@ def alike(patients: Iterable[str]) -> list[str]:
             if beginning in known:
                 pairs.append((beginning, name))
                 break
-    if not pairs:
-        return []
-    one, two = pairs[0]
-    more = f", and {len(pairs) - 1:,} more such pairs" if len(pairs) > 1 else ""
-    return [
-        f"{one!r} and {two!r}{more} count as different patients: if they are visits of one, say so with "
-        "volumes.patient_pattern"
-    ]
+    return pairs
+
+
+def _begin_alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs with the same numbered beginning, a few of each: MRN7_ACC12 and MRN7_ACC31.
+
+    A beginning of many is a site's (ADNI's 011_S_0021), one of all the data set's, and sub-… is BIDS'.
+    """
+    of_beginning: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in names:
+        if not _SUBJECT.match(name):
+            for index, token in enumerate(list(_TOKEN.finditer(name))[:-1]):
+                if _has_digit(beginning := name[: token.end()]):
+                    of_beginning[index][beginning].append(name)
+    for groups in of_beginning.values():
+        several = [group for group in groups.values() if len(group) > 1]
+        if several and len(groups) > 1 and sum(map(len, groups.values())) <= _VISITS * len(groups):
+            return [(group[0], other) for group in several for other in group[1:]]
+    return []
 
 
 def case_of(path: str) -> str:
