@@ -50,7 +50,8 @@ def test_contrasts_have_one_name(words: str, name: str) -> None:
      ("T1 sin contraste", "T1w"), ("T1 c/ contraste", "T1c"), ("T1 s/ contraste", "T1w"),
      ("T1 dopo mdc", "T1c"), ("T1 senza mdc", "T1w"), ("FLAIR +C", "FLAIRc"),
      ("T2 post contrast", "T2c"), ("FLAIR post", "FLAIR"), ("DWI post contrast", "DWI"),
-     ("CT +C", "CTc")],
+     ("CT +C", "CTc"), ("sT1W_3D_TFE_GD", "T1c"), ("eT1W", "T1w"), ("3DT1 post inj", "T1c"),
+     ("T1w GBCA", "T1c"), ("T1 post op", "T1w"), ("T1 postop +C", "T1c"), ("T1 POST", "T1c")],
 )  # fmt: skip
 def test_a_contrast_says_whether_contrast_agent_was_given(words: str, name: str) -> None:
     assert contrast_of(words) == contrast_in(words) == name
@@ -680,10 +681,12 @@ def test_nnunet_label_maps_and_channels_come_in_with_their_images(tmp_path: Path
 def test_files_that_are_no_scans_by_their_names_are_kept_aside(tmp_path: Path) -> None:
     label_maps = ["aligned_seg24", "seg4", "aparc+aseg", "T1_synthseg", "aseg", "wmparc", "T1_brain_mask",
                   "aparc.a2009s+aseg", "aparc.DKTatlas+aseg", "T1_label", "T1_roi", "labels/T1",
-                  "lh.hippoAmygLabels-T1.v21"]  # fmt: skip
+                  "lh.hippoAmygLabels-T1.v21", "c1T1", "mwp1T1", "T1_pve_0", "T1_lesion",
+                  "c2sub-01_T1w"]  # fmt: skip
     parts = ["T1_ph", "swi_phase", "T1_part-phase", "e1_real", "e1_imaginary"]
     differences = ["T1_subtraction", "T1_sub"]
-    scans = ["T1", "FLAIR_2d", "ct_arterial_phase", "aligned_norm", "T1_masked", "T1_segmented_off"]
+    scans = ["T1", "FLAIR_2d", "ct_arterial_phase", "aligned_norm", "T1_masked", "T1_segmented_off",
+             "lesion_T1", "c1_T2"]  # fmt: skip
     names = [*label_maps, *parts, *differences, *scans]
     folder = touch(tmp_path / "in", *(f"p{n}/{name}.nii.gz" for n in (1, 2) for name in names))
     records = {r.volume: r.problem and r.problem.reason for r in listed("nifti", folder)}

@@ -8,6 +8,7 @@ _ALIKE = r"(?:flair|dark.?fluid|tirm)"
 _T1_FLAIR = (
     rf"(?<!space-)t1[wn]?[ -]*(?:(?:ax|tra|sag|cor|[tf]?se|[23]d|{_ALIKE})[a-z]*[ -]+)*{_ALIKE}"
 )
+_POST = r"post(?![ -]*(?:op|surg|rt|treat))"  # after contrast agent, not after an operation
 # The first that matches counts: T1 FLAIR before FLAIR, FLAIR before T2, contrast-enhanced before
 # plain T1.
 _NAMES = [
@@ -15,8 +16,8 @@ _NAMES = [
     ("SWI", r"swi|suscept|t2starw?|t2\*|swan"),
     (
         "T1c",
-        r"t1w?.?(?:c|ce|gd|kat|km|\+c|post|contrast)|(?:ce|gd|post).?t1|"
-        r"t1.*(?:\+ ?c\b|post(?:contrast|gad[a-z]*)?|gad[a-z]*|gd|contrast)",
+        rf"t1w?.?(?:c|ce|gd|kat|km|\+c|{_POST}|contrast)|(?:ce|gd|{_POST}).?t1|"
+        r"t1.*(?:\+ ?c\b|post(?:contrast|gad[a-z]*)|gad[a-z]*|gd|contrast)",
     ),
     ("T1w", r"t1[wn]?|mp2?.?rage|spgr|bravo|tfl3d|t1fl"),
     ("T2w", r"t2w?"),
@@ -34,13 +35,15 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![a-z0-9])(?:{pattern})(?![a-z])", re.IGNORECASE)
 
 
-_PATTERNS = [(name, _compile(pattern)) for name, pattern in _NAMES]
+# Before a contrast: sT1W and eT2W of Philips, 3DT1.
+_PREFIX = r"(?:[se]|[23]d)?"
+_PATTERNS = [(name, _compile(rf"{_PREFIX}(?:{pattern})")) for name, pattern in _NAMES]
 _WORDS = [(name, re.compile(f"(?:{pattern})", re.IGNORECASE)) for name, pattern in _NAMES]
 _T1_WITH_FLAIR = _compile(_T1_FLAIR)
 
 # The agent, in words of English, German, French, Italian, Spanish and Portuguese, and by product.
 _AGENT = (
-    r"(?:[ck]ontrast[a-z]*|gad[a-z]*|gd|km|mdc|inj[a-zé]*|"
+    r"(?:[ck]ontrast[a-z]*|gad[a-z]*|gd|gbca|km|mdc|inj[a-zé]*|"
     r"dotarem|clariscan|magnevist|multihance|prohance|primovist|eovist|omniscan|optimark|ablavar|"
     r"elucirem|vueway|ferumoxytol|feraheme)"
 )
@@ -51,7 +54,7 @@ _WITHOUT_AGENT = _compile(
 )
 _AGENT_GIVEN = _compile(rf"(?:post|with|w)?[ /-]*{_AGENT}|ce|post[ck]|c ?\+|\+ ?[ck]")
 # Of a T1 these say as much; of another contrast they may say "after surgery" or "of better quality".
-_AGENT_GIVEN_IN_T1 = _compile(r"post|enh(?:anced)?")
+_AGENT_GIVEN_IN_T1 = _compile(rf"{_POST}|enh(?:anced)?")
 _T1_LIKE = frozenset({"T1w", "T1c"})
 
 # Kinds of volumes beyond those above that may be kept as they are: DICOM modalities, BIDS suffixes

@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from ray_mae.data.quarantine import QuarantineError
 
 _TOKEN = re.compile(r"[^-_ .+/]+")
-# Of label maps and masks: seg4, aligned_seg35, T1_synthseg, aparc+aseg, wmparc, brain_mask.
+# Of label maps and masks: seg4, aligned_seg35, T1_synthseg, aparc+aseg, wmparc, brain_mask; and of the
+# shares of tissues that SPM (c1T1, mwp1T1) and FSL (T1_pve_0) make.
 _LABEL_MAP = re.compile(
     r"[a-z0-9]*(?:seg\d*|masks?)|segm|segs|segmentations?|labels?\d*|labelmaps?|lbls?|parc|"
     r"parcellations?|[a-z]*aparc[a-z0-9]*|wmparc|ribbon|groundtruth|annotations?|hippoamyglabels|"
-    r"[a-z]+nuclei",
+    r"[a-z]+nuclei|pve|(?:r?c|m?w?r?(?:wc|wp))[1-6](?:t[12]|flair|mprage|sub|s\d).*",
     re.IGNORECASE,
 )
 # Of these the last word of a name alone counts: elsewhere they may say where or when.
-_LABEL_MAP_AT_END = frozenset({"roi", "rois", "voi", "gt"})
+_LABEL_MAP_AT_END = frozenset(
+    "roi rois voi gt lesion lesions tumor tumour wmh jacobian probability gm csf".split()
+)
 _LABEL_FOLDERS = frozenset(
     "labelstr labelsts labelsval labels label masks mask seg segs segmentation segmentations".split()
 )
