@@ -139,7 +139,7 @@ _TITLE = (
     rf"|Pfleger|Enfermer[oa]|N{_NURSE})\b\.?"
     rf"|(?:dr|dra|drs|dres|prof|mr|mrs|sra|srta)\b\.?(?=[ \t]*{_BEFORE_NAME})"
     rf"|(?:n{_NURSE}|herrn?|frau|don|doña|señora?)\b(?=[ \t]+{_BEFORE_NAME})"
-    rf"|D\.?ª){_PROFESSION}"
+    rf"|(?<!\d )Hrn?(?=\.)\.|D\.?ª){_PROFESSION}"
 )
 # MR, MS and DR without their dot are magnetic resonance, a sclerosis and digital radiography, unless a name
 # follows that is none of these.
@@ -158,6 +158,12 @@ _LOUD = (
 _QUIET = (
     r"(?:(?:dr|dra|drs|prof)\.[ \t]*"
     r"|(?:(?<=with )|(?<=told )|(?<=by )|(?<=from )|(?<=per ))(?:dr|dra|drs|prof)[ \t]+)"
+)
+# Who somebody is, and then a name: resident Lee, RN Kelly.
+_OFFICE = (
+    r"(?:(?i:attending|resident|intern|surgeon|radiologist|physician|technologist|sonographer"
+    r"|oberarzt|oberärztin|assistenzarzt|assistenzärztin|radi[oó]log[oa]|m[eé]dic[oa])|RN|NP|LPN|CRNA)"
+    rf"[ \t]+(?=[{_UP}][{_LOW}])"
 )
 # Drs. Brown, Green and Black
 _SEVERAL = r"(?:Drs|DRS|Dres|DRES|drs|dres|Mr\.? and Mrs|MR\.? AND MRS|Profs?)\b\.?[ \t]+"
@@ -272,7 +278,7 @@ _BY = (
 )
 _TITLED = re.compile(
     rf"(?<!\w)(?:(?P<several>{_SEVERAL}){_AFTER_TITLE}{_OTHERS}|(?P<before>{_TITLE}|{_BY}){_AFTER_TITLE}"
-    rf"|(?P<loud>{_LOUD}){_NAME}|(?P<quiet>{_QUIET})(?!(?i:{_NO_NAME}|{_TECHNICAL}))[{_LOW}][\w'’-]{{1,30}}"
+    rf"|(?P<loud>{_LOUD}|{_OFFICE}){_NAME}|(?P<quiet>{_QUIET})(?!(?i:{_NO_NAME}|{_TECHNICAL}))[{_LOW}][\w'’-]{{1,30}}"
     rf")(?:,?[ \t]*{_DEGREE})*"
 )
 # A name whose title, or first part, ends the line before.
@@ -283,7 +289,8 @@ _WRAPPED = re.compile(
 # Whether it may be worth to look: found in a tenth of the time.
 _HAS_TITLE = re.compile(
     r"D[rRoOª.]|[Pp][rRf][oOl]|M[rRisSIlaxmo]|S[re]|[Hh]err|HERR|F[rR]|\b[Bb][Yy]\b|[Nn]urse|NURSE|Sister"
-    r"|SRA|\b(?:d|m|s|f|p)r|\bdon|\bdoña|\bseñor|Enf|\bsra|\bdres"
+    r"|SRA|Hrn?\.|RN|NP|LPN|(?i:attending|resident|intern|surgeon|radi[oó]log|physician|technolog|sonogr"
+    r"|arzt|ärztin|m[eé]dic[oa])|\b(?:d|m|s|f|p)r|\bdon|\bdoña|\bseñor|Enf|\bsra|\bdres"
 )
 _HAS_DEGREE = re.compile(_DEGREE)
 _WITH_DEGREE = re.compile(

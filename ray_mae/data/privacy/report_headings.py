@@ -4,10 +4,14 @@ import re
 from functools import lru_cache
 
 _AND = r"[ \t]*(?:\band\b|/|&)[ \t]*"
-FINDINGS = rf"findings?(?:{_AND}(?:impressions?|conclusions?))?"
+FINDINGS = (
+    rf"findings?(?:{_AND}(?:impressions?|conclusions?))?"
+    r"|befunde?(?: und beurteilung)?|hallazgos|r[ée]sultats?|reperti|referto|achados|bevindingen"
+)
 IMPRESSION = (
     rf"(?:final )?impressions?(?:{_AND}(?:recommendations?|plan|conclusions?))?|imp|conclusions?"
-    "|summary"
+    r"|summary|beurteilung|zusammenfassung|impresi[oó]n(?: diagn[oó]stica)?|conclusi[oó]n(?:es)?"
+    r"|conclusioni|conclus[aã]o|impress[aã]o|conclusie"
 )
 ASSESSMENT = rf"opinion|assessment(?:{_AND}plan)?|(?:final )?diagnosis"
 CIRCUMSTANCES = r"exam(?:ination)?s?|study|views?"

@@ -23,6 +23,9 @@ _OTHER = (
     r"|reason for (?:the )?(?:exam(?:ination)?|study|visit)|technique|comparisons?"
     r"|(?:comparison|prior|previous) (?:stud(?:y|ies)|exams?|examinations?|films?)|procedure"
     r"|exam type|contrast|recommendations?|notifications?"
+    r"|(?:rechtfertigende )?indikation|fragestellung|klinische (?:angaben|fragestellung)|anamnese|technik"
+    r"|voraufnahmen?|vergleich|indicaci[oó]n|(?:informaci[oó]n|datos) cl[ií]nic[oa]s?|t[eé]cnica"
+    r"|comparaci[oó]n|renseignements cliniques|comparaison|quesito clinico|indica[cç][aã]o"
     r"|communication|discussion|wet[ -]?read|(?:final |preliminary )?report|addendum|attestation|"
     + STAFF
 )
