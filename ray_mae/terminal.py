@@ -27,7 +27,8 @@ class _LoggingConsole(Console):
         log.info("%s", captured.get())
 
 
-console = _LoggingConsole(highlight=False, soft_wrap=True)
+# no markup: a folder may be called [b]
+console = _LoggingConsole(highlight=False, soft_wrap=True, markup=False)
 
 
 def show() -> None:

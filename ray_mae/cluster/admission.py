@@ -45,7 +45,6 @@ def check_resources(scaling: ScalingConfig) -> None:
         console.print(
             "scaling.gpu is auto and the cluster has no GPU now, so CPUs train; where GPUs come on "
             "demand, set it to true",
-            markup=False,
         )
     if (
         gpus_wanted(scaling.gpu)

@@ -47,7 +47,7 @@ def _watch(worker: dict[str, float], ended: threading.Event) -> None:
             continue
         text = describe_pending(worker, status, infeasible)
         if text and text != last:
-            console.print(text, markup=False)
+            console.print(text)
         last = text
 
 

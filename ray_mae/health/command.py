@@ -51,7 +51,7 @@ def _print(findings: Iterator[Finding]) -> Iterator[Finding]:
     for finding in findings:
         text = f"{finding.check}: {finding.text}" + (finding.remedy and f" → {finding.remedy}")
         console.print(f"{finding.level:<8}", style=_COLOURS[finding.level], end="")
-        console.print(text, markup=False)
+        console.print(text)
         yield finding
 
 

@@ -114,7 +114,7 @@ class OptunaSearcher(Searcher):
             folder = trial_folder(self._folder, trial.number)
             write_hparams(folder, trial.user_attrs["values"])
         except OSError as why:  # TensorBoard lacks it then; the Optuna study has all
-            console.print(f"trial {trial.number}: no HParams in TensorBoard: {why}", markup=False)
+            console.print(f"trial {trial.number}: no HParams in TensorBoard: {why}")
         if result["percent"] < 100:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:

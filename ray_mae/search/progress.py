@@ -68,7 +68,7 @@ class ProgressCallback(Callback):
 
     def _print(self, trial: Any, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
-        console.print(f"{stamp}  trial {trial.config[NUMBER]:>3}  {text}", markup=False)
+        console.print(f"{stamp}  trial {trial.config[NUMBER]:>3}  {text}")
 
     def _print_state(self) -> None:
         """Prints trials by state, the best so far, the time left."""
@@ -85,7 +85,7 @@ class ProgressCallback(Callback):
         if done > self._before and done < self._total:
             pace = (time.time() - self._began) / (done - self._before)
             parts.append(f"about {max(1, round(pace * (self._total - done) / 60))} min left")
-        console.print("          " + " · ".join(parts), markup=False)
+        console.print("          " + " · ".join(parts))
 
 
 def reason_of(trial: Any) -> str:

@@ -250,11 +250,10 @@ def _print_start(config: TuneConfig, parameters: list[Parameter], total: int, at
         console.print(
             f"  {parameter.name:<28} {parameter.kind} {values}"
             + (f", where {when}" if when else ""),
-            markup=False,
         )
     gridded = all(p.kind == "grid" for p in parameters)
     method = "every point of the grids" if gridded else config.sampler
-    console.print(f"{total} trials, {at_once} at a time; {method}", markup=False)
+    console.print(f"{total} trials, {at_once} at a time; {method}")
     url = dashboard_url()
     commands = dashboards(
         config.output, storage_url(config.output, config.storage), config.trackers
@@ -262,7 +261,7 @@ def _print_start(config: TuneConfig, parameters: list[Parameter], total: int, at
     if url:
         commands["Ray"] = f"http://{url} (its token: ray get-auth-token)"
     for name, how in commands.items():
-        console.print(f"  {name:<12} {how}", markup=False)
+        console.print(f"  {name:<12} {how}")
 
 
 def _finish(config: TuneConfig, began: float) -> dict[str, Any]:

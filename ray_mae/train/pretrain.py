@@ -78,7 +78,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
     for pair in shared:
-        console.print(pair.describe(), markup=False)
+        console.print(pair.describe())
     if first_step < plan.steps:
         events = _train(config, plan, shards, tokenizer, began, probe)
     else:

@@ -64,6 +64,8 @@ def fit(
     # not wait for those of a node that has just died.
     wait = "600" if scaling.least == scaling.most else "15"
     os.environ[_START_TIMEOUT] = _WANTED_TIMEOUT or wait
+    if not folder.path.name.isascii():  # Ray Train's own metrics carry the name, and tags are ASCII
+        os.environ["RAY_TRAIN_METRICS_ENABLED"] = "0"
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig

@@ -85,7 +85,7 @@ def run_all(
         for run in runs:
             lines = read_jsonl(run.folder / HISTORY)
             for record in lines[line[run.name] :]:
-                console.print(_line(run, record, score), markup=False)
+                console.print(_line(run, record, score))
             line[run.name] = len(lines)
         for ref in done:
             run = pending.pop(ref)

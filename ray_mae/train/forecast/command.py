@@ -64,7 +64,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     console.print(as_table(rows))
     console.print(memory_table(config, run_plan, estimate))
     for pair in shared:
-        console.print(pair.describe(), markup=False)
+        console.print(pair.describe())
     summary = _summary(run_plan, inputs, estimate, config.engine.activation_checkpointing) | {
         "cost": cost
     }

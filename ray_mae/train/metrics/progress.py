@@ -74,13 +74,11 @@ class Progress:
             self._print_news()
         except OSError as error:
             if not self._away:
-                console.print(
-                    f"{self._folder.path} cannot be reached ({error}): waiting for it", markup=False
-                )
+                console.print(f"{self._folder.path} cannot be reached ({error}): waiting for it")
             self._away = True
             return
         if self._away:
-            console.print(f"{self._folder.path} is back", markup=False)
+            console.print(f"{self._folder.path} is back")
         self._away = False
 
     def _print_news(self) -> None:
@@ -109,7 +107,7 @@ class Progress:
                 f": {event['precision']} on {event['device']}, {event['parameters'] / 1e6:.1f} M "
                 f"parameters (encoder {event['encoder'] / 1e6:.1f} M)"
             )
-        console.print(f"[{event['time'] - self._began:5.1f} s] {text}", markup=False)
+        console.print(f"[{event['time'] - self._began:5.1f} s] {text}")
         if "precision" in event:
             for table in self._tables.started(event):
                 console.print(table)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ray_mae.cluster.ray_private import metrics_interval
 
@@ -129,7 +130,7 @@ class Gauges:
     ) -> None:
         from ray.util.metrics import Gauge
 
-        self._tags = {"run": folder.name, "folder": str(folder)}
+        self._tags = {"run": as_tag(folder.name), "folder": as_tag(str(folder))}
         self._gauges = {
             name: Gauge(name, text, ("run", "folder", *more.get(name, ())))
             for name, text in texts.items()
@@ -140,7 +141,7 @@ class Gauges:
 
     def set(self, gauge: str, value: float, **tags: str) -> None:
         """Shows a value from now on."""
-        every: dict[str, str | None] = {**self._tags, **tags}
+        every: dict[str, str | None] = self._tags | {k: as_tag(tag) for k, tag in tags.items()}
         self._values[gauge, tuple(every.items())] = value
         self._gauges[gauge].set(value, every)
 
@@ -153,6 +154,13 @@ class Gauges:
         while not self._ended.wait(again):
             for (gauge, tags), value in [*self._values.items()]:
                 self._gauges[gauge].set(value, dict(tags))
+
+
+def as_tag(text: str) -> str:
+    """Returns a name as Ray takes it for a tag, whose characters are ASCII: Müller as M%C3%BCller."""
+    return "".join(
+        c if c.isascii() and c.isprintable() else quote(c, errors="surrogateescape") for c in text
+    )
 
 
 def report_s() -> float:

@@ -143,7 +143,11 @@ _NOT_OF_MLFLOW = re.compile(r"[^\w.\- :]")
 
 def mlflow_uri(output: Path) -> str:
     """Returns where MLflow logs to unless MLFLOW_TRACKING_URI says otherwise."""
-    return os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    import sqlalchemy  # it knows how a path with ? or % is written
+
+    return sqlalchemy.URL.create("sqlite", database=str(output / "mlflow.db")).render_as_string()
 
 
 class Mlflow:
@@ -155,13 +159,13 @@ class Mlflow:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
-        uri = mlflow_uri(folder)
-        self._client = MlflowClient(uri)
         try:
+            self._client = MlflowClient(mlflow_uri(folder))
             self.id = run_id or self._create(folder.name, settings)
             self._client.update_run(self.id, status="RUNNING")
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise ValueError(
                 f"tracking.trackers: MLflow cannot be used ({_first_line(error)}): see "
                 "MLFLOW_TRACKING_URI, or leave mlflow out"
