@@ -2,10 +2,19 @@
 
 import os
 import socket
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+import sqlalchemy
+from sqlalchemy.engine import make_url
 
-from ray_mae.cluster.runtime import connect
+from ray_mae.cluster.runtime import _temporary_folder, connect
+from ray_mae.search.database import storage_url
+from ray_mae.terminal import console
+from ray_mae.train.metrics.prometheus import as_tag
+from ray_mae.train.metrics.trackers import mlflow_uri
 
 
 def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +30,50 @@ def test_usage_statistics_are_off() -> None:
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert os.environ["DO_NOT_TRACK"] == "1"
+
+
+NAMES = [
+    "Müller",
+    "脑",
+    "a ?b",
+    "a#b",
+    "50%25",
+    "[b]x[red]",
+    "a;b&c=d",
+    "it's",
+    'a"b',
+    "<b>",
+    "a\\b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / name
+    folder.mkdir()
+    assert as_tag(str(folder)).isascii()
+    assert unquote(as_tag(name)) == unquote(name)
+    for url in (storage_url(folder, None), mlflow_uri(folder)):
+        with sqlalchemy.create_engine(url).connect() as connection:
+            connection.execute(sqlalchemy.text("create table t (a integer)"))
+        file = Path(make_url(url).database or "")
+        assert file.parent == folder
+        assert file.is_file()
+    with caplog.at_level("INFO", "ray_mae"):
+        monkeypatch.setattr("ray_mae.terminal.log.propagate", True)
+        console.print(f"in {name}")
+    assert caplog.messages[-1] == f"in {name}\n"
+
+
+def test_a_long_tmpdir_is_not_for_rays_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch")
+    assert _temporary_folder() is None
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch/" + 60 * "ü")
+    assert _temporary_folder() == f"/tmp/ray-{os.getuid()}"
+    monkeypatch.setenv("RAY_TMPDIR", "/scratch/" + 60 * "x")
+    with pytest.raises(ValueError, match=r"RAY_TMPDIR is /scratch/x+: too long"):
+        _temporary_folder()

@@ -4,11 +4,13 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray_mae.cluster import ray_private
+from ray_mae.terminal import log
 
 # Ray reads these when it is imported: this module is, by `ray_mae` itself, before.
 # `uv run` would have Ray build a second environment for its workers from the working folder.
@@ -76,13 +78,46 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
         os.environ.setdefault(_WATCHER, "0")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(address="local", num_cpus=max(cpus, os.cpu_count() or 1), **quiet)
+            ray.init(
+                address="local",
+                num_cpus=max(cpus, os.cpu_count() or 1),
+                _temp_dir=_temporary_folder(),
+                **quiet,
+            )
     from ray.data import DataContext
 
     DataContext.get_current().enable_progress_bars = False
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger(ray_private.PROGRESS_LOGGER).setLevel(logging.ERROR)
+
+
+# Below its temporary folder Ray's sockets lie in ray/session_DATE_PID/sockets/plasma_store, and the path
+# of a socket has 107 bytes at most.
+_LONGEST_TEMPORARY = 107 - len(
+    "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+)
+
+
+def _temporary_folder() -> str | None:
+    """Returns a folder for a local Ray where TMPDIR is too long for its sockets, None where it is not.
+
+    Raises:
+        ValueError: RAY_TMPDIR is too long, or /tmp cannot be written to.
+    """
+    wanted = os.environ.get("RAY_TMPDIR")
+    temporary = wanted or tempfile.gettempdir()
+    if len(os.fsencode(temporary)) <= _LONGEST_TEMPORARY:
+        return None
+    short = f"/tmp/ray-{os.getuid()}"
+    if not wanted and os.access("/tmp", os.W_OK):
+        log.info("%s is too long a path for Ray's sockets: Ray uses %s\n", temporary, short)
+        return short
+    name = "RAY_TMPDIR" if wanted else "TMPDIR"
+    raise ValueError(
+        f"{name} is {temporary}: too long a path for Ray's sockets; set RAY_TMPDIR to a folder with at "
+        f"most {_LONGEST_TEMPORARY} bytes in its path"
+    )
 
 
 def _require(address: str) -> None:

@@ -190,7 +190,7 @@ def volume_run(
             row["voxels"] = encode_voxels(np.full(row["shape"], np.nan), "float16", 1)
 
     rewrite(folder / "volumes", spoil)
-    config = volume_run_of(folder / "volumes", folder / "run")
+    config = volume_run_of(folder / "volumes", folder / "Müller" / "脑 #1 [b] 50%?; x")
     return config, pretrain(config)
 
 

@@ -130,7 +130,10 @@ class Gauges:
     ) -> None:
         from ray.util.metrics import Gauge
 
-        self._tags = {"run": as_tag(folder.name), "folder": as_tag(str(folder))}
+        self._tags: dict[str, str | None] = {
+            "run": as_tag(folder.name),
+            "folder": as_tag(str(folder)),
+        }
         self._gauges = {
             name: Gauge(name, text, ("run", "folder", *more.get(name, ())))
             for name, text in texts.items()
@@ -141,7 +144,7 @@ class Gauges:
 
     def set(self, gauge: str, value: float, **tags: str) -> None:
         """Shows a value from now on."""
-        every: dict[str, str | None] = self._tags | {k: as_tag(tag) for k, tag in tags.items()}
+        every = self._tags | {k: as_tag(tag) for k, tag in tags.items()}
         self._values[gauge, tuple(every.items())] = value
         self._gauges[gauge].set(value, every)
 
