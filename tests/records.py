@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.integrity import SNAPSHOT
 from ray_mae.config import PretrainConfig
 from ray_mae.config.base import to_dict
 from ray_mae.data.shard_set import ShardSet
@@ -16,7 +17,7 @@ def write_record(run: Path, step: int) -> Path:
     folder.mkdir(exist_ok=True)
     result = {"checkpoint_dir_name": folder.name, "metrics": {"step": step}}
     record = {"checkpoint_results": [result], "latest_checkpoint_result": result}
-    (run / ckpt.SNAPSHOT).write_text(json.dumps(record))
+    (run / SNAPSHOT).write_text(json.dumps(record))
     return folder
 
 

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint import integrity
 from ray_mae.checkpoint.convert import OPTIMIZER_PARTS, extract_weights, make_universal
 from ray_mae.config import CheckpointConvertConfig, CheckpointListConfig, CheckpointVerifyConfig
 
@@ -29,7 +30,7 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
         rows[f"step {state['step']}"] = {
             "folder": path.name,
             "saved": time.strftime("%F %T", time.localtime((path / ckpt.STATE).stat().st_mtime)),
-            "MB": round(ckpt.size_of(path) / 1e6, 1),
+            "MB": round(integrity.size_of(path) / 1e6, 1),
             "workers": state["workers"],
             "zero_stage": state["zero_stage"],
             **{k: round(v, 4) for k, v in metrics.items() if k == "probe_auroc"},
@@ -59,16 +60,12 @@ def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:
         )
     wrong: list[str] = []
     for checkpoint in checkpoints:
-        if not (checkpoint / ckpt.STATE).is_file():
-            wrong.append(f"{checkpoint.name}: {ckpt.STATE} is missing")
-            continue
-        workers = ckpt.read_state(checkpoint)["workers"]
-        wrong += [f"{checkpoint.name}: {what}" for what in ckpt.damage(checkpoint, workers)]
+        wrong += [f"{checkpoint.name}: {what}" for what in integrity.damage(checkpoint)]
     if wrong:
         raise RuntimeError("; ".join(wrong))
     return {
         "whole": [checkpoint.name for checkpoint in checkpoints],
-        "bytes": sum(map(ckpt.size_of, checkpoints)),
+        "bytes": sum(map(integrity.size_of, checkpoints)),
     }
 
 
@@ -86,6 +83,10 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
     output = config.output.resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not empty: choose another --output")
+    if wrong := integrity.damage(checkpoint):  # before DeepSpeed's code unpickles it
+        raise ValueError(
+            f"{checkpoint} is damaged: {'; '.join(wrong[:3])}; take another one of the run"
+        )
     state = ckpt.read_state(checkpoint)
     if config.to == "universal" and not list((checkpoint / ckpt.TAG).glob(OPTIMIZER_PARTS)):
         raise ValueError(
@@ -99,6 +100,6 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
         "checkpoint": str(checkpoint),
         "step": state["step"],
         "output": str(output),
-        "files": len(ckpt.files_of(output)),
-        "MB": round(ckpt.size_of(output) / 1e6, 1),
+        "files": len(integrity.files_of(output)),
+        "MB": round(integrity.size_of(output) / 1e6, 1),
     }

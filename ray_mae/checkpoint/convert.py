@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.integrity import write_checksums
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +131,7 @@ def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Pa
         yield folder
         state = state | {"workers": 1, "written_by": state["workers"], **facts}
         (folder / ckpt.STATE).write_text(json.dumps(state, indent=1) + "\n")
-        ckpt.write_checksums(folder, 0)
+        write_checksums(folder, 0)
         if output.exists():
             output.rename(before)
         folder.rename(output)

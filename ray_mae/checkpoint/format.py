@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from ray_mae.checkpoint.integrity import SNAPSHOT, read_record, require_whole
 from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.migrate import migrate_exported
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
-from ray_mae.data.paths import sha256_of
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.registry import ENCODERS
@@ -34,11 +34,8 @@ Weights = dict[str, NDArray[np.float32]]
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
-CHECKSUMS = "checksums"
-"""Of a checkpoint: one JSON file per worker, with the SHA-256 of each file that it wrote."""
 BEST = "best"
 """Folder of a run with the weights of the checkpoint that its online probe found best."""
-SNAPSHOT = "checkpoint_manager_snapshot.json"
 EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 """An exported encoder: its settings and its weights."""
 
@@ -109,8 +106,11 @@ def trained_on(state: dict[str, Any]) -> list[str]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Returns the content of state.json."""
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+    """Returns the content of state.json. Raises ValueError where it is damaged."""
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / STATE).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{checkpoint / STATE} is damaged: it is no JSON ({error})") from error
     return state
 
 
@@ -152,13 +152,13 @@ def last_committed(run: Path) -> Path | None:
 
     Never the newest folder: that may be the half-written one of a worker that was killed.
     """
-    latest = _record(run).get("latest_checkpoint_result")
+    latest = read_record(run).get("latest_checkpoint_result")
     return run / latest["checkpoint_dir_name"] if latest else None
 
 
 def committed(run: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Returns the checkpoints that are there and that all workers finished, with their metrics, by step."""
-    results = _record(run).get("checkpoint_results", [])
+    results = read_record(run).get("checkpoint_results", [])
     checkpoints = [(run / r["checkpoint_dir_name"], r["metrics"]) for r in results]
     return sorted(checkpoints, key=lambda pair: pair[1]["step"])
 
@@ -187,15 +187,6 @@ def read_best(run: Path) -> dict[str, Any] | None:
         return None
     state = read_state(run / BEST)
     return {"checkpoint": str(run / BEST), "step": state["step"], **state["probe"]}
-
-
-def _record(run: Path) -> dict[str, Any]:
-    """Ray Train's record of the run's checkpoints; empty where there is none."""
-    snapshot = run / SNAPSHOT
-    if not snapshot.is_file():
-        return {}
-    record = json.loads(snapshot.read_text())
-    return json.loads(record) if isinstance(record, str) else record
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -242,8 +233,11 @@ def all_weights(path: Path) -> Weights:
 
     Raises:
         FileNotFoundError: that says what was looked for.
+        ValueError: the file is not as it was written.
     """
-    return load_file(find_checkpoint(path) / WEIGHTS)
+    checkpoint = find_checkpoint(path)
+    require_whole(checkpoint, STATE, WEIGHTS)
+    return load_file(checkpoint / WEIGHTS)
 
 
 # ----------------------------------------------------------------------------------------- encoders
@@ -317,52 +311,3 @@ def cautions(path: Path, shards: Path) -> list[str]:
         f"The encoder was pretrained on {others}: whether it saw test patients in its "
         "pretraining cannot be told from here."
     ]
-
-
-# ------------------------------------------------------------------------------ files and checksums
-
-
-def files_of(folder: Path) -> list[Path]:
-    """Returns the files in a folder and in those below it, by path."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def size_of(folder: Path) -> int:
-    """Returns the bytes of the files in a folder and in those below it."""
-    return sum(path.stat().st_size for path in files_of(folder))
-
-
-def write_checksums(folder: Path, rank: int) -> None:
-    """Writes the SHA-256 of each file in a folder to its folder of checksums.
-
-    Args:
-        folder: this worker's part of a checkpoint.
-        rank: of the worker.
-    """
-    checksums = {str(path.relative_to(folder)): sha256_of(path) for path in files_of(folder)}
-    (folder / CHECKSUMS).mkdir()
-    (folder / CHECKSUMS / f"worker-{rank:04d}.json").write_text(
-        json.dumps(checksums, indent=1) + "\n"
-    )
-
-
-def damage(checkpoint: Path, workers: int) -> list[str]:
-    """Returns what is wrong with the files of a checkpoint, a line each; none if it is whole.
-
-    Args:
-        checkpoint: folder of the checkpoint.
-        workers: that wrote it.
-    """
-    wrong = []
-    for rank in range(workers):
-        listing = checkpoint / CHECKSUMS / f"worker-{rank:04d}.json"
-        if not listing.is_file():
-            wrong.append(f"{listing.relative_to(checkpoint)} is missing")
-            continue
-        for name, checksum in json.loads(listing.read_text()).items():
-            path = checkpoint / name
-            if not path.is_file():
-                wrong.append(f"{name} is missing")
-            elif sha256_of(path) != checksum:
-                wrong.append(f"{name} was changed or damaged")
-    return wrong

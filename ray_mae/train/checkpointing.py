@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint import integrity
 from ray_mae.checkpoint.convert import make_universal
 from ray_mae.train.engine import Engine
 from ray_mae.train.errors import FatalError
@@ -134,7 +135,7 @@ class Checkpoints:
             _require_finite(weights, step)
             if self._rank == 0:
                 self._write_whole(folder, step, weights)
-            ckpt.write_checksums(folder, self._rank)
+            integrity.write_checksums(folder, self._rank)
         except Exception as error:
             if is_full(error, folder):
                 raise self._full(folder.parent, step, "; TMPDIR names another folder") from error
@@ -158,7 +159,7 @@ class Checkpoints:
 
     def _require_room(self, folder: Path, step: int) -> None:
         """Raise FullDisk, on every worker, before anything is uploaded that would not go in."""
-        sizes = torch.tensor(ckpt.size_of(folder), device=self._engine.device)
+        sizes = torch.tensor(integrity.size_of(folder), device=self._engine.device)
         if self._workers > 1:
             dist.all_reduce(sizes)
         run = self._folder.path
@@ -276,6 +277,7 @@ def restore(engine: Engine) -> int:
     with saved.as_directory() as path:
         folder = Path(path)
         state = ckpt.read_state(folder)
+        _require_whole(folder, state["workers"])
         _require_precision(engine, state.get("precision", engine.precision))
         before = (state["workers"], state["zero_stage"])
         if engine.stage == 0 or before == (dist.get_world_size(), engine.stage):
@@ -285,6 +287,20 @@ def restore(engine: Engine) -> int:
             with _universal(folder) as whole:
                 engine.load(whole, universal=True)
     return int(state["step"])
+
+
+def _require_whole(checkpoint: Path, workers: int) -> None:
+    """Raise FatalError, on every worker, where a file is not as it was written; each reads its share."""
+    if not (checkpoint / integrity.CHECKSUMS).is_dir():
+        return  # of an earlier version
+    rank, world = dist.get_rank(), dist.get_world_size()
+    wrong: list[list[str]] = [[]] * world
+    dist.all_gather_object(wrong, integrity.damage(checkpoint, range(rank, workers, world)))
+    if found := [what for of_worker in wrong for what in of_worker]:
+        raise FatalError(
+            f"{checkpoint} is damaged ({'; '.join(found[:3])}): start the same command again, and it goes "
+            "on with the last checkpoint that is whole"
+        )
 
 
 def _require_precision(engine: Engine, before: str) -> None:

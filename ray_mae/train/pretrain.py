@@ -10,6 +10,7 @@ from typing import Any, cast
 import yaml
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint import integrity
 from ray_mae.checkpoint.convert import FAMILIES
 from ray_mae.cluster.admission import (
     admission,
@@ -67,6 +68,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     config.check_sizes()
     shared = find_shared_patients(shards)
     config.output.mkdir(parents=True, exist_ok=True)
+    integrity.drop_damaged(config.output, console.print)
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
@@ -176,7 +178,7 @@ def _require_no_lost(run: Path, every: int) -> None:
             if step > every:  # the first may have been interrupted as it was committed
                 raise ValueError(
                     f"{run} holds a checkpoint of step {step}, and not Ray Train's record of them: "
-                    f"put {ckpt.SNAPSHOT} back to go on, or begin another run from its weights with "
+                    f"put {integrity.SNAPSHOT} back to go on, or begin another run from its weights with "
                     f"--weights {folder} and another --output"
                 )
 
@@ -234,6 +236,8 @@ def _summary(
         "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
         "checkpoint": str(last),
     }
+    if damaged := sorted(path.name for path in run.glob(f"{integrity.DAMAGED}*")):
+        summary["damaged_checkpoints"] = damaged
     if shared:
         summary["shared_patients"] = summarise_shared(shared)
     if lost := unreadable_rows(run):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.integrity import SNAPSHOT
 from ray_mae.cluster.admission import worker_resources
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config.pretrain import ScalingConfig
@@ -94,7 +95,7 @@ def fit(
         run_config=ray.train.RunConfig(
             name=folder.path.name,
             storage_path=str(folder.path.parent),
-            storage_filesystem=RunStorage(folder.path, ckpt.SNAPSHOT, folder.patience),
+            storage_filesystem=RunStorage(folder.path, SNAPSHOT, folder.patience),
             callbacks=[Restarts(folder, scaling.max_failures)],
             failure_config=ray.train.FailureConfig(max_failures=-1),  # `Restarts` counts
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),

@@ -17,9 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from ray_mae import cli
-from ray_mae.checkpoint.format import SNAPSHOT, find_checkpoint, last_committed, read_state
+from ray_mae.checkpoint.commands import checkpoint_convert
+from ray_mae.checkpoint.format import find_checkpoint, last_committed, read_state
+from ray_mae.checkpoint.integrity import SNAPSHOT
 from ray_mae.config import (
     CheckpointConfig,
+    CheckpointConvertConfig,
     EngineConfig,
     ExportConfig,
     OptimConfig,
@@ -38,7 +41,7 @@ from ray_mae.train.recovery.lost_samples import SKIPPED
 from ray_mae.train.run_folder import EVENTS, METRICS, REPORTS, last_pictures
 from tests.processes import kill_a_worker
 from tests.settings import sections, small
-from tests.shards import rewrite, write_shards, write_volume_shards
+from tests.shards import damage, rewrite, write_shards, write_volume_shards
 
 pytestmark = pytest.mark.slow
 
@@ -241,8 +244,15 @@ def test_volumes_go_the_same_way(volume_run: tuple[PretrainConfig, dict], tmp_pa
     assert len(last_pictures(config.output)) == 3
     assert summary["samples"] == VOLUME_STEPS * 8
 
-    assert rewind(config.output) == 4
-    assert pretrain(config)["continued_from_step"] == 4
+    last = find_checkpoint(config.output)
+    damage(next((last / "deepspeed").glob("*.pt")))  # nothing else would tell
+    with pytest.raises(ValueError, match=r"deepspeed/.*\.pt was changed or damaged"):
+        checkpoint_convert(
+            CheckpointConvertConfig(checkpoint=last, output=tmp_path / "u", to="universal")
+        )
+    summary = pretrain(config)
+    assert summary["continued_from_step"] == 4
+    assert summary["damaged_checkpoints"] == [f"damaged_{last.name}"]
     np.testing.assert_allclose(losses(config.output), losses(first.output), rtol=1e-5)
     encoder, _ = load_encoder(config.output)
     assert encoder(torch.randn(2, 1, 16, 16, 24)).shape == (2, encoder.width)

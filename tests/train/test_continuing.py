@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ray_mae.checkpoint.format import SNAPSHOT, STATE, facts_of, read_state
+from ray_mae.checkpoint.format import STATE, facts_of, read_state
+from ray_mae.checkpoint.integrity import SNAPSHOT
 from ray_mae.config import EngineConfig, OptimConfig, PretrainConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
