@@ -10,7 +10,7 @@ from archive_trees import REAL_TABLES, label_states, listed, needs_real_tables, 
 from dicom_files import SHARED, needs_shared
 
 from ray_mae.data.archives.records import Archive, ImageRecord
-from ray_mae.data.ingest.studies import GroupedStudies, StudyEntry, group_studies
+from ray_mae.data.ingest.grouping import GroupedStudies, StudyEntry, group_studies
 
 
 @dataclass
