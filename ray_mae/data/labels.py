@@ -127,7 +127,7 @@ def binary_targets(
     return targets
 
 
-def describe_policy(uncertain: Uncertain, unmentioned: Unmentioned) -> str:
+def policy_in_words(uncertain: Uncertain, unmentioned: Unmentioned) -> str:
     """What states that are neither positive nor negative count as, in words for a page."""
     words = {"zeros": "counts as negative", "ones": "counts as positive", "ignore": "is ignored"}
     return (

@@ -93,12 +93,14 @@ class LabelReader:
     """The column of names."""
     meanings: Mapping[str, int] = field(default_factory=dict)
     """Which label a name in it is, by what its ways to be written have in common."""
-    not_read: list[str] = field(default_factory=list)
-    """Columns that look like labels and are none of these."""
+    not_read: list[str] | None = None
+    """Columns that look like labels and are none of these; None where none was looked for."""
     unmapped: Counter[str] = field(default_factory=Counter)
     """Names in `column` that are none of the labels, and how often they occur."""
     invalid: dict[str, Counter[str]] = field(default_factory=dict)
     """By column the cells that are no state, and how often. They count as not labelled."""
+    understood: set[str] = field(default_factory=set)
+    """Columns in which at least one cell is a statement."""
     seen: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
     """Each combination of states that was read: rows that say the same share one tuple."""
 
@@ -160,6 +162,8 @@ class LabelReader:
                 self._count_invalid(column, text)
             else:
                 states[place] = strongest(states[place], state)
+                if state != NOT_MENTIONED:
+                    self.understood.add(column)
         for name in self._named(row):
             place_of_name = self.meanings.get(normalised(name))
             if place_of_name is None:
@@ -174,11 +178,23 @@ class LabelReader:
 
     def notes(self) -> dict[str, object]:
         """The counts, for the summary."""
-        return {
+        notes: dict[str, object] = {
             "labels_not_mapped": dict(self.unmapped.most_common()),
             "label_cells_not_understood": {c: by_value(cells) for c, cells in self.invalid.items()},
-            "columns_like_labels_not_read": self.not_read,
         }
+        if self.not_read is not None:
+            notes["columns_like_labels_not_read"] = self.not_read
+        return notes
+
+    def check(self, path: Path, columns: TableColumns) -> None:
+        """Raise ValueError where a column that was named holds something, and never a label state."""
+        for column, cells in self.invalid.items() if columns.label_names else ():
+            if column not in self.understood:
+                some = ", ".join(repr(text) for text, _ in cells.most_common(3))
+                raise ValueError(
+                    f"{path}, column {column!r} ({SETTING}) holds no label state but {some}: write 1 or "
+                    "yes, 0 or no, -1 for uncertain, or nothing"
+                )
 
     def warnings(self, path: Path) -> list[str]:
         """A sentence for each kind of thing in the table that is not read."""

@@ -220,5 +220,6 @@ def _reports(config: IngestConfig, attributes: AttributeReader) -> _Reports:
             fields["patient"] = patient  # for archives whose headers were emptied
         repeated += row[columns.study].strip() in studies
         studies.setdefault(row[columns.study].strip(), fields)
+    labels.check(path, columns)
     notes = {"reports_repeated": repeated, **labels.notes()}
     return _Reports(studies, notes, labels.warnings(path), labels.names)

@@ -73,6 +73,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     records = mark_duplicates(
         listed, lambda first: QuarantineError("duplicate", "the table lists this path before")
     )
+    labels.check(path, columns)
     progress(len(records), len(records))
     views_not_understood = {"views_not_understood": views["not understood"]}
     notes = {**views_not_understood, **labels.notes(), **attributes.notes()}
