@@ -21,7 +21,7 @@ NAMES = ["Brighter, below", "Herz groß"]
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ingested: 120 studies; it gets brighter downwards or to the right, `Herz groß` is chance and half empty."""
+    """Ingested: 120 studies that get brighter downwards or to the right; `Herz groß` is chance."""
     root = tmp_path_factory.mktemp("hospital")
     rng = np.random.default_rng(0)
     ramp = np.repeat(np.linspace(0, 190, 48).astype(np.uint8)[:, None], 48, axis=1)

@@ -90,6 +90,12 @@ def describe_policy(kind: str, policy: LabelPolicy) -> dict[str, str]:
     return {"uncertain": policy.uncertain, "unmentioned": policy.unmentioned}
 
 
+def hint_of_policy(policy: LabelPolicy) -> str:
+    """What an error adds where labels lack studies."""
+    ignored = ", where what is not mentioned counts as nothing (unmentioned ignore)"
+    return ignored if policy.unmentioned == "ignore" else ""
+
+
 def read_cohort(
     shards: ShardSet, splits: Sequence[str] = SPLITS, labels: Sequence[str] | None = None
 ) -> Cohort:

@@ -73,11 +73,11 @@ def check_there(shards: ShardSet, rows: Iterable[Row], wanted: Sequence[str]) ->
         there.update((normalised(name), name) for name in more if normalised(name) not in there)
     for name in wanted:
         if normalised(name) not in there:
-            names = list(there.values())
-            near = difflib.get_close_matches(name, names, cutoff=0.5) or names[:MOST_NAMES]
+            keys = difflib.get_close_matches(normalised(name), there, cutoff=0.5)
+            near = [there[key] for key in keys or list(there)[:MOST_NAMES]]
             raise ValueError(
                 f"none of the {NOUNS[shards.kind]} in {', '.join(map(str, shards.paths))} has a label "
-                f"{name!r} (labels); there are {', '.join(map(repr, near))}"
+                f"{name!r} (labels); of {len(there)} there are {', '.join(map(repr, near))}"
             )
 
 

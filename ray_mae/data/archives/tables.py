@@ -298,8 +298,9 @@ def columns_by_setting(columns: TableColumns | VolumeColumns) -> Iterator[tuple[
 
 def nearest(name: str, header: Sequence[str]) -> str:
     """What there is that may have been meant, in words."""
-    near = difflib.get_close_matches(name, header, n=3, cutoff=0.5) or list(header)[:20]
-    return ", ".join(map(repr, near))
+    lower = {column.lower(): column for column in reversed(header)}
+    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    return ", ".join(repr(lower[word]) for word in near) or ", ".join(map(repr, header[:20]))
 
 
 def need_one_of_each(path: Path, header: Sequence[str], names: Iterable[str]) -> None:

@@ -128,7 +128,8 @@ class _Counts:
             "other_labels": _by_split(self.other_labels, MOST_OTHER_LABELS),
             "other_labels_in_all": len({name for name, _ in self.other_labels}),
             "attributes": {
-                name: _by_split(self.attributes[name], MOST_VALUES) for name in self.attributes_kept
+                name: _by_split(self.attributes[name], MOST_VALUES, rising=name == "age")
+                for name in self.attributes_kept
             },
             "years": self._by_years(),
         }
@@ -141,9 +142,17 @@ class _Counts:
         return {y: {split: self.years[y, split] for split in SPLITS} for y in buckets}
 
 
-def _by_split(counts: Counter[tuple[str, str]], most: int) -> dict[str, dict[str, int]]:
-    """Studies by name and split: of the most frequent names, in the order of how many have them."""
+def _by_split(
+    counts: Counter[tuple[str, str]], most: int, *, rising: bool = False
+) -> dict[str, dict[str, int]]:
+    """Studies by name and split: of the most frequent names, in the order of how many have them.
+
+    rising: in the order of their first number, as decades are.
+    """
     total: Counter[str] = Counter()
     for (name, _), n in counts.items():
         total[name] += n
-    return {n: {split: counts[n, split] for split in SPLITS} for n, _ in total.most_common(most)}
+    names = [name for name, _ in total.most_common(most)]
+    if rising:
+        names.sort(key=lambda name: (not name[0].isdigit(), int("0" + re.split(r"\D", name)[0])))
+    return {name: {split: counts[name, split] for split in SPLITS} for name in names}

@@ -14,7 +14,13 @@ from ray_mae.data.kinds import KINDS, of_encoder, require_kind
 from ray_mae.data.labels import policy_in_words
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.evaluate.cohort import count_labels, describe_policy, read_cohort, too_rare
+from ray_mae.evaluate.cohort import (
+    count_labels,
+    describe_policy,
+    hint_of_policy,
+    read_cohort,
+    too_rare,
+)
 from ray_mae.evaluate.finetune.training import FinetuneResult, FinetuneTask, finetune, schedule
 from ray_mae.evaluate.metrics import METRICS, FloatArray, measure
 from ray_mae.evaluate.supervised import driver
@@ -119,7 +125,8 @@ def prepare_labels(config: FinetuneConfig) -> Preparation[FinetuneTask]:
     if not columns:
         raise ValueError(
             f"no label can be learnt and tested: none has {config.min_positive} positive and "
-            f"{config.min_positive} negative {NOUNS[manifest.kind]} in each of train, val and test; "
+            f"{config.min_positive} negative {NOUNS[manifest.kind]} in each of train, val and test"
+            f"{hint_of_policy(config)}; "
             "lower min_positive or bring more labels"
         )
     targets = targets[:, columns]

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ray_mae.checkpoint import format as ckpt
@@ -15,7 +16,7 @@ from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.cohort import describe_policy, read_cohort
 from ray_mae.evaluate.features import features, matrix
-from ray_mae.evaluate.probe.linear import pixel_components, probe
+from ray_mae.evaluate.probe.linear import pixel_components, probe, probeable
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.summary import write_summary
 from ray_mae.train.metrics.jsonl import read_jsonl
@@ -40,6 +41,9 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     began = time.time()
     manifest = Manifest.read(config.shards)
     cohort = read_cohort(ShardSet.read(config.shards), labels=config.labels)
+    targets, names, no_classes = cohort.targets(config)
+    # before hours of embedding
+    probeable(targets, cohort.patient, cohort.split, np.ones(len(targets), bool), config, names)
     with cluster(cpus=config.workers + 1):
         rows = features(
             config.checkpoint,
@@ -60,7 +64,6 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     matrices = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
     split = table["split"].to_numpy()
     matrices[PIXELS] = pixel_components(matrices[PIXELS], split, config.pca, config.seed)
-    targets, names, no_classes = cohort.targets(config)
     row_of = {name: row for row, name in enumerate(cohort.name.tolist())}
     targets = targets[[row_of[name] for name in table.column(0).to_pylist()]]
     result = probe(matrices, targets, table["patient_id"].to_numpy(), split, config, names)

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from ray_mae.config import ProbeConfig
 from ray_mae.data.schema import SPLITS
 from ray_mae.evaluate.baselines import TRAINED
-from ray_mae.evaluate.cohort import check_splits, count_labels, too_rare
+from ray_mae.evaluate.cohort import SplitCount, check_splits, count_labels, hint_of_policy, too_rare
 from ray_mae.evaluate.metrics import (
     METRICS,
     FloatArray,
@@ -67,15 +67,8 @@ def probe(
     elif config.train_studies is not None and config.train_studies > n_train:
         notes.append(f"train_studies is {config.train_studies}, but there are only {n_train}.")
 
-    counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
-    left_out = too_rare(counts, config.min_positive)
+    counts, left_out = probeable(targets, patient, split, keep, config, names)
     columns = {name: i for i, name in enumerate(names) if name not in left_out}
-    if not columns:
-        raise ValueError(
-            f"no label can be probed: none has {config.min_positive} positive and "
-            f"{config.min_positive} negative studies in each of train, val and test; "
-            "lower min_positive or bring more labelled studies"
-        )
 
     weights = patient_resamples(patient[split == "test"], config.bootstrap, config.seed)
     results: dict[str, FeatureScore] = {}
@@ -105,6 +98,29 @@ def probe(
         "seed": config.seed,
     }
     return ProbeResult(results, differences, counts, left_out, protocol, notes)
+
+
+def probeable(
+    targets: FloatArray,
+    patient: NDArray,
+    split: NDArray,
+    keep: NDArray[np.bool_],
+    config: ProbeConfig,
+    names: Sequence[str],
+) -> tuple[dict[str, SplitCount], dict[str, str]]:
+    """What each split holds of the rows to keep [S], and which labels are too rare, with the reason.
+
+    Raises ValueError where all are.
+    """
+    counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
+    left_out = too_rare(counts, config.min_positive)
+    if len(left_out) == len(names):
+        raise ValueError(
+            f"no label can be probed: none has {config.min_positive} positive and "
+            f"{config.min_positive} negative studies in each of train, val and test"
+            f"{hint_of_policy(config)}; lower min_positive or bring more labelled studies"
+        )
+    return counts, left_out
 
 
 def choose_studies(split: NDArray, train_studies: int | None, seed: int) -> NDArray[np.bool_]:

@@ -170,7 +170,7 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSampl
     """
     import numpy as np
 
-    from ray_mae.evaluate.cohort import read_cohort
+    from ray_mae.evaluate.cohort import hint_of_policy, read_cohort
 
     cohort = read_cohort(shards, ("train", "val"), settings.labels)
     targets, names, _ = cohort.targets(settings)
@@ -191,10 +191,9 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSampl
     if not labels or (settings.labels and left_out):
         what = ", ".join(left_out) if settings.labels else "no label"
         verb = "lacks" if settings.labels else "has"
-        unmentioned = " (not mentioned is ignored)" if settings.unmentioned == "ignore" else ""
         raise ValueError(
             f"{what} of {', '.join(map(str, shards.paths))} {verb} {settings.min_positive} positive and "
-            f"negative samples among training and validation patients{unmentioned}: lower "
+            f"negative samples among training and validation patients{hint_of_policy(settings)}: lower "
             "probe.min_positive, or set probe.every to 0"
         )
     return ProbedSamples(cohort, targets, labels, left_out, rows, selection)
