@@ -237,6 +237,15 @@ class IngestConfig(ValidatedConfig):
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
     """For archives of volumes."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attributes and self.archive not in ("table", "dicom"):
+            raise ValueError(
+                f"attributes is for the archives table and dicom, not for {self.archive}"
+            )
+        if len(set(self.attributes)) < len(self.attributes):
+            raise ValueError(f"attributes names one twice, got {', '.join(self.attributes)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(ValidatedConfig):

@@ -67,3 +67,17 @@ def test_a_table_must_have_the_columns_that_are_asked_for(tmp_path: Path) -> Non
     assert record.attributes == {"sex": "F", "site": "A"}
     with pytest.raises(ValueError, match=r"no column 'site' for the site.*columns\.site"):
         read(replace(config, columns=TableColumns()), lambda done, of: None)
+
+
+@pytest.mark.parametrize(
+    ("archive", "attributes", "message"),
+    [
+        ("openi", ["sex"], "attributes is for the archives table and dicom, not for openi"),
+        ("table", ["sex", "age", "sex"], "attributes names one twice, got sex, age, sex"),
+    ],
+)
+def test_attributes_that_cannot_come_are_refused(
+    archive: str, attributes: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        IngestConfig(archive=archive, source=Path("s"), output=Path("o"), attributes=attributes)
