@@ -52,7 +52,12 @@ class ProbeConfig(ValidatedConfig):
     """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
     default: that of the pretraining. Larger sees more of the volume."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
-    """What an uncertain label counts as; not mentioned is always negative."""
+    """What an uncertain label counts as."""
+    unmentioned: Literal["zeros", "ignore"] = "zeros"
+    """What a label counts as that is not mentioned in a study (an empty cell): negative, as CheXpert has
+    it, or it is ignored. A study that was never labelled for a finding is left out of it in any case."""
+    labels: list[str] | None = field(default=None, metadata={"some": True})
+    """Names of the labels that take part, of studies also names in other_labels; default: all."""
     strengths: list[float] = field(
         default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0],
         metadata={"gt": 0, "some": True},
@@ -148,7 +153,12 @@ class FinetuneConfig(SupervisedConfig):
     pool: Literal["cls", "mean"] = "mean"
     """Studies only: a view's vector is the CLS token, or the mean over the patch tokens."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
-    """What an uncertain label of a study counts as; not mentioned is always negative."""
+    """What an uncertain label of a study counts as."""
+    unmentioned: Literal["zeros", "ignore"] = "zeros"
+    """What a label counts as that is not mentioned in a study (an empty cell): negative, as CheXpert has
+    it, or it is ignored. A study that was never labelled for a finding is left out of it in any case."""
+    labels: list[str] | None = field(default=None, metadata={"some": True})
+    """Names of the labels that take part, of studies also names in other_labels; default: all."""
     min_positive: int = setting(5, ge=1)
     """Labels with fewer positive or negative samples in a split are left out, and named."""
     epochs: float = setting(50.0, gt=0)

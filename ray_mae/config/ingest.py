@@ -11,6 +11,8 @@ BodyPart = Literal[
     "hand", "leg", "knee", "foot", "extremity", "phantom", "several", "unknown",
 ]  # fmt: skip
 """What a header says that a radiograph shows."""
+Attribute = Literal["sex", "age", "site", "manufacturer", "model"]
+"""What may be kept of a study's person, place and scanner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,20 @@ class TableColumns:
     """Column with the study's date or year, read where `year_bucket` asks for it."""
     labels: str | None = None
     """One column with positive label names separated by | or ;. Without it, one column per label
-    name, holding 1, 0, -1 (uncertain) or nothing (not mentioned)."""
+    name, holding 1 or yes, 0 or no, -1 (uncertain) or nothing (not mentioned)."""
+    label_names: list[str] | Literal["own"] | None = field(default=None, metadata={"some": True})
+    """Labels of the studies: columns of the table, or names in the column `labels`, in this order. own:
+    all that the archive has, also a public one. Default: the 14 of CheXpert, and what means the same."""
+    sex: str = "sex"
+    """Column with the sex (M or F), read where `attributes` asks for it."""
+    age: str = "age"
+    """Column with the age in years, the same."""
+    site: str = "site"
+    """Column with the site, the same."""
+    manufacturer: str = "manufacturer"
+    """Column with the manufacturer of the scanner, the same."""
+    model: str = "model"
+    """Column with the model of the scanner, the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +225,10 @@ class IngestConfig(ValidatedConfig):
     """Keep the years of a study's date in buckets of so many, with 5 as 2010-2014: of DICOM from StudyDate,
     of tables from columns.date, of PadChest and MIMIC-CXR (whose dates are shifted) from their tables.
     0 reads no date; nothing finer than the bucket is ever kept."""
+    attributes: list[Attribute] = field(default_factory=list)
+    """What else is kept of a study: of `table` from its columns, of `dicom` from PatientSex, PatientAge,
+    InstitutionName, Manufacturer and ManufacturerModelName or from the columns of the reports table. Ages
+    above 89 become 90. What is not named here is never read."""
     max_aspect: float = setting(4.0, ge=1)
     """Images whose long side is more than this times the short one are quarantined: images are padded
     to squares, and one strip would make every image of its batch as large."""
@@ -217,6 +236,15 @@ class IngestConfig(ValidatedConfig):
     """Studies with more images than this are quarantined as implausible."""
     volumes: VolumeSettings = field(default_factory=VolumeSettings)
     """For archives of volumes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attributes and self.archive not in ("table", "dicom"):
+            raise ValueError(
+                f"attributes is for the archives table and dicom, not for {self.archive}"
+            )
+        if len(set(self.attributes)) < len(self.attributes):
+            raise ValueError(f"attributes names one twice, got {', '.join(self.attributes)}")
 
 
 @dataclass(frozen=True, kw_only=True)

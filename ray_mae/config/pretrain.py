@@ -96,8 +96,15 @@ class OnlineProbeConfig:
     """Training studies or volumes that it is fitted to, at most, drawn by seed."""
     val_samples: int = setting(2000, ge=10)
     """Validation studies or volumes that it is scored on, at most, drawn by seed."""
+    labels: list[str] | None = field(default=None, metadata={"some": True})
+    """Names of the labels whose mean AUROC it gives, and by which a search chooses; default: all that have
+    samples enough. Of studies also names in other_labels."""
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    """What an uncertain label of a study counts as."""
+    unmentioned: Literal["zeros", "ignore"] = "zeros"
+    """What a label counts as that is not mentioned in a study; as of `evaluate probe`."""
     min_positive: int = setting(5, ge=1)
-    """Labels with fewer positive or negative samples in either are left out."""
+    """Labels with fewer positive or negative samples in either are left out; of `labels` none may be."""
     bootstrap: int = setting(200, ge=10)
     """Patient resamples behind the 95 % interval."""
     label_counts: list[int] = field(default_factory=list, metadata={"ge": 2})

@@ -4,12 +4,14 @@ Everything that writes shards writes this; everything that reads shards reads on
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.paths import resolve_path
 
 SCHEMA_VERSION = 1
@@ -27,6 +29,24 @@ PSEUDONYMS = {
 
 Row = dict[str, Any]
 """A row of a shard as plain Python values, by the names of STUDY_SCHEMA or VOLUME_SCHEMA."""
+
+ATTRIBUTES = {
+    "sex": pa.string(),  # M, F or O
+    "age": pa.int16(),  # whole years, 90 for all above 89
+    "site": pa.string(),  # the archive's own words, as the next two
+    "manufacturer": pa.string(),
+    "model": pa.string(),
+}
+"""What studies may have besides, in columns of these names: only in data sets that were asked for it."""
+
+
+def study_schema(labels: int = len(CHEXPERT_LABELS), attributes: Sequence[str] = ()) -> pa.Schema:
+    """Of studies with so many labels, and with these of ATTRIBUTES (null where unknown)."""
+    states = pa.field("labels", pa.list_(pa.int8(), labels), nullable=False)
+    more = [pa.field(name, kind) for name, kind in ATTRIBUTES.items() if name in attributes]
+    at = STUDY_SCHEMA.get_field_index("labels")
+    return pa.schema([*STUDY_SCHEMA.set(at, states), *more])
+
 
 STUDY_SCHEMA = pa.schema(
     [
@@ -52,9 +72,9 @@ STUDY_SCHEMA = pa.schema(
         ),
         pa.field("findings", pa.string()),
         pa.field("impression", pa.string()),
-        # CheXpert-14 states, see ray_mae.data.labels
-        pa.field("labels", pa.list_(pa.int8(), 14), nullable=False),
-        # the archive's own names of what is none of the 14; null where it names nothing
+        # a state for each label of the manifest, here CheXpert's 14: see ray_mae.data.labels
+        pa.field("labels", pa.list_(pa.int8(), len(CHEXPERT_LABELS)), nullable=False),
+        # the archive's own names of what is none of the labels; null where it names nothing
         pa.field("other_labels", pa.list_(pa.string())),
         pa.field("years", pa.string()),  # 2010-2014; null where no date is kept
     ]
@@ -113,12 +133,21 @@ class Manifest:
     """Between the voxels of every volume; None: each has its own, or these are studies."""
     pseudonyms: str | None = None
     """One of PSEUDONYMS: how they were made. None: shards of earlier versions do not say."""
+    labels: list[str] | None = None
+    """Of studies: names of the states in `labels`, in their order. None: CheXpert's 14."""
+    attributes: list[str] = field(default_factory=list)
+    """Of studies: those of ATTRIBUTES that the rows have."""
 
     FILE = "manifest.json"
 
     def of_split(self, split: str) -> list[Shard]:
         """The shards of one split, in file order."""
         return [s for s in self.shards if s.split == split]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the states of studies, in their order."""
+        return CHEXPERT_LABELS if self.labels is None else tuple(self.labels)
 
     def rows(self, split: str) -> int:
         """Studies or volumes in one split."""

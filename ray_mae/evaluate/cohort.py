@@ -3,16 +3,17 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
+from ray_mae.data.labels import Uncertain, Unmentioned, binary_targets
 from ray_mae.data.loading.order import RowLocation
-from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.data.paths import open_parquet
+from ray_mae.data.schema import SPLITS, Manifest, Row
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.evaluate.label_names import check_there, of_volumes, pooled_names, states_by_name
 from ray_mae.evaluate.metrics import FloatArray
 
 
@@ -35,6 +36,16 @@ class SplitCount:
     """All labels, also those left out."""
 
 
+class LabelPolicy(Protocol):
+    """Settings that say what label states count as."""
+
+    @property
+    def uncertain(self) -> Uncertain: ...
+
+    @property
+    def unmentioned(self) -> Unmentioned: ...
+
+
 @dataclass(frozen=True)
 class Cohort:
     """S studies or volumes, in the order of the files."""
@@ -49,8 +60,10 @@ class Cohort:
     """[S]"""
     split: NDArray[np.str_]
     """[S]"""
-    labels: list[Any]
-    """[S] label states of a study, or the labels of a volume by name."""
+    labels: Any
+    """[S, L] int8 label states of studies, or a list [S] of the labels of a volume by name."""
+    label_names: Sequence[str] = ()
+    """[L] of studies."""
 
     def rows(self, split: str, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
         """Indices of a split's rows, or of the wanted [S] ones among them."""
@@ -61,33 +74,55 @@ class Cohort:
         """Indices of a split's rows of which one of the targets [S, L] is known."""
         return self.rows(split, np.asarray(~np.isnan(targets).all(axis=1)))
 
-    def targets(self, uncertain: Any) -> tuple[FloatArray, Sequence[str], dict[str, str]]:
-        """Targets [S, L] (0, 1, NaN where ignored or unknown), names of the labels, and what is no class.
-
-        uncertain: what an uncertain label of a study counts as.
-        """
+    def targets(self, policy: LabelPolicy) -> tuple[FloatArray, Sequence[str], dict[str, str]]:
+        """Targets [S, L] (0, 1, NaN where ignored or unknown), names of the labels, and what is no class."""
         if self.kind == "volume":
             return label_targets(self.labels)
-        states = np.array(self.labels, dtype=np.int8).reshape(-1, len(CHEXPERT_LABELS))
-        return binary_targets(states, uncertain), CHEXPERT_LABELS, {}
+        states = np.asarray(self.labels, dtype=np.int8)
+        targets = binary_targets(states, policy.uncertain, policy.unmentioned)
+        return targets, self.label_names, {}
 
 
-def read_cohort(shards: ShardSet, splits: Sequence[str] = SPLITS) -> Cohort:
+def describe_policy(kind: str, policy: LabelPolicy) -> dict[str, str]:
+    """The policy for a summary; nothing for volumes, whose labels have no such states."""
+    if kind == "volume":
+        return {}
+    return {"uncertain": policy.uncertain, "unmentioned": policy.unmentioned}
+
+
+def hint_of_policy(policy: LabelPolicy) -> str:
+    """What an error adds where labels lack studies."""
+    ignored = ", where what is not mentioned counts as nothing (unmentioned ignore)"
+    return ignored if policy.unmentioned == "ignore" else ""
+
+
+def read_cohort(
+    shards: ShardSet, splits: Sequence[str] = SPLITS, labels: Sequence[str] | None = None
+) -> Cohort:
     """Reads who is in the shards, without their images.
+
+    Of several folders the labels are pooled by name. A finding that a folder does not have, or of which
+    none of its studies says anything, is not labelled in it: its studies are nobody's negatives.
 
     Args:
         shards: one folder, or several of a kind.
         splits: whose rows are read.
+        labels: names of those that are read; default: all. Of studies also names in other_labels.
 
     Raises:
-        ValueError: if a patient is in two of the splits, or one is empty.
+        ValueError: if a patient is in two of the splits, one is empty, or there is no such label.
     """
     identifier = f"{shards.kind}_id"
-    columns = [identifier, "patient_id", "split", "labels"]
-    location, rows = [], []
+    columns = [identifier, "patient_id", "split", "labels", "other_labels"]
+    location: list[RowLocation] = []
+    rows: list[Row] = []
+    states = []
+    names = list(labels or pooled_names(shards))
     for i, folder in enumerate(shards.folders):
+        first = len(rows)
         for shard in (s for s in folder.manifest.shards if s.split in splits):
-            rows += pq.read_table(folder.path / shard.file, columns=columns).to_pylist()
+            with open_parquet(folder.path / shard.file) as file:
+                rows += file.read(columns=columns).to_pylist()
             location += [
                 RowLocation(shard.file, group, row, 0, i)
                 for group, count in enumerate(shard.row_groups)
@@ -98,14 +133,18 @@ def read_cohort(shards: ShardSet, splits: Sequence[str] = SPLITS) -> Cohort:
                 f"{folder.path} holds {len(rows)} rows, {Manifest.FILE} tells of {len(location)}: restore "
                 "the shards or ingest again"
             )
-    volumes = shards.kind == "volume"
+        if shards.kind == "study":
+            states.append(states_by_name(rows[first:], folder.manifest.label_names, names))
+    if labels:
+        check_there(shards, rows, labels)
     cohort = Cohort(
         shards.kind,
         location,
         np.array([row[identifier] for row in rows]),
         np.array([row["patient_id"] for row in rows]),
         np.array([row["split"] for row in rows]),
-        [dict(row["labels"]) if volumes else row["labels"] for row in rows],
+        np.concatenate(states) if states else of_volumes(rows, labels),
+        names,
     )
     check_splits(cohort.patient, cohort.split, splits)
     return cohort

@@ -1,5 +1,6 @@
 """`embed`: a checkpoint over a whole set of shards → Parquet."""
 
+import json
 import time
 from typing import Any
 
@@ -19,6 +20,8 @@ FILE = "embeddings.parquet"
 def embed(config: EmbedConfig) -> dict[str, Any]:
     """Writes embeddings.parquet: the columns of `features` for each study or volume, and embedding [D].
 
+    Names of the label states of studies stand in summary.json and in the metadata of the file.
+
     Args:
         config: settings of the command.
 
@@ -33,6 +36,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     manifest = Manifest.read(config.shards)
     config.output.mkdir(parents=True, exist_ok=True)
     rows_written, width = 0, 0
+    names = list(manifest.label_names) if manifest.kind == "study" else []
     with cluster(cpus=config.workers + 1):
         rows = features(
             config.checkpoint,
@@ -52,7 +56,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         for block in rows.iter_batches(batch_size=4096, batch_format="pyarrow"):
             table: pa.Table = block.rename_columns(
                 ["embedding" if name == TRAINED else name for name in block.column_names]
-            )
+            ).replace_schema_metadata({"labels": json.dumps(names)})
             if writer is None:
                 writer = pq.ParquetWriter(partial, table.schema)
                 width = table.schema.field("embedding").type.list_size
@@ -67,6 +71,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         "checkpoint": str(config.checkpoint),
         NOUNS[manifest.kind]: rows_written,
         "width": width,
+        **({"labels": names} if names else {}),
         "seconds": round(seconds, 1),
         "file": str(path),
     }

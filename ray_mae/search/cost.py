@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from ray_mae.data.labels import policy_in_words
 from ray_mae.data.schema import NOUNS
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.search.results import SearchResult
@@ -48,7 +49,7 @@ def budget_of(search: SearchResult) -> dict[str, Any]:
     ]
     # of trials that were stopped the folder may have been removed
     with_folder = (t for t in search.trials if t.probes and (t.folder / PROBES).is_file())
-    probe = next((t.probe() for t in with_folder), None)
+    probe, of_probe = next((t.probe() for t in with_folder), None), config.run.probe
     return {
         "noun": NOUNS[shards.kind],
         "dataset": ", ".join(shards.names),
@@ -64,4 +65,7 @@ def budget_of(search: SearchResult) -> dict[str, Any]:
         "probe_samples": probe["samples"] if probe else {},
         "probe_patients": probe["patients"] if probe else {},
         "labels": list(probe["labels"]) if probe else [],
+        "policy": policy_in_words(of_probe.uncertain, of_probe.unmentioned)
+        if shards.kind == "study"
+        else "",
     }

@@ -175,7 +175,7 @@ def _summary(search: SearchResult, findings: _Findings, best: str) -> dict[str, 
     summary |= {
         "failures": {f"trial {t.number}": t.reason for t in search.trials if t.state == "failed"},
         "cost": {k: round(v, 3) for k, v in cost_of(search).items()},
-        "budget": {k: findings.budget[k] for k in ("steps", "samples", "epochs")},
+        "budget": {k: findings.budget[k] for k in ("steps", "samples", "epochs", "labels")},
         "report": str(search.output / REPORT),
     }
     if best:

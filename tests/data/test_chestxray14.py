@@ -4,7 +4,7 @@ import pytest
 from archive_trees import listed, problems, states, touch, write_csv
 
 from ray_mae.data.archives.records import NOT_TEST
-from ray_mae.data.ingest.studies import group_studies
+from ray_mae.data.ingest.grouping import group_studies
 from ray_mae.data.labels import POSITIVE
 
 

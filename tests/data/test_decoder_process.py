@@ -29,8 +29,10 @@ from ray_mae.data.decoding.images import decode
 from ray_mae.data.decoding.preprocessing import Preparation
 from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_voxels
 from ray_mae.data.ingest import studies as study_shards
+from ray_mae.data.ingest.grouping import ImageEntry, StudyEntry
 from ray_mae.data.ingest.shards import earlier_result, write_shard
-from ray_mae.data.ingest.studies import ImageEntry, StudyEntry, StudyShardPlan
+from ray_mae.data.ingest.studies import StudyShardPlan
+from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.paths import is_transient, retry_transient
 from ray_mae.data.quarantine import QuarantineError
 
@@ -283,6 +285,7 @@ def test_a_shard_with_a_file_at_which_decoders_end_is_made_anew_at_two_more_star
         file="train-00000.parquet", dataset="d", split="train", rows_per_row_group=1,
         studies=[StudyEntry("s", "p", "train", [image], None, None, [0] * 14, [], None)],
         preparation=AS_IT_IS, for_processing="alone",
+        label_names=list(CHEXPERT_LABELS), attributes=[],
     )  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr(study_shards, "prepare_image_isolated", ended)

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_mae.data.archives.records import ImageRecord
-from ray_mae.data.ingest.studies import GroupedStudies, group_studies
+from ray_mae.data.ingest.grouping import GroupedStudies, group_studies
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, NOT_MENTIONED, POSITIVE, UNCERTAIN
 from ray_mae.data.quarantine import QuarantineError
 

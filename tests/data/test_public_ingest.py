@@ -1,4 +1,4 @@
-"""Public archives through the whole job, from the command line."""
+"""Public archives, and what is kept of headers, through the whole job."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,11 @@ from dicom_files import write_dicom
 from PIL import Image
 
 from ray_mae import cli
+from ray_mae.config import IngestConfig, InspectConfig
 from ray_mae.data.decoding.images import decode
+from ray_mae.data.ingest.job import ingest
 from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.card.command import inspect
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -91,3 +94,38 @@ def test_padchest_goes_from_16_bit_png_files_into_shards(tmp_path: Path) -> None
     assert image.max() > 250
     for file in (tmp_path / "shards").glob("*-0*.parquet"):
         assert b"patient1" not in file.read_bytes()
+
+
+def test_a_dicom_archive_brings_attributes_into_rows_manifest_summary_and_card(
+    tmp_path: Path,
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    for i, sex in enumerate(("F", "M", "x")):
+        tags = {"PatientSex": sex, "PatientAge": "093Y", "InstitutionName": "St. Elsewhere",
+                "Manufacturer": "ACME", "ManufacturerModelName": "Ray 3", "PatientID": f"p{i}",
+                "StudyInstanceUID": f"1.2.{i}", "SOPInstanceUID": f"1.3.{i}"}  # fmt: skip
+        write_dicom(source / f"{i}.dcm", **tags)
+    pd.DataFrame({"study": ["1.2.1"], "age": ["41"], "Edema": [1]}).to_csv(
+        source / "reports.csv", index=False
+    )
+    config = IngestConfig(
+        archive="dicom", source=source, output=out, insecure_pseudonyms=True, image_size=32,
+        validation_share=0, test_share=0, attributes=["age", "sex", "manufacturer"],
+    )  # fmt: skip
+    summary = ingest(config)
+    rows = pq.read_table(out / "train-00000.parquet").to_pylist()
+    assert sorted((r["sex"] or "", r["age"], r["manufacturer"]) for r in rows) == [
+        ("", 90, "ACME"), ("F", 90, "ACME"), ("M", 41, "ACME")
+    ]  # fmt: skip
+    assert not {"site", "model"} & rows[0].keys()
+    assert Manifest.read(out).attributes == ["age", "sex", "manufacturer"]
+    assert summary["splits"]["train"]["attributes"]["age"] == {"90+": 2, "40-49": 1}
+    assert summary["notes"]["attribute_cells_not_understood"] == {"sex": {"x": 1}}
+    assert {frozenset(r["labels"]) for r in rows} == {frozenset({1, -2}), frozenset({-3})}
+    card = inspect(InspectConfig(shards=out))
+    assert card["attributes"]["sex"]["unknown"]["train"] == 1
+    assert card["studies_without_any_label"]["train"] == 2
+    assert "Cells not understood as sex: “x” 1" in (out / "card.html").read_text()
+    written = b"".join(file.read_bytes() for file in out.rglob("*") if file.is_file())
+    assert b"Elsewhere" not in written
+    assert b"Ray 3" not in written

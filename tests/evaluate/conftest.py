@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from ray_mae.config import ProbeConfig
-from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, NOT_MENTIONED, POSITIVE, UNCERTAIN
+from ray_mae.data.labels import (
+    CHEXPERT_LABELS,
+    NEGATIVE,
+    NOT_MENTIONED,
+    POSITIVE,
+    UNCERTAIN,
+    binary_targets,
+)
+from ray_mae.evaluate.probe import linear
+from ray_mae.evaluate.probe.result import ProbeResult
 
 
 class Cohort(NamedTuple):
@@ -45,6 +54,18 @@ def make_config(**settings: Any) -> ProbeConfig:
     settings = {"bootstrap": 100, "strengths": [1e-3, 1e-1], **settings}
     here = Path()
     return ProbeConfig(checkpoint=here, shards=here, output=here, **settings)
+
+
+def probe(
+    features: dict[str, np.ndarray],
+    labels: np.ndarray,
+    patient: np.ndarray,
+    split: np.ndarray,
+    config: ProbeConfig,
+) -> ProbeResult:
+    """A probe of the states of CheXpert's labels, under the policy of the settings."""
+    targets = binary_targets(labels, config.uncertain, config.unmentioned)
+    return linear.probe(features, targets, patient, split, config, CHEXPERT_LABELS)
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import Cohort
+from conftest import Cohort, probe
 
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS, POSITIVE, UNCERTAIN
-from ray_mae.evaluate.probe.linear import choose_studies, pixel_components, probe
+from ray_mae.evaluate.probe.linear import choose_studies, pixel_components
 from ray_mae.evaluate.probe.result import ProbeResult
 
 Config = Callable[..., ProbeConfig]

@@ -8,9 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import make_cohort, make_config
+from conftest import make_cohort, make_config, probe
 
-from ray_mae.evaluate.probe.linear import probe
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.evaluate.probe.result import ProbeResult
 

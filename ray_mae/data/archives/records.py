@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ray_mae.data.disk_list import DiskList
+from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.quarantine import QuarantineError
 
 NOT_TEST = "train or val"
@@ -30,9 +31,11 @@ class ImageRecord:
     text: str | None = None
     """The report as it is, headers and all."""
     labels: tuple[int, ...] | None = None
-    """14 states, see ray_mae.data.labels."""
+    """A state for each of the archive's label_names, see ray_mae.data.labels; None: not labelled."""
     other_labels: tuple[str, ...] = ()
-    """The archive's own names of findings that are none of the 14."""
+    """The archive's own names of findings that are none of these."""
+    attributes: dict[str, Any] | None = None
+    """See ray_mae.data.archives.attributes."""
     split: str | None = None
     """train, val, test, NOT_TEST, or None where the archive leaves it open."""
     year: int | None = None
@@ -89,6 +92,8 @@ class Archive(Generic[R]):
     """Counts that belong into the summary: label names not mapped, files passed over …"""
     warnings: list[str] = field(default_factory=list)
     """For whoever runs the job, and for the terminal alone: they may name files and patients."""
+    label_names: tuple[str, ...] = CHEXPERT_LABELS
+    """Of the states of studies, in their order."""
 
 
 Progress = Callable[[int, int], None]

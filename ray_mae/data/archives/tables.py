@@ -8,7 +8,7 @@ import sys
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO
 
@@ -16,14 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import TableColumns, VolumeColumns
-from ray_mae.data.labels import (
-    CHEXPERT_LABELS,
-    NOT_MENTIONED,
-    POSITIVE,
-    label_named,
-    state_of,
-    strongest,
-)
 from ray_mae.data.paths import local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 from ray_mae.data.quarantine import error_text
@@ -53,12 +45,12 @@ class DamagedRow:
 
 
 class PlacedRow(TableRow):
-    """A row that knows where it stands and how many cells it lacks."""
+    """A row that knows where it stands, how many cells it lacks, and the header with all its columns."""
 
-    __slots__ = ("lacks", "place")
+    __slots__ = ("header", "lacks", "place")
 
     def __init__(self, header: Sequence[str], cells: Sequence[str], place: str) -> None:
-        self.place, self.lacks = place, len(header) - len(cells)
+        self.header, self.place, self.lacks = header, place, len(header) - len(cells)
         super().__init__(zip(header, [*cells, *[""] * self.lacks], strict=False))
 
     def without(self, what: str) -> str:
@@ -101,14 +93,14 @@ def _parquet_rows(path: Path) -> Iterator[PlacedRow | DamagedRow]:
     number = 0
     try:
         for batch in pq.ParquetFile(path).iter_batches():
-            columns = [_column(column) for column in batch.columns]
+            columns, header = [_column(column) for column in batch.columns], batch.schema.names
             for cells in zip(*columns, strict=True):
                 number += 1
                 problem = _problem_of_text("".join(cells))
                 if problem:
                     yield DamagedRow(f"row {number}", problem)
                 else:
-                    yield PlacedRow(batch.schema.names, cells, f"row {number}")
+                    yield PlacedRow(header, cells, f"row {number}")
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no Parquet table ({error_text(error)})") from error
 
@@ -275,84 +267,47 @@ def cell(row: TableRow, column: str | None) -> str | None:
 
 def need_columns(
     path: Path,
-    rows: Sequence[TableRow],
+    rows: Sequence[PlacedRow],
     columns: TableColumns | VolumeColumns,
     required: Sequence[str],
     setting: str = "columns",
 ) -> None:
-    """Raise ValueError, with the nearest names there are, where a column needed is not there.
+    """Raise ValueError, with the nearest names there are, where a column needed is not there, or twice.
 
     Needed are the `required` settings, and all that were given another name than the default.
     """
     if not rows:
         raise ValueError(f"{path} has no rows")
     header = list(rows[0])
-    for name, default in ((f.name, f.default) for f in fields(columns)):
-        column = getattr(columns, name)
-        if column is None or column in header or (name not in required and column == default):
-            continue
-        near = difflib.get_close_matches(column, header, n=3, cutoff=0.5) or header[:20]
-        raise ValueError(
-            f"{path} has no column {column!r} for the {name}; it has {', '.join(map(repr, near))}: "
-            f"name the right one with {setting}.{name}"
-        )
+    for name, column, default in columns_by_setting(columns):
+        if column not in header and (name in required or column != default):
+            raise ValueError(
+                f"{path} has no column {column!r} for the {name}; it has "
+                f"{nearest(column, header)}: name the right one with {setting}.{name}"
+            )
+        need_one_of_each(path, rows[0].header, [column])
 
 
-@dataclass
-class LabelReader:
-    """Label states of a row, from one column of names or from one column per label.
+def columns_by_setting(columns: TableColumns | VolumeColumns) -> Iterator[tuple[str, str, str]]:
+    """Name, column and default of each setting that names one column; those that name none are left out."""
+    for field in fields(columns):
+        column = getattr(columns, field.name)
+        if field.name != "label_names" and column is not None:
+            yield field.name, column, str(field.default)
 
-    What it does not understand is counted, never dropped without a trace.
-    """
 
-    column: str | None
-    """The column of names separated by | or ;, or None for one column per label."""
-    columns: dict[str, str]
-    """Without `column`: the columns that are labels, and which of the 14 they are."""
-    unmapped: Counter[str]
-    """Names in `column` that are none of the 14, and how often they occur."""
-    invalid: Counter[str]
-    """Columns with cells that are no state, and how many. They count as not mentioned."""
-    seen: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
-    """Each combination of states that was read: rows that say the same share one tuple."""
+def nearest(name: str, header: Sequence[str]) -> str:
+    """What there is that may have been meant, in words."""
+    lower = {column.lower(): column for column in reversed(header)}
+    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    return ", ".join(repr(lower[word]) for word in near) or ", ".join(map(repr, header[:20]))
 
-    @classmethod
-    def of(cls, column: str | None, header: Iterable[str]) -> "LabelReader":
-        """A reader for a table with these columns."""
-        named = {} if column else {n: label for n in header if (label := label_named(n))}
-        return cls(column, named, Counter(), Counter())
 
-    def others(self, row: TableRow) -> tuple[str, ...]:
-        """Names in a row that are none of the 14."""
-        return tuple(name for name in self._names(row) if label_named(name) is None)
-
-    def _names(self, row: TableRow) -> list[str]:
-        names = row.get(self.column, "").replace(";", "|").split("|") if self.column else []
-        return list(filter(None, map(str.strip, names)))
-
-    def read(self, row: TableRow) -> tuple[int, ...]:
-        """The 14 states of a row."""
-        states = dict.fromkeys(CHEXPERT_LABELS, NOT_MENTIONED)
-        for name, label in self.columns.items():
-            try:
-                states[label] = strongest(states[label], state_of(row.get(name, "")))
-            except ValueError:
-                self.invalid[name] += 1
-        for name in self._names(row):
-            mapped = label_named(name)
-            if mapped is None:
-                self.unmapped[name] += 1
-            else:
-                states[mapped] = POSITIVE
-        read = tuple(states.values())
-        return self.seen.setdefault(read, read)
-
-    def notes(self) -> dict[str, dict[str, int]]:
-        """The counts, for the summary."""
-        return {
-            "labels_not_mapped": dict(self.unmapped.most_common()),
-            "label_cells_not_understood": dict(self.invalid.most_common()),
-        }
+def need_one_of_each(path: Path, header: Sequence[str], names: Iterable[str]) -> None:
+    """Raise ValueError where a table has two columns of one of these names: which one is meant?"""
+    for name in names:
+        if (times := header.count(name)) > 1:
+            raise ValueError(f"{path} has {times} columns {name!r}: keep one of them")
 
 
 def given_splits(

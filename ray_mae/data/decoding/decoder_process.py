@@ -55,7 +55,11 @@ class Limits:
 
 
 def read_headers_isolated(
-    paths: Sequence[Path], max_pixels: int, *, year: bool = False
+    paths: Sequence[Path],
+    max_pixels: int,
+    *,
+    year: bool = False,
+    attributes: Sequence[str] = (),
 ) -> Iterator[Header | QuarantineError]:
     """Read headers in the decoder process; see `ray_mae.data.decoding.dicom.read_header`.
 
@@ -63,7 +67,8 @@ def read_headers_isolated(
         The header of each file in turn, or why it has none.
     """
     limits = _limits_of_image(max_pixels)
-    for fields in _decode_each("header", paths, limits, max_pixels=max_pixels, year=year):
+    wanted = {"max_pixels": max_pixels, "year": year, "attributes": list(attributes)}
+    for fields in _decode_each("header", paths, limits, **wanted):
         yield fields if isinstance(fields, QuarantineError) else Header(**fields)
 
 

@@ -27,9 +27,9 @@ GRACE_SECONDS = 30
 """After the time of a request in which the parent ends this process, which may itself be gone."""
 
 
-def _header(paths: list[Path], max_pixels: int, year: bool) -> Reply:
+def _header(paths: list[Path], max_pixels: int, year: bool, attributes: list[str]) -> Reply:
     check_regular(paths)
-    return asdict(read_header(paths[0], max_pixels, year=year)), []
+    return asdict(read_header(paths[0], max_pixels, year=year, attributes=attributes)), []
 
 
 def _frames(paths: list[Path], max_voxels: int) -> Reply:

@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,6 +50,11 @@ CONTENT_TAGS = [
     "BurnedInAnnotation", "ConversionType", "ImageType", "PresentationIntentType",
     "BodyPartExamined", "AnatomicRegionSequence", "StudyDescription", "QualityControlImage",
 ]  # fmt: skip
+# Read where the setting `attributes` names them, and never otherwise.
+ATTRIBUTE_TAGS = {
+    "sex": "PatientSex", "age": "PatientAge", "site": "InstitutionName",
+    "manufacturer": "Manufacturer", "model": "ManufacturerModelName",
+}  # fmt: skip
 HEADER_TAGS = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, *CONTENT_TAGS]
 _COLOURS = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue", "Alpha")]
 # Rows first. PixelSpacing is that of the patient, the others that of the detector and of the scanned film.
@@ -134,6 +139,8 @@ class Header:
     """False where ViewPosition or ViewCodeSequence says something that is no view we know."""
     year: int | None = None
     """Of StudyDate, where it was asked for."""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """What the header says of those that were asked for."""
 
 
 @contextmanager
@@ -215,18 +222,22 @@ def most_bytes(max_pixels: int) -> int:
     return 6 * max_pixels + (64 << 20)
 
 
-def read_header(path: Path, max_pixels: int, *, year: bool = False) -> Header:
+def read_header(
+    path: Path, max_pixels: int, *, year: bool = False, attributes: Sequence[str] = ()
+) -> Header:
     """Read the identifiers, size and view of one file; pixels are not read.
 
     Args:
         path: of the file.
         max_pixels: bounds the size of the file.
         year: whether to read the year of StudyDate, too.
+        attributes: what to read besides, of ATTRIBUTE_TAGS.
 
     Raises:
         QuarantineError: for everything that can be wrong with the file.
     """
-    tags = [*HEADER_TAGS, *(["StudyDate"] if year else [])]
+    more = [ATTRIBUTE_TAGS[name] for name in attributes]
+    tags = [*HEADER_TAGS, *(["StudyDate"] if year else []), *more]
     return _header(read_dataset(path, tags, most_bytes(max_pixels), pixels=False))
 
 
@@ -251,6 +262,11 @@ def _header(ds: Dataset) -> Header:
                 position=position,
                 view_understood=understood,
                 year=year_of(str(ds.get("StudyDate") or "")),
+                attributes={
+                    name: " ".join(_values(ds.get(tag)))
+                    for name, tag in ATTRIBUTE_TAGS.items()
+                    if tag in ds
+                },
             )
     except Exception as error:  # values are only parsed when they are asked for
         raise undecodable(error, "header: ") from error

@@ -85,12 +85,12 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
         volumes = VOLUME_READERS[config.archive](config, progress)
         if config.archive in NAMED_BY_PATHS:
             print(volume_shards.describe_sample(list(volumes.records)), flush=True)
-        for warning in volumes.warnings:
-            print(f"warning: {warning}", flush=True)
+        _print_warnings(volumes.warnings)
         root, job = volumes.root, volume_shards.prepare(volumes, config, key)
         del volumes  # what was listed is in the plans
     else:
         images = READERS[config.archive](config, progress)
+        _print_warnings(images.warnings)
         root, job = images.root, study_shards.prepare(images, config, key)
         del images
     make_private_folder(output / RESULTS)
@@ -119,6 +119,11 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
         f"{_PLURAL[next(iter(job.listed))]}_per_second": round(written / seconds, 2),
     }
     return write_summary(output, summary)
+
+
+def _print_warnings(warnings: list[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", flush=True)
 
 
 def _with_absolute_paths(config: IngestConfig) -> IngestConfig:
@@ -229,7 +234,9 @@ def _manifest(
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))
     spacing = config.volumes.spacing_mm if job.kind == "volume" else None
-    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards, spacing, pseudonyms)
+    return Manifest(
+        job.kind, config.dataset, SCHEMA_VERSION, shards, spacing, pseudonyms, **job.manifest
+    )
 
 
 def _summary(

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -35,7 +35,6 @@ class ShardPlan(ABC):
     rows_per_row_group: int
     schema_version: int = SCHEMA_VERSION
 
-    schema: ClassVar[pa.Schema]
     parquet: ClassVar[dict[str, Any]]
     """How the columns are written."""
 
@@ -43,6 +42,11 @@ class ShardPlan(ABC):
     @abstractmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The plan of `asdict`."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """Of the rows."""
 
     @property
     @abstractmethod
@@ -103,6 +107,8 @@ class IngestJob:
     """Samples of a full shard."""
     describe: Callable[[Counter[str]], dict[str, Any]]
     """What the summary says of one split, from its counts."""
+    manifest: dict[str, Any] = field(default_factory=dict)
+    """What the manifest says besides, of this kind of samples."""
 
 
 def earlier_result(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any] | None:

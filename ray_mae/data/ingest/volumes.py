@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ray_mae.config import IngestConfig
 from ray_mae.data.archives.records import Archive, VolumeRecord
@@ -241,7 +242,6 @@ _PARQUET: dict[str, Any] = {
 class VolumeShardPlan(ShardPlan):
     """The plan of a shard of volumes."""
 
-    schema = VOLUME_SCHEMA
     parquet = _PARQUET
 
     volumes: list[VolumeEntry]
@@ -254,6 +254,10 @@ class VolumeShardPlan(ShardPlan):
         volumes = [VolumeEntry(**volume) for volume in fields["volumes"]]
         preparation = Preparation.from_json(fields["preparation"])
         return cls(**{**fields, "volumes": volumes, "preparation": preparation})
+
+    @property
+    def schema(self) -> pa.Schema:
+        return VOLUME_SCHEMA
 
     @property
     def entries(self) -> int:

@@ -16,7 +16,7 @@ from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.paths import open_parquet, resolve_path
 from ray_mae.data.patients import Patients, find_in_two_folders, find_in_two_splits
 from ray_mae.data.quarantine import QUARANTINE_REASONS
-from ray_mae.data.schema import NOUNS, PSEUDONYMS, SPLITS, Manifest
+from ray_mae.data.schema import ATTRIBUTES, NOUNS, PSEUDONYMS, SPLITS, Manifest
 from ray_mae.evaluate.card.duplicates import ContentIndex, bits_of
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
@@ -26,9 +26,14 @@ from ray_mae.summary import FILE as SUMMARY
 CARD, PAGE = "card.json", "card.html"
 NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})
 """Reasons whose details may name files of the archive, as those of a store's errors do."""
+_NOTES = (
+    "label_cells_not_understood", "columns_like_labels_not_read", "attribute_cells_not_understood"
+)  # fmt: skip
+"""Of the ingest's summary: what of the tables was not read."""
 _CONTENT = {"study": "views.list.element.image", "volume": "voxels"}
 _SMALL = {
-    "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "years",
+    "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "other_labels",
+              "years", *ATTRIBUTES,
               "views.list.element.view", "views.list.element.height", "views.list.element.width"],
     "volume": ["volume_id", "patient_id", "session_id", "site", "split", "modality", "shape",
                "spacing_mm", "mean", "std", "labels"],
@@ -200,11 +205,12 @@ def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, str, byte
 
 def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
     """What came in and what did not, if the ingest's own files are still beside the shards."""
-    flows, refused, burned_in = {}, {}, 0
+    flows, refused, burned_in, notes = {}, {}, 0, {}
     examples: dict[str, dict[str, str]] = {}
     if (shards / SUMMARY).is_file():
         summary = json.loads((shards / SUMMARY).read_text())
         flows = {noun: summary[noun] for noun in ("images", NOUNS[kind]) if noun in summary}
+        notes = {name: found for name in _NOTES if (found := summary.get("notes", {}).get(name))}
         splits = summary["splits"].values()
         burned_in = sum(split.get("images_with_burned_in_text", 0) for split in splits)
     if (shards / QUARANTINE).is_file():
@@ -220,6 +226,7 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
     return {
         "flows": flows,
         "burned_in_kept": burned_in,
+        "not_read": notes,
         "quarantined": refused,
         "quarantine_examples": examples,
     }

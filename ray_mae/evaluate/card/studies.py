@@ -10,19 +10,21 @@ import pyarrow as pa
 
 from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
-from ray_mae.data.labels import CHEXPERT_LABELS, STATE_NAMES
+from ray_mae.data.ingest.study_counts import described_attribute
+from ray_mae.data.labels import NOT_MENTIONED, STATE_NAMES
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
 from ray_mae.evaluate.card.charts import bars, choose, contact_sheet, density, rows_at, tile
 from ray_mae.evaluate.pages.page import png, svg
 
 MOST_WORDS = 40
+MOST_OTHER_LABELS, MOST_VALUES = 40, 20
 
 
 def study_sections(
     config: InspectConfig, manifest: Manifest, table: pa.Table
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Numbers for card.json, and what the page shows beside them."""
-    counts = _Counts()
+    counts = _Counts(manifest)
     for batch in table.to_batches(
         max_chunksize=4096
     ):  # as Python values they take ten times as much
@@ -58,7 +60,12 @@ def study_sections(
 class _Counts:
     """What a card counts of the rows of studies, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, manifest: Manifest) -> None:
+        self.label_names, self.attributes_kept = manifest.label_names, manifest.attributes
+        self.other_labels: Counter[tuple[str, str]] = Counter()
+        self.unstated: Counter[str] = Counter()
+        """Studies of which no label says anything, by split."""
+        self.attributes: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
         self.views: Counter[tuple[str, str]] = Counter()
         self.per_study: Counter[tuple[str, int]] = Counter()
         self.labels: Counter[tuple[str, str, int]] = Counter()
@@ -79,8 +86,12 @@ class _Counts:
         self.years[row.get("years") or "unknown", split] += 1
         self.labels.update(
             (label, split, state)
-            for label, state in zip(CHEXPERT_LABELS, row["labels"], strict=True)
+            for label, state in zip(self.label_names, row["labels"], strict=True)
         )
+        self.unstated[split] += max(row["labels"]) <= NOT_MENTIONED
+        self.other_labels.update((name, split) for name in row.get("other_labels") or ())
+        for name in self.attributes_kept:
+            self.attributes[name][described_attribute(name, row[name]), split] += 1
         self.findings += row["findings"] is not None
         self.impressions += row["impression"] is not None
         if text := " ".join(filter(None, (row["findings"], row["impression"]))):
@@ -111,7 +122,14 @@ class _Counts:
                     split: {n: self.labels[label, split, state] for state, n in STATE_NAMES.items()}
                     for split in SPLITS
                 }
-                for label in CHEXPERT_LABELS
+                for label in self.label_names
+            },
+            "studies_without_any_label": {split: self.unstated[split] for split in SPLITS},
+            "other_labels": _by_split(self.other_labels, MOST_OTHER_LABELS),
+            "other_labels_in_all": len({name for name, _ in self.other_labels}),
+            "attributes": {
+                name: _by_split(self.attributes[name], MOST_VALUES, rising=name == "age")
+                for name in self.attributes_kept
             },
             "years": self._by_years(),
         }
@@ -122,3 +140,19 @@ class _Counts:
         if buckets == ["unknown"]:
             return {}
         return {y: {split: self.years[y, split] for split in SPLITS} for y in buckets}
+
+
+def _by_split(
+    counts: Counter[tuple[str, str]], most: int, *, rising: bool = False
+) -> dict[str, dict[str, int]]:
+    """Studies by name and split: of the most frequent names, in the order of how many have them.
+
+    rising: in the order of their first number, as decades are.
+    """
+    total: Counter[str] = Counter()
+    for (name, _), n in counts.items():
+        total[name] += n
+    names = [name for name, _ in total.most_common(most)]
+    if rising:
+        names.sort(key=lambda name: (not name[0].isdigit(), int("0" + re.split(r"\D", name)[0])))
+    return {name: {split: counts[name, split] for split in SPLITS} for name in names}

@@ -11,9 +11,16 @@ from ray_mae.checkpoint.format import encoder_facts
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import FinetuneConfig
 from ray_mae.data.kinds import KINDS, of_encoder, require_kind
+from ray_mae.data.labels import policy_in_words
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.evaluate.cohort import count_labels, read_cohort, too_rare
+from ray_mae.evaluate.cohort import (
+    count_labels,
+    describe_policy,
+    hint_of_policy,
+    read_cohort,
+    too_rare,
+)
 from ray_mae.evaluate.finetune.training import FinetuneResult, FinetuneTask, finetune, schedule
 from ray_mae.evaluate.metrics import METRICS, FloatArray, measure
 from ray_mae.evaluate.supervised import driver
@@ -84,11 +91,6 @@ class Finetuning(driver.Evaluation[FinetuneConfig, FinetuneTask, FinetuneResult]
 
     def protocol(self, task: FinetuneTask) -> dict[str, str]:
         config = self.config
-        uncertain = {
-            "zeros": "counts as negative",
-            "ones": "counts as positive",
-            "ignore": "is ignored",
-        }
         what = "the head alone is trained" if config.freeze else "encoder and head are trained"
         return {
             "Network": f"the encoder, dropout {config.dropout:g}, one linear layer; {what}. "
@@ -100,7 +102,7 @@ class Finetuning(driver.Evaluation[FinetuneConfig, FinetuneTask, FinetuneResult]
             "Choice": "the weights with the highest mean AUROC on validation patients, of equal "
             "ones those with the lower loss. Test patients serve for the numbers alone.",
             "Labels": KINDS[task.manifest.kind].unlabelled
-            or f"not mentioned counts as negative; uncertain {uncertain[config.uncertain]}.",
+            or f"{policy_in_words(config.uncertain, config.unmentioned)}.",
         }
 
 
@@ -115,15 +117,16 @@ def prepare_labels(config: FinetuneConfig) -> Preparation[FinetuneTask]:
     settings = encoder_facts(config.checkpoint).settings.resized(config.crop_size)
     reader = f"the encoder of {config.checkpoint}"
     require_kind(manifest.kind, of_encoder(settings).name, config.shards, reader)
-    cohort = read_cohort(ShardSet.read(config.shards))
-    targets, names, left_out = cohort.targets(config.uncertain)
+    cohort = read_cohort(ShardSet.read(config.shards), labels=config.labels)
+    targets, names, left_out = cohort.targets(config)
     counts = {s: count_labels(targets, cohort.patient, cohort.split == s, names) for s in SPLITS}
     left_out |= too_rare(counts, config.min_positive)
     columns = [i for i, name in enumerate(names) if name not in left_out]
     if not columns:
         raise ValueError(
             f"no label can be learnt and tested: none has {config.min_positive} positive and "
-            f"{config.min_positive} negative {NOUNS[manifest.kind]} in each of train, val and test; "
+            f"{config.min_positive} negative {NOUNS[manifest.kind]} in each of train, val and test"
+            f"{hint_of_policy(config)}; "
             "lower min_positive or bring more labels"
         )
     targets = targets[:, columns]
@@ -135,7 +138,7 @@ def prepare_labels(config: FinetuneConfig) -> Preparation[FinetuneTask]:
         targets,
         **schedule(len(cohort.labelled(targets, "train")), config),
     )
-    return Preparation(task, left_out, counts)
+    return Preparation(task, left_out, counts, describe_policy(manifest.kind, config))
 
 
 def measure_labels(

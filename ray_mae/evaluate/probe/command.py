@@ -1,8 +1,6 @@
 """`evaluate probe`: frozen features of a checkpoint, probed and reported."""
 
-import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.config.base import to_dict
-from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
-from ray_mae.evaluate.cohort import label_targets
+from ray_mae.evaluate.cohort import describe_policy, read_cohort
 from ray_mae.evaluate.features import features, matrix
-from ray_mae.evaluate.probe.linear import pixel_components, probe
+from ray_mae.evaluate.probe.linear import pixel_components, probe, probeable
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.summary import write_summary
 from ray_mae.train.metrics.jsonl import read_jsonl
@@ -42,6 +40,10 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     """
     began = time.time()
     manifest = Manifest.read(config.shards)
+    cohort = read_cohort(ShardSet.read(config.shards), labels=config.labels)
+    targets, names, no_classes = cohort.targets(config)
+    # before hours of embedding
+    probeable(targets, cohort.patient, cohort.split, np.ones(len(targets), bool), config, names)
     with cluster(cpus=config.workers + 1):
         rows = features(
             config.checkpoint,
@@ -62,8 +64,9 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     matrices = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
     split = table["split"].to_numpy()
     matrices[PIXELS] = pixel_components(matrices[PIXELS], split, config.pca, config.seed)
-    labels, names, no_classes = _labels(manifest, table)
-    result = probe(matrices, labels, table["patient_id"].to_numpy(), split, config, names)
+    row_of = {name: row for row, name in enumerate(cohort.name.tolist())}
+    targets = targets[[row_of[name] for name in table.column(0).to_pylist()]]
+    result = probe(matrices, targets, table["patient_id"].to_numpy(), split, config, names)
     result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
     cautions = ckpt.cautions(config.checkpoint, config.shards)
@@ -93,6 +96,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             name: difference.describe() for name, difference in result.differences.items()
         },
         "labels": result.labels,
+        **describe_policy(manifest.kind, config),
         "left_out": result.left_out,
         "cautions": cautions,
         "seconds": round(time.time() - began, 1),
@@ -100,15 +104,6 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "report": str(paths["html"]),
     }
     return write_summary(config.output, summary)
-
-
-def _labels(
-    manifest: Manifest, table: pa.Table
-) -> tuple[np.ndarray, Sequence[str], dict[str, str]]:
-    """Labels of the rows for `probe`, their names, and labels that are no classes, with the reason."""
-    if manifest.kind == "volume":
-        return label_targets([json.loads(row) for row in table["labels"].to_pylist()])
-    return np.array(table["labels"].to_pylist(), dtype=np.int8), CHEXPERT_LABELS, {}
 
 
 def _run_of(checkpoint: Path) -> Path | None:

@@ -21,10 +21,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.preprocessing import StandardScaler
 
 from ray_mae.config import ProbeConfig
-from ray_mae.data.labels import CHEXPERT_LABELS, binary_targets
 from ray_mae.data.schema import SPLITS
 from ray_mae.evaluate.baselines import TRAINED
-from ray_mae.evaluate.cohort import check_splits, count_labels, too_rare
+from ray_mae.evaluate.cohort import SplitCount, check_splits, count_labels, hint_of_policy, too_rare
 from ray_mae.evaluate.metrics import (
     METRICS,
     FloatArray,
@@ -42,23 +41,23 @@ ROC_POINTS = 200
 
 def probe(
     features: dict[str, FloatArray],
-    labels: NDArray[np.int8] | FloatArray,
+    targets: FloatArray,
     patient: ArrayLike,
     split: ArrayLike,
     config: ProbeConfig,
-    names: Sequence[str] = CHEXPERT_LABELS,
+    names: Sequence[str],
 ) -> ProbeResult:
     """Probe every feature set on the same studies, labels and resamples.
 
     features: by name, [S, D] mean over the views of each study (D may differ between sets);
-    labels: [S, L] int8 states of `ray_mae.data.labels`, or float targets 0, 1 or NaN (unknown);
+    targets: [S, L] of 0, 1 or NaN (unknown);
     names: of the L labels; patient, split: [S].
     A label with fewer than `config.min_positive` positive or negative studies in a split is left
     out and named in the result. Raises ValueError if a patient is in two splits, if arrays do not
     fit together, if a feature is not finite, or if no label is left.
     """
     patient, split = np.asarray(patient), np.asarray(split)
-    _check(features, labels, patient, split, names)
+    _check(features, targets, patient, split, names)
     notes: list[str] = []
 
     keep = choose_studies(split, config.train_studies, config.seed)
@@ -68,19 +67,8 @@ def probe(
     elif config.train_studies is not None and config.train_studies > n_train:
         notes.append(f"train_studies is {config.train_studies}, but there are only {n_train}.")
 
-    if labels.dtype.kind == "f":  # targets already
-        targets: FloatArray = labels.astype(np.float64)
-    else:
-        targets = binary_targets(labels.astype(np.int8), config.uncertain)
-    counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
-    left_out = too_rare(counts, config.min_positive)
+    counts, left_out = probeable(targets, patient, split, keep, config, names)
     columns = {name: i for i, name in enumerate(names) if name not in left_out}
-    if not columns:
-        raise ValueError(
-            f"no label can be probed: none has {config.min_positive} positive and "
-            f"{config.min_positive} negative studies in each of train, val and test; "
-            "lower min_positive or bring more labelled studies"
-        )
 
     weights = patient_resamples(patient[split == "test"], config.bootstrap, config.seed)
     results: dict[str, FeatureScore] = {}
@@ -102,6 +90,7 @@ def probe(
     }
     protocol = {
         "uncertain": config.uncertain,
+        "unmentioned": config.unmentioned,
         "strengths": sorted(config.strengths),
         "bootstrap": config.bootstrap,
         "min_positive": config.min_positive,
@@ -109,6 +98,29 @@ def probe(
         "seed": config.seed,
     }
     return ProbeResult(results, differences, counts, left_out, protocol, notes)
+
+
+def probeable(
+    targets: FloatArray,
+    patient: NDArray,
+    split: NDArray,
+    keep: NDArray[np.bool_],
+    config: ProbeConfig,
+    names: Sequence[str],
+) -> tuple[dict[str, SplitCount], dict[str, str]]:
+    """What each split holds of the rows to keep [S], and which labels are too rare, with the reason.
+
+    Raises ValueError where all are.
+    """
+    counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
+    left_out = too_rare(counts, config.min_positive)
+    if len(left_out) == len(names):
+        raise ValueError(
+            f"no label can be probed: none has {config.min_positive} positive and "
+            f"{config.min_positive} negative studies in each of train, val and test"
+            f"{hint_of_policy(config)}; lower min_positive or bring more labelled studies"
+        )
+    return counts, left_out
 
 
 def choose_studies(split: NDArray, train_studies: int | None, seed: int) -> NDArray[np.bool_]:
@@ -227,7 +239,7 @@ def _fit(
 
 def _check(
     features: dict[str, FloatArray],
-    labels: NDArray,
+    targets: NDArray,
     patient: NDArray,
     split: NDArray,
     names: Sequence[str],
@@ -235,8 +247,8 @@ def _check(
     studies = len(split)
     if not features:
         raise ValueError("features must hold at least one feature set, got none")
-    if labels.shape != (studies, len(names)):
-        raise ValueError(f"labels must be [{studies}, {len(names)}], got {list(labels.shape)}")
+    if targets.shape != (studies, len(names)):
+        raise ValueError(f"targets must be [{studies}, {len(names)}], got {list(targets.shape)}")
     if patient.shape != (studies,):
         raise ValueError(f"patient must be [{studies}], got {list(patient.shape)}")
     for name, x in features.items():

@@ -78,7 +78,8 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
 
     Returns:
         probe_auroc, probe_auroc_low and probe_auroc_high, the macro AUROC and its 95 % interval over
-        patients; labels, the AUROC of each; by_count, the first three for fits to few labelled samples,
+        patients; labels, the AUROC of each; left_out, those that are too rare; uncertain and unmentioned,
+        what such states counted as; by_count, the first three for fits to few labelled samples,
         the mean over settings.draws of them, with the C that all labelled samples chose; samples and
         patients by split; resamples, the macro AUROC in each resample of the patients, so that runs of
         the same settings can be compared in pairs.
@@ -129,6 +130,9 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
         "probe_auroc_low": whole.low,
         "probe_auroc_high": whole.high,
         "labels": values,
+        "left_out": samples.left_out,
+        "uncertain": settings.uncertain,
+        "unmentioned": settings.unmentioned,
         "by_count": by_count,
         "samples": {split: len(index) for split, index in rows.items()},
         "patients": {split: len(set(cohort.patient[index])) for split, index in rows.items()},
@@ -146,6 +150,8 @@ class ProbedSamples:
     """[S, L] 0, 1, or NaN where unknown."""
     labels: dict[int, str]
     """Columns of targets with enough of both classes, and their names."""
+    left_out: list[str]
+    """The names of the others."""
     rows: dict[str, "np.ndarray"]
     """Rows of the cohort by split."""
     selection: "np.ndarray"
@@ -164,10 +170,10 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSampl
     """
     import numpy as np
 
-    from ray_mae.evaluate.cohort import read_cohort
+    from ray_mae.evaluate.cohort import hint_of_policy, read_cohort
 
-    cohort = read_cohort(shards, ("train", "val"))
-    targets, names, _ = cohort.targets("zeros")
+    cohort = read_cohort(shards, ("train", "val"), settings.labels)
+    targets, names, _ = cohort.targets(settings)
     draw = np.random.default_rng(settings.seed)
     rows = {
         split: np.sort(draw.permutation(cohort.labelled(targets, split))[:most])
@@ -181,13 +187,16 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> ProbedSampl
             targets[rows["train"], i], targets[rows["val"], i], selection, settings.min_positive
         )
     }
-    if not labels:
+    left_out = [name for i, name in enumerate(names) if i not in labels]
+    if not labels or (settings.labels and left_out):
+        what = ", ".join(left_out) if settings.labels else "no label"
+        verb = "lacks" if settings.labels else "has"
         raise ValueError(
-            f"no label of {', '.join(map(str, shards.paths))} has {settings.min_positive} positive and "
-            "negative samples among training and validation patients: lower probe.min_positive, or set "
-            "probe.every to 0"
+            f"{what} of {', '.join(map(str, shards.paths))} {verb} {settings.min_positive} positive and "
+            f"negative samples among training and validation patients{hint_of_policy(settings)}: lower "
+            "probe.min_positive, or set probe.every to 0"
         )
-    return ProbedSamples(cohort, targets, labels, rows, selection)
+    return ProbedSamples(cohort, targets, labels, left_out, rows, selection)
 
 
 def _few(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config.base import flatten
+from ray_mae.data.labels import policy_in_words
 from ray_mae.data.schema import NOUNS
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.metrics import METRICS, Estimate
@@ -127,5 +128,6 @@ def _page(
             settings=settings,
             cautions=cautions,
             notes=result.notes,
+            policy=policy_in_words(result.protocol["uncertain"], result.protocol["unmentioned"]),
         )
     )

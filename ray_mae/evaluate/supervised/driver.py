@@ -59,6 +59,8 @@ class Preparation(Generic[T]):
     """Labels, classes or samples without a number, and why."""
     counts: dict[str, SplitCount] = field(default_factory=dict)
     """By split, of a task of labels."""
+    policy: dict[str, str] = field(default_factory=dict)
+    """What label states count as, by setting."""
 
 
 class Evaluation(ABC, Generic[C, T, R]):
@@ -162,6 +164,7 @@ def evaluate(evaluation: Evaluation[Any, Any, Any]) -> dict[str, Any]:
         cautions=cautions(config.checkpoint, config.shards),
         settings={"dataset": task.manifest.dataset, **to_dict(config)},
         counts=counts,
+        policy=preparation.policy,
         samples={
             split: counts[split].studies if counts else len(task.rows(split)) for split in SPLITS
         },

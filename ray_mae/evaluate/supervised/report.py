@@ -43,6 +43,8 @@ class ComparisonReport:
     settings: dict[str, Any]
     counts: dict[str, SplitCount]
     """By split, of labels; empty without any."""
+    policy: dict[str, str]
+    """What label states count as, by setting."""
     samples: dict[str, int]
     """By split."""
     left_out: dict[str, str]
@@ -93,6 +95,7 @@ def write_comparison(output: Path, report: ComparisonReport, began: float) -> di
         "checkpoint": str(report.settings["checkpoint"]),
         report.noun: report.samples,
         "rows": [row for row in comparison.rows if row != MACRO],
+        **report.policy,
         "left_out": report.left_out,
         "cautions": list(report.cautions),
         "budget": budget,

@@ -8,6 +8,7 @@ images_012. The official split has no validation patients: they are taken from i
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.label_reader import LabelReader, published_names
 from ray_mae.data.archives.published import (
     Images,
     official_split_file,
@@ -17,11 +18,15 @@ from ray_mae.data.archives.published import (
     word,
 )
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord, Progress
-from ray_mae.data.archives.tables import LabelReader
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.quarantine import QuarantineError
 
 TABLE_NAME = "Data_Entry_2017.csv"
+OWN_LABELS = (
+    "No Finding", "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema",
+    "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia",
+    "Pneumothorax",
+)  # fmt: skip
 LISTS = {NOT_TEST: "train_val_list.txt", "test": "test_list.txt"}
 
 
@@ -31,7 +36,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     table = require_published(config, r"Data_Entry_2017.*\.csv", TABLE_NAME)
     splits = _splits(config)
     images = Images.below(root, config)
-    labels = LabelReader.of("Finding Labels", ())
+    wanted = published_names(config.columns, config.archive, OWN_LABELS)
+    labels = LabelReader.of_names("Finding Labels", wanted)
 
     records, used, without_split = [], 0, 0
     columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
@@ -55,7 +61,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
         )
     progress(len(records), len(records))
     notes = {"images_in_neither_list": without_split, **images.notes(used), **labels.notes()}
-    return Archive(root, records, notes)
+    return Archive(root, records, notes, label_names=labels.names)
 
 
 def _splits(config: IngestConfig) -> dict[str, str]:

@@ -16,10 +16,12 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.label_reader import LabelReader, published_names
 from ray_mae.data.archives.published import (
     IMAGE_SUFFIXES,
     find_published,
@@ -28,7 +30,7 @@ from ray_mae.data.archives.published import (
     word,
 )
 from ray_mae.data.archives.records import NOT_TEST, Archive, ImageRecord, Progress
-from ray_mae.data.archives.tables import LabelReader, TableRow
+from ray_mae.data.archives.tables import TableRow
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.paths import list_folder, walk
@@ -49,13 +51,19 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     root = source_folder(config, "folders of patients and train.csv or df_chexpert_plus_240401.csv")
     plus = find_published(config, PLUS)
     images = _Images.below(root)
-    records, notes = _plus(config, plus, images) if plus else _v1(config, images)
+    wanted = published_names(config.columns, config.archive, CHEXPERT_LABELS)
+    labels = LabelReader.of_columns(wanted or CHEXPERT_LABELS)
+    read_tables = partial(_plus, table=plus) if plus else _v1
+    records, notes = read_tables(config, images=images, labels=labels)
     progress(len(records), len(records))
     unknown = sum(record.view == "unknown" for record in records)
-    return Archive(root, records, {"images_of_unknown_view": unknown, **notes})
+    notes = {"images_of_unknown_view": unknown, **notes, **labels.notes()}
+    return Archive(root, records, notes, label_names=labels.names)
 
 
-def _v1(config: IngestConfig, images: "_Images") -> tuple[list[ImageRecord], dict[str, Any]]:
+def _v1(
+    config: IngestConfig, images: "_Images", labels: LabelReader
+) -> tuple[list[ImageRecord], dict[str, Any]]:
     """CheXpert: a table for each split."""
     tables = {split: find_published(config, pattern) for split, pattern in TABLES.items()}
     if not tables["train"] and not tables["val"]:
@@ -63,7 +71,7 @@ def _v1(config: IngestConfig, images: "_Images") -> tuple[list[ImageRecord], dic
             f"{config.tables or config.source} holds neither train.csv nor df_chexpert_plus_240401.csv: "
             "put one of them there, or name the folder it is in (tables)"
         )
-    labels, records = LabelReader.of(None, CHEXPERT_LABELS), []
+    records = []
     for split, table in tables.items():
         if not config.official_split:
             row_split = None
@@ -75,14 +83,13 @@ def _v1(config: IngestConfig, images: "_Images") -> tuple[list[ImageRecord], dic
             path = word(row, "Path")
             record = images.record(path, _view_words(row, "Frontal/Lateral", "AP/PA") or path)
             records.append(ImageRecord(**record, labels=labels.read(row), split=row_split))
-    return records, labels.notes()
+    return records, {}
 
 
 def _plus(
-    config: IngestConfig, table: Path, images: "_Images"
+    config: IngestConfig, table: Path, images: "_Images", labels: LabelReader
 ) -> tuple[list[ImageRecord], dict[str, Any]]:
     """CheXpert Plus: one table, and the labels by path."""
-    labels = LabelReader.of(None, CHEXPERT_LABELS)
     file = find_published(config, PLUS_LABELS)
     states = _states(file, labels) if file else {}
     texts: dict[str, str | None] = {}
@@ -102,7 +109,6 @@ def _plus(
         "images_without_labels": without_labels,
         "images_without_split": other_splits,
         "studies_without_report": sum(text is None for text in texts.values()),
-        **labels.notes(),
     }
     return records, notes
 

@@ -3,20 +3,23 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.duplicates import mark_duplicates
+from ray_mae.data.archives.label_reader import LabelReader, TableSurvey
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.report_files import read_report
-from ray_mae.data.archives.tables import LabelReader, given_splits, need_columns, read_table
+from ray_mae.data.archives.tables import given_splits, need_columns, read_table
 from ray_mae.data.decoding.decoder_process import read_headers_isolated
 from ray_mae.data.decoding.dicom import Header, check_header, read_header
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.file_types import file_kind
+from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.paths import is_remote, list_folder, retry_transient, walk
 from ray_mae.data.quarantine import QuarantineError
@@ -28,7 +31,9 @@ NOT_IMAGES = frozenset(
     .split()
 )  # fmt: skip
 FILES_PER_TASK = 256
-_OF_RECORD = ("study", "patient", "view", "position", "instance", "year", "view_understood")
+_OF_RECORD = (
+    "study", "patient", "view", "position", "instance", "year", "view_understood", "attributes"
+)  # fmt: skip
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive:
@@ -43,18 +48,18 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     if not files:
         raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
 
-    max_pixels, dates = config.max_pixels, config.year_bucket > 0
-    reports, matched, of_view = _reports(config), set[str](), Counter[str]()
+    wanted = _Wanted(config.max_pixels, config.year_bucket > 0, tuple(config.attributes))
+    attributes = AttributeReader(config.attributes)
+    reports, matched, of_view = _reports(config, attributes), set[str](), Counter[str]()
 
     def list_images() -> Iterator[tuple[str, str, ImageRecord]]:
         """Each file's path, the name of its image, and what is known of it."""
         done = 0
-        for headers in parallel_map(
-            lambda paths: _headers(root, paths, max_pixels, dates), chunks_of(files)
-        ):
+        for headers in parallel_map(lambda paths: _headers(root, paths, wanted), chunks_of(files)):
             for fields in headers:
                 understood = fields.pop("view_understood")
                 of_view["not understood"] += not understood
+                fields["attributes"] = attributes.read(fields.pop("attributes", {}))
                 record = reports.describe(_record(fields))
                 if record.study in reports.studies:
                     matched.add(record.study)
@@ -71,8 +76,9 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
         "views_not_understood": of_view["not understood"],
         "reports_without_images": len(reports.studies) - len(matched),
         **reports.notes,
+        **attributes.notes(),
     }
-    return Archive(root, records, notes)
+    return Archive(root, records, notes, reports.warnings, reports.label_names)
 
 
 def files_below(root: Path, output: Path) -> tuple[DiskList[str], dict[str, int]]:
@@ -95,10 +101,18 @@ def chunks_of(files: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _headers(root: Path, paths: list[str], max_pixels: int, dates: bool) -> list[dict[str, Any]]:
+class _Wanted(NamedTuple):
+    """What is read of headers."""
+
+    max_pixels: int
+    year: bool
+    attributes: tuple[str, ...]
+
+
+def _headers(root: Path, paths: list[str], wanted: _Wanted) -> list[dict[str, Any]]:
     """On a worker: the records of some files as plain fields, since they travel as JSON."""
-    headers = _read(root, paths, max_pixels, dates)
-    return [_fields(path, header, max_pixels) for path, header in zip(paths, headers, strict=True)]
+    headers, most = _read(root, paths, wanted), wanted.max_pixels
+    return [_fields(path, header, most) for path, header in zip(paths, headers, strict=True)]
 
 
 def _fields(path: str, header: Header | QuarantineError, max_pixels: int) -> dict[str, Any]:
@@ -115,22 +129,30 @@ def _fields(path: str, header: Header | QuarantineError, max_pixels: int) -> dic
     return fields
 
 
-def _read(
-    root: Path, paths: list[str], max_pixels: int, dates: bool
-) -> Iterator[Header | QuarantineError]:
+def _read(root: Path, paths: list[str], wanted: _Wanted) -> Iterator[Header | QuarantineError]:
     if not is_remote(root):
-        yield from read_headers_isolated([root / path for path in paths], max_pixels, year=dates)
+        yield from read_headers_isolated(
+            [root / path for path in paths],
+            wanted.max_pixels,
+            year=wanted.year,
+            attributes=wanted.attributes,
+        )
         return
     for path in paths:
         try:
-            yield _read_remote(root / path, max_pixels, dates)
+            yield _read_remote(root / path, wanted)
         except QuarantineError as problem:
             yield problem
 
 
-def _read_remote(path: Path, max_pixels: int, dates: bool) -> Header:
+def _read_remote(path: Path, wanted: _Wanted) -> Header:
     """The header of a file in a store, of which only the beginning is fetched. Raises QuarantineError."""
-    return retry_transient(lambda: read_header(path, max_pixels, year=dates), remote=False)
+    return retry_transient(
+        lambda: read_header(
+            path, wanted.max_pixels, year=wanted.year, attributes=wanted.attributes
+        ),
+        remote=False,
+    )
 
 
 def _record(fields: dict[str, Any]) -> ImageRecord:
@@ -144,13 +166,18 @@ class _Reports:
 
     studies: dict[str, dict[str, Any]]
     notes: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    label_names: tuple[str, ...] = CHEXPERT_LABELS
 
     def describe(self, record: ImageRecord) -> ImageRecord:
-        """The record with what the sidecar says about its study."""
-        return replace(record, **self.studies.get(record.study, {}))
+        """The record with what the sidecar says about its study; of attributes it may say some."""
+        said = dict(self.studies.get(record.study, {}))
+        if attributes := said.pop("attributes", None):
+            said["attributes"] = (record.attributes or {}) | attributes
+        return replace(record, **said)
 
 
-def _reports(config: IngestConfig) -> _Reports:
+def _reports(config: IngestConfig, attributes: AttributeReader) -> _Reports:
     """The sidecar: a table, a folder of STUDY.txt, or nothing."""
     path = config.reports
     if path is None:
@@ -178,15 +205,21 @@ def _reports(config: IngestConfig) -> _Reports:
 
     rows, columns = read_table(path), config.columns
     need_columns(path, rows, columns, required=("study",))
-    labels = LabelReader.of(columns.labels, rows[0])
+    survey = TableSurvey(columns)
+    for _ in survey.watch(rows):
+        pass
+    labels = LabelReader.of_table(path, rows[0].header, columns, survey)
     studies: dict[str, dict[str, Any]] = {}
     repeated = 0
     for row, split in zip(rows, given_splits(path, rows, columns.split), strict=True):
         fields: dict[str, Any] = {
-            "text": row.get(columns.text), "labels": labels.read(row), "split": split
+            "text": row.get(columns.text), "labels": labels.read(row), "split": split,
+            "other_labels": labels.others(row), "attributes": attributes.of_row(row, columns),
         }  # fmt: skip
         if patient := row.get(columns.patient, "").strip():
             fields["patient"] = patient  # for archives whose headers were emptied
         repeated += row[columns.study].strip() in studies
         studies.setdefault(row[columns.study].strip(), fields)
-    return _Reports(studies, {"reports_repeated": repeated, **labels.notes()})
+    labels.check(path, columns)
+    notes = {"reports_repeated": repeated, **labels.notes()}
+    return _Reports(studies, notes, labels.warnings(path), labels.names)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.label_reader import LabelReader, published_names
 from ray_mae.data.archives.published import (
     IMAGE_SUFFIXES,
     find_published,
@@ -26,7 +27,6 @@ from ray_mae.data.archives.published import (
 )
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.report_files import read_member, read_report
-from ray_mae.data.archives.tables import LabelReader
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.paths import list_folder, local_file
@@ -61,7 +61,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
             f"{config.tables or config.source} holds neither mimic-cxr-2.0.0-metadata.csv nor "
             "cxr-record-list.csv: put one of them there, or name the folder it is in (tables)"
         )
-    labels = LabelReader.of(None, CHEXPERT_LABELS)
+    wanted = published_names(config.columns, config.archive, CHEXPERT_LABELS)
+    labels = LabelReader.of_columns(wanted or CHEXPERT_LABELS)
     states = _states(config, labels)
     splits = _splits(config)
     folders = _ImageFolders(root)
@@ -110,7 +111,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
         "label_rows_without_study": len(states.keys() - texts.keys()),
         **labels.notes(),
     }
-    return Archive(root, records, notes)
+    return Archive(root, records, notes, label_names=labels.names)
 
 
 def _view_words(row: dict[str, str]) -> str:

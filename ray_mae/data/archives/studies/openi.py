@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.label_reader import published_names
 from ray_mae.data.archives.published import (
     Images,
     find_published,
@@ -36,7 +37,7 @@ from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.report_files import read_member, read_report
 from ray_mae.data.decoding.compressed import DAMAGE, check_to_end
 from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
-from ray_mae.data.labels import POSITIVE, UNCERTAIN, states_of
+from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, POSITIVE, UNCERTAIN, states_of
 from ray_mae.data.paths import local_file, walk
 from ray_mae.data.quarantine import QuarantineError
 
@@ -50,23 +51,18 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     root = source_folder(config, f"PNG files and {TGZ} or the XML files of it")
     images = Images.below(root, config, _key)
     views = _views(config)
+    reports, damaged = _all_reports(config)
+    headings = {heading(term) for *_, terms in reports.values() for term in terms}
+    wanted = published_names(config.columns, config.archive, sorted(headings))
     unmapped: Counter[str] = Counter()
 
     records, used = [], 0
-    studies, without_images, damaged, without_view = set(), 0, 0, 0
-    for file in _xml_files(config):
-        try:
-            study, names, text, terms = _report(file or b"")
-        except (ElementTree.ParseError, ValueError):
-            damaged += 1
-            continue
+    without_images = without_view = 0
+    for study, (names, text, terms) in reports.items():
         without_images += not names
-        unmapped.update(heading(term) for term in terms if not statements(term))
-        if study in studies:
-            raise ValueError(f"two reports are named {study} (reports): leave one of them there")
-        studies.add(study)
-        states = openi_states(terms)
-        others = tuple(dict.fromkeys(heading(term) for term in terms if not statements(term)))
+        states, other_headings = _labels(terms, wanted)
+        unmapped.update(other_headings)
+        others = tuple(dict.fromkeys(other_headings))
         for name in names:
             path = images.paths.get(_key(name))
             used += path is not None
@@ -87,21 +83,57 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                     else QuarantineError("missing", f"the report {study} names it"),
                 )
             )
-    if not studies:
+    if not reports:
         raise FileNotFoundError(
             f"{config.reports or root} holds no XML reports: put {TGZ} or the folder made of it there, "
             "or name it (reports)"
         )
     progress(len(records), len(records))
     notes: dict[str, Any] = {
-        "reports": len(studies),
+        "reports": len(reports),
         "reports_without_images": without_images,
         "reports_not_understood": damaged,
         "images_of_unknown_view": without_view,
         **images.notes(used),
         "labels_not_mapped": dict(unmapped.most_common()),
     }
-    return Archive(root, records, notes)
+    return Archive(root, records, notes, label_names=tuple(wanted or CHEXPERT_LABELS))
+
+
+def _all_reports(
+    config: IngestConfig,
+) -> tuple[dict[str, tuple[list[str], str | None, list[str]]], int]:
+    """Names of images, text and index terms of each study; and how many files are no report.
+
+    ValueError where two reports are of one study.
+    """
+    reports: dict[str, tuple[list[str], str | None, list[str]]] = {}
+    damaged = 0
+    for file in _xml_files(config):
+        try:
+            study, names, text, terms = _report(file or b"")
+        except (ElementTree.ParseError, ValueError):
+            damaged += 1
+            continue
+        if study in reports:
+            raise ValueError(f"two reports are named {study} (reports): leave one of them there")
+        reports[study] = (names, text, terms)
+    return reports, damaged
+
+
+def _labels(terms: list[str], wanted: list[str] | None) -> tuple[tuple[int, ...] | None, list[str]]:
+    """The states of a study with these index terms, and the headings that say nothing of the labels.
+
+    wanted: headings that are labels themselves; None for the 14 of CheXpert that terms mean. Nobody has
+    labelled a study without any term.
+    """
+    if not terms:
+        return None, []
+    if wanted is None:
+        return openi_states(terms), [heading(term) for term in terms if not statements(term)]
+    headings = [heading(term) for term in terms]
+    states = tuple(POSITIVE if name in headings else NOT_MENTIONED for name in wanted)
+    return states, [name for name in headings if name not in wanted]
 
 
 def _key(name: str) -> str:

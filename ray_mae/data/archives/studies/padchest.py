@@ -8,9 +8,11 @@ split: patients are split by hash.
 
 import ast
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.label_reader import by_value, published_names, shortened
 from ray_mae.data.archives.published import (
     Images,
     require_published,
@@ -21,6 +23,7 @@ from ray_mae.data.archives.published import (
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.studies.padchest_labels import (
     KNOWN,
+    OWN_LABELS,
     SAYS_NOTHING,
     TABLE,
     UNFIT,
@@ -28,6 +31,7 @@ from ray_mae.data.archives.studies.padchest_labels import (
     padchest_states,
 )
 from ray_mae.data.decoding.views import position_of, view_of
+from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, POSITIVE
 from ray_mae.data.privacy.years import year_of
 from ray_mae.data.quarantine import QuarantineError
 
@@ -40,7 +44,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     root = source_folder(config, f"PNG files and {TABLE_NAME}")
     table = require_published(config, r"PADCHEST_chest_x_ray_images_labels.*\.csv", TABLE_NAME)
     images = Images.below(root, config)
-    labels = _Labels()
+    labels = _Labels(published_names(config.columns, config.archive, sorted(OWN_LABELS)))
     texts: dict[str, str] = {}
 
     records, used = [], 0
@@ -73,14 +77,15 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
             )
         )
     progress(len(records), len(records))
-    return Archive(root, records, {**images.notes(used), **labels.notes()})
+    notes = {**images.notes(used), **labels.notes()}
+    return Archive(root, records, notes, label_names=labels.names)
 
 
 class _Cell(NamedTuple):
     states: tuple[int, ...] | None
-    """Of the 14, None where nothing is said."""
+    """One per label, None where nothing is said."""
     others: tuple[str, ...]
-    """Names that are none of the 14."""
+    """Names that are none of the labels."""
     unfit: str
     """The words that mark the image as unfit."""
 
@@ -88,7 +93,11 @@ class _Cell(NamedTuple):
 class _Labels:
     """Cells like "['pleural effusion', 'kyphosis']" into states; each different cell is read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Sequence[str] | None) -> None:
+        """wanted: of the archive's own names; None for the 14 of CheXpert that they mean."""
+        self.names = tuple(wanted or CHEXPERT_LABELS)
+        self._wanted = wanted
+        self._mapped = set(wanted) if wanted else TABLE.keys() | {"normal"}
         self.cells: dict[str, tuple[set[str] | None, _Cell]] = {}
         self.times: Counter[str] = Counter()
 
@@ -97,32 +106,37 @@ class _Labels:
         self.times[cell] += 1
         if cell not in self.cells:
             names = _names(cell)
-            states = padchest_states(names) if names else None
+            states = self._states(names) if names else None
             labels = names or set()
-            others = sorted(labels - TABLE.keys() - UNFIT - SAYS_NOTHING - {"normal"})
+            others = sorted(labels - self._mapped - UNFIT - SAYS_NOTHING)
             self.cells[cell] = (
                 names,
                 _Cell(states, tuple(others), ", ".join(sorted(UNFIT & labels))),
             )
         return self.cells[cell][1]
 
+    def _states(self, names: set[str]) -> tuple[int, ...]:
+        if self._wanted is None:
+            return padchest_states(names)
+        return tuple(POSITIVE if name in names else NOT_MENTIONED for name in self._wanted)
+
     def notes(self) -> dict[str, object]:
-        """For the summary: what the 14 labels leave out, by name and number of images."""
-        unmapped, unknown = Counter[str](), Counter[str]()
-        contradicted = wrong = without = 0
+        """For the summary: what the labels leave out, by name and number of images."""
+        unmapped, unknown, invalid = Counter[str](), Counter[str](), Counter[str]()
+        contradicted = without = 0
         for cell, times in self.times.items():
             names = self.cells[cell][0]
             if names is None:
-                wrong += times
+                invalid[shortened(cell)] += times
                 continue
             without += times * (not names)
             contradicted += times * ("normal" in names and any(name in TABLE for name in names))
-            for name in names - TABLE.keys() - {"normal"}:
+            for name in names - self._mapped:
                 (unmapped if name in KNOWN else unknown)[name] += times
         return {
             "labels_not_mapped": dict(unmapped.most_common()),
             "labels_not_known": dict(unknown.most_common()),
-            "label_cells_not_understood": wrong,
+            "label_cells_not_understood": {"Labels": by_value(invalid)} if invalid else {},
             "images_without_labels": without,
             "images_normal_with_a_finding": contradicted,
         }

@@ -139,6 +139,8 @@ for _group, _state in ((_POSITIVE, POSITIVE), (_UNCERTAIN, UNCERTAIN)):
 INCIDENTAL = frozenset(_names(_INCIDENTAL))
 OTHER = frozenset(_names(_OTHER))
 KNOWN = TABLE.keys() | INCIDENTAL | OTHER | SAYS_NOTHING | UNFIT
+OWN_LABELS = KNOWN - SAYS_NOTHING - UNFIT
+"""The archive's own names of findings, devices and what is normal."""
 
 
 def normalise(name: str) -> str:

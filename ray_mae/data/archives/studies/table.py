@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.duplicates import mark_duplicates
+from ray_mae.data.archives.label_reader import LabelReader, TableSurvey
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.tables import (
     DamagedRow,
-    LabelReader,
     PlacedRow,
     given_splits,
     iter_table,
@@ -31,9 +32,12 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     damaged: list[DamagedRow] = []
     first = list(islice(iter_table(path, damaged.append), 1))
     damaged.clear()  # they come again
-    need_columns(path, first, columns, required=("study", "patient", "path"))
-    labels = LabelReader.of(columns.labels, first[0])
-    splits = given_splits(path, iter_table(path, damaged.append), columns.split)
+    needed = ("study", "patient", "path", *config.attributes)
+    need_columns(path, first, columns, required=needed)
+    survey, attributes = TableSurvey(columns), AttributeReader(config.attributes)
+    rows = survey.watch(iter_table(path, damaged.append))
+    splits = given_splits(path, rows, columns.split)
+    labels = LabelReader.of_table(path, first[0].header, columns, survey)
 
     views = Counter[str]()
 
@@ -50,6 +54,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             text=row.get(columns.text),
             labels=labels.read(row),
             other_labels=labels.others(row),
+            attributes=attributes.of_row(row, columns),
             split=split,
             year=year_of(row.get(columns.date)) if config.year_bucket else None,
             problem=None if image else QuarantineError("missing", row.without("file")),
@@ -68,6 +73,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
     records = mark_duplicates(
         listed, lambda first: QuarantineError("duplicate", "the table lists this path before")
     )
+    labels.check(path, columns)
     progress(len(records), len(records))
-    notes = {"views_not_understood": views["not understood"], **labels.notes()}
-    return Archive(path.parent, records, notes)
+    views_not_understood = {"views_not_understood": views["not understood"]}
+    notes = {**views_not_understood, **labels.notes(), **attributes.notes()}
+    return Archive(path.parent, records, notes, labels.warnings(path), labels.names)
