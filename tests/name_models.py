@@ -110,7 +110,7 @@ def make_name_model(folder: Path, steps: int = 60, seed: int = 0) -> Path:
     model = BertForTokenClassification(config)
     optimiser = torch.optim.AdamW(model.parameters(), 4e-3)
     for _ in range(steps):
-        batch = drawn.sample(examples, 32)
+        batch = drawn.sample(examples, 16)
         encoded = fast(
             [text for text, _ in batch],
             padding=True,

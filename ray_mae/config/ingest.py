@@ -146,6 +146,24 @@ class VolumeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NameSettings:
+    """A detector of names in reports, beside the rules that always apply."""
+
+    model: Path | None = None
+    """Folder of a token classifier of Hugging Face's layout (config.json, weights, tokenizer.json), such as a
+    de-identification model. Needs the extra `names`. A report in which it finds a name is in no shard; it
+    stands in names_to_review.csv of the output, for its owner alone."""
+    labels: list[str] | None = None
+    """Labels of the model that count, without B- and I-. Null: those that mean a person, a number of one or
+    a way to reach one."""
+    min_score: float = setting(0.5, gt=0, le=1)
+    """Probability from which a finding counts."""
+    reviewed: Path | None = None
+    """A names_to_review.csv with decisions of a person: `keep` takes the report in as it is, `withhold` and
+    nothing leave it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IngestConfig(ValidatedConfig):
     """Turn an archive of studies or volumes into shards: decode, check, pseudonymise, write."""
 
@@ -221,6 +239,8 @@ class IngestConfig(ValidatedConfig):
     """Keep only DICOM images whose header says that they show one of these, such as [chest] or [chest,
     unknown]; the others go to quarantine. `several` are headers that name more than one part. Null keeps
     all but phantoms. The summary counts the parts in any case."""
+    names: NameSettings = field(default_factory=NameSettings)
+    """A detector of names in reports."""
     year_bucket: int = setting(0, ge=0, le=100)
     """Keep the years of a study's date in buckets of so many, with 5 as 2010-2014: of DICOM from StudyDate,
     of tables from columns.date, of PadChest and MIMIC-CXR (whose dates are shifted) from their tables.

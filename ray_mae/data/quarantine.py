@@ -34,6 +34,8 @@ QUARANTINE_REASONS = {
     "other-store": "the table names a URL in a store that neither source nor `stores` names",
     "no-patient": "no patient identifier, so no split can be kept apart by patient: a table of --reports"
     " with the columns study and patient brings it",
+    "no-sections": "the report has neither findings nor an impression",
+    "name-found": "a detector finds a name in the report, or a person withholds it: see names_to_review.csv",
     "no-study": "no study identifier",
     "patient-conflict": "the study is listed under more than one patient",
     "split-conflict": "the archive puts the patient into more than one split",
@@ -113,10 +115,10 @@ def undecodable(error: BaseException, where: str = "") -> QuarantineError:
 class QuarantineRow:
     """One row of the quarantine table."""
 
-    kind: Literal["image", "study", "volume"]
+    kind: Literal["image", "study", "volume", "report"]
     path: str | None
-    """Relative to the source, null for a study; of a DICOM series its first file. Paths often hold
-    names or numbers of patients: the quarantine table stays with the owner of the archive, the
+    """Relative to the source, null for a study or its report; of a DICOM series its first file. Paths
+    often hold names or numbers of patients: the quarantine table stays with the owner of the archive, the
     shards never carry a path."""
     sample_id: str | None
     """Pseudonym of the study or volume; null where it is not known."""

@@ -15,6 +15,7 @@ from pydicom.uid import RLELossless
 from volume_files import ball, write_nifti
 
 from ray_mae.config import VolumeSettings
+from ray_mae.config.ingest import NameSettings
 from ray_mae.data.decoding import decoder_process
 from ray_mae.data.decoding.decoder_process import (
     prepare_file,
@@ -30,6 +31,7 @@ from ray_mae.data.decoding.preprocessing import Preparation
 from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_voxels
 from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest.grouping import ImageEntry, StudyEntry
+from ray_mae.data.ingest.reports import ReportReader
 from ray_mae.data.ingest.shards import earlier_result, write_shard
 from ray_mae.data.ingest.studies import StudyShardPlan
 from ray_mae.data.labels import CHEXPERT_LABELS
@@ -283,8 +285,8 @@ def test_a_shard_with_a_file_at_which_decoders_end_is_made_anew_at_two_more_star
     image = ImageEntry(compressed.name, "frontal", None)
     plan = StudyShardPlan(
         file="train-00000.parquet", dataset="d", split="train", rows_per_row_group=1,
-        studies=[StudyEntry("s", "p", "train", [image], None, None, [0] * 14, [], None)],
-        preparation=AS_IT_IS, for_processing="alone",
+        studies=[StudyEntry("s", "p", "train", [image], None, [0] * 14, [], None)],
+        preparation=AS_IT_IS, reports=ReportReader.of(NameSettings()), for_processing="alone",
         label_names=list(CHEXPERT_LABELS), attributes=[],
     )  # fmt: skip
     with monkeypatch.context() as patch:

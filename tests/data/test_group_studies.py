@@ -1,3 +1,5 @@
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +29,7 @@ RECORDS = st.lists(
         path=st.text(max_size=4),
         split=st.sampled_from([None, None, "train", "test"]),
         problem=st.sampled_from([None, None, None, QuarantineError("modality", "CT")]),
+        text=st.sampled_from([None, "", "Clear.", "FINDINGS: Clear."]),
         labels=st.sampled_from([None, (POSITIVE,) * 14, (UNCERTAIN,) * 14]),
     ),
     max_size=20,
@@ -39,7 +42,9 @@ def test_every_image_and_every_study_is_kept_or_refused_once(records: list[Image
     kept = [i.path for s in result.studies for i in s.images]
     refused = [r.path for r in result.quarantine if r.kind == "image"]
     assert sorted(kept + refused) == sorted(r.path for r in records)  # type: ignore[type-var]
-    assert len(result.studies) + sum(r.kind == "study" for r in result.quarantine) == result.listed
+    studies, aside = list(result.studies), Counter(r.kind for r in result.quarantine)
+    assert len(studies) + aside["study"] == result.listed
+    assert sum(study.text is not None for study in studies) + aside["report"] == result.reports
 
 
 @given(RECORDS, st.randoms())

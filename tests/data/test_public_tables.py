@@ -12,6 +12,7 @@ from dicom_files import SHARED, needs_shared
 from ray_mae.data.archives.records import Archive, ImageRecord
 from ray_mae.data.ingest.grouping import GroupedStudies, StudyEntry, group_studies
 from ray_mae.data.labels import NOT_LABELLED
+from ray_mae.data.privacy.report_sections import sections
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Counted:
     def figures(self) -> dict[str, int]:
         """Of the studies. A pair has a frontal and a lateral view."""
         studies = self.studies
+        reports = [sections(study.text) for study in studies]
         views = Counter(image.view for study in studies for image in study.images)
         return {
             "studies": len(studies),
@@ -44,8 +46,8 @@ class Counted:
             "images": sum(len(study.images) for study in studies),
             **views,
             "pairs": sum({"frontal", "lateral"} <= {i.view for i in s.images} for s in studies),
-            "findings": sum(study.findings is not None for study in studies),
-            "impressions": sum(study.impression is not None for study in studies),
+            "findings": sum(report.findings is not None for report in reports),
+            "impressions": sum(report.impression is not None for report in reports),
         }
 
     def splits(self) -> dict[str, int]:

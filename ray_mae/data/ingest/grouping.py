@@ -1,7 +1,7 @@
 """Images grouped into studies, before any pixel is read."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, groupby
 from operator import itemgetter
@@ -11,9 +11,9 @@ from ray_mae.data.archives.records import NOT_TEST, ImageRecord
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.listed import find_problem
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
+from ray_mae.data.ingest.reports import digest
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_LABELLED, strongest
 from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
-from ray_mae.data.privacy.report_sections import sections
 from ray_mae.data.privacy.years import bucket_of
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import SPLITS
@@ -37,8 +37,8 @@ class StudyEntry:
     split: str
     images: list[ImageEntry]
     """By path."""
-    findings: str | None
-    impression: str | None
+    text: str | None
+    """The report as it is; a worker reads its sections."""
     labels: list[int]
     """A state for each of the archive's label_names."""
     other_labels: list[str] | None
@@ -47,6 +47,8 @@ class StudyEntry:
     """The bucket of its date; None where no date is kept."""
     attributes: Attributes = field(default_factory=dict)
     """What is known of those that were asked for."""
+    decision: str | None = None
+    """Of a person on the report, see ray_mae.data.ingest.reports."""
 
 
 # Every set of splits, so that many patients share each.
@@ -66,10 +68,10 @@ class GroupedStudies:
     quarantine: QuarantineTable
     listed: int
     """Studies that the archive lists."""
+    reports: int
+    """Studies with a text."""
     several_texts: int
     """Studies whose images bring different texts; the first one is used."""
-    texts_without_sections: int
-    """Studies with a text that has neither findings nor an impression."""
     attributes_differ: Counter[str]
     """Studies whose images disagree, by attribute; what the first image says is kept."""
 
@@ -85,6 +87,7 @@ def group_studies(
     stores: Collection[str] = (),
     labels: int = len(CHEXPERT_LABELS),
     attributes: Sequence[str] = (),
+    decisions: Mapping[tuple[str, str], str] | None = None,
 ) -> GroupedStudies:
     """Group images into studies, and put into quarantine what must not be used.
 
@@ -101,6 +104,7 @@ def group_studies(
         stores: where paths may lie that are URLs.
         labels: how many label states a record has.
         attributes: which ones are kept.
+        decisions: of a person on reports, by study and digest of the text.
     """
     images: DiskList[tuple[str, ImageRecord]] = DiskList()
     archive_splits: dict[str, frozenset[str]] = {}
@@ -120,20 +124,23 @@ def group_studies(
             quarantine.add(_quarantine_row(record, None, ("no-study", "")))
 
     studies: DiskList[StudyEntry] = DiskList()
-    several_texts = without_sections = studies_listed = 0
+    several_texts = reports = studies_listed = 0
     differ = Counter[str]()
     for study_id, group in groupby(images, key=itemgetter(0)):
         listed = [record for _, record in group]
         studies_listed += 1
         usable = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
         problem = _study_problem(usable, archive_splits, max_views)
+        texts = list(dict.fromkeys(r.text for r in listed if r.text and r.text.strip()))
+        reports += bool(texts)
         for record in listed:
             if record.problem or problem:
                 quarantine.add(_quarantine_row(record, study_id, problem))
         if problem or not usable:
-            quarantine.add(
-                QuarantineRow("study", None, study_id, *(problem or ("no-usable-image", "")))
-            )
+            why = problem or ("no-usable-image", "")
+            quarantine.add(QuarantineRow("study", None, study_id, *why))
+            if texts:
+                quarantine.add(QuarantineRow("report", None, study_id, *why))
             continue
 
         patient_id = pseudonym(key, "patient", usable[0].patient)
@@ -141,10 +148,8 @@ def group_studies(
         if split in (None, NOT_TEST):
             of_test = 0.0 if split else test_share
             split = split_by_hash(patient_id, validation_share, of_test)
-        texts = list(dict.fromkeys(r.text for r in listed if r.text and r.text.strip()))
-        findings, impression = sections(texts[0] if texts else None)
         several_texts += len(texts) > 1
-        without_sections += bool(texts) and findings is None and impression is None
+        text = texts[0] if texts else None
         known, differing = first_of_each(attributes, [record.attributes for record in usable])
         differ.update(differing)
         studies.add(
@@ -153,17 +158,15 @@ def group_studies(
                 patient_id=patient_id,
                 split=split,
                 images=[ImageEntry(r.path, r.view, r.position) for r in usable],
-                findings=findings,
-                impression=impression,
+                text=text,
                 labels=_labels(listed, labels),
                 other_labels=sorted({n for r in listed for n in r.other_labels}) or None,
                 years=bucket_of(min((r.year for r in listed if r.year), default=None), year_bucket),
                 attributes=known,
+                decision=text and (decisions or {}).get((study_id, digest(text))),
             )
         )
-    return GroupedStudies(
-        studies, quarantine, studies_listed, several_texts, without_sections, differ
-    )
+    return GroupedStudies(studies, quarantine, studies_listed, reports, several_texts, differ)
 
 
 def _words(record: ImageRecord) -> Iterator[str | None]:

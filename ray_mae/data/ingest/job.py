@@ -5,6 +5,7 @@ import time
 from array import array
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
 from ray_mae.data.ingest.layout import earlier_pseudonyms, write_layout
 from ray_mae.data.ingest.quarantine_table import short
+from ray_mae.data.ingest.reports import REVIEW, write_review
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, earlier_result, write_shard
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.paths import list_folder, make_private_folder, remove, resolve_path
@@ -29,7 +31,7 @@ from ray_mae.summary import write_summary
 QUARANTINE = "quarantine.parquet"
 NAMED_BY_PATHS = frozenset({"bids", "brats", "nifti"})
 """Archives in which the names of folders and files say who is a patient."""
-_PLURAL = {**NOUNS, "image": "images"}
+_PLURAL = {**NOUNS, "image": "images", "report": "reports"}
 
 
 def ingest(config: IngestConfig) -> dict[str, Any]:
@@ -101,6 +103,11 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
 
     _check_nothing_is_lost(job, results)
     job.quarantine.write(output / QUARANTINE, output / RESULTS)
+    waiting = write_review(
+        output,
+        output / RESULTS,
+        chain.from_iterable(result.pop("review", ()) for result in results),
+    )
     if not any(result["rows"] for result in results):
         reason, times = next(iter(job.quarantine.reasons(next(iter(job.listed))).items()))
         raise ValueError(
@@ -111,6 +118,8 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
     _manifest(job, config, results, pseudonyms).write(output)
 
     summary = _summary(config, job, results, patients) | {"pseudonyms": pseudonyms}
+    if waiting:
+        summary["reports_to_review"] = {"reports": waiting, "file": str(output / REVIEW)}
     seconds = time.monotonic() - start
     written = sum(result["images"] for result in results if result["file"] not in earlier_files)
     summary |= {

@@ -25,6 +25,16 @@ RESULTS = ".ingest"
 """Folder of the notes on finished shards, so that a job that is started again can go on."""
 
 
+@dataclass(frozen=True)
+class Besides:
+    """What is to be said of a shard, besides its rows."""
+
+    quarantined: list[QuarantineRow] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    review: list[dict[str, Any]] = field(default_factory=list)
+    """Reports that wait for a person."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan(ABC):
     """Everything that decides the bytes of one shard, except the content of the archive's files."""
@@ -64,12 +74,10 @@ class ShardPlan(ABC):
         """Pseudonyms of each study or volume and of its patient."""
 
     @abstractmethod
-    def rows(
-        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
-    ) -> Iterator[dict[str, Any]]:
-        """The rows, one by one; `quarantined` and `counts` are filled on the way.
+    def rows(self, root: Path, besides: "Besides") -> Iterator[dict[str, Any]]:
+        """The rows, one by one; `besides` is filled on the way.
 
-        Among the counts are what was written of each kind of entry: image, study, volume.
+        Among its counts are what was written of each kind of entry: image, report, study, volume.
         """
 
     def fingerprint(self) -> str:
@@ -168,10 +176,9 @@ def write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
 
 
 def _write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
-    quarantined: list[QuarantineRow] = []
-    counts: Counter[str] = Counter()
+    besides = Besides()
     sources = plan.state_of_sources(root)  # before they are read: a later change is seen next time
-    rows = plan.rows(root, quarantined, counts)
+    rows = plan.rows(root, besides)
     schema = plan.schema.with_metadata({"ray_mae.schema_version": str(SCHEMA_VERSION)})
     target, notes = output / plan.file, output / RESULTS
     first = list(islice(rows, plan.rows_per_row_group))
@@ -194,9 +201,10 @@ def _write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
         "starts": 1,
         "split": plan.split,
         **written,
-        "images": counts.get("image", written["rows"]),
-        "counts": dict(sorted(counts.items())),
-        "quarantined": [asdict(row) for row in quarantined],
+        "images": besides.counts.get("image", written["rows"]),
+        "counts": dict(sorted(besides.counts.items())),
+        "quarantined": [asdict(row) for row in besides.quarantined],
+        "review": besides.review,
     }
     earlier = _note_on(plan, sources, output)
     if earlier and _transient(earlier) == _transient(result):

@@ -4,7 +4,6 @@
 """
 
 import errno
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +21,11 @@ from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.grouping import ImageEntry, StudyEntry, group_studies
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.listed import named_stores
-from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
+from ray_mae.data.ingest.reports import ReportReader, read_decisions
+from ray_mae.data.ingest.shards import RESULTS, Besides, IngestJob, ShardPlan
 from ray_mae.data.ingest.study_counts import count_header, count_study, describe
 from ray_mae.data.paths import local_file, retry_transient, source_path
+from ray_mae.data.privacy.report_sections import Sections
 from ray_mae.data.quarantine import QuarantineError, QuarantineRow, error_text
 from ray_mae.data.schema import study_schema
 
@@ -47,6 +48,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         stores=named_stores(config),
         labels=len(archive.label_names),
         attributes=config.attributes,
+        decisions=read_decisions(config.names.reviewed),
     )
     preparation = ImagePreparation(
         max_pixels=config.max_pixels,
@@ -58,6 +60,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         secondary_captures=config.secondary_captures,
         body_parts=config.body_parts,
     )
+    reports = ReportReader.of(config.names)
     earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
     plans: DiskList[ShardPlan] = DiskList(
         StudyShardPlan(
@@ -67,6 +70,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
             rows_per_row_group=config.studies_per_row_group,
             studies=studies,
             preparation=preparation,
+            reports=reports,
             for_processing=config.for_processing,
             label_names=list(archive.label_names),
             attributes=list(config.attributes),
@@ -77,12 +81,11 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
     )
     notes = {
         "studies_with_several_texts": grouped.several_texts,
-        "texts_without_findings_or_impression": grouped.texts_without_sections,
         **archive.notes,
     }
     if config.attributes:
         notes["studies_whose_attributes_differ"] = dict(grouped.attributes_differ)
-    listed = {"image": len(archive.records), "study": grouped.listed}
+    listed = {"image": len(archive.records), "report": grouped.reports, "study": grouped.listed}
     return IngestJob(
         "study",
         StudyShardPlan,
@@ -119,6 +122,7 @@ class StudyShardPlan(ShardPlan):
 
     studies: list[StudyEntry]
     preparation: ImagePreparation
+    reports: ReportReader
     for_processing: Literal["alone", "quarantine", "keep"]
     label_names: list[str]
     attributes: list[str]
@@ -130,7 +134,8 @@ class StudyShardPlan(ShardPlan):
             for study in fields["studies"]
         ]
         preparation = ImagePreparation(**fields["preparation"])
-        return cls(**{**fields, "studies": studies, "preparation": preparation})
+        reports = ReportReader(**fields["reports"])
+        return cls(**{**fields, "studies": studies, "preparation": preparation, "reports": reports})
 
     @property
     def schema(self) -> pa.Schema:
@@ -148,9 +153,8 @@ class StudyShardPlan(ShardPlan):
     def samples(self) -> list[tuple[str, str]]:
         return [(study.study_id, study.patient_id) for study in self.studies]
 
-    def rows(
-        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
-    ) -> Iterator[dict[str, Any]]:
+    def rows(self, root: Path, besides: Besides) -> Iterator[dict[str, Any]]:
+        quarantined, counts = besides.quarantined, besides.counts
         for study in self.studies:
             views = []
             for image, prepared in self._images(study, root):
@@ -164,24 +168,44 @@ class StudyShardPlan(ShardPlan):
                     views.append(self._view(image, prepared))
                     count_header(counts, prepared)
             if not views:
-                quarantined.append(
-                    QuarantineRow("study", None, study.study_id, "no-usable-image", "")
-                )
+                kinds: tuple[Literal["study", "report"], ...] = ("study", "report")
+                quarantined += [
+                    QuarantineRow(kind, None, study.study_id, "no-usable-image", "")
+                    for kind in (kinds if study.text else kinds[:1])
+                ]
                 continue
-            count_study(counts, study, views, self.label_names, self.attributes)
+            report = self._report(study, besides)
+            count_study(counts, study, report, views, self.label_names, self.attributes)
             yield {
                 "study_id": study.study_id,
                 "patient_id": study.patient_id,
                 "dataset": self.dataset,
                 "split": study.split,
                 "views": views,
-                "findings": study.findings,
-                "impression": study.impression,
+                **report._asdict(),
                 "labels": study.labels,
                 "other_labels": study.other_labels,
                 "years": study.years,
                 **{name: study.attributes.get(name) for name in self.attributes},
             }
+
+    def _report(self, study: StudyEntry, besides: Besides) -> Sections:
+        """Findings and impression; None for both where there is no report, or it goes aside."""
+        nothing = Sections(None, None)
+        if not study.text:
+            return nothing
+        try:
+            report = self.reports.read(study.text, study.decision)
+            if report.kinds:
+                besides.review.append(report.review(study.study_id, study.text))
+                found = ", ".join(f"{kind} {number}" for kind, number in report.kinds.items())
+                raise QuarantineError("name-found", found)
+        except QuarantineError as error:
+            besides.quarantined.append(
+                QuarantineRow("report", None, study.study_id, error.reason, error.detail)
+            )
+            return nothing
+        return report.sections
 
     def _images(
         self, study: StudyEntry, root: Path

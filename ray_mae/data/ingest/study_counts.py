@@ -8,6 +8,7 @@ from ray_mae.data.archives.attributes import OLDEST
 from ray_mae.data.decoding.image_preprocessing import PreparedImage
 from ray_mae.data.ingest.grouping import StudyEntry
 from ray_mae.data.labels import STATE_NAMES
+from ray_mae.data.privacy.report_sections import Sections
 from ray_mae.data.schema import VIEWS
 
 
@@ -22,6 +23,7 @@ def count_header(counts: Counter[str], prepared: PreparedImage) -> None:
 def count_study(
     counts: Counter[str],
     study: StudyEntry,
+    report: Sections,
     views: list[dict[str, Any]],
     label_names: Sequence[str],
     attributes: Sequence[str],
@@ -30,9 +32,9 @@ def count_study(
     counts["study"] += 1
     counts["image"] += len(views)
     counts["image bytes"] += sum(len(view["image"]) for view in views)
-    counts["with findings"] += study.findings is not None
-    counts["with impression"] += study.impression is not None
-    counts["with report"] += study.findings is not None or study.impression is not None
+    counts["with findings"] += report.findings is not None
+    counts["with impression"] += report.impression is not None
+    counts["report"] += any(report)
     counts[f"views per study/{len(views)}"] += 1
     counts.update(f"views/{view['view']}" for view in views)
     for label, state in zip(label_names, study.labels, strict=True):
@@ -59,7 +61,7 @@ def describe(
         "images": counts["image"],
         "views": {view: counts[f"views/{view}"] for view in VIEWS},
         "views_per_study": _under(counts, "views per study/"),
-        "with_report": counts["with report"],
+        "with_report": counts["report"],
         "with_findings": counts["with findings"],
         "with_impression": counts["with impression"],
         "labels": {

@@ -22,7 +22,7 @@ from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.listed import find_problem, named_stores
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
-from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan
+from ray_mae.data.ingest.shards import RESULTS, Besides, IngestJob, ShardPlan
 from ray_mae.data.paths import local_file, retry_transient, source_path
 from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
 from ray_mae.data.quarantine import QuarantineError, QuarantineRow
@@ -274,23 +274,21 @@ class VolumeShardPlan(ShardPlan):
     def samples(self) -> list[tuple[str, str]]:
         return [(volume.volume_id, volume.patient_id) for volume in self.volumes]
 
-    def rows(
-        self, root: Path, quarantined: list[QuarantineRow], counts: Counter[str]
-    ) -> Iterator[dict[str, Any]]:
+    def rows(self, root: Path, besides: Besides) -> Iterator[dict[str, Any]]:
         for volume in self.volumes:
             try:
                 row, mended = self._row(volume, root)
             except QuarantineError as error:
-                quarantined.append(
+                besides.quarantined.append(
                     QuarantineRow(
                         "volume", volume.paths[0], volume.volume_id, error.reason, error.detail
                     )
                 )
                 continue
-            _count(counts, row)
-            counts.update(f"mended/{what}" for what in mended)
+            _count(besides.counts, row)
+            besides.counts.update(f"mended/{what}" for what in mended)
             left_out = volume.segmentation is not None and row["segmentation"] is None
-            counts["segmentations left out"] += left_out
+            besides.counts["segmentations left out"] += left_out
             yield row
 
     def _row(self, volume: VolumeEntry, root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
