@@ -148,6 +148,9 @@ class IngestConfig(ValidatedConfig):
     `openmind` the pretrain_data.json."""
     output: Path
     """Folder for the shards, the manifest, the quarantine table and summary.json."""
+    overwrite: bool = False
+    """Write the shards of a folder anew that were made with other settings. A run that is reading them
+    ends with an error."""
     reports: Path | None = None
     """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
     of text files named STUDY.txt. Default: reports.csv in the source folder, if there. A patient

@@ -81,7 +81,9 @@ def read_cohort(shards: ShardSet, splits: Sequence[str] = SPLITS) -> Cohort:
 
     Raises:
         ValueError: if a patient is in two of the splits, or one is empty.
+        DamagedShard: if a file is not of the size that its manifest says.
     """
+    shards.check_sizes()
     identifier = f"{shards.kind}_id"
     columns = [identifier, "patient_id", "split", "labels"]
     location, rows = [], []

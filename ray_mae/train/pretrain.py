@@ -65,6 +65,8 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
+    if config.data.corrupt == "stop":
+        shards.check_sizes()
     shared = find_shared_patients(shards)
     config.output.mkdir(parents=True, exist_ok=True)
     first_step = _first_step(config, shards)

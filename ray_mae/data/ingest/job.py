@@ -16,6 +16,7 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
+from ray_mae.data.ingest.earlier import check_plans, check_settings, write_settings
 from ray_mae.data.ingest.layout import earlier_pseudonyms, write_layout
 from ray_mae.data.ingest.quarantine_table import short
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, earlier_result, write_shard
@@ -35,7 +36,8 @@ _PLURAL = {**NOUNS, "image": "images"}
 def ingest(config: IngestConfig) -> dict[str, Any]:
     """Turn an archive into shards, a manifest and a quarantine table.
 
-    Started again it keeps the shards that are complete and does the others. A study, image or volume
+    Started again it keeps the shards that are complete and does the others; shards of other settings are
+    written anew only where `overwrite` says so. A study, image or volume
     that cannot be used never stops the job.
 
     Args:
@@ -66,6 +68,7 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
         config.insecure_pseudonyms,
         config.dataset if pseudonyms == "public by data set" else None,
     )
+    check_settings(config, key)
     with cluster():
         return _ingest(config, key, pseudonyms, start)
 
@@ -93,7 +96,9 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
         images = READERS[config.archive](config, progress)
         root, job = images.root, study_shards.prepare(images, config, key)
         del images
+    check_plans(config, job.plans)
     make_private_folder(output / RESULTS)
+    write_settings(config, key)
     remove(output / Manifest.FILE)  # from here on the shards are on the move
     patients = _Patients()
     write_layout(output / RESULTS, job.per_shard, pseudonyms, map(patients.add_plan, job.plans))

@@ -122,14 +122,27 @@ def earlier_result(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any] 
 
 def _note_on(plan: ShardPlan, sources: str, output: Path) -> dict[str, Any] | None:
     """The result that an earlier run noted for this very plan and state of its sources."""
-    try:
-        result: dict[str, Any] = json.loads(_result_path(plan.file, output).read_text())
-    except (FileNotFoundError, ValueError):
+    result = _read_note(plan.file, output)
+    if result is None:
         return None
     if "refusals" in result:  # as notes were written at first
         result["quarantined"] = result.pop("refusals")
     same = result["plan"] == plan.fingerprint() and result["sources"] == sources
     return result if same else None
+
+
+def noted_plan(file: str, output: Path) -> str | None:
+    """Fingerprint of the plan by which an earlier run made a shard; None where there is no such shard."""
+    result = _read_note(file, output)
+    return None if result is None else str(result["plan"])
+
+
+def _read_note(file: str, output: Path) -> dict[str, Any] | None:
+    try:
+        note: dict[str, Any] = json.loads(_result_path(file, output).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return note
 
 
 def _transient(result: dict[str, Any]) -> set[tuple[str, str]]:
