@@ -189,6 +189,11 @@ class IngestConfig(ValidatedConfig):
     """Share of the patients in the validation split, where the archive brings no split."""
     test_share: float = setting(0.1, ge=0, lt=1)
     """Share of the patients in the test split, where the archive brings no split."""
+    leaks: Literal["report", "keep_together"] = "report"
+    """What is done about images of different patients that look the same (one person under two numbers, one
+    film twice), and about volumes whose voxels are the same. report: `inspect` names them. keep_together:
+    their patients come into one split, train before val before test; a split of the archive's own stays.
+    Every file is read twice for it."""
     pseudonym_key: Path | None = None
     """File with the secret key of the pseudonyms. Default: environment RAY_MAE_PSEUDONYM_KEY."""
     insecure_pseudonyms: bool = False
@@ -240,5 +245,7 @@ class InspectConfig(ValidatedConfig):
     """Images per view, or volumes per contrast, that are shown."""
     duplicates: bool = True
     """Read every image or volume once, to find the same one in two splits or data sets."""
+    leaks: int = setting(24, ge=0, le=1000)
+    """Pairs of each kind of leak that are named, with pictures; the others are counted."""
     seed: int = setting(0, ge=0)
     """Seed of the sample."""

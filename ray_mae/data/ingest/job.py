@@ -5,6 +5,7 @@ import time
 from array import array
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
 from ray_mae.data.ingest.earlier import check_plans, check_settings, write_settings
 from ray_mae.data.ingest.layout import earlier_pseudonyms, write_layout
+from ray_mae.data.ingest.look_alikes import keep_together
 from ray_mae.data.ingest.quarantine_table import short
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, earlier_result, write_shard
 from ray_mae.data.parallel_map import parallel_map
@@ -90,12 +92,17 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
             print(volume_shards.describe_sample(list(volumes.records)), flush=True)
         for warning in volumes.warnings:
             print(f"warning: {warning}", flush=True)
-        root, job = volumes.root, volume_shards.prepare(volumes, config, key)
-        del volumes  # what was listed is in the plans
+        root, plan = volumes.root, partial(volume_shards.prepare, volumes, config, key)
+        del volumes
     else:
         images = READERS[config.archive](config, progress)
-        root, job = images.root, study_shards.prepare(images, config, key)
+        root, plan = images.root, partial(study_shards.prepare, images, config, key)
         del images
+    job, look_alikes = plan(), None
+    if config.leaks == "keep_together":
+        print("looking at every image for patients who look alike", flush=True)
+        job, look_alikes = keep_together(job, root, plan)
+    del plan  # what was listed is in the plans of shards
     check_plans(config, job.plans)
     make_private_folder(output / RESULTS)
     write_settings(config, key)
@@ -116,6 +123,8 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
     _manifest(job, config, results, pseudonyms).write(output)
 
     summary = _summary(config, job, results, patients) | {"pseudonyms": pseudonyms}
+    if look_alikes is not None:
+        summary["look_alikes"] = look_alikes
     seconds = time.monotonic() - start
     written = sum(result["images"] for result in results if result["file"] not in earlier_files)
     summary |= {

@@ -5,7 +5,7 @@
 
 import errno
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from operator import itemgetter
@@ -58,13 +58,19 @@ class StudyEntry:
     """The bucket of its date; None where no date is kept."""
 
 
-def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> IngestJob:
+def prepare(
+    archive: Archive[ImageRecord],
+    config: IngestConfig,
+    key: bytes,
+    splits: Mapping[str, str] | None = None,
+) -> IngestJob:
     """Group the images into studies and plan their shards.
 
     Args:
         archive: as its reader lists it.
         config: of the ingest.
         key: of the pseudonyms.
+        splits: of some patients, by pseudonym, where the archive has none and their hash does not count.
     """
     grouped = group_studies(
         archive.records,
@@ -74,6 +80,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         max_views=config.max_views,
         year_bucket=config.year_bucket,
         stores=named_stores(config),
+        splits=splits,
     )
     preparation = ImagePreparation(
         max_pixels=config.max_pixels,
@@ -153,6 +160,7 @@ def group_studies(
     max_views: int,
     year_bucket: int = 0,
     stores: Collection[str] = (),
+    splits: Mapping[str, str] | None = None,
 ) -> GroupedStudies:
     """Group images into studies, and put into quarantine what must not be used.
 
@@ -167,6 +175,7 @@ def group_studies(
         max_views: images of a study at most.
         year_bucket: years that a study's date is coarsened to; 0 keeps no date.
         stores: where paths may lie that are URLs.
+        splits: of some patients, see `prepare`.
     """
     images: DiskList[tuple[str, ImageRecord]] = DiskList()
     archive_splits: dict[str, frozenset[str]] = {}
@@ -203,8 +212,11 @@ def group_studies(
         patient_id = pseudonym(key, "patient", usable[0].patient)
         split = next(iter(archive_splits.get(usable[0].patient, ())), None)
         if split in (None, NOT_TEST):
+            wanted = (splits or {}).get(patient_id)
             of_test = 0.0 if split else test_share
-            split = split_by_hash(patient_id, validation_share, of_test)
+            if wanted is None or (split == NOT_TEST and wanted == "test"):
+                wanted = split_by_hash(patient_id, validation_share, of_test)
+            split = wanted
         texts = list(dict.fromkeys(r.text for r in listed if r.text and r.text.strip()))
         findings, impression = sections(texts[0] if texts else None)
         several_texts += len(texts) > 1

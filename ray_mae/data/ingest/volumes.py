@@ -4,7 +4,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,13 +68,19 @@ def describe_sample(records: Sequence[VolumeRecord]) -> str:
     )
 
 
-def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> IngestJob:
+def prepare(
+    archive: Archive[VolumeRecord],
+    config: IngestConfig,
+    key: bytes,
+    splits: Mapping[str, str] | None = None,
+) -> IngestJob:
     """Give the volumes pseudonyms and splits, and plan their shards.
 
     Args:
         archive: as its reader lists it.
         config: of the ingest.
         key: of the pseudonyms.
+        splits: of some patients, by pseudonym, where the archive has none and their hash does not count.
     """
     settings = config.volumes
     _check_orientation(settings.orientation)
@@ -85,6 +91,7 @@ def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) ->
         test_share=config.test_share,
         modalities=settings.modalities,
         stores=named_stores(config),
+        splits=splits,
     )
     most = min(settings.max_deviation, LARGEST[settings.dtype])
     earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
@@ -148,6 +155,7 @@ def sort_volumes(
     test_share: float,
     modalities: list[str] | None,
     stores: Collection[str] = (),
+    splits: Mapping[str, str] | None = None,
 ) -> SortedVolumes:
     """Give each volume its pseudonyms and split, and put into quarantine what must not be used.
 
@@ -158,6 +166,7 @@ def sort_volumes(
             has no split.
         modalities: those that are used; None: all.
         stores: where paths may lie that are URLs.
+        splits: of some patients, see `prepare`.
     """
     records = [_checked(record, stores) for record in records]
     archive_splits: dict[str, set[str]] = defaultdict(set)
@@ -167,8 +176,8 @@ def sort_volumes(
     volumes, quarantine = [], QuarantineTable()
     for record in records:
         volume_id = pseudonym(key, "volume", record.volume)
-        splits = archive_splits[record.patient]
-        if problem := _volume_problem(record, splits, seen, modalities):
+        of_archive = archive_splits[record.patient]
+        if problem := _volume_problem(record, of_archive, seen, modalities):
             quarantine.add(QuarantineRow("volume", record.paths[0], volume_id, *problem))
             continue
         seen.add(record.volume)
@@ -176,17 +185,13 @@ def sort_volumes(
         session = record.session and pseudonym(
             key, "session", f"{record.patient}\0{record.session}"
         )
-        split = (
-            next(iter(splits))
-            if splits
-            else split_by_hash(patient_id, validation_share, test_share)
-        )
+        split = next(iter(of_archive), None) or (splits or {}).get(patient_id)
         volumes.append(
             VolumeEntry(
                 volume_id=volume_id,
                 patient_id=patient_id,
                 session_id=session or None,
-                split=split,
+                split=split or split_by_hash(patient_id, validation_share, test_share),
                 modality=record.modality,
                 site=record.site,
                 paths=list(record.paths),
