@@ -34,7 +34,7 @@ from ray_mae.train.metrics.progress import Progress
 from ray_mae.train.metrics.prometheus import RunMetrics
 from ray_mae.train.metrics.trackers import Listeners, open_trackers
 from ray_mae.train.recovery.lost_samples import unreadable_rows
-from ray_mae.train.run_folder import CONFIG, METRICS, RunFolder
+from ray_mae.train.run_folder import CONFIG, METRICS, NOT_TO_BE_PASSED_ON, README, RunFolder
 from ray_mae.train.run_storage import replace_whole
 from ray_mae.train.setup import Job, Plan, make_plan, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
@@ -78,6 +78,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         config = replace(config, weights=weights if first_step else ckpt.find_checkpoint(weights))
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
+    replace_whole(config.output / README, NOT_TO_BE_PASSED_ON.encode())
     console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
     for pair in shared:
         console.print(pair.describe(), markup=False)
