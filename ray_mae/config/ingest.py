@@ -120,6 +120,15 @@ class VolumeSettings:
     max_deviation: float = setting(100.0, gt=1)
     """Volumes with a voxel further than this from the mean, in standard deviations of the
     foreground, are quarantined."""
+    faces: Literal["keep", "mask", "quickshear", "brain"] = "keep"
+    """What becomes of faces. keep: volumes stay as they are, and those that show a skull are counted. By
+    masks of your own tool (face_mask): mask takes out where they are not 0, brain all but where they are
+    not 0; quickshear (the extra `deface`) cuts the face off along a plane in front of a brain mask. A volume
+    without its mask is quarantined."""
+    face_mask: str | None = None
+    """Path of each volume's mask, relative to the source or absolute, with {folder} for the folder of its
+    file and {name} for the file's name without .nii.gz (of a DICOM series: that of its folder), such as
+    /masks/{folder}/{name}_face.nii.gz."""
     dtype: Literal["int16", "float16", "float32"] = "float16"
     """How z-scores are stored; int16 in steps of 1/512, up to 64 standard deviations."""
     compression: int = setting(3, ge=1, le=19)

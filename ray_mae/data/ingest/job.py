@@ -18,6 +18,7 @@ from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
 from ray_mae.data.ingest.earlier import check_plans, check_settings, write_settings
+from ray_mae.data.ingest.faces import caution_of, describe_faces
 from ray_mae.data.ingest.layout import earlier_pseudonyms, write_layout
 from ray_mae.data.ingest.look_alikes import keep_together
 from ray_mae.data.ingest.quarantine_table import short
@@ -243,7 +244,18 @@ def _manifest(
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))
     spacing = config.volumes.spacing_mm if job.kind == "volume" else None
-    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards, spacing, pseudonyms)
+    faces = _faces(job, results)
+    return Manifest(job.kind, config.dataset, SCHEMA_VERSION, shards, spacing, pseudonyms, faces)
+
+
+def _faces(job: IngestJob, results: list[dict[str, Any]]) -> dict[str, int] | None:
+    """Volumes by FACES; None of studies."""
+    if job.kind != "volume":
+        return None
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result["counts"])
+    return describe_faces(counts)
 
 
 def _summary(
@@ -282,6 +294,7 @@ def _summary(
         "archive": config.archive,
         "dataset": config.dataset,
         "caution": caution if empty else None,
+        "caution_faces": caution_of(_faces(job, results) or {}),
         **flows,
         "quarantined": quarantined,
         "splits": splits,

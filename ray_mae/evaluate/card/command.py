@@ -14,7 +14,7 @@ from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.paths import open_parquet, resolve_path
 from ray_mae.data.quarantine import QUARANTINE_REASONS
-from ray_mae.data.schema import NOUNS, PSEUDONYMS, SPLITS, Manifest
+from ray_mae.data.schema import FACES, NOUNS, PSEUDONYMS, SPLITS, Manifest
 from ray_mae.evaluate.card.leaks import CardShards, find_leaks
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
@@ -37,7 +37,7 @@ _SMALL = {
     "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "years",
               "views.list.element.view", "views.list.element.height", "views.list.element.width"],
     "volume": ["volume_id", "patient_id", "session_id", "site", "split", "modality", "shape",
-               "spacing_mm", "mean", "std", "labels"],
+               "spacing_mm", "mean", "std", "labels", "face"],
 }  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             reasons=QUARANTINE_REASONS,
             pseudonyms=PSEUDONYMS.get(manifest.pseudonyms or ""),
             leak_titles=LEAKS,
+            faces=FACES,
             leak_pictures=leaks.pictures,
             **parts_of_page,
         ),
