@@ -2,8 +2,8 @@
 
 Below the bright scalp lies dark bone: going inwards from the surface of the upper head, a head's mean grey
 value rises, falls and rises again. A brain that was extracted rises alone, and around it every voxel has one
-value. What shows neither (part of a head, another part of the body, CT and other pictures in which bone is not
-dark) stays unknown. No face is looked for: a head whose face was removed shows its skull all the same.
+value. What shows neither (part of a head, another part of the body, CT and other pictures in which bone is
+not dark) stays unknown. No face is looked for: a head whose face was removed shows its skull all the same.
 Measured by tests/benchmarks/faces.py.
 """
 
