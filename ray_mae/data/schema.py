@@ -27,7 +27,7 @@ PSEUDONYMS = {
 
 FACES = {
     "head": "skull, so perhaps a face",
-    "defaced": "face taken out, by the archive or by a mask",
+    "defaced": "no face, as the archive says or by a mask",
     "brain": "brain alone",
     "unknown": "cannot be told",
 }

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dicom_files import SHARED, needs_shared
+from dicom_files import SHARED, needs_shared, write_dicom
 
 from ray_mae.config import InspectConfig, VolumeSettings
 from ray_mae.data.archives.records import VolumeRecord
@@ -21,7 +21,7 @@ from ray_mae.data.ingest.faces import check_faces, face_by_name, face_of, mask_o
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.card.command import inspect
-from tests.data.volume_files import settings, write_nifti
+from tests.data.volume_files import listed, settings, write_nifti
 from tests.shards import record
 
 MM = 4.0
@@ -100,6 +100,27 @@ def test_on_real_volumes_no_head_is_taken_for_a_brain() -> None:
 )
 def test_names_say_what_was_done_to_a_head(path: str, archive: str, expected: str | None) -> None:
     assert face_by_name(VolumeRecord((path,), path, "p", "T1w"), archive) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["NO"] * 6, "defaced"), (["NO"] * 5 + ["YES"], "head"), (["NO"] * 5 + [None], None)],
+)  # fmt: skip
+@pytest.mark.usefixtures("local_ray")
+def test_the_header_of_a_series_says_whether_somebody_can_be_recognised(
+    tmp_path: Path, words: list[str | None], expected: str | None
+) -> None:
+    for number, word in enumerate(words):
+        more = {} if word is None else {"RecognizableVisualFeatures": word}
+        write_dicom(
+            tmp_path / "series" / f"{number}.dcm", Modality="MR", SeriesInstanceUID="1.2",
+            StudyInstanceUID="1.3", SOPInstanceUID=f"1.4.{number}", PatientID="p",
+            ImagePositionPatient=[0, 0, 2 * number], ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            PixelSpacing=[1, 1], **more,
+        )  # fmt: skip
+    (record,) = listed("dicom-series", tmp_path)
+    assert record.problem is None
+    assert face_by_name(record, "dicom-series") == expected
 
 
 def test_a_name_is_not_believed_against_what_the_voxels_show() -> None:

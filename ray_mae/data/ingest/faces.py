@@ -23,12 +23,14 @@ EXTRACTED = frozenset({"brats"})
 
 
 def face_by_name(record: VolumeRecord, archive: str) -> str | None:
-    """defaced or brain, where the archive or the file's name says so.
+    """head, defaced or brain, where the archive, the header or the file's name says so.
 
     Args:
         record: of the volume.
         archive: its layout.
     """
+    if record.said_of_face:
+        return record.said_of_face
     name = "/".join(PurePosixPath(record.paths[0]).parts[-4:]).lower()
     if record.anonymised or _DEFACED.search(name):
         return "defaced"
