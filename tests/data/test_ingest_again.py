@@ -110,3 +110,19 @@ def test_another_version_of_the_software_is_another_setting(table: Path, tmp_pat
     noted.write_text(json.dumps(json.loads(noted.read_text()) | {"version": "0.0.1"}))
     with pytest.raises(ValueError, match=REFUSED.format("version of ray_mae")):
         ingest(settings(table, output))
+
+
+def test_a_shard_that_was_exchanged_is_written_again_though_it_has_the_size(
+    table: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "out"
+    ingest(settings(table, output))
+    before = shards(output)
+    touched, exchanged, *_ = sorted(before)
+    os.utime(output / touched)
+    file = output / exchanged
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] + bytes(8) + content[len(content) // 2 + 8 :])
+    assert ingest(settings(table, output))["shards"] == {"written": 1, "kept": len(before) - 1}
+    assert shards(output) == before

@@ -29,7 +29,7 @@ from ray_mae.evaluate.supervised.runs import Run, runs_of
 from ray_mae.transforms.volumes import VolumeAugmentation
 from tests.records import write_state
 from tests.settings import sections
-from tests.shards import rows_of, write_volume_shards
+from tests.shards import record, rows_of, write_volume_shards
 from tests.volume_batches import config as mdae_config
 from tests.volume_batches import mdae
 
@@ -67,6 +67,7 @@ def blobs(folder: Path, change: Callable[[dict], None] = lambda row: None) -> Pa
             change(row)
         made = pa.Table.from_pylist(rows, table.schema)
         pq.write_table(made, folder / shard.file, row_group_size=4)
+    record(folder)
     return folder
 
 

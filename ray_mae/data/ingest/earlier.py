@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,7 @@ def check_settings(config: IngestConfig, key: bytes) -> None:
     # another version may read the same files otherwise
     same_version = earlier.pop(_VERSION) == version("ray-mae")
     # through the schema, so that a setting that came later has its default in an older folder, too
-    before, now = (flatten(to_dict(c)) for c in (from_dict(IngestConfig, earlier), config))
+    before, now = (flatten(_plain(c)) for c in (from_dict(IngestConfig, earlier), config))
     changed = [
         name
         for name in now
@@ -78,14 +79,22 @@ def check_plans(config: IngestConfig, plans: Iterable[ShardPlan]) -> None:
 def write_settings(config: IngestConfig, key: bytes) -> None:
     """Note the settings, for the owner of the folder alone."""
     notes = config.output / RESULTS
-    values: dict[str, Any] = to_dict(config) | {_KEY: _key_check(key), _VERSION: version("ray-mae")}
+    values = _plain(config) | {_KEY: _key_check(key), _VERSION: version("ray-mae")}
     with atomic_write(notes / FILE, notes, private=True) as file:
         file.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def _comparable(value: Any) -> Any:
-    """One path for all ways to write it."""
-    return os.path.realpath(value) if isinstance(value, str) and value[:1] == "/" else value
+    """One text for all ways to write a path or a URL."""
+    if isinstance(value, str) and value[:1] == "/":
+        return os.path.realpath(value)
+    return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", value) if isinstance(value, str) else value
+
+
+def _plain(config: IngestConfig) -> dict[str, Any]:
+    """The settings as JSON holds them; a URL is no `Path`."""
+    plain: dict[str, Any] = json.loads(json.dumps(to_dict(config), default=str))
+    return plain
 
 
 def _key_check(key: bytes) -> str:

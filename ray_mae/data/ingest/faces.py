@@ -4,7 +4,6 @@ import importlib.util
 import re
 from collections import Counter
 from pathlib import PurePosixPath
-from typing import Any
 
 from ray_mae.config import VolumeSettings
 from ray_mae.data.archives.records import VolumeRecord
@@ -85,17 +84,12 @@ def describe_faces(counts: Counter[str]) -> dict[str, int]:
     return {face: counts[f"face/{face}"] for face in FACES if counts[f"face/{face}"]}
 
 
-def caution_of(faces: dict[str, Any]) -> str | None:
+def caution_of(faces: dict[str, int]) -> str | None:
     """What to say of volumes in which somebody may be recognised; None if nothing."""
-    parts = [
-        f"{faces[face]:,} {words}"
-        for face, words in (
-            (
-                "head",
-                "volumes show a head with its skull, so perhaps a face that can be recognised",
-            ),
-            ("unknown", "volumes cannot be told"),
-        )
-        if faces.get(face)
-    ]
-    return f"{', '.join(parts)} (volumes.faces takes faces out)" if faces.get("head") else None
+    heads, unknown = faces.get("head", 0), faces.get("unknown", 0)
+    if not heads:
+        return None
+    return (
+        f"{heads:,} of {sum(faces.values()):,} volumes show a head with its skull, so perhaps a face that "
+        f"can be recognised, and of {unknown:,} it cannot be told: volumes.faces takes faces out"
+    )
