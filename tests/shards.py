@@ -2,9 +2,10 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ray_mae.data.decoding.voxels import ENCODING, encode_valid, encode_voxels
+from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.schema import (
     SCHEMA_VERSION,
     STUDY_SCHEMA,
@@ -147,9 +149,7 @@ def damage(file: Path, size: int = 64) -> None:
 
 def rewrite(folder: Path, change: Callable[[dict], None]) -> None:
     """Change every row of the shards, in place, without checksums of pages."""
-    manifest = Manifest.read(folder)
-    shards = []
-    for shard in manifest.shards:
+    for shard in Manifest.read(folder).shards:
         table = pq.read_table(folder / shard.file)
         rows = table.to_pylist()
         for row in rows:
@@ -157,5 +157,22 @@ def rewrite(folder: Path, change: Callable[[dict], None]) -> None:
         pq.write_table(
             pa.Table.from_pylist(rows, table.schema), folder / shard.file, row_group_size=4
         )
-        shards.append(replace(shard, sha256=sha256(folder / shard.file)))
+    record(folder)
+
+
+def record(folder: Path) -> None:
+    """Have the manifest say what the shards are now, as if ingest had written them so."""
+    manifest = Manifest.read(folder)
+    shards = [
+        replace(s, bytes=(folder / s.file).stat().st_size, sha256=sha256(folder / s.file))
+        for s in manifest.shards
+    ]
     replace(manifest, shards=shards).write(folder)
+
+
+def rows_of(
+    folder: Path, file: str, group: int, columns: Sequence[str], **more: Any
+) -> list[dict[str, Any]]:
+    """Rows of a shard, as product code reads them."""
+    shard = next(shard for shard in Manifest.read(folder).shards if shard.file == file)
+    return read_rows(folder / file, shard, group, columns, **more)

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,11 +12,15 @@ import pytest
 import sqlalchemy
 from sqlalchemy.engine import make_url
 
-from ray_mae.cluster.runtime import _temporary_folder, connect
+from ray_mae.cluster.runtime import NO_USAGE_STATISTICS, _temporary_folder, connect
+from ray_mae.config import SubmitConfig
 from ray_mae.search.database import storage_url
+from ray_mae.submit.command import _runtime_env
 from ray_mae.terminal import console
 from ray_mae.train.metrics.prometheus import as_tag
 from ray_mae.train.metrics.trackers import mlflow_uri
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,10 +32,31 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch: pytest.Mon
             connect()
 
 
-def test_usage_statistics_are_off() -> None:
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert os.environ["DO_NOT_TRACK"] == "1"
+def test_usage_statistics_are_off_wherever_ray_is_started() -> None:
+    for name, value in NO_USAGE_STATISTICS.items():
+        assert os.environ[name] == value
+    for file in ("Dockerfile", "slurm/job.sbatch"):
+        text = (ROOT / "cluster" / file).read_text()
+        assert all(f"{name}={value}" in text for name, value in NO_USAGE_STATISTICS.items()), file
+    job = _runtime_env(SubmitConfig(command=["doctor"]))["env_vars"]
+    assert NO_USAGE_STATISTICS.items() <= job.items()
+
+
+def test_the_packages_that_tell_of_their_use_know_that_they_must_not() -> None:
+    """By their own functions: a name that they have given up would be no protection."""
+    code = (
+        "import ray_mae.cluster.runtime\n"
+        "from ray._common.usage.usage_lib import usage_stats_enabled\n"
+        "from mlflow.telemetry.utils import is_telemetry_disabled\n"
+        "from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY\n"
+        "print(usage_stats_enabled(), is_telemetry_disabled(), HF_HUB_DISABLE_TELEMETRY)"
+    )
+    names = {*NO_USAGE_STATISTICS, "CI", "PYTEST_CURRENT_TEST"}  # MLflow looks for tests, too
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["False", "True", "True"]
 
 
 NAMES = [

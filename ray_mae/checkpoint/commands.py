@@ -102,4 +102,6 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
         "output": str(output),
         "files": len(integrity.files_of(output)),
         "MB": round(integrity.size_of(output) / 1e6, 1),
+        # of a method that reads reports
+        "holds_words_of_reports": (output / ckpt.TOKENIZER).is_file(),
     }

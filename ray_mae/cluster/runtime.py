@@ -18,14 +18,17 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 # a worker that asked for no GPU sees none, or PyTorch and DeepSpeed would use it all the same
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-# nothing about an archive, a run or who trains it leaves the cluster unasked
-for _name, _value in {
+NO_USAGE_STATISTICS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_USAGE_DISABLED": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "WANDB_ERROR_REPORTING": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
-}.items():
+}
+"""Nothing about an archive, a run or who trains it leaves the cluster unasked. What starts Ray before this
+package is imported (the image, the batch script) sets the same."""
+for _name, _value in NO_USAGE_STATISTICS.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
 

@@ -135,6 +135,15 @@ class VolumeSettings:
     max_deviation: float = setting(100.0, gt=1)
     """Volumes with a voxel further than this from the mean, in standard deviations of the
     foreground, are quarantined."""
+    faces: Literal["keep", "mask", "quickshear", "brain"] = "keep"
+    """What becomes of faces. keep: volumes stay as they are, and those that show a skull are counted. By
+    masks of your own tool (face_mask): mask takes out where they are not 0, brain all but where they are
+    not 0; quickshear (the extra `deface`) cuts the face off along a plane in front of a brain mask. A volume
+    without its mask is quarantined."""
+    face_mask: str | None = None
+    """Path of each volume's mask, relative to the source or absolute, with {folder} for the folder of its
+    file and {name} for the file's name without .nii.gz (of a DICOM series: that of its folder), such as
+    /masks/{folder}/{name}_face.nii.gz."""
     dtype: Literal["int16", "float16", "float32"] = "float16"
     """How z-scores are stored; int16 in steps of 1/512, up to 64 standard deviations."""
     compression: int = setting(3, ge=1, le=19)
@@ -181,6 +190,9 @@ class IngestConfig(ValidatedConfig):
     `openmind` the pretrain_data.json."""
     output: Path
     """Folder for the shards, the manifest, the quarantine table and summary.json."""
+    overwrite: bool = False
+    """Write the shards of a folder anew that were made with other settings. A run that is reading them
+    ends with an error."""
     reports: Path | None = None
     """For `dicom`: table (CSV or Parquet) with report text, labels and split by study, or a folder
     of text files named STUDY.txt. Default: reports.csv in the source folder, if there. A patient
@@ -219,6 +231,11 @@ class IngestConfig(ValidatedConfig):
     """Share of the patients in the validation split, where the archive brings no split."""
     test_share: float = setting(0.1, ge=0, lt=1)
     """Share of the patients in the test split, where the archive brings no split."""
+    leaks: Literal["report", "keep_together"] = "report"
+    """What is done about images of different patients that look the same (one person under two numbers, one
+    film twice), and about volumes whose voxels are the same. report: `inspect` names them. keep_together:
+    their patients come into one split, train before val before test; a split of the archive's own stays.
+    Every file is read twice for it."""
     pseudonym_key: Path | None = None
     """File with the secret key of the pseudonyms. Default: environment RAY_MAE_PSEUDONYM_KEY."""
     insecure_pseudonyms: bool = False
@@ -285,5 +302,7 @@ class InspectConfig(ValidatedConfig):
     """Images per view, or volumes per contrast, that are shown."""
     duplicates: bool = True
     """Read every image or volume once, to find the same one in two splits or data sets."""
+    leaks: int = setting(24, ge=0, le=1000)
+    """Pairs of each kind of leak that are named, with pictures; the others are counted."""
     seed: int = setting(0, ge=0)
     """Seed of the sample."""

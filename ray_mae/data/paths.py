@@ -109,6 +109,20 @@ def list_folder(folder: Path) -> list[tuple[str, bool]]:
     return sorted((name, kind == "directory") for name, kind in kinds if name)
 
 
+def list_sizes(folder: Path) -> dict[str, int]:
+    """Sizes in bytes of the files in a folder, by name: of a store by one listing."""
+    if not is_remote(folder):
+        with os.scandir(folder) as local:
+            return {entry.name: entry.stat().st_size for entry in local if entry.is_file()}
+    store: Any = folder
+    entries = retry_transient(lambda: store.fs.ls(store.path, detail=True))
+    return {
+        entry["name"].rpartition("/")[2]: entry["size"]
+        for entry in entries
+        if entry["type"] == "file"
+    }
+
+
 def walk(root: Path, output: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder below root, as its path from there, and the names of its files; links are followed.
 

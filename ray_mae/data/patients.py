@@ -21,23 +21,11 @@ Patients = dict[str, set[str]]
 """Pseudonyms by split."""
 
 
-def find_repeated(groups: Iterable[set[str]]) -> set[str]:
-    """Who is in more than one of the groups."""
-    number = Counter(patient for group in groups for patient in group)
-    return {patient for patient, groups_of in number.items() if groups_of > 1}
-
-
-def find_in_two_splits(folders: Iterable[Patients]) -> set[str]:
-    """Patients of whom one folder, or two, hold samples in different splits."""
-    folders = list(folders)
-    return find_repeated(
-        set().union(*(patients[split] for patients in folders)) for split in SPLITS
-    )
-
-
 def find_in_two_folders(folders: Iterable[Patients]) -> set[str]:
     """Patients of whom more than one folder holds samples."""
-    return find_repeated(set().union(*patients.values()) for patients in folders)
+    groups = (set().union(*patients.values()) for patients in folders)
+    number = Counter(patient for group in groups for patient in group)
+    return {patient for patient, groups_of in number.items() if groups_of > 1}
 
 
 def read_patients(folder: Path, manifest: Manifest) -> Patients:

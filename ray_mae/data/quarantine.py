@@ -59,6 +59,7 @@ QUARANTINE_REASONS = {
     "sheared": "the axes of the volume are not at right angles",
     "localizer": "the series is a localizer",
     "other-modality": "a modality that volumes.modalities or the archive's layout leaves out",
+    "wrong-mask": "the mask of volumes.face_mask is empty, or holds all of the volume",
     "label-map": "a label map or a mask, by its name, its folder or its flat regions of whole numbers",
     "no-magnitude": "the phase, the real or the imaginary part of a signal: no picture of anatomy",
     "subtraction": "a subtraction map: the difference of two scans",

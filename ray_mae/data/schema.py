@@ -27,6 +27,14 @@ PSEUDONYMS = {
 }
 """How pseudonyms are made, by the word in the manifest."""
 
+FACES = {
+    "head": "skull, so perhaps a face",
+    "defaced": "no face, as the archive says or by a mask",
+    "brain": "brain alone",
+    "unknown": "cannot be told",
+}
+"""What a volume shows of a head, by the word in its row."""
+
 Row = dict[str, Any]
 """A row of a shard as plain Python values, by the names of STUDY_SCHEMA or VOLUME_SCHEMA."""
 
@@ -101,6 +109,7 @@ VOLUME_SCHEMA = pa.schema(
         pa.field("valid", pa.large_binary()),  # packed bits; null: every voxel is valid
         pa.field("segmentation", pa.large_binary()),  # uint8 label map, same encoding and shape
         pa.field("labels", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("face", pa.string()),  # one of FACES; null: shards of earlier versions do not say
     ]
 )
 
@@ -137,6 +146,8 @@ class Manifest:
     """Of studies: names of the states in `labels`, in their order. None: CheXpert's 14."""
     attributes: list[str] = field(default_factory=list)
     """Of studies: those of ATTRIBUTES that the rows have."""
+    faces: dict[str, int] | None = None
+    """Volumes by FACES. None: these are studies, or shards of earlier versions."""
 
     FILE = "manifest.json"
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.schema import NOUNS, Manifest, Shard
 
 
@@ -75,6 +76,11 @@ class ShardSet:
             )
         )
 
+    @classmethod
+    def single(cls, path: Path, manifest: Manifest) -> "ShardSet":
+        """One folder, as its manifest was when it was read."""
+        return cls((Folder(path, manifest, manifest.dataset, 1.0),))
+
     def __len__(self) -> int:
         return len(self.folders)
 
@@ -107,6 +113,11 @@ class ShardSet:
             for folder in self.folders
             for shard in folder.manifest.of_split(split)
         ]
+
+    def check_sizes(self) -> None:
+        """Raises DamagedShard where a file is missing, or has another size than its manifest says."""
+        for folder in self.folders:
+            check_sizes(folder.path, folder.manifest)
 
     def describe(self) -> str:
         """Where the samples lie, and with which shares where they are of several archives."""

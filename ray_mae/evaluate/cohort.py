@@ -111,7 +111,9 @@ def read_cohort(
 
     Raises:
         ValueError: if a patient is in two of the splits, one is empty, or there is no such label.
+        DamagedShard: if a file is not of the size that its manifest says.
     """
+    shards.check_sizes()
     identifier = f"{shards.kind}_id"
     columns = [identifier, "patient_id", "split", "labels", "other_labels"]
     location: list[RowLocation] = []

@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray_mae.checkpoint.format import encoder_facts
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.data.kinds import of_encoder, require_kind
+from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.loading.stream import FileOrder, from_block
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
@@ -75,6 +76,7 @@ def features(
     require_kind(manifest.kind, kind.name, shards, f"the encoder of {checkpoint}")
     size = settings.resized(crop_size).input_size
     collator = kind.evaluation_collator(size, seed, max_views)
+    check_sizes(shards.resolve(), manifest)
     reader = FileOrder(shards.resolve(), collator, batch_size)
     batches = reader.dataset(manifest, splits)
     return batches.map_batches(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from ray_mae.data.loading.order import Order, RowLocation
 from ray_mae.data.loading.rows import PATIENCE
 from ray_mae.data.loading.sampler import WindowReader
 from ray_mae.data.schema import Row
+from ray_mae.data.shard_set import ShardSet
 
 T = TypeVar("T")
 
@@ -30,12 +30,13 @@ Arrays = dict[str, np.ndarray]
 class Samples:
     """Some rows of shards."""
 
-    folders: Sequence[Path]
-    """Of shards."""
+    shards: ShardSet
     locations: Sequence[RowLocation]
     """Of each row of the cohort."""
     batch_size: int
     shuffle_window: int
+    wait: bool = True
+    """For the checksum of each file, so that no figure is of files that were exchanged."""
 
     def draw(
         self, order: Order, rows: NDArray[np.intp], collator: Collator
@@ -48,7 +49,7 @@ class Samples:
             collator: packs them.
         """
         index = {_in_any_epoch(self.locations[i]): int(i) for i in rows}
-        reader = WindowReader(self.folders, collator.columns, self.shuffle_window, PATIENCE)
+        reader = self._reader(collator.columns, self.shuffle_window)
         endless = (at for at in order.locations(0, sys.maxsize) if _in_any_epoch(at) in index)
         while True:
             locations = list(islice(endless, self.batch_size))
@@ -68,8 +69,11 @@ class Samples:
 
     def read(self, rows: NDArray[np.intp], columns: Sequence[str]) -> Iterator[Row]:
         """Some columns of these rows of the cohort, in their order."""
-        reader = WindowReader(self.folders, columns, 1, PATIENCE)
+        reader = self._reader(columns, 1)
         return (reader.row(self.locations[i]) for i in rows)
+
+    def _reader(self, columns: Sequence[str], window: int) -> WindowReader:
+        return WindowReader(self.shards, columns, window, PATIENCE, self.wait)
 
 
 def _in_any_epoch(location: RowLocation) -> RowLocation:

@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import ExportConfig
 from ray_mae.config.registry import load
+from ray_mae.summary import FILE as SUMMARY
 from ray_mae.summary import write_summary
 
 FORMATS = {
@@ -48,5 +49,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
             "checkpoint": str(config.checkpoint),
             "files": files,
             "load": how_to_load,
+            "pass_on": f"{config.output}, without {SUMMARY}, which names your paths; a run's folder holds "
+            "pictures and reports of patients",
         },
     )

@@ -92,6 +92,8 @@ def tune_report(config: TuneReportConfig) -> dict[str, Any]:
 def _check(config: TuneConfig, parameters: list[Parameter]) -> None:
     """Raises ValueError for what would let every trial fail."""
     shards = ShardSet.read(config.folders, config.shares)
+    if config.run.data.corrupt == "stop":
+        shards.check_sizes()
     if not shards.rows("val"):
         raise ValueError(
             f"{', '.join(map(str, shards.paths))} has no validation samples, by which a search "

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_mae.cluster.runtime import NO_USAGE_STATISTICS
 from ray_mae.config import SubmitConfig
 from ray_mae.submit.address import auth_errors, dashboard_address, open_client
 from ray_mae.submit.follow import Follower
@@ -19,6 +20,7 @@ _ENVIRONMENT = {
     # as in ray_mae.cluster.runtime, for processes that Ray starts before they import it
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
+    **NO_USAGE_STATISTICS,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ray_mae.data.kinds import Kind
-from ray_mae.data.loading.rows import DamagedShard
+from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.stream import from_block
 from ray_mae.train.errors import FatalError
 

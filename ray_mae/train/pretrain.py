@@ -35,7 +35,7 @@ from ray_mae.train.metrics.progress import Progress
 from ray_mae.train.metrics.prometheus import RunMetrics
 from ray_mae.train.metrics.trackers import Listeners, open_trackers
 from ray_mae.train.recovery.lost_samples import unreadable_rows
-from ray_mae.train.run_folder import CONFIG, METRICS, RunFolder
+from ray_mae.train.run_folder import CONFIG, METRICS, NOT_TO_BE_PASSED_ON, README, RunFolder
 from ray_mae.train.run_storage import replace_whole
 from ray_mae.train.setup import Job, Plan, make_plan, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
@@ -66,6 +66,8 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
+    if config.data.corrupt == "stop":
+        shards.check_sizes()
     shared = find_shared_patients(shards)
     config.output.mkdir(parents=True, exist_ok=True)
     integrity.drop_damaged(config.output, console.print)
@@ -78,6 +80,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         config = replace(config, weights=weights if first_step else ckpt.find_checkpoint(weights))
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
+    replace_whole(config.output / README, NOT_TO_BE_PASSED_ON.encode())
     console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
     for pair in shared:
         console.print(pair.describe())

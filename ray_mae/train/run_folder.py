@@ -25,6 +25,19 @@ REPORTS = "reports.jsonl"
 """Generated and true reports of held-out studies, as of the last picture."""
 PICTURES = "pictures"
 """Folder of PNG files, named by step, each with its title inside."""
+README = "README.md"
+NOT_TO_BE_PASSED_ON = """\
+# Before you pass this folder on
+
+It is a pretraining run, and it holds what is of patients: reconstructed and original pictures (`pictures`,
+`tensorboard`), reports, true and generated (`reports.jsonl`, `tensorboard`), and the words of reports
+(`tokenizer.json`, here and in each checkpoint); in `config.yaml` also paths of your storage. Whoever may not
+see the archive may not see this folder.
+
+`ray-mae export --checkpoint THIS --output encoder` writes the encoder alone. Weights are no pictures, and yet
+no proof that nothing of a training image can be won back from them.
+"""
+"""What README.md of a run says."""
 ATTEMPT = "attempt"
 """File with the name of the start of the run that may write into its folder."""
 

@@ -160,7 +160,7 @@ def stream_of(
         first_step: steps done before.
     """
     return Stream(
-        folders=shards.paths,
+        shards=shards,
         order=order_of(config, shards),
         collator=collator_of(config, tokenizer),
         batch_size=plan.batch_size,

@@ -12,8 +12,9 @@ import torch.distributed as dist
 from ray_mae.checkpoint.format import facts_of
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture
-from ray_mae.data.loading.rows import DamagedShard, read_rows
+from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.tokenizer import decode_tokens, report_text
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.base import Method
@@ -234,7 +235,7 @@ def _read_held_out(
     rows: list[dict[str, Any]] = []
     for group in range(len(shard.row_groups)):  # more than needed: of one patient come several
         with suppress(*([DamagedShard] if config.data.corrupt == "skip" else [])):
-            rows += read_rows(path, group, collator.columns)
+            rows += read_rows(path, shard, group, collator.columns)
         if len(rows) >= 4 * config.tracking.pictures:
             break
     rows = rows[:: max(1, len(rows) // config.tracking.pictures)]

@@ -17,7 +17,8 @@ from PIL import Image
 from ray_mae.config import IngestConfig, InspectConfig, TableColumns
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.job import ingest
-from ray_mae.data.loading.rows import DamagedShard, read_rows
+from ray_mae.data.loading.integrity import DamagedShard
+from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import STUDY_SCHEMA, Manifest
@@ -107,7 +108,7 @@ def test_a_table_becomes_shards_as_the_manifest_says(table: Path, tmp_path: Path
     content[at + 100] ^= 1  # it may well still be an image
     flipped.write_bytes(content)
     with pytest.raises(DamagedShard, match="CRC checksum"):
-        read_rows(flipped, 0, StudyCollator.columns)
+        read_rows(flipped, manifest.shards[0], 0, StudyCollator.columns)
 
 
 def test_a_patient_is_in_one_split_and_no_identity_is_in_a_shard(
@@ -147,7 +148,7 @@ def test_other_settings_make_other_shards_and_leave_no_old_ones(
 ) -> None:
     output = tmp_path / "out"
     before = ingest(settings(table, output, studies_per_shard=2))
-    after = ingest(settings(table, output, studies_per_shard=20, encoding="jpeg"))
+    after = ingest(settings(table, output, studies_per_shard=20, encoding="jpeg", overwrite=True))
     assert after["shards"]["kept"] == 0
     assert after["shards"]["written"] < before["shards"]["written"]
     assert set(shards(output)) == {s.file for s in Manifest.read(output).shards}
@@ -335,7 +336,7 @@ def test_burned_in_text_is_quarantined_unless_it_is_to_be_kept(tmp_path: Path) -
     write_dicom(tmp_path / "in" / "b.dcm", BurnedInAnnotation="NO", StudyInstanceUID="1.5")
     summary = ingest(settings(tmp_path / "in", tmp_path / "out"))
     assert summary["quarantined"]["image"] == {"burned-in": 1}
-    summary = ingest(settings(tmp_path / "in", tmp_path / "out", burned_in="keep"))
+    summary = ingest(settings(tmp_path / "in", tmp_path / "out", burned_in="keep", overwrite=True))
     assert summary["images"]["out"] == 2
     kept = [split["images_with_burned_in_text"] for split in summary["splits"].values()]
     assert sum(kept) == 1
@@ -396,7 +397,9 @@ def test_body_parts_are_counted_and_only_those_wanted_are_taken(tmp_path: Path) 
     assert summary["splits"]["train"]["body_parts"] == {
         "arm": 1, "hip": 1, "chest": 1, "tooth": 1, "unknown": 1
     }  # fmt: skip
-    wanted = settings(tmp_path / "in", tmp_path / "out", body_parts=["chest"], **all_in_train)
+    wanted = settings(
+        tmp_path / "in", tmp_path / "out", body_parts=["chest"], overwrite=True, **all_in_train
+    )
     assert ingest(wanted)["splits"]["train"]["body_parts"] == {"chest": 1}
     rows = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
     details = {r["path"]: r["detail"] for r in rows if r["kind"] == "image"}
@@ -410,7 +413,9 @@ def test_forms_and_screenshots_are_quarantined_unless_they_are_to_be_kept(tmp_pa
     write_dicom(tmp_path / "in" / "d.dcm", BurnedInAnnotation="Y")
     summary = ingest(settings(tmp_path / "in", tmp_path / "out"))
     assert summary["quarantined"]["image"] == {"secondary-capture": 2, "burned-in": 1}
-    summary = ingest(settings(tmp_path / "in", tmp_path / "out", secondary_captures="keep"))
+    summary = ingest(
+        settings(tmp_path / "in", tmp_path / "out", secondary_captures="keep", overwrite=True)
+    )
     assert summary["images"]["out"] == 3
 
 
@@ -556,6 +561,7 @@ def test_what_was_ingested_with_one_public_key_for_all_keeps_it(
     earlier = pq.read_table(layout)
     metadata = {k: v for k, v in earlier.schema.metadata.items() if k != b"pseudonyms"}
     pq.write_table(earlier.replace_schema_metadata(metadata), layout)  # as earlier versions left it
-    summary = ingest(settings(table, output))
+    (output / ".ingest" / "settings.json").unlink()
+    summary = ingest(settings(table, output, overwrite=True))
     assert summary["pseudonyms"] == "public"
     assert ingest(settings(table, output))["shards"] == {"written": 0, "kept": len(shards(output))}

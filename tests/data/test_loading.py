@@ -11,8 +11,9 @@ import pytest
 import ray
 
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture, key_of
-from ray_mae.data.loading.rows import DamagedShard, read_rows
+from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.stream import FileOrder, Stream, from_block, to_block
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.tokenizer import (
@@ -24,7 +25,7 @@ from ray_mae.data.loading.tokenizer import (
 )
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
-from tests.shards import damage, rewrite, sha256, write_shards
+from tests.shards import damage, rewrite, rows_of, sha256, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def stream(
     shards: Path, first_step: int = 0, steps: int = 9, workers: int = 2, window: int = 8
 ) -> Stream:
     return Stream(
-        folders=(shards,),
+        shards=ShardSet.read(shards),
         order=Mixture.of(ShardSet.read(shards), "train", seed=1, shuffle_window=window),
         collator=StudyCollator(max_views=3, seed=1),
         batch_size=8,
@@ -50,7 +51,7 @@ def stream(
 
 
 def test_a_batch_is_packed_without_absent_views(shards: Path) -> None:
-    rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
+    rows = rows_of(shards, "train-00000.parquet", 0, StudyCollator.columns)
     batch = KINDS["study"].to_batch(StudyCollator(max_views=3).collate(rows, [0] * len(rows)))
     assert batch.study.tolist() == [i for i, row in enumerate(rows) for _ in row["views"]]
     assert batch.images.shape[0] == sum(len(row["views"]) for row in rows)
@@ -59,7 +60,7 @@ def test_a_batch_is_packed_without_absent_views(shards: Path) -> None:
 
 
 def test_a_portrait_image_is_letterboxed_without_loss(shards: Path) -> None:
-    row = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)[2]
+    row = rows_of(shards, "train-00000.parquet", 0, StudyCollator.columns)[2]
     batch = KINDS["study"].to_batch(StudyCollator(max_views=3).collate([row], [0]))
     assert batch.side.tolist() == [48, 48, 48]  # 40 × 48 images
     assert (batch.images[:, :, :4] == 0).all()
@@ -67,7 +68,7 @@ def test_a_portrait_image_is_letterboxed_without_loss(shards: Path) -> None:
 
 
 def test_too_many_views_give_a_choice_that_changes_with_the_epoch(shards: Path) -> None:
-    row = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)[2]
+    row = rows_of(shards, "train-00000.parquet", 0, StudyCollator.columns)[2]
     collator = StudyCollator(max_views=1)
     chosen = [int(collator.collate([row], [epoch])["view"][0]) for epoch in range(20)]
     assert set(chosen) == {0, 1, 2}
@@ -76,7 +77,7 @@ def test_too_many_views_give_a_choice_that_changes_with_the_epoch(shards: Path) 
 
 
 def test_a_view_keeps_its_draw_whatever_is_beside_it(shards: Path) -> None:
-    rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
+    rows = rows_of(shards, "train-00000.parquet", 0, StudyCollator.columns)
     collator = StudyCollator(max_views=3, seed=5)
     together = collator.collate(rows, [2] * len(rows))
     alone = collator.collate(rows[1:2], [2])
@@ -96,7 +97,7 @@ def test_reports_become_tokens_with_first_and_last_and_missing_ones_are_marked(
     shards: Path,
 ) -> None:
     document = train_tokenizer(training_reports(ShardSet.read(shards), "impression"), 200)
-    rows = read_rows(shards / "train-00000.parquet", 0, StudyCollator.columns)
+    rows = rows_of(shards, "train-00000.parquet", 0, StudyCollator.columns)
     arrays = StudyCollator(max_views=3, tokenizer=document, max_tokens=32).collate(rows, [0] * 4)
     assert arrays["has_report"].tolist() == [False, True, True, True]  # 3 falls back to findings
     ids = special_ids(document)
@@ -147,7 +148,7 @@ def test_workers_share_every_step_evenly_and_in_order(shards: Path, local_ray: N
     names = {}
     for shard in Manifest.read(shards).of_split("train"):
         for group in range(len(shard.row_groups)):
-            for i, row in enumerate(read_rows(shards / shard.file, group, StudyCollator.columns)):
+            for i, row in enumerate(rows_of(shards, shard.file, group, StudyCollator.columns)):
                 names[shard.file, group, i] = key_of(row["study_id"])
     expected = [names[p.file, p.group, p.row] for p in work.order.locations(0, 72)]
     seen = [key for a, b in zip(first, second, strict=True) for key in [*a[1], *b[1]]]
@@ -234,10 +235,11 @@ def test_a_run_goes_on_without_a_shard_that_is_gone(shards: Path, tmp_path: Path
 def test_shards_that_are_away_for_a_moment_are_waited_for(shards: Path, tmp_path: Path) -> None:
     folder, aside = tmp_path / "shards", tmp_path / "aside"
     shutil.copytree(shards, aside)
+    shard, columns = Manifest.read(aside).of_split("train")[0], StudyCollator.columns
     back = threading.Timer(1.5, lambda: aside.rename(folder))
     back.start()
-    assert len(read_rows(folder / "train-00000.parquet", 0, StudyCollator.columns)) == 4
+    assert len(read_rows(folder / shard.file, shard, 0, columns)) == 4
     back.join()
     folder.rename(aside)
     with pytest.raises(OSError, match=r"train-00000.parquet could not be read for [12] s"):
-        read_rows(folder / "train-00000.parquet", 0, StudyCollator.columns, patience=1)
+        read_rows(folder / shard.file, shard, 0, columns, patience=1)

@@ -284,4 +284,4 @@ def test_an_archive_at_a_url_gives_the_shards_of_the_same_folder(tmp_path: Path)
     for file, digest in summaries[1].items():
         assert hashlib.sha256((tmp_path / "b" / file).read_bytes()).hexdigest() == digest
     left = {p.name for p in (tmp_path / "b" / ".ingest").iterdir()}
-    assert left == {"layout.parquet", *(f"{file}.json" for file in summaries[1])}
+    assert left == {"layout.parquet", "settings.json", *(f"{file}.json" for file in summaries[1])}

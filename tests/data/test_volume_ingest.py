@@ -113,7 +113,7 @@ def test_series_with_text_burned_in_are_refused_unless_they_are_kept(tmp_path: P
     summary = ingest(config)
     assert summary["quarantined"]["volume"] == {"burned-in": 1}
     assert summary["notes"]["series_with_burned_in_text"] == 1
-    summary = ingest(replace(config, burned_in="keep"))
+    summary = ingest(replace(config, burned_in="keep", overwrite=True))
     assert summary["volumes"] == {"in": len(series), "out": len(series), "quarantined": 0}
     assert summary["notes"]["series_with_burned_in_text"] == 1
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.quarantine import QUARANTINE_SCHEMA
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.card.charts import choose
+from ray_mae.evaluate.card.charts import choose, tile
 from ray_mae.evaluate.card.command import inspect
 from ray_mae.evaluate.card.volumes import middles
-from tests.shards import png, write_shards, write_volume_shards
+from tests.shards import png, record, write_shards, write_volume_shards
 
 
 @pytest.fixture(params=["study", "volume"])
@@ -38,6 +39,7 @@ def change_row(folder: Path, split: str, **values: object) -> None:
     rows = table.to_pylist()
     rows[0] |= values
     pq.write_table(pa.Table.from_pylist(rows, table.schema), file, row_group_size=4)
+    record(folder)
 
 
 def first_row(folder: Path, split: str) -> dict:
@@ -124,6 +126,7 @@ def other_dataset(folder: Path, kind: str) -> Path:
         pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / shard.file,
                        row_group_size=4)  # fmt: skip
     replace(manifest, dataset="other").write(folder)
+    record(folder)
     return folder
 
 
@@ -160,6 +163,67 @@ def test_other_datasets_are_counted_and_what_is_in_both_is_reported(
     }  # fmt: skip
 
 
+def test_what_leaks_is_named_by_pseudonyms_and_shown_and_the_rest_counted(
+    shards: Path, tmp_path: Path
+) -> None:
+    """Two patients and what was taken of them stand in two splits of the data set, one in another."""
+    kind = Manifest.read(shards).kind
+    other = other_dataset(tmp_path / "other", kind)
+    row = first_row(shards, "train")
+    values = {n: row[n] for n in ("patient_id", "views", "voxels", "shape") if n in row}
+    for folder, split in ((shards, "val"), (shards, "test"), (other, "test")):
+        change_row(folder, split, **values)
+    card = inspect(InspectConfig(shards=shards, against=[other], leaks=1))
+    named, leaks = card["leaks_named"], card["leaks"]
+    assert set(named) == {name for name, number in leaks.items() if number}
+    for name, found in named.items():
+        assert len(found["pairs"]) + found["not_shown"] == leaks[name]
+        assert len(found["pairs"]) == 1
+        assert sum(found["datasets"].values()) == leaks[name]
+    identifier = f"{kind}_id"
+    for name in ("patients_in_two_datasets", "same_content_in_two_datasets"):
+        assert named[name]["datasets"] == {"generated and other": leaks[name]}
+        here, there = named[name]["pairs"][0]
+        assert (here["dataset"], here["split"]) == ("generated", "train")
+        assert (there["dataset"], there["split"]) == ("other", "test")
+        assert here["patient_id"] == there["patient_id"] == row["patient_id"]
+        assert here[identifier] == row[identifier]
+        assert there[identifier] == first_row(other, "test")[identifier]
+    here, there = named["same_content_in_two_splits"]["pairs"][0]
+    assert {here["split"], there["split"]} == {"train", "val"}
+    page = (shards / "card.html").read_text()
+    assert page.count("patient " + row["patient_id"]) == 2 * len(named)
+    noun = "image" if kind == "study" else "volume"
+    same = leaks["same_content_in_two_datasets"]
+    stand = "stand" if same > 1 else "stands"
+    assert f"byte for byte in more than one data set (generated and other: {same})." in page
+    assert f"{same} {noun}{'s' if same > 1 else ''} {stand} byte for byte" in page
+    none = inspect(InspectConfig(shards=shards, leaks=0))
+    assert all(not found["pairs"] for found in none["leaks_named"].values())
+    assert "not shown" in (shards / "card.html").read_text()
+    assert inspect(InspectConfig(shards=tmp_path / "other"))["leaks_named"] == {}
+
+
+def test_the_picture_of_a_pair_is_of_the_two_that_are_named(tmp_path: Path) -> None:
+    write_shards(tmp_path, train=12, held_out=6)
+    views = first_row(tmp_path, "train")["views"]
+    file = tmp_path / Manifest.read(tmp_path).of_split("val")[0].file
+    rows = pq.read_table(file).to_pylist()
+    rows[5]["views"][2] = views[0]
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(file)), file, row_group_size=4)
+    record(tmp_path)
+    card = inspect(InspectConfig(shards=tmp_path))
+    (pair,) = card["leaks_named"]["alike_in_two_splits"]["pairs"]
+    assert [one["view"] for one in pair] == [0, 2]
+    assert pair[1]["study_id"] == rows[5]["study_id"]
+    page = (tmp_path / "card.html").read_text()
+    source = page.split("<h3>Different patients in two splits who look the same</h3>")[1]
+    sheet = Image.open(io.BytesIO(b64decode(source.split("base64,")[1].split('"')[0])))
+    left, right = np.asarray(sheet)[:, :128], np.asarray(sheet)[:, -128:]
+    assert (left == right).all()
+    assert (left == tile(np.asarray(Image.open(io.BytesIO(views[0]["image"]))))).all()
+
+
 def patients(folder: Path) -> set[str]:
     found = [pq.read_table(folder / s.file)["patient_id"] for s in Manifest.read(folder).shards]
     return {patient for column in found for patient in column.to_pylist()}
@@ -191,7 +255,7 @@ def test_shards_in_a_store_give_the_card_of_the_same_folder(
     there = inspect(InspectConfig(shards=url, output=Path("memory://cards"), against=[url]))
     assert json.loads(UPath("memory://cards/card.json").read_text()) == there
     assert (UPath("memory://cards/card.html")).is_file()
-    changing = {"page", "seconds", "leaks", "datasets"}
+    changing = {"page", "seconds", "leaks", "leaks_named", "datasets"}
     assert {k: v for k, v in there.items() if k not in changing} == {
         k: v for k, v in here.items() if k not in changing
     }

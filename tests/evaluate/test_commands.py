@@ -11,7 +11,6 @@ import torch
 from ray_mae import cli
 from ray_mae.config import EmbedConfig
 from ray_mae.data.kinds import KINDS
-from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.volume_collator import VolumeCollator
 from ray_mae.evaluate.embed import embed
@@ -19,7 +18,7 @@ from ray_mae.inference.load import load_encoder
 from ray_mae.transforms.images import whole
 from ray_mae.transforms.volumes import clean
 from tests.checkpoints import write_checkpoint
-from tests.shards import write_shards, write_volume_shards
+from tests.shards import rows_of, write_shards, write_volume_shards
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -43,7 +42,7 @@ def test_every_study_has_the_mean_of_its_views_features(
     assert (summary["studies"], summary["width"]) == (140, 32)
     table = pq.read_table(tmp_path / "embeddings.parquet")
     assert table["split"].to_pylist().count("train") == 60
-    rows = read_rows(shards / "val-00000.parquet", 0, StudyCollator.columns)
+    rows = rows_of(shards, "val-00000.parquet", 0, StudyCollator.columns)
     encoder, _ = load_encoder(checkpoint)
     batch = KINDS["study"].to_batch(StudyCollator(max_views=16).collate(rows, [0] * len(rows)))
     with torch.no_grad():
@@ -83,7 +82,7 @@ def test_volumes_are_embedded_and_probed_by_their_own_labels(tmp_path: Path) -> 
     table = pq.read_table(tmp_path / "e" / "embeddings.parquet")
     assert summary["volumes"] == len(set(table["volume_id"].to_pylist())) == 80
     encoder, _ = load_encoder(run)
-    rows = read_rows(shards / "val-00000.parquet", 0, VolumeCollator.columns)
+    rows = rows_of(shards, "val-00000.parquet", 0, VolumeCollator.columns)
     batch = KINDS["volume"].to_batch(VolumeCollator(16, centre=True).collate(rows, [0] * len(rows)))
     with torch.no_grad():
         expected = encoder(clean(batch)[0])  # what is not valid is not seen

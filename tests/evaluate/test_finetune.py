@@ -20,6 +20,7 @@ from ray_mae.data.kinds import KINDS
 from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 from ray_mae.data.loading.order import Order, key_of
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.finetune.classifier import LayerDecay, bce, load_classifier
 from ray_mae.evaluate.finetune.command import prepare_labels
 from ray_mae.evaluate.finetune.training import classifier_of, finetune
@@ -166,7 +167,7 @@ def test_a_visible_label_of_volumes_is_learnt(
     assert done.probability[rough].min() > done.probability[~rough].max()
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert kept.encoder.encoder.film is None
-    read = Samples([task.shards], task.cohort.location, 8, 4)
+    read = Samples(ShardSet.single(task.shards, task.manifest), task.cohort.location, 8, 4)
     kind = KINDS["volume"]
     whole = kind.evaluation_collator(kept.encoder.settings.input_size, 0)
     with torch.no_grad():
@@ -236,7 +237,7 @@ def test_uncertain_studies_are_neither_read_nor_counted_where_they_are_ignored(
     assert task.labels == ["Edema"]
     assert len(preparation.left_out) == 13
     assert (counts["train"].labels["Edema"].ignored, len(task.rows("train"))) == (4, 12)
-    read = Samples([task.shards], task.cohort.location, 6, 8)
+    read = Samples(ShardSet.single(task.shards, task.manifest), task.cohort.location, 6, 8)
     order = Order.of(task.manifest, "train", 0, 8)
     collator = KINDS["study"].supervised_collator(32, 0, config.max_views)
     drawn = read.draw(order, task.rows("train"), collator)

@@ -18,7 +18,6 @@ from ray_mae.batch import VolumeBatch
 from ray_mae.config import PretrainConfig, SegmentConfig
 from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_labels, encode_voxels
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.segment.command import prepare_label_maps, readable
 from ray_mae.evaluate.segment.crops import LabelledCrops, around, whole_of
@@ -30,7 +29,7 @@ from ray_mae.evaluate.supervised.runs import Run, runs_of
 from ray_mae.transforms.volumes import VolumeAugmentation
 from tests.records import write_state
 from tests.settings import sections
-from tests.shards import write_volume_shards
+from tests.shards import record, rows_of, write_volume_shards
 from tests.volume_batches import config as mdae_config
 from tests.volume_batches import mdae
 
@@ -68,6 +67,7 @@ def blobs(folder: Path, change: Callable[[dict], None] = lambda row: None) -> Pa
             change(row)
         made = pa.Table.from_pylist(rows, table.schema)
         pq.write_table(made, folder / shard.file, row_group_size=4)
+    record(folder)
     return folder
 
 
@@ -126,7 +126,7 @@ def test_balls_are_found_and_everything_is_left_behind(
     rows = list(csv.DictReader((tmp_path / "segment_volumes.csv").open()))
     assert len(rows) == 2 * 5 * 2
     kept = load_segmenter(tmp_path / "models" / "trained-seed2")
-    row = read_rows(shards / "test-00000.parquet", 0, (*LabelledCrops.columns,))[0]
+    row = rows_of(shards, "test-00000.parquet", 0, (*LabelledCrops.columns,))[0]
     labels = kept.segment(torch.from_numpy(decode_voxels(row).astype(np.float32))).numpy()
     truth = decode_labels(row)
     assert set(np.unique(labels)) <= set(VALUES)
@@ -205,12 +205,12 @@ def test_a_value_that_no_training_volume_has_is_named_and_is_background(
     _, task, left_out = prepared(config_of(checkpoint, folder, tmp_path))
     assert task.values == VALUES
     assert left_out["label 7"] == "not in the training volumes; counts as background"
-    row = read_rows(folder / "test-00000.parquet", 0, LabelledCrops.columns)[0]
+    row = rows_of(folder, "test-00000.parquet", 0, LabelledCrops.columns)[0]
     assert set(np.unique(whole_of(row, VALUES).classes)) == {0, 2}
 
 
 def test_crops_around_the_foreground_hold_it(shards: Path) -> None:
-    rows = read_rows(shards / "train-00000.parquet", 0, LabelledCrops.columns)[:3]
+    rows = rows_of(shards, "train-00000.parquet", 0, LabelledCrops.columns)[:3]
     held = {}
     for share in (0.0, 1.0):
         collator = LabelledCrops(8, VALUES, share, seed=0)

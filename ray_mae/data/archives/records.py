@@ -72,6 +72,10 @@ class VolumeRecord:
     """A mask: other than 0 where the anatomy is. Without it the foreground is found."""
     segmentation: str | None = None
     """A label map."""
+    face: str | None = None
+    """A mask by which the face is taken out: of the face, or of the brain; see volumes.faces."""
+    said_of_face: str | None = None
+    """head or defaced, where the archive says whether somebody can be recognised."""
     labels: dict[str, float] = field(default_factory=dict)
     problem: QuarantineError | None = None
     """What is already known to be wrong with it."""

@@ -75,6 +75,7 @@ def _volume(
         "valid": None,
         "segmentation": None,
         "parts": list(parts),
+        "face": prepared.face,
         "mended": prepared.mended,
     }
     return fields, list(parts.values())

@@ -75,6 +75,8 @@ class SliceFile:
     frames: tuple[Frame, ...]
     agent: str = ""
     """What the header says of a contrast agent."""
+    recognizable: str = ""
+    """Whether somebody can be recognised in the pictures, YES or NO, where the header says."""
     image_type: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     """The values of PARTS, as text."""
@@ -98,7 +100,7 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
         QuarantineError: for everything that can be wrong with the file.
     """
     tags = [*IDENTITY, *SIZE, *WORDS, *GEOMETRY, *GROUPS, *AGENT, *PARTS]
-    tags += ["ComplexImageComponent", "BurnedInAnnotation"]
+    tags += ["ComplexImageComponent", "BurnedInAnnotation", "RecognizableVisualFeatures"]
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False, header=GROUPS_BYTES)
     try:
         with quiet():
@@ -139,6 +141,7 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 burned_in=burned_in(ds),
                 frames=tuple(_frame(ds, index) for index in range(frames)),
                 agent=_agent(ds),
+                recognizable=str(ds.get("RecognizableVisualFeatures") or "").strip().upper(),
                 image_type=tuple(map(str, _values_of(ds, "ImageType")))
                 + tuple(map(str, _values_of(ds, "ComplexImageComponent"))),
                 parts=tuple("\\".join(map(str, _values_of(ds, tag))) for tag in PARTS),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ray_mae.config import VolumeSettings
 from ray_mae.data.decoding.background import fill_background, flat_share
 from ray_mae.data.decoding.dicom_series import is_series, read_series
+from ray_mae.data.decoding.faces import FaceRule, find_head, take_out
 from ray_mae.data.decoding.foreground import extent, foreground
 from ray_mae.data.decoding.geometry import Volume, crop, on_grid_of, resample, to_ras
 from ray_mae.data.decoding.nifti import Bounds, LabelsOutOfRange, read_mask, read_nifti
@@ -25,7 +26,7 @@ LEAST_VALUES = 16
 # More than the regions of any atlas of a head: then no label map is looked for.
 MOST_LABELS = 2000
 FLAT = 0.5
-MASKS = ("valid", "anonymised", "anatomy", "segmentation")
+MASKS = ("valid", "anonymised", "anatomy", "segmentation", "face")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Prepared:
     """On the image's grid; None where every voxel is valid."""
     segmentation: NDArray[np.uint8] | None
     """None as well where the label map has labels above 255."""
+    face: str
+    """head, brain, unknown (see `find_head`), or defaced, of what is stored."""
     mended: tuple[str, ...] = ()
     """What was wrong with the file and is mended, in words to count."""
 
@@ -53,6 +56,7 @@ class Preparation:
     margin_mm: float
     min_solid: float
     max_deviation: float
+    faces: FaceRule = "keep"
 
     @classmethod
     def of(
@@ -69,7 +73,9 @@ class Preparation:
             four_dimensional=settings.four_dimensional,
             orientation=settings.orientation,
         )
-        return cls(bounds, settings.margin_mm, settings.min_solid, settings.max_deviation)
+        return cls(
+            bounds, settings.margin_mm, settings.min_solid, settings.max_deviation, settings.faces
+        )
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Preparation":
@@ -96,6 +102,14 @@ class Preparation:
                     raise
                 continue  # the image is as good without; the summary counts those left out
             read[name] = on_grid_of(to_ras(mask), image).values
+        face: str | None = None
+        if "face" in read:
+            image, taken, face = take_out(image, read.pop("face") != 0, self.faces)
+            if face == "defaced":
+                read["anonymised"] = read.get("anonymised", np.uint8(0)) | taken
+        elif "anonymised" in read and read["anonymised"].any():
+            face = "defaced"
+        face = face or find_head(image.values, image.spacing)
         anatomy = read["anatomy"] != 0 if "anatomy" in read else foreground(image.values)
         box, solid = extent(anatomy, image.spacing, self.margin_mm)
         if not anatomy[box].any() or ("anatomy" not in read and solid < self.min_solid):
@@ -115,6 +129,7 @@ class Preparation:
             std=std,
             valid=carried(_valid(read)),
             segmentation=carried(read.get("segmentation")),
+            face=face,
             mended=tuple(mended),
         )
 

@@ -88,6 +88,7 @@ def group_studies(
     labels: int = len(CHEXPERT_LABELS),
     attributes: Sequence[str] = (),
     decisions: Mapping[tuple[str, str], str] | None = None,
+    splits: Mapping[str, str] | None = None,
 ) -> GroupedStudies:
     """Group images into studies, and put into quarantine what must not be used.
 
@@ -105,6 +106,7 @@ def group_studies(
         labels: how many label states a record has.
         attributes: which ones are kept.
         decisions: of a person on reports, by study and digest of the text.
+        splits: of some patients, by pseudonym, where the archive has none and their hash does not count.
     """
     images: DiskList[tuple[str, ImageRecord]] = DiskList()
     archive_splits: dict[str, frozenset[str]] = {}
@@ -146,8 +148,11 @@ def group_studies(
         patient_id = pseudonym(key, "patient", usable[0].patient)
         split = next(iter(archive_splits.get(usable[0].patient, ())), None)
         if split in (None, NOT_TEST):
+            wanted = (splits or {}).get(patient_id)
             of_test = 0.0 if split else test_share
-            split = split_by_hash(patient_id, validation_share, of_test)
+            if wanted is None or (split == NOT_TEST and wanted == "test"):
+                wanted = split_by_hash(patient_id, validation_share, of_test)
+            split = wanted
         several_texts += len(texts) > 1
         text = texts[0] if texts else None
         known, differing = first_of_each(attributes, [record.attributes for record in usable])

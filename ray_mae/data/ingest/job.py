@@ -5,6 +5,7 @@ import time
 from array import array
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest import volumes as volume_shards
+from ray_mae.data.ingest.earlier import check_plans, check_settings, write_settings
+from ray_mae.data.ingest.faces import caution_of, describe_faces
 from ray_mae.data.ingest.layout import earlier_pseudonyms, write_layout
+from ray_mae.data.ingest.look_alikes import keep_together
 from ray_mae.data.ingest.quarantine_table import short
 from ray_mae.data.ingest.reports import REVIEW, write_review
 from ray_mae.data.ingest.shards import RESULTS, IngestJob, ShardPlan, earlier_result, write_shard
@@ -37,7 +41,8 @@ _PLURAL = {**NOUNS, "image": "images", "report": "reports"}
 def ingest(config: IngestConfig) -> dict[str, Any]:
     """Turn an archive into shards, a manifest and a quarantine table.
 
-    Started again it keeps the shards that are complete and does the others. A study, image or volume
+    Started again it keeps the shards that are complete and does the others; shards of other settings are
+    written anew only where `overwrite` says so. A study, image or volume
     that cannot be used never stops the job.
 
     Args:
@@ -68,6 +73,7 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
         config.insecure_pseudonyms,
         config.dataset if pseudonyms == "public by data set" else None,
     )
+    check_settings(config, key)
     with cluster():
         return _ingest(config, key, pseudonyms, start)
 
@@ -88,14 +94,21 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
         if config.archive in NAMED_BY_PATHS:
             print(volume_shards.describe_sample(list(volumes.records)), flush=True)
         _print_warnings(volumes.warnings)
-        root, job = volumes.root, volume_shards.prepare(volumes, config, key)
-        del volumes  # what was listed is in the plans
+        root, plan = volumes.root, partial(volume_shards.prepare, volumes, config, key)
+        del volumes
     else:
         images = READERS[config.archive](config, progress)
         _print_warnings(images.warnings)
-        root, job = images.root, study_shards.prepare(images, config, key)
+        root, plan = images.root, partial(study_shards.prepare, images, config, key)
         del images
+    job, look_alikes = plan(), None
+    if config.leaks == "keep_together":
+        print("looking at every image for patients who look alike", flush=True)
+        job, look_alikes = keep_together(job, root, plan)
+    del plan  # what was listed is in the plans of shards
+    check_plans(config, job.plans)
     make_private_folder(output / RESULTS)
+    write_settings(config, key)
     remove(output / Manifest.FILE)  # from here on the shards are on the move
     patients = _Patients()
     write_layout(output / RESULTS, job.per_shard, pseudonyms, map(patients.add_plan, job.plans))
@@ -120,6 +133,8 @@ def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> 
     summary = _summary(config, job, results, patients) | {"pseudonyms": pseudonyms}
     if waiting:
         summary["reports_to_review"] = {"reports": waiting, "file": str(output / REVIEW)}
+    if look_alikes is not None:
+        summary["look_alikes"] = look_alikes
     seconds = time.monotonic() - start
     written = sum(result["images"] for result in results if result["file"] not in earlier_files)
     summary |= {
@@ -243,9 +258,27 @@ def _manifest(
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))
     spacing = config.volumes.spacing_mm if job.kind == "volume" else None
+    faces = _faces(job, results)
     return Manifest(
-        job.kind, config.dataset, SCHEMA_VERSION, shards, spacing, pseudonyms, **job.manifest
+        job.kind,
+        config.dataset,
+        SCHEMA_VERSION,
+        shards,
+        spacing,
+        pseudonyms,
+        faces=faces,
+        **job.manifest,
     )
+
+
+def _faces(job: IngestJob, results: list[dict[str, Any]]) -> dict[str, int] | None:
+    """Volumes by FACES; None of studies."""
+    if job.kind != "volume":
+        return None
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result["counts"])
+    return describe_faces(counts)
 
 
 def _summary(
@@ -284,6 +317,7 @@ def _summary(
         "archive": config.archive,
         "dataset": config.dataset,
         "caution": caution if empty else None,
+        "caution_faces": caution_of(_faces(job, results) or {}),
         **flows,
         "quarantined": quarantined,
         "splits": splits,

@@ -7,6 +7,7 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.paths import store_of
 from ray_mae.data.quarantine import QuarantineError
 
+_CHAINED = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]*:/")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -28,6 +29,8 @@ def find_problem(
     for path in filter(None, paths):
         if "\0" in path:
             return QuarantineError("not-text", "a path holds a NUL character")
+        if _CHAINED.search(path):  # fsspec would read one by another
+            return QuarantineError("other-store", "a URL within a URL")
         store = store_of(path)
         if store is not None and store not in stores:
             return QuarantineError("other-store", f"{store}://; --stores [{store}] would allow it")

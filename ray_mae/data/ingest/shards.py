@@ -17,7 +17,14 @@ import pyarrow.parquet as pq
 
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
-from ray_mae.data.paths import atomic_write, join_path, remove, retry_transient, sha256_of
+from ray_mae.data.paths import (
+    atomic_write,
+    is_remote,
+    join_path,
+    remove,
+    retry_transient,
+    sha256_of,
+)
 from ray_mae.data.quarantine import MOST_STARTS, TRANSIENT_REASONS, QuarantineRow
 from ray_mae.data.schema import SCHEMA_VERSION
 
@@ -127,23 +134,43 @@ def earlier_result(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any] 
     starts = result.get("starts", 1)
     if any(starts < MOST_STARTS.get(reason, math.inf) for _, reason in _transient(result)):
         return None
-    if result["rows"]:
-        shard = output / plan.file
-        if not shard.is_file() or shard.stat().st_size != result["bytes"]:
-            return None
+    if result["rows"] and not _is_as_written(output / plan.file, result):
+        return None
     return result
+
+
+def _is_as_written(shard: Path, result: dict[str, Any]) -> bool:
+    """Whether a shard is the file that was written: by its checksum where its time is another one."""
+    if not shard.is_file() or shard.stat().st_size != result["bytes"]:
+        return False
+    if is_remote(shard) or shard.stat().st_mtime_ns == result.get("written_ns"):
+        return True
+    return sha256_of(shard) == result["sha256"]
 
 
 def _note_on(plan: ShardPlan, sources: str, output: Path) -> dict[str, Any] | None:
     """The result that an earlier run noted for this very plan and state of its sources."""
-    try:
-        result: dict[str, Any] = json.loads(_result_path(plan.file, output).read_text())
-    except (FileNotFoundError, ValueError):
+    result = _read_note(plan.file, output)
+    if result is None:
         return None
     if "refusals" in result:  # as notes were written at first
         result["quarantined"] = result.pop("refusals")
     same = result["plan"] == plan.fingerprint() and result["sources"] == sources
     return result if same else None
+
+
+def noted_plan(file: str, output: Path) -> str | None:
+    """Fingerprint of the plan by which an earlier run made a shard; None where there is no such shard."""
+    result = _read_note(file, output)
+    return None if result is None else str(result["plan"])
+
+
+def _read_note(file: str, output: Path) -> dict[str, Any] | None:
+    try:
+        note: dict[str, Any] = json.loads(_result_path(file, output).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return note
 
 
 def _transient(result: dict[str, Any]) -> set[tuple[str, str]]:
@@ -194,6 +221,8 @@ def _write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
                 "bytes": file.stat().st_size,
                 "sha256": sha256_of(file),
             }
+    if written["rows"] and not is_remote(target):
+        written["written_ns"] = target.stat().st_mtime_ns
     result: dict[str, Any] = {
         "file": plan.file,
         "plan": plan.fingerprint(),

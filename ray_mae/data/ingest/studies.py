@@ -4,7 +4,7 @@
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,13 +30,19 @@ from ray_mae.data.quarantine import QuarantineError, QuarantineRow, error_text
 from ray_mae.data.schema import study_schema
 
 
-def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> IngestJob:
+def prepare(
+    archive: Archive[ImageRecord],
+    config: IngestConfig,
+    key: bytes,
+    splits: Mapping[str, str] | None = None,
+) -> IngestJob:
     """Group the images into studies and plan their shards.
 
     Args:
         archive: as its reader lists it.
         config: of the ingest.
         key: of the pseudonyms.
+        splits: of some patients, by pseudonym, where the archive has none and their hash does not count.
     """
     grouped = group_studies(
         archive.records,
@@ -49,6 +55,7 @@ def prepare(archive: Archive[ImageRecord], config: IngestConfig, key: bytes) -> 
         labels=len(archive.label_names),
         attributes=config.attributes,
         decisions=read_decisions(config.names.reviewed),
+        splits=splits,
     )
     preparation = ImagePreparation(
         max_pixels=config.max_pixels,

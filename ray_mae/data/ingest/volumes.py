@@ -4,7 +4,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_mae.config import IngestConfig
+from ray_mae.config import IngestConfig, VolumeSettings
 from ray_mae.data.archives.records import Archive, VolumeRecord
 from ray_mae.data.decoding.decoder_process import prepare_volume_isolated
 from ray_mae.data.decoding.preprocessing import MASKS, Preparation
 from ray_mae.data.decoding.voxels import LARGEST, VoxelType
 from ray_mae.data.disk_list import DiskList
+from ray_mae.data.ingest.faces import check_faces, describe_faces, face_by_name, face_of, mask_of
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.listed import find_problem, named_stores
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
@@ -44,7 +45,10 @@ class VolumeEntry:
     anonymised: str | None
     anatomy: str | None
     segmentation: str | None
+    face: str | None
     labels: dict[str, float]
+    face_by_name: str | None
+    """What the archive or the file's name says, see `face_by_name`."""
 
 
 SAMPLE = 6
@@ -69,23 +73,32 @@ def describe_sample(records: Sequence[VolumeRecord]) -> str:
     )
 
 
-def prepare(archive: Archive[VolumeRecord], config: IngestConfig, key: bytes) -> IngestJob:
+def prepare(
+    archive: Archive[VolumeRecord],
+    config: IngestConfig,
+    key: bytes,
+    splits: Mapping[str, str] | None = None,
+) -> IngestJob:
     """Give the volumes pseudonyms and splits, and plan their shards.
 
     Args:
         archive: as its reader lists it.
         config: of the ingest.
         key: of the pseudonyms.
+        splits: of some patients, by pseudonym, where the archive has none and their hash does not count.
     """
     settings = config.volumes
     _check_orientation(settings.orientation)
+    check_faces(settings)
     entries = sort_volumes(
         archive.records,
         key=key,
         validation_share=config.validation_share,
         test_share=config.test_share,
-        modalities=settings.modalities,
+        archive=config.archive,
+        settings=settings,
         stores=named_stores(config),
+        splits=splits,
     )
     most = min(settings.max_deviation, LARGEST[settings.dtype])
     earlier = Layout.read(config.output / RESULTS, settings.volumes_per_shard)
@@ -147,8 +160,10 @@ def sort_volumes(
     key: bytes,
     validation_share: float,
     test_share: float,
-    modalities: list[str] | None,
+    archive: str,
+    settings: VolumeSettings,
     stores: Collection[str] = (),
+    splits: Mapping[str, str] | None = None,
 ) -> SortedVolumes:
     """Give each volume its pseudonyms and split, and put into quarantine what must not be used.
 
@@ -157,10 +172,14 @@ def sort_volumes(
         key: of the pseudonyms.
         validation_share, test_share: of the patients, by a hash of their pseudonym, where the archive
             has no split.
-        modalities: those that are used; None: all.
+        archive: its layout.
+        settings: of volumes: the modalities that are used, and what becomes of faces.
         stores: where paths may lie that are URLs.
+        splits: of some patients, see `prepare`.
     """
-    records = [_checked(record, stores) for record in records]
+    records = [
+        _checked(replace(record, face=mask_of(record, settings)), stores) for record in records
+    ]
     archive_splits: dict[str, set[str]] = defaultdict(set)
     for record in records:
         archive_splits[record.patient].update([record.split] if record.split else [])
@@ -168,8 +187,8 @@ def sort_volumes(
     volumes, quarantine = [], QuarantineTable()
     for record in records:
         volume_id = pseudonym(key, "volume", record.volume)
-        splits = archive_splits[record.patient]
-        if problem := _volume_problem(record, splits, seen, modalities):
+        of_archive = archive_splits[record.patient]
+        if problem := _volume_problem(record, of_archive, seen, settings.modalities):
             quarantine.add(QuarantineRow("volume", record.paths[0], volume_id, *problem))
             continue
         seen.add(record.volume)
@@ -177,17 +196,13 @@ def sort_volumes(
         session = record.session and pseudonym(
             key, "session", f"{record.patient}\0{record.session}"
         )
-        split = (
-            next(iter(splits))
-            if splits
-            else split_by_hash(patient_id, validation_share, test_share)
-        )
+        split = next(iter(of_archive), None) or (splits or {}).get(patient_id)
         volumes.append(
             VolumeEntry(
                 volume_id=volume_id,
                 patient_id=patient_id,
                 session_id=session or None,
-                split=split,
+                split=split or split_by_hash(patient_id, validation_share, test_share),
                 modality=record.modality,
                 site=record.site,
                 paths=list(record.paths),
@@ -195,7 +210,9 @@ def sort_volumes(
                 anonymised=record.anonymised,
                 anatomy=record.anatomy,
                 segmentation=record.segmentation,
+                face=record.face,
                 labels=record.labels,
+                face_by_name=face_by_name(record, archive),
             )
         )
     volumes.sort(key=lambda volume: (volume.patient_id, volume.volume_id))
@@ -232,8 +249,8 @@ def _volume_problem(
 _NAMES = ["volume_id", "patient_id", "session_id", "dataset", "site", "split", "modality"]
 # Voxels are compressed already; see studies.py for why there are no statistics.
 _PARQUET: dict[str, Any] = {
-    "compression": {name: "zstd" for name in [*_NAMES, "valid"]},
-    "use_dictionary": ["dataset", "site", "split", "modality"],
+    "compression": {name: "zstd" for name in [*_NAMES, "valid", "face"]},
+    "use_dictionary": ["dataset", "site", "split", "modality", "face"],
     "write_statistics": _NAMES,
 }
 
@@ -312,6 +329,7 @@ class VolumeShardPlan(ShardPlan):
             **{name: getattr(volume, name) for name in _NAMES if name != "dataset"},
             "dataset": self.dataset,
             **columns,
+            "face": face_of(volume.face_by_name, columns["face"]),
             "labels": sorted(volume.labels.items()),
         }
         return row, mended
@@ -324,6 +342,7 @@ def _count(counts: Counter[str], row: dict[str, Any]) -> None:
     counts["with a mask"] += row["valid"] is not None
     counts["with a segmentation"] += row["segmentation"] is not None
     counts[f"modality/{row['modality']}"] += 1
+    counts[f"face/{row['face']}"] += 1
     counts[f"site/{row['site'] or 'unknown'}"] += 1
     counts.update(f"label/{name}" for name, _ in row["labels"])
 
@@ -338,6 +357,7 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
     mended = under("mended/")
     return {
         "modalities": under("modality/"),
+        "faces": describe_faces(counts),
         "sites": under("site/"),
         "with_mask": counts["with a mask"],
         "with_segmentation": counts["with a segmentation"],

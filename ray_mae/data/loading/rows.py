@@ -12,48 +12,56 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_mae.data.loading.integrity import DamagedShard, check_content
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.paths import is_transient, sha256_of
 from ray_mae.data.retry import doubling_waits, retry
-from ray_mae.data.schema import Manifest, Row
+from ray_mae.data.schema import Manifest, Row, Shard
 
 T = TypeVar("T")
 PATIENCE = 10.0
 """Seconds that shards may be away where no setting says so."""
 
 
-class DamagedShard(OSError):
-    """A shard whose bytes are not those that ingest wrote, or cannot be read."""
-
-
 def read_rows(
-    path: Path, group: int, columns: Sequence[str], patience: float = PATIENCE
+    path: Path,
+    shard: Shard,
+    group: int,
+    columns: Sequence[str],
+    patience: float = PATIENCE,
+    wait: bool = False,
 ) -> list[Row]:
     """Reads the rows of one row group, and waits for storage that is away.
 
-    Checksums of pages are compared, where the shard has them.
+    Checksums of pages are compared, where the shard has them, and that of the whole file with the
+    manifest's: see `check_content`.
 
     Args:
         path: of the shard.
+        shard: its entry in the manifest.
         group: index of the row group.
         columns: to read.
         patience: seconds that the shard may be away.
+        wait: for the checksum of the file, before its rows are used.
 
     Raises:
-        DamagedShard: the file is damaged, or not there although its folder is.
+        DamagedShard: the file is damaged or another one, or not there although its folder is.
         OSError: storage was away for longer.
     """
 
     def read() -> list[Row]:
+        check_content(path, shard, wait)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read_row_group(group, columns=list(columns)).to_pylist()
 
     try:
         return _retry_away(read, path, patience)
+    except DamagedShard:
+        raise
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
             raise  # of the system, not of Parquet
-        raise DamagedShard(describe_damage(path, f"row group {group}: {error}")) from error
+        raise DamagedShard(describe_damage(path, shard, f"row group {group}: {error}")) from error
 
 
 def _retry_away(read: Callable[[], T], path: Path, patience: float) -> T:
@@ -72,9 +80,9 @@ def _retry_away(read: Callable[[], T], path: Path, patience: float) -> T:
     return retry(read, is_away, timeout, doubling_waits(longest=10.0), patience)
 
 
-def describe_damage(path: Path, problem: str) -> str:
+def describe_damage(path: Path, shard: Shard, problem: str) -> str:
     """Returns the text of an error: the file, the checksum it should have and has, and what to do."""
-    expected, actual = _expected_sha256(path), _actual_sha256(path)
+    expected, actual = shard.sha256, _actual_sha256(path)
     compared = f"sha256 {actual or 'of no file'}, {Manifest.FILE} says {expected or 'none'}"
     if expected and expected == actual:
         compared = f"sha256 {actual}, as {Manifest.FILE} says: ingest wrote it so"
@@ -84,20 +92,13 @@ def describe_damage(path: Path, problem: str) -> str:
     )
 
 
-def is_damaged(path: Path) -> bool:
+def is_damaged(path: Path, shard: Shard) -> bool:
     """Returns whether the file's checksum is known and another one than it has."""
-    expected = _expected_sha256(path)
-    return bool(expected) and expected != _actual_sha256(path)
+    return bool(shard.sha256) and shard.sha256 != _actual_sha256(path)
 
 
 def _actual_sha256(path: Path) -> str:
     return _sha256(path, path.stat().st_mtime_ns) if path.is_file() else ""
-
-
-def _expected_sha256(path: Path) -> str:
-    """The checksum that the manifest beside it has; empty where it has none."""
-    shards = {s.file: s.sha256 for s in Manifest.read(path.parent).shards}
-    return shards.get(path.name, "")
 
 
 @lru_cache(maxsize=64)

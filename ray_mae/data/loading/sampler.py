@@ -8,27 +8,55 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ray_mae.data.loading.collator import Collator
+from ray_mae.data.loading.integrity import DamagedShard, check_content
 from ray_mae.data.loading.order import Mixture, RowLocation, permutation
-from ray_mae.data.loading.rows import DamagedShard, describe_damage, is_damaged, read_rows
-from ray_mae.data.schema import Row
+from ray_mae.data.loading.rows import describe_damage, is_damaged, read_rows
+from ray_mae.data.schema import Row, Shard
+from ray_mae.data.shard_set import ShardSet
 
 
 class WindowReader:
     """Rows of shards by location; row groups stay in memory while their window is being drawn."""
 
     def __init__(
-        self, folders: Sequence[Path], columns: Sequence[str], window: int, patience: float
+        self,
+        shards: ShardSet,
+        columns: Sequence[str],
+        window: int,
+        patience: float,
+        wait: bool = False,
     ) -> None:
-        self.folders = folders
-        self._columns, self._patience = columns, patience
+        """
+        Args:
+            shards: what is read, as their manifests said when the reader's work began.
+            columns: to read.
+            window: rows that are shuffled among themselves; two are kept.
+            patience: seconds that a shard may be away.
+            wait: for the checksum of each file, before its rows are used.
+        """
+        self.folders = shards.paths
+        self._shards = [
+            {shard.file: shard for shard in folder.manifest.shards} for folder in shards.folders
+        ]
+        self._columns, self._patience, self._wait = columns, patience, wait
         self._limit = 2 * window
         self._groups: dict[tuple[int, str, int], list[Row]] = {}
         self._held = 0
+        self._read: dict[Path, Shard] = {}
         self._damaged: dict[tuple[int, str, int], DamagedShard] = {}
 
     def path(self, location: RowLocation) -> Path:
         """The file that a row lies in."""
         return self.folders[location.folder] / location.file
+
+    def finish(self) -> None:
+        """Waits for the checksums of all files that were read. Raises DamagedShard."""
+        for path, shard in self._read.items():
+            check_content(path, shard, wait=True)
+
+    def shard(self, location: RowLocation) -> Shard:
+        """The manifest's entry of that file."""
+        return self._shards[location.folder][location.file]
 
     def row(self, location: RowLocation) -> Row:
         """Raises DamagedShard."""
@@ -37,10 +65,18 @@ class WindowReader:
             raise self._damaged[at]
         if at not in self._groups:
             try:
-                rows = read_rows(self.path(location), location.group, self._columns, self._patience)
+                rows = read_rows(
+                    self.path(location),
+                    self.shard(location),
+                    location.group,
+                    self._columns,
+                    self._patience,
+                    self._wait,
+                )
             except DamagedShard as error:
                 self._damaged[at] = error
                 raise
+            self._read[self.path(location)] = self.shard(location)
             self._held += len(rows)
             while self._groups and self._held > self._limit:  # oldest first: its window is over
                 self._held -= len(self._groups.pop(next(iter(self._groups))))
@@ -138,7 +174,7 @@ class Sampler:
     def _condemn(self, drawn: list[tuple[Row, RowLocation]], error: Exception) -> None:
         """Notes which rows could be read and make no batch, if their shards are damaged; else raises."""
         unpackable = {location for row, location in drawn if not self._collates(row, location)}
-        damaged = {p for p in unpackable if is_damaged(self._reader.path(p))}
+        damaged = {p for p in unpackable if is_damaged(self._reader.path(p), self._reader.shard(p))}
         if not damaged:
             raise error
         if not self._skip:
@@ -154,4 +190,4 @@ class Sampler:
 
     def _unpackable_text(self, location: RowLocation, problem: str) -> str:
         where = f"row {location.row} of row group {location.group}: {problem}"
-        return describe_damage(self._reader.path(location), where)
+        return describe_damage(self._reader.path(location), self._reader.shard(location), where)

@@ -27,7 +27,8 @@ from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.rows import PATIENCE, read_rows
 from ray_mae.data.loading.sampler import Sampler, WindowReader
-from ray_mae.data.schema import Manifest
+from ray_mae.data.schema import Manifest, Shard
+from ray_mae.data.shard_set import ShardSet
 
 _WINDOWS_PER_TASK = 4
 _MOST_TASKS = 10_000
@@ -67,8 +68,8 @@ def from_block(block: pa.Table) -> dict[str, np.ndarray]:
 class Stream:
     """The micro-batches of steps `first_step` … `steps` − 1 of a run."""
 
-    folders: tuple[Path, ...]
-    """Of shards, in the order's order."""
+    shards: ShardSet
+    """In the order's order."""
     order: Mixture
     collator: Collator
     batch_size: int
@@ -112,12 +113,18 @@ class Stream:
         """The micro-batches of steps first … last − 1, one block each."""
         weight = self._dealt * self.micro_batch_size / self.batch_size
         reader = WindowReader(
-            self.folders, self.collator.columns, self.order.shuffle_window, self.patience
+            self.shards,
+            self.collator.columns,
+            self.order.shuffle_window,
+            self.patience,
+            wait=self.corrupt == "skip",  # what takes its place must not depend on time
         )
         sampler = Sampler(self.order, self.collator, reader, self.batch_size, self.corrupt)
         for step in range(first, last):
             for start in range(0, self.batch_size, self.micro_batch_size):
                 draw = sampler.draw(step, range(start, start + self.micro_batch_size))
+                if step == self.steps - 1:
+                    reader.finish()  # no run ends on files that it has not compared
                 yield to_block(
                     draw.arrays,
                     step=step,
@@ -139,19 +146,18 @@ class FileOrder:
 
     def dataset(self, manifest: Manifest, splits: list[str]) -> Dataset:
         """A lazy dataset: one row per batch, with its rows' identities and labels."""
-        files = [
-            (shard.file, len(shard.row_groups))
-            for split in splits
-            for shard in manifest.of_split(split)
-        ]
+        files = [(shard,) for split in splits for shard in manifest.of_split(split)]
         if not files:
             raise ValueError(f"{self.shards} holds nothing of the splits {', '.join(splits)}")
         return _in_order(read_datasource(_Tasks(self, files, 8), override_num_blocks=len(files)))
 
-    def read(self, file: str, groups: int) -> Iterator[pa.Table]:
+    def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The batches of one shard."""
-        for group in range(groups):
-            rows = read_rows(self.shards / file, group, self.collator.columns)
+        for group in range(len(shard.row_groups)):
+            # the whole file is read here and only here, so its checksum costs no second reading
+            rows = read_rows(
+                self.shards / shard.file, shard, group, self.collator.columns, wait=True
+            )
             for first in range(0, len(rows), self.batch_size):
                 part = rows[first : first + self.batch_size]
                 arrays = self.collator.collate(part, [0] * len(part))

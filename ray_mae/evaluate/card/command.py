@@ -3,65 +3,47 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ray_mae.config import InspectConfig
-from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.job import QUARANTINE
+from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.paths import open_parquet, resolve_path
-from ray_mae.data.patients import Patients, find_in_two_folders, find_in_two_splits
 from ray_mae.data.quarantine import QUARANTINE_REASONS
-from ray_mae.data.schema import ATTRIBUTES, NOUNS, PSEUDONYMS, SPLITS, Manifest
-from ray_mae.evaluate.card.duplicates import ContentIndex, bits_of
+from ray_mae.data.schema import ATTRIBUTES, FACES, NOUNS, PSEUDONYMS, SPLITS, Manifest
+from ray_mae.evaluate.card.leaks import CardShards, find_leaks
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
 from ray_mae.evaluate.pages.page import environment, generated
 from ray_mae.summary import FILE as SUMMARY
 
 CARD, PAGE = "card.json", "card.html"
+LEAKS = {
+    "patients_in_two_splits": "Patients in two splits",
+    "same_content_in_two_splits": "The same in two splits, byte for byte",
+    "alike_in_two_splits": "Different patients in two splits who look the same",
+    "patients_in_two_datasets": "Patients in two data sets",
+    "same_content_in_two_datasets": "The same in two data sets, byte for byte",
+    "alike_in_two_datasets": "Different patients in two data sets who look the same",
+}
+"""Titles of what leaks, by its name in the card."""
 NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})
 """Reasons whose details may name files of the archive, as those of a store's errors do."""
 _NOTES = (
     "label_cells_not_understood", "columns_like_labels_not_read", "attribute_cells_not_understood"
 )  # fmt: skip
 """Of the ingest's summary: what of the tables was not read."""
-_CONTENT = {"study": "views.list.element.image", "volume": "voxels"}
 _SMALL = {
     "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "other_labels",
               "years", *ATTRIBUTES,
               "views.list.element.view", "views.list.element.height", "views.list.element.width"],
     "volume": ["volume_id", "patient_id", "session_id", "site", "split", "modality", "shape",
-               "spacing_mm", "mean", "std", "labels"],
+               "spacing_mm", "mean", "std", "labels", "face"],
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Shards:
-    """A folder of shards: what it holds, and its rows without images or voxels."""
-
-    name: str
-    """The data set's; with a number where two folders hold one of that name."""
-    folder: Path
-    manifest: Manifest
-    small: pa.Table
-
-    def splits_and_patients(self) -> Iterator[tuple[str, str]]:
-        """Of every row."""
-        return zip(
-            self.small["split"].to_pylist(), self.small["patient_id"].to_pylist(), strict=True
-        )
-
-    def patients(self) -> Patients:
-        """By split."""
-        by_split: Patients = {split: set() for split in SPLITS}
-        for split, patient in self.splits_and_patients():
-            by_split[split].add(patient)
-        return by_split
 
 
 def inspect(config: InspectConfig) -> dict[str, Any]:
@@ -89,6 +71,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     sections = study_sections if manifest.kind == "study" else volume_sections
     numbers, parts_of_page = sections(config, manifest, table)
     noun = NOUNS[manifest.kind]
+    leaks = find_leaks(all_shards, config.leaks, config.duplicates)
     card = {
         "command": "inspect",
         "dataset": manifest.dataset,
@@ -98,7 +81,8 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         "pseudonyms": manifest.pseudonyms,
         "splits": _splits(all_shards[0], noun),
         "datasets": {one.name: _splits(one, noun) for one in all_shards},
-        "leaks": _leaks(config, all_shards),
+        "leaks": leaks.counts,
+        "leaks_named": leaks.named,
         **_from_ingest(config.shards, manifest.kind),
         **numbers,
     }
@@ -110,6 +94,9 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             generated=generated({"dataset": manifest.dataset}),
             reasons=QUARANTINE_REASONS,
             pseudonyms=PSEUDONYMS.get(manifest.pseudonyms or ""),
+            leak_titles=LEAKS,
+            faces=FACES,
+            leak_pictures=leaks.pictures,
             **parts_of_page,
         ),
         "utf-8",
@@ -119,10 +106,10 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     return card
 
 
-def _all_shards(config: InspectConfig, manifest: Manifest) -> list[_Shards]:
+def _all_shards(config: InspectConfig, manifest: Manifest) -> list[CardShards]:
     """Those of the card first, then those they are held against."""
     by_name = {
-        manifest.dataset: _Shards(
+        manifest.dataset: CardShards(
             manifest.dataset, config.shards, manifest, _small_columns(config.shards, manifest)
         )
     }
@@ -136,12 +123,13 @@ def _all_shards(config: InspectConfig, manifest: Manifest) -> list[_Shards]:
         name, number = other.dataset, 2
         while name in by_name:
             name, number = f"{other.dataset} ({number})", number + 1
-        by_name[name] = _Shards(name, folder, other, _small_columns(folder, other))
+        by_name[name] = CardShards(name, folder, other, _small_columns(folder, other))
     return list(by_name.values())
 
 
 def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
     """Every row, without its images or voxels."""
+    check_sizes(shards, manifest)
     tables = []
     for shard in manifest.shards:
         with open_parquet(
@@ -151,7 +139,7 @@ def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _splits(shards: _Shards, noun: str) -> dict[str, dict[str, int]]:
+def _splits(shards: CardShards, noun: str) -> dict[str, dict[str, int]]:
     rows, patients = Counter[str](shards.small["split"].to_pylist()), shards.patients()
     images = Counter[str]()
     for shard in shards.manifest.shards:
@@ -160,47 +148,6 @@ def _splits(shards: _Shards, noun: str) -> dict[str, dict[str, int]]:
         split: {noun: rows[split], "patients": len(patients[split]), "images": images[split]}
         for split in SPLITS
     }
-
-
-def _leaks(config: InspectConfig, all_shards: list[_Shards]) -> dict[str, int | None]:
-    """What is in more than one split or data set: patients; images or volumes byte for byte; pairs of
-    images alike.
-    """
-    patients = [shards.patients() for shards in all_shards]
-    leaks: dict[str, int | None] = {}
-    same: dict[str, int] = {}
-    alike: dict[str, int] = {}  # of images alone
-    if config.duplicates:
-        index, images = ContentIndex(), all_shards[0].manifest.kind == "study"
-        for shards in all_shards:
-            for split, patient, content in _contents(shards.folder, shards.manifest):
-                bits = bits_of(decode(content)) if images else b""
-                index.add(shards.name, split, patient, content, bits)
-        same, alike = index.same(), index.alike() if images else {}
-    groups = {"splits": find_in_two_splits(patients)}
-    if config.against:
-        groups["datasets"] = find_in_two_folders(patients)
-    for group, of in groups.items():
-        leaks |= {
-            f"patients_in_two_{group}": len(of),
-            f"same_content_in_two_{group}": same.get(group),
-            f"alike_in_two_{group}": alike.get(group),
-        }
-    return leaks
-
-
-def _contents(shards: Path, manifest: Manifest) -> Iterator[tuple[str, str, bytes]]:
-    """Split, patient and bytes of every image or volume, a row group at a time."""
-    column = _CONTENT[manifest.kind]
-    for shard in manifest.shards:
-        with open_parquet(shards / shard.file) as file:
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, columns=["patient_id", column]).to_pylist()
-                for row in rows:
-                    images = (
-                        [v["image"] for v in row["views"]] if "views" in row else [row["voxels"]]
-                    )
-                    yield from ((shard.split, row["patient_id"], image) for image in images)
 
 
 def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:

@@ -27,10 +27,12 @@ def volume_sections(
     rows = table.to_pylist()
     for row in rows:
         row["site"] = row["site"] or "unknown"
+        row["face"] = row.get("face") or "unknown"  # of shards of earlier versions
     extents = np.array([np.multiply(row["shape"], row["spacing_mm"]) for row in rows])
     numbers = {
         "modalities": _by_split(rows, "modality"),
         "sites": _by_split(rows, "site"),
+        "faces": _by_split(rows, "face"),
         "extent_mm": _range(extents),
         "spacing_mm": _range(np.array([row["spacing_mm"] for row in rows])),
         "intensities": _intensities(rows),

@@ -14,6 +14,7 @@ from ray_mae.config import FinetuneConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.order import Order
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import Cohort
 from ray_mae.evaluate.finetune.classifier import AnyBatch, Classifier, LayerDecay, bce
@@ -58,7 +59,12 @@ def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneRe
     device = device_of_this_run()
     model = classifier_of(run, config, task.labels).to(device)
     kind, size = KINDS[task.manifest.kind], model.encoder.settings.input_size
-    samples = Samples([task.shards], task.cohort.location, config.batch_size, config.shuffle_window)
+    samples = Samples(
+        ShardSet.single(task.shards, task.manifest),
+        task.cohort.location,
+        config.batch_size,
+        config.shuffle_window,
+    )
     targets = torch.from_numpy(task.targets.astype(np.float32))
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
     epochs = samples.draw(

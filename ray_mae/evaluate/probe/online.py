@@ -98,7 +98,8 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
     samples = probed_samples(shards, settings)
     cohort, targets, rows = samples.cohort, samples.targets, samples.rows
     encoder, _ = load_encoder(checkpoint)
-    reader = Samples(shards.paths, cohort.location, settings.batch_size, 1)
+    # of a few rows in all files: they are compared in the background, as the run's own readers do
+    reader = Samples(shards, cohort.location, settings.batch_size, 1, wait=False)
     x = {split: _features(encoder, reader, index) for split, index in rows.items()}
     weights = patient_resamples(cohort.patient[rows["val"]], settings.bootstrap, settings.seed)
 

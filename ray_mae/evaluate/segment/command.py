@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -162,10 +162,7 @@ def prepare_label_maps(
     """
     shards = config.shards.resolve()
     cohort = read_cohort(ShardSet.read(shards))
-    items = [
-        {"shards": str(shards), "file": shard.file, "groups": len(shard.row_groups)}
-        for shard in manifest.shards
-    ]
+    items = [{"shards": str(shards), "shard": asdict(shard)} for shard in manifest.shards]
     by_file = {result["file"]: result["values"] for result in parallel_map(_named_values, items)}
     values = [of_row for shard in manifest.shards for of_row in by_file[shard.file]]
     labelled = np.array([of_row is not None for of_row in values])
@@ -192,7 +189,7 @@ def prepare_label_maps(
 
 
 def _named_values(item: dict[str, Any]) -> dict[str, Any]:
-    return {"file": item["file"], "values": values_in(item)}
+    return {"file": item["shard"]["file"], "values": values_in(item)}
 
 
 def _draw(

@@ -12,7 +12,7 @@ from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_vox
 from ray_mae.data.loading.order import key_of, mix
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.volume_collator import VolumeCollator, crop_slices
-from ray_mae.data.schema import Row
+from ray_mae.data.schema import Row, Shard
 from ray_mae.random_streams import Draw
 
 Slices = tuple[tuple[slice, ...], tuple[slice, ...]]
@@ -110,12 +110,14 @@ def whole_of(row: Row, values: tuple[int, ...]) -> Whole:
 def values_in(item: dict[str, Any]) -> list[list[int] | None]:
     """The values of each label map in a shard, None of a volume without one.
 
-    item: shards (folder), file and groups (number of row groups).
+    item: shards (folder), and shard (the manifest's entry, by `asdict`).
     """
     columns = ("volume_id", "segmentation", "encoding", "shape")
+    shard = Shard(**item["shard"])
+    path = Path(item["shards"]) / shard.file
     values: list[list[int] | None] = []
-    for group in range(item["groups"]):
-        for row in read_rows(Path(item["shards"]) / item["file"], group, columns):
+    for group in range(len(shard.row_groups)):
+        for row in read_rows(path, shard, group, columns):
             labels = decode_labels(row)
             values.append(None if labels is None else np.unique(labels).tolist())
     return values

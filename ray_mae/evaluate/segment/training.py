@@ -16,6 +16,7 @@ from ray_mae.config.sections import VolumeDataConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.order import Order
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import Cohort
@@ -50,10 +51,16 @@ class SegmentTask:
         """The cohort's rows of a split that have a label map."""
         return self.cohort.rows(split, self.labelled)
 
+    def samples(self, batch_size: int, shuffle_window: int) -> Samples:
+        """What reads the volumes."""
+        shards = ShardSet.single(self.shards, self.manifest)
+        return Samples(shards, self.cohort.location, batch_size, shuffle_window)
+
     def wholes(self, config: SegmentConfig, split: str) -> Iterator[Whole]:
         """The volumes of a split."""
-        samples = Samples([self.shards], self.cohort.location, 1, config.shuffle_window)
-        for row in samples.read(self.rows(split), LabelledCrops.columns):
+        for row in self.samples(1, config.shuffle_window).read(
+            self.rows(split), LabelledCrops.columns
+        ):
             yield whole_of(row, self.values)
 
 
@@ -82,7 +89,7 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> SegmentResult
     collator = LabelledCrops(
         task.settings.crop_size, task.values, config.foreground_share, seed=run.seed
     )
-    samples = Samples([task.shards], task.cohort.location, config.batch_size, config.shuffle_window)
+    samples = task.samples(config.batch_size, config.shuffle_window)
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
     epochs = samples.draw(order, task.rows("train"), collator)
 

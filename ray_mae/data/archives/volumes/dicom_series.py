@@ -6,7 +6,7 @@ or another of PARTS.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -211,8 +211,17 @@ def _record(slices: dict[str, SliceFile], config: IngestConfig, part: str = "") 
         patient=files[0].patient,
         session=files[0].study or None,
         modality=contrast if contrast != UNKNOWN else (files[0].modality or UNKNOWN),
+        said_of_face=_said_of_face(files),
         problem=problem,
     )
+
+
+def _said_of_face(files: Sequence[SliceFile]) -> str | None:
+    """What the headers say, as one of FACES: one slice with a face is enough, none only if all say so."""
+    words = {file.recognizable for file in files}
+    if "YES" in words:
+        return "head"
+    return "defaced" if words == {"NO"} else None
 
 
 _SEVERAL = "if it holds several volumes, write each into a file of its own with dcm2niix (`nifti`)"

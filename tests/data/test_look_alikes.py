@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-from ray_mae.evaluate.card.duplicates import MOST_BITS, ContentIndex, bits_of
+from ray_mae.data.look_alikes import MOST_BITS, ContentIndex, bits_of
 
 
 def test_what_comparing_all_with_all_finds_is_found_once() -> None:
@@ -26,11 +26,11 @@ def test_what_comparing_all_with_all_finds_is_found_once() -> None:
             a[place] != b[place] and a[2] != b[2] and (a[3] != b[3]).sum() <= MOST_BITS
             for a, b in combinations(images, 2)
         )
-        assert alike[group] == expected > 100
+        assert alike[group].number == expected > 100
         contents: dict[bytes, set[str]] = {}
         for image in images:
             contents.setdefault(image[3].tobytes(), set()).add(image[place])
-        assert same[group] == sum(len(found) > 1 for found in contents.values()) > 0
+        assert same[group].number == sum(len(found) > 1 for found in contents.values()) > 0
 
 
 def test_bits_tell_films_apart_and_not_their_sizes() -> None:
