@@ -218,11 +218,14 @@ def stored(tmp_path: Path, **tags: Any) -> Path:
     return path
 
 
+_WANTED = dicom._Wanted(10**7, year=False, attributes=())
+
+
 def test_of_a_header_in_a_store_only_the_first_block_is_fetched(
     tmp_path: Path, blocks: type[Blocks]
 ) -> None:
     path = stored(tmp_path, ViewPosition="PA")
-    header = dicom._read_remote(path, 10**7, dates=False)
+    header = dicom._read_remote(path, _WANTED)
     assert (header.rows, header.view) == (2000, "frontal")
     assert sum(blocks.fetched) <= 2 * paths.BLOCK
     with pytest.raises(QuarantineError, match=r"too-large: 4000[0-9]+ bytes, at most 4000000"):
@@ -235,15 +238,15 @@ def test_a_store_that_is_away_while_a_header_is_read_is_asked_again(
 ) -> None:
     path = stored(tmp_path)
     blocks.away.extend([RuntimeError("SlowDown")] * 3)
-    assert dicom._read_remote(path, 10**7, dates=False).rows == 2000
+    assert dicom._read_remote(path, _WANTED).rows == 2000
     blocks.away.extend([RuntimeError("SlowDown")] * 9)
     with pytest.raises(QuarantineError, match="unreadable: Input/output error"):
-        dicom._read_remote(path, 10**7, dates=False)
+        dicom._read_remote(path, _WANTED)
     blocks.away[:] = [PermissionError("YPSILANTI")]
     with pytest.raises(QuarantineError, match="unreadable: no permission"):
-        dicom._read_remote(path, 10**7, dates=False)
+        dicom._read_remote(path, _WANTED)
     with pytest.raises(QuarantineError, match="missing"):
-        dicom._read_remote(path.parent / "b.dcm", 10**7, dates=False)
+        dicom._read_remote(path.parent / "b.dcm", _WANTED)
 
 
 def test_a_public_archive_is_listed_in_a_store_as_on_disk(folder: Path) -> None:
