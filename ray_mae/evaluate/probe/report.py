@@ -18,6 +18,7 @@ from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, png, svg
 from ray_mae.evaluate.probe.charts import forest, reliability, roc
 from ray_mae.evaluate.probe.result import ProbeResult
+from ray_mae.transforms.slices import CONVENTION
 
 
 def write_report(
@@ -127,5 +128,6 @@ def _page(
             settings=settings,
             cautions=cautions,
             notes=result.notes,
+            convention=CONVENTION,
         )
     )

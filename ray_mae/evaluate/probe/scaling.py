@@ -21,7 +21,7 @@ class FeatureScaler(StandardScaler):
         """Takes mean and deviation of each feature of X [n, D]."""
         super().fit(X, y, sample_weight)
         self.constant_ = self.var_ <= (ROUNDING * np.abs(X).max(axis=0)) ** 2
-        self.scale_ = np.where(self.constant_, np.inf, self.scale_)
+        self.scale_: NDArray[np.float64] = np.where(self.constant_, np.inf, self.scale_)
         return self
 
 
