@@ -34,7 +34,8 @@ from ray_mae.train.metrics.progress import Progress
 from ray_mae.train.metrics.prometheus import RunMetrics
 from ray_mae.train.metrics.trackers import Listeners, open_trackers
 from ray_mae.train.recovery.lost_samples import unreadable_rows
-from ray_mae.train.run_folder import CONFIG, METRICS, RunFolder
+from ray_mae.train.recovery.restarts import restarts_of
+from ray_mae.train.run_folder import CONFIG, EVENTS, METRICS, RunFolder
 from ray_mae.train.run_storage import replace_whole
 from ray_mae.train.setup import Job, Plan, make_plan, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
@@ -231,13 +232,22 @@ def _summary(
         "epochs": round(plan.epochs, 2),
         "last": metrics[-1] if metrics else {},
         "seconds": round(time.time() - began, 1),
-        "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
+        "start_up_seconds": {
+            e["event"]: round(e["time"] - began, 1) for e in events if not e.get("restart")
+        },
         "checkpoint": str(last),
     }
     if shared:
         summary["shared_patients"] = summarise_shared(shared)
     if lost := unreadable_rows(run):
         summary["unreadable_rows"] = lost
+    if restarts := restarts_of(run):
+        summary["worker_restarts"] = len(restarts)
+        console.print(
+            f"the workers were started again {len(restarts)} times; {run / EVENTS} says when and why, "
+            f"the last time: {restarts[-1]}",
+            markup=False,
+        )
     if best := ckpt.best_by_probe(run):
         summary["best_by_probe"] = best
     return write_summary(run, summary)
