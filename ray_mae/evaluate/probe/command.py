@@ -20,6 +20,7 @@ from ray_mae.evaluate.cohort import label_targets
 from ray_mae.evaluate.features import features, matrix
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
+from ray_mae.evaluate.probe.result import ONE_SEED
 from ray_mae.summary import write_summary
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
@@ -92,6 +93,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "difference_of_trained": {
             name: difference.describe() for name, difference in result.differences.items()
         },
+        "one_seed": ONE_SEED,
         "labels": result.labels,
         "left_out": result.left_out,
         "cautions": cautions,

@@ -17,7 +17,7 @@ from ray_mae.evaluate.metrics import METRICS, Estimate
 from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, png, svg
 from ray_mae.evaluate.probe.charts import forest, reliability, roc
-from ray_mae.evaluate.probe.result import ProbeResult
+from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
 from ray_mae.transforms.slices import CONVENTION
 
 
@@ -129,5 +129,6 @@ def _page(
             cautions=cautions,
             notes=result.notes,
             convention=CONVENTION,
+            one_seed=ONE_SEED,
         )
     )
