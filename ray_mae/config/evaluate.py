@@ -15,6 +15,10 @@ class EmbedConfig(ValidatedConfig):
     """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
     shards: Path
     """Folder that `ingest` wrote."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
+    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
+    contrasts and views are always told."""
     output: Path
     """Folder for embeddings.parquet and summary.json."""
     splits: list[Literal["train", "val", "test"]] = field(
@@ -44,6 +48,10 @@ class ProbeConfig(ValidatedConfig):
     """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
     shards: Path
     """Folder that `ingest` wrote."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
+    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
+    contrasts and views are always told."""
     output: Path
     """Folder for probe.json, probe.csv, report.html and summary.json."""
     pool: Literal["cls", "mean"] = "mean"
@@ -98,6 +106,10 @@ class SupervisedConfig(ValidatedConfig):
     """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
     shards: Path
     """Folder that `ingest` wrote."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
+    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
+    contrasts and views are always told."""
     output: Path
     """Folder for the numbers, report.html, summary.json and the weights kept."""
     compare: list[Literal["trained", "random"]] = field(

@@ -4,7 +4,7 @@ Everything that writes shards writes this; everything that reads shards reads on
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,9 @@ class Manifest:
     """Between the voxels of every volume; None: each has its own, or these are studies."""
     pseudonyms: str | None = None
     """One of PSEUDONYMS: how they were made. None: shards of earlier versions do not say."""
+
+    form: dict[str, Any] = field(default_factory=dict)
+    """How samples are stored, see `ray_mae.data.stored_form`; empty in shards of earlier versions."""
 
     FILE = "manifest.json"
 

@@ -6,12 +6,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.features import features
 from ray_mae.summary import write_summary
+from ray_mae.terminal import warn
 
 FILE = "embeddings.parquet"
 
@@ -31,6 +34,8 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     """
     began = time.time()
     manifest = Manifest.read(config.shards)
+    cautions = require_compatible(config.checkpoint, ShardSet.read(config.shards), config.mismatch)
+    warn(cautions)
     config.output.mkdir(parents=True, exist_ok=True)
     rows_written, width = 0, 0
     with cluster(cpus=config.workers + 1):
@@ -67,6 +72,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         "checkpoint": str(config.checkpoint),
         NOUNS[manifest.kind]: rows_written,
         "width": width,
+        "cautions": cautions,
         "seconds": round(seconds, 1),
         "file": str(path),
     }

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.compatibility import cautions
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.config.base import to_dict
@@ -22,6 +23,7 @@ from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.evaluate.probe.result import ONE_SEED
 from ray_mae.summary import write_summary
+from ray_mae.terminal import warn
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
 
@@ -43,6 +45,8 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     """
     began = time.time()
     manifest = Manifest.read(config.shards)
+    notes = cautions(config.checkpoint, config.shards, config.mismatch)
+    warn(notes)
     with cluster(cpus=config.workers + 1):
         rows = features(
             config.checkpoint,
@@ -67,7 +71,6 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     result = probe(matrices, labels, table["patient_id"].to_numpy(), split, config, names)
     result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
-    cautions = ckpt.cautions(config.checkpoint, config.shards)
     paths = write_report(
         config.output,
         result,
@@ -80,7 +83,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         curves=read_jsonl(run / METRICS) if run else None,
         pictures=last_pictures(run) if run else (),
         captions=read_jsonl(run / REPORTS) if run else None,
-        cautions=cautions,
+        cautions=notes,
         kind=manifest.kind,
     )
     summary = {
@@ -96,7 +99,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "one_seed": ONE_SEED,
         "labels": result.labels,
         "left_out": result.left_out,
-        "cautions": cautions,
+        "cautions": notes,
         "seconds": round(time.time() - began, 1),
         "seconds_embedding": round(end_of_embedding - began, 1),
         "report": str(paths["html"]),
