@@ -28,8 +28,11 @@ class EmbedConfig(ValidatedConfig):
     pool: Literal["cls", "mean"] = "mean"
     """A view's vector: the CLS token, or the mean over the patch tokens."""
     crop_size: int | None = setting(None, ge=16, le=1024)
-    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    """Volumes: side of the crops that are seen, in voxels, a multiple of the network's stride;
     default: that of the pretraining. Larger sees more of the volume."""
+    sees: Literal["middle", "windows"] = "middle"
+    """Volumes: one crop in the middle of each, or as many as cover it, evenly spaced, but for those with
+    hardly any foreground; their features are averaged, each by its share of the foreground."""
     max_views: int = setting(16, ge=1)
     """Views per study at most; of a larger study a fixed choice is taken."""
     batch_size: int = setting(64, ge=1)
@@ -57,8 +60,11 @@ class ProbeConfig(ValidatedConfig):
     pool: Literal["cls", "mean"] = "mean"
     """A view's vector: the CLS token, or the mean over the patch tokens."""
     crop_size: int | None = setting(None, ge=16, le=1024)
-    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    """Volumes: side of the crops that are seen, in voxels, a multiple of the network's stride;
     default: that of the pretraining. Larger sees more of the volume."""
+    sees: Literal["middle", "windows"] = "middle"
+    """Volumes: one crop in the middle of each, or as many as cover it, evenly spaced, but for those with
+    hardly any foreground; their features are averaged, each by its share of the foreground."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What an uncertain label counts as; not mentioned is always negative."""
     strengths: list[float] = field(

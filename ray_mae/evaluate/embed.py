@@ -12,7 +12,7 @@ from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import TRAINED
-from ray_mae.evaluate.features import features
+from ray_mae.evaluate.features import features, what_is_seen
 from ray_mae.summary import write_summary
 from ray_mae.terminal import warn
 
@@ -50,6 +50,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
             workers=config.workers,
             gpu=config.gpu,
             crop_size=config.crop_size,
+            sees=config.sees,
         )
         path = config.output / FILE
         partial = path.with_suffix(".partial")
@@ -70,6 +71,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     summary = {
         "command": "embed",
         "checkpoint": str(config.checkpoint),
+        "sees": what_is_seen(config.checkpoint, config.crop_size, config.sees),
         NOUNS[manifest.kind]: rows_written,
         "width": width,
         "cautions": cautions,

@@ -18,7 +18,7 @@ from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.cohort import label_targets
-from ray_mae.evaluate.features import features, matrix
+from ray_mae.evaluate.features import features, matrix, what_is_seen
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.evaluate.probe.result import ONE_SEED
@@ -58,6 +58,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             workers=config.workers,
             gpu=config.gpu,
             crop_size=config.crop_size,
+            sees=config.sees,
             seed=config.seed,
         )
         blocks = list(rows.iter_batches(batch_size=4096, batch_format="pyarrow"))
@@ -85,10 +86,12 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         captions=read_jsonl(run / REPORTS) if run else None,
         cautions=notes,
         kind=manifest.kind,
+        sees=what_is_seen(config.checkpoint, config.crop_size, config.sees),
     )
     summary = {
         "command": "evaluate probe",
         "checkpoint": str(config.checkpoint),
+        "sees": what_is_seen(config.checkpoint, config.crop_size, config.sees),
         NOUNS[manifest.kind]: {name: int((split == name).sum()) for name in SPLITS},
         "macro_auroc": {
             name: score.macro["auroc"].describe() for name, score in result.features.items()
