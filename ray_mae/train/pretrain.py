@@ -250,10 +250,10 @@ def _summary(
         summary["unreadable_rows"] = lost
     if restarts := restarts_of(run):
         summary["worker_restarts"] = len(restarts)
-        console.print(
-            f"the workers were started again {len(restarts)} times; {run / EVENTS} says when and why, "
-            f"the last time: {restarts[-1]}",
-            markup=False,
+        warn(
+            [
+                f"workers were lost or failed, so that all began again: {len(restarts)} in {run / EVENTS}"
+            ]
         )
     if best := ckpt.best_by_probe(run):
         summary["best_by_probe"] = best

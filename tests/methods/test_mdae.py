@@ -207,10 +207,10 @@ def test_pictures_show_clean_corrupted_and_reconstructed_slices() -> None:
         "clean, corrupted, reconstructed (74% hidden, noise level 0.75)",
     ]
     for image in shown.images.values():
-        assert image.shape == (2 * 16, 3 * 16)
+        assert image.shape == (2 * 96, 3 * 96)  # six pixels a voxel
         assert 0 <= image.min() < 0.01
         assert 0.99 < image.max() <= 1
-        clean = image[:16, :16]
+        clean = image[:96, :96]
         assert clean.std() > 0.1
     assert axial(batch.voxels).shape == (2, 16, 16)
 
@@ -239,11 +239,11 @@ def test_pictures_show_only_what_training_draws(preset: dict, names: list[str]) 
 def test_a_picture_leaves_voxels_without_a_loss_as_they_came_in() -> None:
     model, batch = mdae(**MAE_3D).eval(), volume_batch(1)
     (image,) = model.pictures(batch).images.values()
-    _, corrupted, reconstructed = image.split(16, dim=1)
+    _, corrupted, reconstructed = (part[::6, ::6] for part in image.split(96, dim=1))
     x, _ = clean(batch)
     hidden = axial(model.corruption(x, batch.draw).hidden)[0]
     visible = ~hidden
-    visible[:9] = False  # letters
+    visible[:3] = False  # letters
     assert visible.any()
     torch.testing.assert_close(reconstructed[visible], corrupted[visible])
     assert not torch.allclose(reconstructed[hidden], corrupted[hidden])
@@ -257,11 +257,11 @@ def test_a_slice_shows_the_right_on_the_left_and_the_front_on_top() -> None:
 
 
 def test_each_slice_of_a_picture_says_its_sides() -> None:
-    dark = torch.zeros(2, 1, 64, 64, 64)
+    dark = torch.zeros(2, 1, 96, 96, 4)
     rows = volume_rows(dark, dark)
-    assert rows.shape == (2 * 64, 2 * 64)
+    assert rows.shape == (2 * 96, 2 * 96)
     letters = {
-        (i, j): rows[64 * i : 64 * i + 12, 64 * j : 64 * j + 64] for i in (0, 1) for j in (0, 1)
+        (i, j): rows[96 * i : 96 * i + 12, 96 * j : 96 * j + 96] for i in (0, 1) for j in (0, 1)
     }
     for corner in letters.values():
         right, middle, left = corner[:, :12], corner[:, 12:-12], corner[:, -12:]

@@ -9,6 +9,8 @@ from ray_mae.transforms import slices
 from ray_mae.transforms.images import denormalise
 
 STUDY_TITLE = "masked, reconstructed, original"
+LEAST_SIDE = 96
+"""Pixels of a slice of a volume."""
 
 
 def study_rows(patches: Tensor, hidden: Tensor, pixels: Tensor, patch_size: int) -> Tensor:
@@ -36,13 +38,15 @@ def volume_rows(*volumes: Tensor) -> Tensor:
         volumes: [B, 1, D, H, W] each; grey values go from the 1st to the 99th percentile of the first.
 
     Returns:
-        [B · H, n W], each slice with the letters of its sides.
+        [B · z H, n z W], each slice with the letters of its sides; z is 1, or so large that a small slice
+        has a side of LEAST_SIDE pixels, and room for them.
     """
     columns = [axial(v) for v in volumes]
     edges = torch.tensor([0.01, 0.99], device=columns[0].device)
     low, high = columns[0].flatten(1).quantile(edges, dim=1)[..., None, None]  # [B, 1, 1]
     grey = (torch.stack(columns) - low) / (high - low).clamp(min=1e-6)  # [n, B, H, W]
-    shown = (grey.clamp(0, 1) * 255).byte().cpu().numpy()
+    zoom = max(1, -(-LEAST_SIDE // grey.shape[2]))
+    shown = (grey.clamp(0, 1) * 255).byte().cpu().numpy().repeat(zoom, 2).repeat(zoom, 3)
     rows = [
         np.concatenate([slices.lettered(s) for s in row], axis=1) for row in shown.swapaxes(0, 1)
     ]

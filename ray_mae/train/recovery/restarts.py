@@ -3,6 +3,7 @@
 import traceback
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -78,7 +79,7 @@ class Restarts(UserCallback):
 def _describe(lost: dict[int, Exception], failed: dict[int, Exception], step: int) -> str:
     """What happened to workers, and that all start again after so many steps; lost, failed: by rank."""
     ranks = ", ".join(map(str, sorted(lost or failed)))
-    reason = _last_line(next(iter((lost or failed).values())))[:200]
+    reason = shorten(_last_line(next(iter((lost or failed).values()))), 160, placeholder=" …")
     word = "worker" if len(lost or failed) == 1 else "workers"
     return f"{word} {ranks} {'lost' if lost else 'failed'} ({reason}): all start again after step {step:,}"
 
