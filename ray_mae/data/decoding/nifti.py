@@ -59,7 +59,8 @@ class Bounds:
         if len(shape) != 3:
             raise QuarantineError(
                 "four-dimensional",
-                f"shape {shape}; --volumes.four_dimensional first takes the first volume",
+                f"shape {shape}; --volumes.four_dimensional first takes the first volume of each (of "
+                "diffusion mostly b 0), nibabel.funcs.four_to_three makes a file of each",
             )
         if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise QuarantineError("no-geometry", "the axes of the affine do not span space")

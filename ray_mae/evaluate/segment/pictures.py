@@ -47,9 +47,10 @@ def outlines(image: NDArray, truth: NDArray, predictions: dict[str, NDArray]) ->
                 _outline(axes, truth > 0, "white", 0.8)
             for k in range(1, int(classes.max(initial=0)) + 1):
                 _outline(axes, classes == k, _COLOURS[(k - 1) % len(_COLOURS)], 1.3)
-            for x, letter, align in ((0.02, "R", "left"), (0.98, "L", "right")):
-                axes.text(x, 0.98, letter, size=13, color="white", ha=align, va="top", transform=axes.transAxes,
-                          path_effects=[withStroke(linewidth=2, foreground="black")])  # fmt: skip
+            edge = [withStroke(linewidth=2, foreground="black")]
+            for x, letter, side in ((0.02, "R", "left"), (0.98, "L", "right")):
+                at = {"ha": side, "va": "top", "transform": axes.transAxes}
+                axes.text(x, 0.98, letter, size=13, color="white", path_effects=edge, **at)
             axes.set_title(name)
             axes.set_axis_off()
         figure.savefig(out, format="png", metadata={"Software": None})
