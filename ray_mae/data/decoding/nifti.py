@@ -314,7 +314,10 @@ def _assumed(
 ) -> tuple[NDArray[np.float64], list[str]]:
     """The affine of a header without orientation, by the axes that bounds.orientation names."""
     if not np.isfinite(spacing).all() or (spacing <= 0).any():
-        raise QuarantineError("no-geometry", f"no spacing ({spacing.tolist()}) and no orientation")
+        raise QuarantineError(
+            "no-geometry",
+            f"no spacing ({spacing.tolist()}) and no orientation: write both into the header (pixdim, sform)",
+        )
     if bounds.orientation is None:
         raise QuarantineError(
             "no-geometry",
