@@ -23,7 +23,8 @@ def test_an_ingest_of_the_page_of_archives_is_understood(command: str) -> None:
 
 
 def test_every_public_archive_has_a_command() -> None:
-    assert len(INGESTS) == 6
+    named = {re.search(r"--archive (\S+)", command)[1] for command in INGESTS}  # type: ignore[index]
+    assert named >= {"mimic-cxr", "chexpert", "padchest", "chestxray14", "openi"}
 
 
 VOLUMES = [
