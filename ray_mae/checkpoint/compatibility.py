@@ -71,7 +71,7 @@ def require_compatible(path: Path, shards: ShardSet, mismatch: Mismatch) -> list
     if wrong and mismatch == "refuse":
         raise ValueError(
             f"{path} does not fit {', '.join(map(str, shards.paths))}. {' '.join(wrong)} If this is "
-            "meant, say so with --mismatch tell"
+            "meant, say so with --mismatch tell (in a search: run.mismatch)"
         )
     return [d.text for d in found]
 
@@ -145,7 +145,7 @@ def _contents(
     new = {
         value: count
         for value, count in counts.items()
-        if value not in before and value != "unknown"
+        if value not in before and (name == "views" or value != "unknown")
     }
     if not new:
         return []

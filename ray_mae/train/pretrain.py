@@ -72,7 +72,6 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
-    tokenizer = _tokenizer(config, shards, first_step)
     cautions = []
     if config.weights:  # a run that goes on has its own, and those of before may be gone
         weights = config.weights.resolve()
@@ -80,6 +79,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
             weights = ckpt.find_checkpoint(weights)
             cautions = require_compatible(weights, shards, config.mismatch)
         config = replace(config, weights=weights)
+    tokenizer = _tokenizer(config, shards, first_step)
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
     console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
@@ -250,11 +250,8 @@ def _summary(
         summary["unreadable_rows"] = lost
     if restarts := restarts_of(run):
         summary["worker_restarts"] = len(restarts)
-        warn(
-            [
-                f"workers were lost or failed, so that all began again: {len(restarts)} in {run / EVENTS}"
-            ]
-        )
+        times = "once" if len(restarts) == 1 else f"{len(restarts)} times"
+        warn([f"workers were lost or failed and all began again, {times}: see {run / EVENTS}"])
     if best := ckpt.best_by_probe(run):
         summary["best_by_probe"] = best
     return summary
