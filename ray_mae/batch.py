@@ -79,6 +79,37 @@ class VolumeBatch:
         return replace(self, **moved)
 
 
+@dataclass(frozen=True)
+class WindowBatch:
+    """B volumes, each by windows over its foreground: W crops in all."""
+
+    voxels: Tensor
+    """[W, 1, S, S, S] float16 or float32, as of VolumeBatch."""
+    valid: Tensor
+    """[W, 1, S, S, S] bool"""
+    volume: Tensor
+    """[W] int64, index of the window's volume, non-decreasing."""
+    weight: Tensor
+    """[W] float32, share of its volume's foreground; those of a volume sum to 1."""
+    key: Tensor
+    """[B] int64, stable key of the volume."""
+
+    @property
+    def samples(self) -> int:
+        """B, the number of volumes."""
+        return self.key.shape[0]
+
+    def pool(self, values: Tensor) -> Tensor:
+        """[B, …]: the mean of values [W, …] over each volume's windows, by their weights."""
+        weighted = values * self.weight.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+        return values.new_zeros(self.samples, *values.shape[1:]).index_add(0, self.volume, weighted)
+
+    def to(self, device: torch.device | str) -> "WindowBatch":
+        """The batch on a device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return replace(self, **moved)
+
+
 def mean_per_study(value: Tensor, study: Tensor, studies: int) -> Tensor:
     """[S, …] mean of the values [K, …] of each study [K]; 0 for a study without any."""
     total = value.new_zeros(studies, *value.shape[1:]).index_add(0, study, value)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,12 @@ class _LoggingConsole(Console):
 
 # no markup: a folder may be called [b]
 console = _LoggingConsole(highlight=False, soft_wrap=True, markup=False)
+
+
+def warn(texts: Sequence[str]) -> None:
+    """Prints sentences as warnings, a line each."""
+    for text in texts:
+        console.print(f"warning: {text}", markup=False)
 
 
 def show() -> None:

@@ -1,4 +1,4 @@
-"""Commands of the pages in docs are such that the program understands."""
+"""Commands of the pages in docs are such that the program understands, and links lead somewhere."""
 
 import re
 import shlex
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_mae import cli
 from ray_mae.config import IngestConfig
 from ray_mae.config.parser import parser_for
 
@@ -26,3 +27,23 @@ def test_an_ingest_of_the_pages_is_understood(command: str) -> None:
 def test_every_public_archive_has_a_command() -> None:
     with_command = {shlex.split(command)[1] for command in INGESTS}
     assert with_command >= PUBLIC
+
+
+VOLUMES = [
+    shlex.split(command)
+    for command in re.findall(
+        r"^    ray-mae (.*)$", (DOCS / "volumes.md").read_text(), re.MULTILINE
+    )
+]
+
+
+@pytest.mark.parametrize("words", VOLUMES, ids=" ".join)
+def test_a_command_of_the_page_of_volumes_is_understood(words: list[str]) -> None:
+    name, config = cli.parsed(words)
+    assert type(config) is cli.COMMANDS[name][0]
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_links_of_a_page_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -10,7 +10,7 @@ checksums/          SHA-256 of each file, by the worker that wrote it
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.data.stored_form import StoredForm
 from ray_mae.encoders.registry import ENCODERS
 from ray_mae.methods.registry import run_of
 
@@ -83,13 +84,14 @@ def write_state(
 
 
 def facts_of(shards: ShardSet) -> dict[str, Any]:
-    """Returns what a checkpoint records of its shards: names, shares, hashes, and the spacing of volumes."""
+    """Returns what a checkpoint records of its shards: names, shares, hashes, and how samples are stored."""
     return {
         "shards": [
             {"dataset": f.name, "share": f.share, "sha256": fingerprint(f.path)}
             for f in shards.folders
         ],
         "spacing_mm": shards.spacing_mm,
+        "form": shards.form,
     }
 
 
@@ -252,6 +254,8 @@ class EncoderFacts:
     """How samples were drawn and changed in its pretraining."""
     spacing_mm: float | None
     """Between the voxels trained on; None for images, and where each volume had its own."""
+    form: StoredForm = field(default_factory=dict)
+    """How the samples trained on were stored; empty where that is not known."""
 
 
 def encoder_facts(path: Path) -> EncoderFacts:
@@ -267,18 +271,21 @@ def encoder_facts(path: Path) -> EncoderFacts:
     if not exported.is_file():
         checkpoint = find_checkpoint(path)
         config = read_config(checkpoint)
-        spacing = read_state(checkpoint).get("spacing_mm")
-        return EncoderFacts(config.encoder, config.data, spacing)
+        state = read_state(checkpoint)
+        spacing, form = state.get("spacing_mm"), state.get("form", {})
+        return EncoderFacts(config.encoder, config.data, spacing, form)
     values = json.loads(exported.read_text())
-    spacing = values.pop("spacing_mm", None)
-    return EncoderFacts(*sections_of(values), spacing)
+    spacing, form = values.pop("spacing_mm", None), values.pop("form", {})
+    return EncoderFacts(*sections_of(values), spacing, form)
 
 
 def write_exported(folder: Path, facts: EncoderFacts) -> None:
-    """Writes encoder.json: settings of the encoder and of its data, and the spacing of volumes."""
+    """Writes encoder.json: settings of the encoder and of its data, and how its samples were stored."""
     values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": to_dict(facts.data)}
     if facts.spacing_mm:
         values["spacing_mm"] = facts.spacing_mm
+    if facts.form:
+        values["form"] = facts.form
     (folder / EXPORTED).write_text(json.dumps(values, indent=1) + "\n")
 
 
@@ -292,22 +299,3 @@ def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:
     settings = from_dict(ENCODERS[values["encoder"]["name"]], values["encoder"])
     data = DATA["study" if settings.dimensions == 2 else "volume"]
     return settings, from_dict(data, values.get("data", {}))
-
-
-def cautions(path: Path, shards: Path) -> list[str]:
-    """Returns what a reader of test metrics must know of an encoder, a sentence each.
-
-    None where it was pretrained on the same shards, whose splits kept the test patients apart.
-
-    Args:
-        path: of a run, a checkpoint or an exported encoder.
-        shards: folder that it is tested on.
-    """
-    known = not (path / EXPORTED).is_file()
-    if known and fingerprint(shards) in trained_on(read_state(find_checkpoint(path))):
-        return []
-    others = "other shards than these" if known else "shards that an exported encoder does not name"
-    return [
-        f"The encoder was pretrained on {others}: whether it saw test patients in its "
-        "pretraining cannot be told from here."
-    ]

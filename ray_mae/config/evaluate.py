@@ -15,6 +15,10 @@ class EmbedConfig(ValidatedConfig):
     """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
     shards: Path
     """Folder that `ingest` wrote."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
+    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
+    contrasts and views are always told."""
     output: Path
     """Folder for embeddings.parquet and summary.json."""
     splits: list[Literal["train", "val", "test"]] = field(
@@ -24,8 +28,11 @@ class EmbedConfig(ValidatedConfig):
     pool: Literal["cls", "mean"] = "mean"
     """A view's vector: the CLS token, or the mean over the patch tokens."""
     crop_size: int | None = setting(None, ge=16, le=1024)
-    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    """Volumes: side of the crops that are seen, in voxels, a multiple of the network's stride;
     default: that of the pretraining. Larger sees more of the volume."""
+    sees: Literal["middle", "windows"] = "middle"
+    """Volumes: one crop in the middle of each, or as many as cover it, evenly spaced, but for those with
+    hardly any foreground; their features are averaged, each by its share of the foreground."""
     max_views: int = setting(16, ge=1)
     """Views per study at most; of a larger study a fixed choice is taken."""
     batch_size: int = setting(64, ge=1)
@@ -44,13 +51,20 @@ class ProbeConfig(ValidatedConfig):
     """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
     shards: Path
     """Folder that `ingest` wrote."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
+    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
+    contrasts and views are always told."""
     output: Path
     """Folder for probe.json, probe.csv, report.html and summary.json."""
     pool: Literal["cls", "mean"] = "mean"
     """A view's vector: the CLS token, or the mean over the patch tokens."""
     crop_size: int | None = setting(None, ge=16, le=1024)
-    """Volumes: side of the middle that is seen, in voxels, a multiple of the network's stride;
+    """Volumes: side of the crops that are seen, in voxels, a multiple of the network's stride;
     default: that of the pretraining. Larger sees more of the volume."""
+    sees: Literal["middle", "windows"] = "middle"
+    """Volumes: one crop in the middle of each, or as many as cover it, evenly spaced, but for those with
+    hardly any foreground; their features are averaged, each by its share of the foreground."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What an uncertain label counts as."""
     unmentioned: Literal["zeros", "ignore"] = "zeros"
@@ -103,6 +117,10 @@ class SupervisedConfig(ValidatedConfig):
     """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
     shards: Path
     """Folder that `ingest` wrote."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
+    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
+    contrasts and views are always told."""
     output: Path
     """Folder for the numbers, report.html, summary.json and the weights kept."""
     compare: list[Literal["trained", "random"]] = field(

@@ -168,6 +168,9 @@ class RunConfig:
     """A run or a checkpoint whose weights a new run begins with, by a fresh optimiser: for another ZeRO
     stage, other data, or a second stage of training. Its encoder must be the same; of decoders what fits
     is taken, and its tokenizer."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those behind `weights` where nobody can mean it
+    (spacing, orientation, grey values, small images): they are refused, or the difference is told."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     """DeepSpeed."""
     scaling: ScalingConfig = field(default_factory=ScalingConfig)

@@ -12,6 +12,7 @@ from ray_mae.config.sections import DataConfig, EncoderSettings, StudyDataConfig
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.volume_collator import VolumeCollator
+from ray_mae.data.loading.volume_windows import VolumeWindowCollator
 from ray_mae.data.schema import NOUNS
 
 MOST_VIEWS = 16
@@ -31,6 +32,9 @@ class Kind(ABC):
     """Share of a GPU's peak that training uses, where nothing better is known."""
     unlabelled: ClassVar[str]
     """What an evaluation does with samples without a label, in words; "" where the settings say it."""
+
+    seen: ClassVar[str]
+    """What a training under supervision sees of a sample, in words."""
 
     @property
     def noun(self) -> str:
@@ -66,6 +70,16 @@ class Kind(ABC):
     ) -> Collator:
         """The same where every sample is seen alike each time: the middle of a volume, all views."""
 
+    def whole_collator(self, size: int) -> Collator:
+        """Returns how rows become batches of windows over the whole of each sample, of side `size`.
+
+        Raises:
+            ValueError: for samples that are seen whole anyway.
+        """
+        raise ValueError(
+            f"sees windows is for volumes: the {self.inputs} of {self.noun} are seen whole"
+        )
+
     @abstractmethod
     def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
         """How many inputs a training sample has, of so many that are stored of it on average."""
@@ -100,6 +114,7 @@ class Studies(Kind):
     stored_bytes = 35e3  # PNG of 256 px, measured by tests/benchmarks/encodings.py
     utilisation = 0.3
     unlabelled = ""
+    seen = "views as a whole, in training cropped at random."
 
     def training_collator(
         self, size: int, data: DataConfig, *, seed: int, tokenizer: str | None = None
@@ -161,6 +176,7 @@ class Volumes(Kind):
         "a volume without a label is left out of it; of a label with more than two values each is "
         "learnt against the rest."
     )
+    seen = "one crop of each volume: at a random place in training, the middle for validation and test."
 
     def training_collator(
         self, size: int, data: DataConfig, *, seed: int, tokenizer: str | None = None
@@ -175,6 +191,9 @@ class Volumes(Kind):
     ) -> Collator:
         return VolumeCollator(size, seed, centre=True)
 
+    def whole_collator(self, size: int) -> Collator:
+        return VolumeWindowCollator(size)
+
     def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
         return 1.0
 
@@ -182,9 +201,9 @@ class Volumes(Kind):
         return 1
 
     def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
-        from ray_mae.batch import VolumeBatch
+        from ray_mae.batch import VolumeBatch, WindowBatch
 
-        return VolumeBatch(**_tensors(arrays))
+        return (WindowBatch if "weight" in arrays else VolumeBatch)(**_tensors(arrays))
 
     def empty_batch(
         self, size: int, samples: int, inputs: int, *, tokens: int | None = None

@@ -149,6 +149,9 @@ class Manifest:
     faces: dict[str, int] | None = None
     """Volumes by FACES. None: these are studies, or shards of earlier versions."""
 
+    form: dict[str, Any] = field(default_factory=dict)
+    """How samples are stored, see `ray_mae.data.stored_form`; empty in shards of earlier versions."""
+
     FILE = "manifest.json"
 
     def of_split(self, split: str) -> list[Shard]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.schema import NOUNS, Manifest, Shard
+from ray_mae.data.stored_form import StoredForm, join_forms
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class ShardSet:
     def spacing_mm(self) -> float | None:
         """Between the voxels of every volume; None: each has its own, or these are studies."""
         return self.folders[0].manifest.spacing_mm
+
+    @property
+    def form(self) -> StoredForm:
+        """How all of them are stored, and what they hold; empty where shards do not say."""
+        return join_forms(folder.manifest.form for folder in self.folders)
 
     def rows(self, split: str) -> int:
         """Samples of one split."""

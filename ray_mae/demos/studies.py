@@ -125,5 +125,6 @@ def close(
         print(f"{what}:")
         for features, value in results[name]["macro_auroc"].items():
             print(f"  {features:<8} {value}")
+    print("One seed of each: whether the training is better takes several (--seed).")
     print(f"The report: {summary['report']}\nThe curves: tensorboard --logdir {out / 'run'}")
     return summary

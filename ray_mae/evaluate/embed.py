@@ -7,12 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import TRAINED
-from ray_mae.evaluate.features import features
+from ray_mae.evaluate.features import features, what_is_seen
 from ray_mae.summary import write_summary
+from ray_mae.terminal import warn
 
 FILE = "embeddings.parquet"
 
@@ -34,6 +37,8 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     """
     began = time.time()
     manifest = Manifest.read(config.shards)
+    cautions = require_compatible(config.checkpoint, ShardSet.read(config.shards), config.mismatch)
+    warn(cautions)
     config.output.mkdir(parents=True, exist_ok=True)
     rows_written, width = 0, 0
     names = list(manifest.label_names) if manifest.kind == "study" else []
@@ -49,6 +54,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
             workers=config.workers,
             gpu=config.gpu,
             crop_size=config.crop_size,
+            sees=config.sees,
         )
         path = config.output / FILE
         partial = path.with_suffix(".partial")
@@ -69,9 +75,11 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     summary = {
         "command": "embed",
         "checkpoint": str(config.checkpoint),
+        "sees": what_is_seen(config.checkpoint, config.crop_size, config.sees),
         NOUNS[manifest.kind]: rows_written,
         "width": width,
         **({"labels": names} if names else {}),
+        "cautions": cautions,
         "seconds": round(seconds, 1),
         "file": str(path),
     }

@@ -64,18 +64,25 @@ def features(
     seed: int = 0,
     max_views: int = 16,
     crop_size: int | None = None,
+    sees: str = "middle",
 ) -> Dataset:
     """A lazy dataset of what the collator describes and one column of features per kind.
 
     Studies have study_id, patient_id, split, labels and views; volumes have volume_id, patient_id,
     session_id, site, split, modality and labels. The first column is the identifier.
+
+    sees: of volumes, the middle crop, or windows over the foreground, whose features are pooled.
     """
     manifest = Manifest.read(shards)
     settings = encoder_facts(checkpoint).settings  # raises here and not in an actor
     kind = of_encoder(settings)
     require_kind(manifest.kind, kind.name, shards, f"the encoder of {checkpoint}")
     size = settings.resized(crop_size).input_size
-    collator = kind.evaluation_collator(size, seed, max_views)
+    collator = (
+        kind.whole_collator(size)
+        if sees == "windows"
+        else kind.evaluation_collator(size, seed, max_views)
+    )
     check_sizes(shards.resolve(), manifest)
     reader = FileOrder(shards.resolve(), collator, batch_size)
     batches = reader.dataset(manifest, splits)
@@ -88,6 +95,17 @@ def features(
         num_gpus=1 if gpus_wanted(gpu) else 0,
         num_cpus=1,
     )
+
+
+def what_is_seen(checkpoint: Path, crop_size: int | None, sees: str) -> str:
+    """Returns what `features` sees of a sample, in words."""
+    settings = encoder_facts(checkpoint).settings.resized(crop_size)
+    if settings.dimensions == 2:
+        return "every view as a whole"
+    side = f"{settings.input_size}³ voxels"
+    if sees == "windows":
+        return f"windows of {side} over the foreground, their features weighted by it"
+    return f"the middle {side} of each volume"
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:

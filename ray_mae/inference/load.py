@@ -32,7 +32,9 @@ def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]
     Returns:
         The module, in evaluation mode, on the CPU, and the preprocessing that belongs to it:
         FrozenStudyEncoder and Preprocessing for images, FrozenVolumeEncoder and VolumePreprocessing for
-        volumes.
+        volumes. An image is seen whole. Of a volume `preprocess(path)` gives the middle crop, of the size
+        of the pretraining's, and the encoder sees nothing else; `encoder.embed_whole(preprocess.whole(path))`
+        sees all of it, by windows over the foreground.
 
     Raises:
         FileNotFoundError: that says what was looked for.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d
 
-from ray_mae.batch import VolumeBatch
+from ray_mae.batch import VolumeBatch, WindowBatch
 from ray_mae.config.sections import DataConfig, VolumeDataConfig
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
@@ -26,14 +26,31 @@ class VolumePreprocessing:
     spacing_mm: float | None
     """None keeps the file's own."""
 
+    def whole(self, path: Path | str) -> Tensor:
+        """A NIfTI file or a folder with one DICOM series → [X, Y, Z] float32: RAS, resampled, z-scored.
+
+        It is cropped to the anatomy, as by `ingest`: what `FrozenVolumeEncoder.embed_whole` takes.
+
+        Raises:
+            ValueError: `ingest` would put the volume into quarantine, with the reason.
+        """
+        from ray_mae.data.decoding.decoder_process import prepare_file
+
+        return torch.from_numpy(prepare_file(Path(path), self.spacing_mm))
+
     def __call__(self, path: Path | str) -> Tensor:
-        """A NIfTI file → [1, S, S, S] float32: RAS, resampled, foreground, z-scored, centre crop."""
+        """The middle of `whole` alone → [1, S, S, S] float32, 0 around a volume that is smaller.
+
+        What lies outside of it is not seen: see `FrozenVolumeEncoder.embed_whole` for all of it.
+
+        Raises:
+            ValueError: as `whole`.
+        """
         import numpy as np
 
-        from ray_mae.data.decoding.decoder_process import prepare_file
         from ray_mae.data.loading.volume_collator import crop_slices
 
-        voxels = prepare_file(Path(path), self.spacing_mm)
+        voxels = self.whole(path).numpy()
         source, target = crop_slices(voxels.shape, self.crop_size, None)
         cube = np.zeros([self.crop_size] * 3, np.float32)
         cube[target] = voxels[source]
@@ -41,7 +58,11 @@ class VolumePreprocessing:
 
 
 class FrozenVolumeEncoder(nn.Module):
-    """Volumes → feature vectors at noise level 0. Nothing is masked."""
+    """Crops of volumes → feature vectors at noise level 0. Nothing is masked.
+
+    It sees what it is given: `VolumePreprocessing` gives the middle of a volume, `embed_whole` looks at all
+    of it.
+    """
 
     def __init__(
         self,
@@ -79,14 +100,50 @@ class FrozenVolumeEncoder(nn.Module):
         """[B, 1, D, H, W] preprocessed → [B, C]: the mean over the last stage."""
         return self.encoder(volumes.to(next(self.parameters()).dtype))
 
-    def embed(self, batch: VolumeBatch, augment: VolumeAugmentation | None = None) -> Tensor:
-        """[B, C], of the crops as they are or changed by `augment`."""
+    def embed(
+        self, batch: VolumeBatch | WindowBatch, augment: VolumeAugmentation | None = None
+    ) -> Tensor:
+        """[B, C], of the crops as they are or changed by `augment`; of windows (as they are) the mean.
+
+        The mean over a volume's windows weighs each by its share of the foreground. As many windows as
+        there are volumes go through the network at a time.
+        """
+        if isinstance(batch, WindowBatch):
+            parts = clean(batch)[0].split(batch.samples)
+            return batch.pool(torch.cat([self(x) for x in parts]))
         x, _ = augment(batch) if augment else clean(batch)
         return self(x)
 
-    def raw(self, batch: VolumeBatch) -> Tensor:
-        """[B, P]: intensities of small volumes, as they are: a baseline."""
-        return adaptive_avg_pool3d(clean(batch)[0], RAW_SIDE).flatten(1)
+    def embed_whole(self, volume: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[C], of a whole volume by windows over its foreground.
+
+        Windows of the size of the crop cover the volume, as few as reach from end to end along each axis,
+        evenly spaced; those with hardly any foreground are left out. Their features are averaged, each
+        weighted by its share of the foreground.
+
+        Args:
+            volume: [X, Y, Z] preprocessed, as of `VolumePreprocessing.whole`.
+            valid: [X, Y, Z] bool, False where it was anonymised; None: every voxel counts.
+        """
+        from ray_mae.data.loading.volume_windows import cut, windows_of
+
+        values, mask = volume.cpu().numpy(), None if valid is None else valid.cpu().numpy()
+        size = self.settings.crop_size
+        places, weights = windows_of(values, mask, size)
+        windows, inside = (torch.from_numpy(a) for a in cut(values, mask, places, size))
+        batch = WindowBatch(
+            windows,
+            inside,
+            volume=torch.zeros(len(places), dtype=torch.long),
+            weight=torch.from_numpy(weights),
+            key=torch.zeros(1, dtype=torch.long),
+        )
+        return self.embed(batch.to(next(self.parameters()).device))[0]
+
+    def raw(self, batch: VolumeBatch | WindowBatch) -> Tensor:
+        """[B, P]: intensities of small volumes, as they are, of windows their mean: a baseline."""
+        small = adaptive_avg_pool3d(clean(batch)[0], RAW_SIDE).flatten(1)
+        return batch.pool(small) if isinstance(batch, WindowBatch) else small
 
     def resize(self, size: int | None) -> None:
         """Take another size of crop. Raises ValueError where the network cannot."""

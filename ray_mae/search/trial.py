@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.config import PretrainConfig, TuneConfig
 from ray_mae.config.base import to_dict
 from ray_mae.config.parser import parse, parser_for
@@ -71,7 +72,9 @@ class Runs:
                 if parameter.matters(full):
                     full[parameter.name] = values.get(parameter.name, parameter.values[0])
             try:
-                self.config(full, output)
+                run = self.config(full, output)
+                if run.weights:
+                    require_compatible(run.weights, self._shards, run.mismatch)
             except ValueError as error:
                 raise ValueError(f"{error} (with {describe(full)}, which space allows)") from error
 

@@ -11,6 +11,7 @@ import yaml
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint import integrity
+from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.checkpoint.convert import FAMILIES
 from ray_mae.cluster.admission import (
     admission,
@@ -28,20 +29,28 @@ from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, trai
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.summary import write_summary
-from ray_mae.terminal import console
+from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.tables import StartTables, as_table, plan_rows
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.metrics.progress import Progress
 from ray_mae.train.metrics.prometheus import RunMetrics
 from ray_mae.train.metrics.trackers import Listeners, open_trackers
 from ray_mae.train.recovery.lost_samples import unreadable_rows
-from ray_mae.train.run_folder import CONFIG, METRICS, NOT_TO_BE_PASSED_ON, README, RunFolder
+from ray_mae.train.recovery.restarts import restarts_of
+from ray_mae.train.run_folder import (
+    CONFIG,
+    EVENTS,
+    METRICS,
+    NOT_TO_BE_PASSED_ON,
+    README,
+    RunFolder,
+)
 from ray_mae.train.run_storage import replace_whole
 from ray_mae.train.setup import Job, Plan, make_plan, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
 
 _FREE_TO_CHANGE = {
-    *("shards", "output", "weights"),
+    *("shards", "output", "weights", "mismatch"),
     *("scaling", "checkpoint", "tracking", "probe", "max_skipped", "corrupt"),
 }
 """Settings that may differ when a run is continued."""
@@ -74,21 +83,27 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
-    tokenizer = _tokenizer(config, shards, first_step)
+    cautions = []
     if config.weights:  # a run that goes on has its own, and those of before may be gone
         weights = config.weights.resolve()
-        config = replace(config, weights=weights if first_step else ckpt.find_checkpoint(weights))
+        if not first_step:
+            weights = ckpt.find_checkpoint(weights)
+            cautions = require_compatible(weights, shards, config.mismatch)
+        config = replace(config, weights=weights)
+    tokenizer = _tokenizer(config, shards, first_step)
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     replace_whole(config.output / CONFIG, document.encode())
     replace_whole(config.output / README, NOT_TO_BE_PASSED_ON.encode())
     console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
+    warn(cautions)
     for pair in shared:
         console.print(pair.describe())
     if first_step < plan.steps:
         events = _train(config, plan, shards, tokenizer, began, probe)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
-    return _summary(config.output, plan, began, events, shared)
+    summary = _summary(config.output, plan, began, events, shared)
+    return write_summary(config.output, summary | ({"cautions": cautions} if cautions else {}))
 
 
 def _train(
@@ -236,7 +251,9 @@ def _summary(
         "epochs": round(plan.epochs, 2),
         "last": metrics[-1] if metrics else {},
         "seconds": round(time.time() - began, 1),
-        "start_up_seconds": {e["event"]: round(e["time"] - began, 1) for e in events},
+        "start_up_seconds": {
+            e["event"]: round(e["time"] - began, 1) for e in events if not e.get("restart")
+        },
         "checkpoint": str(last),
     }
     if damaged := sorted(path.name for path in run.glob(f"{integrity.DAMAGED}*")):
@@ -245,6 +262,10 @@ def _summary(
         summary["shared_patients"] = summarise_shared(shared)
     if lost := unreadable_rows(run):
         summary["unreadable_rows"] = lost
+    if restarts := restarts_of(run):
+        summary["worker_restarts"] = len(restarts)
+        times = "once" if len(restarts) == 1 else f"{len(restarts)} times"
+        warn([f"workers were lost or failed and all began again, {times}: see {run / EVENTS}"])
     if best := ckpt.best_by_probe(run):
         summary["best_by_probe"] = best
-    return write_summary(run, summary)
+    return summary

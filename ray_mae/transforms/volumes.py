@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ray_mae.batch import VolumeBatch
+from ray_mae.batch import VolumeBatch, WindowBatch
 from ray_mae.config.sections import VolumeDataConfig
 from ray_mae.transforms.keyed_random import FLIP, WARP, uniforms
 
@@ -75,7 +75,7 @@ class VolumeAugmentation:
         return rotations(angles) / scale[:, None, None], turned | scaled
 
 
-def clean(batch: VolumeBatch) -> tuple[Tensor, Tensor]:
+def clean(batch: VolumeBatch | WindowBatch) -> tuple[Tensor, Tensor]:
     """Voxels as they are [B, 1, S, S, S] float32, 0 where not valid; and `valid`."""
     return torch.where(batch.valid, batch.voxels.float(), 0.0), batch.valid
 

@@ -83,6 +83,8 @@ def test_a_table_becomes_shards_as_the_manifest_says(table: Path, tmp_path: Path
 
     manifest = Manifest.read(output)
     assert sum(s.rows for s in manifest.shards) == 24 == summary["studies"]["out"]
+    assert manifest.form["image_size"] == settings(table, output).image_size
+    assert sum(sum(c.values()) for c in manifest.form["views"].values()) == summary["images"]["out"]
     assert summary["images"] == {"in": 48, "out": 48, "quarantined": 0}
     for shard in manifest.shards:
         file = pq.ParquetFile(output / shard.file)

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from volume_files import ball, write_nifti
+from volume_files import ball, settings, write_nifti
 
 from ray_mae.config import VolumeSettings
+from ray_mae.data.archives import VOLUME_READERS
 from ray_mae.data.decoding.background import fill_background, flat_share
 from ray_mae.data.decoding.nifti import Bounds, read_mask, read_nifti
 from ray_mae.data.decoding.preprocessing import Preparation, Prepared
@@ -327,3 +329,63 @@ def test_labels_far_apart_are_a_label_map_and_grey_values_of_8_bits_are_none(
     grey = (ball() / ball().max() * 255).astype(np.uint8)
     assert flat_share(grey.astype(np.float32)) < 0.2
     prepared(write_nifti(tmp_path / "b.nii.gz", grey))
+
+
+# ------------------------------------------------------------------------------------- other formats
+
+
+def advice_on(folder: Path, name: str) -> str:
+    """What an ingest says of the one file in another format."""
+    write_nifti(folder / "sub-99_T1w.nii.gz", ball())
+    records = VOLUME_READERS["nifti"](
+        settings("nifti", folder, folder / "out"), lambda *_: None
+    ).records
+    (problem,) = (r.problem for r in records if r.paths[0].endswith(name) and r.problem)
+    assert problem.reason == "other-format"
+    return problem.detail
+
+
+def follow(advice: str, header: Path, output: Path) -> Path:
+    """Runs the line that the advice gives."""
+    line = re.search(r"nibabel\.save\(.*'\)", advice)
+    assert line
+    text = line[0].replace("x.hdr", str(header)).replace("x.nii.gz", str(output))
+    eval(text, {"nibabel": nib})
+    return output
+
+
+def test_the_advice_on_a_pair_of_nifti_gives_the_same_volume(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(VALUES, AFFINE), tmp_path / "sub-01_T1w.hdr")
+    converted = follow(
+        advice_on(tmp_path, ".hdr"), tmp_path / "sub-01_T1w.hdr", tmp_path / "x.nii.gz"
+    )
+    volume, mended = read_nifti(converted, BOUNDS)
+    np.testing.assert_array_equal(volume.values, VALUES)
+    np.testing.assert_allclose(volume.affine, AFFINE)
+    assert mended == []
+
+
+def test_the_advice_on_analyze_makes_no_guess_of_left_and_right(tmp_path: Path) -> None:
+    image = nib.AnalyzeImage(VALUES, None)
+    image.header.set_zooms((2, 3, 4))
+    nib.save(image, tmp_path / "sub-01_T1w.hdr")
+    advice = advice_on(tmp_path, ".hdr")
+    converted = follow(advice, tmp_path / "sub-01_T1w.hdr", tmp_path / "x.nii.gz")
+    problem = refusal(lambda: read_nifti(converted, BOUNDS))
+    assert problem.reason == "no-geometry"
+    assert "--volumes.orientation" in problem.detail
+    assert "--volumes.orientation" in advice
+    volume, mended = read_nifti(converted, replace(BOUNDS, orientation="LAS"))
+    assert mended == ["orientation"]
+    assert np.allclose(np.abs(np.diag(volume.affine)[:3]), [2, 3, 4])
+
+
+@pytest.mark.parametrize("suffixes", [(".hdr", ".img"), (".hdr.gz", ".img.gz"), (".HDR", ".IMG")])
+def test_a_pair_counts_once_and_an_image_without_its_header_is_told(
+    tmp_path: Path, suffixes: tuple[str, str]
+) -> None:
+    for suffix in suffixes:
+        (tmp_path / f"sub-01.T1w{suffix}").write_bytes(b"x")
+    assert "a pair of NIfTI or Analyze" in advice_on(tmp_path, suffixes[0])
+    (tmp_path / f"sub-01.T1w{suffixes[0]}").unlink()
+    assert "without its .hdr" in advice_on(tmp_path, suffixes[1])

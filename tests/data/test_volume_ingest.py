@@ -50,6 +50,10 @@ def test_volumes_become_shards_as_the_manifest_says(cohort: Path, tmp_path: Path
     ]  # fmt: skip
     manifest = Manifest.read(output)
     assert manifest.kind == "volume"
+    contrasts = manifest.form.pop("contrasts")
+    assert manifest.form == {"normalisation": "z-scores over the foreground", "orientation": "RAS"}
+    assert sum(sum(of_split.values()) for of_split in contrasts.values()) == 32
+    assert set(contrasts["train"]) == {"T1w", "T2w", "FLAIR", "SWI"}
     for shard in manifest.shards:
         file = pq.ParquetFile(output / shard.file)
         assert file.schema_arrow.equals(VOLUME_SCHEMA)

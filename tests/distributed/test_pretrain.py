@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -443,6 +444,9 @@ def test_a_killed_run_goes_on_with_the_next_sample(
     assert not killer.is_alive()
     assert starts() == 3
     assert first <= summary["continued_from_step"] < STEPS  # it may have saved once more
+    (lost,) = (e["event"] for e in read_jsonl(config.output / EVENTS) if e.get("restart"))
+    assert re.search(r"worker \d lost .*: all start again after step \d+", lost)
+    assert summary["worker_restarts"] == 1
     records = read_jsonl(config.output / METRICS)
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
     np.testing.assert_allclose(losses(config.output), losses(several_workers[2]), rtol=1e-4)

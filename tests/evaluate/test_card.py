@@ -275,4 +275,19 @@ def test_slices_have_the_proportions_of_the_scan() -> None:
     ball = ((grid**2).sum(0) < 0.5).astype(np.float32)
     for plane in middles(ball, (1.0, 1.0, 6.0)):
         bright = plane > 127
+        bright[:20] = False  # letters
         assert bright.any(0).sum() == pytest.approx(bright.any(1).sum(), rel=0.2)
+
+
+def test_slices_are_in_radiological_convention_with_letters() -> None:
+    head = np.full((64, 64, 64), 0.2, np.float32)  # right, anterior, superior
+    head[48:56, 48:56, 28:36] = 1  # on the right in front, at half height
+    head[48:56, 28:36, 48:56] = 1  # on the right on top, in the middle from back to front
+    axial, coronal, sagittal = middles(head, (1.0, 1.0, 1.0))
+    for plane in (axial, coronal):
+        rows, columns = np.nonzero(plane[20:] > 200)  # below the letters
+        assert rows.max() + 20 < 64
+        assert columns.max() < 64
+    for plane in (axial, coronal, sagittal):
+        corners = plane[:14, :14], plane[:14, -14:]
+        assert all((corner > 200).any() for corner in corners)

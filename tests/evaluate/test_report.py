@@ -153,3 +153,10 @@ def test_the_same_numbers_give_the_same_page(
 ) -> None:
     again = _written(tmp_path, result)
     assert again["html"].read_bytes() == written["html"].read_bytes()
+
+
+def test_a_probe_says_that_one_seed_is_no_verdict(written: dict[str, Path]) -> None:
+    page = written["html"].read_text("utf-8")
+    assert "another seed of either may turn a difference round" in page
+    assert "better:" not in page
+    assert "worse:" not in page

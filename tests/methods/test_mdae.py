@@ -11,8 +11,9 @@ from ray_mae.batch import VolumeBatch
 from ray_mae.methods.base import Method
 from ray_mae.methods.mdae.losses import noise_weight
 from ray_mae.methods.mdae.model import Mdae
-from ray_mae.methods.parts.pictures import axial
+from ray_mae.methods.parts.pictures import axial, volume_rows
 from ray_mae.transforms.keyed_random import repeated
+from ray_mae.transforms.volumes import clean
 from tests.volume_batches import mdae, some, volume_batch
 
 AUGMENTED = {"mirror": True, "rotate_share": 0.5, "scale_share": 0.5}
@@ -201,21 +202,69 @@ def test_pictures_show_clean_corrupted_and_reconstructed_slices() -> None:
     batch = replace(batch, voxels=batch.voxels * 700 + 3000)  # of any range
     shown = model.pictures(batch)
     assert list(shown.images) == [
-        "clean, corrupted, reconstructed (p 0.25, t 0.25)",
-        "clean, corrupted, reconstructed (p 0.75, t 0.25)",
-        "clean, corrupted, reconstructed (p 0.75, t 0.75)",
+        "clean, corrupted, reconstructed (26% hidden, noise level 0.25)",
+        "clean, corrupted, reconstructed (74% hidden, noise level 0.25)",
+        "clean, corrupted, reconstructed (74% hidden, noise level 0.75)",
     ]
     for image in shown.images.values():
-        assert image.shape == (2 * 16, 3 * 16)
+        assert image.shape == (2 * 96, 3 * 96)  # six pixels a voxel
         assert 0 <= image.min() < 0.01
         assert 0.99 < image.max() <= 1
-        clean = image[:16, :16]
+        clean = image[:96, :96]
         assert clean.std() > 0.1
     assert axial(batch.voxels).shape == (2, 16, 16)
 
 
-def test_a_slice_shows_the_right_on_the_right_and_the_front_on_top() -> None:
+MAE_3D = {"sigma_max": 0.0, "lambda_visible": 0.0, "mask_ratio": (0.75, 0.75)}
+DSM = {"mask_ratio": (0.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        (MAE_3D, ["75% hidden, no noise"]),
+        (DSM, ["nothing hidden, noise level 0.25", "nothing hidden, noise level 0.75"]),
+        ({"mask_ratio": (0.5, 0.5), "sigma_max": 0.0}, ["50% hidden, no noise"]),
+        (
+            {"mask_ratio": (0.2, 0.6), "sigma_max": 0.0},
+            ["30% hidden, no noise", "50% hidden, no noise"],
+        ),
+    ],
+)
+def test_pictures_show_only_what_training_draws(preset: dict, names: list[str]) -> None:
+    shown = mdae(**preset).eval().pictures(volume_batch(2))
+    assert list(shown.images) == [f"clean, corrupted, reconstructed ({name})" for name in names]
+
+
+def test_a_picture_leaves_voxels_without_a_loss_as_they_came_in() -> None:
+    model, batch = mdae(**MAE_3D).eval(), volume_batch(1)
+    (image,) = model.pictures(batch).images.values()
+    _, corrupted, reconstructed = (part[::6, ::6] for part in image.split(96, dim=1))
+    x, _ = clean(batch)
+    hidden = axial(model.corruption(x, batch.draw).hidden)[0]
+    visible = ~hidden
+    visible[:3] = False  # letters
+    assert visible.any()
+    torch.testing.assert_close(reconstructed[visible], corrupted[visible])
+    assert not torch.allclose(reconstructed[hidden], corrupted[hidden])
+
+
+def test_a_slice_shows_the_right_on_the_left_and_the_front_on_top() -> None:
     volume = torch.zeros(1, 1, 8, 8, 8)  # right, anterior, superior
     volume[0, 0, 7, 1] = 1  # on the right, at the back
     picture = axial(volume)[0]
-    assert picture.nonzero().tolist() == [[6, 7]]
+    assert picture.nonzero().tolist() == [[6, 0]]
+
+
+def test_each_slice_of_a_picture_says_its_sides() -> None:
+    dark = torch.zeros(2, 1, 96, 96, 4)
+    rows = volume_rows(dark, dark)
+    assert rows.shape == (2 * 96, 2 * 96)
+    letters = {
+        (i, j): rows[96 * i : 96 * i + 12, 96 * j : 96 * j + 96] for i in (0, 1) for j in (0, 1)
+    }
+    for corner in letters.values():
+        right, middle, left = corner[:, :12], corner[:, 12:-12], corner[:, -12:]
+        assert min(right.max(), left.max()) > 0.7
+        assert middle.max() == 0
+        assert right.sum() > left.sum()  # an R has more ink

@@ -258,7 +258,7 @@ def test_pictures_of_volumes_are_grey_values() -> None:
     model, batch = simmim3d().eval(), volume_batch(2)
     batch = replace(batch, voxels=batch.voxels * 700 + 3000)  # of any range
     (image,) = model.pictures(batch).images.values()
-    assert image.shape == (2 * 16, 3 * 16)
+    assert image.shape == (2 * 96, 3 * 96)  # six pixels a voxel
     assert 0 <= image.min() < image.max() <= 1
 
 

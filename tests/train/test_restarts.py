@@ -10,7 +10,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from ray_mae.train.errors import FatalError
 from ray_mae.train.metrics.jsonl import append_jsonl
-from ray_mae.train.recovery.restarts import Failed, Restarts, cause_of, keep_trace
+from ray_mae.train.recovery.restarts import Failed, Restarts, cause_of, keep_trace, restarts_of
 from ray_mae.train.run_folder import EVENTS, RunFolder
 from tests.records import write_record
 
@@ -70,3 +70,27 @@ def test_preempted_nodes_do_not_count_and_an_ending_is_one(tmp_path: Path) -> No
         restarts.after_exception(None, {0: lost()})
     for _ in range(9):
         Restarts(folder_of(tmp_path), -1).after_exception(None, {0: lost()})
+
+
+def test_each_restart_is_an_event_that_says_who_was_lost_and_where_all_begin(
+    tmp_path: Path,
+) -> None:
+    folder = folder_of(tmp_path)
+    began(tmp_path)
+    assert restarts_of(tmp_path) == []
+    write_record(tmp_path, 20)
+    restarts = pickle.loads(pickle.dumps(Restarts(folder, 1)))  # it travels to the controller
+    restarts.after_exception(None, {0: ValueError("collateral"), 3: lost()})
+    restarts.after_exception(None, {2: lost(preempted=True), 1: lost()})
+    write_record(tmp_path, 30)
+    restarts.after_exception(None, {0: ValueError("shapes")})
+    first, second, third = restarts_of(tmp_path)
+    assert first.startswith("worker 3 lost (")
+    assert first.endswith("all start again after step 20")
+    assert second.startswith("workers 1, 2 lost (")
+    assert third == "worker 0 failed (shapes): all start again after step 30"
+    assert "collateral" not in first
+    with pytest.raises(Failed):
+        restarts.after_exception(None, {0: ValueError("shapes")})
+    assert len(restarts_of(tmp_path)) == 3  # nothing starts again
+    assert len([e for e in folder.events() if e.get("restart")]) == 3

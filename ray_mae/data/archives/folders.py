@@ -21,10 +21,14 @@ def stem_of(path: str) -> str:
     return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
 
 
-# Volumes that are not read, and what they are called.
+_BY_ITK = "convert it to NIfTI, as with SimpleITK.WriteImage(SimpleITK.ReadImage('x'), 'x.nii.gz')"
+# Volumes that are not read: what they are called, and what to do.
 OTHER_FORMATS = {
-    ".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage",
-    ".hdr": "a pair of Analyze or NIfTI", ".img": "",
+    ".nrrd": f"NRRD: {_BY_ITK}", ".nhdr": f"NRRD: {_BY_ITK}",
+    ".mha": f"MetaImage: {_BY_ITK}", ".mhd": f"MetaImage: {_BY_ITK}",
+    ".hdr": "a pair of NIfTI or Analyze: convert it, as with nibabel.save(nibabel.load('x.hdr'), "
+    "'x.nii.gz'); Analyze says nothing of left and right, which --volumes.orientation then does",
+    ".img": "an .img without its .hdr: bring the header, or rename it to .nii if the file is whole NIfTI",
 }  # fmt: skip
 
 
@@ -45,13 +49,13 @@ def volume_files(
         )
     files, others, passed_over = [], [], Counter[str]()
     for folder, names in walk(root, config.output):
-        headers = {Path(name).stem for name in names if name.lower().endswith(".hdr")}
+        headers = {_stem(name) for name in names if _suffix(name) == ".hdr"}
         for name in names:
-            suffix = Path(name.lower().removesuffix(".gz")).suffix
+            suffix = _suffix(name)
             if name.lower().endswith(VOLUME_SUFFIXES) and not name.startswith("."):
                 files.append(os.path.join(folder, name))
             elif suffix in OTHER_FORMATS and not name.startswith("."):
-                if suffix == ".img" and Path(name.removesuffix(".gz")).stem in headers:
+                if suffix == ".img" and _stem(name) in headers:
                     passed_over[".img"] += 1  # its header stands for it
                 else:
                     others.append(_in_another_format(os.path.join(folder, name), suffix))
@@ -65,14 +69,17 @@ def volume_files(
     return root, sorted(files), dict(sorted(passed_over.items())), others
 
 
+def _suffix(name: str) -> str:
+    """The last one, without that of gzip."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
+def _stem(name: str) -> str:
+    return name[: name.lower().rindex(_suffix(name))]
+
+
 def _in_another_format(path: str, suffix: str) -> VolumeRecord:
-    called = OTHER_FORMATS[suffix] or "Analyze"
-    convert = (
-        "nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')"
-        if suffix in (".hdr", ".img")
-        else "SimpleITK.WriteImage(SimpleITK.ReadImage('x'), 'x.nii.gz')"
-    )
-    problem = QuarantineError("other-format", f"{called}: convert it to NIfTI, as with {convert}")
+    problem = QuarantineError("other-format", OTHER_FORMATS[suffix])
     return VolumeRecord(paths=(path,), volume=path, patient="", modality="unknown", problem=problem)
 
 

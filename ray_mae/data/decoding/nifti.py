@@ -59,7 +59,8 @@ class Bounds:
         if len(shape) != 3:
             raise QuarantineError(
                 "four-dimensional",
-                f"shape {shape}; --volumes.four_dimensional first takes the first volume",
+                f"shape {shape}; --volumes.four_dimensional first takes the first volume of each (of "
+                "diffusion mostly b 0), nibabel.funcs.four_to_three makes a file of each",
             )
         if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise QuarantineError("no-geometry", "the axes of the affine do not span space")
@@ -313,7 +314,10 @@ def _assumed(
 ) -> tuple[NDArray[np.float64], list[str]]:
     """The affine of a header without orientation, by the axes that bounds.orientation names."""
     if not np.isfinite(spacing).all() or (spacing <= 0).any():
-        raise QuarantineError("no-geometry", f"no spacing ({spacing.tolist()}) and no orientation")
+        raise QuarantineError(
+            "no-geometry",
+            f"no spacing ({spacing.tolist()}) and no orientation: write both into the header (pixdim, sform)",
+        )
     if bounds.orientation is None:
         raise QuarantineError(
             "no-geometry",

@@ -30,6 +30,7 @@ from ray_mae.data.paths import list_folder, make_private_folder, remove, resolve
 from ray_mae.data.privacy.pseudonyms import load_key
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
+from ray_mae.data.stored_form import stored_form
 from ray_mae.summary import write_summary
 
 QUARANTINE = "quarantine.parquet"
@@ -258,7 +259,6 @@ def _manifest(
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))
     spacing = config.volumes.spacing_mm if job.kind == "volume" else None
-    faces = _faces(job, results)
     return Manifest(
         job.kind,
         config.dataset,
@@ -266,7 +266,8 @@ def _manifest(
         shards,
         spacing,
         pseudonyms,
-        faces=faces,
+        faces=_faces(job, results),
+        form=stored_form(job.kind, config, results),
         **job.manifest,
     )
 

@@ -16,6 +16,7 @@ from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.evaluate.card.charts import choose, contact_sheet, density, rows_at, tile
 from ray_mae.evaluate.pages.page import png, svg
+from ray_mae.transforms.slices import CONVENTION, axial, coronal, lettered, sagittal
 
 _COLUMNS = ("site", "modality", "voxels", "encoding", "dtype", "shape", "spacing_mm")
 
@@ -57,7 +58,8 @@ def volume_sections(
     ]
     pictures = [
         (
-            f"{modality}: axial, coronal and sagittal middle of {len(planes) // 3} volumes",
+            f"{modality}: axial, coronal and sagittal middle of {len(planes) // 3} volumes "
+            f"({CONVENTION})",
             png(sheet),
         )
         for modality, planes in sorted(slices.items())
@@ -85,23 +87,28 @@ def _choose_pictures(
 def middles(volume: np.ndarray, spacing_mm: Sequence[float]) -> list[np.ndarray]:
     """Axial, coronal and sagittal middle [128, 128] uint8 of [X, Y, Z] in RAS: front and top up.
 
-    Axial and coronal slices have the person's left on the left of the picture. Grey values from the
-    1st to the 99th percentile of the volume, squares with black around.
+    In radiological convention, with letters: the person's right is on the left of axial and coronal
+    slices, the front on the left of the sagittal one. Grey values from the 1st to the 99th percentile of
+    the volume, squares with black around.
     """
     low, high = np.percentile(volume[volume != 0] if volume.any() else volume, [1, 99])
     grey = ((volume - low) / max(high - low, 1e-6)).clip(0, 1)
     grey[volume == 0] = 0
     x, y, z = (side // 2 for side in volume.shape)
-    planes = ((grey[:, :, z], (0, 1)), (grey[:, y, :], (0, 2)), (grey[x, :, :], (1, 2)))
+    planes = (
+        (axial(grey[:, :, z]), (0, 1), "RL"),
+        (coronal(grey[:, y, :]), (0, 2), "RL"),
+        (sagittal(grey[x, :, :]), (1, 2), "AP"),
+    )
     finest = min(spacing_mm)
     slices = []
-    for plane, axes in planes:
+    for plane, axes, sides in planes:
         wide, high = (
-            max(1, round(extent * spacing_mm[axis] / finest))
-            for extent, axis in zip(plane.shape, axes, strict=True)
+            max(1, round(volume.shape[axis] * spacing_mm[axis] / finest)) for axis in axes
         )
-        picture = Image.fromarray((plane.T[::-1] * 255).astype(np.uint8))
-        slices.append(tile(np.asarray(picture.resize((wide, high), Image.Resampling.BILINEAR))))
+        picture = Image.fromarray((plane * 255).astype(np.uint8))
+        square = tile(np.asarray(picture.resize((wide, high), Image.Resampling.BILINEAR)))
+        slices.append(lettered(square, *sides))
     return slices
 
 

@@ -101,6 +101,7 @@ class Finetuning(driver.Evaluation[FinetuneConfig, FinetuneTask, FinetuneResult]
             f"validated {len(task.validate_at)} times.",
             "Choice": "the weights with the highest mean AUROC on validation patients, of equal "
             "ones those with the lower loss. Test patients serve for the numbers alone.",
+            "Seen": KINDS[task.manifest.kind].seen,
             "Labels": KINDS[task.manifest.kind].unlabelled
             or f"{policy_in_words(config.uncertain, config.unmentioned)}.",
         }

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.compatibility import cautions
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.config.base import to_dict
@@ -15,10 +16,12 @@ from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.cohort import describe_policy, read_cohort
-from ray_mae.evaluate.features import features, matrix
+from ray_mae.evaluate.features import features, matrix, what_is_seen
 from ray_mae.evaluate.probe.linear import pixel_components, probe, probeable
 from ray_mae.evaluate.probe.report import write_report
+from ray_mae.evaluate.probe.result import ONE_SEED
 from ray_mae.summary import write_summary
+from ray_mae.terminal import warn
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
 
@@ -40,6 +43,8 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     """
     began = time.time()
     manifest = Manifest.read(config.shards)
+    notes = cautions(config.checkpoint, config.shards, config.mismatch)
+    warn(notes)
     cohort = read_cohort(ShardSet.read(config.shards), labels=config.labels)
     targets, names, no_classes = cohort.targets(config)
     # before hours of embedding
@@ -55,6 +60,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             workers=config.workers,
             gpu=config.gpu,
             crop_size=config.crop_size,
+            sees=config.sees,
             seed=config.seed,
         )
         blocks = list(rows.iter_batches(batch_size=4096, batch_format="pyarrow"))
@@ -69,7 +75,6 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     result = probe(matrices, targets, table["patient_id"].to_numpy(), split, config, names)
     result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
-    cautions = ckpt.cautions(config.checkpoint, config.shards)
     paths = write_report(
         config.output,
         result,
@@ -82,12 +87,14 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         curves=read_jsonl(run / METRICS) if run else None,
         pictures=last_pictures(run) if run else (),
         captions=read_jsonl(run / REPORTS) if run else None,
-        cautions=cautions,
+        cautions=notes,
         kind=manifest.kind,
+        sees=what_is_seen(config.checkpoint, config.crop_size, config.sees),
     )
     summary = {
         "command": "evaluate probe",
         "checkpoint": str(config.checkpoint),
+        "sees": what_is_seen(config.checkpoint, config.crop_size, config.sees),
         NOUNS[manifest.kind]: {name: int((split == name).sum()) for name in SPLITS},
         "macro_auroc": {
             name: score.macro["auroc"].describe() for name, score in result.features.items()
@@ -95,10 +102,11 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "difference_of_trained": {
             name: difference.describe() for name, difference in result.differences.items()
         },
+        "one_seed": ONE_SEED,
         "labels": result.labels,
         **describe_policy(manifest.kind, config),
         "left_out": result.left_out,
-        "cautions": cautions,
+        "cautions": notes,
         "seconds": round(time.time() - began, 1),
         "seconds_embedding": round(end_of_embedding - began, 1),
         "report": str(paths["html"]),

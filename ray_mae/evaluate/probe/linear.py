@@ -14,11 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
-from sklearn.preprocessing import StandardScaler
 
 from ray_mae.config import ProbeConfig
 from ray_mae.data.schema import SPLITS
@@ -34,6 +32,7 @@ from ray_mae.evaluate.metrics import (
     reliability,
 )
 from ray_mae.evaluate.probe.result import FeatureScore, LabelScore, ProbeResult
+from ray_mae.evaluate.probe.scaling import FeatureScaler, principal_components
 
 MAX_ITERATIONS = 2000
 ROC_POINTS = 200
@@ -74,10 +73,10 @@ def probe(
     results: dict[str, FeatureScore] = {}
     auroc: dict[str, FloatArray] = {}  # macro, [R]
     for name, x in features.items():
-        results[name], auroc[name], unconverged = _probe_one(
+        results[name], auroc[name], of_set = _probe_one(
             x, targets, columns, split, keep, weights, config.strengths
         )
-        notes += [f"{name} features: {line}" for line in unconverged]
+        notes += [f"{name} features: {line}" for line in of_set]
     notes += _one_class_notes(targets[split == "test"], columns, weights)
 
     differences = {
@@ -139,14 +138,12 @@ def choose_studies(split: NDArray, train_studies: int | None, seed: int) -> NDAr
 def pixel_components(
     pixels: FloatArray, split: ArrayLike, components: int, seed: int = 0
 ) -> FloatArray:
-    """Raw-pixel baseline [S, n]: principal components, fitted on the training studies only.
+    """Raw-pixel baseline [S, k]: principal components, fitted on the training studies only.
 
-    pixels: [S, P] mean over the views of each study's small, flattened images;
-    n = min(components, training studies, P).
+    pixels: [S, P] mean over the views of each study's small, flattened images; k is at most `components`,
+    one less than there are training studies, and P: see `principal_components`.
     """
-    train = pixels[np.asarray(split) == "train"]
-    n = min(components, *train.shape)
-    return PCA(n, random_state=seed).fit(train).transform(pixels)
+    return principal_components(pixels, np.asarray(split) == "train", components, seed)
 
 
 def _probe_one(
@@ -163,11 +160,16 @@ def _probe_one(
     # Standardised in double precision (an untrained encoder hardly varies around a large mean),
     # fitted in single: half the time at equal AUROC.
     x = np.asarray(x, np.float64)
-    x = StandardScaler().fit(x[train]).transform(x).astype(np.float32)
+    scaler = FeatureScaler().fit(x[train])
+    x = scaler.transform(x).astype(np.float32)
 
     scores: dict[str, LabelScore] = {}
     resampled: dict[str, list[FloatArray]] = {metric: [] for metric in METRICS}
     notes = []
+    if constant := int(scaler.constant_.sum()):
+        notes.append(
+            f"{constant} of {x.shape[1]} do not vary over the training studies and count nothing."
+        )
     for name, column in columns.items():
         y = targets[:, column]
         known = ~np.isnan(y)

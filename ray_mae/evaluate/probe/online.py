@@ -264,9 +264,10 @@ def _probeable(train: "np.ndarray", val: "np.ndarray", selection: "np.ndarray", 
 def _fit(x: "np.ndarray", y: "np.ndarray", C: float) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+    from ray_mae.evaluate.probe.scaling import FeatureScaler
+
+    model = make_pipeline(FeatureScaler(), LogisticRegression(C=C, max_iter=2000))
     return model.fit(x, y)
 
 

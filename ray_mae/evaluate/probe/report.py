@@ -18,7 +18,8 @@ from ray_mae.evaluate.metrics import METRICS, Estimate
 from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, png, svg
 from ray_mae.evaluate.probe.charts import forest, reliability, roc
-from ray_mae.evaluate.probe.result import ProbeResult
+from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
+from ray_mae.transforms.slices import CONVENTION
 
 
 def write_report(
@@ -32,6 +33,7 @@ def write_report(
     captions: Sequence[dict[str, str]] | None = None,
     cautions: Sequence[str] = (),
     kind: str = "study",
+    sees: str = "",
 ) -> dict[str, Path]:
     """Write the three files into `output` and return their paths as json, csv and html.
 
@@ -41,7 +43,8 @@ def write_report(
     pictures: title and PNG of each reconstruction;
     captions: dicts with `true`, `generated` and, where it may be shown, `study_id`;
     cautions: sentences that a reader must know before the numbers;
-    kind: what a row is, study or volume.
+    kind: what a row is, study or volume;
+    sees: what the encoder was shown of it, in words.
     """
     output.mkdir(parents=True, exist_ok=True)
     paths = {
@@ -54,7 +57,7 @@ def write_report(
     everything["cautions"] = list(cautions)
     paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
     _write_csv(paths["csv"], result)
-    page = _page(result, title, flat, curves or [], pictures, captions or [], cautions, kind)
+    page = _page(result, title, flat, curves or [], pictures, captions or [], cautions, kind, sees)
     paths["html"].write_text(page, "utf-8")
     return paths
 
@@ -100,6 +103,7 @@ def _page(
     captions: Sequence[dict[str, str]],
     cautions: Sequence[str],
     kind: str,
+    sees: str,
 ) -> str:
     names = list(result.features)
     looks = {name: charts.look(name, names) for name in names}
@@ -112,6 +116,7 @@ def _page(
             title=title,
             generated=generated(settings),
             noun=kind,
+            sees=sees,
             nouns=NOUNS[kind],
             result=result,
             names=names,
@@ -129,5 +134,7 @@ def _page(
             cautions=cautions,
             notes=result.notes,
             policy=policy_in_words(result.protocol["uncertain"], result.protocol["unmentioned"]),
+            convention=CONVENTION,
+            one_seed=ONE_SEED,
         )
     )

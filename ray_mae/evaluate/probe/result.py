@@ -7,6 +7,13 @@ from ray_mae.evaluate.cohort import SplitCount
 from ray_mae.evaluate.metrics import Estimate, ReliabilityBin
 from ray_mae.evaluate.pages.page import plain
 
+ONE_SEED = (
+    "Of one checkpoint and one random encoder: the intervals cover the choice of test patients alone, and "
+    "another seed of either may turn a difference round. Whether a pretraining is better or worse takes "
+    "several seeds of it, or of evaluate finetune."
+)
+"""What the differences of a probe do not tell."""
+
 
 @dataclass(frozen=True)
 class LabelScore:

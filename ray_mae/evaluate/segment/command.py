@@ -27,6 +27,7 @@ from ray_mae.evaluate.supervised import driver
 from ray_mae.evaluate.supervised.comparison import MetricValues
 from ray_mae.evaluate.supervised.driver import Preparation
 from ray_mae.evaluate.supervised.runs import Run
+from ray_mae.transforms import slices
 
 PICTURES = "pictures"
 VOLUMES = "segment_volumes.csv"
@@ -209,7 +210,7 @@ def _draw(
         image = outlines(
             axial(volume.voxels, plane),
             axial(volume.classes, plane),
-            {initialisation: one.planes[i].T[::-1] for initialisation, one in first.items()},
+            {initialisation: slices.axial(one.planes[i]) for initialisation, one in first.items()},
         )
         (folder / f"{i:02d}-{name}.png").write_bytes(image)
         scores = ", ".join(
@@ -217,7 +218,12 @@ def _draw(
             for initialisation, one in first.items()
             if not np.isnan(one.dice[i]).all()
         )
-        pictures.append((f"{name}, axial slice {plane}; mean Dice of the volume: {scores}", image))
+        pictures.append(
+            (
+                f"{name}, axial slice {plane} ({slices.CONVENTION}); mean Dice of the volume: {scores}",
+                image,
+            )
+        )
     return pictures
 
 

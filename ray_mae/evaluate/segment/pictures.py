@@ -6,7 +6,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+
+from ray_mae.transforms import slices
 
 _PANEL = 2.6
 """Inches."""
@@ -21,14 +24,14 @@ def plane_of(classes: NDArray) -> int:
 
 
 def axial(volume: NDArray, plane: int) -> NDArray:
-    """[Y, X] of a volume [X, Y, Z] in RAS order: anterior up, left on the left."""
-    return volume[:, :, plane].T[::-1]
+    """[Y, X] of a volume [X, Y, Z] in RAS order: front up, the person's right on the left."""
+    return slices.axial(volume[:, :, plane])
 
 
 def outlines(image: NDArray, truth: NDArray, predictions: dict[str, NDArray]) -> bytes:
     """A PNG: the truth's outlines by class, then each initialisation's prediction over the truth in white.
 
-    image, truth, and predictions by name: [H, W].
+    image, truth, and predictions by name: [H, W], as of `axial`; the letters R and L say the sides.
     """
     low, high = np.percentile(image, [1, 99])
     panels = {"truth": truth, **predictions}
@@ -44,6 +47,10 @@ def outlines(image: NDArray, truth: NDArray, predictions: dict[str, NDArray]) ->
                 _outline(axes, truth > 0, "white", 0.8)
             for k in range(1, int(classes.max(initial=0)) + 1):
                 _outline(axes, classes == k, _COLOURS[(k - 1) % len(_COLOURS)], 1.3)
+            edge = [withStroke(linewidth=2, foreground="black")]
+            for x, letter, side in ((0.02, "R", "left"), (0.98, "L", "right")):
+                at = {"ha": side, "va": "top", "transform": axes.transAxes}
+                axes.text(x, 0.98, letter, size=13, color="white", path_effects=edge, **at)
             axes.set_title(name)
             axes.set_axis_off()
         figure.savefig(out, format="png", metadata={"Software": None})

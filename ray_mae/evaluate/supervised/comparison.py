@@ -65,6 +65,33 @@ class Comparison:
         """The metric that the page and the summary begin with."""
         return next(iter(self.metrics))
 
+    def verdict(self) -> str:
+        """What the difference of the main metric's mean tells, in a sentence; empty without one.
+
+        Its interval covers the choice of test patients alone. So that a seed's luck is no finding, each
+        seed must agree; of one seed nothing is told.
+        """
+        if not self.differences:
+            return ""
+        if len(self.seeds) < 2:
+            return (
+                "one seed tells nothing: the interval covers the choice of test patients alone, and "
+                "another seed may turn the difference round; give several by seeds."
+            )
+        trained, random = (
+            self.initialisations[n][MACRO][self.main].seeds for n in (TRAINED, RANDOM)
+        )
+        above = sum(a.value > b.value for a, b in zip(trained, random, strict=True))
+        below = sum(a.value < b.value for a, b in zip(trained, random, strict=True))
+        difference, seeds = self.differences[MACRO][self.main], len(self.seeds)
+        if difference.low > 0 and above == seeds:
+            return f"better: the interval lies above 0, and so does each of {seeds} seeds."
+        if difference.high < 0 and below == seeds:
+            return f"worse: the interval lies below 0, and so does each of {seeds} seeds."
+        if difference.low <= 0 <= difference.high:
+            return "not told apart: the interval holds 0."
+        return f"not told apart: the seeds do not agree, {above} of {seeds} lie above 0."
+
     def table(self) -> list[dict[str, object]]:
         """One record per initialisation (`start`), row and seed, and one for the mean over seeds."""
         records: list[dict[str, object]] = []

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.checkpoint.format import cautions
+from ray_mae.checkpoint.compatibility import cautions
 from ray_mae.config import SupervisedConfig
 from ray_mae.config.base import to_dict
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
@@ -20,6 +20,7 @@ from ray_mae.evaluate.supervised.comparison import MetricValues, compare
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.report import ComparisonReport, write_comparison
 from ray_mae.evaluate.supervised.runs import Run, run_all, runs_of
+from ray_mae.terminal import warn
 
 
 class Task(Protocol):
@@ -138,6 +139,8 @@ def evaluate(evaluation: Evaluation[Any, Any, Any]) -> dict[str, Any]:
     """
     began = time.time()
     config = evaluation.config
+    notes = cautions(config.checkpoint, config.shards, config.mismatch)
+    warn(notes)
     with evaluation.prepare() as preparation:
         task = preparation.task
         runs = runs_of(config)
@@ -161,7 +164,7 @@ def evaluate(evaluation: Evaluation[Any, Any, Any]) -> dict[str, Any]:
         noun=NOUNS[task.manifest.kind],
         protocol={**evaluation.protocol(task), "Intervals": _intervals(config)},
         limits=evaluation.limits,
-        cautions=cautions(config.checkpoint, config.shards),
+        cautions=notes,
         settings={"dataset": task.manifest.dataset, **to_dict(config)},
         counts=counts,
         policy=preparation.policy,

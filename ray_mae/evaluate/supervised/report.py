@@ -108,6 +108,7 @@ def write_comparison(output: Path, report: ComparisonReport, began: float) -> di
             metric: difference.describe()
             for metric, difference in comparison.differences.get(MACRO, {}).items()
         },
+        **({"verdict": verdict} if (verdict := comparison.verdict()) else {}),
         "kept_step": {run.name: fit.step for run, fit in report.runs},
         "seconds": round(time.time() - began, 1),
         "models": str(output / MODELS),

@@ -1,5 +1,6 @@
 """What is done to a volume before the network sees it: noise, then hidden blocks (MDAE, section 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,6 +55,15 @@ class Corruption:
         noisy = self._noised(x, time * self.sigma_max, draw)
         hidden = self._hidden(x, ratio, draw)
         return Corrupted(torch.where(hidden, 0.0, noisy), hidden, time, self.sigma(time))
+
+    def examples(self, pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Shares p of hidden blocks and noise levels t that training draws, each pair once.
+
+        pairs: how far p lies between the least and the largest share, and t, which is 0 without noise.
+        """
+        low, high = self.mask_ratio
+        shown = ((low + (high - low) * p, t if self.sigma_max else 0.0) for p, t in pairs)
+        return list(dict.fromkeys(shown))
 
     def sigma(self, t: Tensor) -> Tensor:
         """σ_t [B] of t [B]: x_t, divided by what x is multiplied with, is x + σ_t z."""

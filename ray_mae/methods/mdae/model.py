@@ -25,7 +25,7 @@ from ray_mae.transforms.volumes import VolumeAugmentation, clean
 LEVELS = 4
 """Equal parts of t in [0, 1) by which errors are recorded."""
 SHOWN = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75))
-"""Share of hidden blocks p and noise level t of the pictures."""
+"""Of the pictures: how far from the least to the largest share of hidden blocks, and the noise level t."""
 
 
 class Mdae(Method):
@@ -114,16 +114,22 @@ class Mdae(Method):
     def pictures(
         self, batch: VolumeBatch, decode: Callable[[list[int]], str] | None = None
     ) -> Pictures:
-        """Per volume, clean, corrupted and reconstructed: the middle axial slice, left on the left.
+        """Per volume, clean, corrupted and reconstructed: the middle axial slice, in radiological convention.
 
-        Grey values from the 1st to the 99th percentile of the clean slice.
+        Corrupted as in training: with shares of hidden blocks between the settings' own, and with noise
+        only where there is some. Voxels that no loss reconstructs are as they came in. Grey values from the
+        1st to the 99th percentile of the clean slice.
         """
         x, _ = clean(batch)
         images = {}
-        for p, t in SHOWN:
+        for p, t in self.corruption.examples(SHOWN):
             c = self.corruption(x, batch.draw, p=p, t=t)
-            name = f"clean, corrupted, reconstructed (p {p:g}, t {t:g})"
-            images[name] = volume_rows(x, c.voxels, self.reconstruct(c.voxels, c.t))
+            learnt = torch.where(c.hidden, self.lambda_masked > 0, self.lambda_visible > 0)
+            made = torch.where(learnt, self.reconstruct(c.voxels, c.t), c.voxels)
+            blocks = f"{p:.0%} hidden" if p else "nothing hidden"
+            noise = f"noise level {t:g}" if t else "no noise"
+            name = f"clean, corrupted, reconstructed ({blocks}, {noise})"
+            images[name] = volume_rows(x, c.voxels, made)
         return Pictures(images)
 
     def flops(self, images: int, samples: int) -> float:

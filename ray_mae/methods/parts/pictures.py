@@ -1,12 +1,16 @@
 """What a person sees of a reconstruction: images side by side, in grey values of [0, 1]."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ray_mae.encoders.vit import unpatchify
+from ray_mae.transforms import slices
 from ray_mae.transforms.images import denormalise
 
 STUDY_TITLE = "masked, reconstructed, original"
+LEAST_SIDE = 96
+"""Pixels of a slice of a volume."""
 
 
 def study_rows(patches: Tensor, hidden: Tensor, pixels: Tensor, patch_size: int) -> Tensor:
@@ -28,22 +32,28 @@ def study_rows(patches: Tensor, hidden: Tensor, pixels: Tensor, patch_size: int)
 
 
 def volume_rows(*volumes: Tensor) -> Tensor:
-    """The middle axial slices of volumes side by side, a row per sample, left on the left.
+    """The middle axial slices of volumes side by side, a row per sample, in radiological convention.
 
     Args:
         volumes: [B, 1, D, H, W] each; grey values go from the 1st to the 99th percentile of the first.
 
     Returns:
-        [B · H, n W].
+        [B · z H, n z W], each slice with the letters of its sides; z is 1, or so large that a small slice
+        has a side of LEAST_SIDE pixels, and room for them.
     """
-    rows = [axial(v) for v in volumes]
-    edges = torch.tensor([0.01, 0.99], device=rows[0].device)
-    low, high = rows[0].flatten(1).quantile(edges, dim=1)[..., None, None]  # [B, 1, 1]
-    row = (torch.cat(rows, dim=2) - low) / (high - low).clamp(min=1e-6)  # [B, H, n W]
-    return row.clamp(0, 1).flatten(0, 1)
+    columns = [axial(v) for v in volumes]
+    edges = torch.tensor([0.01, 0.99], device=columns[0].device)
+    low, high = columns[0].flatten(1).quantile(edges, dim=1)[..., None, None]  # [B, 1, 1]
+    grey = (torch.stack(columns) - low) / (high - low).clamp(min=1e-6)  # [n, B, H, W]
+    zoom = max(1, -(-LEAST_SIDE // grey.shape[2]))
+    shown = (grey.clamp(0, 1) * 255).byte().cpu().numpy().repeat(zoom, 2).repeat(zoom, 3)
+    rows = [
+        np.concatenate([slices.lettered(s) for s in row], axis=1) for row in shown.swapaxes(0, 1)
+    ]
+    return torch.from_numpy(np.concatenate(rows)) / 255
 
 
 def axial(volumes: Tensor) -> Tensor:
-    """The middle slice [B, H, W] of volumes [B, 1, D, H, W] in RAS order: anterior up, left left."""
+    """The middle slice [B, H, W] of volumes [B, 1, D, H, W] in RAS order: front up, right on the left."""
     middle = volumes[:, 0, :, :, volumes.shape[4] // 2]  # [B, right, anterior]
-    return middle.transpose(1, 2).flip(1)
+    return middle.transpose(1, 2).flip(1, 2)

@@ -85,7 +85,7 @@ class Simmim3d(Method):
     def pictures(
         self, batch: VolumeBatch, decode: Callable[[list[int]], str] | None = None
     ) -> Pictures:
-        """Per volume, original, masked and reconstructed: the middle axial slice, left on the left."""
+        """Per volume, original, masked and reconstructed: the middle axial slice, right on the left."""
         x, _ = clean(batch)
         hidden = self.hidden(x, batch.draw)
         masked = self.masked(x, hidden)

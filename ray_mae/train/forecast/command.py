@@ -3,12 +3,13 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.config.pretrain import PlanConfig, as_list
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.summary import write_summary
-from ray_mae.terminal import console
+from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, inputs_of, measure_on_meta
 from ray_mae.train.forecast.gpus import Gpu, named_gpu
 from ray_mae.train.forecast.memory import real_stage
@@ -79,6 +80,8 @@ def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str, list[SharedPatients
     """The numbers of the run, what a sample is, where they lie, and patients of several folders."""
     if config.shards is not None and config.samples is None:
         shards = ShardSet.read(as_list(config.shards), config.shares)
+        if config.weights:
+            warn(require_compatible(config.weights, shards, config.mismatch))
         run_plan, inputs = make_plan(config, shards), inputs_of(config, shards)
         return run_plan, inputs, shards.describe(), find_shared_patients(shards)
     assert config.samples is not None

@@ -43,6 +43,7 @@ class Progress:
         self._probes = Tail(run / PROBES)
         self._probes.news()  # of earlier starts
         self._step: int | None = None
+        self._workers = 0
         self._away = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -102,6 +103,10 @@ class Progress:
 
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]
+        if text == "worker ready" and event["workers"] != self._workers:
+            if self._workers:
+                text += f": now {event['workers']} workers, {self._workers} before"
+            self._workers = event["workers"]
         if "precision" in event:
             text += (
                 f": {event['precision']} on {event['device']}, {event['parameters'] / 1e6:.1f} M "

@@ -20,6 +20,7 @@ GAUGES = {
     "mae_steps": "Optimiser steps of the whole run",
     "mae_last_step_time_seconds": "When the run last told metrics, or began: Unix time",
     "mae_starts": "Starts of the workers by this driver",
+    "mae_failures": "Times that workers were lost or failed and all started again, by this driver",
     "mae_workers": "Training workers",
     "mae_samples_per_second": "Samples trained on, over all workers",
     "mae_data_wait_ratio": "Share of the time in which workers wait for data",
@@ -65,16 +66,20 @@ class RunMetrics:
     def __init__(self, folder: Path, steps: int, losses: Iterable[str]) -> None:
         self._gauges = Gauges(folder, GAUGES, _MORE_TAGS)
         self._losses = {"loss", *losses}
-        self._starts, self._failed_probes = 0, 0
+        self._starts, self._failures, self._failed_probes = 0, 0, 0
         self._set("mae_running", 1)
         self._set("mae_failed", 0)
         self._set("mae_steps", steps)
         self._set("mae_last_step_time_seconds", time.time())
         self._set("mae_starts", 0)
+        self._set("mae_failures", 0)
         self._set("mae_probe_failures", 0)
 
     def event(self, record: dict[str, Any]) -> None:
-        """Counts starts of the workers."""
+        """Counts starts of the workers, and failures of theirs."""
+        if record.get("restart"):
+            self._failures += 1
+            self._set("mae_failures", self._failures)
         if record["event"] == "worker ready":
             self._starts += 1
             self._set("mae_starts", self._starts)

@@ -1,6 +1,9 @@
 """After which errors the workers are started again, and how the last one reads."""
 
 import traceback
+from functools import cached_property
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -10,7 +13,8 @@ from ray.train.v2.api.callback import UserCallback
 from ray_mae.checkpoint.format import committed
 from ray_mae.cluster.ray_private import RayTrainError, is_preempted_actor
 from ray_mae.train.errors import FatalError
-from ray_mae.train.run_folder import RunFolder
+from ray_mae.train.metrics.jsonl import JsonLines, read_jsonl
+from ray_mae.train.run_folder import EVENTS, RunFolder
 
 
 class Failed(FatalError):
@@ -29,7 +33,7 @@ class Restarts(UserCallback):
 
     It does for an `FatalError`; for an error of a program, and not of a machine, before the command's first
     step, which would only come again; and after more than `limit` failures in a row with no checkpoint
-    between them. Preempted nodes do not count.
+    between them. Preempted nodes do not count. Each start is an event of the run that says what happened.
     """
 
     def __init__(self, folder: RunFolder, limit: int) -> None:
@@ -37,30 +41,52 @@ class Restarts(UserCallback):
         self._folder, self._limit = folder, limit
         self._in_a_row, self._saved = 0, 0
 
+    @cached_property
+    def _lines(self) -> JsonLines:
+        """Of the controller, to which this object travels."""
+        return self._folder.lines(EVENTS)
+
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Of the workers, by rank."""
         for error in worker_exceptions.values():
             if isinstance(error, FatalError):
                 raise error
-        if any(is_preempted_actor(error) for error in worker_exceptions.values()):
-            return
         # when one worker is lost, those that waited for it fail, too
         lost = {rank: e for rank, e in worker_exceptions.items() if _is_of_machine(e)}
-        rank, error = next(iter((lost or worker_exceptions).items()))
         try:
             saved = max((metrics["step"] for _, metrics in committed(self._folder.path)), default=0)
             began = any(e["event"] == "first step" for e in self._folder.events())
         except OSError:  # storage is away
             saved, began = self._saved, True
-        self._in_a_row = self._in_a_row + 1 if saved == self._saved else 1
-        self._saved = saved
+        if not any(is_preempted_actor(error) for error in worker_exceptions.values()):
+            self._in_a_row = self._in_a_row + 1 if saved == self._saved else 1
+            self._saved = saved
+            self._require_more(lost or worker_exceptions, began or bool(lost))
+        self._lines.add(self._folder.event(_describe(lost, worker_exceptions, saved), restart=True))
+
+    def _require_more(self, errors: dict[int, Exception], worth_it: bool) -> None:
+        """Raise Failed where another start is not worth it, or one too many; errors: by rank."""
+        rank, error = next(iter(errors.items()))
         line = f"training ended on worker {rank}: {_last_line(error)}"
-        if not began and not lost:
+        if not worth_it:
             raise Failed(line, _full(error))
         if 0 <= self._limit < self._in_a_row:
             if self._limit:
                 line += f" (failure {self._in_a_row} in a row with no checkpoint between them)"
             raise Failed(line, _full(error))
+
+
+def _describe(lost: dict[int, Exception], failed: dict[int, Exception], step: int) -> str:
+    """What happened to workers, and that all start again after so many steps; lost, failed: by rank."""
+    ranks = ", ".join(map(str, sorted(lost or failed)))
+    reason = shorten(_last_line(next(iter((lost or failed).values()))), 160, placeholder=" …")
+    word = "worker" if len(lost or failed) == 1 else "workers"
+    return f"{word} {ranks} {'lost' if lost else 'failed'} ({reason}): all start again after step {step:,}"
+
+
+def restarts_of(run: Path) -> list[str]:
+    """Returns why workers were started again, each time, over all starts of a run."""
+    return [e["event"] for e in read_jsonl(run / EVENTS) if e.get("restart")]
 
 
 def keep_trace(error: Exception) -> None:
