@@ -686,7 +686,7 @@ def test_files_that_are_no_scans_by_their_names_are_kept_aside(tmp_path: Path) -
     parts = ["T1_ph", "swi_phase", "T1_part-phase", "e1_real", "e1_imaginary"]
     differences = ["T1_subtraction", "T1_sub"]
     scans = ["T1", "FLAIR_2d", "ct_arterial_phase", "aligned_norm", "T1_masked", "T1_segmented_off",
-             "lesion_T1", "c1_T2"]  # fmt: skip
+             "lesion_T1", "c1_T2", "vsseg001_ses-1_T1c", "VS-SEG-001_T1"]  # fmt: skip
     names = [*label_maps, *parts, *differences, *scans]
     folder = touch(tmp_path / "in", *(f"p{n}/{name}.nii.gz" for n in (1, 2) for name in names))
     records = {r.volume: r.problem and r.problem.reason for r in listed("nifti", folder)}

@@ -3,15 +3,22 @@
 import re
 from collections.abc import Iterable
 
+from ray_mae.data.archives.volumes.contrasts import is_contrast
 from ray_mae.data.quarantine import QuarantineError
 
 _TOKEN = re.compile(r"[^-_ .+/]+")
-# Of label maps and masks: seg4, aligned_seg35, T1_synthseg, aparc+aseg, wmparc, brain_mask; and of the
-# shares of tissues that SPM (c1T1, mwp1T1) and FSL (T1_pve_0) make.
+# Of label maps and masks: aligned_seg35, T1_synthseg, brain_mask. Before a contrast they are part of another
+# name, as in VS-SEG-001_T1.
 _LABEL_MAP = re.compile(
-    r"[a-z0-9]*(?:seg\d*|masks?)|segm|segs|segmentations?|labels?\d*|labelmaps?|lbls?|parc|"
-    r"parcellations?|[a-z]*aparc[a-z0-9]*|wmparc|ribbon|groundtruth|annotations?|hippoamyglabels|"
-    r"[a-z]+nuclei|pve|(?:r?c|m?w?r?(?:wc|wp))[1-6](?:t[12]|flair|mprage|sub|s\d).*",
+    r"[a-z]*(?:seg|masks?)|seg\d{1,2}|segm|segs|segmentations?|labels?\d*|labelmaps?|lbls?|"
+    r"groundtruth|annotations?",
+    re.IGNORECASE,
+)
+# FreeSurfer's aparc+aseg, wmparc, lh.hippoAmygLabels-T1; the shares of tissues that SPM (c1T1, mwp1T1) and
+# FSL (T1_pve_0) make.
+_LABEL_MAP_ANYWHERE = re.compile(
+    r"parc|parcellations?|[a-z]*aparc[a-z0-9]*|wmparc|ribbon|hippoamyglabels|[a-z]+nuclei|pve|"
+    r"(?:r?c|m?w?r?(?:wc|wp))[1-6](?:t[12]|flair|mprage|sub|s\d).*",
     re.IGNORECASE,
 )
 # Of these the last word of a name alone counts: elsewhere they may say where or when.
@@ -42,7 +49,9 @@ def label_map_in(path: str) -> bool:
     """Whether the name of a file without suffix says that it is a label map or a mask."""
     tokens = _TOKEN.findall(path.rpartition("/")[2])
     at_end = tokens[-1].lower() in _LABEL_MAP_AT_END if tokens else False
-    return at_end or any(map(_LABEL_MAP.fullmatch, tokens))
+    last = max((i for i, token in enumerate(tokens) if is_contrast(token)), default=-1)
+    named = any(_LABEL_MAP.fullmatch(token) for token in tokens[last + 1 :])
+    return at_end or named or any(map(_LABEL_MAP_ANYWHERE.fullmatch, tokens))
 
 
 def in_label_folder(path: str) -> bool:
