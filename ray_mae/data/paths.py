@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow.parquet as pq
 
+from ray_mae.cluster.proxies import describe_proxy
 from ray_mae.data.quarantine import QuarantineError, error_text
 from ray_mae.data.retry import retry
 
@@ -290,6 +291,9 @@ def retry_transient(work: Callable[[], T], remote: bool = True) -> T:
     def last_error(error: Exception, _: float) -> Exception:
         if isinstance(error, (OSError, QuarantineError)):
             return error
-        return OSError(errno.EIO, error_text(error))
+        text = error_text(error)
+        if any(word in type(error).__name__ for word in ("Connect", "Proxy", "Timeout")):
+            text = f"{text} ({describe_proxy('https://')})"
+        return OSError(errno.EIO, text)
 
     return retry(work, lambda error: is_transient(error, remote), last_error, WAITS)
