@@ -63,9 +63,9 @@ def gcp(base: str) -> int | None:
 def azure(base: str) -> int | None:
     """The same of Azure, which tells a machine of its neighbours, too."""
     headers = {"Metadata": "true"}
-    events = json.loads(
-        _ask(f"{base}/metadata/scheduledevents?api-version=2020-07-01", headers)
-    )["Events"]
+    events = json.loads(_ask(f"{base}/metadata/scheduledevents?api-version=2020-07-01", headers))[
+        "Events"
+    ]
     preempted = [event for event in events if event["EventType"] == "Preempt"]
     if not preempted:
         return None

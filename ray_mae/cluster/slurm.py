@@ -21,6 +21,8 @@ HEAD, BATCH, INTERFACE = "RAY_MAE_HEAD", "RAY_MAE_BATCH", "RAY_MAE_INTERFACE"
 """Variables of the job: HOST:PORT of the head, process id of its script, name of a network interface."""
 _STARTED = "Ray runtime started."
 """What `ray start` prints when the node has joined."""
+_LINES = 15
+"""The last ones of a Ray that failed, which say why."""
 _TOLD = {signal.SIGTERM, signal.SIGUSR1}
 """Signals by which Slurm, or the job's script through srun, tells a step that it must end."""
 
@@ -121,7 +123,7 @@ def run_node() -> int:
     if over.is_set():
         return 0
     problem = "ended" if up else "could not be started"
-    sys.stderr.write(f"{''.join(lines)}ray-mae: Ray {problem} on {name} ({address})\n")
+    sys.stderr.write(f"{''.join(lines[-_LINES:])}ray-mae: Ray {problem} on {name} ({address})\n")
     return 1 if head or not up else 0
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -177,7 +178,7 @@ def slurm(folder: Path) -> Iterator[Slurm]:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
-        for process in sum(families, []):  # steps of jobs that had not ended
+        for process in chain(*families):  # steps of jobs that had not ended
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         _end_what_is_left(folder)

@@ -90,8 +90,8 @@ def test_a_preempted_job_saves_with_its_cluster_and_is_queued_again(running: Slu
 
 def test_a_job_whose_time_is_over_saves_and_is_queued_again(running: Slurm) -> None:
     running.stand_in(SAVES)
-    job = running.submit("pretrain", options="--time=2 --signal=B:USR1@75 --nodes=1")
-    running.wait(job, text="queued again")
+    job = running.submit("pretrain", options="--time=4 --signal=B:USR1@120 --nodes=1")
+    running.wait(job, text="queued again", seconds=240)  # Slurm tells up to a minute early
     running.start_again(job)
     state = running.wait(job, "COMPLETED", "FAILED", "TIMEOUT")
     log = running.log(job)
@@ -103,10 +103,10 @@ def test_a_job_whose_time_is_over_saves_and_is_queued_again(running: Slurm) -> N
 
 def test_a_command_that_ends_well_when_told_to_stop_is_not_queued_again(running: Slurm) -> None:
     running.stand_in(
-        "trap 'echo told; exit 0' TERM; echo start; for _ in {1..300}; do sleep 1; done"
+        "trap 'echo told; exit 0' TERM; echo now at work; for _ in {1..300}; do sleep 1; done"
     )
     job = running.submit("pretrain", options="--nodes=1")
-    running.wait(job, text="start")
+    running.wait(job, text="now at work")
     running.ask("scancel", "--signal=USR1", "--batch", job)
     state = running.wait(job, "COMPLETED", "FAILED")
     assert (state["JobState"], state["Restarts"]) == ("COMPLETED", "0"), running.log(job)
@@ -180,22 +180,22 @@ def test_a_ray_that_cannot_start_fails_the_job(running: Slurm) -> None:
 
 
 def raylets(running: Slurm, address: str) -> list[psutil.Process]:
-    """Of this Slurm's jobs, on one node."""
+    """Of this Slurm's jobs, on one node: no other process of Ray has that option."""
     mine = []
     for process in psutil.process_iter():
         try:
-            if process.name() == "raylet" and f"--node_ip_address={address}" in process.cmdline():
-                if process.environ().get("SLURM_CONF") == running.environment["SLURM_CONF"]:
-                    mine.append(process)
+            here = f"--node_ip_address={address}" in process.cmdline()
+            if here and process.environ().get("SLURM_CONF") == running.environment["SLURM_CONF"]:
+                mine.append(process)
         except psutil.Error:
             continue
     return mine
 
 
 def test_a_node_whose_ray_dies_is_done_without(running: Slurm) -> None:
-    running.stand_in(f"echo start; sleep 15; {NODES}")
+    running.stand_in(f"echo now at work; sleep 15; {NODES}")
     job = running.submit("pretrain")
-    running.wait(job, text="start")
+    running.wait(job, text="now at work")
     (raylet,) = raylets(running, ADDRESSES["node2"])
     raylet.kill()
     state = running.wait(job, "COMPLETED", "FAILED")
@@ -206,9 +206,9 @@ def test_a_node_whose_ray_dies_is_done_without(running: Slurm) -> None:
 
 
 def test_a_first_node_whose_ray_dies_fails_the_job(running: Slurm) -> None:
-    running.stand_in("echo start; for _ in {1..300}; do sleep 1; done")
+    running.stand_in("echo now at work; for _ in {1..300}; do sleep 1; done")
     job = running.submit("pretrain")
-    running.wait(job, text="start")
+    running.wait(job, text="now at work")
     (raylet,) = raylets(running, ADDRESSES["node1"])
     raylet.kill()
     state = running.wait(job, "COMPLETED", "FAILED", seconds=60)

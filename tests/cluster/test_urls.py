@@ -51,10 +51,10 @@ def words(command: str, **paths_given: str) -> list[str]:
 
 
 def test_the_table_names_settings_that_there_are() -> None:
-    assert TAKES_URL == {
+    assert {
         "IngestConfig": {"source", "output", "reports", "tables", "volumes.table"},
         "InspectConfig": {"shards", "against", "output"},
-    }
+    } == TAKES_URL
     for cls in (IngestConfig, InspectConfig):
         assert TAKES_URL[cls.__name__] <= {name for name, _ in paths(cls)}
     assert len(EVERY) > 40
