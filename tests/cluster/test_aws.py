@@ -1,6 +1,8 @@
 """Profiles of the machines of aws.yaml, by Ray's own start-up against a mock of EC2 and IAM."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,3 +81,12 @@ def test_without_a_bucket_the_head_has_rays_own_profile(cloud: None) -> None:
     assert profiles == {"head": "ray-autoscaler-v1", "cpu": None, "gpu_spot": None, "gpu": None}
     role = boto3.resource("iam").Role("ray-autoscaler-v1")
     assert "AmazonEC2FullAccess" in {policy.policy_name for policy in role.attached_policies.all()}
+
+
+def test_cloudformation_would_take_the_file_and_not_one_with_a_mistake(tmp_path: Path) -> None:
+    linter = Path(sys.executable).parent / "cfn-lint"
+    text = (LAUNCHER / "aws-iam.yaml").read_text()
+    for content, right in ((text, True), (text.replace("RoleName", "Role", 1), False)):
+        (tmp_path / "stack.yaml").write_text(content)
+        done = subprocess.run([linter, tmp_path / "stack.yaml"], capture_output=True, text=True)
+        assert (done.returncode == 0) == right, done.stdout
