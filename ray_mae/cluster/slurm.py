@@ -83,60 +83,98 @@ def run_node() -> int:
 
     Prints one line to standard output when Ray is up; the job's script waits for as many as there are
     nodes. All else goes to standard error, the log. Without the head, or where Ray does not start, the
-    code is not 0, and srun ends the task of every node. Another node that is lost later is for the run to
-    do without.
+    code is not 0, and srun ends the task of every node. On another node a Ray that ends is started again:
+    the run may be waiting for it.
     """
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     head = os.environ["SLURM_PROCID"] == "0"
     host = os.environ[HEAD].rpartition(":")[0]
     alone = os.environ["SLURM_JOB_NUM_NODES"] == "1"
-    interface = os.environ.get(INTERFACE)
-    address = host if head else own_address(interface, None if alone else host)
+    address = host if head else own_address(os.environ.get(INTERFACE), None if alone else host)
     if found := interface_of(
         address
     ):  # where the processes of a run meet; a setting of the job's wins
         for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
             os.environ.setdefault(variable, found)
-
     for number in _TOLD:
         signal.signal(number, _tell_script if head else lambda *_: None)
-    ray = subprocess.Popen(
-        start_command(os.environ, address),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD),
-    )
-    over = threading.Event()
-    threading.Thread(target=_end_with_input, args=(ray, over), daemon=True).start()
-    up = False
-    lines: list[str] = []
-    assert ray.stdout
-    for line in ray.stdout:
-        if _STARTED in line and not up:
-            up = True
-            lines.clear()
-            print(f"ready {name} {address}", flush=True)
-        lines.append(line)
-    ray.wait()
-    if over.is_set():
-        return 0
-    problem = "ended" if up else "could not be started"
-    sys.stderr.write(f"{''.join(lines[-_LINES:])}ray-mae: Ray {problem} on {name} ({address})\n")
-    return 1 if head or not up else 0
+
+    ray = _Ray(start_command(os.environ, address))
+    was_up = False
+    while True:
+        up, lines = ray.run(f"ready {name} {address}" if not was_up else None)
+        if ray.over:
+            return 0
+        problem = "ended" if up else "could not be started"
+        again = up and not head
+        what_next = ", and is started again" if again else ""
+        sys.stderr.write(f"{lines}ray-mae: Ray {problem} on {name} ({address}){what_next}\n")
+        if not again:
+            return 0 if was_up and not head else 1
+        was_up = True
+        ray.restart()
+
+
+class _Ray:
+    """Ray on this node, until standard input ends.
+
+    Args:
+        command: that starts it, and ends with it.
+    """
+
+    def __init__(self, command: list[str]) -> None:
+        self.over = False
+        """Whether the job's script has closed our input, or is gone."""
+        self._command, self._process = command, self._start(command)
+        threading.Thread(target=self._end_with_input, daemon=True).start()
+
+    def run(self, ready: str | None) -> tuple[bool, str]:
+        """Waits until Ray ends, by whatever cause.
+
+        Args:
+            ready: line to print when it is up.
+
+        Returns:
+            Whether it was up, and its last lines.
+        """
+        up = False
+        lines: list[str] = []
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if _STARTED in line and not up:
+                up = True
+                if ready:
+                    print(ready, flush=True)
+            lines.append(line)
+        self._process.wait()
+        return up, "".join(lines[-_LINES:])
+
+    def restart(self) -> None:
+        """Starts Ray once more, after it has ended."""
+        self._process = self._start(self._command)
+        if self.over:  # in between
+            self._process.kill()
+
+    @staticmethod
+    def _start(command: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD),
+        )
+
+    def _end_with_input(self) -> None:
+        sys.stdin.buffer.read()
+        self.over = True
+        self._process.kill()  # by the kernel its children end with it
 
 
 def _tell_script(*_: object) -> None:
     """Tells the job's script, on the same node, what Slurm tells steps alone."""
     os.kill(int(os.environ[BATCH]), signal.SIGUSR1)
-
-
-def _end_with_input(ray: subprocess.Popen[str], over: threading.Event) -> None:
-    """Ends Ray when the job's script closes our input, or is gone."""
-    sys.stdin.buffer.read()
-    over.set()
-    ray.kill()  # by the kernel its children end with it
 
 
 def main() -> int:

@@ -27,7 +27,9 @@ def test_the_command_is_one_of_ours_on_paths_of_the_bucket() -> None:
     words = shlex.split(task["run"])
     command = words[words.index("ray_mae") + 1 :]
     at = command.index("--config") + 1
-    command[at] = command[at].replace("/opt/ray-mae", str(FILE.parents[1]))  # where the image has it
+    command[at] = command[at].replace(
+        "/opt/ray-mae", str(FILE.parents[1])
+    )  # where the image has it
     _, config = cli.parsed(command)
     (bucket,) = task["file_mounts"]
     assert all(str(path).startswith(f"{bucket}/") for path in (*config.folders, config.output))
@@ -43,7 +45,10 @@ def test_skypilot_takes_the_file_and_tries_kubernetes_then_spot_then_on_demand()
     if subprocess.run([*within, "true"], env=clean_environment(), capture_output=True).returncode:
         pytest.skip("uv cannot install SkyPilot here: there is no package index")
     done = subprocess.run(
-        [*within, "python", "-c", READ, FILE], env=clean_environment(), capture_output=True, text=True
+        [*within, "python", "-c", READ, FILE],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     in_order, kinds, mounts = json.loads(done.stdout.splitlines()[-1])

@@ -192,8 +192,8 @@ def raylets(running: Slurm, address: str) -> list[psutil.Process]:
     return mine
 
 
-def test_a_node_whose_ray_dies_is_done_without(running: Slurm) -> None:
-    running.stand_in(f"echo now at work; sleep 15; {NODES}")
+def test_a_node_whose_ray_dies_comes_back(running: Slurm) -> None:
+    running.stand_in(f"echo now at work; sleep 15; {NODES} sleep 30; {NODES}")
     job = running.submit("pretrain")
     running.wait(job, text="now at work")
     (raylet,) = raylets(running, ADDRESSES["node2"])
@@ -201,8 +201,8 @@ def test_a_node_whose_ray_dies_is_done_without(running: Slurm) -> None:
     state = running.wait(job, "COMPLETED", "FAILED")
     log = running.log(job)
     assert state["JobState"] == "COMPLETED", log
-    assert "nodes 1 CPUs 2.0" in log
-    assert "ray-mae: Ray ended on node2" in log
+    assert re.search(r"ray-mae: Ray ended on node2 .*, and is started again", log)
+    assert log.rstrip().endswith("nodes 2 CPUs 4.0")
 
 
 def test_a_first_node_whose_ray_dies_fails_the_job(running: Slurm) -> None:
