@@ -1,4 +1,4 @@
-"""cluster/skypilot.yaml: its command by our parser, the file by SkyPilot's own, in an environment of its own."""
+"""cluster/skypilot.yaml: its command by our parser, the file by SkyPilot's, in an environment of its own."""
 
 import json
 import shlex
