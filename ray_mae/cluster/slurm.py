@@ -83,8 +83,8 @@ def run_node() -> int:
 
     Prints one line to standard output when Ray is up; the job's script waits for as many as there are
     nodes. All else goes to standard error, the log. Without the head, or where Ray does not start, the
-    code is not 0, and srun ends the task of every node. On another node a Ray that ends is started again:
-    the run may be waiting for it.
+    code is not 0, and the script ends the job. On another node a Ray that ends is started again: the run
+    may be waiting for it.
     """
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     head = os.environ["SLURM_PROCID"] == "0"
@@ -109,6 +109,8 @@ def run_node() -> int:
         again = up and not head
         what_next = ", and is started again" if again else ""
         sys.stderr.write(f"{lines}ray-mae: Ray {problem} on {name} ({address}){what_next}\n")
+        if head and up:
+            os.kill(int(os.environ[BATCH]), signal.SIGUSR2)  # the command ends with it
         if not again:
             return 0 if was_up and not head else 1
         was_up = True
@@ -167,7 +169,8 @@ class _Ray:
         )
 
     def _end_with_input(self) -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
         self.over = True
         self._process.kill()  # by the kernel its children end with it
 

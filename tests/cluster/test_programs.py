@@ -90,7 +90,8 @@ PROGRAMS = {
     esac""",
     "squeue": "cat state",
     "srun": """printf '%q ' "$@" > asked; env > environment
-        echo "ready node7 10.0.0.7"; [[ -e broken ]] && exit 1; echo "ready node8 10.0.0.8"
+        echo "ready node7 10.0.0.7"; [[ -e dead ]] && exit 1
+        if [[ -e broken ]]; then echo "failed node8"; else echo "ready node8 10.0.0.8"; fi
         cat > /dev/null; echo over > ended""",
     "python": """case "$2" in
         ray_mae.cluster.slurm) echo "10.0.0.7"; echo "$RAY_MAE_PEER" > peer ;;
@@ -141,8 +142,8 @@ def test_the_slurm_script_starts_ray_on_all_nodes_and_the_command_on_one(
     assert (tmp_path / "peer").read_text() == "10.0.0.8\n"
     arguments = shlex.split((tmp_path / "asked").read_text())
     assert arguments == [
-        *("--kill-on-bad-exit=1", "--cpus-per-task=48"),
-        *("python", "-m", "ray_mae.cluster.slurm", "node"),
+        *("--kill-on-bad-exit=0", "--cpus-per-task=48", "bash", "-c"),
+        'trap : TERM USR1; python -m ray_mae.cluster.slurm node || echo "failed $SLURMD_NODENAME"',
     ]
     assert (tmp_path / "ended").exists()  # Ray, as soon as the command had
     environment = (tmp_path / "environment").read_text()
@@ -185,14 +186,31 @@ def test_a_job_that_slurm_wants_back_saves_and_is_queued_again(
         assert process.returncode == 143
 
 
+@pytest.mark.parametrize(("sign", "where"), [("broken", "node8"), ("dead", "node7 node8")])
 def test_a_ray_that_does_not_start_on_a_node_fails_the_job(
-    job: Callable[..., subprocess.Popen], tmp_path: Path
+    job: Callable[..., subprocess.Popen], tmp_path: Path, sign: str, where: str
 ) -> None:
-    (tmp_path / "broken").touch()
+    (tmp_path / sign).touch()
     printed, _ = (process := job("exit 0")).communicate(timeout=60)
     assert process.returncode == 1
-    assert "Ray could not be started on all of node7 node8" in printed
+    assert f"Ray could not be started on {where}; the lines above say why" in printed
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_first_node_that_loses_its_ray_fails_the_job(
+    job: Callable[..., subprocess.Popen], tmp_path: Path
+) -> None:
+    process = job(WAITS)
+    for _ in range(200):
+        if (tmp_path / "up").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR2)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Ray ended on the first node, and with it the command" in printed
+    assert "saved" in printed  # it was told to end
+    assert not (tmp_path / "requeued").exists()
 
 
 def test_ray_gets_the_nodes_cpus_and_gpus_and_none_where_slurm_names_none() -> None:

@@ -137,7 +137,8 @@ def test_a_node_that_does_not_start_ends_the_job_at_once(running: Slurm) -> None
     log = running.log(job)
     assert (state["JobState"], state["ExitCode"]) == ("FAILED", "1:0"), log
     assert "no space left on this node's disk" in log
-    assert "Ray could not be started on all of node1 node2" in log
+    assert "Ray could not be started on node2; the lines above" in log
+    assert "queued again" not in log
     assert "never" not in log
     assert running.wait(after, "CANCELLED", seconds=60)["JobState"] == "CANCELLED"
 
