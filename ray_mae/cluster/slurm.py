@@ -91,9 +91,7 @@ def run_node() -> int:
     host = os.environ[HEAD].rpartition(":")[0]
     alone = os.environ["SLURM_JOB_NUM_NODES"] == "1"
     address = host if head else own_address(os.environ.get(INTERFACE), None if alone else host)
-    if found := interface_of(
-        address
-    ):  # where the processes of a run meet; a setting of the job's wins
+    if found := interface_of(address):  # where a run's processes meet; the job's own setting wins
         for variable in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
             os.environ.setdefault(variable, found)
     for number in _TOLD:
@@ -182,9 +180,9 @@ def _tell_script(*_: object) -> None:
 
 def main() -> int:
     """Entry point of this module's two commands."""
-    if sys.argv[1:] == ["node"]:
-        return run_node()
     try:
+        if sys.argv[1:] == ["node"]:
+            return run_node()
         peer = os.environ.get("RAY_MAE_PEER")
         print(own_address(os.environ.get(INTERFACE), peer))
     except (ValueError, OSError) as error:
