@@ -139,8 +139,9 @@ def demo_mdae(config: settings.DemoMdaeConfig) -> dict[str, Any]:
 def _submit(config: settings.SubmitConfig) -> None:
     from ray_mae.submit.command import submit
 
-    _, command = parsed(config.command)
-    sys.exit(submit(config, command))
+    files: list[Path] = []
+    _, command = parsed(config.command, files)
+    sys.exit(submit(config, command, files))
 
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
@@ -183,24 +184,43 @@ def run(arguments: list[str]) -> None:
     COMMANDS[name][1](config)
 
 
-def parsed(arguments: list[str]) -> tuple[str, Any]:
-    """The name of a command and its settings. Raises ValueError with one line of what is wrong."""
+def parsed(arguments: list[str], files: list[Path] | None = None) -> tuple[str, Any]:
+    """The name of a command and its settings.
+
+    Args:
+        arguments: the words after `ray-mae`.
+        files: a list to which the files are added that settings were read from.
+
+    Raises:
+        ValueError: with one line of what is wrong.
+    """
+    files = [] if files is None else files
     name = _command(arguments)
     cls = COMMANDS[name][0]
     rest = arguments[len(name.split()) :]
     if name == "submit":
         rest = _submitted(rest)
     if name in CHOSEN:
-        return name, _chosen(name, cls, rest)
+        return name, _chosen(name, cls, rest, files)
     if name != "submit":
         rest = _switches(rest, cls)
     parser = parser_of(name, cls)
-    values = parser.instantiate(parser.parse_args(rest)).as_dict()
+    return name, cls(**_values(parser, rest, files))
+
+
+def _values(parser: ArgumentParser, arguments: list[str], files: list[Path]) -> dict[str, Any]:
+    """What the words say, by name; the files that were read, relative where they were named so."""
+    read = parser.parse_args(arguments)
+    sections = [path for key, path in read.items() if key.endswith("__path__")]
+    for path in filter(None, [*(read.get("config") or []), *sections]):
+        named = Path(path.relative)  # to the folder of the file that names it
+        files.append(named if named.is_absolute() else Path(os.path.relpath(path.cwd), named))
+    values: dict[str, Any] = parser.instantiate(read).as_dict()
     values.pop("config", None)
-    return name, cls(**values)
+    return values
 
 
-def _chosen(command: str, cls: type, arguments: list[str]) -> Any:
+def _chosen(command: str, cls: type, arguments: list[str], files: list[Path]) -> Any:
     """The settings of a command that has those of a method and an encoder, chosen by name."""
     from ray_mae.encoders.registry import ENCODERS
     from ray_mae.methods.registry import METHODS, as_general, config_class
@@ -210,7 +230,10 @@ def _chosen(command: str, cls: type, arguments: list[str]) -> Any:
     document = _document(arguments)
     section = (document.get("run") or {}) if lead else document
     method = _named(arguments, f"{lead}method.name", section.get("method"), FIRST)
-    arguments = _migrated(arguments, document, method, lead)
+    migrated = _migrated(arguments, document, method, lead)
+    if migrated != arguments and document:  # its text stands in the place of the file's name
+        files.append(Path(arguments[arguments.index("--config") + 1]))
+    arguments = migrated
     encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
     specific: Any = config_class(cls, method, encoder)
     parser = parser_of(command, specific)
@@ -218,9 +241,7 @@ def _chosen(command: str, cls: type, arguments: list[str]) -> Any:
         for registry in (METHODS, ENCODERS):
             if action.dest == f"{lead}{registry.setting}":
                 action.metavar = "{" + ",".join(registry) + "}"
-    values = parser.instantiate(parser.parse_args(arguments)).as_dict()
-    values.pop("config", None)
-    return as_general(specific(**values))
+    return as_general(specific(**_values(parser, arguments, files)))
 
 
 def _separated(arguments: list[str]) -> list[str]:
@@ -280,7 +301,7 @@ def _switches(arguments: list[str], cls: type) -> list[str]:
 
 
 def _submitted(arguments: list[str]) -> list[str]:
-    """Words of `submit` as settings: what follows `--`, flags without a value, --env more than once."""
+    """Words of `submit` as settings: what follows `--`, flags without a value, flags that may come twice."""
     if "--help" in arguments or "-h" in arguments:
         return ["--help"]
     if "--" not in arguments or not arguments[arguments.index("--") + 1 :]:
@@ -293,7 +314,7 @@ def _submitted(arguments: list[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = name.replace("-", "_").replace("__", "--", 1)
-            name = "--env+" if name == "--env" else name
+            name = f"{name}+" if name in ("--env", "--package") else name
         if name in ("--follow", "--dry_run") and not equals and following.startswith("--"):
             equals, value = "=", "true"
         own.append(name + equals + value)

@@ -57,6 +57,22 @@ def check_resources(scaling: ScalingConfig) -> None:
         )
 
 
+def describe_no_reader(scaling: ScalingConfig, workers: int, cpus: float) -> str | None:
+    """Returns a line where workers that start now leave no CPU for reading data, as after a lost node.
+
+    Args:
+        scaling: the run's workers.
+        workers: how many start.
+        cpus: logical CPUs of the cluster now.
+    """
+    if workers * scaling.cpus_per_worker + 1 <= cpus:
+        return None
+    return (
+        f"{workers} workers hold all of the cluster's {cpus:g} CPUs, so nothing reads data until a node "
+        "joins; with scaling.workers as [fewest, most] a run goes on with fewer"
+    )
+
+
 def worker_resources(scaling: ScalingConfig) -> dict[str, float]:
     """Returns what one training worker reserves, by Ray's names: CPU, and GPU where they are used."""
     gpu = {"GPU": 1.0} if gpus_wanted(scaling.gpu) else {}

@@ -5,6 +5,8 @@ import types
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from ray_mae.config.urls import refuse_urls
+
 T = TypeVar("T")
 
 
@@ -77,10 +79,11 @@ def check(settings: Any, prefix: str = "") -> None:
 
 
 class ValidatedConfig:
-    """A command's settings: their bounds are checked when they are made."""
+    """A command's settings: their bounds are checked when they are made, and which take a URL."""
 
     def __post_init__(self) -> None:
         check(self)
+        refuse_urls(self)
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

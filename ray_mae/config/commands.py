@@ -106,12 +106,12 @@ class SubmitConfig(ValidatedConfig):
     image: str | None = None
     """Container image for this job's processes, where the nodes have podman. Nothing is packed then."""
     folder: Path = Path(".")
-    """Working folder that is packed, without data: what .gitignore and .rayignore name, results of
-    commands, files of images, volumes, weights and keys are left out, and what is large."""
-    max_file_mb: float = setting(2.0, gt=0)
-    """Larger files are left out, in MB."""
+    """Working folder: ray_mae in it is sent, if it is there, and the packages below; of the rest only
+    the YAML files that the command names. Nothing else goes along."""
+    package: list[str] = field(default_factory=list)
+    """Names of further import packages of the folder to send: `--package NAME`, as often as needed."""
     max_mb: float = setting(20.0, gt=0)
-    """A folder that packs to more is refused, in MB."""
+    """More than so many MB are not sent."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,6 +122,9 @@ class SubmitConfig(ValidatedConfig):
                     f"env takes names of variables and no values, got {name.partition('=')[0]}…: "
                     "set the value on the cluster (a Kubernetes secret, the nodes' environment)"
                 )
+        for name in self.package:
+            if not name.isidentifier():
+                raise ValueError(f"package takes names of import packages, got {name}")
         if self.address and not re.match(r"https?://", self.address):
             raise ValueError(
                 f"address must be the dashboard's, http://HOST:8265 or https://…, got {self.address}"

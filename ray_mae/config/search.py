@@ -1,5 +1,6 @@
 """Settings of a search over whole runs."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,36 @@ class RepeatConfig:
     """Settings to repeat; 0 repeats none."""
     seeds: int = setting(2, ge=1)
     """New seeds for each."""
+
+
+def check_storage(storage: str | None) -> None:
+    """Raises ValueError for what is no URL of a database, and for one with a password; repeats neither.
+
+    A password would lie in Tune's files, which others can read, and as a job in the cluster's list of jobs.
+
+    Args:
+        storage: URL of the database, if any.
+    """
+    if storage is None:
+        return
+    import sqlalchemy
+
+    try:
+        url = sqlalchemy.make_url(storage)
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise ValueError(
+            "storage must be the URL of a database, such as postgresql+psycopg://user@host/name"
+        ) from error
+    if url.password or any(_SECRET.search(name) for name in url.query):
+        raise ValueError(
+            "storage holds a password, which would be written to files that others can read: leave it "
+            "out, and give PostgreSQL's by a password file (~/.pgpass, or the one that PGPASSFILE names) "
+            "or PGPASSWORD in the environment, MySQL's by ?read_default_file=~/.my.cnf"
+        )
+
+
+_SECRET = re.compile(r"(?i)pass(wd|word|phrase)|pwd|secret|token|odbc_connect")
+"""Names of parameters of a database URL that hold secrets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +105,8 @@ class TuneConfig(ValidatedConfig):
     """With resume: give the settings of failed trials another try, as trials of their own."""
     storage: str | None = None
     """Database URL of the Optuna study, such as postgresql+psycopg://user@host/name (the extra postgres
-    brings its driver); default: study.db in the output folder."""
+    brings its driver); default: study.db in the output folder. Without a password: libpq's ~/.pgpass,
+    PGPASSFILE or PGPASSWORD hold it, on the node where the command runs."""
     trackers: list[Literal["mlflow", "wandb"]] = field(default_factory=list)
     """Also log trials there (the extras mlflow and wandb bring them), as their environment
     variables say."""
@@ -88,6 +120,7 @@ class TuneConfig(ValidatedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_storage(self.storage)
         if self.objective == "auroc_and_hours" and self.asha.stop:
             raise ValueError(
                 "asha.stop must be off with objective auroc_and_hours: it stops trials by AUROC alone, "
@@ -103,3 +136,7 @@ class TuneReportConfig(ValidatedConfig):
     """Folder of the search."""
     storage: str | None = None
     """Database URL of the Optuna study, where the search had one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_storage(self.storage)

@@ -19,12 +19,13 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow.parquet as pq
 
+from ray_mae.cluster.proxies import describe_proxy
 from ray_mae.data.quarantine import QuarantineError, error_text
 from ray_mae.data.retry import retry
 
 T = TypeVar("T")
 
-_URL = re.compile(r"(?P<store>[a-z][a-z0-9+.-]+):/+(?P<rest>.*)", re.DOTALL)
+_URL = re.compile(r"(?P<store>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.*)", re.DOTALL)
 _ON_DISK = {"file", "local"}
 # Errors of a network file system while a server or a line is away for a moment.
 _TRANSIENT = frozenset(
@@ -44,7 +45,8 @@ WAITS = (0.5, 2.0, 8.0)
 def store_of(path: str) -> str | None:
     """The store of a URL (s3, gs, https …); None for a path on disk."""
     match = _URL.fullmatch(path)
-    return match["store"] if match and match["store"] not in _ON_DISK else None
+    store = match["store"].lower() if match else None
+    return None if store in _ON_DISK else store
 
 
 def resolve_path(path: Path) -> Path:
@@ -65,8 +67,9 @@ def resolve_path(path: Path) -> Path:
     from upath import UPath
 
     # pathlib has folded the two slashes of the URL into one
-    root = "/" if match["store"] in _ON_DISK else ""
-    url = f"{match['store']}://{root}{match['rest']}"
+    store = match["store"].lower()
+    root = "/" if store in _ON_DISK else ""
+    url = f"{store}://{root}{match['rest']}"
     try:
         remote: Path = UPath(url)
         _ = remote.fs  # type: ignore[attr-defined]  # imports the store's package
@@ -302,6 +305,9 @@ def retry_transient(work: Callable[[], T], remote: bool = True) -> T:
     def last_error(error: Exception, _: float) -> Exception:
         if isinstance(error, (OSError, QuarantineError)):
             return error
-        return OSError(errno.EIO, error_text(error))
+        text = error_text(error)
+        if any(word in type(error).__name__ for word in ("Connect", "Proxy", "Timeout")):
+            text = f"{text} ({describe_proxy('https://')})"
+        return OSError(errno.EIO, text)
 
     return retry(work, lambda error: is_transient(error, remote), last_error, WAITS)

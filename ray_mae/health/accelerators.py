@@ -3,13 +3,18 @@
 A process of its own: a library that crashes or hangs takes nobody with it.
 """
 
+import ctypes
 import importlib
 import json
 import logging
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
+
+GKE_LIBRARIES = "/usr/local/nvidia/lib64"
+"""Where GKE mounts the driver's libraries into a container."""
 
 
 def gpus() -> list[dict[str, Any]]:
@@ -24,6 +29,26 @@ def gpus() -> list[dict[str, Any]]:
         memory = device.total_memory / 2**30
         devices.append({"name": device.name, "memory": round(memory, 1), "bf16": bf16})
     return devices
+
+
+def absence(root: Path = Path("/")) -> dict[str, bool]:
+    """Returns what there is of a GPU where PyTorch sees none. root: of the file system.
+
+    Returns:
+        `driver`: NVIDIA's driver runs, which a container shows, too; `devices`: this container may use
+        some; `library`: the driver's library can be loaded; `gke`: it lies where GKE puts it.
+    """
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        library = True
+    except OSError:
+        library = False
+    return {
+        "driver": (root / "proc/driver/nvidia/version").exists(),
+        "devices": any((root / "dev").glob("nvidia[0-9]*")),
+        "library": library,
+        "gke": (root / GKE_LIBRARIES.lstrip("/") / "libcuda.so.1").exists(),
+    }
 
 
 def all_reduce(workers: int) -> str | None:
@@ -73,6 +98,7 @@ def main() -> None:
         facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"
+        facts["absence"] = absence()
     facts["deepspeed"] = deepspeed()
     if len(facts["gpus"]) > 1:
         facts["all_reduce"] = all_reduce(len(facts["gpus"]))

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ray_mae.health.accelerators import GKE_LIBRARIES
 from ray_mae.health.finding import Finding
 
 Facts = Mapping[str, Mapping[str, Any]]
@@ -105,7 +106,7 @@ def accelerators(facts: Facts, gpu_counts: Mapping[str, float]) -> Iterator[Find
         text = f"{node}: {names}" + (f", NCCL {fact['nccl']}" if gpus else "")
         if gpu_counts.get(node, 0) > len(gpus):
             text = f"{node}: Ray counts {gpu_counts[node]:g} GPUs, PyTorch sees {len(gpus)}"
-            remedy = f"check the driver with nvidia-smi; PyTorch is built for CUDA {fact['cuda']}"
+            remedy = _why_unseen(fact)
             yield Finding("accelerators", "problem", text, remedy)
         elif not all(gpu["bf16"] for gpu in gpus):
             yield Finding("accelerators", "warning", f"{text}, no bf16", "runs will take fp32")
@@ -124,6 +125,28 @@ def accelerators(facts: Facts, gpu_counts: Mapping[str, float]) -> Iterator[Find
         else:
             name = fact["deepspeed"]["accelerator"]
             yield Finding("DeepSpeed", "ok", f"{node}: works on {name}")
+
+
+def _why_unseen(fact: Mapping[str, Any]) -> str:
+    """Returns the remedy for GPUs that Ray counts, by their number in a file, and PyTorch does not see."""
+    there = fact.get("absence") or {"devices": True, "library": True}
+    if not there["devices"] and there["driver"]:
+        return (
+            "the driver runs and this container was given no GPU: start it with `--gpus all`, on "
+            "Kubernetes with nvidia.com/gpu among its limits"
+        )
+    if not there["devices"]:
+        return (
+            "the node has no GPU, or its driver is not loaded: nvidia-smi on the node itself tells"
+        )
+    if not there["library"] and there["gke"]:
+        return f"add {GKE_LIBRARIES} to LD_LIBRARY_PATH of the container, as our image does"
+    if not there["library"]:
+        return (
+            "the container lacks the driver's libcuda.so.1: NVIDIA_DRIVER_CAPABILITIES=compute,utility, "
+            "and NVIDIA's container runtime on the node"
+        )
+    return f"check the driver with nvidia-smi; PyTorch is built for CUDA {fact['cuda']}"
 
 
 def network(facts: Facts, backend: str) -> Iterator[Finding]:

@@ -61,8 +61,9 @@ class Node:
 
     def metrics(self, address: str, port: int) -> str | None:
         """Asks this node's agent for its metrics; returns what went wrong, if anything."""
+        directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this node
         try:
-            with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=10) as answer:
+            with directly.open(f"http://{address}:{port}/metrics", timeout=10) as answer:
                 answer.read(64)
         except OSError as error:
             return str(error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ray_mae.cluster import ray_private
+from ray_mae.cluster.proxies import describe_proxy, proxy_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -52,14 +53,17 @@ def open_client(address: str) -> tuple["JobSubmissionClient", bool]:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     parts = urlsplit(address)
     host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
+    proxy = proxy_of(address)
     try:
         # Ray's client has no time limit of its own
-        socket.create_connection((host, port), timeout=10).close()
+        socket.create_connection(proxy or (host, port), timeout=10).close()
     except OSError as error:
-        raise ConnectionError(
-            f"no cluster answers at {address} ({error}): start one, forward its port "
-            "(kubectl port-forward, ray dashboard), or give --address"
-        ) from error
+        remedy = (
+            "start one, forward its port (kubectl port-forward, ray dashboard), or give --address"
+        )
+        if proxy:
+            remedy = describe_proxy(address)
+        raise ConnectionError(f"no cluster answers at {address} ({error}): {remedy}") from error
     import ray
     import requests
     from ray.job_submission import JobSubmissionClient
@@ -71,8 +75,9 @@ def open_client(address: str) -> tuple["JobSubmissionClient", bool]:
             client = JobSubmissionClient(address)
             version = ray_private.dashboard_version(client)
         except (requests.RequestException, ValueError, KeyError) as error:
+            hint = f": {describe_proxy(address)}" if proxy else ""
             raise RuntimeError(
-                f"{address} does not answer as Ray's dashboard does ({type(error).__name__})"
+                f"{address} does not answer as Ray's dashboard does ({type(error).__name__}){hint}"
             ) from error
     theirs, ours = version["ray_version"], ray.__version__
     if theirs.split(".")[:2] != ours.split(".")[:2]:
@@ -97,6 +102,8 @@ def auth_errors(address: str) -> Iterator[None]:
             )
         else:
             problem = "refuses the token of RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH: it is another cluster's"
+        if proxy_of(address):  # which may refuse in the same way
+            problem += f"; or the proxy does: {describe_proxy(address)}"
         raise PermissionError(f"{address} {problem}") from error
 
 

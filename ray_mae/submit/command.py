@@ -3,6 +3,7 @@
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ from ray_mae.cluster.runtime import NO_USAGE_STATISTICS
 from ray_mae.config import SubmitConfig
 from ray_mae.submit.address import auth_errors, dashboard_address, open_client
 from ray_mae.submit.follow import Follower
-from ray_mae.submit.package import Package, pack
-from ray_mae.submit.paths import check_paths, output_of
+from ray_mae.submit.package import Package, holds_password, pack
+from ray_mae.submit.paths import check_paths, is_sent, output_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -24,12 +25,13 @@ _ENVIRONMENT = {
 }
 
 
-def submit(config: SubmitConfig, command: Any) -> int:
+def submit(config: SubmitConfig, command: Any, files: Sequence[Path]) -> int:
     """Sends a command to a cluster and prints how to follow it.
 
     Args:
         config: settings of `submit`. With `dry_run` nothing is sent.
         command: the settings that `config.command` was parsed to.
+        files: YAML files that they were read from.
 
     Returns:
         The exit code for this process; with `follow` it is the job's.
@@ -40,23 +42,30 @@ def submit(config: SubmitConfig, command: Any) -> int:
         PermissionError: The cluster wants a token, or another one.
         RuntimeError: The cluster runs another Ray, or did not take the job.
     """
-    package = None if config.image else pack(config.folder, config.max_file_mb, config.max_mb)
-    if config.environment == "uv" and package and not package.has(Path("pyproject.toml")):
-        raise ValueError(
-            f"environment uv wants a pyproject.toml in the packed folder {config.folder}"
+    for word in config.command:
+        if holds_password(word):  # where everybody can read it who may see the cluster's jobs
+            raise ValueError(
+                "a URL with a password stands in the command: take it out, and give it to the nodes "
+                "by their environment"
+            )
+    package = None
+    if not config.image:
+        sent = [file for file in files if is_sent(file)]
+        package = pack(
+            config.folder, config.package, sent, config.environment == "uv", config.max_mb
         )
     address = dashboard_address(config.address)
     entrypoint = entrypoint_of(config)
     environment = _runtime_env(config)
     if config.dry_run:
-        warnings = check_paths(command, config.command, package, local=False)
+        warnings = check_paths(command, files, bool(config.image), local=False)
         _print_job(config, address, entrypoint, environment, package, warnings)
         if package:
-            print("files: " + ", ".join(map(str, package.files)))
+            print("files: " + ", ".join(package.files))
         print("nothing was sent")
         return 0
     client, local = open_client(address)
-    warnings = check_paths(command, config.command, package, local)
+    warnings = check_paths(command, files, bool(config.image), local)
     _print_job(config, address, entrypoint, environment, package, warnings)
     job = _send(client, address, entrypoint, environment, package)
     token = "RAY_AUTH_MODE=token " if os.environ.get("RAY_AUTH_MODE") == "token" else ""
@@ -81,7 +90,7 @@ def _send(
     import requests
 
     with tempfile.TemporaryDirectory() as scratch, auth_errors(address):
-        if package:
+        if package and package.files:
             archive = Path(scratch, "working_folder.zip")
             print(f"sent: {package.write(archive) / 1e6:.2f} MB")
             environment = environment | {"working_dir": str(archive)}
@@ -140,12 +149,9 @@ def _print_job(
     print(f"entrypoint: {entrypoint}")
     print(f"environment: {config.image or config.environment}, {environment['env_vars']}")
     if package:
-        print(
-            f"packed: {len(package.files)} files, {package.size / 1e6:.2f} MB of "
-            f"{package.root.resolve()}"
-        )
-        if package.large:
-            print(f"left out, over {config.max_file_mb:g} MB: {', '.join(map(str, package.large))}")
+        print(f"sent along: {len(package.files)} files, {package.size / 1e6:.2f} MB")
+        if package.left_out:
+            print(f"left out, as no modules: {', '.join(package.left_out)}")
     if config.image:
         warnings = [*warnings, "nodes start the image by podman: pods and containers have none"]
     for warning in warnings:

@@ -5,6 +5,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from ray_mae.cluster.proxies import proxy_of
+
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
@@ -43,9 +45,14 @@ class Follower:
             except (RuntimeError, OSError, aiohttp.ClientError, requests.RequestException) as error:
                 failures = failures + 1 if self._printed == before else 1
                 if failures == _PATIENCE:
+                    hint = (
+                        "; Ray's client follows logs without the proxy of the environment"
+                        if proxy_of(self._client.get_address())
+                        else ""
+                    )
                     raise ConnectionError(
                         f"the connection was lost ({error or type(error).__name__}); job {self._job} "
-                        "goes on as long as its cluster does"
+                        f"goes on as long as its cluster does{hint}"
                     ) from error
             time.sleep(1)
 

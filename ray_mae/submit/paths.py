@@ -1,23 +1,20 @@
 """Which of a command's paths a job on a cluster can see."""
 
-import dataclasses
-import re
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_mae.submit.package import Package
+from ray_mae.config.urls import TAKES_URL, as_url, is_url, path_settings
 
 
-def check_paths(
-    config: Any, arguments: list[str], package: Package | None, local: bool
-) -> list[str]:
+def check_paths(config: Any, files: Sequence[Path], image: bool, local: bool) -> list[str]:
     """Refuses paths that cannot be right on the cluster.
 
     Args:
         config: the command's settings.
-        arguments: the command's words, for --config.
-        package: what the job takes along; None with an image.
+        files: YAML files that they were read from.
+        image: whether the job runs in an image of its own, so that nothing is sent.
         local: whether the cluster runs on this machine and sees its disk.
 
     Returns:
@@ -26,40 +23,40 @@ def check_paths(
     Raises:
         ValueError: A path that is wrong, with what to give.
     """
-    for file in _config_files(arguments):
-        if package is None:
+    for file in files:
+        if image:
             raise ValueError(
                 f"--config {file} is not sent with an image: give its settings as flags"
             )
-        if not local and (file.is_absolute() or not package.has(file)):
+        if not local and not is_sent(file):
             raise ValueError(
-                f"--config {file} is not among the files that are packed: put it into the working "
-                "folder as YAML, under a relative path that .gitignore does not name"
+                f"{file} cannot be sent as it is named: put it into the working folder, and give a path "
+                "relative to that"
             )
     shared = []
-    for name, path in _paths(config):
+    for name, path in path_settings(config):
         if is_url(path):
             continue
-        if path.is_absolute():
+        if Path(path).is_absolute():
             shared.append(f"--{name} {path}")
-        elif name.endswith("output"):
-            raise ValueError(
-                f"--{name} {path} is relative, and the job's folder is thrown away when it ends: give an "
-                "absolute path that all nodes mount, or a URL"
-            )
-        else:
-            raise ValueError(
-                f"--{name} {path} is relative, and of the working folder code and settings alone are sent: "
-                "give an absolute path that all nodes mount, or a URL"
-            )
+            continue
+        reason = (
+            "the job's folder is thrown away when it ends"
+            if name.endswith("output")
+            else "the YAML files that a command names are sent, and no other file"
+        )
+        url = ", or a URL" if name in TAKES_URL.get(type(config).__name__, ()) else ""
+        raise ValueError(
+            f"--{name} {path} is relative, and {reason}: give an absolute path that all nodes mount{url}"
+        )
     if shared and not local:
         return [f"every node of the cluster must mount {', '.join(shared)} as a shared disk"]
     return []
 
 
-def is_url(path: Path) -> bool:
-    """Returns whether a path was given as a URL, of whose two slashes pathlib keeps one."""
-    return re.match(r"[a-z][a-z0-9+.-]+:/", str(path)) is not None
+def is_sent(file: Path) -> bool:
+    """Returns whether a file has the same name for the job: a relative one, of the working folder."""
+    return not file.is_absolute() and not os.path.normpath(file).startswith("..")
 
 
 def output_of(config: Any) -> str | None:
@@ -67,22 +64,4 @@ def output_of(config: Any) -> str | None:
     output = getattr(config, "output", None)
     if output is None:
         return None
-    return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", str(output))
-
-
-def _config_files(arguments: list[str]) -> Iterator[Path]:
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if word == "--config":
-            yield Path(following)
-        elif word.startswith("--config="):
-            yield Path(word.removeprefix("--config="))
-
-
-def _paths(config: Any, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _paths(value, f"{prefix}{field.name}.")
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, Path):
-                yield f"{prefix}{field.name}", each
+    return as_url(output)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.integrity import SNAPSHOT
-from ray_mae.cluster.admission import worker_resources
+from ray_mae.cluster.admission import describe_no_reader, worker_resources
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.data.loading.stream import Stream
@@ -80,6 +80,9 @@ def fit(
         # now: workers that a driver left behind when it was killed may have saved since
         first_step = folder.first_step()
         _clear(folder, first_step)
+        cpus = ray.cluster_resources().get("CPU", 0)
+        if line := describe_no_reader(scaling, workers, cpus):
+            folder.note(line)
         return samples(workers, first_step)
 
     trainer = DataParallelTrainer(

@@ -32,6 +32,11 @@ def queries() -> list[tuple[str, str]]:
     return [(t["expr"].replace("$run", ".*"), t["legendFormat"]) for t in targets]
 
 
+def of_gpus(query: str) -> bool:
+    """Whether a query asks for what nodes with GPUs alone have."""
+    return "ray_node_gpus_" in query or "ray_node_gram_" in query
+
+
 def rules() -> dict[str, str]:
     """Expressions of the alerts by name."""
     return {rule["alert"]: rule["expr"] for rule in _rules()}

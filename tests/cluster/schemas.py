@@ -55,6 +55,11 @@ RAY_CLUSTER_SPEC = strict(
     "headGroupSpec",
     rayVersion=TEXT, suspend=SWITCH, enableInTreeAutoscaling=SWITCH, headGroupSpec=HEAD_GROUP,
     workerGroupSpecs=some(WORKER_GROUP), headServiceAnnotations=TEXTS,
+    gcsFaultToleranceOptions=strict(
+        "redisAddress",
+        redisAddress=TEXT, redisUsername=ELSEWHERE, redisPassword=strict(value=TEXT, valueFrom=ELSEWHERE),
+        externalStorageNamespace=TEXT,
+    ),
     authOptions=strict(
         mode=one_of("disabled", "token"), secretName=TEXT, enableK8sTokenAuth=SWITCH
     ),

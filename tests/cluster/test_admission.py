@@ -1,6 +1,9 @@
 """Whose workers may take CPUs, so that reading data always keeps some."""
 
-from ray_mae.cluster.admission import QueueEntry, must_wait
+import pytest
+
+from ray_mae.cluster.admission import QueueEntry, describe_no_reader, must_wait
+from ray_mae.config.pretrain import ScalingConfig
 
 
 def entry(since: float, cpus: float, free: float = 1) -> QueueEntry:
@@ -29,3 +32,17 @@ def test_the_queue_is_in_order_and_what_never_fits_holds_up_nobody() -> None:
     too_large = entry(2, cpus=9)
     assert not must_wait(too_large, [running, too_large, small], cpus=4)  # asks the cluster to grow
     assert not must_wait(small, [running, too_large, small], cpus=4)
+
+
+@pytest.mark.parametrize(
+    ("cpus_per_worker", "workers", "cpus", "told"),
+    [(1, 2, 2, True), (1, 2, 3, False), (4, 2, 8, True), (4, 2, 16, False)],
+)
+def test_workers_that_leave_no_cpu_to_read_with_are_told_at_each_start(
+    cpus_per_worker: int, workers: int, cpus: int, told: bool
+) -> None:
+    scaling = ScalingConfig(cpus_per_worker=cpus_per_worker)
+    line = describe_no_reader(scaling, workers, cpus)
+    assert (line is not None) == told
+    if line:
+        assert f"{workers} workers hold all of the cluster's {cpus} CPUs" in line

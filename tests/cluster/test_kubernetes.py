@@ -19,6 +19,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 
 from ray_mae import cli
+from ray_mae.cluster.notices import drain_command
 from ray_mae.config import PretrainConfig
 from tests.cluster.schemas import SCHEMAS
 
@@ -244,3 +245,39 @@ def test_names_that_must_meet_do() -> None:
     images = {c["image"] for r in (cluster, *read("train.yaml")) for p in pods(r)
               for c in p["spec"]["containers"]}  # fmt: skip
     assert len(images) == 1
+
+
+def test_the_control_stores_fault_tolerance_is_an_option_that_can_be_taken() -> None:
+    text = (ROOT / "cluster/kubernetes/cluster.yaml").read_text()
+    chosen = re.sub(r"(?m)^  # (?=gcsFault|  redis)", "  ", text)
+    (resource,) = yaml.safe_load_all(chosen)
+    assert resource["spec"]["gcsFaultToleranceOptions"]["redisAddress"]
+    check(resource)
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "train.yaml"])
+def test_heads_stay_where_they_are_and_workers_are_drained_before_they_end(file: str) -> None:
+    (resource,) = read(file)
+    head, *workers = pods(resource)
+    kept = head["metadata"]["annotations"]
+    assert kept["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert kept["karpenter.sh/do-not-disrupt"] == "true"
+    for worker in workers:
+        (container,) = worker["spec"]["containers"]
+        command = container["lifecycle"]["preStop"]["exec"]["command"]
+        ((drained, slept),) = re.findall(r"^(ray drain-node .*) && sleep (\d+)$", command[2])
+        words = shlex.split(drained)
+        assert words[: len(words) - 3] == [*drain_command("x", 1)[:4], "--reason-message"]
+        left = int(words[-1])
+        assert int(slept) < left < worker["spec"]["terminationGracePeriodSeconds"]
+        assert "annotations" not in worker.get("metadata", {})  # a spot node must be able to drain
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "train.yaml"])
+def test_every_pod_may_use_the_registrys_login(file: str) -> None:
+    (resource,) = read(file)
+    for pod in pods(resource):
+        assert pod["spec"]["imagePullSecrets"] == [{"name": "ray-mae-registry"}]
+    assert (
+        "create secret docker-registry ray-mae-registry" in (ROOT / "docs/cluster.md").read_text()
+    )

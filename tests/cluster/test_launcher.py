@@ -18,6 +18,9 @@ import ray.autoscaler._private._azure as azure
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.sdk import get_docker_host_mount_location
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+
+from ray_mae.health.accelerators import GKE_LIBRARIES
 
 LAUNCHER = Path(__file__).parents[2] / "cluster/launcher"
 JOBS = sorted((LAUNCHER.parents[1] / "jobs").glob("*.yaml"))
@@ -228,3 +231,47 @@ def test_every_job_leaves_half_of_a_gpu_nodes_cpus_for_reading(cloud: str) -> No
 def test_every_job_says_how_large_it_is(job: Path) -> None:
     pattern = r"(?m)^# (Size|.*cores and (a quarter of|half) an hour)"
     assert re.search(pattern, job.read_text())
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_containers_of_gpu_nodes_and_no_others_are_given_the_gpus(cloud: str) -> None:
+    ready = AutoscalingConfig(prepare_config(read(cloud)), skip_content_hash=True)
+    for name, node in read(cloud)["available_node_types"].items():
+        docker = ready.get_docker_config(name)  # as Ray starts a container of the type
+        options = [*docker["run_options"], *docker.get("worker_run_options", [])]
+        assert ("--gpus all" in options) == ("GPU" in node["resources"]), name
+        assert "-v /data:/data" in options
+
+
+def test_the_image_lets_the_drivers_libraries_in_and_chooses_no_gpus() -> None:
+    image = (LAUNCHER.parent / "Dockerfile").read_text()
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in image
+    assert f"LD_LIBRARY_PATH={GKE_LIBRARIES}" in image
+    # a pod on a GPU node that asked for none would see all of them
+    assert "NVIDIA_VISIBLE_DEVICES" not in image
+
+
+LOGINS = {
+    "aws": "docker login --username AWS --password-stdin",
+    "gcp": "gcloud auth configure-docker",
+    "azure": "az acr login",
+}
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_lines_for_identity_and_registry_are_right_where_they_are_taken(cloud: str) -> None:
+    text = (LAUNCHER / f"{cloud}.yaml").read_text()
+    chosen = re.sub(
+        r"(?m)^( +)# (?=- aws |- gcloud |- az |serviceAccounts:|IamInstanceProfile:)", r"\1", text
+    )
+    config = yaml.safe_load(chosen)
+    check(cloud, config)
+    logins = [c for c in config["initialization_commands"] if LOGINS[cloud] in c]
+    assert len(logins) == 1  # before the image is pulled
+    workers = {
+        n: t["node_config"] for n, t in config["available_node_types"].items() if n != "head"
+    }
+    if cloud == "gcp":  # as for the head, which Ray gives an account: workers read the bucket, too
+        assert all(node["serviceAccounts"][0]["scopes"] for node in workers.values())
+    if cloud == "aws":
+        assert {n["IamInstanceProfile"]["Name"] for n in workers.values()} == {"ray-mae-node"}

@@ -8,8 +8,10 @@ from pathlib import Path
 import promql_parser
 import pytest
 import yaml
+from ray.dashboard.consts import GPU_TAG_KEYS
+from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-from tests.cluster.monitoring import MONITORING, labels_of, needs, panels, queries, rules
+from tests.cluster.monitoring import MONITORING, labels_of, needs, of_gpus, panels, queries, rules
 
 ROOT = MONITORING.parents[1]
 GUIDE = (ROOT / "docs/cluster.md").read_text()
@@ -69,6 +71,42 @@ def test_what_is_started_on_the_head_listens_on_loopback() -> None:
     assert len(started) == 2
     for command in started:
         assert re.search(r"(listen-address |HTTP_ADDR=)127\.0\.0\.1", command)
+
+
+def test_gpus_are_asked_for_by_names_that_ray_gives_them() -> None:
+    asked = [query for query, _ in queries() if of_gpus(query)]
+    assert len(asked) == 2
+    for query in asked:
+        assert {*re.findall(r"\bray_(node_\w+)", query)} <= METRICS_GAUGES.keys()
+        assert "by (ip, GpuIndex)" in query
+    assert "GpuIndex" in GPU_TAG_KEYS
+
+
+def test_figures_are_red_only_where_something_is_wrong() -> None:
+    """Grafana's own limit is red from 80 on, whatever the unit: seconds left, per cent done."""
+    limits = {
+        panel["title"]: {
+            step["color"]: step["value"]
+            for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        }
+        for panel in panels()
+        if panel["type"] == "stat"
+    }
+    assert limits["Time left"] == limits["Done"] == limits["Workers"] == {"green": None}
+    assert limits["Trials done"] == {"green": None}
+    (stalls,) = map(int, re.findall(r"> (\d+)", rules()["RunTakesNoStep"]))
+    assert limits["Since the last figures"]["red"] == stalls
+    assert limits["Failed probes"]["red"] == 1
+    assert limits["Starts of the workers"]["red"] == 4
+
+
+def test_two_runs_of_one_name_are_two_and_nodes_have_a_name() -> None:
+    for query, legend in queries():
+        if "ray_mae_" in query:
+            assert "folder" in re.findall(r"\bby \((.*?)\)", query)[0]
+            assert "{{folder}}" in legend
+        if "ray_node_cpu" in query or "ray_node_mem" in query or "ray_node_disk" in query:
+            assert "{{RayNodeType}} {{ip}}" in legend
 
 
 @needs("promtool")

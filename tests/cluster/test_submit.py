@@ -97,7 +97,7 @@ def test_two_pretrainings_leave_each_other_a_cpu_to_read_with_and_both_end(
         cluster.environment(), folder, "--address", cluster.address, *command, tmp_path / "a"
     )
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "packed: 1 files" in first.stdout  # neither the scan nor the shards
+    assert "sent along: 1 files" in first.stdout  # neither the scan nor the shards
     assert "every node of the cluster must mount" in first.stdout
     with relay(cluster.address) as line:
         second = follow(

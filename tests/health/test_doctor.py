@@ -1,6 +1,8 @@
-"""Facts of each node, and the findings from them."""
+"""Facts of each node, and the findings import re
+from them."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from ray.cluster_utils import Cluster
 from ray_mae import cli
 from ray_mae.config import DoctorConfig
 from ray_mae.health import checks
+from ray_mae.health.accelerators import absence
 from ray_mae.health.command import doctor
 from ray_mae.health.node import Node
 from tests.shards import write_shards
@@ -125,6 +128,44 @@ def test_gpus_that_ray_counts_and_pytorch_does_not_see_are_a_problem() -> None:
     broken = sound | {"deepspeed": {"error": "ImportError"}}
     assert levels(checks.accelerators({"a": broken}, {"a": 2}))[-1] == "problem"
     assert levels(checks.accelerators({"a": {"error": "no answer"}}, {"a": 2})) == ["problem"]
+
+
+@pytest.mark.parametrize(
+    ("absence", "remedy"),
+    [
+        ({"driver": True, "devices": False, "library": False, "gke": False}, "--gpus all.*nvidia.com/gpu"),
+        ({"driver": False, "devices": False, "library": False, "gke": False}, "driver is not loaded"),
+        ({"driver": True, "devices": True, "library": False, "gke": True}, "/usr/local/nvidia/lib64"),
+        ({"driver": True, "devices": True, "library": False, "gke": False}, "NVIDIA_DRIVER_CAPABILITIES"),
+        ({"driver": True, "devices": True, "library": True, "gke": False}, "check the driver.*CUDA 13"),
+    ],
+)  # fmt: skip
+def test_gpus_that_a_container_does_not_see_have_the_remedy_that_fits(
+    absence: dict[str, bool], remedy: str
+) -> None:
+    fact = {"gpus": [], "cuda": "13.0", "deepspeed": {"accelerator": "cpu"}, "absence": absence}
+    finding = next(checks.accelerators({"a": fact}, {"a": 4}))
+    assert "Ray counts 4 GPUs, PyTorch sees 0" in finding.text
+    assert re.search(remedy, finding.remedy)
+
+
+def test_what_there_is_of_a_gpu_is_read_from_the_node(tmp_path: Path) -> None:
+    assert absence(tmp_path) | {"library": False} == dict.fromkeys(
+        ("driver", "devices", "library", "gke"), False
+    )
+    for file in (
+        "proc/driver/nvidia/version",
+        "dev/nvidia0",
+        "usr/local/nvidia/lib64/libcuda.so.1",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    assert absence(tmp_path) | {"library": False} == {
+        "driver": True,
+        "devices": True,
+        "library": False,
+        "gke": True,
+    }
 
 
 def test_a_network_that_loses_sums_is_a_problem() -> None:

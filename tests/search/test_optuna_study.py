@@ -1,5 +1,6 @@
 """The Optuna studies of a search: created, continued, and what Tune's searcher writes into them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ray_mae.config import TuneConfig
+from ray_mae import cli
+from ray_mae.config import TuneConfig, TuneReportConfig
 from ray_mae.methods.registry import search_of
 from ray_mae.search.database import open_storage, storage_url
 from ray_mae.search.files import REPEATS, SEARCH
@@ -17,6 +19,7 @@ from ray_mae.search.results import read_search
 from ray_mae.search.space import read_space
 from tests.shards import write_volume_shards
 
+SEARCH_JOB = Path(__file__).parents[2] / "jobs/search_mdae_tiny.yaml"
 GRID = {"optim.lr": {"grid": [1e-3, 1e-4]}, "seed": {"grid": [0, 1]}}
 FREE = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
 
@@ -77,6 +80,37 @@ def test_folders_of_one_name_are_two_searches_in_one_database(shards: Path, tmp_
         config = settings(shards, tmp_path / folder / "tune", FREE, storage=storage)
         open_study(config, SEARCH)
     assert len(optuna.get_all_study_names(storage)) == 2
+
+
+PASSWORDS = [
+    *("postgresql+psycopg://me:s3cret@host/name", "postgresql://me:s3/c#r@et@host/name"),
+    *("postgresql://host/name?password=s3cret", "postgresql://host/name?sslpassword=s3cret"),
+    *("mysql+pymysql://host/name?passwd=s3cret", "mssql+pyodbc:///?odbc_connect=PWD%3Ds3cret"),
+]
+
+
+@pytest.mark.parametrize("url", [*PASSWORDS, "s3cret", "postgresql://me@host:s3cret/name"])
+def test_a_database_with_a_password_in_its_url_is_refused(tmp_path: Path, url: str) -> None:
+    for words in (["tune", "--shards", "/s", "--config", str(SEARCH_JOB)], ["tune", "report"]):
+        with pytest.raises(ValueError, match="storage") as error:
+            cli.parsed([*words, "--output", str(tmp_path), "--storage", url])
+        assert "s3" not in str(error.value)
+        if url in PASSWORDS:
+            assert re.search("pgpass.*PGPASSFILE.*PGPASSWORD", str(error.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "postgresql+psycopg://me@host/name?passfile=/home/me/.pgpass",
+            "sqlite:////a:b@c/study.db",
+        ),
+        "mysql+pymysql://me@host/name?read_default_file=~/.my.cnf",
+    ],
+)
+def test_a_database_whose_password_is_elsewhere_is_taken(tmp_path: Path, url: str) -> None:
+    TuneReportConfig(output=tmp_path, storage=url)
 
 
 def test_a_password_is_neither_stored_nor_told(shards: Path, tmp_path: Path) -> None:

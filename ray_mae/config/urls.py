@@ -1,0 +1,71 @@
+"""Which settings take a URL of an object store. Every other path lies on a disk that all nodes see."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+TAKES_URL: dict[str, frozenset[str]] = {
+    "IngestConfig": frozenset({"source", "output", "reports", "tables", "volumes.table"}),
+    "InspectConfig": frozenset({"shards", "against", "output"}),
+}
+"""Names of the settings by the class that holds them."""
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][\w+.:-]+?):/+(?P<rest>.*)", re.DOTALL)
+
+
+def is_url(path: Path | str) -> bool:
+    """Returns whether a path was given as a URL, of whose two slashes pathlib keeps one."""
+    return _URL.fullmatch(str(path)) is not None
+
+
+def as_url(path: Path | str) -> str:
+    """Returns a URL with both of its slashes; a path on disk as it is."""
+    match = _URL.fullmatch(str(path))
+    return f"{match['scheme']}://{match['rest']}" if match else str(path)
+
+
+def path_settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted name and the value of each path among settings; of a list each of its paths.
+
+    Args:
+        config: settings, with others inside.
+        prefix: of the names, with its dot.
+    """
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if dataclasses.is_dataclass(value):
+            yield from path_settings(value, f"{prefix}{field.name}.")
+        elif value is not None and Path in {hint, *get_args(hint), *_items(hint)}:
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                yield f"{prefix}{field.name}", each
+
+
+def _items(hint: Any) -> set[Any]:
+    """Returns the types that a type's lists hold."""
+    return {item for option in (hint, *get_args(hint)) for item in get_args(option)}
+
+
+def refuse_urls(config: Any) -> None:
+    """Raises ValueError for a URL in a setting that takes a path on disk alone.
+
+    Taken for a path it would be a folder of that name below the working folder: on a cluster the one
+    that is thrown away when the job ends.
+
+    Args:
+        config: settings of a command.
+    """
+    takes = TAKES_URL.get(type(config).__name__, frozenset())
+    for name, path in path_settings(config):
+        match = _URL.fullmatch(str(path))
+        if match is None or (name in takes and "::" not in match["scheme"]):
+            continue
+        if match["scheme"].lower() in ("file", "local"):
+            remedy = f"give the path itself, /{match['rest']}"
+        elif name in takes:
+            remedy = "give the URL of the store itself"
+        else:
+            remedy = "give a path, on a cluster one that every node mounts"
+        raise ValueError(f"--{name} {as_url(path)} is a URL that cannot be used here: {remedy}")

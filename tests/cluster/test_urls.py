@@ -1,0 +1,111 @@
+"""Which settings take a URL of a store, by the one table, and that all others refuse one at once."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from ray_mae import cli
+from ray_mae.config import IngestConfig, InspectConfig
+from ray_mae.config.urls import TAKES_URL, is_url
+from ray_mae.methods.registry import config_class
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {"tune": ["--config", str(ROOT / "jobs/search_mvmae_tiny.yaml")]}
+GIVEN = {"archive": "dicom", "to": "weights", "format": "timm"}
+
+
+def paths(cls: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Every setting of a class that holds a path, and whether it must be given."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        options = {kind, *get_args(kind)} | {i for o in get_args(kind) for i in get_args(o)}
+        if dataclasses.is_dataclass(kind):
+            yield from paths(kind, f"{prefix}{field.name}.")
+        elif Path in options:
+            needed = field.default is field.default_factory is dataclasses.MISSING
+            yield f"{prefix}{field.name}", needed
+
+
+def settings_of(command: str) -> type:
+    cls = cli.COMMANDS[command][0]
+    return config_class(cls, "mvmae") if command in cli.CHOSEN else cls
+
+
+EVERY = [(command, name) for command in cli.COMMANDS for name, _ in paths(settings_of(command))]
+
+
+def words(command: str, **paths_given: str) -> list[str]:
+    """A command with all that it needs."""
+    cls = settings_of(command)
+    needed = {name: "/data/x" for name, must in paths(cls) if must} | paths_given
+    names = {field.name for field in dataclasses.fields(cls)}
+    chosen = {name: value for name, value in GIVEN.items() if name in names}
+    if command == "submit":
+        needed["command"] = "x"
+    flags = [word for name, value in (chosen | needed).items() for word in (f"--{name}", value)]
+    return [*command.split(), *CONFIG.get(command, []), *flags]
+
+
+def test_the_table_names_settings_that_there_are() -> None:
+    assert {
+        "IngestConfig": {"source", "output", "reports", "tables", "volumes.table"},
+        "InspectConfig": {"shards", "against", "output"},
+    } == TAKES_URL
+    for cls in (IngestConfig, InspectConfig):
+        assert TAKES_URL[cls.__name__] <= {name for name, _ in paths(cls)}
+    assert len(EVERY) > 40
+
+
+@pytest.mark.parametrize(("command", "name"), [e for e in EVERY if e[0] != "submit"])
+def test_a_command_refuses_a_url_that_it_cannot_use_and_takes_the_others(
+    command: str, name: str
+) -> None:
+    takes = name in TAKES_URL.get(cli.COMMANDS[command][0].__name__, ())
+    value = "[s3://b/x]" if name == "against" else "s3://b/x"
+    if takes:
+        cli.parsed(words(command, **{name: value}))
+        return
+    with pytest.raises(ValueError, match=rf"^--{name} s3://b/x is a URL that cannot be used here"):
+        cli.parsed(words(command, **{name: value}))
+    with pytest.raises(ValueError, match=rf"^--{name} s3://b/x is a URL"):
+        cli.run(["submit", "--dry-run", "--", *words(command, **{name: value})])
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("S3://b/x", "give a path, on a cluster one that every node mounts"),
+        ("simplecache::s3://b/x", "give a path, on a cluster"),
+        ("file:///data/x", "give the path itself, /data/x"),
+        ("nas:/export/x", "give a path, on a cluster"),
+    ],
+)
+def test_every_spelling_of_a_url_is_seen(value: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        cli.parsed(words("pretrain", output=value))
+    with pytest.raises(ValueError, match=remedy):
+        cli.parsed(words("pretrain", shards=f"[/data/a,{value}]"))
+    with pytest.raises(ValueError, match=remedy):
+        cli.parsed(words("doctor", output=value))
+    with pytest.raises(ValueError, match="URL"):  # as in Python, where a path may be a string
+        config_class(cli.COMMANDS["pretrain"][0], "mvmae")(shards=Path("/x"), output=value)
+
+
+@pytest.mark.parametrize("value", ["runs/a:b", "/s3://b/x", "a b/c", "12:30/x", "C:/x"])
+def test_paths_with_colons_are_paths(value: str) -> None:
+    assert not is_url(value)
+    cli.parsed(words("pretrain", output=value))
+
+
+def test_a_chain_of_stores_is_refused_where_a_url_is_taken() -> None:
+    with pytest.raises(ValueError, match="give the URL of the store itself"):
+        cli.parsed(words("ingest", source="simplecache::s3://b/x"))
+
+
+def test_file_urls_are_paths_to_commands_that_take_urls() -> None:
+    values: Any = cli.parsed(words("ingest", source="file:///data/x"))[1]
+    assert str(values.source).startswith("file:")
