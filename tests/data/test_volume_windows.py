@@ -8,11 +8,10 @@ import torch
 
 from ray_mae.batch import WindowBatch
 from ray_mae.data.kinds import KINDS
-from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.volume_windows import VolumeWindowCollator, windows_of
 from ray_mae.inference.load import load_encoder
 from tests.checkpoints import write_checkpoint
-from tests.shards import write_volume_shards
+from tests.shards import rows_of, write_volume_shards
 
 
 def head(shape: tuple[int, int, int], ball: float = 0.9) -> np.ndarray:
@@ -77,7 +76,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_batch_pools_the_windows_of_each_volume(shards: Path, tmp_path: Path) -> None:
     encoder, _ = load_encoder(write_checkpoint(tmp_path, shards, "mdae"))
-    rows = read_rows(shards / "train-00000.parquet", 0, VolumeWindowCollator.columns)
+    rows = rows_of(shards, "train-00000.parquet", 0, VolumeWindowCollator.columns)
     batch = KINDS["volume"].to_batch(VolumeWindowCollator(16).collate(rows, [0] * len(rows)))
     assert isinstance(batch, WindowBatch)
     assert batch.samples == len(rows) == 4

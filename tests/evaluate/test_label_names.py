@@ -31,7 +31,7 @@ from ray_mae.evaluate.cohort import Cohort, read_cohort
 from ray_mae.evaluate.label_names import states_by_name
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.methods.registry import as_general, config_class
-from tests.shards import rewrite, sha256, write_shards, write_volume_shards
+from tests.shards import record, rewrite, write_shards
 
 STATES = st.sampled_from([POSITIVE, NEGATIVE, UNCERTAIN, NOT_MENTIONED, NOT_LABELLED])
 
@@ -43,7 +43,6 @@ def policy(uncertain: Any = "zeros", unmentioned: Any = "zeros") -> Any:
 def relabel(folder: Path, names: list[str], states: Any, others: Any = lambda i: None) -> Path:
     """Other labels for the shards of `write_shards`; states(i, split) of the i-th row of a split."""
     manifest = Manifest.read(folder)
-    shards = []
     for shard in manifest.shards:
         table = pq.read_table(folder / shard.file)
         rows = table.to_pylist()
@@ -52,8 +51,8 @@ def relabel(folder: Path, names: list[str], states: Any, others: Any = lambda i:
             row["labels"], row["other_labels"] = states(number, row["split"]), others(number)
         made = pa.Table.from_pylist(rows, study_schema(len(names)))
         pq.write_table(made, folder / shard.file, row_group_size=4)
-        shards.append(replace(shard, sha256=sha256(folder / shard.file)))
-    replace(manifest, shards=shards, labels=names, dataset=folder.name).write(folder)
+    replace(manifest, labels=names, dataset=folder.name).write(folder)
+    record(folder)
     return folder
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import Cohort
+from conftest import Cohort, probe
 
-from ray_mae.evaluate.probe.linear import pixel_components, probe
+from ray_mae.evaluate.probe.linear import pixel_components
 from ray_mae.evaluate.probe.scaling import FeatureScaler, principal_components
 
 
