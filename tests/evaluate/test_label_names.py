@@ -31,7 +31,7 @@ from ray_mae.evaluate.cohort import Cohort, read_cohort
 from ray_mae.evaluate.label_names import states_by_name
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.methods.registry import as_general, config_class
-from tests.shards import record, rewrite, write_shards
+from tests.shards import record, rewrite, write_shards, write_volume_shards
 
 STATES = st.sampled_from([POSITIVE, NEGATIVE, UNCERTAIN, NOT_MENTIONED, NOT_LABELLED])
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import Cohort, probe
+from conftest import Cohort
+from conftest import probe as probe_cohort
 
-from ray_mae.evaluate.probe.linear import pixel_components
+from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.scaling import FeatureScaler, principal_components
 
 
@@ -66,9 +67,9 @@ def test_a_feature_that_varies_by_rounding_alone_becomes_zero_and_a_faint_one_st
 def test_embeddings_that_are_all_equal_tell_nothing_and_are_said_to(cohort: Cohort, config) -> None:
     equal = np.full((len(cohort.split), 16), 0.123, np.float32)
     half = np.concatenate([equal[:, :8], cohort.features["trained"]], axis=1)
-    result = probe({"trained": equal, "half": half}, *cohort[1:], config())
+    result = probe_cohort({"trained": equal, "half": half}, *cohort[1:], config())
     assert result.features["trained"].macro["auroc"].value == 0.5
-    whole = probe({"half": cohort.features["trained"]}, *cohort[1:], config())
+    whole = probe_cohort({"half": cohort.features["trained"]}, *cohort[1:], config())
     assert result.features["half"].macro["auroc"].value == pytest.approx(
         whole.features["half"].macro["auroc"].value, abs=1e-3
     )
