@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader
 
 from ray_mae import config as settings
+from ray_mae.cluster.interruption import Interrupted, signals_interrupt
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
 
@@ -311,6 +313,23 @@ def _command(arguments: list[str]) -> str:
     raise ValueError(f"there is no command '{unknown}'{hint}\n{_usage()}")
 
 
+_GOES_ON = {
+    "ingest": "shards that are complete stay, and the same command writes the others",
+    "pretrain": "the same command",
+    "tune": "with --resume true the search goes on",
+}
+"""How a command that was ended by a signal goes on, where something is left to go on with."""
+
+
+def _after(arguments: list[str]) -> str:
+    """What to do after a signal has ended a command."""
+    command = shlex.join(["ray-mae", *arguments])
+    if arguments and arguments[0] == "tune" and "--resume" not in arguments:
+        command += " --resume true"
+    goes_on = _GOES_ON.get(arguments[0] if arguments else "")
+    return f"{goes_on or 'nothing is left to go on with, so the same command begins anew'}: {command}"
+
+
 def _usage() -> str:
     lines = ["usage: ray-mae COMMAND [--config FILE] [--SETTING VALUE …]", ""]
     for name, (cls, _) in COMMANDS.items():
@@ -340,17 +359,16 @@ def _text(value: Any) -> str:
 
 
 def main() -> None:
-    """Entry point of `ray-mae`: exit code 0, or one clear line and 1."""
+    """Entry point of `ray-mae`: exit code 0, or one clear line and 1; of a signal see `CODES`."""
+    arguments = sys.argv[1:]
     try:
-        run(sys.argv[1:])
+        with signals_interrupt():
+            run(arguments)
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("RAY_MAE_TRACEBACK"):
             raise
         print(f"ray-mae: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(
-            "ray-mae: stopped; the same command continues where it was (`tune` with --resume true)",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    except Interrupted as stopped:
+        print(f"ray-mae: {stopped}; {_after(arguments)}", file=sys.stderr)
+        sys.exit(stopped.code)

@@ -115,3 +115,34 @@ def reserve_cpus(coordinator: Any, requester: str, count: int, expires_s: float)
 def release_cpus(coordinator: Any, requester: str) -> None:
     """Ends what `reserve_cpus` reserved."""
     coordinator.cancel_request.remote(requester)
+
+
+_STOP = "ray_mae"  # namespace in the cluster's key-value store; the key is the job
+
+
+def request_stop() -> None:
+    """Asks the training workers of this job to save a checkpoint and end; see `stop_requested`."""
+    _kv("put", _job(), b"1")
+
+
+def withdraw_stop() -> None:
+    """Ends the request."""
+    _kv("del", _job())
+
+
+def stop_requested() -> bool:
+    """Returns whether this job's driver was asked to end."""
+    return bool(_kv("get", _job()))
+
+
+def _job() -> str:
+    import ray
+
+    job: str = ray.get_runtime_context().get_job_id()
+    return job
+
+
+def _kv(verb: str, *arguments: Any) -> Any:
+    from ray.experimental import internal_kv
+
+    return getattr(internal_kv, f"_internal_kv_{verb}")(*arguments, namespace=_STOP)

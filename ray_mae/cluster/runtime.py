@@ -8,8 +8,10 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray_mae.cluster import ray_private
+from ray_mae.cluster.interruption import handlers_kept
 from ray_mae.terminal import log
 
 # Ray reads these when it is imported: this module is, by `ray_mae` itself, before.
@@ -50,6 +52,7 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
 
     Raises:
         ConnectionError: Nothing answers at RAY_ADDRESS.
+        RuntimeError: Ray could not be started or joined, with the cause.
     """
     import ray
 
@@ -59,16 +62,11 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     if ray.is_initialized():
         return
     logging.getLogger(ray_private.AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
-    quiet = {
-        "include_dashboard": dashboard,
-        "log_to_driver": False,
-        "logging_level": logging.WARNING,
-    }
     if address := os.environ.get("RAY_ADDRESS"):
         _require(address)
         if not _WATCHER_WANTED:
             os.environ.pop(_WATCHER, None)
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+        _init(f"the cluster at {address} could not be joined", address="auto")
     else:
         # by default Ray warns of more processes than cores, and here most of them wait all the time
         os.environ.setdefault(
@@ -78,11 +76,13 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
         os.environ.setdefault(_WATCHER, "0")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(
+            folder = _temporary_folder()
+            _init(
+                "Ray could not be started on this machine",
                 address="local",
                 num_cpus=max(cpus, os.cpu_count() or 1),
-                _temp_dir=_temporary_folder(),
-                **quiet,
+                include_dashboard=dashboard,
+                _temp_dir=folder,
             )
     from ray.data import DataContext
 
@@ -90,6 +90,26 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger(ray_private.PROGRESS_LOGGER).setLevel(logging.ERROR)
+
+
+_CAUSE = 400
+"""Characters that are shown of an error of Ray's, which may hold a log."""
+
+
+def _init(failure: str, **options: Any) -> None:
+    """`ray.init`, which leaves the signals alone. Raises RuntimeError with one line that begins so."""
+    import ray
+
+    try:
+        with handlers_kept():
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+    except Exception as error:  # Ray raises all kinds, and Exception itself
+        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = cause if len(cause) <= _CAUSE else f"{cause[:_CAUSE]} …"
+        temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        logs = f"{options.get('_temp_dir') or temporary + '/ray'}/session_latest/logs"
+        hint = "" if options["address"] == "auto" else f" (its logs: {logs})"
+        raise RuntimeError(f"{failure}: {cause}{hint}") from error
 
 
 # Below its temporary folder Ray's sockets lie in ray/session_DATE_PID/sockets/plasma_store, and the path

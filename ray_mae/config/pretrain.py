@@ -49,6 +49,9 @@ class ScalingConfig:
     any number. An error of a program before the first step ends the run at once."""
     storage_patience: float = setting(600.0, ge=0)
     """Seconds that storage of the run or the shards may be away before the run ends."""
+    stop_patience: float = setting(300.0, ge=0)
+    """Seconds that the command waits for a last checkpoint when a signal ends it (Ctrl-C, SIGTERM, SIGHUP,
+    SIGUSR1)."""
 
     @property
     def least(self) -> int:

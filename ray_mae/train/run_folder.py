@@ -25,6 +25,8 @@ REPORTS = "reports.jsonl"
 """Generated and true reports of held-out studies, as of the last picture."""
 PICTURES = "pictures"
 """Folder of PNG files, named by step, each with its title inside."""
+STOPPED = "stopped"
+"""Event: the workers saved a checkpoint and ended, since the driver was asked to."""
 ATTEMPT = "attempt"
 """File with the name of the start of the run that may write into its folder."""
 
@@ -92,6 +94,10 @@ class RunFolder:
     def events(self) -> list[dict[str, Any]]:
         """Returns the events of this start so far."""
         return [e for e in read_jsonl(self.path / EVENTS) if e.get("attempt") == self.attempt]
+
+    def happened(self, name: str) -> bool:
+        """Returns whether there was an event of this name in this start."""
+        return any(event["event"] == name for event in self.events())
 
     def first_step(self) -> int:
         """Returns the step with which the first worker went on when it last began."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from ray_mae.cluster.interruption import Interrupted
 from ray_mae.config.sections import MethodSettings
 from ray_mae.data.schema import NOUNS
 from ray_mae.terminal import console
@@ -60,7 +61,7 @@ class Progress:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._listeners.close(error is None)
+        self._listeners.close(error is None or isinstance(error, Interrupted))
 
     def _follow(self) -> None:
         while not self._ended.wait(0.5):
