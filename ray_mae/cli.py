@@ -327,7 +327,9 @@ def _after(arguments: list[str]) -> str:
     if arguments and arguments[0] == "tune" and "--resume" not in arguments:
         command += " --resume true"
     goes_on = _GOES_ON.get(arguments[0] if arguments else "")
-    return f"{goes_on or 'nothing is left to go on with, so the same command begins anew'}: {command}"
+    return (
+        f"{goes_on or 'nothing is left to go on with, so the same command begins anew'}: {command}"
+    )
 
 
 def _usage() -> str:

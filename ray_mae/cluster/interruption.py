@@ -65,6 +65,10 @@ class StopSignal:
     def __exit__(self, *error: Any) -> None:
         self._block.__exit__(*error)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process notes nothing."""
+        return StopSignal, ()
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
             # not by an exception: whoever sends two signals does not want to wait for anything
