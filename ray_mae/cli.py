@@ -178,8 +178,9 @@ def parser_of(command: str, cls: type | None = None) -> ArgumentParser:
 
 def run(arguments: list[str]) -> None:
     """Run one command in this process. Raises what the command raises."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+    *words, last = arguments or ["--help"]
+    if last in ("-h", "--help") and words not in map(str.split, COMMANDS) and _group(words):
+        print(_usage(words))
         return
     name, config = parsed(arguments)
     COMMANDS[name][1](config)
@@ -307,10 +308,18 @@ def _command(arguments: list[str]) -> str:
         words = name.split()
         if arguments[: len(words)] == words:
             return name
-    unknown = " ".join(arguments[:2] if arguments[0] == "evaluate" else arguments[:1])
+    group = arguments[:1] if _group(arguments[:1]) else []
+    if group == arguments:
+        raise ValueError(f"{group[0]} is several commands\n{_usage(group)}")
+    unknown = " ".join(arguments[: len(group) + 1])
     close = difflib.get_close_matches(unknown, COMMANDS, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ValueError(f"there is no command '{unknown}'{hint}\n{_usage()}")
+    raise ValueError(f"there is no command '{unknown}'{hint}\n{_usage(group)}")
+
+
+def _group(words: list[str]) -> list[str]:
+    """The commands that begin with these words: all for none."""
+    return [name for name in COMMANDS if name.split()[: len(words)] == words]
 
 
 _GOES_ON = {
@@ -332,10 +341,12 @@ def _after(arguments: list[str]) -> str:
     )
 
 
-def _usage() -> str:
+def _usage(words: list[str]) -> str:
+    """The commands that begin with these words."""
     lines = ["usage: ray-mae COMMAND [--config FILE] [--SETTING VALUE …]", ""]
-    for name, (cls, _) in COMMANDS.items():
-        lines.append(f"  {name:<16} {(cls.__doc__ or '').splitlines()[0]}")
+    for name in _group(words):
+        doc = COMMANDS[name][0].__doc__ or ""
+        lines.append(f"  {name:<18} {' '.join(doc.split())}")
     return "\n".join([*lines, "", "ray-mae COMMAND --help lists every setting with its default."])
 
 

@@ -11,7 +11,7 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.evaluate.baselines import TRAINED
-from ray_mae.evaluate.features import features
+from ray_mae.evaluate.features import blocks, features
 from ray_mae.summary import write_summary
 
 FILE = "embeddings.parquet"
@@ -53,7 +53,8 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         path = config.output / FILE
         partial = path.with_suffix(".partial")
         writer: pq.ParquetWriter | None = None
-        for block in rows.iter_batches(batch_size=4096, batch_format="pyarrow"):
+        total = sum(shard.rows for shard in manifest.shards if shard.split in config.splits)
+        for block in blocks(rows, total, NOUNS[manifest.kind]):
             table: pa.Table = block.rename_columns(
                 ["embedding" if name == TRAINED else name for name in block.column_names]
             ).replace_schema_metadata({"labels": json.dumps(names)})

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from ray_mae.cluster.admission import check_machine
 from ray_mae.cluster.interruption import Interrupted, StopSignal
 from ray_mae.cluster.ray_private import dashboard_url
 from ray_mae.cluster.runtime import cluster, gpus_wanted
@@ -100,6 +101,7 @@ def _check(config: TuneConfig, parameters: list[Parameter]) -> None:
             "chooses: ingest with validation_share above 0, or with an official split that has one"
         )
     Runs(config).check(parameters, config.output)
+    check_machine(config.run.scaling)
     probed_samples(shards, config.run.probe)
     check_trackers([*config.trackers], "trackers")
     check_trackers([*config.run.tracking.trackers], "run.tracking.trackers")

@@ -14,6 +14,7 @@ from ray_mae.checkpoint import integrity
 from ray_mae.checkpoint.convert import FAMILIES
 from ray_mae.cluster.admission import (
     admission,
+    check_machine,
     check_resources,
     cpu_reservation,
     worker_resources,
@@ -66,6 +67,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
+    check_machine(config.scaling)
     shared = find_shared_patients(shards)
     config.output.mkdir(parents=True, exist_ok=True)
     integrity.drop_damaged(config.output, console.print)

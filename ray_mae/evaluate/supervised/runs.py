@@ -103,10 +103,10 @@ def run_all(
 
 
 def _line(run: Run, record: dict[str, Any], score: str) -> str:
-    return (
-        f"{run.name}: step {record['step']}/{record['steps']}  loss {record['loss']:.4f}  "
-        f"validation {score} {record['validation_score']:.3f}"
-    )
+    line = f"{run.name}: step {record['step']}/{record['steps']}"
+    if "validation_score" in record:
+        line += f"  loss {record['loss']:.4f}  validation {score} {record['validation_score']:.3f}"
+    return line
 
 
 def write_json(path: Path, value: Any) -> None:
