@@ -118,6 +118,12 @@ def _segment(config: settings.SegmentConfig) -> None:
     _print(evaluate_segment(config))
 
 
+def _predict(config: settings.PredictConfig) -> None:
+    from ray_mae.evaluate.predict.command import predict
+
+    _print(predict(config))
+
+
 def _export(config: settings.ExportConfig) -> None:
     from ray_mae.exports.command import export
 
@@ -162,6 +168,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "evaluate finetune": (settings.FinetuneConfig, _finetune),
     "evaluate segment": (settings.SegmentConfig, _segment),
     "embed": (settings.EmbedConfig, _embed),
+    "predict": (settings.PredictConfig, _predict),
     "export": (settings.ExportConfig, _export),
     "submit": (settings.SubmitConfig, _submit),
 }

@@ -9,11 +9,11 @@ torch is imported where data is read: that costs seconds in every process.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -146,7 +146,7 @@ class FileOrder:
         ]
         if not files:
             raise ValueError(f"{self.shards} holds nothing of the splits {', '.join(splits)}")
-        return _in_order(read_datasource(_Tasks(self, files, 8), override_num_blocks=len(files)))
+        return dataset_of(self, files, 8)
 
     def read(self, file: str, groups: int) -> Iterator[pa.Table]:
         """The batches of one shard."""
@@ -158,10 +158,29 @@ class FileOrder:
                 yield to_block(arrays, **self.collator.describe(part))
 
 
+class Reader(Protocol):
+    """Makes blocks of one row, a batch, in tasks."""
+
+    @property
+    def read(self) -> Callable[..., Iterator[pa.Table]]:
+        """Returns the blocks of a task, from its arguments."""
+
+
+def dataset_of(reader: Reader, calls: list[tuple], rows: int) -> Dataset:
+    """Returns a lazy dataset of what a reader yields, in order.
+
+    Args:
+        reader: it travels to the tasks.
+        calls: arguments of `read`, one task each.
+        rows: about how many blocks a task yields.
+    """
+    return _in_order(read_datasource(_Tasks(reader, calls, rows), override_num_blocks=len(calls)))
+
+
 class _Tasks(Datasource):
     """Ray Data's view of a reader and the arguments of its calls, one task each."""
 
-    def __init__(self, reader: Stream | FileOrder, calls: list[tuple], rows: int) -> None:
+    def __init__(self, reader: Reader, calls: list[tuple], rows: int) -> None:
         super().__init__()
         self._reader, self._calls, self._rows = reader, calls, rows
 
