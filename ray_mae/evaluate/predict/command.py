@@ -55,7 +55,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     kind = of_encoder(facts.settings)
     form = format_of(config.source, config.format, kind.name)
     collator = kind.evaluation_collator(facts.settings.input_size, max_views=config.max_views)
-    quarantine, listed = QuarantineTable(), None
+    quarantine, listed, passed_over = QuarantineTable(), None, {}
     with cluster(cpus=config.workers + 1):
         if form == "shards":
             manifest = Manifest.read(config.source)
@@ -68,6 +68,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             progress = ProgressLine("listed", "files")
             source = read_source(config, form, kind.name, facts.spacing_mm, progress.show)
             quarantine, listed = source.job.quarantine, source.job.listed
+            passed_over = source.job.notes.get("files_passed_over", {})
             plans = list(source.job.plans)
             total = sum(len(plan.samples) for plan in plans)
             calls = [(_as_json(plan),) for plan in plans]
@@ -95,8 +96,10 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         "command": "predict",
         "checkpoint": str(config.checkpoint),
         "format": form,
-        **{f"{of}s": n for of, n in found.items() if n},
+        NOUNS[kind.name]: found[kind.name],
+        "views": found["view"] or None,
         "quarantined": quarantined,
+        "files_passed_over": passed_over,
         "labels": labels,
         "seconds": round(time.time() - began, 1),
         "files": [str(config.output / name) for name in (FILE, CSV)],

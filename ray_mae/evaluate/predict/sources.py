@@ -4,7 +4,7 @@ Nothing is split, pseudonymised or stored: whoever asks for predictions has the 
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,30 +134,26 @@ def read_source(
 
 def _images(config: IngestConfig) -> Archive[ImageRecord]:
     """A folder of image files of any format that is read, or one: each is a study."""
-    root, files = _files(config, lambda: files_below(config.source, config.output)[0])
-    return Archive(
-        root, DiskList(ImageRecord(path=p, study=p, patient=p, view="unknown") for p in files)
-    )
+    passed_over: dict[str, int] = {}
+    if config.source.is_file():
+        root, files = config.source.parent, DiskList([config.source.name])
+    else:
+        root = config.source
+        files, passed_over = files_below(root, config.output)
+    records = DiskList(ImageRecord(path=p, study=p, patient=p, view="unknown") for p in files)
+    return Archive(root, records, {"files_passed_over": passed_over})
 
 
 def _volumes(config: IngestConfig) -> Archive[VolumeRecord]:
     """A folder of NIfTI files, or one: each is a volume."""
-
-    def below() -> list[str]:
-        _, files, _, others = volume_files(config)
-        unreadable.extend(others)
-        return files
-
-    unreadable: list[VolumeRecord] = []
-    root, files = _files(config, below)
-    records = [VolumeRecord(paths=(p,), volume=p, patient=p, modality="unknown") for p in files]
-    return Archive(root, [*records, *unreadable])
-
-
-def _files(config: IngestConfig, below: Callable[[], Iterable[str]]) -> tuple[Path, Iterable[str]]:
+    passed_over: dict[str, int] = {}
+    others: list[VolumeRecord] = []
     if config.source.is_file():
-        return config.source.parent, [config.source.name]
-    return config.source, below()
+        root, files = config.source.parent, [config.source.name]
+    else:
+        root, files, passed_over, others = volume_files(config)
+    records = [VolumeRecord(paths=(p,), volume=p, patient=p, modality="unknown") for p in files]
+    return Archive(root, records + others, {"files_passed_over": passed_over})
 
 
 def _studies(
