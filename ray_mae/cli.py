@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print what happened."""
 
 import difflib
+import errno
 import json
 import os
 import shlex
@@ -348,6 +349,13 @@ def _after(arguments: list[str]) -> str:
     )
 
 
+def _remedy(error: Exception) -> str:
+    """What helps against an error of the operating system, where it does not say so itself."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "; what was there before is whole: make room, and start the same command again"
+    return ""
+
+
 def _usage(words: list[str]) -> str:
     """The commands that begin with these words."""
     lines = ["usage: ray-mae COMMAND [--config FILE] [--SETTING VALUE …]", ""]
@@ -387,7 +395,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("RAY_MAE_TRACEBACK"):
             raise
-        print(f"ray-mae: {error}", file=sys.stderr)
+        print(f"ray-mae: {error}{_remedy(error)}", file=sys.stderr)
         sys.exit(1)
     except Interrupted as stopped:
         print(f"ray-mae: {stopped}; {_after(arguments)}", file=sys.stderr)

@@ -120,6 +120,8 @@ def _as(value: Any, kind: Any, path: str) -> Any:
     elif kind is Path:
         if isinstance(value, (str, os.PathLike)):
             return value if isinstance(value, Path) else Path(value)
+        if hasattr(value, "protocol"):  # a path over fsspec
+            return value
     elif kind in (int, float, bool):
         return _number(value, kind)
     elif isinstance(kind, type) and isinstance(value, kind):

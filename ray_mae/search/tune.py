@@ -19,6 +19,7 @@ from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import TuneConfig, TuneReportConfig
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probed_samples
+from ray_mae.lock import hold
 from ray_mae.search.capacity import cpus_per_trial, trials_of_cluster, trials_of_machine
 from ray_mae.search.database import storage_url
 from ray_mae.search.files import REPEATS, SEARCH, dashboards
@@ -48,6 +49,7 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     Raises:
         ValueError: Before any trial is started, with what to do.
         RuntimeError: No trial succeeded.
+        InUseError: Another search writes into the same folder.
         Interrupted: A signal ended it, once the trials under way were saved.
     """
     began = time.time()
@@ -55,6 +57,13 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     config = replace(config, shards=folders, output=config.output.resolve())
     parameters = read_space(config.space)
     _check(config, parameters)
+    config.output.mkdir(parents=True, exist_ok=True)
+    with hold(config.output, "ray-mae tune"):
+        return _search(config, parameters, began)
+
+
+def _search(config: TuneConfig, parameters: list[Parameter], began: float) -> dict[str, Any]:
+    """The same, of checked settings, in a folder that no other search writes to."""
     study = open_study(config, SEARCH)
     total = enqueue(config, study, parameters)
     with _cluster(config) as (at_once, joined):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ray_mae.files import write_whole
 from ray_mae.train.errors import FatalError
 from ray_mae.train.metrics.jsonl import JsonLines, append_jsonl, read_jsonl
-from ray_mae.train.run_storage import StorageAway, outlast, replace_whole
+from ray_mae.train.run_storage import StorageAway, outlast
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class RunFolder:
     def begin(cls, path: Path, patience: float) -> "RunFolder":
         """Names a new start: whatever an earlier one left running ends at its next metrics."""
         attempt = uuid.uuid4().hex[:12]
-        replace_whole(path / ATTEMPT, attempt.encode())
+        write_whole(path / ATTEMPT, attempt)
         return cls(path, attempt, patience)
 
     def require_shared(self, patience: float) -> None:
@@ -107,7 +108,7 @@ class RunFolder:
         """Drops the metrics after `step`, which a continued run will write again."""
         path = self.path / METRICS
         records = [record for record in read_jsonl(path) if record["step"] <= step]
-        replace_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def last_pictures(folder: Path) -> list[tuple[str, bytes]]:

@@ -26,6 +26,7 @@ from ray_mae.data.paths import list_folder, make_private_folder, remove, resolve
 from ray_mae.data.privacy.pseudonyms import load_key
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
+from ray_mae.lock import hold
 from ray_mae.summary import write_summary
 from ray_mae.terminal import ProgressLine
 
@@ -51,6 +52,7 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError: in a sentence, for what is wrong with the archive or the settings
             as a whole.
+        InUseError: another `ingest` writes into the same folder.
     """
     start = time.monotonic()
     load_key(
@@ -69,7 +71,8 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
         config.insecure_pseudonyms,
         config.dataset if pseudonyms == "public by data set" else None,
     )
-    with cluster():
+    config.output.mkdir(parents=True, exist_ok=True)
+    with hold(config.output, "ray-mae ingest"), cluster():
         return _ingest(config, key, pseudonyms, start)
 
 

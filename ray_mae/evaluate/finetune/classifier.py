@@ -22,6 +22,7 @@ from ray_mae.data.schema import VIEWS
 from ray_mae.encoders.base import Encoder
 from ray_mae.evaluate.metrics import FloatArray
 from ray_mae.evaluate.supervised.fit import weights_of
+from ray_mae.files import write_whole
 from ray_mae.inference.load import AnyEncoder, load_encoder
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Classifier(nn.Module):
         )
         save_file(weights_of(self.head), folder / HEAD)
         facts = {"labels": self.labels, "pool": encoder.pool}
-        (folder / CLASSIFIER).write_text(json.dumps(facts, indent=1) + "\n")
+        write_whole(folder / CLASSIFIER, json.dumps(facts, indent=1) + "\n")
 
 
 class FinetunedClassifier:
