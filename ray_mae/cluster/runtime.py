@@ -5,6 +5,8 @@ import os
 import socket
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,11 +163,59 @@ def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
 
     joined = ray.is_initialized()
     connect(cpus, dashboard)
+    ended = threading.Event()
+    threading.Thread(target=_watch_control_store, args=(ended,), daemon=True).start()
     try:
         yield
+    except ray.exceptions.RayTaskError:
+        raise  # an error of the work itself
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(
+            f"Ray lost a process or node that this command needs ({cause_of_loss(error)}): start the same "
+            "command again"
+        ) from error
     finally:
+        ended.set()
         if not joined:
             ray.shutdown()
+
+
+def cause_of_loss(error: Exception) -> str:
+    """Returns in a few words why Ray lost a process, from an error of many lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    because = [line for line in lines if line.startswith("The actor is dead because")]
+    text = (because or lines or [type(error).__name__])[-1 if because else 0]
+    return text if len(text) <= _CAUSE else f"{text[:_CAUSE]} …"
+
+
+_LOOK_S, _SILENT_S = 2.0, 10.0
+
+
+def _watch_control_store(ended: threading.Event) -> None:
+    """Says when Ray's control store does not answer: a minute later Ray ends this process without a word."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    host, _, port = address.rpartition(":")
+    answered, told = time.monotonic(), False
+    while not ended.wait(_LOOK_S):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
+        except OSError:
+            silent = time.monotonic() - answered
+            if silent > _SILENT_S and not told:
+                told = True
+                log.info(
+                    "Ray's control store at %s has not answered for %.0f s. Unless it comes back, Ray ends "
+                    "this command a minute after it went: start the same command again, which goes on where "
+                    "it can\n",
+                    address,
+                    silent,
+                )
+            continue
+        if told:
+            log.info("Ray's control store answers again\n")
+        answered, told = time.monotonic(), False
 
 
 def within_reach(resource: str) -> float:

@@ -15,10 +15,11 @@ from ray_mae.checkpoint.integrity import SNAPSHOT
 from ray_mae.cluster import ray_private
 from ray_mae.cluster.admission import worker_resources
 from ray_mae.cluster.interruption import Interrupted, StopSignal
-from ray_mae.cluster.runtime import gpus_wanted
+from ray_mae.cluster.runtime import cause_of_loss, gpus_wanted
 from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.data.loading.stream import Stream
 from ray_mae.terminal import console
+from ray_mae.train.recovery.pulse import key_of
 from ray_mae.train.run_folder import STOPPED, RunFolder
 from ray_mae.train.run_storage import RunStorage, require
 from ray_mae.train.setup import Job
@@ -74,6 +75,7 @@ def fit(
     os.environ[_START_TIMEOUT] = _WANTED_TIMEOUT or wait
     if not folder.path.name.isascii():  # Ray Train's own metrics carry the name, and tags are ASCII
         os.environ["RAY_TRAIN_METRICS_ENABLED"] = "0"
+    import ray.exceptions
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
@@ -126,6 +128,14 @@ def fit(
             file.write_text(full + "\n")
             line += f" (in full: {file})"
         raise RuntimeError(line) from error
+    except ray.exceptions.RayError as error:  # of its own processes: the controller, a node
+        gone = "Ray Train's controller or the node of this command is gone"
+        raise RuntimeError(
+            f"{gone} ({cause_of_loss(error)}); {_kept(folder)}: start the same command again"
+        ) from error
+    finally:
+        with suppress(ray.exceptions.RayError, RuntimeError):
+            ray_private.forget(key_of(folder.attempt))
 
 
 def _until_stopped(work: Callable[[], Any], folder: RunFolder, patience: float) -> None:
