@@ -1,25 +1,44 @@
 """The Python API, and where each name lives: for type checkers, and for `ray_mae` itself on first use."""
 
-from .checkpoint.commands import checkpoint_list, checkpoint_verify
+from .checkpoint.commands import checkpoint_convert, checkpoint_list, checkpoint_verify
 from .cli import demo, demo_mdae
+from .cluster.interruption import Interrupted
 from .config import (
+    AshaConfig,
+    CheckpointConfig,
+    CheckpointConvertConfig,
     CheckpointListConfig,
     CheckpointVerifyConfig,
     DemoConfig,
     DemoMdaeConfig,
     DoctorConfig,
     EmbedConfig,
+    EngineConfig,
     ExportConfig,
     FinetuneConfig,
     IngestConfig,
     InspectConfig,
+    NameSettings,
+    OnlineProbeConfig,
+    OptimConfig,
     PlanConfig,
+    PredictConfig,
     PretrainConfig,
     ProbeConfig,
+    RepeatConfig,
+    RunConfig,
+    ScalingConfig,
     SegmentConfig,
+    StudyDataConfig,
+    TableColumns,
+    TrackingConfig,
     TuneConfig,
     TuneReportConfig,
+    VolumeColumns,
+    VolumeDataConfig,
+    VolumeSettings,
 )
+from .data.decoding.files import decode_image, decode_volume
 from .data.ingest.job import ingest
 from .encoders.resenc_settings import ResEncSettings
 from .encoders.vit_settings import VitSettings
@@ -27,6 +46,7 @@ from .evaluate.card.command import inspect
 from .evaluate.embed import embed
 from .evaluate.finetune.classifier import load_classifier
 from .evaluate.finetune.command import evaluate_finetune
+from .evaluate.predict.command import predict
 from .evaluate.probe.command import evaluate_probe
 from .evaluate.segment.command import evaluate_segment
 from .evaluate.segment.model import load_segmenter
@@ -35,34 +55,59 @@ from .health.command import doctor
 from .inference.load import load_encoder
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
+from .methods.simmim.settings import SimmimSettings
+from .methods.simmim3d.settings import Simmim3dSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
 
 __version__: str
 __all__ = [
+    "AshaConfig",
+    "CheckpointConfig",
+    "CheckpointConvertConfig",
     "CheckpointListConfig",
     "CheckpointVerifyConfig",
     "DemoConfig",
     "DemoMdaeConfig",
     "DoctorConfig",
     "EmbedConfig",
+    "EngineConfig",
     "ExportConfig",
     "FinetuneConfig",
     "IngestConfig",
     "InspectConfig",
+    "Interrupted",
     "MdaeSettings",
     "MvmaeSettings",
+    "NameSettings",
+    "OnlineProbeConfig",
+    "OptimConfig",
     "PlanConfig",
+    "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "RepeatConfig",
     "ResEncSettings",
+    "RunConfig",
+    "ScalingConfig",
     "SegmentConfig",
+    "Simmim3dSettings",
+    "SimmimSettings",
+    "StudyDataConfig",
+    "TableColumns",
+    "TrackingConfig",
     "TuneConfig",
     "TuneReportConfig",
     "VitSettings",
+    "VolumeColumns",
+    "VolumeDataConfig",
+    "VolumeSettings",
+    "checkpoint_convert",
     "checkpoint_list",
     "checkpoint_verify",
+    "decode_image",
+    "decode_volume",
     "demo",
     "demo_mdae",
     "doctor",
@@ -77,6 +122,7 @@ __all__ = [
     "load_encoder",
     "load_segmenter",
     "plan",
+    "predict",
     "pretrain",
     "tune",
     "tune_report",

@@ -1,8 +1,10 @@
 """The command line: parse, call one function, print what happened."""
 
 import difflib
+import errno
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader
 
 from ray_mae import config as settings
+from ray_mae.cluster.interruption import Interrupted, signals_interrupt
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
 
@@ -116,6 +119,12 @@ def _segment(config: settings.SegmentConfig) -> None:
     _print(evaluate_segment(config))
 
 
+def _predict(config: settings.PredictConfig) -> None:
+    from ray_mae.evaluate.predict.command import predict
+
+    _print(predict(config))
+
+
 def _export(config: settings.ExportConfig) -> None:
     from ray_mae.exports.command import export
 
@@ -161,6 +170,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "evaluate finetune": (settings.FinetuneConfig, _finetune),
     "evaluate segment": (settings.SegmentConfig, _segment),
     "embed": (settings.EmbedConfig, _embed),
+    "predict": (settings.PredictConfig, _predict),
     "export": (settings.ExportConfig, _export),
     "submit": (settings.SubmitConfig, _submit),
 }
@@ -177,8 +187,9 @@ def parser_of(command: str, cls: type | None = None) -> ArgumentParser:
 
 def run(arguments: list[str]) -> None:
     """Run one command in this process. Raises what the command raises."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+    *words, last = arguments or ["--help"]
+    if last in ("-h", "--help") and words not in map(str.split, COMMANDS) and _group(words):
+        print(_usage(words))
         return
     name, config = parsed(arguments)
     COMMANDS[name][1](config)
@@ -326,16 +337,52 @@ def _command(arguments: list[str]) -> str:
         words = name.split()
         if arguments[: len(words)] == words:
             return name
-    unknown = " ".join(arguments[:2] if arguments[0] == "evaluate" else arguments[:1])
+    group = arguments[:1] if _group(arguments[:1]) else []
+    if group == arguments:
+        raise ValueError(f"{group[0]} is several commands\n{_usage(group)}")
+    unknown = " ".join(arguments[: len(group) + 1])
     close = difflib.get_close_matches(unknown, COMMANDS, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ValueError(f"there is no command '{unknown}'{hint}\n{_usage()}")
+    raise ValueError(f"there is no command '{unknown}'{hint}\n{_usage(group)}")
 
 
-def _usage() -> str:
+def _group(words: list[str]) -> list[str]:
+    """The commands that begin with these words: all for none."""
+    return [name for name in COMMANDS if name.split()[: len(words)] == words]
+
+
+_GOES_ON = {
+    "ingest": "shards that are complete stay, and the same command writes the others",
+    "pretrain": "the same command",
+    "tune": "with --resume true the search goes on",
+}
+"""How a command that was ended by a signal goes on, where something is left to go on with."""
+
+
+def _after(arguments: list[str]) -> str:
+    """What to do after a signal has ended a command."""
+    command = shlex.join(["ray-mae", *arguments])
+    if arguments and arguments[0] == "tune" and "--resume" not in arguments:
+        command += " --resume true"
+    goes_on = _GOES_ON.get(arguments[0] if arguments else "")
+    return (
+        f"{goes_on or 'nothing is left to go on with, so the same command begins anew'}: {command}"
+    )
+
+
+def _remedy(error: Exception) -> str:
+    """What helps against an error of the operating system, where it does not say so itself."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "; what was there before is whole: make room, and start the same command again"
+    return ""
+
+
+def _usage(words: list[str]) -> str:
+    """The commands that begin with these words."""
     lines = ["usage: ray-mae COMMAND [--config FILE] [--SETTING VALUE …]", ""]
-    for name, (cls, _) in COMMANDS.items():
-        lines.append(f"  {name:<16} {(cls.__doc__ or '').splitlines()[0]}")
+    for name in _group(words):
+        doc = COMMANDS[name][0].__doc__ or ""
+        lines.append(f"  {name:<18} {' '.join(doc.split())}")
     return "\n".join([*lines, "", "ray-mae COMMAND --help lists every setting with its default."])
 
 
@@ -361,17 +408,16 @@ def _text(value: Any) -> str:
 
 
 def main() -> None:
-    """Entry point of `ray-mae`: exit code 0, or one clear line and 1."""
+    """Entry point of `ray-mae`: exit code 0, or one clear line and 1; of a signal see `CODES`."""
+    arguments = sys.argv[1:]
     try:
-        run(sys.argv[1:])
+        with signals_interrupt():
+            run(arguments)
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("RAY_MAE_TRACEBACK"):
             raise
-        print(f"ray-mae: {error}", file=sys.stderr)
+        print(f"ray-mae: {error}{_remedy(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(
-            "ray-mae: stopped; the same command continues where it was (`tune` with --resume true)",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    except Interrupted as stopped:
+        print(f"ray-mae: {stopped}; {_after(arguments)}", file=sys.stderr)
+        sys.exit(stopped.code)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ray_mae.files import write_whole
+
 FILE = "summary.json"
 
 
@@ -15,5 +17,5 @@ def write_summary(output: Path, summary: dict[str, Any]) -> dict[str, Any]:
         summary: figures as plain values of JSON, with the command's name under `command`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    (output / FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_whole(output / FILE, json.dumps(summary, indent=1) + "\n")
     return summary

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,38 @@ console = _LoggingConsole(highlight=False, soft_wrap=True, markup=False)
 def warn(texts: Sequence[str]) -> None:
     """Prints sentences as warnings, a line each."""
     for text in texts:
-        console.print(f"warning: {text}", markup=False)
+        console.print(f"warning: {text}")
+
+
+class ProgressLine:
+    """A line every few seconds: how much is done, how fast, and how long the rest takes.
+
+    Args:
+        verb: what was done with each, such as "wrote".
+        noun: plural of what is counted.
+    """
+
+    EVERY = 5.0
+
+    def __init__(self, verb: str, noun: str) -> None:
+        self.verb, self.noun = verb, noun
+        self._first: tuple[float, int] | None = None
+        self._last = 0.0
+
+    def show(self, done: int, of: int) -> None:
+        """Prints the line, if it is time for one. The pace is that since the first call."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._last = (now, done), now
+        began, before = self._first
+        if now - self._last < self.EVERY or done <= before:
+            return
+        self._last = now
+        rate = (done - before) / (now - began)
+        left = (of - done) / rate
+        console.print(
+            f"{self.verb} {done:,} of {of:,} {self.noun}, {rate:,.3g}/s, {left:,.0f} s left"
+        )
 
 
 def show() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.integrity import write_checksums
+from ray_mae.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +131,7 @@ def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Pa
                 shutil.copyfile(checkpoint / name, folder / name)
         yield folder
         state = state | {"workers": 1, "written_by": state["workers"], **facts}
-        (folder / ckpt.STATE).write_text(json.dumps(state, indent=1) + "\n")
+        write_whole(folder / ckpt.STATE, json.dumps(state, indent=1) + "\n")
         write_checksums(folder, 0)
         if output.exists():
             output.rename(before)

@@ -28,6 +28,7 @@ from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.data.stored_form import StoredForm
 from ray_mae.encoders.registry import ENCODERS
+from ray_mae.files import write_whole
 from ray_mae.methods.registry import run_of
 
 Weights = dict[str, NDArray[np.float32]]
@@ -80,7 +81,7 @@ def write_state(
             name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
         },
     }
-    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n")
+    write_whole(folder / STATE, json.dumps(state, indent=1) + "\n")
 
 
 def facts_of(shards: ShardSet) -> dict[str, Any]:
@@ -266,10 +267,12 @@ def encoder_facts(path: Path) -> EncoderFacts:
 
     Raises:
         FileNotFoundError: that says what was looked for.
+        ValueError: state.json is not as it was written.
     """
     exported = path / EXPORTED
     if not exported.is_file():
         checkpoint = find_checkpoint(path)
+        require_whole(checkpoint, STATE)
         config = read_config(checkpoint)
         state = read_state(checkpoint)
         spacing, form = state.get("spacing_mm"), state.get("form", {})
@@ -286,7 +289,7 @@ def write_exported(folder: Path, facts: EncoderFacts) -> None:
         values["spacing_mm"] = facts.spacing_mm
     if facts.form:
         values["form"] = facts.form
-    (folder / EXPORTED).write_text(json.dumps(values, indent=1) + "\n")
+    write_whole(folder / EXPORTED, json.dumps(values, indent=1) + "\n")
 
 
 def sections_of(values: dict[str, Any]) -> tuple[EncoderSettings, DataConfig]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.data.paths import sha256_of
+from ray_mae.files import write_whole
 
 CHECKSUMS = "checksums"
 """Of a checkpoint: one JSON file per worker, with the SHA-256 of each file that it wrote."""
@@ -137,9 +138,7 @@ def drop_damaged(run: Path, tell: Callable[[str], None]) -> None:
             + "; ".join(f"{name}: {what}" for name, what in dropped.items())
             + ". Put an intact copy back, or begin another run with another --output"
         )
-    temporary = run / f".{SNAPSHOT}.new"
-    temporary.write_text(json.dumps(record))
-    temporary.replace(run / SNAPSHOT)
+    write_whole(run / SNAPSHOT, json.dumps(record))
     for name, what in dropped.items():
         if (run / name).is_dir():
             (run / name).rename(run / f"{DAMAGED}{name}")

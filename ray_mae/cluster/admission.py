@@ -6,6 +6,7 @@ will hold, and starts them when enough is left. A run whose workers may grow in 
 of CPUs as well, which they do not grow into.
 """
 
+import math
 import os
 import threading
 import time
@@ -18,6 +19,31 @@ from ray_mae.cluster import ray_private
 from ray_mae.cluster.runtime import gpus_wanted, within_reach
 from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.terminal import console
+
+
+def check_machine(scaling: ScalingConfig) -> None:
+    """Refuses more workers than a Ray of this machine's own could run at once; no other is joined.
+
+    Ray would start them all the same, each a process of its own that waits for a core, and give up on them
+    after minutes.
+
+    Raises:
+        ValueError: with what to set.
+    """
+    import ray
+
+    if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
+        return  # it says itself what it has
+    cores, least = os.cpu_count() or 1, scaling.least
+    if least * scaling.cpus_per_worker > cores:
+        share = math.floor(100 * cores / least) / 100
+        raise ValueError(
+            f"{least} workers with {scaling.cpus_per_worker:g} CPUs each want "
+            f"{least * scaling.cpus_per_worker:g}, this machine has {cores}, and nothing can grow: set "
+            f"scaling.workers to {max(1, int(cores / scaling.cpus_per_worker))} or less, "
+            f"scaling.cpus_per_worker to {share:g}, with which workers share cores, or RAY_ADDRESS to "
+            "that of a cluster"
+        )
 
 
 def check_resources(scaling: ScalingConfig) -> None:

@@ -4,6 +4,7 @@ Ray 2.60 has no public way to what these do. Nothing of Ray is imported before i
 """
 
 import importlib
+import os
 from typing import Any
 
 AUTHENTICATION_LOGGER = "ray._private.authentication"
@@ -115,3 +116,62 @@ def reserve_cpus(coordinator: Any, requester: str, count: int, expires_s: float)
 def release_cpus(coordinator: Any, requester: str) -> None:
     """Ends what `reserve_cpus` reserved."""
     coordinator.cancel_request.remote(requester)
+
+
+_NAMESPACE = "ray_mae"
+"""In the cluster's key-value store; keys begin with the job."""
+
+
+def request_stop() -> None:
+    """Asks the training workers of this job to save a checkpoint and end; see `stop_requested`."""
+    tell("stop", "1")
+
+
+def withdraw_stop() -> None:
+    """Ends the request."""
+    _kv("del", _key("stop"))
+
+
+def stop_requested() -> bool:
+    """Returns whether this job's driver was asked to end."""
+    return bool(_kv("get", _key("stop")))
+
+
+def tell(name: str, value: str) -> None:
+    """Puts something for others of this job into the control store, in the place of what was there."""
+    _kv("put", _key(name), value.encode())
+
+
+def told(prefix: str) -> list[str]:
+    """Returns what was put under names that begin so, in their order."""
+    values = [_kv("get", key) for key in sorted(_kv("list", _key(prefix)))]
+    return [value.decode() for value in values if value is not None]
+
+
+def forget(prefix: str) -> None:
+    """Removes what was put under names that begin so."""
+    _kv("del", _key(prefix), del_by_prefix=True)
+
+
+def _key(name: str) -> str:
+    import ray
+
+    return f"{ray.get_runtime_context().get_job_id()}/{name}"
+
+
+def _kv(verb: str, *arguments: Any, **options: Any) -> Any:
+    from ray.experimental import internal_kv
+
+    return getattr(internal_kv, f"_internal_kv_{verb}")(*arguments, namespace=_NAMESPACE, **options)
+
+
+def health_check_timeout() -> float:
+    """Returns seconds after which Ray Train gives up a worker that does not answer."""
+    from ray.train.v2._internal.constants import (
+        DEFAULT_WORKER_HEALTH_CHECK_TIMEOUT_S,
+        WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR,
+    )
+
+    return float(
+        os.environ.get(WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR, DEFAULT_WORKER_HEALTH_CHECK_TIMEOUT_S)
+    )

@@ -5,11 +5,15 @@ import os
 import socket
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray_mae.cluster import ray_private
+from ray_mae.cluster.interruption import handlers_kept
 from ray_mae.terminal import log
 
 # Ray reads these when it is imported: this module is, by `ray_mae` itself, before.
@@ -53,6 +57,7 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
 
     Raises:
         ConnectionError: Nothing answers at RAY_ADDRESS.
+        RuntimeError: Ray could not be started or joined, with the cause.
     """
     import ray
 
@@ -62,16 +67,11 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     if ray.is_initialized():
         return
     logging.getLogger(ray_private.AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
-    quiet = {
-        "include_dashboard": dashboard,
-        "log_to_driver": False,
-        "logging_level": logging.WARNING,
-    }
     if address := os.environ.get("RAY_ADDRESS"):
         _require(address)
         if not _WATCHER_WANTED:
             os.environ.pop(_WATCHER, None)
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+        _init(f"the cluster at {address} could not be joined", address="auto")
     else:
         # by default Ray warns of more processes than cores, and here most of them wait all the time
         os.environ.setdefault(
@@ -81,11 +81,13 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
         os.environ.setdefault(_WATCHER, "0")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(
+            folder = _temporary_folder()
+            _init(
+                "Ray could not be started on this machine",
                 address="local",
                 num_cpus=max(cpus, os.cpu_count() or 1),
-                _temp_dir=_temporary_folder(),
-                **quiet,
+                include_dashboard=dashboard,
+                _temp_dir=folder,
             )
     from ray.data import DataContext
 
@@ -93,6 +95,26 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger(ray_private.PROGRESS_LOGGER).setLevel(logging.ERROR)
+
+
+_CAUSE = 400
+"""Characters that are shown of an error of Ray's, which may hold a log."""
+
+
+def _init(failure: str, **options: Any) -> None:
+    """`ray.init`, which leaves the signals alone. Raises RuntimeError with one line that begins so."""
+    import ray
+
+    try:
+        with handlers_kept():
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+    except Exception as error:  # Ray raises all kinds, and Exception itself
+        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = cause if len(cause) <= _CAUSE else f"{cause[:_CAUSE]} …"
+        temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        logs = f"{options.get('_temp_dir') or temporary + '/ray'}/session_latest/logs"
+        hint = "" if options["address"] == "auto" else f" (its logs: {logs})"
+        raise RuntimeError(f"{failure}: {cause}{hint}") from error
 
 
 # Below its temporary folder Ray's sockets lie in ray/session_DATE_PID/sockets/plasma_store, and the path
@@ -144,11 +166,59 @@ def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
 
     joined = ray.is_initialized()
     connect(cpus, dashboard)
+    ended = threading.Event()
+    threading.Thread(target=_watch_control_store, args=(ended,), daemon=True).start()
     try:
         yield
+    except ray.exceptions.RayTaskError:
+        raise  # an error of the work itself
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(
+            f"Ray lost a process or node that this command needs ({cause_of_loss(error)}): start the same "
+            "command again"
+        ) from error
     finally:
+        ended.set()
         if not joined:
             ray.shutdown()
+
+
+def cause_of_loss(error: Exception) -> str:
+    """Returns in a few words why Ray lost a process, from an error of many lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    because = [line for line in lines if line.startswith("The actor is dead because")]
+    text = (because or lines or [type(error).__name__])[-1 if because else 0]
+    return text if len(text) <= _CAUSE else f"{text[:_CAUSE]} …"
+
+
+_LOOK_S, _SILENT_S = 2.0, 10.0
+
+
+def _watch_control_store(ended: threading.Event) -> None:
+    """Says when Ray's control store does not answer: a minute later Ray ends this process without a word."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    host, _, port = address.rpartition(":")
+    answered, told = time.monotonic(), False
+    while not ended.wait(_LOOK_S):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
+        except OSError:
+            silent = time.monotonic() - answered
+            if silent > _SILENT_S and not told:
+                told = True
+                log.info(
+                    "Ray's control store at %s has not answered for %.0f s. Unless it comes back, Ray ends "
+                    "this command a minute after it went: start the same command again, which goes on where "
+                    "it can\n",
+                    address,
+                    silent,
+                )
+            continue
+        if told:
+            log.info("Ray's control store answers again\n")
+        answered, told = time.monotonic(), False
 
 
 def within_reach(resource: str) -> float:

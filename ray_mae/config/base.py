@@ -1,11 +1,11 @@
 """How a setting carries its bounds, and how a whole tree of settings is checked."""
 
 import dataclasses
-import types
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from ray_mae.config.urls import refuse_urls
+from ray_mae.config.values import convert_fields, section
 
 T = TypeVar("T")
 
@@ -79,9 +79,13 @@ def check(settings: Any, prefix: str = "") -> None:
 
 
 class ValidatedConfig:
-    """A command's settings: their bounds are checked when they are made, and which take a URL."""
+    """A command's settings: types and bounds are checked when they are made, and which take a URL.
+
+    From Python strings do for paths, and dictionaries for sections.
+    """
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         check(self)
         refuse_urls(self)
 
@@ -108,21 +112,7 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
         cls: class of the settings.
         values: as `to_dict` wrote them.
     """
-    hints = get_type_hints(cls)
-    values_by_name: dict[str, Any] = {}
-    for name, value in values.items():
-        kind = hints[name]
-        options = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            value = from_dict(kind, value)
-        elif isinstance(value, str) and Path in options:
-            value = Path(value)
-        elif isinstance(value, list) and list[Path] in options:
-            value = [Path(v) for v in value]
-        elif isinstance(value, list) and any(get_origin(o) is tuple for o in options):
-            value = tuple(value)
-        values_by_name[name] = value
-    return cls(**values_by_name)
+    return section(cls, values)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ray_mae.config.base import ValidatedConfig, setting
+from ray_mae.config.ingest import TableColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,45 @@ class ProbeConfig(ValidatedConfig):
     """Studies per forward pass."""
     workers: int = setting(1, ge=1)
     """Encoder replicas."""
+    gpu: Literal["auto"] | bool = "auto"
+    """One GPU per replica; auto: if the cluster has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(ValidatedConfig):
+    """What a fine-tuned classifier says of new files: probabilities per label, view and study."""
+
+    checkpoint: Path
+    """models/START-seedN in the output folder of `evaluate finetune`."""
+    source: Path
+    """A folder of DICOM, image or NIfTI files, one such file, a table that lists them as for `ingest`, or a
+    folder of shards."""
+    output: Path
+    """Folder for predictions.parquet, predictions.csv, quarantine.parquet and summary.json. They name files,
+    and with these perhaps patients."""
+    format: Literal["auto", "dicom", "images", "nifti", "table", "shards"] = "auto"
+    """How the source is read. dicom: files are grouped into studies, or of volumes into series; images: each
+    PNG, JPEG or DICOM file is a study of its own; nifti: each file is a volume. auto looks at the names."""
+    columns: TableColumns = field(default_factory=TableColumns)
+    """Names of a table's columns: study, patient, path and view are read."""
+    splits: list[Literal["train", "val", "test"]] = field(
+        default_factory=lambda: ["train", "val", "test"]
+    )
+    """Of shards: splits to predict."""
+    image_size: int = setting(256, ge=16, le=4096)
+    """Short side to which an image is shrunk, in pixels: that of the `ingest` of the training's shards."""
+    burned_in: Literal["quarantine", "keep"] = "keep"
+    """What becomes of DICOM images whose header says of burned-in text anything but NO. None is stored."""
+    secondary_captures: Literal["quarantine", "keep"] = "quarantine"
+    """What becomes of scanned forms, drawings and screenshots among DICOM images; as of `ingest`."""
+    for_processing: Literal["alone", "quarantine", "keep"] = "alone"
+    """What becomes of a detector's raw values among DICOM images; as of `ingest`."""
+    max_views: int = setting(16, ge=1)
+    """Studies with more images than this are kept aside."""
+    batch_size: int = setting(16, ge=1)
+    """Studies or volumes per forward pass."""
+    workers: int = setting(1, ge=1)
+    """Replicas of the classifier."""
     gpu: Literal["auto"] | bool = "auto"
     """One GPU per replica; auto: if the cluster has any."""
 

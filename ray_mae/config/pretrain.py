@@ -1,11 +1,13 @@
 """Settings of a pretraining run, and of its forecast."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ray_mae.config.base import ValidatedConfig, setting
+from ray_mae.config.migrate import FIRST
+from ray_mae.config.registry import load
 from ray_mae.config.sections import (
     DATA,
     DataConfig,
@@ -13,6 +15,7 @@ from ray_mae.config.sections import (
     MethodSettings,
     OptimConfig,
 )
+from ray_mae.config.values import convert_fields, section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,9 @@ class ScalingConfig:
     any number. An error of a program before the first step ends the run at once."""
     storage_patience: float = setting(600.0, ge=0)
     """Seconds that storage of the run or the shards may be away before the run ends."""
+    stop_patience: float = setting(300.0, ge=0)
+    """Seconds that the command waits for a last checkpoint when a signal ends it (Ctrl-C, SIGTERM, SIGHUP,
+    SIGUSR1)."""
 
     @property
     def least(self) -> int:
@@ -142,6 +148,25 @@ def as_list(paths: list[Path] | Path) -> list[Path]:
     return [paths] if isinstance(paths, Path) else list(paths)
 
 
+def _chosen(name: str, values: str | Mapping[str, Any], default: Any) -> Any:
+    """A section whose settings are chosen by name: from the name alone, or from settings by name."""
+    values = {"name": values} if isinstance(values, str) else values
+    if default is None or values.get("name", default.name) != default.name:
+        # by its name, since methods know settings and not the other way round
+        default = load(_REGISTRIES[name])[values.get("name", FIRST)]()
+    return _changed(name, values, default)
+
+
+def _changed(name: str, values: Mapping[str, Any], default: Any) -> Any:
+    """A section with some settings in the place of its defaults."""
+    given = section(type(default), values, name)
+    return replace(default, **{key: getattr(given, key) for key in values})
+
+
+_REGISTRIES = {
+    "method": "ray_mae.methods.registry:METHODS",
+    "encoder": "ray_mae.encoders.registry:ENCODERS",
+}
 _BY_METHOD: Any = None
 """Default of a section that follows from the method."""
 
@@ -150,9 +175,13 @@ _BY_METHOD: Any = None
 class RunConfig:
     """Settings of a pretraining, whatever its method, its encoder and its data.
 
-    Sections that are not given follow from the method. The command line and YAML files know the chosen
+    Sections that are not given follow from the method; from Python the name of a method or encoder does,
+    and dictionaries of settings. The command line and YAML files know the chosen
     method's and encoder's own settings: see `ray_mae.methods.registry.config_class`.
     """
+
+    COMPLETES: ClassVar[tuple[str, ...]] = ("method", "encoder", "data", "optim")
+    """Sections that are made of plain values here, since one follows from another."""
 
     method: MethodSettings
     """The method."""
@@ -183,14 +212,18 @@ class RunConfig:
     """Online probe."""
 
     def __post_init__(self) -> None:
-        defaults: dict[str, Callable[[], Any]] = {
-            "encoder": self.method.default_encoder,
-            "data": DATA[self.method.kind],
-            "optim": self.method.default_optim,
+        complete: dict[str, Callable[[Any], Any]] = {
+            "method": lambda values: _chosen("method", values, None),
+            "encoder": lambda values: _chosen("encoder", values, self.method.default_encoder()),
+            "data": lambda values: section(DATA[self.method.kind], values, "data"),
+            "optim": lambda values: _changed("optim", values, self.method.default_optim()),
         }
-        for name, default in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default())
+        for name, make in complete.items():
+            value = getattr(self, name)
+            if value is None or isinstance(value, (str, Mapping)):
+                object.__setattr__(self, name, make(value or {}))
+            convert_fields(self, only=name)
+        convert_fields(self)
 
     def check_sizes(self) -> None:
         """Raises ValueError, naming settings, where method, encoder and data do not fit together."""

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from ray_mae.cluster.proxies import describe_proxy
 from ray_mae.data.quarantine import QuarantineError, error_text
 from ray_mae.data.retry import retry
+from ray_mae.files import replacing
 
 T = TypeVar("T")
 
@@ -254,14 +254,10 @@ def atomic_write(target: Path, beside: Path, private: bool = False) -> Iterator[
             retry_transient(lambda: store.fs.put_file(str(unfinished), store.path))
         return
     beside.mkdir(parents=True, exist_ok=True)
-    unfinished = beside / f"{target.name}.{uuid.uuid4().hex[:8]}.unfinished"
-    try:
+    with replacing(target, beside) as unfinished:
         yield unfinished
         if private:
             unfinished.chmod(0o600)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.paths import resolve_path
+from ray_mae.files import write_whole
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -168,7 +169,7 @@ class Manifest:
         return sum(s.rows for s in self.of_split(split))
 
     def write(self, folder: Path) -> None:
-        (folder / self.FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_whole(folder / self.FILE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

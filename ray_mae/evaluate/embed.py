@@ -13,7 +13,7 @@ from ray_mae.config import EmbedConfig
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import TRAINED
-from ray_mae.evaluate.features import features, what_is_seen
+from ray_mae.evaluate.features import blocks, features, what_is_seen
 from ray_mae.summary import write_summary
 from ray_mae.terminal import warn
 
@@ -59,7 +59,8 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         path = config.output / FILE
         partial = path.with_suffix(".partial")
         writer: pq.ParquetWriter | None = None
-        for block in rows.iter_batches(batch_size=4096, batch_format="pyarrow"):
+        total = sum(shard.rows for shard in manifest.shards if shard.split in config.splits)
+        for block in blocks(rows, total, NOUNS[manifest.kind]):
             table: pa.Table = block.rename_columns(
                 ["embedding" if name == TRAINED else name for name in block.column_names]
             ).replace_schema_metadata({"labels": json.dumps(names)})

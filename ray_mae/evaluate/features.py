@@ -1,6 +1,6 @@
 """Frozen features of studies or volumes, by Ray Data batch inference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.loading.stream import FileOrder, from_block
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
+from ray_mae.terminal import ProgressLine, console
 
 
 class Embedder:
@@ -106,6 +107,29 @@ def what_is_seen(checkpoint: Path, crop_size: int | None, sees: str) -> str:
     if sees == "windows":
         return f"windows of {side} over the foreground, their features weighted by it"
     return f"the middle {side} of each volume"
+
+
+def blocks(rows: Dataset, total: int, noun: str, rows_per_block: int = 4096) -> Iterator[pa.Table]:
+    """The dataset's rows as tables of at least so many; a line every few seconds says how far it is.
+
+    Args:
+        rows: of `features`.
+        total: how many there are.
+        noun: plural of a row.
+        rows_per_block: the last table may have fewer.
+    """
+    console.print(f"embedding {total:,} {noun}: loading the encoder …")
+    progress, done = ProgressLine("embedded", noun), 0
+    waiting: list[pa.Table] = []
+    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+        waiting.append(batch)
+        done += len(batch)
+        progress.show(done, total)
+        if sum(map(len, waiting)) >= rows_per_block:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
+from ray_mae.files import write_whole
 
 NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"
@@ -97,7 +98,7 @@ def export_nnunet(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> s
         }
     }
     file = output / "nnunet_configuration.json"
-    file.write_text(json.dumps(configuration, indent=1) + "\n")
+    write_whole(file, json.dumps(configuration, indent=1) + "\n")
     return (
         f"add what is in {file} to `configurations` of the data set's nnUNetPlans.json, then "
         f"nnUNetv2_preprocess -d DATASET -c {CONFIGURATION} and nnUNetv2_train DATASET "
@@ -112,11 +113,12 @@ def export_monai(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> st
     kwargs = architecture_plan(settings)["arch_kwargs"]
     imported = {"conv_op": "nn.Conv3d", "norm_op": "nn.InstanceNorm3d", "nonlin": "nn.LeakyReLU"}
     lines = [f"    {name}={imported.get(name, repr(value))}," for name, value in kwargs.items()]
-    (output / "load_network.py").write_text(
+    write_whole(
+        output / "load_network.py",
         _LOADER.format(
             arguments="\n    ".join(lines),
             spacing=f"{spacing_mm:g} mm" if spacing_mm else "of any spacing",
-        )
+        ),
     )
     return (
         f"from load_network import load_network (in {output}): a module for MONAI's losses, engines "

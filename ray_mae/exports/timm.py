@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from ray_mae.checkpoint.format import EncoderFacts, Weights, encoder_weights
 from ray_mae.data.schema import VIEWS
 from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.files import write_whole
 from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
 TIMM_MODEL = "vit_base_patch16_224"
@@ -33,7 +34,7 @@ def export_timm(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
         "std": PIXEL_STD,
         "files": {name: f"{name}.safetensors" for name in VIEWS},
     }
-    (output / "timm.json").write_text(json.dumps(description, indent=1) + "\n")
+    write_whole(output / "timm.json", json.dumps(description, indent=1) + "\n")
     keywords = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
     file = str(output / "frontal.safetensors")
     return (

@@ -87,9 +87,13 @@ class FrozenStudyEncoder(nn.Module):
         This is late fusion: for a linear head the mean of the views' logits is the logit of their
         mean.
         """
+        return mean_per_study(self.views(batch, augment), batch.study, batch.samples)
+
+    def views(self, batch: StudyBatch, augment: Augmentation | None = None) -> Tensor:
+        """[N, D]: of each view, as it is or changed by `augment`."""
         size = self.settings.image_size
         images = augment(batch, size) if augment else whole(batch, size)
-        return mean_per_study(self(images, batch.view), batch.study, batch.samples)
+        return self(images, batch.view)
 
     def raw(self, batch: StudyBatch) -> Tensor:
         """[S, P]: small images as they are, the mean over each study's views: a baseline."""

@@ -59,7 +59,14 @@ def config_class(cls: type[C], method: str, encoder: str | None = None) -> type[
             ("data", data, field(default_factory=data)),
             ("optim", OptimConfig, field(default_factory=chosen.default_optim)),
         ]
-    specific = make_dataclass(cls.__name__, sections, bases=(cls,), frozen=True, kw_only=True)
+    specific = make_dataclass(
+        cls.__name__,
+        sections,
+        bases=(cls,),
+        namespace={"COMPLETES": ()},  # the sections have their types
+        frozen=True,
+        kw_only=True,
+    )
     specific.__doc__ = cls.__doc__
     return specific
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from ray_mae.files import write_whole
 from ray_mae.search.database import without_password
 from ray_mae.train.metrics.trackers import mlflow_uri
 
@@ -28,7 +29,7 @@ def name_studies(output: Path) -> None:
     """Gives the Optuna studies of a new search a name: the database may hold other searches, too."""
     file = output / _NAME
     if not file.is_file():
-        file.write_text(f"{output.name} {uuid.uuid4().hex[:8]}\n")
+        write_whole(file, f"{output.name} {uuid.uuid4().hex[:8]}\n")
 
 
 def study_name(output: Path, kind: str) -> str:

@@ -46,14 +46,22 @@ class OptunaSearcher(Searcher):
         self._first: list[str] = []
         self._failed: set[str] = set()
         self._probed = False
+        self.interrupted = False
+        """Set when a signal ends the search: what Tune stops from then on stays under way in Optuna."""
+
+    def folders(self) -> list[Path]:
+        """Returns those of the trials that are under way."""
+        return [trial_folder(self._folder, trial.number) for trial in self._trials.values()]
 
     @property
     def hopeless(self) -> bool:
         """Whether the first trials since the start all failed, and none was probed."""
         return len(self._first) == HOPELESS and self._failed >= {*self._first} and not self._probed
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Returns the settings of the next trial, for Tune."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Returns the settings of the next trial, for Tune; None for none now."""
+        if self.interrupted:
+            return None
         if self._interrupted:
             trial = Trial(self._study, self._interrupted.pop(0)._trial_id)
         else:
@@ -102,7 +110,7 @@ class OptunaSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Notes that a trial ended, or was stopped early; `failed` notes one that failed."""
-        if error:
+        if error or self.interrupted:
             return
         if not result or "auroc" not in result:
             self.failed(trial_id, "it ended without a probe")

@@ -14,6 +14,7 @@ import yaml
 from ray_mae.config.base import flatten, to_dict
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.pages.page import environment, generated, svg
+from ray_mae.files import write_whole
 from ray_mae.search import charts
 from ray_mae.search.cost import budget_of, cost_of
 from ray_mae.search.files import BEST, REPORT, dashboards
@@ -59,7 +60,7 @@ def write_report(output: Path, storage: str) -> dict[str, Any]:
     search = read_search(output, storage)
     findings = _findings(search)
     best = _write_best(search, findings, output / BEST)
-    (output / REPORT).write_text(_page(search, findings, best), "utf-8")
+    write_whole(output / REPORT, _page(search, findings, best))
     return _summary(search, findings, best)
 
 
@@ -152,7 +153,7 @@ def _write_best(search: SearchResult, findings: _Findings, path: Path) -> str:
     text = "".join(f"# {line}\n" for line in textwrap.wrap(comment, 96))
     text += f"# ray-mae pretrain --config {shlex.quote(str(path))} --output runs/best\n"
     text += yaml.safe_dump(run, sort_keys=False, allow_unicode=True)
-    path.write_text(text, "utf-8")
+    write_whole(path, text)
     return text
 
 

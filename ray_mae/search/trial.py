@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.checkpoint.compatibility import require_compatible
+from ray_mae.cluster.interruption import Interrupted
 from ray_mae.config import PretrainConfig, TuneConfig
 from ray_mae.config.base import to_dict
 from ray_mae.config.parser import parse, parser_for
@@ -192,6 +193,11 @@ class _Training:
         print(time.strftime("%F %T"))
         try:
             pretrain(self._run)
+        except (
+            Interrupted
+        ) as stopped:  # the search ends: it does not want to hear that this trial does
+            print(stopped)
+            threading.Event().wait()
         except BaseException as error:
             traceback.print_exc()
             self._error = error

@@ -12,11 +12,14 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from ray_mae.cluster.admission import check_machine
+from ray_mae.cluster.interruption import Interrupted, StopSignal
 from ray_mae.cluster.ray_private import dashboard_url
 from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import TuneConfig, TuneReportConfig
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probed_samples
+from ray_mae.lock import hold
 from ray_mae.search.capacity import cpus_per_trial, trials_of_cluster, trials_of_machine
 from ray_mae.search.database import storage_url
 from ray_mae.search.files import REPEATS, SEARCH, dashboards
@@ -46,12 +49,21 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     Raises:
         ValueError: Before any trial is started, with what to do.
         RuntimeError: No trial succeeded.
+        InUseError: Another search writes into the same folder.
+        Interrupted: A signal ended it, once the trials under way were saved.
     """
     began = time.time()
     folders = [path.resolve() for path in config.folders]
     config = replace(config, shards=folders, output=config.output.resolve())
     parameters = read_space(config.space)
     _check(config, parameters)
+    config.output.mkdir(parents=True, exist_ok=True)
+    with hold(config.output, "ray-mae tune"):
+        return _search(config, parameters, began)
+
+
+def _search(config: TuneConfig, parameters: list[Parameter], began: float) -> dict[str, Any]:
+    """The same, of checked settings, in a folder that no other search writes to."""
     study = open_study(config, SEARCH)
     total = enqueue(config, study, parameters)
     with _cluster(config) as (at_once, joined):
@@ -100,6 +112,7 @@ def _check(config: TuneConfig, parameters: list[Parameter]) -> None:
             "chooses: ingest with validation_share above 0, or with an official split that has one"
         )
     Runs(config).check(parameters, config.output)
+    check_machine(config.run.scaling)
     probed_samples(shards, config.run.probe)
     check_trackers([*config.trackers], "trackers")
     check_trackers([*config.run.tracking.trackers], "run.tracking.trackers")
@@ -150,6 +163,7 @@ class _Runner:
 
         from ray_mae.search.optuna_searcher import OptunaSearcher
         from ray_mae.search.progress import ProgressCallback
+        from ray_mae.search.stopping import SearchStopper
 
         config = self._config
         done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
@@ -159,6 +173,8 @@ class _Runner:
         hours = config.objective == "auroc_and_hours" and kind == SEARCH
         objectives = ["auroc", "hours"] if hours else ["auroc"]
         searcher = OptunaSearcher(study, self._parameters, objectives, folder)
+        signal = StopSignal()
+        stopper = SearchStopper(searcher, signal, config.run.scaling.stop_patience)
         job = {"search": plain_settings(config), "folder": str(folder), "joined": self._joined}
         trainable = ray_tune.with_resources(
             ray_tune.with_parameters(run_trial, job=job),
@@ -176,30 +192,18 @@ class _Runner:
                 name=f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}",
                 storage_path=str(config.output / "tune"),
                 failure_config=ray_tune.FailureConfig(max_failures=config.retries),
-                stop=_hopeless(searcher),
+                stop=stopper,
                 callbacks=[ProgressCallback(study, searcher, total, folder), *_trackers(config)],
                 verbose=0,
             ),
         )
         for name in ("ray.tune", "ray.train"):  # `ProgressCallback` prints what matters
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with optuna_quiet():
+        with optuna_quiet(), signal:
             tuner.fit()
         remove_orphaned_placement_groups()
-
-
-def _hopeless(searcher: Any) -> Any:
-    """Returns Tune's stopper of a search whose first trials all failed: the next ones would, too."""
-    from ray.tune import Stopper
-
-    class Hopeless(Stopper):
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return bool(searcher.hopeless)
-
-    return Hopeless()
+        if signal.signum is not None:
+            raise Interrupted(signal.signum, f"{stopper.saved} trials under way are saved")
 
 
 def _scheduler(config: TuneConfig, study: optuna.Study) -> Any:

@@ -15,6 +15,7 @@ from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.checkpoint.convert import FAMILIES
 from ray_mae.cluster.admission import (
     admission,
+    check_machine,
     check_resources,
     cpu_reservation,
     worker_resources,
@@ -28,6 +29,8 @@ from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.files import write_whole
+from ray_mae.lock import hold
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.tables import StartTables, as_table, plan_rows
@@ -45,7 +48,6 @@ from ray_mae.train.run_folder import (
     README,
     RunFolder,
 )
-from ray_mae.train.run_storage import replace_whole
 from ray_mae.train.setup import Job, Plan, make_plan, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
 
@@ -69,16 +71,28 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     Raises:
         ValueError: with what to do, before any worker starts.
         FileNotFoundError: the same.
+        InUseError: another command trains in the same folder.
+        RuntimeError: with why the run ended.
+        Interrupted: a signal ended it, after a last checkpoint.
     """
     began = time.time()
     shards = ShardSet.read([path.resolve() for path in config.folders], config.shares)
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
+    check_machine(config.scaling)
     if config.data.corrupt == "stop":
         shards.check_sizes()
-    shared = find_shared_patients(shards)
     config.output.mkdir(parents=True, exist_ok=True)
+    with hold(config.output, "ray-mae pretrain"):
+        return _pretrain(config, plan, shards, began, probe)
+
+
+def _pretrain(
+    config: PretrainConfig, plan: Plan, shards: ShardSet, began: float, probe: Probe | None
+) -> dict[str, Any]:
+    """The same, of checked settings, in a folder that nobody else writes to."""
+    shared = find_shared_patients(shards)
     integrity.drop_damaged(config.output, console.print)
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
@@ -92,8 +106,8 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         config = replace(config, weights=weights)
     tokenizer = _tokenizer(config, shards, first_step)
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
-    replace_whole(config.output / CONFIG, document.encode())
-    replace_whole(config.output / README, NOT_TO_BE_PASSED_ON.encode())
+    write_whole(config.output / CONFIG, document)
+    write_whole(config.output / README, NOT_TO_BE_PASSED_ON)
     console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
     warn(cautions)
     for pair in shared:
@@ -229,7 +243,7 @@ def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str
                 "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
             )
         document = train_tokenizer(reports, data.vocabulary)
-    replace_whole(file, document.encode())
+    write_whole(file, document)
     return document
 
 

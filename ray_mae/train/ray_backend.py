@@ -5,6 +5,7 @@ as well: two processes that never use it, each for seconds on a small machine.
 """
 
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,9 +52,9 @@ _store: Any = None
 
 
 def _serve() -> tuple[str, int] | None:
-    """Rank 0 listens, on a port that the system gives: one that was only looked up could be taken since.
+    """Rank 0 listens, at the node's address alone, on a port that the system gives.
 
-    All others import torch meanwhile.
+    One that was only looked up could be taken since. All others import torch meanwhile.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -61,8 +62,21 @@ def _serve() -> tuple[str, int] | None:
         return None
     global _store
     host = ray.util.get_node_ip_address()
-    _store = TCPStore(host, 0, None, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
-    return host, _store.port
+    # by itself the store would listen on every interface of the node, and it asks nobody who he is
+    listener = socket.create_server(
+        (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+    )
+    port = listener.getsockname()[1]
+    _store = TCPStore(
+        host,
+        port,
+        None,
+        is_master=True,
+        timeout=TIMEOUT,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),  # the store closes it
+    )
+    return host, port
 
 
 def _join(address: str, port: int) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ray_mae.files import write_whole
 from ray_mae.train.errors import FatalError
 from ray_mae.train.metrics.jsonl import JsonLines, append_jsonl, read_jsonl
-from ray_mae.train.run_storage import StorageAway, outlast, replace_whole
+from ray_mae.train.run_storage import StorageAway, outlast
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ see the archive may not see this folder.
 no proof that nothing of a training image can be won back from them.
 """
 """What README.md of a run says."""
+STOPPED = "stopped"
+"""Event: the workers saved a checkpoint and ended, since the driver was asked to."""
 ATTEMPT = "attempt"
 """File with the name of the start of the run that may write into its folder."""
 
@@ -56,7 +59,7 @@ class RunFolder:
     def begin(cls, path: Path, patience: float) -> "RunFolder":
         """Names a new start: whatever an earlier one left running ends at its next metrics."""
         attempt = uuid.uuid4().hex[:12]
-        replace_whole(path / ATTEMPT, attempt.encode())
+        write_whole(path / ATTEMPT, attempt)
         return cls(path, attempt, patience)
 
     def require_shared(self, patience: float) -> None:
@@ -106,6 +109,10 @@ class RunFolder:
         """Returns the events of this start so far."""
         return [e for e in read_jsonl(self.path / EVENTS) if e.get("attempt") == self.attempt]
 
+    def happened(self, name: str) -> bool:
+        """Returns whether there was an event of this name in this start."""
+        return any(event["event"] == name for event in self.events())
+
     def first_step(self) -> int:
         """Returns the step with which the first worker went on when it last began."""
         return int([e["first_step"] for e in self.events() if "first_step" in e][-1])
@@ -114,7 +121,7 @@ class RunFolder:
         """Drops the metrics after `step`, which a continued run will write again."""
         path = self.path / METRICS
         records = [record for record in read_jsonl(path) if record["step"] <= step]
-        replace_whole(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def last_pictures(folder: Path) -> list[tuple[str, bytes]]:

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import pyarrow.fs
 
 from ray_mae.data.retry import doubling_waits, retry
+from ray_mae.files import write_whole
 from ray_mae.train.errors import FatalError
 
 T = TypeVar("T")
@@ -89,19 +89,6 @@ def require(folder: Path) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
-def replace_whole(path: Path, content: bytes) -> None:
-    """Writes a file in one step: where there is no room for it, the old one stays."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 class RunStorage(pyarrow.fs.LocalFileSystem):
     """What Ray Train sees of the disk that a run lies on.
 
@@ -164,4 +151,4 @@ class _WholeFile:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._retry(lambda: replace_whole(self._path, bytes(self._content)))
+            self._retry(lambda: write_whole(self._path, bytes(self._content)))

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -9,11 +12,15 @@ from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.integrity import SNAPSHOT
+from ray_mae.cluster import ray_private
 from ray_mae.cluster.admission import describe_no_reader, worker_resources
-from ray_mae.cluster.runtime import gpus_wanted
+from ray_mae.cluster.interruption import Interrupted, StopSignal
+from ray_mae.cluster.runtime import cause_of_loss, gpus_wanted
 from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.data.loading.stream import Stream
-from ray_mae.train.run_folder import RunFolder
+from ray_mae.terminal import console
+from ray_mae.train.recovery.pulse import key_of
+from ray_mae.train.run_folder import STOPPED, RunFolder
 from ray_mae.train.run_storage import RunStorage, require
 from ray_mae.train.setup import Job
 
@@ -47,7 +54,7 @@ def fit(
     probe: Probe | None,
     probe_cpus: int,
 ) -> None:
-    """Trains to the last step.
+    """Trains to the last step, or until a signal: then to the next step, after which it saves.
 
     Args:
         job: what each worker is started with.
@@ -60,6 +67,7 @@ def fit(
 
     Raises:
         RuntimeError: one line that says why the run ended, once its restarts are used up.
+        Interrupted: a signal ended it; the text says what is saved.
     """
     # How long the workers' places are waited for. A group that may shrink takes what there is, and should
     # not wait for those of a node that has just died.
@@ -67,6 +75,7 @@ def fit(
     os.environ[_START_TIMEOUT] = _WANTED_TIMEOUT or wait
     if not folder.path.name.isascii():  # Ray Train's own metrics carry the name, and tags are ASCII
         os.environ["RAY_TRAIN_METRICS_ENABLED"] = "0"
+    import ray.exceptions
     import ray.train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
@@ -114,7 +123,7 @@ def fit(
         dataset_config=StreamConfig(stream),
     )
     try:
-        trainer.fit()
+        _until_stopped(trainer.fit, folder, scaling.stop_patience)
     except (ray.train.WorkerGroupError, ray.train.ControllerError) as error:
         line, full = cause_of(error)
         with suppress(OSError):  # it may have been the disk
@@ -122,6 +131,64 @@ def fit(
             file.write_text(full + "\n")
             line += f" (in full: {file})"
         raise RuntimeError(line) from error
+    except ray.exceptions.RayError as error:  # of its own processes: the controller, a node
+        gone = "Ray Train's controller or the node of this command is gone"
+        raise RuntimeError(
+            f"{gone} ({cause_of_loss(error)}); {_kept(folder)}: start the same command again"
+        ) from error
+    finally:
+        with suppress(ray.exceptions.RayError, RuntimeError):
+            ray_private.forget(key_of(folder.attempt))
+
+
+def _until_stopped(work: Callable[[], Any], folder: RunFolder, patience: float) -> None:
+    """Runs `work` to its end, or to that of the workers after a signal.
+
+    It runs in a thread: signals come to this one, and Ray Train would handle SIGINT itself and save nothing.
+
+    Args:
+        work: trains.
+        folder: of the run.
+        patience: seconds that workers have after a signal.
+
+    Raises:
+        Interrupted: the workers have stopped before the last step, or a signal was not answered in time.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    with StopSignal() as stop:
+        thread.start()
+        while thread.is_alive() and stop.signum is None:
+            thread.join(0.2)
+        if stop.signum is not None and folder.happened("first step"):
+            console.print(
+                f"{stop.signum.name}: saving a checkpoint after this step; a second signal ends at once"
+            )
+            ray_private.request_stop()
+            deadline = time.monotonic() + patience
+            while thread.is_alive() and time.monotonic() < deadline:
+                thread.join(0.2)
+            ray_private.withdraw_stop()
+    if errors:
+        raise errors[0]
+    if thread.is_alive() or folder.happened(STOPPED):
+        # in a search it is the search's driver that had the signal
+        raise Interrupted(stop.signum or signal.SIGTERM, _kept(folder))
+
+
+def _kept(folder: RunFolder) -> str:
+    """What there is of a run that was stopped."""
+    last = ckpt.last_committed(folder.path)
+    if last is None:
+        return f"{folder.path} has no checkpoint yet, so it begins anew"
+    return f"{last} holds the run up to step {ckpt.read_state(last)['step']}, and it goes on from there"
 
 
 def _clear(folder: RunFolder, first_step: int) -> None:

@@ -35,7 +35,8 @@ from ray_mae.train.metrics.run_log import RunLog
 from ray_mae.train.optim import learning_rate
 from ray_mae.train.recovery.lost_samples import LostRows, SkippedSteps
 from ray_mae.train.recovery.preemption import Preemption
-from ray_mae.train.run_folder import EVENTS, RunFolder
+from ray_mae.train.recovery.pulse import Pulse
+from ray_mae.train.run_folder import EVENTS, STOPPED, RunFolder
 from ray_mae.train.run_storage import outlast
 from ray_mae.train.setup import (
     Job,
@@ -103,13 +104,15 @@ def train(job: Job, stack: ExitStack) -> None:
     batches = Batches(ray.train.get_dataset_shard("train"), KINDS[plan.kind], engine.device)
     averages = MetricAverages(workers, shards.names)
     order = order_of(config, shards)
-    preemption = Preemption()
+    preemption, pulse = Preemption(), Pulse(folder.attempt, engine.device, first_step)
+    stack.callback(pulse.close)
     lost_rows = LostRows(folder, rank)
     skipped = SkippedSteps(folder, shards.paths, rank, config.optim.max_skipped)
     collapse = Collapse()
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
     checkpoints = Checkpoints(engine, config.checkpoint.upload, folder, job, event)
     stack.push(checkpoints.settle)
+    stopping = False
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
         report = (step + 1) % config.tracking.every == 0 or last
@@ -122,7 +125,9 @@ def train(job: Job, stack: ExitStack) -> None:
             decay=config.optim.decay,
         )
         for micro in range(plan.accumulation):
+            pulse.step, pulse.doing = step, "reading data"
             part = batches.next(step)
+            pulse.doing = "training"
             lost_rows.add(step, part.lost)
             losses = engine(part.batch, step, report and micro == 0)
             engine.backward(losses.total * part.weight)
@@ -139,6 +144,7 @@ def train(job: Job, stack: ExitStack) -> None:
         if report:
             values = averages.take(engine.device, batches.take_waited())
             preemption.pace(values["samples_per_s"] / plan.batch_size)
+            pulse.pace(values["samples_per_s"] / plan.batch_size)
             work = size["flops"] * values["inputs_per_s"]
             work += size["flops_of_study"] * values["samples_per_s"]
             samples = (step + 1) * plan.batch_size
@@ -167,17 +173,21 @@ def train(job: Job, stack: ExitStack) -> None:
             _log_pictures(engine, log, held_out, step + 1, job.tokenizer)
         if notice := preemption.notice(step + 1):
             event(notice)
+        stopping = pulse.stop_requested(step + 1) and not last
         due = (step + 1) % config.checkpoint.every == 0 or last
-        if due or notice:
+        if due or notice or stopping:
             saved = (step + 1) // config.checkpoint.every
             probed = due and bool(config.probe.every) and (last or saved % config.probe.every == 0)
             began = time.perf_counter()
-            checkpoints.save(step + 1, probed=job.probe and probed, wait=bool(notice))
+            pulse.step, pulse.doing = step + 1, "saving a checkpoint"
+            checkpoints.save(step + 1, probed=job.probe and probed, wait=bool(notice) or stopping)
             averages.leave_out(time.perf_counter() - began)
+        if stopping:
+            break
     checkpoints.wait()
     if log:
         log.close()
-    event("done")
+    event(STOPPED if stopping else "done")
     events.close()
 
 

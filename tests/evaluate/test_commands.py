@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from ray_mae import cli
 from ray_mae.config import EmbedConfig
@@ -66,6 +67,16 @@ def test_the_probe_command_compares_with_random_and_pixels_and_writes_its_report
     assert "macro_auroc" in capsys.readouterr().out
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "probe.csv").is_file()
+    said = pq.read_table(tmp_path / "predictions.parquet").to_pandas()
+    assert set(said.split) == {"val", "test"}
+    found = json.loads((tmp_path / "probe.json").read_text())["features"]["trained"]["labels"]
+    for label, numbers in found.items():
+        rows = said[(said.features == "trained") & (said.label == label) & (said.split == "test")]
+        known = rows.dropna(subset="target")
+        assert len(rows) == 40
+        assert numbers["metrics"]["auroc"]["value"] == pytest.approx(
+            roc_auc_score(known.target, known.probability), abs=1e-6
+        )
 
 
 def test_a_wrong_checkpoint_is_named_before_any_actor_starts(shards: Path, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from ray_mae import cli
 from ray_mae.checkpoint.format import ENCODER
@@ -140,6 +142,19 @@ def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
     page = (tmp_path / "report.html").read_text()
     assert "http" not in page
     assert "Edema" in page
+
+    said = pq.read_table(tmp_path / "predictions.parquet").to_pandas()
+    assert said.columns.tolist() == (
+        "study_id patient_id split start seed label probability target".split()
+    )
+    one = said[(said.start == "trained") & (said.seed == 3) & (said.label == "Edema")]
+    assert one.split.value_counts().to_dict() == {"val": 24, "test": 24}
+    of_test = one[one.split == "test"]
+    assert of_test.study_id.is_unique
+    seeds = found["starts"]["trained"]["Edema"]["auroc"]["seeds"]
+    assert seeds[1]["value"] == pytest.approx(
+        roc_auc_score(of_test.target, of_test.probability), abs=1e-6
+    )
 
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert "Edema" in kept.labels

@@ -185,7 +185,10 @@ def test_two_objectives_leave_a_front(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_search_whose_driver_was_killed_goes_on(
+    shards: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     output = tmp_path / "killed"
     changes = {
         "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}},
@@ -208,7 +211,8 @@ def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) 
         )
     )
     command = [str(Path(sys.executable).with_name("ray-mae")), *arguments, "--resume", "true"]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (tmp_path / "said").open("w") as file:
+        first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
     try:
         deadline = time.time() + 240
         while not probed(output, 1):
@@ -216,8 +220,15 @@ def test_a_search_whose_driver_was_killed_goes_on(shards: Path, tmp_path: Path) 
             assert time.time() < deadline
             time.sleep(0.2)
     finally:
-        os.kill(first.pid, signal.SIGKILL)
+        os.kill(first.pid, how)
         first.wait()
+    said = (tmp_path / "said").read_text()
+    if how == signal.SIGTERM:
+        assert first.returncode == 143, said
+        assert "ray-mae: SIGTERM: " in said
+        assert said.endswith("--resume true\n")
+        saved = read_jsonl(output / "search" / "0001" / EVENTS)[-1]["event"]
+        assert saved in ("stopped", "done")
     before = trials(output)
     assert [t.state for t in before] == [TrialState.COMPLETE, TrialState.RUNNING]
 

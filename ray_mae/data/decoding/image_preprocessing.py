@@ -1,13 +1,13 @@
 """Preprocessing of one radiograph: from its file to what is stored of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.config import BodyPart
+from ray_mae.config import BodyPart, IngestConfig
 from ray_mae.data.decoding.dicom import Header, is_dicom, read_dicom
 from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
 from ray_mae.data.quarantine import QuarantineError
@@ -38,6 +38,11 @@ class ImagePreparation:
     burned_in: Rule
     secondary_captures: Rule
     body_parts: list[BodyPart] | None
+
+    @classmethod
+    def of(cls, config: IngestConfig) -> "ImagePreparation":
+        """As the settings of an ingest have it."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     def prepare(self, path: Path) -> PreparedImage:
         """Read, check, shrink and encode one image.

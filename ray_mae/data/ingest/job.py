@@ -31,7 +31,9 @@ from ray_mae.data.privacy.pseudonyms import load_key
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, SCHEMA_VERSION, SPLITS, Manifest, Shard
 from ray_mae.data.stored_form import stored_form
+from ray_mae.lock import hold
 from ray_mae.summary import write_summary
+from ray_mae.terminal import ProgressLine
 
 QUARANTINE = "quarantine.parquet"
 NAMED_BY_PATHS = frozenset({"bids", "brats", "nifti"})
@@ -56,6 +58,7 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
     Raises:
         ValueError, FileNotFoundError: in a sentence, for what is wrong with the archive or the settings
             as a whole.
+        InUseError: another `ingest` writes into the same folder.
     """
     start = time.monotonic()
     load_key(
@@ -75,7 +78,8 @@ def ingest(config: IngestConfig) -> dict[str, Any]:
         config.dataset if pseudonyms == "public by data set" else None,
     )
     check_settings(config, key)
-    with cluster():
+    config.output.mkdir(parents=True, exist_ok=True)
+    with hold(config.output, "ray-mae ingest"), cluster():
         return _ingest(config, key, pseudonyms, start)
 
 
@@ -89,7 +93,7 @@ def _how_pseudonyms_are_made(config: IngestConfig) -> str:
 
 def _ingest(config: IngestConfig, key: bytes, pseudonyms: str, start: float) -> dict[str, Any]:
     output = config.output
-    progress = _Progress("listed", "files").show
+    progress = ProgressLine("listed", "files").show
     if config.archive in VOLUME_READERS:
         volumes = VOLUME_READERS[config.archive](config, progress)
         if config.archive in NAMED_BY_PATHS:
@@ -197,7 +201,7 @@ def _write_shards(
     if expected and not within_reach("CPU"):
         print("the cluster has no CPUs now: the work waits until it has grown", flush=True)
     entry = next(iter(job.listed))
-    progress, done = _Progress("wrote", _PLURAL[entry]), 0
+    progress, done = ProgressLine("wrote", _PLURAL[entry]), 0
     kind = job.plan  # not the job: what the task names travels to the workers
     for result in parallel_map(
         lambda fields: write_shard(kind.from_json(fields), root, output),
@@ -345,26 +349,3 @@ class _Patients:
         """Patients with a sample that is not lost."""
         samples, patients = (np.array(column, np.uint64) for column in self._by_split[split])
         return len(np.unique(patients[~np.isin(samples, lost)]))
-
-
-class _Progress:
-    """A line every few seconds: how much is done, how fast, and how long the rest takes."""
-
-    EVERY = 10.0
-
-    def __init__(self, verb: str, noun: str) -> None:
-        self.verb, self.noun = verb, noun
-        self.start = self.last = time.monotonic()
-
-    def show(self, done: int, of: int) -> None:
-        """Print the line, if it is time for one."""
-        now = time.monotonic()
-        if now - self.last < self.EVERY or not done:
-            return
-        self.last = now
-        rate = done / (now - self.start)
-        left = (of - done) / rate
-        print(
-            f"{self.verb} {done:,} of {of:,} {self.noun}, {rate:,.0f}/s, {left:,.0f} s left",
-            flush=True,
-        )

@@ -57,16 +57,7 @@ def prepare(
         decisions=read_decisions(config.names.reviewed),
         splits=splits,
     )
-    preparation = ImagePreparation(
-        max_pixels=config.max_pixels,
-        image_size=config.image_size,
-        encoding=config.encoding,
-        jpeg_quality=config.jpeg_quality,
-        max_aspect=config.max_aspect,
-        burned_in=config.burned_in,
-        secondary_captures=config.secondary_captures,
-        body_parts=config.body_parts,
-    )
+    preparation = ImagePreparation.of(config)
     reports = ReportReader.of(config.names)
     earlier = Layout.read(config.output / RESULTS, config.studies_per_shard)
     plans: DiskList[ShardPlan] = DiskList(

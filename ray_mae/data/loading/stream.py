@@ -9,11 +9,11 @@ torch is imported where data is read: that costs seconds in every process.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -149,7 +149,7 @@ class FileOrder:
         files = [(shard,) for split in splits for shard in manifest.of_split(split)]
         if not files:
             raise ValueError(f"{self.shards} holds nothing of the splits {', '.join(splits)}")
-        return _in_order(read_datasource(_Tasks(self, files, 8), override_num_blocks=len(files)))
+        return dataset_of(self, files, 8)
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The batches of one shard."""
@@ -164,10 +164,29 @@ class FileOrder:
                 yield to_block(arrays, **self.collator.describe(part))
 
 
+class Reader(Protocol):
+    """Makes blocks of one row, a batch, in tasks."""
+
+    @property
+    def read(self) -> Callable[..., Iterator[pa.Table]]:
+        """Returns the blocks of a task, from its arguments."""
+
+
+def dataset_of(reader: Reader, calls: list[tuple], rows: int) -> Dataset:
+    """Returns a lazy dataset of what a reader yields, in order.
+
+    Args:
+        reader: it travels to the tasks.
+        calls: arguments of `read`, one task each.
+        rows: about how many blocks a task yields.
+    """
+    return _in_order(read_datasource(_Tasks(reader, calls, rows), override_num_blocks=len(calls)))
+
+
 class _Tasks(Datasource):
     """Ray Data's view of a reader and the arguments of its calls, one task each."""
 
-    def __init__(self, reader: Stream | FileOrder, calls: list[tuple], rows: int) -> None:
+    def __init__(self, reader: Reader, calls: list[tuple], rows: int) -> None:
         super().__init__()
         self._reader, self._calls, self._rows = reader, calls, rows
 

@@ -19,6 +19,7 @@ from ray_mae.evaluate.card.leaks import CardShards, find_leaks
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
 from ray_mae.evaluate.pages.page import environment, generated
+from ray_mae.files import write_whole
 from ray_mae.summary import FILE as SUMMARY
 
 CARD, PAGE = "card.json", "card.html"
@@ -87,7 +88,8 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         **numbers,
     }
     page = environment().get_template("card.html.j2")
-    (output / PAGE).write_text(
+    write_whole(
+        output / PAGE,
         page.render(
             card=card,
             nouns=noun,
@@ -99,10 +101,9 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             leak_pictures=leaks.pictures,
             **parts_of_page,
         ),
-        "utf-8",
     )
     card |= {"page": str(output / PAGE), "seconds": round(time.monotonic() - began, 1)}
-    (output / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    write_whole(output / CARD, json.dumps(card, indent=1) + "\n")
     return card
 
 

@@ -1,10 +1,11 @@
 """`evaluate finetune`: the encoder trained on labels, beside the same network from scratch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_mae.checkpoint.format import encoder_facts
@@ -23,6 +24,7 @@ from ray_mae.evaluate.cohort import (
 )
 from ray_mae.evaluate.finetune.training import FinetuneResult, FinetuneTask, finetune, schedule
 from ray_mae.evaluate.metrics import METRICS, FloatArray, measure
+from ray_mae.evaluate.predictions import Predictions
 from ray_mae.evaluate.supervised import driver
 from ray_mae.evaluate.supervised.comparison import MetricValues
 from ray_mae.evaluate.supervised.driver import Preparation
@@ -32,8 +34,8 @@ from ray_mae.evaluate.supervised.runs import Run
 def evaluate_finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Fine-tunes from every initialisation with every seed, and compares them on test patients.
 
-    Writes finetune.json, finetune.csv, report.html, summary.json and the weights of each run, below
-    models/.
+    Writes finetune.json, finetune.csv, predictions.parquet, report.html, summary.json and the weights of
+    each run, below models/.
 
     Args:
         config: settings of the command.
@@ -79,6 +81,26 @@ class Finetuning(driver.Evaluation[FinetuneConfig, FinetuneTask, FinetuneResult]
 
     def rows(self, task: FinetuneTask) -> list[str]:
         return task.labels
+
+    def write_more(
+        self, task: FinetuneTask, results: Sequence[tuple[Run, FinetuneResult]]
+    ) -> list[tuple[str, bytes]]:
+        """predictions.parquet: what each run says of validation and test patients."""
+        cohort, model = task.cohort, {"start": pa.string(), "seed": pa.int32()}
+        with Predictions(self.config.output, f"{cohort.kind}_id", model) as predictions:
+            for run, result in results:
+                for split, probability in (
+                    ("val", result.validation),
+                    ("test", result.probability),
+                ):
+                    rows = task.rows(split)
+                    who = cohort.name[rows], cohort.patient[rows], cohort.split[rows]
+                    for i, label in enumerate(task.labels):
+                        predictions.add(
+                            *who, label, probability[:, i], task.targets[rows, i],
+                            start=run.initialisation, seed=run.seed,
+                        )  # fmt: skip
+        return []
 
     def title(self, task: FinetuneTask) -> str:
         return f"Fine-tuning of {self.config.checkpoint.name} on {task.manifest.dataset}"

@@ -51,6 +51,8 @@ class FinetuneResult:
     fit: Fit
     probability: FloatArray
     """[T, L] of the task's test rows."""
+    validation: FloatArray
+    """[V, L] the same of its validation rows, by which the weights were chosen."""
 
 
 def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneResult:
@@ -106,7 +108,8 @@ def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneRe
         note=lambda record: run.note({**record, "steps": task.steps}),
     )
     model.save(run.folder)
-    return FinetuneResult(training, logits_of("test").double().sigmoid().numpy())
+    test, val = (logits_of(split).double().sigmoid().numpy() for split in ("test", "val"))
+    return FinetuneResult(training, test, val)
 
 
 def classifier_of(run: Run, config: FinetuneConfig, labels: list[str]) -> Classifier:

@@ -1,5 +1,6 @@
 """`evaluate probe`: frozen features of a checkpoint, probed and reported."""
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.cohort import describe_policy, read_cohort
-from ray_mae.evaluate.features import features, matrix, what_is_seen
+from ray_mae.evaluate.features import blocks, features, matrix, what_is_seen
+from ray_mae.evaluate.metrics import FloatArray
+from ray_mae.evaluate.predictions import Predictions
 from ray_mae.evaluate.probe.linear import pixel_components, probe, probeable
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.evaluate.probe.result import ONE_SEED
 from ray_mae.summary import write_summary
-from ray_mae.terminal import warn
+from ray_mae.terminal import ProgressLine, warn
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
 
@@ -29,7 +32,7 @@ from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     """Probes the trained encoder, a random one and raw pixels on the same samples.
 
-    Writes probe.json, probe.csv, report.html and summary.json.
+    Writes probe.json, probe.csv, predictions.parquet, report.html and summary.json.
 
     Args:
         config: settings of the command.
@@ -48,7 +51,9 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     cohort = read_cohort(ShardSet.read(config.shards), labels=config.labels)
     targets, names, no_classes = cohort.targets(config)
     # before hours of embedding
-    probeable(targets, cohort.patient, cohort.split, np.ones(len(targets), bool), config, names)
+    everyone = np.ones(len(targets), bool)
+    _, rare = probeable(targets, cohort.patient, cohort.split, everyone, config, names)
+    labels = len(names) - len(rare)
     with cluster(cpus=config.workers + 1):
         rows = features(
             config.checkpoint,
@@ -63,8 +68,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             sees=config.sees,
             seed=config.seed,
         )
-        blocks = list(rows.iter_batches(batch_size=4096, batch_format="pyarrow"))
-    table = pa.concat_tables(blocks)
+        table = pa.concat_tables(blocks(rows, len(cohort.name), NOUNS[manifest.kind]))
     table = table.sort_by(table.column_names[0])  # whatever order the shards came in
     end_of_embedding = time.time()
     matrices = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
@@ -72,7 +76,22 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     matrices[PIXELS] = pixel_components(matrices[PIXELS], split, config.pca, config.seed)
     row_of = {name: row for row, name in enumerate(cohort.name.tolist())}
     targets = targets[[row_of[name] for name in table.column(0).to_pylist()]]
-    result = probe(matrices, targets, table["patient_id"].to_numpy(), split, config, names)
+    patient = table["patient_id"].to_numpy()
+    with Predictions(
+        config.output, table.column_names[0], {"features": pa.string()}
+    ) as predictions:
+        progress = ProgressLine("probed", "labels")
+        done = itertools.count(1)
+
+        def keep(features: str, label: str, probability: FloatArray) -> None:
+            target = targets[:, list(names).index(label)]
+            predictions.add(
+                table.column(0).to_numpy(), patient, split, label, probability, target,
+                features=features,
+            )  # fmt: skip
+            progress.show(next(done), len(matrices) * labels)
+
+        result = probe(matrices, targets, patient, split, config, names, keep)
     result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
     paths = write_report(
@@ -110,6 +129,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "seconds": round(time.time() - began, 1),
         "seconds_embedding": round(end_of_embedding - began, 1),
         "report": str(paths["html"]),
+        "predictions": str(predictions.path),
     }
     return write_summary(config.output, summary)
 

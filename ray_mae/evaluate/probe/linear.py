@@ -9,7 +9,8 @@ features that come in are the mean over a study's views, and fusion costs nothin
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,12 +46,15 @@ def probe(
     split: ArrayLike,
     config: ProbeConfig,
     names: Sequence[str],
+    each: Callable[[str, str, FloatArray], None] = lambda feature_set, label, probability: None,
 ) -> ProbeResult:
     """Probe every feature set on the same studies, labels and resamples.
 
     features: by name, [S, D] mean over the views of each study (D may differ between sets);
     targets: [S, L] of 0, 1 or NaN (unknown);
-    names: of the L labels; patient, split: [S].
+    names: of the L labels; patient, split: [S];
+    each: called when a label of a feature set is done, with the names of both and the probabilities [S] of
+    validation and test studies, NaN for those that were trained on.
     A label with fewer than `config.min_positive` positive or negative studies in a split is left
     out and named in the result. Raises ValueError if a patient is in two splits, if arrays do not
     fit together, if a feature is not finite, or if no label is left.
@@ -74,7 +78,14 @@ def probe(
     auroc: dict[str, FloatArray] = {}  # macro, [R]
     for name, x in features.items():
         results[name], auroc[name], of_set = _probe_one(
-            x, targets, columns, split, keep, weights, config.strengths
+            x,
+            targets,
+            columns,
+            split,
+            keep,
+            weights,
+            config.strengths,
+            partial(each, name),
         )
         notes += [f"{name} features: {line}" for line in of_set]
     notes += _one_class_notes(targets[split == "test"], columns, weights)
@@ -154,6 +165,7 @@ def _probe_one(
     keep: NDArray[np.bool_],
     weights: NDArray,
     C_values: list[float],
+    each: Callable[[str, FloatArray], None],
 ) -> tuple[FeatureScore, FloatArray, list[str]]:
     """The scores of one feature set, its macro AUROC in each resample [R], and notes."""
     train, val, test = (keep & (split == s) for s in SPLITS)
@@ -174,24 +186,29 @@ def _probe_one(
         y = targets[:, column]
         known = ~np.isnan(y)
         fit, choose, score = train & known, val & known, test & known
-        logit, C, best, failed = _fit(x[fit], y[fit], x[choose], y[choose], x[score], C_values)
+        logit = np.full(len(y), np.nan)
+        logit[val | test], C, best, failed = _fit(
+            x[fit], y[fit], x[choose], y[choose], x[val | test], C_values
+        )
         if failed:
             at = ", ".join(f"{one:g}" for one in failed)
             notes.append(
                 f"{name} did not converge in up to {MAX_ITERATIONS} iterations at C = {at} "
                 f"(chosen: {C:g})."
             )
-        p = expit(logit)
+        probability = expit(logit)
+        each(name, probability)
+        p = probability[score]
         values = measure(y[score], p)
-        each = measure(y[score], p, weights[known[test]])
+        of_resamples = measure(y[score], p, weights[known[test]])
         for metric in METRICS:
-            resampled[metric].append(each[metric])
+            resampled[metric].append(of_resamples[metric])
         false, true, _ = roc_curve(y[score], p)
         points = np.linspace(0, len(false) - 1, min(len(false), ROC_POINTS)).round().astype(int)
         scores[name] = LabelScore(
             C=C,
             validation_auroc=best,
-            metrics={m: estimate(values[m][0], each[m], error=m == "ece") for m in METRICS},
+            metrics={m: estimate(values[m][0], of_resamples[m], error=m == "ece") for m in METRICS},
             false_positive_rate=false[points].tolist(),
             true_positive_rate=true[points].tolist(),
             reliability=reliability(y[score], p),
@@ -214,10 +231,10 @@ def _fit(
     y_train: FloatArray,
     x_val: FloatArray,
     y_val: FloatArray,
-    x_test: FloatArray,
+    x_held_out: FloatArray,
     C_values: list[float],
 ) -> tuple[FloatArray, float, float, list[float]]:
-    """Test logits [S] at the C with the best validation AUROC; C; that AUROC; Cs unconverged.
+    """Logits [H] of held-out studies at the C with the best validation AUROC; C; that AUROC; Cs unconverged.
 
     Of equally good Cs the smallest is taken. From small to large each fit starts at the last
     one's solution. lbfgs: of the solvers of scikit-learn the fastest or close to it for 500 to
@@ -235,7 +252,7 @@ def _fit(
         auroc = float(roc_auc_score(y_val, model.decision_function(x_val)))
         if auroc > best:
             best, best_C = auroc, C
-            logit = model.decision_function(x_test).astype(np.float64)
+            logit = model.decision_function(x_held_out).astype(np.float64)
     return logit, best_C, best, failed
 
 

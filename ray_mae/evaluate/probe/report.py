@@ -19,6 +19,7 @@ from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, png, svg
 from ray_mae.evaluate.probe.charts import forest, reliability, roc
 from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
+from ray_mae.files import replacing, write_whole
 from ray_mae.transforms.slices import CONVENTION
 
 
@@ -55,10 +56,10 @@ def write_report(
     flat = flatten(settings)
     everything = {"title": title, "settings": flat, **result.to_dict()}
     everything["cautions"] = list(cautions)
-    paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
+    write_whole(paths["json"], json.dumps(everything, indent=1, default=str) + "\n")
     _write_csv(paths["csv"], result)
     page = _page(result, title, flat, curves or [], pictures, captions or [], cautions, kind, sees)
-    paths["html"].write_text(page, "utf-8")
+    write_whole(paths["html"], page)
     return paths
 
 
@@ -67,7 +68,7 @@ def _write_csv(path: Path, result: ProbeResult) -> None:
     spans = [f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")]
     columns = ["features", "label", *spans, "C", "validation_auroc", "positive", "negative"]
     test = result.counts["test"].labels
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, columns, restval="")
         rows.writeheader()
         for name, score in result.features.items():

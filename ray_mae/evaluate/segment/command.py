@@ -27,6 +27,7 @@ from ray_mae.evaluate.supervised import driver
 from ray_mae.evaluate.supervised.comparison import MetricValues
 from ray_mae.evaluate.supervised.driver import Preparation
 from ray_mae.evaluate.supervised.runs import Run
+from ray_mae.files import replacing
 from ray_mae.transforms import slices
 
 PICTURES = "pictures"
@@ -234,7 +235,7 @@ def _write_volumes(
     classes: Sequence[str],
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["start", "seed", "volume_id", "row", *METRICS])
         for run, result in results:

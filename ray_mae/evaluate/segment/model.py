@@ -14,6 +14,7 @@ from ray_mae.config.base import to_dict
 from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.supervised.fit import weights_of
+from ray_mae.files import write_whole
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
 _LAST = "seg_layers."
@@ -86,7 +87,7 @@ class Segmenter(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights_of(self), folder / WEIGHTS)
         facts = {"encoder": to_dict(self.settings), "values": self.values}
-        (folder / SEGMENTER).write_text(json.dumps(facts, indent=1) + "\n")
+        write_whole(folder / SEGMENTER, json.dumps(facts, indent=1) + "\n")
 
 
 def _load(module: nn.Module, weights: ckpt.Weights) -> None:

@@ -20,6 +20,7 @@ from ray_mae.evaluate.supervised.comparison import MetricValues, compare
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.report import ComparisonReport, write_comparison
 from ray_mae.evaluate.supervised.runs import Run, run_all, runs_of
+from ray_mae.lock import hold
 from ray_mae.terminal import warn
 
 
@@ -136,8 +137,17 @@ def evaluate(evaluation: Evaluation[Any, Any, Any]) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: with what to do, before any run starts.
         RuntimeError: with the name of a run that failed.
+        InUseError: another evaluation writes into the same folder.
     """
     began = time.time()
+    config = evaluation.config
+    config.output.mkdir(parents=True, exist_ok=True)
+    with hold(config.output, f"ray-mae evaluate {evaluation.command}"):
+        return _evaluate(evaluation, began)
+
+
+def _evaluate(evaluation: Evaluation[Any, Any, Any], began: float) -> dict[str, Any]:
+    """The same, in a folder that nobody else writes to."""
     config = evaluation.config
     notes = cautions(config.checkpoint, config.shards, config.mismatch)
     warn(notes)

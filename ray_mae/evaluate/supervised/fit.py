@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.config import FinetuneConfig, OptimConfig, SegmentConfig
+from ray_mae.terminal import ProgressLine
 from ray_mae.train.optim import learning_rate, optimizer_of, parameter_groups, resolve_precision
 
 B = TypeVar("B")
@@ -62,7 +63,8 @@ def fit(
 
     loss_of: mean loss of a batch; validate_at: numbers of steps after which to validate, `steps`
     among them; layer_scale: of the learning rate, by the parameter's name; note: is told each line
-    of the history. Raises RuntimeError if the loss is not finite.
+    of the history, and in between every few seconds the step alone.
+    Raises RuntimeError if the loss is not finite.
     """
     began = time.time()
     tune = optimizer_of(
@@ -71,6 +73,8 @@ def fit(
     )
     trainable = [p for p in model.parameters() if p.requires_grad]
     device = next(model.parameters()).device
+    note({"step": 0})
+    told = time.monotonic()
     best: Validation | None = None
     best_weights: dict[str, Tensor] = {}
     best_step = 0
@@ -98,6 +102,9 @@ def fit(
         tune.step()
         tune.zero_grad(set_to_none=True)
         if step + 1 not in validate_at:
+            if time.monotonic() - told > ProgressLine.EVERY:
+                told = time.monotonic()
+                note({"step": step + 1})
             continue
         mean = float(total) / since
         if not torch.isfinite(torch.tensor(mean)):
@@ -120,6 +127,7 @@ def fit(
             }
         )
         note(history[-1])
+        told = time.monotonic()
         total, since = torch.zeros((), device=device), 0
     assert best is not None, "the last step is validated"
     model.load_state_dict(best_weights)

@@ -14,6 +14,7 @@ from ray_mae.evaluate.pages.page import environment, generated, plain, png, svg
 from ray_mae.evaluate.supervised.comparison import MACRO, Comparison
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.runs import MODELS, Run, write_json
+from ray_mae.files import replacing, write_whole
 from ray_mae.summary import write_summary
 
 REPORT = "report.html"
@@ -88,7 +89,7 @@ def write_comparison(output: Path, report: ComparisonReport, began: float) -> di
         ),
     )
     _write_csv(output / f"{report.command}.csv", comparison)
-    (output / REPORT).write_text(_page(report), "utf-8")
+    write_whole(output / REPORT, _page(report))
     macro = {name: rows[MACRO] for name, rows in comparison.initialisations.items()}
     summary = {
         "command": f"evaluate {report.command}",
@@ -135,7 +136,7 @@ def _budget(report: ComparisonReport) -> dict[str, dict[str, int]]:
 def _write_csv(path: Path, comparison: Comparison) -> None:
     """One row per initialisation, label or class, and seed, and one for the mean over seeds."""
     records = comparison.table()
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, list(records[0]))
         rows.writeheader()
         rows.writerows(records)

@@ -11,6 +11,7 @@ from ray.exceptions import RayTaskError
 
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import SupervisedConfig
+from ray_mae.files import write_whole
 from ray_mae.terminal import console
 from ray_mae.train.metrics.jsonl import append_jsonl, read_jsonl
 
@@ -103,12 +104,12 @@ def run_all(
 
 
 def _line(run: Run, record: dict[str, Any], score: str) -> str:
-    return (
-        f"{run.name}: step {record['step']}/{record['steps']}  loss {record['loss']:.4f}  "
-        f"validation {score} {record['validation_score']:.3f}"
-    )
+    line = f"{run.name}: step {record['step']}/{record['steps']}"
+    if "validation_score" in record:
+        line += f"  loss {record['loss']:.4f}  validation {score} {record['validation_score']:.3f}"
+    return line
 
 
 def write_json(path: Path, value: Any) -> None:
     """JSON for people and programs; numbers that are not finite must be None already."""
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

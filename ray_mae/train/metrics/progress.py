@@ -1,17 +1,20 @@
 """What a person sees of a run in the terminal."""
 
 import threading
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from ray_mae.cluster.interruption import Interrupted
 from ray_mae.config.sections import MethodSettings
 from ray_mae.data.schema import NOUNS
 from ray_mae.terminal import console
 from ray_mae.train.forecast.tables import StartTables
 from ray_mae.train.metrics.jsonl import Tail
 from ray_mae.train.metrics.trackers import Listeners
-from ray_mae.train.run_folder import EVENTS, METRICS, PROBES, RunFolder
+from ray_mae.train.recovery.pulse import Silence
+from ray_mae.train.run_folder import EVENTS, METRICS, PROBES, STOPPED, RunFolder
 from ray_mae.train.run_storage import require
 
 
@@ -45,6 +48,7 @@ class Progress:
         self._step: int | None = None
         self._workers = 0
         self._away = False
+        self._silence = Silence(folder.attempt)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -61,7 +65,7 @@ class Progress:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._listeners.close(error is None)
+        self._listeners.close(error is None or isinstance(error, Interrupted))
 
     def _follow(self) -> None:
         while not self._ended.wait(0.5):
@@ -83,16 +87,23 @@ class Progress:
         self._away = False
 
     def _print_news(self) -> None:
+        now = time.monotonic()
         for event in self._events.news():
             if event.get("attempt") == self._folder.attempt:
                 self._print_event(event)
                 self._listeners.event(event)
                 self._step = event.get("first_step", self._step)
+                if event["event"] == "first step":
+                    self._silence.heard(now)
+                elif event["event"] in ("worker ready", "done", STOPPED):
+                    self._silence.rest()
         if self._step is None:  # what stands there is of an earlier start
             return
         for record in self._metrics.news():
             if record["step"] > self._step:
                 self._step = record["step"]
+                if text := self._silence.heard(now):
+                    console.print(text)
                 console.print(metrics_line(record, self._columns, self._noun))
                 if text := self._tables.measured(record):
                     console.print(text)
@@ -100,6 +111,8 @@ class Progress:
         for record in self._probes.news():
             console.print(probe_line(record, self._noun))
             self._listeners.probe(record)
+        if text := self._silence.look(now):
+            console.print(text)
 
     def _print_event(self, event: dict[str, Any]) -> None:
         text = event["event"]

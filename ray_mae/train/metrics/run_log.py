@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ray_mae.files import write_whole
 from ray_mae.train.run_folder import METRICS, PICTURES, REPORTS, RunFolder
 from ray_mae.train.run_storage import require
 
@@ -64,7 +65,7 @@ class RunLog:
             path = self._folder / PICTURES / f"{step:08d}-{i}.png"
             Image.fromarray(grey).save(path, pnginfo=title)
         lines = [json.dumps(text) + "\n" for text in pictures.texts]
-        (self._folder / REPORTS).write_text("".join(lines))
+        write_whole(self._folder / REPORTS, "".join(lines))
         if pictures.texts:
             columns = list(pictures.texts[0])
             rows = [" | ".join(row[c] for c in columns) for row in pictures.texts]

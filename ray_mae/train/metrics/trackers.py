@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray_mae.config.base import flatten
+from ray_mae.files import write_whole
 
 IDS = "trackers.json"
 """File in the run's folder with the id of its run at each tracker; checkpoints keep a copy."""
@@ -131,7 +132,7 @@ def open_trackers(
     trackers = [TRACKERS[name](folder, settings, ids.get(name)) for name in names]
     if trackers:
         ids |= {name: tracker.id for name, tracker in zip(names, trackers, strict=True)}
-        (folder / IDS).write_text(json.dumps(ids) + "\n")
+        write_whole(folder / IDS, json.dumps(ids) + "\n")
     return trackers
 
 

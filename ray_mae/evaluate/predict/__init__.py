@@ -1,0 +1,1 @@
+"""`predict`: what a fine-tuned classifier says of new files."""
