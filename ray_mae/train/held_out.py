@@ -90,7 +90,7 @@ class HeldOutLosses:
 
 
 def _rows(config: PretrainConfig, shards: ShardSet, columns: Any) -> list[dict[str, Any]]:
-    """Of validation patients: evenly over the row groups, the first rows of each; the same on every worker."""
+    """Of validation patients: evenly over the row groups, the first rows of each; the same on all workers."""
     most = config.tracking.held_out
     groups = [
         (path, shard, group)

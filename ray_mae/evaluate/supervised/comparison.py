@@ -78,9 +78,10 @@ class Comparison:
         if not self.differences:
             return ""
         if len(self.seeds) < LEAST_RUNS:
+            few = ("one seed tells", "two seeds tell")[len(self.seeds) - 1]
             return (
-                f"{('one seed tells', 'two seeds tell')[len(self.seeds) - 1]} nothing: how far seeds differ "
-                f"is not known, and another may turn the difference round; give {LEAST_RUNS} or more by seeds."
+                f"{few} nothing: how far seeds differ is not known, and another may turn the difference "
+                f"round; give {LEAST_RUNS} or more by seeds."
             )
         trained, random = (
             self.initialisations[n][MACRO][self.main].seeds for n in (TRAINED, RANDOM)

@@ -197,3 +197,18 @@ def _intervals(config: SupervisedConfig) -> str:
         "seeds divided by their number, with Student's t (Welch and Satterthwaite). ± is the standard "
         "deviation over seeds."
     )
+
+
+OTHER_HOSPITAL = (
+    "Another hospital: training, validation and test patients come from the same archive."
+)
+OTHER_TRAINING_SET = (
+    "Another training set: the intervals cover the choice of test patients, the spread covers the "
+    "seeds; both starts saw the same training patients."
+)
+OTHER_BUDGET = (
+    "That random could not do better with a longer training or other settings: both starts had the "
+    "same ones."
+)
+FITNESS_FOR_CARE = "Fitness for use in care. This is a figure of research."
+"""What the numbers of no evaluation show."""

@@ -142,9 +142,9 @@ def metrics_line(record: dict[str, Any], columns: Sequence[str], noun: str) -> s
     parts = [f"step {record['step']:>6}"]
     for name in columns:
         if name in record:
-            parts.append(f"{name} {significant(record[name])}")
+            parts.append(f"{name} {significant(record[name], small=0.01)}")
     if "held_out/loss" in record:
-        parts.append(f"held-out loss {significant(record['held_out/loss'])}")
+        parts.append(f"held-out loss {significant(record['held_out/loss'], small=0.01)}")
     if record.get("skipped_steps"):
         parts.append(f"skipped {record['skipped_steps']}")
     parts.append(f"{record['samples_per_s']:.3g} {noun}/s")
