@@ -84,8 +84,8 @@ def test_the_page_names_every_label_with_its_numbers_or_its_reason(
         for label, one in score.labels.items():
             assert label in page
             for e in one.metrics.values():
-                assert f"<b>{e.value:.3f}</b>" in page
-                assert f"[{e.low:.3f}, {e.high:.3f}]" in page
+                assert f"<b>{significant(e.value)}</b>" in page
+                assert f"[{significant(e.low)}, {significant(e.high)}]" in page
         assert name in page
     for label, reason in result.left_out.items():
         assert f"{label}: {reason}." in page

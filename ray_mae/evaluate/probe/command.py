@@ -23,7 +23,7 @@ from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
 from ray_mae.summary import write_summary
 from ray_mae.terminal import warn
 from ray_mae.train.metrics.jsonl import read_jsonl
-from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
+from ray_mae.train.run_folder import METRICS, PROBES, REPORTS, last_pictures
 
 
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
@@ -86,6 +86,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             "pretraining": _training_settings(config.checkpoint),
         },
         curves=read_jsonl(run / METRICS) if run else None,
+        probes=read_jsonl(run / PROBES) if run else (),
         pictures=last_pictures(run) if run else (),
         captions=read_jsonl(run / REPORTS) if run else None,
         cautions=notes,

@@ -29,6 +29,7 @@ def write_report(
     title: str,
     settings: dict[str, Any],
     curves: Sequence[dict[str, Any]] | None = None,
+    probes: Sequence[dict[str, Any]] = (),
     pictures: Sequence[tuple[str, bytes]] = (),
     captions: Sequence[dict[str, str]] | None = None,
     cautions: Sequence[str] = (),
@@ -40,6 +41,7 @@ def write_report(
     settings: of the run, may be nested; shown by dotted name. If its `dataset` (at any depth)
     names phantoms, the page says that the cohort is generated;
     curves: records of the pretraining's metrics.jsonl, with `step` and the losses;
+    probes: records of its probes.jsonl, of which there may be none;
     pictures: title and PNG of each reconstruction;
     captions: dicts with `true`, `generated` and, where it may be shown, `study_id`;
     cautions: sentences that a reader must know before the numbers;
@@ -57,7 +59,9 @@ def write_report(
     everything["cautions"] = list(cautions)
     paths["json"].write_text(json.dumps(everything, indent=1, default=str) + "\n", "utf-8")
     _write_csv(paths["csv"], result)
-    page = _page(result, title, flat, curves or [], pictures, captions or [], cautions, kind, sees)
+    page = _page(
+        result, title, flat, curves or [], probes, pictures, captions or [], cautions, kind, sees
+    )
     paths["html"].write_text(page, "utf-8")
     return paths
 
@@ -99,6 +103,7 @@ def _page(
     title: str,
     settings: dict[str, Any],
     curves: Sequence[dict[str, Any]],
+    probes: Sequence[dict[str, Any]],
     pictures: Sequence[tuple[str, bytes]],
     captions: Sequence[dict[str, str]],
     cautions: Sequence[str],
@@ -128,6 +133,8 @@ def _page(
             rocs=[(label, svg(roc(result, label))) for label in labels],
             reliabilities=[(name, svg(reliability(result, name))) for name in names],
             curves=[(name, svg(curve)) for name, curve in charts.curves(curves).items()],
+            held_out=any(f"{charts.HELD_OUT}loss" in record for record in curves),
+            probes=svg(drawn) if (drawn := charts.probes(probes)) else None,
             pictures=[(name, png(image)) for name, image in pictures],
             captions=captions,
             settings=settings,
