@@ -1,9 +1,11 @@
 """The command line: parse, call one function, print what happened."""
 
 import difflib
+import inspect
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import fields
 from itertools import pairwise
@@ -314,7 +316,11 @@ def _command(arguments: list[str]) -> str:
 def _usage() -> str:
     lines = ["usage: ray-mae COMMAND [--config FILE] [--SETTING VALUE …]", ""]
     for name, (cls, _) in COMMANDS.items():
-        lines.append(f"  {name:<16} {(cls.__doc__ or '').splitlines()[0]}")
+        lead = f"  {name:<{max(map(len, COMMANDS))}}  "
+        first = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
+        lines.append(
+            textwrap.fill(first, 110, initial_indent=lead, subsequent_indent=" " * len(lead))
+        )
     return "\n".join([*lines, "", "ray-mae COMMAND --help lists every setting with its default."])
 
 

@@ -27,6 +27,7 @@ from ray_mae.config.ingest import (
     IngestConfig,
     InspectConfig,
     TableColumns,
+    TableEncoding,
     VolumeColumns,
     VolumeSettings,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "SubmitConfig",
     "SupervisedConfig",
     "TableColumns",
+    "TableEncoding",
     "TrackingConfig",
     "TuneConfig",
     "TuneReportConfig",
