@@ -122,7 +122,7 @@ def curves(records: Sequence[dict[str, Any]]) -> dict[str, bytes]:
         if len(points) < 2 or not any(v for _, v in points):
             continue
         with figure(3.6, 2.4) as (axes, out):
-            _line(axes, points, _LOOKS[TRAINED][0], "-", "")
+            _line(axes, points, _LOOKS[TRAINED][0], "-", "", above=not held_out)
             if held_out:
                 _line(axes, held_out, _LOOKS[RANDOM][0], "--", "validation patients")
                 axes.legend(frameon=False, fontsize=8.5, loc="upper right")
@@ -162,7 +162,13 @@ def _points(records: Sequence[dict[str, Any]], key: str) -> list[tuple[int, floa
 
 
 def _line(
-    axes: Axes, points: Sequence[tuple[int, float]], colour: str, style: str, label: str
+    axes: Axes,
+    points: Sequence[tuple[int, float]],
+    colour: str,
+    style: str,
+    label: str,
+    *,
+    above: bool = True,
 ) -> None:
     """A line with its last value written at its end."""
     steps, values = zip(*points, strict=True)
@@ -171,7 +177,7 @@ def _line(
     axes.annotate(
         f"{values[-1]:.3g}",
         (steps[-1], values[-1]),
-        xytext=(0, 7),
+        xytext=(0, 7 if above else -14),
         textcoords="offset points",
         ha="right",
         fontsize=9.5,
