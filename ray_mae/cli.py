@@ -2,10 +2,12 @@
 
 import difflib
 import errno
+import inspect
 import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import fields
 from itertools import pairwise
@@ -381,8 +383,11 @@ def _usage(words: list[str]) -> str:
     """The commands that begin with these words."""
     lines = ["usage: ray-mae COMMAND [--config FILE] [--SETTING VALUE …]", ""]
     for name in _group(words):
-        doc = COMMANDS[name][0].__doc__ or ""
-        lines.append(f"  {name:<18} {' '.join(doc.split())}")
+        lead = f"  {name:<{max(map(len, COMMANDS))}}  "
+        first = inspect.cleandoc(COMMANDS[name][0].__doc__ or "").partition("\n\n")[0]
+        lines.append(
+            textwrap.fill(first, 110, initial_indent=lead, subsequent_indent=" " * len(lead))
+        )
     return "\n".join([*lines, "", "ray-mae COMMAND --help lists every setting with its default."])
 
 

@@ -50,19 +50,29 @@ NUMBERS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRe
            "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"]  # fmt: skip
 
 
+_PILLOW = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF", ".bmp": "BMP", ".webp": "WEBP"}
+
+
 def pictures() -> Iterator[tuple[str, bytes]]:
-    """PNG and JPEG files of the pixels of real ones."""
+    """Files of every kind of picture, of the pixels of real ones."""
     with quiet():
         values = dcmread(SHIPPED / "CT_small.dcm").pixel_array
     grey = Image.fromarray((values >> 4).clip(0, 255).astype(np.uint8))
     deep = Image.fromarray(values.clip(0).astype(np.uint16))
     shown = {"grey.png": grey, "deep.png": deep, "palette.png": grey.convert("P"),
              "colour.png": grey.convert("RGBA"), "grey.jpg": grey, "colour.jpg": grey.convert("RGB"),
-             "progressive.jpg": grey}  # fmt: skip
+             "progressive.jpg": grey, "grey.tif": grey, "deep.tif": deep, "lzw.tif": grey,
+             "tiled.tif": grey, "grey.bmp": grey, "palette.bmp": grey.convert("P"), "grey.webp": grey,
+             "lossless.webp": grey.convert("RGBA")}  # fmt: skip
     for name, image in shown.items():
         file = io.BytesIO()
-        kind = "PNG" if name.endswith("png") else "JPEG"
-        image.save(file, kind, progressive=name.startswith("progressive"))
+        options: dict[str, object] = {
+            "progressive.jpg": {"progressive": True},
+            "lzw.tif": {"compression": "tiff_lzw"},
+            "tiled.tif": {"compression": "tiff_adobe_deflate", "tiffinfo": {322: 64, 323: 64}},
+            "lossless.webp": {"lossless": True},
+        }.get(name, {})
+        image.save(file, _PILLOW[Path(name).suffix], **options)
         yield name, file.getvalue()
 
 
@@ -182,6 +192,26 @@ def sums(draw: random.Random, content: bytearray) -> None:
         content[stop : stop + 4] = struct.pack(">I", zlib.crc32(content[start:stop]))
 
 
+def directory(draw: random.Random, content: bytearray) -> None:
+    """Entries of a TIFF's directory that say something else: sizes, counts, offsets, compression."""
+    if content[:4] != b"II*\0":
+        header(draw, content)
+        return
+    at = struct.unpack("<I", content[4:8])[0]
+    if len(content) < at + 2:
+        return
+    entries = struct.unpack("<H", content[at : at + 2])[0]
+    for _ in range(draw.choice([1, 1, 2])):
+        entry = at + 2 + 12 * draw.randrange(entries)
+        field = draw.choice([0, 2, 4, 8, 8, 8])
+        size, form = (2, "<H") if field < 4 else (4, "<I")
+        value = draw.choice([0, 1, 2, 3, 5, 7, 8, 16, 64, 4096, 65535, 0x7FFFFFFF, 0xFFFFFFFF])
+        if len(content) >= entry + 12:
+            content[entry + field : entry + field + size] = struct.pack(
+                form, value & (256**size - 1)
+            )
+
+
 def inside(draw: random.Random, content: bytearray) -> None:
     """Damage below the compression, whose checksum holds; of a plain file as it is."""
     packed = content[:2] == b"\x1f\x8b"
@@ -206,7 +236,7 @@ def fields(draw: random.Random, content: bytearray) -> None:
 KINDS: list[Callable[[random.Random, bytearray], None]] = [
     header, pixels, lengths, truncation, blocks, lies, sequences
 ]  # fmt: skip
-OF_PICTURES = [header, truncation, blocks, sums]
+OF_PICTURES = [header, truncation, blocks, sums, directory]
 OF_VOLUMES = [header, truncation, blocks, inside]
 _LONG = {b"OB", b"OW", b"SQ", b"UN", b"UT"}
 _VRS = _LONG | {b"US", b"UI", b"CS", b"DS", b"IS", b"LO", b"PN", b"SH", b"DA", b"TM", b"UL", b"AE"}

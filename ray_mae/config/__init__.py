@@ -29,6 +29,7 @@ from ray_mae.config.ingest import (
     InspectConfig,
     NameSettings,
     TableColumns,
+    TableEncoding,
     VolumeColumns,
     VolumeSettings,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "SubmitConfig",
     "SupervisedConfig",
     "TableColumns",
+    "TableEncoding",
     "TrackingConfig",
     "TuneConfig",
     "TuneReportConfig",

@@ -77,13 +77,18 @@ class ProbeConfig(ValidatedConfig):
         default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0],
         metadata={"gt": 0, "some": True},
     )
-    """Inverse regularisation strengths C to choose from, on validation patients."""
+    """Inverse regularisation strengths C to choose from, on validation patients. A choice at an end of
+    them is told."""
     bootstrap: int = setting(1000, ge=10)
     """Patient resamples behind each 95 % interval."""
     min_positive: int = setting(5, ge=1)
     """Labels with fewer positive or negative studies in a split are left out, and named."""
     train_studies: int | None = setting(None, ge=2)
     """Use only this many training studies (label efficiency); default all."""
+    cross_validate: int | None = setting(None, ge=2, le=100)
+    """Choose C by so many folds of the training and validation patients together, and fit on all of them:
+    for a small archive, whose validation split alone has too few patients of many labels. Test patients are
+    as untouched as without."""
     pca: int = setting(128, ge=1)
     """Components of the raw-pixel baseline."""
     seed: int = setting(0, ge=0)

@@ -13,6 +13,7 @@ BodyPart = Literal[
 """What a header says that a radiograph shows."""
 Attribute = Literal["sex", "age", "site", "manufacturer", "model"]
 """What may be kept of a study's person, place and scanner."""
+TableEncoding = Literal["utf-8", "windows-1252"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +212,9 @@ class IngestConfig(ValidatedConfig):
     patients by hash."""
     labeler: Literal["chexpert", "negbio"] = "chexpert"
     """For `mimic-cxr`: which of its two label tables is read."""
+    table_encoding: TableEncoding = "utf-8"
+    """How lines of your own tables (CSV) are read that are no UTF-8: not at all, or as windows-1252, as older
+    programs on Windows write them."""
     columns: TableColumns = field(default_factory=TableColumns)
     """Names of the table's columns (the reports table uses the same names)."""
     dataset: str = "archive"

@@ -13,7 +13,16 @@ T = TypeVar("T")
 
 
 class _Parser(ArgumentParser):
-    """Says in one line what is wrong, with the nearest right name."""
+    """Says in one line what is wrong, with the nearest right name, and in its help each setting once."""
+
+    def format_usage(self) -> str:
+        return f"usage: {self.prog} [--config FILE] [--SETTING VALUE …]\n"
+
+    def format_help(self) -> str:  # type: ignore[override]
+        """Each setting with its text, bounds, type and default; `Path` without Python's words around it."""
+        whole = super().format_help()
+        usage, rest = self.format_usage(), whole[whole.index("\n\n") :]
+        return usage.rstrip() + re.sub(r"<class\s+'(?:\w+\.)*(\w+)'>", r"\1", rest)
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         known = [

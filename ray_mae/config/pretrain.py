@@ -135,9 +135,12 @@ class TrackingConfig:
     every: int = setting(20, ge=1)
     """Steps between lines of metrics."""
     pictures_every: int = setting(500, ge=1)
-    """Steps between pictures and generated reports in TensorBoard."""
+    """Steps between pictures and generated reports in TensorBoard, and between losses of validation
+    patients."""
     pictures: int = setting(4, ge=0, le=64)
     """Studies in a picture."""
+    held_out: int = setting(64, ge=0, le=4096)
+    """Samples of validation patients whose losses are told, always the same and masked alike; 0: none."""
     peak_tflops: float | None = setting(None, gt=0)
     """Peak of one worker's device in TFLOP/s, over which utilisation is shown; default: that of the GPU,
     where it is known."""

@@ -28,8 +28,8 @@ class RepeatConfig:
 
     best: int = setting(3, ge=0)
     """Settings to repeat; 0 repeats none."""
-    seeds: int = setting(2, ge=1)
-    """New seeds for each."""
+    seeds: int = setting(3, ge=1)
+    """New seeds for each; an interval over seeds takes three or more."""
 
 
 def check_storage(storage: str | None) -> None:

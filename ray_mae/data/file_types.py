@@ -10,8 +10,8 @@ VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 # 1.2.840.4711 or DOE.JOHN.
 KNOWN_SUFFIXES = frozenset(
     ".csv .tsv .parquet .txt .json .xml .html .htm .md .pdf .yaml .yml .log .zip .gz .tgz .tar .py "
-    ".bval .bvec .mat .npy .npz .png .jpg .jpeg .tif .tiff .dcm .ima .nrrd .nhdr .mha .mhd .hdr .img "
-    ".raw .h5 .hdf5 .pkl .xls .xlsx .doc .docx .sh .annot .label .lta .xfm .gii .tck .trk .bak .tmp"
+    ".bval .bvec .mat .npy .npz .png .jpg .jpeg .tif .tiff .bmp .webp .dcm .ima .nrrd .nhdr .mha .mhd .hdr "
+    ".img .raw .h5 .hdf5 .pkl .xls .xlsx .doc .docx .sh .annot .label .lta .xfm .gii .tck .trk .bak .tmp"
     .split()
 )  # fmt: skip
 

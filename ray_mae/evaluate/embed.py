@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import EmbedConfig
+from ray_mae.data.labels import STATE_NAMES
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import TRAINED
@@ -23,7 +24,8 @@ FILE = "embeddings.parquet"
 def embed(config: EmbedConfig) -> dict[str, Any]:
     """Writes embeddings.parquet: the columns of `features` for each study or volume, and embedding [D].
 
-    Names of the label states of studies stand in summary.json and in the metadata of the file.
+    The legend of the label states of studies stands in the metadata of the file: `labels`, their names in
+    order, and `label_states`, what each number means; the names in summary.json, too.
 
     Args:
         config: settings of the command.
@@ -63,7 +65,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         for block in blocks(rows, total, NOUNS[manifest.kind]):
             table: pa.Table = block.rename_columns(
                 ["embedding" if name == TRAINED else name for name in block.column_names]
-            ).replace_schema_metadata({"labels": json.dumps(names)})
+            ).replace_schema_metadata(_legend(names))
             if writer is None:
                 writer = pq.ParquetWriter(partial, table.schema)
                 width = table.schema.field("embedding").type.list_size
@@ -85,3 +87,10 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         "file": str(path),
     }
     return write_summary(config.output, summary)
+
+
+def _legend(names: list[str]) -> dict[str, str]:
+    """Of the column `labels` of studies, as JSON; of volumes the labels have names of their own."""
+    if not names:
+        return {}
+    return {"labels": json.dumps(names), "label_states": json.dumps(STATE_NAMES)}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ray_mae.number_text import significant
+
 FloatArray = NDArray[np.floating]
 
 METRICS = {
@@ -27,15 +29,22 @@ _BLOCK = 64  # resamples at a time: at 1000 studies such a block stays in the ca
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % interval."""
+    """A value and its 95 % interval; NaN where there is none."""
 
     value: float
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval: none of too few runs, nor where no resample can tell."""
+        return not np.isnan(self.low)
+
     def describe(self) -> str:
-        """value [low, high]"""
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        """value [low, high], or the value and that there is no interval"""
+        if not self.known:
+            return f"{significant(self.value)} (no interval)"
+        return f"{significant(self.value)} [{significant(self.low)}, {significant(self.high)}]"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import optuna
 import yaml
 
 from ray_mae.config.base import flatten, to_dict
+from ray_mae.evaluate.intervals import TOO_FEW
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.evaluate.pages.page import environment, generated, svg
 from ray_mae.files import write_whole
@@ -144,7 +145,7 @@ def _write_best(search: SearchResult, findings: _Findings, path: Path) -> str:
     config, winner = search.config, findings.winner
     run = with_values(to_dict(config.run), winner.values)
     run |= shards_of(config)
-    auroc = _text(mean_auroc(winner, findings.seed_variance))
+    auroc = mean_auroc(winner, findings.seed_variance).describe()
     comment = (
         f"Chosen among {len(search.trials)} trials: macro AUROC {auroc} on "
         f"validation patients after the steps below, {_of_runs(winner)}. Searched: "
@@ -166,11 +167,11 @@ def _summary(search: SearchResult, findings: _Findings, best: str) -> dict[str, 
     summary: dict[str, Any] = {"trials": dict(Counter(t.state for t in search.trials))}
     if findings.winner:
         summary["best"] = describe(findings.winner.values)
-        summary["macro_auroc"] = _text(mean_auroc(findings.winner, findings.seed_variance))
+        summary["macro_auroc"] = mean_auroc(findings.winner, findings.seed_variance).describe()
         summary["runs_of_best"] = len(findings.winner.trials)
     if search.repeats:
         summary["repeated"] = {
-            describe(s.values): f"{_text(mean_auroc(s, findings.seed_variance))}, {_of_runs(s)}"
+            describe(s.values): f"{mean_auroc(s, findings.seed_variance).describe()}, {_of_runs(s)}"
             for s in findings.repeats
         }
     summary |= {
@@ -185,10 +186,6 @@ def _summary(search: SearchResult, findings: _Findings, best: str) -> dict[str, 
         **summary,
         "dashboards": dashboards(search.output, search.storage, search.config.trackers),
     }
-
-
-def _text(e: Estimate) -> str:
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
 
 
 def _rows(
@@ -251,6 +248,7 @@ def _page(search: SearchResult, findings: _Findings, best: str) -> str:
         rows=_rows(findings.settings, findings.settings[0], findings.seed_variance)
         if findings.seeds
         else _rows(findings.settings[:_SHOWN], None, None),
+        too_few=TOO_FEW,
         lines=min(_LINES, len(findings.settings)),
         repeats=_rows(findings.repeats, findings.winner, findings.seed_variance),
         searched={t.number: t for t in search.trials},

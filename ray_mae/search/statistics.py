@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
+from ray_mae.evaluate.intervals import LEAST_RUNS, over_runs, without_interval
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.search.results import SEED, TrialResult
 
@@ -72,14 +72,23 @@ def _statistics(trials: list[TrialResult], resamples: str) -> SeedStatistics:
 
 
 def mean_auroc(setting: SeedStatistics, seed_variance: SeedVariance | None) -> Estimate:
-    """Returns the mean over runs with its 95 % interval over patients and, where known, over seeds."""
-    if seed_variance is None:
+    """Returns the mean over runs with its 95 % interval.
+
+    Of one run, where nothing is known of seeds: over patients alone. Else over patients and seeds, by the
+    variance between runs of all settings together; of two runs, or of one beside others, there is none.
+    """
+    runs = len(setting.trials)
+    if runs == 1 and seed_variance is None:
         low, high = np.nanpercentile(setting.resample_means, [2.5, 97.5])
         return Estimate(setting.mean, float(low), float(high))
-    patients = np.nanvar(setting.resample_means, ddof=1)
-    variance = patients + seed_variance.variance / len(setting.trials)
-    estimate = _interval(setting.mean, float(variance), seed_variance)
-    return Estimate(estimate.value, max(estimate.low, 0.0), min(estimate.high, 1.0))
+    if runs < LEAST_RUNS or seed_variance is None:
+        return without_interval(setting.mean)
+    return over_runs(
+        setting.mean,
+        _of_patients(setting.resample_means),
+        (seed_variance.variance / runs, seed_variance.freedom),
+        within=(0.0, 1.0),
+    )
 
 
 def difference(
@@ -90,8 +99,8 @@ def difference(
 ) -> Estimate | None:
     """Returns AUROC of `one` minus that of `other` with its 95 % interval; None where seeds are unknown.
 
-    Patients: the variance over resamples, in pairs of the same ones. Seeds: the variance between runs,
-    with the t quantile of its few degrees of freedom.
+    Patients: the variance over resamples, in pairs of the same ones. Seeds: the variance between runs, of
+    which either takes three or more.
 
     Args:
         one, other: statistics of two settings over resamples of the same patients.
@@ -99,15 +108,18 @@ def difference(
         comparisons: with how many settings `other` is compared; the 95 % hold for all of these
             together (Bonferroni).
     """
-    if seed_variance is None:
+    if seed_variance is None or min(len(one.trials), len(other.trials)) < LEAST_RUNS:
         return None
-    patients = np.nanvar(one.resample_means - other.resample_means, ddof=1)
     runs = seed_variance.variance * (1 / len(one.trials) + 1 / len(other.trials))
-    return _interval(one.mean - other.mean, float(patients + runs), seed_variance, comparisons)
+    return over_runs(
+        one.mean - other.mean,
+        _of_patients(one.resample_means - other.resample_means),
+        (runs, seed_variance.freedom),
+        comparisons=comparisons,
+    )
 
 
-def _interval(
-    value: float, variance: float, seed_variance: SeedVariance, comparisons: int = 1
-) -> Estimate:
-    half = float(student.ppf(1 - 0.025 / comparisons, seed_variance.freedom)) * variance**0.5
-    return Estimate(value, value - half, value + half)
+def _of_patients(resampled: np.ndarray) -> tuple[float, float]:
+    """Variance over the resamples [R], and degrees of freedom: how many patients there are is not known
+    here, but that they are many more than the runs."""
+    return float(np.nanvar(resampled, ddof=1)), np.inf

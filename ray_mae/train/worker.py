@@ -22,6 +22,7 @@ from ray_mae.train.batches import Batches
 from ray_mae.train.checkpointing import Checkpoints, begin_with, restore
 from ray_mae.train.engine import Engine
 from ray_mae.train.errors import FatalError
+from ray_mae.train.held_out import HeldOutLosses
 from ray_mae.train.metrics.jsonl import JsonLines
 from ray_mae.train.metrics.metrics import (
     Collapse,
@@ -85,7 +86,7 @@ def train(job: Job, stack: ExitStack) -> None:
     _require_one_precision(engine.precision)
     first_step = restore(engine)
     folder.outlast(folder.require_current)
-    log = RunLog(folder, first_step) if rank == 0 else None
+    log = RunLog(folder, first_step, config.method.losses) if rank == 0 else None
     event(
         "engine ready",
         precision=engine.precision,
@@ -95,8 +96,13 @@ def train(job: Job, stack: ExitStack) -> None:
         first_step=first_step,
         **size,
     )
+    pictured = outlast(
+        lambda: _read_pictured(config, plan, shards, job.tokenizer, engine.device),
+        folder.patience,
+        config.folders[0],
+    )
     held_out = outlast(
-        lambda: _read_held_out(config, plan, shards, job.tokenizer, engine.device),
+        lambda: HeldOutLosses(config, plan, shards, job.tokenizer, rank, workers, first_step),
         folder.patience,
         config.folders[0],
     )
@@ -160,6 +166,10 @@ def train(job: Job, stack: ExitStack) -> None:
                 **_samples_by_folder(order, shards.names, samples),
                 "eta_s": (plan.samples - samples) / max(values["samples_per_s"], 1e-9),
             }
+            if held_out.due(step + 1) or last:
+                began = time.perf_counter()
+                values |= held_out.measure(engine, step + 1)
+                averages.leave_out(time.perf_counter() - began)
             if config.data.corrupt == "skip":
                 values |= lost_rows.metrics(engine.device, workers)
             for warning in (lost_rows.warning(values), collapse.warning(values)):
@@ -170,7 +180,7 @@ def train(job: Job, stack: ExitStack) -> None:
                     folder.require_current()
                 log.metrics(step + 1, values)
         if (step + 1) % config.tracking.pictures_every == 0 or last:
-            _log_pictures(engine, log, held_out, step + 1, job.tokenizer)
+            _log_pictures(engine, log, pictured, step + 1, job.tokenizer)
         if notice := preemption.notice(step + 1):
             event(notice)
         stopping = pulse.stop_requested(step + 1) and not last
@@ -230,7 +240,7 @@ def _samples_by_folder(order: Mixture, names: Sequence[str], samples: int) -> di
     return {f"samples/{name}": n for name, n in zip(names, order.counts(samples), strict=True)}
 
 
-def _read_held_out(
+def _read_pictured(
     config: PretrainConfig,
     plan: Plan,
     shards: ShardSet,

@@ -64,10 +64,10 @@ def test_an_unusable_file_is_refused_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     saved(tmp_path / "black.png", Image.new("L", (9, 9)))
     saved(tmp_path / "large.png", Image.new("L", (2000, 2000)))
-    saved(tmp_path / "other.bmp", Image.fromarray(GREY))
+    saved(tmp_path / "other.gif", Image.fromarray(GREY))
     for name, reason in {
         "half.jpg": "undecodable", "text.png": "not-an-image", "black.png": "constant",
-        "large.png": "too-large", "other.bmp": "not-an-image", "nowhere.png": "missing",
+        "large.png": "too-large", "other.gif": "not-an-image", "nowhere.png": "missing",
     }.items():  # fmt: skip
         with pytest.raises(QuarantineError) as caught:
             read_image(tmp_path / name, LIMIT)
@@ -77,7 +77,7 @@ def test_an_unusable_file_is_refused_with_its_reason(tmp_path: Path) -> None:
 def test_memory_that_was_short_says_nothing_of_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(image: Image.Image) -> None:
+    def short(image: Image.Image, *, negative: bool) -> None:
         raise MemoryError
 
     path = saved(tmp_path / "a.png", Image.fromarray(GREY))
@@ -135,3 +135,80 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_takes_minutes(tmp_pat
     path.write_bytes(whole[:at] + whole[at:-2] * 3000 + whole[-2:])
     with pytest.raises(QuarantineError, match=r"undecodable: 3,0\d\d scans, at most 200"):
         read_image(path, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.tif", {}),
+        ("a.tif", {"compression": "tiff_lzw"}),
+        ("a.tiff", {"compression": "tiff_adobe_deflate", "tiffinfo": {322: 16, 323: 16}}),  # tiles
+        ("a.bmp", {}),
+        ("a.webp", {"lossless": True}),
+    ],
+)
+def test_other_image_files_are_read_as_png_is(
+    tmp_path: Path, name: str, options: dict[str, object]
+) -> None:
+    path = saved(tmp_path / name, Image.fromarray(GREY), **options)
+    np.testing.assert_array_equal(read_image(path, LIMIT), GREY)
+    with pytest.raises(QuarantineError, match="too-large: 40 x 30 pixels"):
+        read_image(path, 1000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(QuarantineError, match=r"undecodable|not-an-image"):
+        read_image(path, LIMIT)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.webp"])
+def test_of_several_pictures_in_a_file_none_is_taken(tmp_path: Path, name: str) -> None:
+    pages = [Image.fromarray(np.roll(GREY, i)) for i in (0, 7)]
+    path = saved(tmp_path / name, pages[0], save_all=True, append_images=pages[1:])
+    with pytest.raises(QuarantineError, match="multi-frame: 2 frames"):
+        read_image(path, LIMIT)
+
+
+def test_a_tiff_of_sixteen_bits_that_is_white_at_zero_is_turned_round(tmp_path: Path) -> None:
+    deep = Image.fromarray(1000 + 8 * np.arange(1200, dtype=np.uint16).reshape(40, 30))
+    usual = read_image(saved(tmp_path / "a.tif", deep), LIMIT)
+    turned = read_image(saved(tmp_path / "b.tif", deep, tiffinfo={262: 0}), LIMIT)
+    np.testing.assert_array_equal(turned, 255 - usual)
+    grey = Image.fromarray(GREY)  # of 8 bits Pillow does so by itself, both ways
+    eight = read_image(saved(tmp_path / "c.tif", grey, tiffinfo={262: 0}), LIMIT)
+    np.testing.assert_array_equal(eight, GREY)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_stored_in_any_way_round_is_upright(
+    tmp_path: Path, orientation: int, compression: str | None
+) -> None:
+    image = Image.fromarray(GREY[:, :20])
+    path = saved(tmp_path / "a.tif", image, tiffinfo={274: orientation}, compression=compression)
+    exif = Image.Exif()
+    exif[274] = orientation
+    usual = saved(tmp_path / "a.png", image, exif=exif)
+    np.testing.assert_array_equal(read_image(path, LIMIT), read_image(usual, LIMIT))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg", "a.png"])
+def test_pixels_that_are_no_squares_become_squares_also_where_they_lie_sideways(
+    tmp_path: Path, name: str
+) -> None:
+    """40 rows of half the height and 30 columns: upright 30 rows of twice the width of their 40 pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / name, Image.fromarray(GREY), exif=exif, dpi=(100, 200))
+    assert read_image(path, LIMIT).shape == (60, 40)
+
+
+def test_colours_and_bits_of_other_files(tmp_path: Path) -> None:
+    grey = Image.fromarray(GREY)
+    for i, mode in enumerate(("RGB", "RGBA", "P", "CMYK")):
+        read = read_image(saved(tmp_path / f"{i}.tif", grey.convert(mode)), LIMIT)
+        assert np.abs(read.astype(int) - GREY).max() <= 1
+    bits = read_image(saved(tmp_path / "bits.tif", grey.convert("1")), LIMIT)
+    assert set(np.unique(bits)) == {0, 255}
+    real = Image.fromarray(GREY.astype(np.float32) / 255)
+    with pytest.raises(QuarantineError, match="pixels of mode F, 8 or 16 bits expected"):
+        read_image(saved(tmp_path / "real.tif", real), LIMIT)

@@ -1,8 +1,12 @@
 """Tables that were damaged: no row is ever taken for a part of another."""
 
+import csv
+import gzip
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -158,3 +162,77 @@ def test_half_a_character_in_a_manifest_is_quarantined_and_the_job_goes_on(tmp_p
     summary = ingest(settings("openmind", tmp_path / "pretrain_data.json", tmp_path / "out"))
     assert summary["volumes"] == {"in": 4, "out": 2, "quarantined": 2}
     assert summary["quarantined"]["volume"] == {"not-text": 2}
+
+
+CLINIC = [["Fall", "Patient", "Datei", "Befund"], ["s1", "Müller", "1.png", "Herz, Lunge; frei"],
+          ["s2", "Jäger", "2.png", "Größe 1,5 cm"]]  # fmt: skip
+
+
+def clinic(delimiter: str, lead: str = "") -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(CLINIC)
+    return lead + text.getvalue()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+def test_the_delimiter_is_what_divides_the_header(
+    tmp_path: Path, name: str, delimiter: str
+) -> None:
+    data = clinic(delimiter).encode("utf-8-sig")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    rows = read_table(tmp_path / name)
+    assert [list(row.values()) for row in rows] == CLINIC[1:]
+    assert rows[1].place == "line 3"
+
+
+def test_a_header_with_other_delimiters_in_it_is_read_by_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Name, Vorname;Fall;Datei\nMüller, A;s1;1.png\n")
+    assert read_table(tmp_path / "a.csv")[0]["Name, Vorname"] == "Müller, A"
+    (tmp_path / "b.csv").write_text('study,"a;b;c;d;e",path\ns1,x,1.png\n')
+    assert read_table(tmp_path / "b.csv")[0]["path"] == "1.png"
+    (tmp_path / "c.csv").write_text("study\ns1;2\n")  # one column: its cells are left alone
+    assert read_table(tmp_path / "c.csv")[0]["study"] == "s1;2"
+
+
+def test_the_line_in_which_excel_says_the_delimiter_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(clinic("|", "sep=|\r\n"), newline="")
+    rows = read_table(tmp_path / "a.csv")
+    assert [list(row.values()) for row in rows] == CLINIC[1:]
+    assert rows[0].place == "line 3"
+
+
+def test_a_table_of_windows_is_read_where_that_is_told_and_the_setting_is_named_where_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.csv").write_bytes(clinic(";").encode("cp1252"))
+    with pytest.raises(ValueError, match=r"a.csv, line 2: .*table_encoding windows-1252"):
+        read_table(tmp_path / "a.csv")
+    rows = read_table(tmp_path / "a.csv", encoding="windows-1252")
+    assert [list(row.values()) for row in rows] == CLINIC[1:]
+    (tmp_path / "b.csv").write_bytes(clinic(";").encode())  # another table, of UTF-8, beside it
+    assert read_table(tmp_path / "b.csv", encoding="windows-1252") == rows
+    (tmp_path / "c.csv").write_bytes(b"study,path\ns1,\x81.png\n")
+    with pytest.raises(ValueError, match=r"c.csv, line 2: .*nor Windows-1252"):
+        read_table(tmp_path / "c.csv", encoding="windows-1252")
+
+
+def test_an_archive_of_a_table_of_windows_is_ingested(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)
+    for name in ("Müller.tif", "Jäger.bmp", "Weiß.webp"):
+        Image.fromarray(picture).save(tmp_path / name)
+    rows = "".join(
+        f"s{i};p{i};{name}\r\n" for i, name in enumerate(("Müller.tif", "Jäger.bmp", "Weiß.webp"))
+    )
+    (tmp_path / "a.csv").write_bytes(("study;patient;path\r\n" + rows).encode("cp1252"))
+    summary = ingest(
+        IngestConfig(
+            archive="table",
+            source=tmp_path / "a.csv",
+            output=tmp_path / "out",
+            image_size=32,
+            insecure_pseudonyms=True,
+            table_encoding="windows-1252",
+        )
+    )
+    assert summary["images"] == {"in": 3, "out": 3, "quarantined": 0}

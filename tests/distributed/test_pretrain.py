@@ -96,6 +96,18 @@ def losses(run: Path) -> list[float]:
     return [record.get("loss", np.nan) for record in read_jsonl(run / METRICS)]
 
 
+def held_out(run: Path) -> list[list[float]]:
+    """Step, loss and parts of it of validation patients, where they were measured."""
+    return [
+        [
+            record["step"],
+            *(record[f"held_out/{name}"] for name in ("loss", "reconstruction", "caption")),
+        ]
+        for record in read_jsonl(run / METRICS)
+        if "held_out/loss" in record
+    ]
+
+
 @pytest.fixture(scope="module")
 def one_worker(
     shards: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
@@ -136,6 +148,10 @@ def test_any_workers_and_any_zero_stage_train_as_one(
         assert record["inputs_per_s"] >= record["samples_per_s"]  # a study has one to three views
         assert record["mfu"] == pytest.approx(flops * record["inputs_per_s"] / 1e9 / WORKERS[stage])
     np.testing.assert_allclose(losses(output), alone, rtol=1e-4)
+    told, told_alone = held_out(output), held_out(one_worker[0])
+    assert [step for step, *_ in told] == [4, 8, 12]  # the pictures' pace
+    np.testing.assert_allclose(told, told_alone, rtol=2e-3)
+    assert told[-1][1] < told[0][1]
     assert alone[-1] < alone[0] * 0.9  # it learns: the weights changed on every worker
     ours, theirs = (
         load_file(find_checkpoint(run) / "model.safetensors") for run in (output, one_worker[0])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import Cohort, probe
 
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS, POSITIVE, UNCERTAIN
+from ray_mae.evaluate.probe.fits import FitPath, split_by_patient
 from ray_mae.evaluate.probe.linear import choose_studies, pixel_components
 from ray_mae.evaluate.probe.result import ProbeResult
 
@@ -150,12 +152,12 @@ def test_broken_input_is_refused_by_name(cohort: Cohort, config: Config) -> None
 
 
 def test_fewer_training_studies_are_drawn_by_seed_and_nested(cohort: Cohort) -> None:
-    small, large = (choose_studies(cohort.split, n, seed=0) for n in (50, 100))
+    small, large = (choose_studies(cohort.split == "train", n, seed=0) for n in (50, 100))
     train = cohort.split == "train"
     assert small[train].sum() == 50
     assert small[~train].all()
     assert (large | ~small).all()
-    assert (choose_studies(cohort.split, 50, seed=1) != small).any()
+    assert (choose_studies(cohort.split == "train", 50, seed=1) != small).any()
 
 
 def test_fewer_training_studies_leave_the_test_studies_alone(
@@ -172,7 +174,7 @@ def test_fewer_training_studies_leave_the_test_studies_alone(
 def test_a_fit_that_does_not_converge_is_noted(
     cohort: Cohort, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ray_mae.evaluate.probe.linear.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("ray_mae.evaluate.probe.fits.MAX_ITERATIONS", 1)
     notes = probe(*cohort, config(strengths=[10.0])).notes
     assert any(note.startswith("trained features: Edema did not converge") for note in notes)
 
@@ -213,3 +215,91 @@ def test_a_result_becomes_json_and_keeps_every_number(cohort: Cohort, config: Co
     )
     assert edema["false_positive_rate"][-1] == edema["true_positive_rate"][-1] == 1
     assert len(edema["reliability"]) == 15
+
+
+def test_a_c_at_an_end_of_its_grid_is_told_and_one_inside_or_of_equals_is_not(
+    cohort: Cohort, config: Config
+) -> None:
+    for auroc, edge in (
+        ([0.7, 0.8, 0.9], "largest"),
+        ([0.9, 0.8, 0.7], "smallest"),
+        ([0.7, 0.9, 0.8], ""),
+        ([0.9, 0.9, 0.8], ""),  # of equals the smallest is taken
+        ([0.7, 0.9, 0.9], ""),
+        ([0.9], ""),
+    ):
+        assert FitPath([0.1, 1.0, 10.0][: len(auroc)], auroc, [], []).at_edge == edge
+    narrow = probe(*cohort, config(strengths=[1e-6, 1e-5]))
+    assert narrow.edges()
+    assert set(narrow.edges()) <= set(narrow.notes)
+    perfect = (cohort.labels == POSITIVE).astype(float)
+    even = probe({"trained": perfect}, *cohort[1:], config(strengths=[0.01, 0.1, 1.0]))
+    assert even.edges() == []  # all are equally good, the smallest is taken
+
+
+def test_folds_bring_back_labels_that_a_small_validation_split_drops(
+    cohort: Cohort, config: Config
+) -> None:
+    rare = np.flatnonzero((cohort.split == "val") & (cohort.labels[:, EDEMA] == POSITIVE))[2:]
+    cohort.labels[rare, EDEMA] = 0
+    trained = {"trained": cohort.features["trained"]}
+    few: dict[str, Any] = {"strengths": [0.01, 0.1], "bootstrap": 20}
+    folds = config(cross_validate=5, **few)
+    assert "Edema" in probe(trained, *cohort[1:], config(**few)).left_out
+    result = probe(trained, *cohort[1:], folds)
+    assert "Edema" in result.labels
+    assert result.protocol["cross_validate"] == 5
+    assert result.features["trained"].macro["auroc"].value > 0.85
+
+    no_validation = np.where(cohort.split == "val", "train", cohort.split)
+    again = probe(trained, *cohort[1:3], no_validation, folds)
+    assert again.features == result.features  # validation patients are as good as training ones
+
+
+def test_folds_never_look_at_test_patients(cohort: Cohort, config: Config) -> None:
+    test = np.flatnonzero(cohort.split == "test")
+    permuted = cohort.labels.copy()
+    permuted[test] = permuted[np.random.default_rng(1).permutation(test)]
+    folds = config(cross_validate=3, strengths=[0.01, 0.1], bootstrap=20)
+    trained = {"trained": cohort.features["trained"]}
+    before = probe(trained, *cohort[1:], folds)
+    after = probe(trained, permuted, *cohort[2:], folds)
+    for label, one in before.features["trained"].labels.items():
+        assert after.features["trained"].labels[label].validation_auroc == one.validation_auroc
+        assert after.features["trained"].labels[label].C == one.C
+    split = cohort.split.copy()
+    split[np.flatnonzero(split == "train")[0]] = "test"
+    with pytest.raises(ValueError, match="1 patients are in train and in test"):
+        probe(*cohort[:3], split, folds)
+
+
+def test_no_patient_is_on_both_sides_of_a_fold_and_one_patient_alone_makes_none(
+    config: Config,
+) -> None:
+    draw = np.random.default_rng(0)
+    patient = np.repeat(np.arange(60), 3)
+    y = (draw.random(180) < 0.15).astype(float)
+    folds = split_by_patient(y, patient, config(cross_validate=5))
+    assert len(folds) == 5
+    shares = [y[scored].mean() for _, scored in folds]
+    assert max(shares) - min(shares) < 0.1  # stratified
+    assert sorted(np.concatenate([scored for _, scored in folds]).tolist()) == list(range(180))
+    for fitted, scored in folds:
+        assert not set(patient[fitted]) & set(patient[scored])
+    of_one = (patient == 7).astype(float)
+    assert split_by_patient(of_one, patient, config(cross_validate=5)) == []
+    of_two = np.isin(patient, (7, 8)).astype(float)
+    assert split_by_patient(of_two, patient, config(cross_validate=5))
+
+
+def test_a_label_of_one_patient_is_left_out_of_folds_with_the_reason(
+    cohort: Cohort, config: Config
+) -> None:
+    one = cohort.patient[np.flatnonzero(cohort.split == "train")[0]]
+    outside = (cohort.split != "test") & (cohort.patient != one)
+    cohort.labels[outside, EDEMA] = 0
+    cohort.labels[cohort.patient == one, EDEMA] = POSITIVE
+    trained = {"trained": cohort.features["trained"]}
+    settings = config(cross_validate=3, min_positive=1, strengths=[0.01], bootstrap=20)
+    result = probe(trained, *cohort[1:], settings)
+    assert "too few patients for folds" in result.left_out["Edema"]

@@ -12,6 +12,7 @@ from conftest import make_cohort, make_config, probe
 
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.evaluate.probe.result import ProbeResult
+from ray_mae.number_text import significant
 
 PNG = b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -83,8 +84,8 @@ def test_the_page_names_every_label_with_its_numbers_or_its_reason(
         for label, one in score.labels.items():
             assert label in page
             for e in one.metrics.values():
-                assert f"<b>{e.value:.3f}</b>" in page
-                assert f"[{e.low:.3f}, {e.high:.3f}]" in page
+                assert f"<b>{significant(e.value)}</b>" in page
+                assert f"[{significant(e.low)}, {significant(e.high)}]" in page
         assert name in page
     for label, reason in result.left_out.items():
         assert f"{label}: {reason}." in page
@@ -160,3 +161,11 @@ def test_a_probe_says_that_one_seed_is_no_verdict(written: dict[str, Path]) -> N
     assert "another seed of either may turn a difference round" in page
     assert "better:" not in page
     assert "worse:" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.71234, "0.712"), (0.000896, "0.000896"), (-2.5e-7, "-2.5e-07"), (0.0, "0.000"), (12.5, "12.500")],
+)  # fmt: skip
+def test_no_number_is_hidden_by_its_decimals(value: float, text: str) -> None:
+    assert significant(value) == text

@@ -15,7 +15,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_mae.config import TableColumns, VolumeColumns
+from ray_mae.config import TableColumns, TableEncoding, VolumeColumns
 from ray_mae.data.paths import local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 from ray_mae.data.quarantine import error_text
@@ -29,6 +29,10 @@ csv.field_size_limit(MOST_CHARACTERS)
 _MOST_READ_AGAIN = 1_000_000
 _KEY_CELLS = 3
 _NO_UTF_8 = "it holds bytes that are not UTF-8"
+_DELIMITERS = ",;\t"
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_SEP = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+"""First line by which Excel says the delimiter."""
 _NOT_UNICODE = re.compile("[\ud800-\udfff]")
 
 
@@ -67,19 +71,29 @@ OnDamaged = Callable[[DamagedRow], object]
 """What becomes of a damaged row; its neighbours are read as if it were not there."""
 
 
-def read_table(path: Path, on_damaged: OnDamaged | None = None) -> list[PlacedRow]:
+def read_table(
+    path: Path, on_damaged: OnDamaged | None = None, encoding: TableEncoding = "utf-8"
+) -> list[PlacedRow]:
     """The rows of a CSV (also .tsv, .gz) or Parquet table, every cell as text, nothing as "".
 
-    A row may have less cells than the header: the rest are "". A damaged one ends with a ValueError that
-    names its line, or goes to `on_damaged`.
+    A CSV is divided by commas, semicolons or tabs: whichever gives its header the most columns. A row may
+    have less cells than the header: the rest are "". A damaged one ends with a ValueError that names its
+    line, or goes to `on_damaged`.
+
+    Args:
+        path: of the table.
+        on_damaged: is given what cannot be read.
+        encoding: windows-1252 reads lines so that are no UTF-8; else such a line ends with a ValueError.
     """
-    return list(iter_table(path, on_damaged))
+    return list(iter_table(path, on_damaged, encoding))
 
 
-def iter_table(path: Path, on_damaged: OnDamaged | None = None) -> Iterator[PlacedRow]:
+def iter_table(
+    path: Path, on_damaged: OnDamaged | None = None, encoding: TableEncoding = "utf-8"
+) -> Iterator[PlacedRow]:
     """The rows of `read_table` one by one, for tables that are wide and have 100,000s of rows."""
     with local_file(path) as file:
-        rows = _parquet_rows(file) if file.suffix == ".parquet" else _csv_rows(file)
+        rows = _parquet_rows(file) if file.suffix == ".parquet" else _csv_rows(file, encoding)
         for row in rows:
             if isinstance(row, PlacedRow):
                 yield row
@@ -113,15 +127,29 @@ def _column(column: pa.Array) -> list[str]:
     return [_text(value) for value in column.to_pylist()]
 
 
-def _csv_rows(path: Path) -> Iterator[PlacedRow | DamagedRow]:
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
+def _csv_rows(path: Path, encoding: TableEncoding) -> Iterator[PlacedRow | DamagedRow]:
     opened = gzip.open if path.suffix == ".gz" else open
     # bytes that are no UTF-8 are looked for line by line, to say in which one they are
     with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
-            yield from _records(_Lines(file, path), delimiter)
+            lines = _Lines(file, path, encoding)
+            yield from _records(lines, _delimiter(lines, "\t" if ".tsv" in path.suffixes else ","))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} is no complete gzip file ({error_text(error)})") from error
+
+
+def _delimiter(lines: "_Lines", usual: str) -> str:
+    """What divides the cells of the header; the usual one where others give it no more columns.
+
+    The header is read again after it, but for a line in which Excel says the delimiter.
+    """
+    lines.begin()
+    first = next(lines, "")
+    if told := _SEP.fullmatch(first):
+        return told[1]
+    lines.put_back()
+    bare = _QUOTED.sub("", first)
+    return max(_DELIMITERS, key=lambda d: (bare.count(d), d == usual))
 
 
 def _records(lines: "_Lines", delimiter: str) -> Iterator[PlacedRow | DamagedRow]:
@@ -207,8 +235,8 @@ class _Lines:
     Raises ValueError where quotes match so badly that this would go on for ever.
     """
 
-    def __init__(self, file: IO[str], path: Path) -> None:
-        self.path = path
+    def __init__(self, file: IO[str], path: Path, encoding: TableEncoding) -> None:
+        self.path, self._encoding = path, encoding
         self.read: list[str] = []
         """Of the record that is being read."""
         self.problem = ""
@@ -230,18 +258,29 @@ class _Lines:
             while line and not line.endswith(("\n", "\r")):
                 line = self._file.readline(MOST_CHARACTERS)
             line, self.problem = "\n", f"a line of more than {MOST_CHARACTERS:,} characters"
+        if self._encoding != "utf-8" and _problem_of_text(line) == _NO_UTF_8:
+            line = line.encode(errors="surrogateescape").decode("cp1252", "surrogateescape")
         self.read.append(line)
         self.problem = self.problem or _problem_of_text(line)
         if self.problem == _NO_UTF_8:
+            remedy = (
+                "save the table as UTF-8 or Parquet, or if it is of Windows set table_encoding windows-1252"
+                if self._encoding == "utf-8"
+                else "nor Windows-1252 (table_encoding): save the table as UTF-8 or Parquet"
+            )
             raise ValueError(
-                f"{self.path}, line {self.first + len(self.read) - 1}: {self.problem}: convert the table, "
-                "or save it as Parquet"
+                f"{self.path}, line {self.first + len(self.read) - 1}: {self.problem}: {remedy}"
             )
         return line
 
     def begin(self) -> None:
         """From here on a record is read."""
         self.first += len(self.read)
+        self.read, self.problem = [], ""
+
+    def put_back(self) -> None:
+        """Give the lines of the record once more, and begin it anew."""
+        self._again.extendleft(reversed(self.read))
         self.read, self.problem = [], ""
 
     def read_again(self) -> None:

@@ -1,4 +1,4 @@
-"""PNG and JPEG files in, small 8-bit images out: read, shrink, encode, decode."""
+"""PNG, JPEG, TIFF, BMP and WebP files in, small 8-bit images out: read, shrink, encode, decode."""
 
 import io
 import os
@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ray_mae.data.decoding.greyscale import (
     MOST_ASPECT,
@@ -21,6 +22,9 @@ from ray_mae.data.quarantine import QuarantineError, undecodable
 
 Encoding = Literal["png", "jpeg"]
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""Of image files, by their names in Pillow."""
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 MOST_SCANS = 200
 """Of a progressive JPEG: encoders write some ten."""
 
@@ -30,7 +34,7 @@ PNG_LEVEL = 4
 
 
 def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """Read a PNG or JPEG file as grey values of 8 bits.
+    """Read a file of one of FORMATS as grey values of 8 bits.
 
     Args:
         path: of the file, on this machine.
@@ -45,18 +49,21 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
+            # as a file: by its name Pillow 13 maps a plain TIFF that lies sideways with the wrong width
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise QuarantineError("too-large", f"{image.height} x {image.width} pixels")
                 if (frames := getattr(image, "n_frames", 1)) > 1:
                     raise QuarantineError("multi-frame", f"{frames} frames")
                 if image.format == "JPEG":
                     _check_scans(path)
-                aspect = _aspect(image)
+                aspect, sideways = _aspect(image), _sideways(image)
+                # of a TIFF whose 16 bits are dark where they are high, which Pillow leaves so
+                negative = _white_is_zero(image)
+                image.load()  # turns a TIFF upright by itself, and would again in between
                 upright = ImageOps.exif_transpose(image)
-                if upright.size != image.size:
-                    aspect = 1 / aspect
-                grey = with_square_pixels(_grey(upright), aspect, max_pixels)
+                grey = _grey(upright, negative=negative)
+                grey = with_square_pixels(grey, 1 / aspect if sideways else aspect, max_pixels)
     except FileNotFoundError as error:
         raise QuarantineError("missing") from error
     except UnidentifiedImageError as error:
@@ -97,15 +104,32 @@ def _aspect(image: Image.Image) -> float:
     return across / down if believed else 1.0
 
 
-def _grey(image: Image.Image) -> NDArray[np.uint8]:
-    """16 bits: the robust range of the values; colour: luminance; transparent: black."""
+def _sideways(image: Image.Image) -> bool:
+    """Whether height and width change places when the image is upright."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else image.getexif()
+    return tags.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether high values are dark, and come so: of 8 bits and fewer Pillow turns them round."""
+    if not isinstance(image, TiffImageFile) or not image.mode.startswith("I"):
+        return False
+    return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+
+
+def _grey(image: Image.Image, *, negative: bool = False) -> NDArray[np.uint8]:
+    """16 bits: the robust range of the values; colour: luminance; transparent: black.
+
+    negative: of 16 bits, whether high values are dark.
+    """
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
             raise QuarantineError(
                 "undecodable", f"pixels of mode {image.mode}, 8 or 16 bits expected"
             )
-        return to_grey_levels(values, robust_range)
+        grey = to_grey_levels(values, robust_range)
+        return 255 - grey if negative else grey
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ray_mae.config.ingest import NameSettings
+from ray_mae.config.ingest import NameSettings, TableEncoding
 from ray_mae.data.archives.tables import iter_table
 from ray_mae.data.paths import atomic_write, remove, resolve_path
 from ray_mae.data.privacy.name_detector import NameDetector, name_detector
@@ -104,7 +104,9 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_decisions(path: Path | None) -> dict[tuple[str, str], str]:
+def read_decisions(
+    path: Path | None, encoding: TableEncoding = "utf-8"
+) -> dict[tuple[str, str], str]:
     """What a person decided, by study and digest of its text, from a filled-in REVIEW.
 
     Raises:
@@ -112,7 +114,7 @@ def read_decisions(path: Path | None) -> dict[tuple[str, str], str]:
         FileNotFoundError: there is no such table.
     """
     decisions = {}
-    for number, row in enumerate(iter_table(path) if path else (), start=2):
+    for number, row in enumerate(iter_table(path, encoding=encoding) if path else (), start=2):
         decision = row.get("decision", "").strip().lower()
         if decision and decision not in DECISIONS:
             raise ValueError(

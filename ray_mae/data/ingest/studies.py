@@ -54,7 +54,7 @@ def prepare(
         stores=named_stores(config),
         labels=len(archive.label_names),
         attributes=config.attributes,
-        decisions=read_decisions(config.names.reviewed),
+        decisions=read_decisions(config.names.reviewed, config.table_encoding),
         splits=splits,
     )
     preparation = ImagePreparation.of(config)

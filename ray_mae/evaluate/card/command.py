@@ -16,6 +16,7 @@ from ray_mae.data.paths import open_parquet, resolve_path
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import ATTRIBUTES, FACES, NOUNS, PSEUDONYMS, SPLITS, Manifest
 from ray_mae.evaluate.card.leaks import CardShards, find_leaks
+from ray_mae.evaluate.card.probeable import LEAST
 from ray_mae.evaluate.card.studies import study_sections
 from ray_mae.evaluate.card.volumes import volume_sections
 from ray_mae.evaluate.pages.page import environment, generated
@@ -98,6 +99,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             pseudonyms=PSEUDONYMS.get(manifest.pseudonyms or ""),
             leak_titles=LEAKS,
             faces=FACES,
+            least=LEAST,
             leak_pictures=leaks.pictures,
             **parts_of_page,
         ),

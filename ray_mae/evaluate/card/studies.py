@@ -7,16 +7,31 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.study_counts import described_attribute
-from ray_mae.data.labels import NOT_MENTIONED, STATE_NAMES
+from ray_mae.data.labels import (
+    NEGATIVE,
+    NOT_LABELLED,
+    NOT_MENTIONED,
+    POSITIVE,
+    STATE_NAMES,
+    UNCERTAIN,
+)
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
 from ray_mae.evaluate.card.charts import bars, choose, contact_sheet, density, rows_at, tile
+from ray_mae.evaluate.card.probeable import too_few
+from ray_mae.evaluate.cohort import LabelCount, SplitCount
 from ray_mae.evaluate.pages.page import png, svg
 
 MOST_WORDS = 40
+STOP_WORDS = ENGLISH_STOP_WORDS - {"no", "not", "nor", "without", "none", "never", "empty", "full",
+                                   "bottom", "front", "back", "side", "top"}  # fmt: skip
+"""Words that say nothing of a report; what denies and what names a place does."""
+AS_NEGATIVE = (NEGATIVE, UNCERTAIN, NOT_MENTIONED)
+"""States that a probe counts as negative unless it is told otherwise."""
 MOST_OTHER_LABELS, MOST_VALUES = 40, 20
 
 
@@ -45,7 +60,11 @@ def study_sections(
     }
     parts_of_page = {
         "panels": [
-            ("Words per report", svg(bars(counts.lengths, "words", "reports"))),
+            *(
+                [("Words per report", svg(bars(counts.lengths, "words", "reports")))]
+                if counts.lengths
+                else []
+            ),
             ("Grey values by view", svg(density(greys, "grey value", (-0.5, 255.5)))),
         ],
         "pictures": [
@@ -96,7 +115,8 @@ class _Counts:
         self.impressions += row["impression"] is not None
         if text := " ".join(filter(None, (row["findings"], row["impression"]))):
             self.lengths.append(len(text.split()))
-            self.words.update(re.findall(r"[^\W\d_]{3,}", text.lower()))
+            words = re.findall(r"[^\W\d_]{3,}", text.lower())
+            self.words.update(word for word in words if word not in STOP_WORDS)
 
     def numbers(self) -> dict[str, Any]:
         """For card.json."""
@@ -124,6 +144,7 @@ class _Counts:
                 }
                 for label in self.label_names
             },
+            "too_few_to_probe": self._too_few(),
             "studies_without_any_label": {split: self.unstated[split] for split in SPLITS},
             "other_labels": _by_split(self.other_labels, MOST_OTHER_LABELS),
             "other_labels_in_all": len({name for name, _ in self.other_labels}),
@@ -133,6 +154,25 @@ class _Counts:
             },
             "years": self._by_years(),
         }
+
+    def _too_few(self) -> dict[str, dict[str, str]]:
+        """By split the labels that a probe leaves out by its own settings, with what they lack."""
+        counts = {
+            split: SplitCount(
+                sum(n for (of, _), n in self.per_study.items() if of == split),
+                0,
+                {
+                    label: LabelCount(
+                        self.labels[label, split, POSITIVE],
+                        sum(self.labels[label, split, s] for s in AS_NEGATIVE),
+                        self.labels[label, split, NOT_LABELLED],
+                    )
+                    for label in self.label_names
+                },
+            )
+            for split in SPLITS
+        }
+        return too_few(counts)
 
     def _by_years(self) -> dict[str, dict[str, int]]:
         """Studies by bucket of years and split; empty where no date is kept."""

@@ -15,6 +15,8 @@ from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.evaluate.card.charts import choose, contact_sheet, density, rows_at, tile
+from ray_mae.evaluate.card.probeable import too_few
+from ray_mae.evaluate.cohort import count_labels, label_targets
 from ray_mae.evaluate.pages.page import png, svg
 from ray_mae.transforms.slices import CONVENTION, axial, coronal, lettered, sagittal
 
@@ -38,6 +40,7 @@ def volume_sections(
         "spacing_mm": _range(np.array([row["spacing_mm"] for row in rows])),
         "intensities": _intensities(rows),
         "labels": _labels(rows),
+        "too_few_to_probe": _too_few(rows),
     }
     groups = [(row["modality"], row["site"]) for row in rows]
     by_modality: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -144,6 +147,13 @@ def _intensities(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         }
         for name, pairs in sorted(groups.items())
     }
+
+
+def _too_few(rows: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """By split the labels that a probe leaves out by its own settings, with what they lack."""
+    targets, names, _ = label_targets([dict(row["labels"]) for row in rows])
+    patient, split = (np.array([row[name] for row in rows]) for name in ("patient_id", "split"))
+    return too_few({s: count_labels(targets, patient, split == s, names) for s in SPLITS})
 
 
 def _labels(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,9 @@ CURVES = {
 }
 """Losses drawn where the records hold them, in this order, and their titles."""
 
+HELD_OUT = "held_out/"
+"""What stands before the name of a loss where it is that of validation patients."""
+
 _LOOKS = {TRAINED: ("#0072b2", "o"), RANDOM: ("#d55e00", "s"), PIXELS: ("#6b7280", "^")}
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00")
@@ -109,31 +112,77 @@ def _interval(axes: Axes, point: Estimate, y: float, colour: str, marker: str) -
 
 
 def curves(records: Sequence[dict[str, Any]]) -> dict[str, bytes]:
-    """One figure per loss that the records (lines of metrics.jsonl) hold and that is not all 0."""
+    """One figure per loss that the records (lines of metrics.jsonl) hold and that is not all 0.
+
+    Where losses of validation patients stand beside it, they are a second, dashed line.
+    """
     figures = {}
     for key, title in CURVES.items():
-        points = [(r["step"], r[key]) for r in records if r.get(key) is not None and "step" in r]
-        points = [(s, v) for s, v in points if np.isfinite(v)]
+        points, held_out = _points(records, key), _points(records, f"{HELD_OUT}{key}")
         if len(points) < 2 or not any(v for _, v in points):
             continue
-        steps, values = zip(*points, strict=True)
         with figure(3.6, 2.4) as (axes, out):
-            axes.plot(steps, values, color=_LOOKS[TRAINED][0], linewidth=1.4)
-            axes.plot(steps[-1], values[-1], "o", color=_LOOKS[TRAINED][0], markersize=4)
-            axes.annotate(
-                f"{values[-1]:.3g}",
-                (steps[-1], values[-1]),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="right",
-                fontsize=9.5,
-            )
+            _line(axes, points, _LOOKS[TRAINED][0], "-", "", above=not held_out)
+            if held_out:
+                _line(axes, held_out, _LOOKS[RANDOM][0], "--", "validation patients")
+                axes.legend(frameon=False, fontsize=8.5, loc="upper right")
             axes.margins(y=0.15)
             axes.set_xlabel("Step")
             axes.grid(axis="y", color=FAINT, linewidth=0.6)
             axes.ticklabel_format(axis="y", scilimits=(-2, 4))
         figures[title] = out.getvalue()
     return figures
+
+
+def probes(records: Sequence[dict[str, Any]]) -> bytes:
+    """Macro AUROC of the online probe and its interval by step; empty where fewer than two told one.
+
+    records: lines of probes.jsonl; those of probes that failed are left out.
+    """
+    by_step = {r["step"]: r for r in records if "probe_auroc" in r}  # of a repeated step the last
+    if len(by_step) < 2:
+        return b""
+    steps = sorted(by_step)
+    auroc, low, high = (
+        [by_step[step][f"probe_auroc{end}"] for step in steps] for end in ("", "_low", "_high")
+    )
+    with figure(3.6, 2.4) as (axes, out):
+        axes.fill_between(steps, low, high, color=_LOOKS[TRAINED][0], alpha=0.15, linewidth=0)
+        _line(axes, list(zip(steps, auroc, strict=True)), _LOOKS[TRAINED][0], "-", "")
+        axes.margins(y=0.15)
+        axes.set_xlabel("Step")
+        axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    return out.getvalue()
+
+
+def _points(records: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    """Steps and finite values of one metric."""
+    points = [(r["step"], r[key]) for r in records if r.get(key) is not None and "step" in r]
+    return [(s, v) for s, v in points if np.isfinite(v)]
+
+
+def _line(
+    axes: Axes,
+    points: Sequence[tuple[int, float]],
+    colour: str,
+    style: str,
+    label: str,
+    *,
+    above: bool = True,
+) -> None:
+    """A line with its last value written at its end."""
+    steps, values = zip(*points, strict=True)
+    axes.plot(steps, values, style, color=colour, linewidth=1.4, label=label or None)
+    axes.plot(steps[-1], values[-1], "o", color=colour, markersize=4)
+    axes.annotate(
+        f"{values[-1]:.3g}",
+        (steps[-1], values[-1]),
+        xytext=(0, 7 if above else -14),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9.5,
+        color=colour if label else INK,
+    )
 
 
 def histories(

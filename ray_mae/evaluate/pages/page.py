@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ray_mae.number_text import significant
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def environment(*folders: Path) -> Environment:
-    """Returns templates, with the filters `number` (three digits) and `signed`.
+    """Returns templates, with the filters `number` and `signed` (three decimals, or three digits of what is
+    small), and the macros of intervals in `numbers.html.j2`.
 
     Args:
         folders: of templates, beside those of this room and before them.
@@ -24,9 +27,14 @@ def environment(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["number"] = lambda value, digits=3: f"{value:.{digits}f}"
-    templates.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    templates.filters["number"] = significant
+    templates.filters["signed"] = _signed
     return templates
+
+
+def _signed(value: float) -> str:
+    text = significant(value)
+    return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else "+" + text
 
 
 def generated(settings: dict[str, Any]) -> bool:

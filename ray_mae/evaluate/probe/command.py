@@ -13,20 +13,20 @@ from ray_mae.checkpoint.compatibility import cautions
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import ProbeConfig
 from ray_mae.config.base import to_dict
-from ray_mae.data.schema import NOUNS, SPLITS, Manifest
+from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.cohort import describe_policy, read_cohort
 from ray_mae.evaluate.features import blocks, features, matrix, what_is_seen
 from ray_mae.evaluate.metrics import FloatArray
 from ray_mae.evaluate.predictions import Predictions
-from ray_mae.evaluate.probe.linear import pixel_components, probe, probeable
+from ray_mae.evaluate.probe.linear import needed_splits, pixel_components, probe, probeable
 from ray_mae.evaluate.probe.report import write_report
-from ray_mae.evaluate.probe.result import ONE_SEED
+from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
 from ray_mae.summary import write_summary
 from ray_mae.terminal import ProgressLine, warn
 from ray_mae.train.metrics.jsonl import read_jsonl
-from ray_mae.train.run_folder import METRICS, REPORTS, last_pictures
+from ray_mae.train.run_folder import METRICS, PROBES, REPORTS, last_pictures
 
 
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
@@ -48,7 +48,8 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     manifest = Manifest.read(config.shards)
     notes = cautions(config.checkpoint, config.shards, config.mismatch)
     warn(notes)
-    cohort = read_cohort(ShardSet.read(config.shards), labels=config.labels)
+    splits = needed_splits({shard.split for shard in manifest.shards}, config)
+    cohort = read_cohort(ShardSet.read(config.shards), splits, config.labels)
     targets, names, no_classes = cohort.targets(config)
     # before hours of embedding
     everyone = np.ones(len(targets), bool)
@@ -58,7 +59,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         rows = features(
             config.checkpoint,
             config.shards,
-            splits=list(SPLITS),
+            splits=splits,
             pool=config.pool,
             kinds=[TRAINED, RANDOM, PIXELS],
             batch_size=config.batch_size,
@@ -104,6 +105,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
             "pretraining": _training_settings(config.checkpoint),
         },
         curves=read_jsonl(run / METRICS) if run else None,
+        probes=read_jsonl(run / PROBES) if run else (),
         pictures=last_pictures(run) if run else (),
         captions=read_jsonl(run / REPORTS) if run else None,
         cautions=notes,
@@ -114,7 +116,8 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "command": "evaluate probe",
         "checkpoint": str(config.checkpoint),
         "sees": what_is_seen(config.checkpoint, config.crop_size, config.sees),
-        NOUNS[manifest.kind]: {name: int((split == name).sum()) for name in SPLITS},
+        NOUNS[manifest.kind]: {name: count.studies for name, count in result.counts.items()},
+        **_not_used(split, result),
         "macro_auroc": {
             name: score.macro["auroc"].describe() for name, score in result.features.items()
         },
@@ -126,12 +129,19 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         **describe_policy(manifest.kind, config),
         "left_out": result.left_out,
         "cautions": notes,
+        "C_at_edge": result.edges(),
         "seconds": round(time.time() - began, 1),
         "seconds_embedding": round(end_of_embedding - began, 1),
         "report": str(paths["html"]),
         "predictions": str(predictions.path),
     }
     return write_summary(config.output, summary)
+
+
+def _not_used(split: np.ndarray, result: ProbeResult) -> dict[str, Any]:
+    """How many studies train_studies leaves out; nothing where it leaves out none."""
+    left = len(split) - sum(count.studies for count in result.counts.values())
+    return {"left_out_by_train_studies": left} if left else {}
 
 
 def _run_of(checkpoint: Path) -> Path | None:

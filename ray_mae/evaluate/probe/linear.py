@@ -1,23 +1,22 @@
 """The linear probe: how much of each label is linearly readable from frozen features.
 
-One logistic regression per label and feature set, its regularisation C chosen on validation patients,
-its numbers taken on test patients. No ray and no torch: features come in as arrays.
+One logistic regression per label and feature set, its regularisation C chosen on validation patients
+(or by cross-validation over training and validation patients), its numbers taken on test patients. No ray
+and no torch: features come in as arrays.
 
 Late fusion over views: a study's score is the mean of its views' logits, all from one linear
 head. A linear head of a mean is the mean of the heads, w·mean(h_v) + b = mean(w·h_v + b), so the
 features that come in are the mean over a study's views, and fusion costs nothing more.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_curve
 
 from ray_mae.config import ProbeConfig
 from ray_mae.data.schema import SPLITS
@@ -32,10 +31,15 @@ from ray_mae.evaluate.metrics import (
     patient_resamples,
     reliability,
 )
+from ray_mae.evaluate.probe.fits import (
+    MAX_ITERATIONS,
+    by_folds,
+    by_validation,
+    split_by_patient,
+)
 from ray_mae.evaluate.probe.result import FeatureScore, LabelScore, ProbeResult
 from ray_mae.evaluate.probe.scaling import FeatureScaler, principal_components
 
-MAX_ITERATIONS = 2000
 ROC_POINTS = 200
 
 
@@ -56,15 +60,17 @@ def probe(
     each: called when a label of a feature set is done, with the names of both and the probabilities [S] of
     validation and test studies, NaN for those that were trained on.
     A label with fewer than `config.min_positive` positive or negative studies in a split is left
-    out and named in the result. Raises ValueError if a patient is in two splits, if arrays do not
+    out and named in the result; with cross-validation training and validation count as one.
+    Raises ValueError if a patient is in two splits, if arrays do not
     fit together, if a feature is not finite, or if no label is left.
     """
     patient, split = np.asarray(patient), np.asarray(split)
-    _check(features, targets, patient, split, names)
+    _check(features, targets, patient, split, names, needed_splits(split, config))
     notes: list[str] = []
 
-    keep = choose_studies(split, config.train_studies, config.seed)
-    n_train, used = int((split == "train").sum()), int((split[keep] == "train").sum())
+    fitted = fitted_on(split, config)
+    keep = choose_studies(fitted, config.train_studies, config.seed)
+    n_train, used = int(fitted.sum()), int(fitted[keep].sum())
     if used < n_train:
         notes.append(f"{used} of {n_train} training studies were used (train_studies).")
     elif config.train_studies is not None and config.train_studies > n_train:
@@ -78,14 +84,7 @@ def probe(
     auroc: dict[str, FloatArray] = {}  # macro, [R]
     for name, x in features.items():
         results[name], auroc[name], of_set = _probe_one(
-            x,
-            targets,
-            columns,
-            split,
-            keep,
-            weights,
-            config.strengths,
-            partial(each, name),
+            x, targets, columns, split, patient, keep, weights, config, partial(each, name)
         )
         notes += [f"{name} features: {line}" for line in of_set]
     notes += _one_class_notes(targets[split == "test"], columns, weights)
@@ -105,9 +104,11 @@ def probe(
         "bootstrap": config.bootstrap,
         "min_positive": config.min_positive,
         "train_studies": config.train_studies,
+        "cross_validate": config.cross_validate,
         "seed": config.seed,
     }
-    return ProbeResult(results, differences, counts, left_out, protocol, notes)
+    result = ProbeResult(results, differences, counts, left_out, protocol, notes)
+    return replace(result, notes=[*notes, *result.edges()])
 
 
 def probeable(
@@ -123,25 +124,64 @@ def probeable(
     Raises ValueError where all are.
     """
     counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
-    left_out = too_rare(counts, config.min_positive)
+    parts = counts
+    if config.cross_validate:
+        fitted = keep & fitted_on(split, config)
+        parts = {
+            "train and val": count_labels(targets, patient, fitted, names),
+            "test": counts["test"],
+        }
+    left_out = too_rare(parts, config.min_positive)
+    if config.cross_validate:
+        left_out = _without_folds(targets, patient, fitted, config, names) | left_out
     if len(left_out) == len(names):
         raise ValueError(
             f"no label can be probed: none has {config.min_positive} positive and "
-            f"{config.min_positive} negative studies in each of train, val and test"
-            f"{hint_of_policy(config)}; lower min_positive or bring more labelled studies"
+            f"{config.min_positive} negative studies in each of {', '.join(parts)}"
+            f"{hint_of_policy(config)}; lower min_positive, "
+            + ("" if config.cross_validate else "choose by folds (cross_validate 5), ")
+            + "or bring more labelled studies"
         )
     return counts, left_out
 
 
-def choose_studies(split: NDArray, train_studies: int | None, seed: int) -> NDArray[np.bool_]:
-    """Mask [S] of the studies used: all, or only `train_studies` of the training ones, by seed.
+def _without_folds(
+    targets: FloatArray,
+    patient: NDArray,
+    fitted: NDArray[np.bool_],
+    config: ProbeConfig,
+    names: Sequence[str],
+) -> dict[str, str]:
+    """Labels of which no fold has both classes within and without, such as one of a single patient."""
+    reasons = {}
+    for i, name in enumerate(names):
+        rows = fitted & ~np.isnan(targets[:, i])
+        if not split_by_patient(targets[rows, i], patient[rows], config):
+            reasons[name] = "its positive or its negative studies are of too few patients for folds"
+    return reasons
+
+
+def fitted_on(split: NDArray, config: ProbeConfig) -> NDArray[np.bool_]:
+    """Mask [S] of the studies that the probe is fitted to: training, by folds validation as well."""
+    return np.isin(split, ("train", "val") if config.cross_validate else ("train",))
+
+
+def needed_splits(there: Container[str], config: ProbeConfig) -> list[str]:
+    """Splits that must have patients: by folds the validation split need not be there."""
+    return [s for s in SPLITS if s != "val" or not config.cross_validate or s in there]
+
+
+def choose_studies(
+    fitted: NDArray[np.bool_], train_studies: int | None, seed: int
+) -> NDArray[np.bool_]:
+    """Mask [S] of the studies used: all, or only `train_studies` of those to be fitted to, by seed.
 
     With one seed a smaller choice lies within a larger one, so that a curve of label efficiency
     adds studies and does not exchange them.
     """
-    keep = np.ones(len(split), bool)
+    keep = np.ones(len(fitted), bool)
     if train_studies is not None:
-        train = np.flatnonzero(split == "train")
+        train = np.flatnonzero(fitted)
         keep[np.random.default_rng(seed).permutation(train)[train_studies:]] = False
     return keep
 
@@ -162,13 +202,15 @@ def _probe_one(
     targets: FloatArray,
     columns: dict[str, int],
     split: NDArray,
+    patient: NDArray,
     keep: NDArray[np.bool_],
     weights: NDArray,
-    C_values: list[float],
+    config: ProbeConfig,
     each: Callable[[str, FloatArray], None],
 ) -> tuple[FeatureScore, FloatArray, list[str]]:
     """The scores of one feature set, its macro AUROC in each resample [R], and notes."""
-    train, val, test = (keep & (split == s) for s in SPLITS)
+    train = keep & fitted_on(split, config)
+    val, test = split == "val", split == "test"
     # Standardised in double precision (an untrained encoder hardly varies around a large mean),
     # fitted in single: half the time at equal AUROC.
     x = np.asarray(x, np.float64)
@@ -186,10 +228,15 @@ def _probe_one(
         y = targets[:, column]
         known = ~np.isnan(y)
         fit, choose, score = train & known, val & known, test & known
+        if config.cross_validate:
+            folds = split_by_patient(y[fit], patient[fit], config)
+            path = by_folds(x[fit], y[fit], folds, config.strengths)
+        else:
+            path = by_validation(x[fit], y[fit], x[choose], y[choose], config.strengths)
+        C, best = path.choice
+        held_out = test if config.cross_validate else val | test
         logit = np.full(len(y), np.nan)
-        logit[val | test], C, best, failed = _fit(
-            x[fit], y[fit], x[choose], y[choose], x[val | test], C_values
-        )
+        logit[held_out], failed = path.logits(x[held_out], x[fit], y[fit])
         if failed:
             at = ", ".join(f"{one:g}" for one in failed)
             notes.append(
@@ -207,6 +254,7 @@ def _probe_one(
         points = np.linspace(0, len(false) - 1, min(len(false), ROC_POINTS)).round().astype(int)
         scores[name] = LabelScore(
             C=C,
+            at_edge=path.at_edge,
             validation_auroc=best,
             metrics={m: estimate(values[m][0], of_resamples[m], error=m == "ece") for m in METRICS},
             false_positive_rate=false[points].tolist(),
@@ -226,42 +274,13 @@ def _probe_one(
     return FeatureScore(x.shape[1], scores, overall), means["auroc"], notes
 
 
-def _fit(
-    x_train: FloatArray,
-    y_train: FloatArray,
-    x_val: FloatArray,
-    y_val: FloatArray,
-    x_held_out: FloatArray,
-    C_values: list[float],
-) -> tuple[FloatArray, float, float, list[float]]:
-    """Logits [H] of held-out studies at the C with the best validation AUROC; C; that AUROC; Cs unconverged.
-
-    Of equally good Cs the smallest is taken. From small to large each fit starts at the last
-    one's solution. lbfgs: of the solvers of scikit-learn the fastest or close to it for 500 to
-    20,000 studies and 128 to 1024 features, and the only one that is so everywhere.
-    """
-    model = LogisticRegression(solver="lbfgs", max_iter=MAX_ITERATIONS, warm_start=True)
-    best, best_C, logit = -np.inf, np.nan, np.empty(0)
-    failed = []
-    for C in sorted(C_values):
-        with warnings.catch_warnings(record=True) as messages:
-            warnings.simplefilter("always", ConvergenceWarning)
-            model.set_params(C=C).fit(x_train, y_train)
-        if any(issubclass(w.category, ConvergenceWarning) for w in messages):
-            failed.append(C)
-        auroc = float(roc_auc_score(y_val, model.decision_function(x_val)))
-        if auroc > best:
-            best, best_C = auroc, C
-            logit = model.decision_function(x_held_out).astype(np.float64)
-    return logit, best_C, best, failed
-
-
 def _check(
     features: dict[str, FloatArray],
     targets: NDArray,
     patient: NDArray,
     split: NDArray,
     names: Sequence[str],
+    splits: Sequence[str],
 ) -> None:
     studies = len(split)
     if not features:
@@ -276,7 +295,7 @@ def _check(
         broken = int((~np.isfinite(x)).any(axis=1).sum())
         if broken:
             raise ValueError(f"features {name} are not finite in {broken} of {studies} studies")
-    check_splits(patient, split)
+    check_splits(patient, split, splits)
 
 
 def _one_class_notes(targets: FloatArray, columns: dict[str, int], weights: NDArray) -> list[str]:

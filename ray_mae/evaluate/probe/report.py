@@ -30,6 +30,7 @@ def write_report(
     title: str,
     settings: dict[str, Any],
     curves: Sequence[dict[str, Any]] | None = None,
+    probes: Sequence[dict[str, Any]] = (),
     pictures: Sequence[tuple[str, bytes]] = (),
     captions: Sequence[dict[str, str]] | None = None,
     cautions: Sequence[str] = (),
@@ -41,6 +42,7 @@ def write_report(
     settings: of the run, may be nested; shown by dotted name. If its `dataset` (at any depth)
     names phantoms, the page says that the cohort is generated;
     curves: records of the pretraining's metrics.jsonl, with `step` and the losses;
+    probes: records of its probes.jsonl, of which there may be none;
     pictures: title and PNG of each reconstruction;
     captions: dicts with `true`, `generated` and, where it may be shown, `study_id`;
     cautions: sentences that a reader must know before the numbers;
@@ -58,7 +60,9 @@ def write_report(
     everything["cautions"] = list(cautions)
     write_whole(paths["json"], json.dumps(everything, indent=1, default=str) + "\n")
     _write_csv(paths["csv"], result)
-    page = _page(result, title, flat, curves or [], pictures, captions or [], cautions, kind, sees)
+    page = _page(
+        result, title, flat, curves or [], probes, pictures, captions or [], cautions, kind, sees
+    )
     write_whole(paths["html"], page)
     return paths
 
@@ -100,6 +104,7 @@ def _page(
     title: str,
     settings: dict[str, Any],
     curves: Sequence[dict[str, Any]],
+    probes: Sequence[dict[str, Any]],
     pictures: Sequence[tuple[str, bytes]],
     captions: Sequence[dict[str, str]],
     cautions: Sequence[str],
@@ -129,6 +134,8 @@ def _page(
             rocs=[(label, svg(roc(result, label))) for label in labels],
             reliabilities=[(name, svg(reliability(result, name))) for name in names],
             curves=[(name, svg(curve)) for name, curve in charts.curves(curves).items()],
+            held_out=any(f"{charts.HELD_OUT}loss" in record for record in curves),
+            probes=svg(drawn) if (drawn := charts.probes(probes)) else None,
             pictures=[(name, png(image)) for name, image in pictures],
             captions=captions,
             settings=settings,

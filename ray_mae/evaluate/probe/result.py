@@ -17,12 +17,15 @@ ONE_SEED = (
 
 @dataclass(frozen=True)
 class LabelScore:
-    """One label probed from one feature set; all but the first two on test studies."""
+    """One label probed from one feature set; all but the first three on test studies."""
 
     C: float
     """Inverse strength of the regularisation, as chosen; `strength` in JSON."""
+    at_edge: str
+    """smallest or largest where C is that of all there are to choose from and better than its neighbour, so
+    that one beyond may be better still; else empty."""
     validation_auroc: float
-    """At that C: the best of several, so optimistic."""
+    """At that C: the best of several, so optimistic; with cross-validation the mean over the folds."""
     metrics: dict[str, Estimate]
     false_positive_rate: list[float]
     """ROC curve, at most 200 points, for plotting."""
@@ -61,6 +64,19 @@ class ProbeResult:
     def labels(self) -> list[str]:
         """The labels that were probed."""
         return list(next(iter(self.features.values())).labels)
+
+    def edges(self) -> list[str]:
+        """A sentence on each feature set whose C lies at the edge of its grid for some labels."""
+        sentences = []
+        for name, score in self.features.items():
+            for edge in ("smallest", "largest"):
+                labels = [label for label, one in score.labels.items() if one.at_edge == edge]
+                if labels:
+                    sentences.append(
+                        f"{name} features: the {edge} C of strengths is the best of {', '.join(labels)}: one "
+                        f"{'below' if edge == 'smallest' else 'above'} it may be better (strengths)."
+                    )
+        return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_mae.evaluate.baselines import RANDOM, TRAINED
+from ray_mae.evaluate.intervals import LEAST_RUNS, over_runs, without_interval
 from ray_mae.evaluate.metrics import Estimate, FloatArray, estimate, macro
 
 MACRO = "macro"
@@ -37,7 +38,10 @@ class MetricValues:
 
 @dataclass(frozen=True)
 class SeedEstimate(Estimate):
-    """The mean over seeds with its interval over patients, and what the seeds gave."""
+    """The mean over seeds with its interval over patients and seeds, and what the seeds gave.
+
+    Of one seed the interval is over patients alone; of two there is none.
+    """
 
     spread: float | None
     """Standard deviation over seeds; None of one seed."""
@@ -68,15 +72,16 @@ class Comparison:
     def verdict(self) -> str:
         """What the difference of the main metric's mean tells, in a sentence; empty without one.
 
-        Its interval covers the choice of test patients alone. So that a seed's luck is no finding, each
-        seed must agree; of one seed nothing is told.
+        Its interval covers the choice of test patients and of seeds, by the spread of these. That of few
+        seeds is itself uncertain, so each seed must agree; of one or two nothing is told.
         """
         if not self.differences:
             return ""
-        if len(self.seeds) < 2:
+        if len(self.seeds) < LEAST_RUNS:
+            few = ("one seed tells", "two seeds tell")[len(self.seeds) - 1]
             return (
-                "one seed tells nothing: the interval covers the choice of test patients alone, and "
-                "another seed may turn the difference round; give several by seeds."
+                f"{few} nothing: how far seeds differ is not known, and another may turn the difference "
+                f"round; give {LEAST_RUNS} or more by seeds."
             )
         trained, random = (
             self.initialisations[n][MACRO][self.main].seeds for n in (TRAINED, RANDOM)
@@ -116,54 +121,78 @@ def compare(
     seeds: Sequence[int],
     rows: Sequence[str],
     metrics: Mapping[str, str],
+    patients: int,
 ) -> Comparison:
-    """Means over seeds, and differences between initialisations.
+    """Means over seeds, and differences between initialisations, seed by seed.
 
     Args:
         values: by initialisation, for each of `seeds`, each metric [L] by row.
         seeds: of the runs, in order.
         rows: names of the L labels or classes.
-        metrics: keys and printed names. The intervals of `ece` are moved as in `estimate`.
+        metrics: keys and printed names. The intervals of one seed's `ece` are moved as in `estimate`.
+        patients: that the resamples are drawn from.
     """
     names = [MACRO, *rows]
-    initialisations: dict[str, dict[str, dict[str, SeedEstimate]]] = {}
-    means: dict[str, dict[str, MetricValues]] = {}
-    for initialisation, runs in values.items():
-        by_row: dict[str, dict[str, SeedEstimate]] = {name: {} for name in names}
-        means[initialisation] = {}
-        for metric in metrics:
-            mean, estimates = _over_seeds(
-                [run[metric].with_macro() for run in runs], error=metric == "ece"
-            )
-            means[initialisation][metric] = mean
-            for name, one in zip(names, estimates, strict=True):
-                by_row[name][metric] = one
-        initialisations[initialisation] = by_row
-    differences = {}
-    if TRAINED in means and RANDOM in means:
-        differences = {
+    runs = {
+        initialisation: {metric: [run[metric].with_macro() for run in of] for metric in metrics}
+        for initialisation, of in values.items()
+    }
+    initialisations = {
+        initialisation: {
             name: {
-                metric: estimate(
-                    means[TRAINED][metric].value[i] - means[RANDOM][metric].value[i],
-                    means[TRAINED][metric].resampled[i] - means[RANDOM][metric].resampled[i],
-                )
+                metric: _seed_estimate(of[metric], i, patients, error=metric == "ece")
                 for metric in metrics
             }
+            for i, name in enumerate(names)
+        }
+        for initialisation, of in runs.items()
+    }
+    differences = {}
+    if TRAINED in runs and RANDOM in runs:
+        pairs = {
+            metric: [
+                MetricValues(a.value - b.value, a.resampled - b.resampled)
+                for a, b in zip(runs[TRAINED][metric], runs[RANDOM][metric], strict=True)
+            ]
+            for metric in metrics
+        }
+        differences = {
+            name: {metric: _over_seeds(pairs[metric], i, patients) for metric in metrics}
             for i, name in enumerate(names)
         }
     return Comparison(dict(metrics), list(seeds), names, initialisations, differences)
 
 
+def _seed_estimate(
+    seeds: Sequence[MetricValues], row: int, patients: int, *, error: bool
+) -> SeedEstimate:
+    """The mean of a row over seeds, and each seed by itself; error: see `estimate`."""
+    mean = _over_seeds(seeds, row, patients, error=error, within=(0.0, 1.0))
+    values = [float(one.value[row]) for one in seeds]
+    spread = float(np.std(values, ddof=1)) if len(seeds) > 1 else None
+    by_seed = [estimate(one.value[row], one.resampled[row], error=error) for one in seeds]
+    return SeedEstimate(mean.value, mean.low, mean.high, spread, by_seed)
+
+
 def _over_seeds(
-    seeds: Sequence[MetricValues], *, error: bool
-) -> tuple[MetricValues, list[SeedEstimate]]:
-    """The mean of one metric [1 + L], and its estimate by row; error: see `estimate`."""
-    values = np.stack([one.value for one in seeds])  # [seeds, 1 + L]
-    mean = MetricValues(values.mean(0), np.stack([one.resampled for one in seeds]).mean(0))
-    estimates = []
-    for i in range(values.shape[1]):
-        whole = estimate(mean.value[i], mean.resampled[i], error=error)
-        spread = float(values[:, i].std(ddof=1)) if len(seeds) > 1 else None
-        by_seed = [estimate(one.value[i], one.resampled[i], error=error) for one in seeds]
-        estimates.append(SeedEstimate(whole.value, whole.low, whole.high, spread, by_seed))
-    return mean, estimates
+    seeds: Sequence[MetricValues],
+    row: int,
+    patients: int,
+    *,
+    error: bool = False,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
+    """The mean of a row over seeds with its interval: over patients of one, over both of three or more."""
+    values = np.array([one.value[row] for one in seeds])
+    resampled = np.stack([one.resampled[row] for one in seeds]).mean(0)  # [R]
+    if len(seeds) == 1:
+        return estimate(values[0], resampled, error=error)
+    known = resampled[~np.isnan(resampled)]
+    if len(seeds) < LEAST_RUNS or len(known) < 2:
+        return without_interval(float(values.mean()))
+    return over_runs(
+        float(values.mean()),
+        (float(known.var(ddof=1)), patients - 1),
+        (float(values.var(ddof=1)) / len(seeds), len(seeds) - 1),
+        within=within,
+    )

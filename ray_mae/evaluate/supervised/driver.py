@@ -15,6 +15,7 @@ from ray_mae.config import SupervisedConfig
 from ray_mae.config.base import to_dict
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.cohort import Cohort, SplitCount
+from ray_mae.evaluate.intervals import LEAST_RUNS
 from ray_mae.evaluate.metrics import patient_resamples
 from ray_mae.evaluate.supervised.comparison import MetricValues, compare
 from ray_mae.evaluate.supervised.fit import Fit
@@ -156,9 +157,8 @@ def _evaluate(evaluation: Evaluation[Any, Any, Any], began: float) -> dict[str, 
         runs = runs_of(config)
         results = run_all(evaluation.train, runs, config, task, score=evaluation.score)
     of_runs = list(zip(runs, results, strict=True))
-    weights = patient_resamples(
-        task.cohort.patient[task.rows("test")], config.bootstrap, config.seeds[0]
-    )
+    patient = task.cohort.patient[task.rows("test")]
+    weights = patient_resamples(patient, config.bootstrap, config.seeds[0])
     values: dict[str, list[dict[str, MetricValues]]] = {name: [] for name in config.compare}
     for run, result in of_runs:
         values[run.initialisation].append(evaluation.measure(task, result, weights))
@@ -168,7 +168,13 @@ def _evaluate(evaluation: Evaluation[Any, Any, Any], began: float) -> dict[str, 
         title=evaluation.title(task),
         lead=evaluation.lead(task),
         chance=evaluation.chance,
-        comparison=compare(values, config.seeds, evaluation.rows(task), evaluation.metrics),
+        comparison=compare(
+            values,
+            config.seeds,
+            evaluation.rows(task),
+            evaluation.metrics,
+            len(np.unique(patient)),
+        ),
         runs=[(run, result.fit) for run, result in of_runs],
         samples_per_batch=config.batch_size,
         noun=NOUNS[task.manifest.kind],
@@ -188,10 +194,18 @@ def _evaluate(evaluation: Evaluation[Any, Any, Any], began: float) -> dict[str, 
 
 
 def _intervals(config: SupervisedConfig) -> str:
+    resamples = (
+        f"{config.bootstrap:,} resamples of the test patients, the same for all runs, so that differences "
+        "are paired"
+    )
+    if len(config.seeds) == 1:
+        return f"percentiles 2.5 to 97.5 of {resamples}. They say nothing of another seed."
+    if len(config.seeds) < LEAST_RUNS:
+        return f"none over two seeds, whose spread says too little; {LEAST_RUNS} or more have one."
     return (
-        f"percentiles 2.5 to 97.5 of {config.bootstrap:,} resamples of the test "
-        "patients, of the mean over seeds; the same resamples for all runs, so that differences are "
-        "paired. ± is the standard deviation over seeds."
+        f"over test patients and over seeds: the variance of the mean in {resamples}, and that between "
+        "seeds divided by their number, with Student's t (Welch and Satterthwaite). ± is the standard "
+        "deviation over seeds."
     )
 
 

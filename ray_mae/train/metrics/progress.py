@@ -9,6 +9,7 @@ from typing import Any
 from ray_mae.cluster.interruption import Interrupted
 from ray_mae.config.sections import MethodSettings
 from ray_mae.data.schema import NOUNS
+from ray_mae.number_text import significant
 from ray_mae.terminal import console
 from ray_mae.train.forecast.tables import StartTables
 from ray_mae.train.metrics.jsonl import Tail
@@ -154,8 +155,9 @@ def metrics_line(record: dict[str, Any], columns: Sequence[str], noun: str) -> s
     parts = [f"step {record['step']:>6}"]
     for name in columns:
         if name in record:
-            value = record[name]
-            parts.append(f"{name} {value:.2e}" if 0 < abs(value) < 1e-2 else f"{name} {value:.3f}")
+            parts.append(f"{name} {significant(record[name], small=0.01)}")
+    if "held_out/loss" in record:
+        parts.append(f"held-out loss {significant(record['held_out/loss'], small=0.01)}")
     if record.get("skipped_steps"):
         parts.append(f"skipped {record['skipped_steps']}")
     parts.append(f"{record['samples_per_s']:.3g} {noun}/s")

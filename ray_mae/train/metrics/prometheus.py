@@ -94,7 +94,7 @@ class RunMetrics:
                 self._set("mae_step", value)
             elif name in _BY_METRIC:
                 self._set(_BY_METRIC[name], value)
-            elif name in self._losses or name.startswith("loss/"):
+            elif name in self._losses or name.startswith(("loss/", "held_out/")):
                 self._set("mae_loss", value, part=name)
             else:
                 self._set("mae_figure", value, name=name)

@@ -1,7 +1,7 @@
 """Metrics and pictures of a run where a person finds them: JSON lines always, TensorBoard beside them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.files import write_whole
@@ -12,13 +12,48 @@ if TYPE_CHECKING:  # the driver reads these files without PyTorch
     from ray_mae.methods.base import Pictures
 
 
+_GROUPS = {
+    "speed": ("samples_per_s", "inputs_per_s", "data_wait", "mfu", "gpu_gib", "saving", "saving_s",
+              "upload_s", "eta_s"),
+    "collapse": ("cosine_same_study", "cosine_other_study", "effective_rank"),
+    "optimiser": ("lr", "gradient_norm", "skipped_steps"),
+    "data": ("samples", "unreadable_rows"),
+}  # fmt: skip
+
+
+def tensorboard_tag(name: str, losses: Collection[str]) -> str:
+    """Returns the name of a metric in TensorBoard, which shows together what stands before the first slash.
+
+    Args:
+        name: in metrics.jsonl.
+        losses: names of the parts of the method's loss.
+    """
+    lead, _, rest = name.rpartition("/")
+    if lead == "held_out":
+        return "loss/held_out_" + ("total" if rest == "loss" else rest)
+    if lead:  # of one of several data sets
+        return f"{'loss' if lead == 'loss' else 'data'}/of {rest}"
+    if name == "loss":
+        return "loss/total"
+    if name in losses or name.startswith("loss_"):
+        return "loss/" + name.removeprefix("loss_")
+    group = next((group for group, names in _GROUPS.items() if name in names), "method")
+    return f"{group}/{name}"
+
+
 class RunLog:
     """Metrics of a run, written by one worker. A continued run drops what it will repeat.
 
     Storage that is away stops nothing: lines are kept and written later, TensorBoard has a gap.
+
+    Args:
+        folder: of the run.
+        first_step: steps that were done before.
+        losses: names of the parts of the method's loss.
     """
 
-    def __init__(self, folder: RunFolder, first_step: int) -> None:
+    def __init__(self, folder: RunFolder, first_step: int, losses: Collection[str]) -> None:
+        self._losses = losses
         self._folder, self._next = folder.path, first_step + 1
         self._lines = folder.lines(METRICS)
         folder.outlast(lambda: folder.drop_metrics_after(first_step))
@@ -30,7 +65,7 @@ class RunLog:
 
         def add(writer: Any) -> None:
             for name, value in metrics.items():
-                writer.add_scalar(name, value, step)
+                writer.add_scalar(tensorboard_tag(name, self._losses), value, step)
 
         self._write_tensorboard(add)
         self._next = step + 1

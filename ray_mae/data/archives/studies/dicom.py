@@ -203,7 +203,7 @@ def _reports(config: IngestConfig, attributes: AttributeReader) -> _Reports:
             f"{path} does not exist (reports): a table, or a folder of STUDY.txt"
         )
 
-    rows, columns = read_table(path), config.columns
+    rows, columns = read_table(path, encoding=config.table_encoding), config.columns
     need_columns(path, rows, columns, required=("study",))
     survey = TableSurvey(columns)
     for _ in survey.watch(rows):

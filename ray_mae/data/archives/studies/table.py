@@ -23,19 +23,19 @@ from ray_mae.data.quarantine import QuarantineError
 
 def read(config: IngestConfig, progress: Progress) -> Archive:
     """List the images of the table. ValueError or FileNotFoundError if it is not such a table."""
-    path, columns = config.source, config.columns
+    path, columns, encoding = config.source, config.columns, config.table_encoding
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is no file (source): the `table` archive is a CSV or Parquet table, for a "
             "folder of DICOM files use the archive `dicom`"
         )
     damaged: list[DamagedRow] = []
-    first = list(islice(iter_table(path, damaged.append), 1))
+    first = list(islice(iter_table(path, damaged.append, encoding), 1))
     damaged.clear()  # they come again
     needed = ("study", "patient", "path", *config.attributes)
     need_columns(path, first, columns, required=needed)
     survey, attributes = TableSurvey(columns), AttributeReader(config.attributes)
-    rows = survey.watch(iter_table(path, damaged.append))
+    rows = survey.watch(iter_table(path, damaged.append, encoding))
     splits = given_splits(path, rows, columns.split)
     labels = LabelReader.of_table(path, first[0].header, columns, survey)
 
@@ -61,7 +61,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
         )
 
     def records_of_rows() -> Iterator[ImageRecord]:
-        for row, split in zip(iter_table(path, lambda row: None), splits, strict=True):
+        for row, split in zip(iter_table(path, lambda row: None, encoding), splits, strict=True):
             yield record(row, split)
         for damage in damaged:
             problem = QuarantineError("damaged-row", str(damage))

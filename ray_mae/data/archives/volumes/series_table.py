@@ -84,7 +84,7 @@ class _Table:
             raise FileNotFoundError(
                 f"{path} does not exist (volumes.table): a CSV or Parquet table, one row per series"
             )
-        rows = read_table(path)
+        rows = read_table(path, encoding=config.table_encoding)
         need_columns(path, rows, columns, (), "volumes.columns")
         if not {columns.volume, columns.path, columns.patient} & rows[0].keys():
             raise ValueError(

@@ -23,7 +23,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             "a folder use `nifti`, `bids`, `brats` or `dicom-series`"
         )
     damaged: list[DamagedRow] = []
-    rows = read_table(path, damaged.append)
+    rows = read_table(path, damaged.append, config.table_encoding)
     need_columns(path, rows, columns, ("path", "patient"), "volumes.columns")
     splits = given_splits(path, rows, columns.split, "volumes.columns")
     labels = NumberLabels.of(path, rows[0], config.volumes)

@@ -1,0 +1,48 @@
+"""Intervals of means over runs, such as seeds: over the patients that were scored, and over the runs.
+
+An interval over patients alone is too narrow for a mean of few runs: of three whose spread equals the
+patients' it holds the truth in 91 of 100 cases, of three with twice that spread in 80. Two runs have one
+degree of freedom: an interval of theirs would span nearly everything, so there is none.
+"""
+
+import numpy as np
+from scipy.stats import t as student
+
+from ray_mae.evaluate.metrics import Estimate
+
+LEAST_RUNS = 3
+"""Runs that an interval over runs takes."""
+TOO_FEW = f"no interval: it takes {LEAST_RUNS} seeds or more"
+
+
+def over_runs(
+    value: float,
+    patients: tuple[float, float],
+    runs: tuple[float, float],
+    *,
+    comparisons: int = 1,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
+    """The 95 % interval of a mean whose variance has two sources that are independent of each other.
+
+    By Student's t with the degrees of freedom of Welch and Satterthwaite: those of the runs where their
+    spread prevails, those of the patients where the runs agree.
+
+    Args:
+        value: the mean.
+        patients: variance of the mean over resamples of the patients, and its degrees of freedom.
+        runs: variance of the mean by its runs (that between runs, divided by their number), and its
+            degrees of freedom.
+        comparisons: for how many intervals together the 95 % hold (Bonferroni).
+        within: what the value cannot leave.
+    """
+    variance = patients[0] + runs[0]
+    shares = sum(v**2 / freedom for v, freedom in (patients, runs))
+    freedom = variance**2 / shares if shares > 0 else np.inf
+    half = float(student.ppf(1 - 0.025 / comparisons, freedom)) * variance**0.5
+    return Estimate(value, max(value - half, within[0]), min(value + half, within[1]))
+
+
+def without_interval(value: float) -> Estimate:
+    """A mean of too few runs."""
+    return Estimate(value, np.nan, np.nan)
