@@ -22,7 +22,7 @@ from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.card.charts import choose, tile
 from ray_mae.evaluate.card.command import inspect
 from ray_mae.evaluate.card.volumes import middles
-from tests.shards import png, record, write_shards, write_volume_shards
+from tests.shards import png, record, rewrite, write_shards, write_volume_shards
 
 
 @pytest.fixture(params=["study", "volume"])
@@ -291,3 +291,28 @@ def test_slices_are_in_radiological_convention_with_letters() -> None:
     for plane in (axial, coronal, sagittal):
         corners = plane[:14, :14], plane[:14, -14:]
         assert all((corner > 200).any() for corner in corners)
+
+
+def test_the_card_says_which_labels_a_split_cannot_carry_and_draws_no_empty_histogram(
+    tmp_path: Path,
+) -> None:
+    write_shards(tmp_path / "shards", train=30, held_out=6)
+    card = inspect(InspectConfig(shards=tmp_path / "shards", output=tmp_path / "card"))
+    for split, lacking in card["too_few_to_probe"].items():
+        for label, states in card["labels"].items():
+            negative = sum(states[split][s] for s in ("negative", "uncertain", "not mentioned"))
+            assert (label in lacking) == (min(states[split]["positive"], negative) < 5)
+    assert card["too_few_to_probe"]["val"]
+    assert "the" not in card["reports"]["frequent_words"]
+    page = (tmp_path / "card" / "card.html").read_text()
+    assert "--cross_validate 5" in page
+    assert "Words per report" in page
+
+    def silent(row: dict) -> None:
+        row |= {"findings": None, "impression": None}
+
+    rewrite(tmp_path / "shards", silent)
+    inspect(InspectConfig(shards=tmp_path / "shards", output=tmp_path / "card"))
+    page = (tmp_path / "card" / "card.html").read_text()
+    assert "Words per report" not in page
+    assert "No study has a report." in page

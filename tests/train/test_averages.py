@@ -11,6 +11,7 @@ import torch
 from ray_mae.methods.base import Losses
 from ray_mae.train.batches import MicroBatch
 from ray_mae.train.metrics.metrics import Collapse, MetricAverages, Spikes
+from ray_mae.train.metrics.run_log import tensorboard_tag
 
 FOLDERS = torch.zeros(2, dtype=torch.long)
 
@@ -88,3 +89,22 @@ def test_collapse_is_told_once_while_it_lasts_and_again_when_it_returns() -> Non
 def test_methods_without_such_metrics_are_left_alone() -> None:
     collapse = Collapse()
     assert all(collapse.warning({"loss": 1.0}) is None for _ in range(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("loss", "loss/total"),
+        ("caption", "loss/caption"),
+        ("loss_spikes", "loss/spikes"),
+        ("held_out/loss", "loss/held_out_total"),
+        ("held_out/caption", "loss/held_out_caption"),
+        ("loss/total", "loss/of total"),  # of a data set of that name
+        ("samples_per_s", "speed/samples_per_s"),
+        ("effective_rank", "collapse/effective_rank"),
+        ("lr", "optimiser/lr"),
+        ("beta", "method/beta"),
+    ],
+)
+def test_tensorboard_shows_metrics_in_groups(name: str, tag: str) -> None:
+    assert tensorboard_tag(name, {"caption"}) == tag
