@@ -1,6 +1,7 @@
 """After which errors the workers are started again, and how the last one reads."""
 
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -43,6 +44,7 @@ class Restarts(UserCallback):
             if isinstance(error, FatalError):
                 raise error
         if any(is_preempted_actor(error) for error in worker_exceptions.values()):
+            self._note("a node was taken away")
             return
         # when one worker is lost, those that waited for it fail, too
         lost = {rank: e for rank, e in worker_exceptions.items() if _is_of_machine(e)}
@@ -61,6 +63,12 @@ class Restarts(UserCallback):
             if self._limit:
                 line += f" (failure {self._in_a_row} in a row with no checkpoint between them)"
             raise Failed(line, _full(error))
+        self._note(line.replace("training ended on", "lost" if lost else "failed:", 1))
+
+    def _note(self, what: str) -> None:
+        """Tells the driver why all workers start again."""
+        with suppress(OSError):
+            self._folder.note(f"{what}; all workers start again with the last checkpoint")
 
 
 def keep_trace(error: Exception) -> None:
