@@ -175,3 +175,29 @@ def health_check_timeout() -> float:
     return float(
         os.environ.get(WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR, DEFAULT_WORKER_HEALTH_CHECK_TIMEOUT_S)
     )
+
+
+_SAID_BY_US = (
+    "A worker died or was killed while executing",
+    "Raylet is terminated",
+    "The node with node id",
+)
+"""How messages of Ray begin whose matter the package tells in a line of its own."""
+
+
+def quieten() -> None:
+    """Keeps from the terminal what Ray tells of its processes and the package tells itself."""
+    import ray
+
+    worker = ray._private.worker
+    show = worker.print_to_stdstream
+    if getattr(show, "quiet", False):
+        return
+
+    def print_to_stdstream(data: Any, *arguments: Any, **options: Any) -> None:
+        lines = data.get("lines") or [""]
+        if not (data.get("pid") == "raylet" and str(lines[0]).lstrip().startswith(_SAID_BY_US)):
+            show(data, *arguments, **options)
+
+    print_to_stdstream.quiet = True  # type: ignore[attr-defined]
+    worker.print_to_stdstream = print_to_stdstream

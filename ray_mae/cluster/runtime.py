@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray_mae.cluster import ray_private
-from ray_mae.cluster.interruption import handlers_kept
+from ray_mae.cluster.interruption import Interrupted, handlers_kept
 from ray_mae.terminal import log
 
 # Ray reads these when it is imported: this module is, by `ray_mae` itself, before.
@@ -97,6 +98,8 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
     logging.getLogger(ray_private.PROGRESS_LOGGER).setLevel(logging.ERROR)
 
 
+_SOON_S = 5.0
+"""A start of Ray that takes longer is spoken of."""
 _CAUSE = 400
 """Characters that are shown of an error of Ray's, which may hold a log."""
 
@@ -105,9 +108,16 @@ def _init(failure: str, **options: Any) -> None:
     """`ray.init`, which leaves the signals alone. Raises RuntimeError with one line that begins so."""
     import ray
 
+    what = "Ray on this machine" if options["address"] == "local" else "its cluster"
+    waiting = threading.Timer(_SOON_S, log.info, [f"waiting for {what} …\n"])
+    waiting.daemon = True
+    waiting.start()
     try:
         with handlers_kept():
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+        ray_private.quieten()
+    except SystemExit as error:  # what Ray makes of SIGTERM while it starts
+        raise Interrupted(signal.SIGTERM, "Ray had not started yet") from error
     except Exception as error:  # Ray raises all kinds, and Exception itself
         cause = " ".join(str(error).split()) or type(error).__name__
         cause = cause if len(cause) <= _CAUSE else f"{cause[:_CAUSE]} …"
@@ -115,6 +125,8 @@ def _init(failure: str, **options: Any) -> None:
         logs = f"{options.get('_temp_dir') or temporary + '/ray'}/session_latest/logs"
         hint = "" if options["address"] == "auto" else f" (its logs: {logs})"
         raise RuntimeError(f"{failure}: {cause}{hint}") from error
+    finally:
+        waiting.cancel()
 
 
 # Below its temporary folder Ray's sockets lie in ray/session_DATE_PID/sockets/plasma_store, and the path
