@@ -44,6 +44,8 @@ def words(command: str, **paths_given: str) -> list[str]:
     needed = {name: "/data/x" for name, must in paths(cls) if must} | paths_given
     names = {field.name for field in dataclasses.fields(cls)}
     chosen = {name: value for name, value in GIVEN.items() if name in names}
+    if command == "predict":
+        chosen["format"] = "auto"
     if command == "submit":
         needed["command"] = "x"
     flags = [word for name, value in (chosen | needed).items() for word in (f"--{name}", value)]

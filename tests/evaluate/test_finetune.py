@@ -118,7 +118,7 @@ def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
     for start in ("trained", "random"):
         edema = found["starts"][start]["Edema"]["auroc"]
         assert edema["value"] > 0.9, start
-        assert edema["low"] <= edema["value"] <= edema["high"]
+        assert edema["low"] is edema["high"] is None  # of two seeds
         assert len(edema["seeds"]) == 2
         assert edema["value"] == pytest.approx(np.mean([s["value"] for s in edema["seeds"]]))
     others = [row for row in found["starts"]["trained"] if row not in ("Edema", "macro")]
@@ -159,7 +159,7 @@ def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert "Edema" in kept.labels
     encoder, _ = load_encoder(tmp_path / "models" / "trained-seed0")
-    assert torch.equal(encoder.encoder.cls, kept.encoder.encoder.cls)
+    assert torch.equal(encoder.encoder.cls, kept.model.encoder.encoder.cls)
     kept_again = json.loads(
         (tmp_path / "models/trained-seed0" / HISTORY).read_text().splitlines()[0]
     )
@@ -181,10 +181,10 @@ def test_a_visible_label_of_volumes_is_learnt(
     rough = task.targets[task.rows("test"), 0] == 1
     assert done.probability[rough].min() > done.probability[~rough].max()
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
-    assert kept.encoder.encoder.film is None
+    assert kept.model.encoder.encoder.film is None
     read = Samples(ShardSet.single(task.shards, task.manifest), task.cohort.location, 8, 4)
     kind = KINDS["volume"]
-    whole = kind.evaluation_collator(kept.encoder.settings.input_size, 0)
+    whole = kind.evaluation_collator(kept.model.encoder.settings.input_size, 0)
     with torch.no_grad():
         again = [
             kept(kind.to_batch(arrays)).sigmoid()
@@ -272,8 +272,8 @@ def test_a_frozen_encoder_keeps_its_weights(
     before, _ = load_encoder(study_checkpoint)
     after = load_classifier(tmp_path / "models" / "trained-seed0")
     for name, weight in before.encoder.state_dict().items():
-        assert torch.equal(weight, after.encoder.encoder.state_dict()[name]), name
-    assert after.head.weight.abs().sum() > 0
+        assert torch.equal(weight, after.model.encoder.encoder.state_dict()[name]), name
+    assert after.model.head.weight.abs().sum() > 0
     assert (tmp_path / "models" / "trained-seed0" / ENCODER).is_file()
 
 
