@@ -187,7 +187,7 @@ def test_a_visible_label_of_volumes_is_learnt(
     whole = kind.evaluation_collator(kept.model.encoder.settings.input_size, 0)
     with torch.no_grad():
         again = [
-            kept(kind.to_batch(arrays)).sigmoid()
+            kept.model(kind.to_batch(arrays)).sigmoid()
             for arrays, _ in read.each(task.rows("test"), whole)
         ]
     np.testing.assert_allclose(torch.cat(again).numpy(), done.probability, atol=1e-5)
