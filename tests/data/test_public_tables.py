@@ -111,6 +111,8 @@ def test_padchest_has_its_published_counts_less_what_it_marks_as_unfit(tmp_path:
         ("study", "no-usable-image"): 2_413,
         ("image", "patient-conflict"): 3,
         ("study", "patient-conflict"): 1,
+        ("report", "no-usable-image"): 2_395,
+        ("report", "patient-conflict"): 1,
     }
     assert counted.figures() == {
         "studies": 107_517, "patients": 66_616, "images": 157_696,
