@@ -197,6 +197,7 @@ def cause_of_loss(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     because = [line for line in lines if line.startswith("The actor is dead because")]
     text = (because or lines or [type(error).__name__])[-1 if because else 0]
+    text = text.partition(" Some common causes")[0].removesuffix(".")
     return text if len(text) <= _CAUSE else f"{text[:_CAUSE]} …"
 
 

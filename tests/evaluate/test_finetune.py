@@ -158,7 +158,7 @@ def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert "Edema" in kept.labels
     encoder, _ = load_encoder(tmp_path / "models" / "trained-seed0")
-    assert torch.equal(encoder.encoder.cls, kept.encoder.encoder.cls)
+    assert torch.equal(encoder.encoder.cls, kept.model.encoder.encoder.cls)
     kept_again = json.loads(
         (tmp_path / "models/trained-seed0" / HISTORY).read_text().splitlines()[0]
     )
@@ -179,7 +179,7 @@ def test_a_visible_label_of_volumes_is_learnt(
     done = finetune(run_of(config), config, task)
     rough = task.targets[task.rows("test"), 0] == 1
     assert done.probability[rough].min() > done.probability[~rough].max()
-    kept = load_classifier(tmp_path / "models" / "trained-seed0")
+    kept = load_classifier(tmp_path / "models" / "trained-seed0").model
     assert kept.encoder.encoder.film is None
     read = Samples([task.shards], task.cohort.location, 8, 4)
     kind = KINDS["volume"]
@@ -269,7 +269,7 @@ def test_a_frozen_encoder_keeps_its_weights(
     )
     finetune(run_of(config), config, prepare_labels(config).task)
     before, _ = load_encoder(study_checkpoint)
-    after = load_classifier(tmp_path / "models" / "trained-seed0")
+    after = load_classifier(tmp_path / "models" / "trained-seed0").model
     for name, weight in before.encoder.state_dict().items():
         assert torch.equal(weight, after.encoder.encoder.state_dict()[name]), name
     assert after.head.weight.abs().sum() > 0
