@@ -109,10 +109,10 @@ def _init(failure: str, **options: Any) -> None:
     waiting = threading.Timer(_SOON_S, log.info, [f"waiting for {what} …\n"])
     waiting.daemon = True
     waiting.start()
+    ray_private.quieten()
     try:
         with handlers_kept():
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
-        ray_private.quieten()
     except SystemExit as error:  # what Ray makes of SIGTERM while it starts
         raise Interrupted(signal.SIGTERM, "Ray had not started yet") from error
     except Exception as error:  # Ray raises all kinds, and Exception itself
