@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ray_mae.cluster.interruption import handlers_kept, signals_blocked
+
 AUTHENTICATION_LOGGER = "ray._private.authentication"
 """Announces the token of a local cluster at each start. A changed name shows as that line."""
 PROGRESS_LOGGER = "ray.data._internal.progress"
@@ -213,6 +215,11 @@ def quieten() -> None:
             show(data, *arguments, **options)
 
     def connect_quietly(*arguments: Any, **options: Any) -> Any:
+        # the C++ part handles SIGTERM by a dump of the stack
+        with signals_blocked(), handlers_kept():
+            return connect_at_level(*arguments, **options)
+
+    def connect_at_level(*arguments: Any, **options: Any) -> Any:
         if _LEVEL in os.environ:
             return connect(*arguments, **options)
         os.environ[_LEVEL] = "fatal"
@@ -228,7 +235,7 @@ def quieten() -> None:
 
 @contextmanager
 def _stderr_without(word: str) -> Iterator[None]:
-    """Holds back what is written to standard error, by C++ too, and shows it after a block, less some lines."""
+    """Shows what is written to standard error, by C++ too, after a block, less lines with a word."""
     before = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
