@@ -101,3 +101,13 @@ def handlers_kept() -> Iterator[None]:
         for signum, handler in before.items():
             if handler is not None:  # None is one that Python does not know
                 signal.signal(signum, handler)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Holds the signals back during a block: one that comes is answered at its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, CODES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

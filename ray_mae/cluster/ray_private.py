@@ -5,7 +5,12 @@ Ray 2.60 has no public way to what these do. Nothing of Ray is imported before i
 
 import importlib
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from ray_mae.cluster.interruption import handlers_kept, signals_blocked
 
 AUTHENTICATION_LOGGER = "ray._private.authentication"
 """Announces the token of a local cluster at each start. A changed name shows as that line."""
@@ -185,12 +190,22 @@ _SAID_BY_US = (
 """How messages of Ray begin whose matter the package tells in a line of its own."""
 
 
+_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+
+
 def quieten() -> None:
-    """Keeps from the terminal what Ray tells of its processes and the package tells itself."""
+    """Keeps from the terminal what Ray tells of its processes and the package tells itself.
+
+    To be called before `ray.init`.
+
+    The driver's own part in C++ writes its errors to the terminal, such as that an actor of Ray Data, which
+    lives no longer than the driver, would not outlive it. It reads its level when the driver connects; the
+    processes of a local Ray are started before, and keep theirs. A level that is set stays.
+    """
     import ray
 
     worker = ray._private.worker
-    show = worker.print_to_stdstream
+    show, connect = worker.print_to_stdstream, worker.connect
     if getattr(show, "quiet", False):
         return
 
@@ -199,5 +214,37 @@ def quieten() -> None:
         if not (data.get("pid") == "raylet" and str(lines[0]).lstrip().startswith(_SAID_BY_US)):
             show(data, *arguments, **options)
 
+    def connect_quietly(*arguments: Any, **options: Any) -> Any:
+        # the C++ part handles SIGTERM by a dump of the stack
+        with signals_blocked(), handlers_kept():
+            return connect_at_level(*arguments, **options)
+
+    def connect_at_level(*arguments: Any, **options: Any) -> Any:
+        if _LEVEL in os.environ:
+            return connect(*arguments, **options)
+        os.environ[_LEVEL] = "fatal"
+        try:
+            with _stderr_without(_LEVEL):  # Ray says that it has read it
+                return connect(*arguments, **options)
+        finally:
+            del os.environ[_LEVEL]
+
     print_to_stdstream.quiet = True  # type: ignore[attr-defined]
-    worker.print_to_stdstream = print_to_stdstream
+    worker.print_to_stdstream, worker.connect = print_to_stdstream, connect_quietly
+
+
+@contextmanager
+def _stderr_without(word: str) -> Iterator[None]:
+    """Shows what is written to standard error, by C++ too, after a block, less lines with a word."""
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            held.seek(0)
+            for line in held:
+                if word.encode() not in line:
+                    os.write(before, line)
+            os.close(before)

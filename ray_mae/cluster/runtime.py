@@ -112,10 +112,10 @@ def _init(failure: str, **options: Any) -> None:
     waiting = threading.Timer(_SOON_S, log.info, [f"waiting for {what} …\n"])
     waiting.daemon = True
     waiting.start()
+    ray_private.quieten()
     try:
         with handlers_kept():
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
-        ray_private.quieten()
     except SystemExit as error:  # what Ray makes of SIGTERM while it starts
         raise Interrupted(signal.SIGTERM, "Ray had not started yet") from error
     except Exception as error:  # Ray raises all kinds, and Exception itself
@@ -200,6 +200,7 @@ def cause_of_loss(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     because = [line for line in lines if line.startswith("The actor is dead because")]
     text = (because or lines or [type(error).__name__])[-1 if because else 0]
+    text = text.partition(" Some common causes")[0].removesuffix(".")
     return text if len(text) <= _CAUSE else f"{text[:_CAUSE]} …"
 
 

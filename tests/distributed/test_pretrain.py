@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from ray_mae import cli
@@ -31,11 +32,13 @@ from ray_mae.config import (
     ScalingConfig,
     TrackingConfig,
 )
+from ray_mae.config.base import to_dict
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.loading.tokenizer import train_tokenizer, training_reports
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.exports.command import export
 from ray_mae.inference.load import load_encoder
+from ray_mae.lock import InUseError
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.recovery.lost_samples import SKIPPED
@@ -431,10 +434,6 @@ def test_a_killed_run_goes_on_with_the_next_sample(
 ) -> None:
     """The whole process group is killed after a checkpoint; the same command finishes the run, though one
     of its workers is killed in turn."""
-    import yaml
-
-    from ray_mae.config.base import to_dict
-
     config = run_of(shards, tmp_path / "killed", workers=2, stage=2)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
     program = Path(sys.executable).parent / "ray-mae"
@@ -471,6 +470,41 @@ def test_a_killed_run_goes_on_with_the_next_sample(
     records = read_jsonl(config.output / METRICS)
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
     np.testing.assert_allclose(losses(config.output), losses(several_workers[2]), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75)])
+def test_a_signal_has_a_run_save_and_the_same_command_go_on(
+    shards: Path, tmp_path: Path, signum: signal.Signals, code: int
+) -> None:
+    """No step is lost, though no checkpoint was due; a second command in the folder is refused meanwhile."""
+    config = run_of(shards, tmp_path / "run", workers=2, stage=1)
+    config = replace(
+        config,
+        optim=replace(config.optim, steps=100_000),
+        checkpoint=replace(config.checkpoint, every=50_000),
+    )
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    program = Path(sys.executable).parent / "ray-mae"
+    command = [str(program), "pretrain", "--config", str(tmp_path / "run.yaml")]
+    with (tmp_path / "said").open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    deadline = time.time() + 400
+    while not (config.output / METRICS).is_file() or len(losses(config.output)) < 4:
+        assert process.poll() is None, (tmp_path / "said").read_text()
+        assert time.time() < deadline
+        time.sleep(0.1)
+    with pytest.raises(InUseError, match=f"process {process.pid}"):
+        pretrain(config)
+    process.send_signal(signum)
+    assert process.wait(120) == code
+    last = last_committed(config.output)
+    assert last
+    step = read_state(last)["step"]
+    records = read_jsonl(config.output / METRICS)
+    assert step >= records[-1]["step"] > step - config.tracking.every
+    line = (tmp_path / "said").read_text().splitlines()[-1]
+    assert line.startswith(f"ray-mae: {signum.name}: {last} holds the run up to step {step}")
+    assert line.endswith(f"ray-mae pretrain --config {tmp_path / 'run.yaml'}")
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_what_would(

@@ -35,7 +35,7 @@ def test_the_worker_without_a_sign_of_life_is_named_and_what_goes_on() -> None:
     assert [now for now, _ in lines] == [60, 120]
     assert lines[0][1].startswith(
         "no metrics for 60 s: no sign of life of worker 1 (node-b, process 12) for 30 s, last reading data "
-        "after step 57; 1 others wait. One that does not answer for 600 s is given up"
+        "after step 57; the others (1) wait. One that does not answer for 600 s is given up"
     )
     assert silence.heard(131.0) == "metrics again after 131 s"
     assert silence.heard(132.0) is None

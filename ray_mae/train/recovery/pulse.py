@@ -169,7 +169,7 @@ class Silence:
                 for s in silent[:3]
             )
             more = f" and {len(silent) - 3} more" if len(silent) > 3 else ""
-            wait = f"; {others} others wait" if others else ""
+            wait = f"; the others ({others}) wait" if others else ""
             return (
                 f"no sign of life of {which}{more}{wait}. One that does not answer for "
                 f"{ray_private.health_check_timeout():.0f} s is given up, and all begin again with the last "
