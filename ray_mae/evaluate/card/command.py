@@ -34,7 +34,7 @@ LEAKS = {
 NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})
 """Reasons whose details may name files of the archive, as those of a store's errors do."""
 _NOTES = (
-    "label_cells_not_understood", "columns_like_labels_not_read", "attribute_cells_not_understood"
+    "label_cells_by_text", "columns_like_labels_not_read", "attribute_cells_not_understood"
 )  # fmt: skip
 """Of the ingest's summary: what of the tables was not read."""
 _SMALL = {
