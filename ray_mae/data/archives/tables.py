@@ -5,7 +5,6 @@ import difflib
 import gzip
 import re
 import sys
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import TableColumns, VolumeColumns
+from ray_mae.data.decoding.compressed import DAMAGE
 from ray_mae.data.paths import local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 from ray_mae.data.quarantine import error_text
@@ -120,7 +120,7 @@ def _csv_rows(path: Path) -> Iterator[PlacedRow | DamagedRow]:
     with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             yield from _records(_Lines(file, path), delimiter)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except DAMAGE as error:
             raise ValueError(f"{path} is no complete gzip file ({error_text(error)})") from error
 
 

@@ -156,7 +156,9 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
     examples: dict[str, dict[str, str]] = {}
     if (shards / SUMMARY).is_file():
         summary = json.loads((shards / SUMMARY).read_text())
-        flows = {noun: summary[noun] for noun in ("images", NOUNS[kind]) if noun in summary}
+        flows = {
+            noun: summary[noun] for noun in ("images", "reports", NOUNS[kind]) if noun in summary
+        }
         notes = {name: found for name in _NOTES if (found := summary.get("notes", {}).get(name))}
         splits = summary["splits"].values()
         burned_in = sum(split.get("images_with_burned_in_text", 0) for split in splits)
