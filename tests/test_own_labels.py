@@ -58,7 +58,7 @@ def test_shards_manifest_summary_and_card_have_the_names(shards: Path) -> None:
     assert {row["sex"] for row in rows} == {"M", "F"}
     summary = json.loads((shards / "summary.json").read_text())
     assert list(summary["splits"]["train"]["labels"]) == NAMES
-    assert summary["notes"]["label_cells_not_understood"] == {"Herz groß": {"2": 3}}
+    assert summary["notes"]["label_cells_by_text"] == {"Herz groß": {"2": 3}}
     assert summary["notes"]["columns_like_labels_not_read"] == ["Fall"]
     cli.run(["inspect", "--shards", str(shards)])
     card = json.loads((shards / "card.json").read_text())

@@ -72,6 +72,12 @@ def damage(checkpoint: Path, workers: Collection[int] | None = None) -> list[str
     return wrong
 
 
+def known_damage(checkpoint: Path, workers: Collection[int] | None = None) -> list[str]:
+    """As `damage`; nothing of a checkpoint without checksums, as an earlier version or a person made it."""
+    without = not (checkpoint / CHECKSUMS).is_dir() and (checkpoint / "state.json").is_file()
+    return [] if without else damage(checkpoint, workers)
+
+
 def require_whole(checkpoint: Path, *names: str) -> None:
     """Compares files of a checkpoint with the checksums that were written with them.
 
@@ -124,9 +130,7 @@ def drop_damaged(run: Path, tell: Callable[[str], None]) -> None:
     dropped: dict[str, str] = {}
     while latest := record.get("latest_checkpoint_result"):
         name = latest["checkpoint_dir_name"]
-        if not (run / name / CHECKSUMS).is_dir() and (run / name / "state.json").is_file():
-            break  # of an earlier version: nothing to compare with
-        if not (wrong := damage(run / name)):
+        if not (wrong := known_damage(run / name)):
             break
         dropped[name] = wrong[0]
         _forget(record, name)

@@ -291,11 +291,9 @@ def restore(engine: Engine) -> int:
 
 def _require_whole(checkpoint: Path, workers: int) -> None:
     """Raise FatalError, on every worker, where a file is not as it was written; each reads its share."""
-    if not (checkpoint / integrity.CHECKSUMS).is_dir():
-        return  # of an earlier version
     rank, world = dist.get_rank(), dist.get_world_size()
     wrong: list[list[str]] = [[]] * world
-    dist.all_gather_object(wrong, integrity.damage(checkpoint, range(rank, workers, world)))
+    dist.all_gather_object(wrong, integrity.known_damage(checkpoint, range(rank, workers, world)))
     if found := [what for of_worker in wrong for what in of_worker]:
         raise FatalError(
             f"{checkpoint} is damaged ({'; '.join(found[:3])}): start the same command again, and it goes "

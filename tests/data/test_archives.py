@@ -43,7 +43,7 @@ def test_a_table_is_listed_alike_in_every_format(tmp_path: Path, suffix: str) ->
     assert problems == [None, None, "missing", "duplicate"]
     assert states(archive, 0) == {"Edema": POSITIVE}
     assert states(archive, 1) == {"Edema": UNCERTAIN, "Pleural Effusion": NEGATIVE}
-    assert archive.notes["label_cells_not_understood"] == {"Edema": {"maybe": 1}}
+    assert archive.notes["label_cells_by_text"] == {"Edema": {"maybe": 1}}
 
 
 def test_names_in_one_column_are_mapped_or_counted(tmp_path: Path) -> None:

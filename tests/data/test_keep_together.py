@@ -56,6 +56,7 @@ def splits(output: Path) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.slow
 def test_who_looks_alike_is_in_one_split_and_nobody_in_two(table: Path, tmp_path: Path) -> None:
     apart, together = tmp_path / "apart", tmp_path / "together"
     assert "look_alikes" not in ingest(settings(table, apart, **SHARES))

@@ -72,7 +72,7 @@ def test_the_columns_that_are_named_are_the_labels_in_their_order(tmp_path: Path
     assert archive.label_names == ("Tube misplaced", "Herz-groß")
     assert column_of(archive, "Tube misplaced") == [1, 0, 0, 1, 0, 1]
     assert column_of(archive, "Herz-groß") == [1, 0, 1, NOT_LABELLED, NOT_MENTIONED, -1]
-    assert archive.notes["label_cells_not_understood"] == {"Herz-groß": {"2": 1}}
+    assert archive.notes["label_cells_by_text"] == {"Herz-groß": {"2": 1}}
     assert archive.notes["columns_like_labels_not_read"] == ["Edema"]
     told = "\n".join(archive.warnings)
     assert "column 'Herz-groß': 1 cells are no label state: '2' (1)" in told

@@ -129,6 +129,7 @@ def test_a_rare_word_is_still_written_letter_by_letter() -> None:
     assert decode_tokens(document, ids[0, 1:].tolist()) == "zofie qatz effusion"
 
 
+@pytest.mark.slow
 def test_workers_share_every_step_evenly_and_in_order(shards: Path, local_ray: None) -> None:
     """Steps of equal, exact size on each worker; together the run's order; nothing dropped."""
     from ray.data import ExecutionOptions

@@ -64,7 +64,8 @@ def test_images_are_found_in_whatever_folder_and_listed_with_view_text_and_label
         "files_passed_over": {".gz": 1, ".zip": 1},
         "labels_not_mapped": {"unchanged": 1, "exclude": 1},
         "labels_not_known": {"loc basal": 1},
-        "label_cells_not_understood": {"Labels": {"[''": 1}},
+        "label_cells_not_understood": 1,
+        "label_cells_by_text": {"Labels": {"[''": 1}},
         "images_without_labels": 1,
         "images_normal_with_a_finding": 0,
     }

@@ -140,7 +140,7 @@ def test_padchest_has_its_published_counts_less_what_it_marks_as_unfit(tmp_path:
     }
     notes = counted.archive.notes
     assert notes["labels_not_known"] == {}
-    assert notes["label_cells_not_understood"] == {}
+    assert notes["label_cells_by_text"] == {}
     assert notes["images_without_labels"] == 880
     assert notes["images_normal_with_a_finding"] == 195
     assert len(notes["labels_not_mapped"]) == 96

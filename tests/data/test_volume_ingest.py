@@ -164,6 +164,7 @@ def test_an_archive_without_a_single_usable_volume_is_an_error_that_says_why(
 
 
 @needs_shared
+@pytest.mark.slow
 def test_the_real_volumes_come_in_as_their_index_says(tmp_path: Path) -> None:
     source = SHARED / "mri" / "metadata.csv"
     index = pd.read_csv(source, dtype=str, keep_default_na=False)

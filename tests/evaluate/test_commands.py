@@ -54,6 +54,7 @@ def test_every_study_has_the_mean_of_its_views_features(
         np.testing.assert_allclose(found[row["study_id"]], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_probe_command_compares_with_random_and_pixels_and_writes_its_report(
     shards: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_wrong_checkpoint_is_named_before_any_actor_starts(shards: Path, tmp_p
         embed(EmbedConfig(checkpoint=tmp_path, shards=shards, output=tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_volumes_are_embedded_and_probed_by_their_own_labels(tmp_path: Path) -> None:
     shards, run = tmp_path / "shards", tmp_path / "run"
     write_volume_shards(shards, train=40, held_out=20)

@@ -100,6 +100,7 @@ def run_of(config: FinetuneConfig, initialisation: str = "trained") -> Run:
     return next(run for run in runs_of(config) if run.initialisation == initialisation)
 
 
+@pytest.mark.slow
 def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
     studies: Path,
     study_checkpoint: Path,

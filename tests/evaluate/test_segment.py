@@ -95,6 +95,7 @@ def prepared(config: SegmentConfig) -> tuple[Run, SegmentTask, dict[str, str]]:
     return runs_of(config)[0], preparation.task, preparation.left_out
 
 
+@pytest.mark.slow
 def test_balls_are_found_and_everything_is_left_behind(
     checkpoint: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

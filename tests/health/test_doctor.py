@@ -35,6 +35,7 @@ def findings_of(summary: dict[str, Any], check: str) -> list[dict[str, Any]]:
     return [f for f in summary["findings"] if f["check"] == check]
 
 
+@pytest.mark.slow
 def test_every_node_writes_the_output_and_reads_the_shards(
     tmp_path: Path, two_nodes: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,13 @@
 """Checkpoints whose files are not as they were written."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ray_mae.checkpoint.commands import checkpoint_convert
 from ray_mae.checkpoint.format import all_weights, committed, last_committed
 from ray_mae.checkpoint.integrity import (
     DAMAGED,
@@ -14,7 +16,7 @@ from ray_mae.checkpoint.integrity import (
     drop_damaged,
     write_checksums,
 )
-from ray_mae.config import ExportConfig
+from ray_mae.config import CheckpointConvertConfig, ExportConfig
 from ray_mae.exports.command import export
 from tests.checkpoints import write_checkpoint
 from tests.shards import write_shards
@@ -107,3 +109,16 @@ def test_damaged_weights_are_neither_read_nor_exported(run: Path, file: str) -> 
         all_weights(run)
     with pytest.raises(ValueError, match=rf"{file} (was changed or|is) damaged"):
         export(ExportConfig(checkpoint=run, output=run / "out"))
+
+
+def test_a_checkpoint_without_checksums_is_taken_as_it_is(run: Path) -> None:
+    shutil.rmtree(run / "checkpoint_6" / "checksums")
+    told: list[str] = []
+    drop_damaged(run, told.append)
+    assert told == []
+    assert last_committed(run) == run / "checkpoint_6"
+    converted = CheckpointConvertConfig(checkpoint=run, output=run / "w", to="weights")
+    assert checkpoint_convert(converted)["step"] == 1
+    (run / "checkpoint_6" / "state.json").unlink()
+    drop_damaged(run, told.append)
+    assert last_committed(run) == run / "checkpoint_4"

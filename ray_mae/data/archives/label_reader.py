@@ -180,7 +180,8 @@ class LabelReader:
         """The counts, for the summary."""
         notes: dict[str, object] = {
             "labels_not_mapped": dict(self.unmapped.most_common()),
-            "label_cells_not_understood": {c: by_value(cells) for c, cells in self.invalid.items()},
+            "label_cells_not_understood": sum(c.total() for c in self.invalid.values()),
+            "label_cells_by_text": {c: by_value(cells) for c, cells in self.invalid.items()},
         }
         if self.not_read is not None:
             notes["columns_like_labels_not_read"] = self.not_read

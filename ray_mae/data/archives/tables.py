@@ -5,7 +5,6 @@ import difflib
 import gzip
 import re
 import sys
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.config import TableColumns, TableEncoding, VolumeColumns
+from ray_mae.data.decoding.compressed import DAMAGE
 from ray_mae.data.paths import local_file
 from ray_mae.data.privacy.pseudonyms import split_named
 from ray_mae.data.quarantine import error_text
@@ -134,7 +134,7 @@ def _csv_rows(path: Path, encoding: TableEncoding) -> Iterator[PlacedRow | Damag
         try:
             lines = _Lines(file, path, encoding)
             yield from _records(lines, _delimiter(lines, "\t" if ".tsv" in path.suffixes else ","))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except DAMAGE as error:
             raise ValueError(f"{path} is no complete gzip file ({error_text(error)})") from error
 
 

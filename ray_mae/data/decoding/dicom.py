@@ -5,13 +5,12 @@ max_pixels. What a file can have wrong ends as QuarantineError, never as a crash
 """
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -28,13 +27,20 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ray_mae.data.decoding.body_parts import UNKNOWN, body_part_of
 from ray_mae.data.decoding.dicom_codecs import coded_size
+from ray_mae.data.decoding.dicom_content import (
+    CONTENT_TAGS,
+    VIEW_TAGS,
+    body_part_in,
+    burned_in,
+    capture_of,
+    for_processing,
+    values_of,
+    view_in,
+)
 from ray_mae.data.decoding.dicom_elements import MOST_BYTES, CountedFile, read_elements
 from ray_mae.data.decoding.greyscale import MOST_ASPECT, to_grey, with_square_pixels
 from ray_mae.data.decoding.stored_values import stored_values
-from ray_mae.data.decoding.views import position_of, view_from_orientation, view_of
-from ray_mae.data.decoding.words import plain
 from ray_mae.data.file_types import file_kind
 from ray_mae.data.paths import open_binary
 from ray_mae.data.privacy.years import year_of
@@ -43,13 +49,6 @@ from ray_mae.data.quarantine import QuarantineError, error_text, undecodable
 # The only tags of a header that are ever read: what is not read cannot leak.
 IDENTIFIERS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality"]
 GEOMETRY = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
-DESCRIPTIONS = ["SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription"]
-VIEW_TAGS = ["ViewPosition", "ViewCodeSequence", "PatientOrientation", *DESCRIPTIONS]
-# What kind of a picture it is, and of what.
-CONTENT_TAGS = [
-    "BurnedInAnnotation", "ConversionType", "ImageType", "PresentationIntentType",
-    "BodyPartExamined", "AnatomicRegionSequence", "StudyDescription", "QualityControlImage",
-]  # fmt: skip
 # Read where the setting `attributes` names them, and never otherwise.
 ATTRIBUTE_TAGS = {
     "sex": "PatientSex", "age": "PatientAge", "site": "InstitutionName",
@@ -88,30 +87,6 @@ MODALITIES = frozenset(
 )
 # Projections and secondary captures of them. Anything else (CT, MR, reports, …) is no view.
 PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC"})
-
-
-# Of a detector's own values: X-ray, mammography, intraoral.
-FOR_PROCESSING_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{n}.1" for n in (1, 2, 3))
-SECONDARY_CAPTURE = r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.[1-4])?"
-# Of ConversionType (PS3.3 C.8.6.1) those that no exposure comes in by.
-CONVERSIONS = {"SD": "a scanned document", "DRW": "a drawing", "SYN": "a synthetic picture"}
-SCREENSHOT = re.compile(
-    r"\bscreen[ _-]?(save|shot|cap\w*|grab|dump|copy|image)|\bsnap ?shot|\bbildschirm|\bcapture d.ecran"
-)
-DOCUMENT = re.compile(
-    r"\b(scanned (doc\w*|form|page)|document|consent|requisition|questionnaire|formular|anforderung)\b"
-)
-# What a class of files says of the body part.
-PARTS_BY_CLASS = {
-    **{f"1.2.840.10008.5.1.4.1.1.1.2{end}": "breast" for end in ("", ".1")},
-    **{f"1.2.840.10008.5.1.4.1.1.1.3{end}": "tooth" for end in ("", ".1")},
-}
-# Views of CID 4010 by code (SNOMED CT, and the older SNOMED RT), whatever language names them.
-VIEW_CODES = {
-    "399033003": "frontal", "399348003": "AP", "R-10206": "AP", "272479007": "PA", "R-10214": "PA",
-    "399067008": "lateral", "399173006": "left lateral", "R-10236": "left lateral",
-    "399198007": "right lateral", "R-10232": "right lateral", "399182000": "oblique",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +220,7 @@ def _header(ds: Dataset) -> Header:
     """The header of what was read. Raises QuarantineError."""
     try:
         with quiet():
-            view, position, understood = _view(ds)
+            view, position, understood = view_in(ds)
             return Header(
                 patient=str(ds.get("PatientID") or "").strip(" \0"),
                 study=str(ds.get("StudyInstanceUID") or "").strip(),
@@ -255,106 +230,21 @@ def _header(ds: Dataset) -> Header:
                 columns=int(ds.get("Columns") or 0),
                 frames=int(ds.get("NumberOfFrames") or 1),
                 burned_in=burned_in(ds),
-                capture=_capture(ds),
+                capture=capture_of(ds),
                 for_processing=for_processing(ds),
-                body_part=_body_part(ds),
+                body_part=body_part_in(ds),
                 view=view,
                 position=position,
                 view_understood=understood,
                 year=year_of(str(ds.get("StudyDate") or "")),
                 attributes={
-                    name: " ".join(_values(ds.get(tag)))
+                    name: " ".join(values_of(ds.get(tag)))
                     for name, tag in ATTRIBUTE_TAGS.items()
                     if tag in ds
                 },
             )
     except Exception as error:  # values are only parsed when they are asked for
         raise undecodable(error, "header: ") from error
-
-
-def _term(ds: Dataset, tag: str) -> str:
-    """A tag's value as one upper-case term."""
-    return str(ds.get(tag) or "").strip().upper()
-
-
-def burned_in(ds: Dataset) -> bool:
-    """Whether the header does not deny that text is burned into the pixels: all but NO or nothing."""
-    return _term(ds, "BurnedInAnnotation") not in ("", "NO")
-
-
-def _sop_class(ds: Dataset) -> str:
-    return str(ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID") or "")
-
-
-def for_processing(ds: Dataset) -> bool:
-    """Whether the pixels are a detector's values, of which a picture to look at is made elsewhere."""
-    return (
-        _term(ds, "PresentationIntentType") == "FOR PROCESSING"
-        or _sop_class(ds) in FOR_PROCESSING_CLASSES
-    )
-
-
-def _capture(ds: Dataset) -> str:
-    """What says that this is a scanned form, a drawing or a screenshot, "" if nothing does.
-
-    Radiographs are converted to secondary captures as well: those are films that were digitised, and
-    those whose header names the view of an exposure.
-    """
-    description = plain(str(ds.get("SeriesDescription") or ""))
-    if SCREENSHOT.search(plain(" ".join(_values(ds.get("ImageType"))))):
-        return "a screenshot by ImageType"
-    if SCREENSHOT.search(description) or DOCUMENT.search(description):
-        return "a screenshot or a document by SeriesDescription"
-    conversion, modality = _term(ds, "ConversionType"), _term(ds, "Modality")
-    if conversion in CONVERSIONS:
-        return f"{CONVERSIONS[conversion]} by ConversionType {conversion}"
-    secondary = re.fullmatch(SECONDARY_CAPTURE, _sop_class(ds)) or modality == "SC"
-    if secondary and conversion != "DF" and _named_view(ds) is None:
-        return "a Secondary Capture that names no view"
-    return ""
-
-
-def _values(value: Any) -> list[str]:
-    """The values of a tag that may have none, one or several."""
-    several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    return [str(each) for each in value] if several else [str(value or "")]
-
-
-def _body_part(ds: Dataset) -> str:
-    if _term(ds, "QualityControlImage") == "YES":
-        return "phantom"
-    codes = [str(item.get("CodeMeaning") or "") for item in ds.get("AnatomicRegionSequence") or []]
-    texts = [str(ds.get(tag) or "") for tag in ("BodyPartExamined", *DESCRIPTIONS[:2])]
-    part = body_part_of(PARTS_BY_CLASS.get(_sop_class(ds), ""), *codes, *texts)
-    # A study may hold images of other parts, too: its description counts where nothing else does.
-    return part if part != UNKNOWN else body_part_of(str(ds.get("StudyDescription") or ""))
-
-
-def _view(ds: Dataset) -> tuple[str, str | None, bool]:
-    """The view by the most reliable tag that names one, its words, and whether those were understood."""
-    if named := _named_view(ds):
-        return *named, True
-    understood = not (ds.get("ViewPosition") or ds.get("ViewCodeSequence"))
-    for tag in DESCRIPTIONS:
-        text = str(ds.get(tag) or "")
-        if view := view_of(text):
-            return view, position_of(text), True
-    return "unknown", None, understood
-
-
-def _named_view(ds: Dataset) -> tuple[str, str | None] | None:
-    """The view and its words by the tags that are there to name it."""
-    items = ds.get("ViewCodeSequence") or []
-    codes = [str(item.get("CodeMeaning") or "") for item in items]
-    for text in [str(ds.get("ViewPosition") or ""), *codes]:
-        if view := view_of(text):
-            return view, position_of(text)
-    for item in items:
-        if text := VIEW_CODES.get(str(item.get("CodeValue") or "").strip(), ""):
-            return view_of(text) or "unknown", position_of(text)
-    if view := view_from_orientation(ds.get("PatientOrientation")):
-        return view, None
-    return None
 
 
 def check_header(header: Header, max_pixels: int) -> None:
@@ -456,7 +346,7 @@ def _aspect(ds: Dataset) -> float:
     """Height of a pixel over its width; 1 where nothing that can be believed says something else."""
     for tag in [*SPACINGS, "PixelAspectRatio"]:
         try:
-            height, width = (float(value) for value in _values(ds.get(tag)))
+            height, width = (float(value) for value in values_of(ds.get(tag)))
         except ValueError:  # no two numbers
             continue
         if min(height, width) > 0 and 1 / MOST_ASPECT <= height / width <= MOST_ASPECT:

@@ -17,12 +17,12 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from ray_mae.data.decoding.dicom import (
     MODALITIES,
     NATIVE,
-    burned_in,
     most_bytes,
     quiet,
     read_dataset,
     stored_pixels,
 )
+from ray_mae.data.decoding.dicom_content import burned_in
 from ray_mae.data.decoding.dicom_elements import MOST_BYTES
 from ray_mae.data.quarantine import QuarantineError, undecodable
 

@@ -157,7 +157,7 @@ def _print_warnings(warnings: list[str]) -> None:
 
 def _with_absolute_paths(config: IngestConfig) -> IngestConfig:
     """The settings with every path absolute, since workers may have another working folder."""
-    table = config.volumes.table
+    table, model = config.volumes.table, config.names.model
     return replace(
         config,
         source=resolve_path(config.source),
@@ -165,6 +165,7 @@ def _with_absolute_paths(config: IngestConfig) -> IngestConfig:
         reports=config.reports and resolve_path(config.reports),
         tables=config.tables and resolve_path(config.tables),
         volumes=replace(config.volumes, table=table and resolve_path(table)),
+        names=replace(config.names, model=model and resolve_path(model)),
     )
 
 

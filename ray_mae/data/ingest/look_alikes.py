@@ -1,15 +1,13 @@
 """Patients whose images look the same, in one split: one person under two numbers, or one film twice."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ray_mae.data.decoding.images import decode
-from ray_mae.data.ingest.shards import Besides, IngestJob, ShardPlan
-from ray_mae.data.look_alikes import ContentIndex, bits_of
+from ray_mae.data.ingest.shards import IngestJob, ShardPlan
+from ray_mae.data.look_alikes import ContentIndex
 from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.paths import retry_transient
 from ray_mae.data.schema import SPLITS
@@ -38,9 +36,8 @@ def keep_together(
     groups, pairs = _find_groups(job, root)
     before = _splits_of(job, groups)
     splits: Splits = {}
-    for _ in range(
-        2 if groups else 0
-    ):  # the second time after those whom the archive leaves no choice
+    # the second time after those whom the archive leaves no choice
+    for _ in range(2 if groups else 0):
         now = _splits_of(job, groups)
         for group in groups:
             here = {now[patient] for patient in group}
@@ -102,18 +99,10 @@ def _find_groups(job: IngestJob, root: Path) -> tuple[list[list[str]], int]:
 
 
 def _looks(plan: ShardPlan, root: Path) -> list[tuple[str, str]]:
-    """Patient and 256 bits of each image; of a volume a checksum, so that only the same voxels are alike."""
+    """Patient and bits of each image or volume, as plain fields."""
 
     def read() -> list[tuple[str, str]]:
-        looks = []
-        for row in plan.rows(root, Besides()):
-            bits = (
-                [bits_of(decode(view["image"])) for view in row["views"]]
-                if "views" in row
-                else [hashlib.sha256(row["voxels"]).digest()]
-            )
-            looks += [(row["patient_id"], of.hex()) for of in bits]
-        return looks
+        return [(patient, bits.hex()) for patient, bits in plan.looks(root)]
 
     return retry_transient(read, remote=False)
 

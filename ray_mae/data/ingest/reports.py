@@ -15,7 +15,7 @@ from typing import Any
 
 from ray_mae.config.ingest import NameSettings, TableEncoding
 from ray_mae.data.archives.tables import iter_table
-from ray_mae.data.paths import atomic_write, remove, resolve_path
+from ray_mae.data.paths import atomic_write, remove
 from ray_mae.data.privacy.name_detector import NameDetector, name_detector
 from ray_mae.data.privacy.report_sections import Sections, sections
 from ray_mae.data.quarantine import QuarantineError
@@ -39,15 +39,21 @@ class ReportReader:
     @classmethod
     def of(cls, names: NameSettings) -> "ReportReader":
         """Raises FileNotFoundError or ValueError if there is no such model, before anything is read."""
-        model = names.model and resolve_path(names.model)
-        if model:
-            NameDetector(model, names.labels, names.min_score)
-        return cls(
-            str(model) if model else None,
+        reader = cls(
+            str(names.model) if names.model else None,
             names.labels,
             names.min_score,
-            _state_of(model) if model else "",
+            _state_of(names.model) if names.model else "",
         )
+        if reader.model is not None:
+            reader.detector()
+        return reader
+
+    def detector(self) -> NameDetector:
+        """The model, read once by each process."""
+        assert self.model is not None
+        labels = None if self.labels is None else tuple(self.labels)
+        return name_detector(Path(self.model), labels, self.min_score)
 
     def read(self, text: str, decision: str | None) -> "ReadReport":
         """The sections of a text.
@@ -66,9 +72,7 @@ class ReportReader:
             raise QuarantineError("name-found", "a person withholds it")
         if self.model is None or decision == "keep":
             return ReadReport(found)
-        detect = name_detector(
-            Path(self.model), None if self.labels is None else tuple(self.labels), self.min_score
-        )
+        detect = self.detector()
         kinds: Counter[str] = Counter()
         words = []
         for section in filter(None, found):

@@ -87,6 +87,13 @@ class ShardPlan(ABC):
         Among its counts are what was written of each kind of entry: image, report, study, volume.
         """
 
+    @abstractmethod
+    def looks(self, root: Path) -> Iterator[tuple[str, bytes]]:
+        """Pseudonym of the patient of each image or volume, and bits that tell what it looks like.
+
+        Those of two that look alike differ in few bits.
+        """
+
     def fingerprint(self) -> str:
         """Changes if the plan does, or the software that follows it."""
         planned = json.dumps([version("ray-mae"), asdict(self)], sort_keys=True)

@@ -17,6 +17,7 @@ from ray_mae.data.archives.records import Archive, ImageRecord
 from ray_mae.data.decoding.decoder_process import prepare_image_isolated
 from ray_mae.data.decoding.dicom import most_bytes
 from ray_mae.data.decoding.image_preprocessing import ImagePreparation, PreparedImage
+from ray_mae.data.decoding.images import decode
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.grouping import ImageEntry, StudyEntry, group_studies
 from ray_mae.data.ingest.layout import Layout, cut_into_shards
@@ -24,6 +25,7 @@ from ray_mae.data.ingest.listed import named_stores
 from ray_mae.data.ingest.reports import ReportReader, read_decisions
 from ray_mae.data.ingest.shards import RESULTS, Besides, IngestJob, ShardPlan
 from ray_mae.data.ingest.study_counts import count_header, count_study, describe
+from ray_mae.data.look_alikes import bits_of
 from ray_mae.data.paths import local_file, retry_transient, source_path
 from ray_mae.data.privacy.report_sections import Sections
 from ray_mae.data.quarantine import QuarantineError, QuarantineRow, error_text
@@ -186,6 +188,12 @@ class StudyShardPlan(ShardPlan):
                 "years": study.years,
                 **{name: study.attributes.get(name) for name in self.attributes},
             }
+
+    def looks(self, root: Path) -> Iterator[tuple[str, bytes]]:
+        for study in self.studies:
+            for _, prepared in self._images(study, root):
+                if isinstance(prepared, PreparedImage):
+                    yield study.patient_id, bits_of(decode(prepared.image))
 
     def _report(self, study: StudyEntry, besides: Besides) -> Sections:
         """Findings and impression; None for both where there is no report, or it goes aside."""

@@ -64,11 +64,17 @@ def check_content(path: Path, shard: Shard, wait: bool = False) -> None:
         raise DamagedShard(_exchanged(path, _compared(state.st_size, shard)))
     if not shard.sha256:
         return
-    version = (str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-    if (actual := _CHECKS.ask(version, wait)) not in (None, shard.sha256):
+    if (actual := _CHECKS.ask(_version(path, state), wait)) not in (None, shard.sha256):
         raise DamagedShard(
             _exchanged(path, f"sha256 {actual}, {Manifest.FILE} says {shard.sha256}")
         )
+
+
+def checksum_of(path: Path) -> str:
+    """The SHA-256 of a file as it is now, computed once per node. Raises OSError."""
+    checksum = _CHECKS.ask(_version(path, path.stat()), wait=True)
+    assert checksum is not None
+    return checksum
 
 
 def _compared(size: int | None, shard: Shard) -> str:
@@ -85,6 +91,10 @@ def _exchanged(path: Path, difference: str) -> str:
 
 _Version = tuple[str, int, int, int, int]
 """A file as it is: path, size, times of change, number."""
+
+
+def _version(path: Path, state: os.stat_result) -> _Version:
+    return (str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
 class _Checks:

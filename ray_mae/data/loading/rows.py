@@ -5,16 +5,15 @@ Keys of samples are traced back to their identifiers here, too.
 
 import errno
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_mae.data.loading.integrity import DamagedShard, check_content
+from ray_mae.data.loading.integrity import DamagedShard, check_content, checksum_of
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.paths import is_transient, sha256_of
+from ray_mae.data.paths import is_transient
 from ray_mae.data.retry import doubling_waits, retry
 from ray_mae.data.schema import Manifest, Row, Shard
 
@@ -98,13 +97,7 @@ def is_damaged(path: Path, shard: Shard) -> bool:
 
 
 def _actual_sha256(path: Path) -> str:
-    return _sha256(path, path.stat().st_mtime_ns) if path.is_file() else ""
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, changed_ns: int) -> str:
-    """changed_ns: time of change, so that a file that was restored is read again."""
-    return sha256_of(path)
+    return checksum_of(path) if path.is_file() else ""
 
 
 def names_of(shards: Path, keys: Collection[int]) -> dict[int, str]:

@@ -36,7 +36,7 @@ LEAKS = {
 NAMES_FILES = frozenset({"duplicate", "missing", "unreadable"})
 """Reasons whose details may name files of the archive, as those of a store's errors do."""
 _NOTES = (
-    "label_cells_not_understood", "columns_like_labels_not_read", "attribute_cells_not_understood"
+    "label_cells_by_text", "columns_like_labels_not_read", "attribute_cells_not_understood"
 )  # fmt: skip
 """Of the ingest's summary: what of the tables was not read."""
 _SMALL = {
@@ -159,7 +159,9 @@ def _from_ingest(shards: Path, kind: str) -> dict[str, Any]:
     examples: dict[str, dict[str, str]] = {}
     if (shards / SUMMARY).is_file():
         summary = json.loads((shards / SUMMARY).read_text())
-        flows = {noun: summary[noun] for noun in ("images", NOUNS[kind]) if noun in summary}
+        flows = {
+            noun: summary[noun] for noun in ("images", "reports", NOUNS[kind]) if noun in summary
+        }
         notes = {name: found for name in _NOTES if (found := summary.get("notes", {}).get(name))}
         splits = summary["splits"].values()
         burned_in = sum(split.get("images_with_burned_in_text", 0) for split in splits)

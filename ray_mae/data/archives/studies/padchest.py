@@ -136,7 +136,8 @@ class _Labels:
         return {
             "labels_not_mapped": dict(unmapped.most_common()),
             "labels_not_known": dict(unknown.most_common()),
-            "label_cells_not_understood": {"Labels": by_value(invalid)} if invalid else {},
+            "label_cells_not_understood": invalid.total(),
+            "label_cells_by_text": {"Labels": by_value(invalid)} if invalid else {},
             "images_without_labels": without,
             "images_normal_with_a_finding": contradicted,
         }

@@ -15,11 +15,11 @@ from ray_mae.data.archives.folders import stem_of, volume_files
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in
 from ray_mae.data.archives.volumes.exclusions import check_name, label_map_in
+from ray_mae.data.archives.volumes.name_words import name_in
 from ray_mae.data.archives.volumes.patient_names import (
     alike,
     check_visits,
     match_people,
-    name_in,
 )
 from ray_mae.data.quarantine import QuarantineError
 

@@ -17,12 +17,12 @@ from ray_mae.data.archives.folders import stem_of, volume_files
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in, contrast_of, is_contrast
 from ray_mae.data.archives.volumes.exclusions import check_name, in_label_folder, label_map_in
+from ray_mae.data.archives.volumes.name_words import words_of
 from ray_mae.data.archives.volumes.patient_names import (
     CHANNEL,
     case_of,
     match_people,
     people_of,
-    words_of,
 )
 from ray_mae.data.quarantine import QuarantineError
 

@@ -13,58 +13,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ray_mae.data.archives.folders import stem_of
-from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_in, is_contrast
+from ray_mae.data.archives.volumes.contrasts import is_contrast
+from ray_mae.data.archives.volumes.name_words import (
+    COLLECTIONS,
+    CUTS,
+    SESSION,
+    VISIT,
+    has_digit,
+    name_in,
+    words_of,
+)
 
-# A word that names a session, with its value: ses-2, visit1, tp_03, a date, MR1 of OASIS.
-_SESSION = re.compile(
-    r"(?:session|ses|visit|timepoint|time|tp)(?:-[a-z0-9]+|_?\d+[a-z]?)|mr\d|"
-    r"(?:19|20)\d\d(?P<s>[-_.]?)(?:0[1-9]|1[0-2])(?P=s)(?:0[1-9]|[12]\d|3[01])|"
-    r"baseline|follow-?up_?\d*|bl|fu\d+[a-z]?",
-    re.IGNORECASE,
-)
-# Words that name a session behind a patient's name, and may begin a name: v1, m06, d0129, week04, scan2.
-_VISIT = re.compile(
-    r"(?:v|vis|m|mo|month|w|wk|week|y|yr|year|d|day|t|scan|exam|re?scan|rep|repeat|fup|followup)_?\d{1,4}[a-z]?|"
-    r"\d{1,3}_?(?:mos?|months?|wks?|weeks?|yrs?|years?|days?|[mwyd])|"
-    r"re-?test|test|rescan|repeat|pre-?op|post-?op|intra-?op|initial|screening|sc|final|"
-    r"first|second|third|before|after",
-    re.IGNORECASE,
-)
-# Entities of BIDS that tell images of one session apart.
-_ENTITY = re.compile(
-    r"(?:run|acq|echo|rec|dir|inv|flip|part|ce|desc|space|res|den|chunk|task|mod)(?:-[a-z0-9]+|_?\d+)",
-    re.IGNORECASE,
-)
-_WORD = re.compile(rf"(?:{_SESSION.pattern}|{_ENTITY.pattern})(?![a-z0-9])|[^-_ .]+", re.IGNORECASE)
 _SUBJECT = re.compile(r"(?<![a-z0-9])sub-[a-z0-9]+", re.IGNORECASE)
-# Folders of splits and of nnU-Net: what lies above them is a collection.
-COLLECTIONS = frozenset(
-    "train training val valid validation test testing imagestr imagests imagesval labelstr labelsts "
-    "labelsval".split()
-)
-# Words of folders that sort files of many patients, or all files of one. None is a patient.
-_GENERIC = COLLECTIONS | frozenset(
-    "image images img imgs volume volumes vol vols label labels mask masks seg segs segmentation "
-    "segmentations data dataset datasets nifti nii niigz niftis anat func dwi perf fmap mri scan scans "
-    "raw rawdata source sourcedata derivatives preprocessed processed original originals converted "
-    "output outputs input inputs files all set split splits healthy control controls normal case cases "
-    "patient patients subject subjects sub folder "
-    "ad cn mci emci lmci hc hgg lgg gbm glioma meningioma tumor tumour stroke lesion ms mdd asd adhd "
-    "abnormal disease diseased positive negative male female".split()
-)  # fmt: skip
-_NUMBERED = re.compile(r"(?:fold|batch|chunk|split|site|cent(?:er|re)|group|cohort)\w?\d*", re.I)
 # The folder of one scan of a patient: anat3 of OASIS-3, scan12, series_4.
 _SCAN = re.compile(r"(?:anat|func|dwi|perf|fmap|mri|scan|series|ser|se|img|image|vol)\d+", re.I)
-# Words that say how an image was made or worked on: they come after the patient's name.
-_DESCRIBING = frozenset(
-    "pre post ce gd gad gado contrast nativ native ax axial tra transversal sag sagittal cor coronal "
-    "2d 3d tse fse se gre tof dark iso reg registered coreg bet brain n4 bfc skull stripped "
-    "skullstripped ss defaced deface preproc norm normalized normalised resampled mni space seg mask "
-    "dseg label labels segmentation phase mag magnitude ph imag imaginary real subtraction".split()
-)
 # The number of the channel that nnU-Net puts behind a case: BRATS_001_0000.nii.gz.
 CHANNEL = re.compile(r"_(000\d)$")
-_CUTS = " -_."
 # A name no longer than this behind a contrast may be a setting of the scan: p2, iso1.
 _SHORT = 4
 # Names that begin alike may be of one person, if they are no more than this on average.
@@ -111,7 +75,7 @@ def _one_spelling(names: Iterable[str]) -> list[str]:
     """The names, those that differ in capitals or in the signs between words spelt as the first."""
     spellings: dict[str, str] = {}
     return [
-        spellings.setdefault(re.sub(rf"[{re.escape(_CUTS)}]+", "_", name.casefold()), name)
+        spellings.setdefault(re.sub(rf"[{re.escape(CUTS)}]+", "_", name.casefold()), name)
         for name in names
     ]
 
@@ -146,7 +110,7 @@ def _candidates(path: str) -> list[str]:
     names = list(filter(None, map(_name_of_folder, below)))
     scans = [name for name in names if _SCAN.fullmatch(name)]
     names = [name for name in names if name not in scans]
-    names = names[:1] + [name for name in names[1:] if not _VISIT.fullmatch(name)]  # p7/v1/T1.nii
+    names = names[:1] + [name for name in names[1:] if not VISIT.fullmatch(name)]  # p7/v1/T1.nii
     own = name_in(stem)
     rest = (
         *map(name_in, below),  # p7_T1/image.nii.gz: what the folder of a contrast says besides
@@ -216,11 +180,7 @@ def _choose(paths: Sequence[str], chains: Sequence[Sequence[str]]) -> list[str]:
 
 def _is_number(name: str) -> bool:
     """Whether a name holds a number that is no year: patients mostly have one, cities and groups do not."""
-    return _has_digit(name) and not _YEAR.fullmatch(name)
-
-
-def _has_digit(name: str) -> bool:
-    return any(letter.isdigit() for letter in name)
+    return has_digit(name) and not _YEAR.fullmatch(name)
 
 
 def _says(stem: str, name: str) -> bool:
@@ -254,7 +214,7 @@ def _groups(
     for path, chain, patient in zip(paths, chains, patients, strict=True):
         if patient == chain[0] and not _says(stem_of(path), patient):
             for name in chain[1:-1]:
-                if _has_digit(name) and _says(stem_of(path), name):
+                if has_digit(name) and _says(stem_of(path), name):
                     within[patient][name] = path
     for patient, names in within.items():
         if len(names) > 1:
@@ -275,7 +235,7 @@ def _last_token(name: str) -> tuple[str, str]:
     if len(tokens) < 2:
         return "", name
     start = tokens[-1].start()
-    return name[:start].rstrip(_CUTS), name[start:]
+    return name[:start].rstrip(CUTS), name[start:]
 
 
 def check_visits(patients: Iterable[str]) -> None:
@@ -335,7 +295,7 @@ def _beginnings(names: Sequence[str]) -> list[tuple[str, str]]:
             before, after = name[cut - 1], name[cut]
             if (before.isdigit() and after.isdigit()) or (before.isalpha() and after.isalpha()):
                 continue
-            beginning = name[:cut].rstrip(_CUTS)
+            beginning = name[:cut].rstrip(CUTS)
             if beginning in known:
                 pairs.append((beginning, name))
                 break
@@ -351,7 +311,7 @@ def _begin_alike(names: Sequence[str]) -> list[tuple[str, str]]:
     for name in names:
         if not _SUBJECT.match(name):
             for index, token in enumerate(list(_TOKEN.finditer(name))[:-1]):
-                if _has_digit(beginning := name[: token.end()]):
+                if has_digit(beginning := name[: token.end()]):
                     of_beginning[index][beginning].append(name)
     for groups in of_beginning.values():
         several = [group for group in groups.values() if len(group) > 1]
@@ -365,66 +325,15 @@ def case_of(path: str) -> str:
     stem = stem_of(path)
     case = CHANNEL.sub("", stem)
     nnunet = any(folder.lower().startswith("imagest") for folder in path.split("/")[:-1])
-    return case if nnunet or _has_digit(case) else stem
-
-
-def words_of(name: str) -> list[str]:
-    """The words of a name, a session or another entity of BIDS being one."""
-    return [match[0] for match in _WORD.finditer(name)]
-
-
-def name_in(name: str, *, generic: bool = False, leading: bool = False, visits: bool = True) -> str:
-    """The part of a name before all that describes an image, "" if there is no such part.
-
-    Args:
-        name: of a folder, or of a file without its suffix.
-        generic: whether the part may consist of generic words.
-        leading: whether it must be at the beginning: in a folder t1_mprage_p2 nothing is a patient's.
-        visits: whether words such as v1 or scan2 behind a number end it as well.
-    """
-    words = list(_WORD.finditer(name))
-    first = next((i for i, word in enumerate(words) if not _describes(word[0])), len(words))
-    if first == len(words) or (leading and first):
-        return ""
-    start, end = words[first].start(), len(name)
-    for word in words[first + 1 :]:
-        so_far = name[start : word.start()]
-        if (
-            _describes(word[0])
-            or _starts_as_contrast(word[0])
-            or (visits and _VISIT.fullmatch(word[0]) and _has_digit(so_far))
-        ):
-            end = word.start()
-            break
-    patient = name[start:end].strip(_CUTS)
-    return patient if generic or not all(map(_is_generic, words_of(patient))) else ""
-
-
-def _is_generic(word: str) -> bool:
-    return word.lower() in _GENERIC or _NUMBERED.fullmatch(word) is not None
-
-
-def _describes(word: str) -> bool:
-    """Whether a word names a session, a contrast or a processing step."""
-    return bool(
-        _SESSION.fullmatch(word)
-        or _ENTITY.fullmatch(word)
-        or word.lower() in _DESCRIBING
-        or is_contrast(word)
-    )
-
-
-def _starts_as_contrast(word: str) -> bool:
-    """FLAIR2 and T1_1mm behind a name are contrasts; CT001 and PD12 are numbers of patients."""
-    return contrast_in(word) != UNKNOWN and not re.fullmatch(r"[A-Za-z]+\d\d+", word)
+    return case if nnunet or has_digit(case) else stem
 
 
 def _session(path: str) -> str | None:
     """The session: the first word of the path that names one, else one behind a patient's name."""
     names = [*folders_below_collections(path), case_of(path)]
     words = [words_of(name) for name in names]
-    if session := next(filter(_SESSION.fullmatch, (w for of_name in words for w in of_name)), None):
+    if session := next(filter(SESSION.fullmatch, (w for of_name in words for w in of_name)), None):
         return session
-    behind = [w for of_name in words for w in of_name[1:] if _has_digit(of_name[0])]
+    behind = [w for of_name in words for w in of_name[1:] if has_digit(of_name[0])]
     behind += [of_name[0] for of_name in words[1:-1] if len(of_name) == 1]  # p7/v1/T1.nii
-    return next((w for w in behind if _VISIT.fullmatch(w) and not is_contrast(w)), None)
+    return next((w for w in behind if VISIT.fullmatch(w) and not is_contrast(w)), None)
