@@ -271,7 +271,7 @@ def test_a_frozen_encoder_keeps_its_weights(
     )
     finetune(run_of(config), config, prepare_labels(config).task)
     before, _ = load_encoder(study_checkpoint)
-    after = load_classifier(tmp_path / "models" / "trained-seed0").model
+    after = load_classifier(tmp_path / "models" / "trained-seed0")
     for name, weight in before.encoder.state_dict().items():
         assert torch.equal(weight, after.model.encoder.encoder.state_dict()[name]), name
     assert after.model.head.weight.abs().sum() > 0
