@@ -258,6 +258,13 @@ class EncoderFacts:
     form: StoredForm = field(default_factory=dict)
     """How the samples trained on were stored; empty where that is not known."""
 
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Settings of `decode_image` or `decode_volume`, under which new files become such samples."""
+        if self.settings.dimensions == 3:
+            return {"spacing_mm": self.spacing_mm}
+        return {k: v for k, v in self.form.items() if k in ("image_size", "encoding")}
+
 
 def encoder_facts(path: Path) -> EncoderFacts:
     """Returns the settings of an encoder and its data.

@@ -122,8 +122,11 @@ class PredictConfig(ValidatedConfig):
         default_factory=lambda: ["train", "val", "test"]
     )
     """Of shards: splits to predict."""
-    image_size: int = setting(256, ge=16, le=4096)
-    """Short side to which an image is shrunk, in pixels: that of the `ingest` of the training's shards."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the training; as of `evaluate`."""
+    image_size: int | None = setting(None, ge=16, le=4096)
+    """Short side to which an image is shrunk, in pixels. By default that of the training's shards, which the
+    classifier knows; one of an earlier version does not, and takes 256."""
     burned_in: Literal["quarantine", "keep"] = "keep"
     """What becomes of DICOM images whose header says of burned-in text anything but NO. None is stored."""
     secondary_captures: Literal["quarantine", "keep"] = "quarantine"

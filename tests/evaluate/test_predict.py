@@ -16,6 +16,7 @@ from ray_mae.config import IngestConfig, PredictConfig
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.privacy.pseudonyms import load_key, pseudonym
 from ray_mae.data.schema import Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.finetune.classifier import Classifier
 from ray_mae.evaluate.predict.command import predict
 from ray_mae.inference.load import load_encoder
@@ -23,6 +24,8 @@ from tests.checkpoints import write_checkpoint
 from tests.data.dicom_files import write_dicom
 from tests.data.volume_files import ball, write_nifti
 
+SIZE = 96
+"""Short side of the images that the classifier of images was trained on."""
 LABELS = ["Edema", "view"]  # a label may be called as a column
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -31,10 +34,11 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 def classifier(folder: Path, method: str, **values: object) -> Path:
     """One that was never trained, as `evaluate finetune` leaves it."""
     folder.mkdir(exist_ok=True)
-    Manifest("study", "generated", 1, []).write(folder)
+    form = {"image_size": SIZE} if method == "mvmae" else {}
+    Manifest("study", "generated", 1, [], form=form).write(folder)
     encoder, _ = load_encoder(write_checkpoint(folder / "checkpoint", folder, method, **values))
     torch.manual_seed(1)
-    Classifier(encoder, LABELS).save(folder / "model")
+    Classifier(encoder, LABELS).save(folder / "model", ShardSet.read(folder))
     return folder / "model"
 
 
@@ -92,7 +96,11 @@ def test_a_table_gives_what_its_shards_give_to_the_last_digit(
 
     ingest(
         IngestConfig(
-            archive="table", source=table, output=tmp_path / "shards", insecure_pseudonyms=True
+            archive="table",
+            source=table,
+            output=tmp_path / "shards",
+            image_size=SIZE,
+            insecure_pseudonyms=True,
         )
     )
     predict(PredictConfig(checkpoint=of_images, source=tmp_path / "shards", output=tmp_path / "of"))
@@ -114,8 +122,8 @@ def test_the_loaded_classifier_says_the_same_of_decoded_images(
     found = predictions(tmp_path)
     model = ray_mae.load_classifier(of_images)
     assert model.labels == LABELS
-    images = [ray_mae.decode_image(films / f"{i}.png") for i in range(2)]
-    assert all(min(image.shape) == 256 for image in images)
+    images = [ray_mae.decode_image(films / f"{i}.png", **model.decoding) for i in range(2)]
+    assert all(min(image.shape) == SIZE for image in images)
     each = model(images, ["frontal", "lateral"])
     assert each.shape == (2, 2)
     for i, label in enumerate(LABELS):
@@ -182,9 +190,17 @@ def test_volumes_are_predicted_each_by_itself(tmp_path: Path) -> None:
     assert sum(summary["quarantined"]["volume"].values()) == 1
     found = predictions(tmp_path)
     assert {name for name, _, _ in found} == {"a.nii.gz", "b.nii.gz"}
-    volume = ray_mae.decode_volume(tmp_path / "in/a.nii.gz")
-    said = ray_mae.load_classifier(model)(volume)
+    loaded = ray_mae.load_classifier(model)
+    said = loaded(ray_mae.decode_volume(tmp_path / "in/a.nii.gz", **loaded.decoding))
     assert said[0] == pytest.approx(found["a.nii.gz", "a.nii.gz", "Edema"], abs=2e-3)
+
+
+def test_shards_of_other_images_are_refused_or_told(of_images: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    Manifest("study", "other", 1, [], form={"image_size": SIZE // 8}).write(shards)
+    with pytest.raises(ValueError, match=rf"short side of {SIZE} px, these with {SIZE // 8} px"):
+        predict(PredictConfig(checkpoint=of_images, source=shards, output=tmp_path / "out"))
 
 
 def test_what_is_no_classifier_or_no_source_is_named(of_images: Path, tmp_path: Path) -> None:

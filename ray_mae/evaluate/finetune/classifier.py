@@ -19,6 +19,7 @@ from ray_mae.data.decoding.images import letterbox
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.volume_collator import crop_slices
 from ray_mae.data.schema import VIEWS
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.base import Encoder
 from ray_mae.evaluate.metrics import FloatArray
 from ray_mae.evaluate.supervised.fit import weights_of
@@ -75,13 +76,17 @@ class Classifier(nn.Module):
         encoder: Any = self.encoder  # the one that reads this kind of batch
         return encoder.embed(batch, self.augment if self.training else None)
 
-    def save(self, folder: Path) -> None:
-        """Write the files that `load_classifier` reads; `load_encoder` reads the encoder's alone."""
+    def save(self, folder: Path, shards: ShardSet) -> None:
+        """Write the files that `load_classifier` reads; `load_encoder` reads the encoder's alone.
+
+        shards: that it learned from: new samples are to be stored as theirs are.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights_of(self.encoder.encoder), folder / ckpt.ENCODER)
         encoder = self.encoder
         ckpt.write_exported(
-            folder, ckpt.EncoderFacts(encoder.settings, encoder.data, encoder.spacing_mm)
+            folder,
+            ckpt.EncoderFacts(encoder.settings, encoder.data, shards.spacing_mm, shards.form),
         )
         save_file(weights_of(self.head), folder / HEAD)
         facts = {"labels": self.labels, "pool": encoder.pool}
@@ -93,10 +98,12 @@ class FinetunedClassifier:
 
     Args:
         model: in evaluation mode; to move it to a GPU, `classifier.model.to("cuda")`.
+        decoding: settings under which files become such images or volumes as it was trained on:
+            `decode_image(path, **classifier.decoding)`, or `decode_volume`.
     """
 
-    def __init__(self, model: Classifier) -> None:
-        self.model = model
+    def __init__(self, model: Classifier, decoding: dict[str, Any]) -> None:
+        self.model, self.decoding = model, decoding
 
     @property
     def labels(self) -> list[str]:
@@ -201,7 +208,8 @@ def load_classifier(folder: Path | str) -> FinetunedClassifier:
     Raises:
         FileNotFoundError: where there is none.
     """
-    return FinetunedClassifier(load_model(Path(folder)))
+    folder = Path(folder)
+    return FinetunedClassifier(load_model(folder), ckpt.encoder_facts(folder).decoding)
 
 
 def load_model(folder: Path) -> Classifier:

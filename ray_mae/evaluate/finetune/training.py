@@ -61,12 +61,8 @@ def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneRe
     device = device_of_this_run()
     model = classifier_of(run, config, task.labels).to(device)
     kind, size = KINDS[task.manifest.kind], model.encoder.settings.input_size
-    samples = Samples(
-        ShardSet.single(task.shards, task.manifest),
-        task.cohort.location,
-        config.batch_size,
-        config.shuffle_window,
-    )
+    shards = ShardSet.single(task.shards, task.manifest)
+    samples = Samples(shards, task.cohort.location, config.batch_size, config.shuffle_window)
     targets = torch.from_numpy(task.targets.astype(np.float32))
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)
     epochs = samples.draw(
@@ -107,7 +103,7 @@ def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneRe
         layer_scale=LayerDecay(config.layer_decay, model.encoder.encoder),
         note=lambda record: run.note({**record, "steps": task.steps}),
     )
-    model.save(run.folder)
+    model.save(run.folder, shards)
     test, val = (logits_of(split).double().sigmoid().numpy() for split in ("test", "val"))
     return FinetuneResult(training, test, val)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.data import ActorPoolStrategy, Dataset
 
+from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.checkpoint.format import encoder_facts
 from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import PredictConfig
@@ -23,12 +24,13 @@ from ray_mae.data.loading.stream import dataset_of
 from ray_mae.data.paths import atomic_write
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, Manifest
+from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.finetune.classifier import classifier_labels
 from ray_mae.evaluate.predict.batches import FACTS, NewFiles, OfShards, Predictor
 from ray_mae.evaluate.predict.sources import format_of, read_source
 from ray_mae.evaluate.predictions import FILE
 from ray_mae.summary import write_summary
-from ray_mae.terminal import ProgressLine, console
+from ray_mae.terminal import ProgressLine, console, warn
 
 CSV, QUARANTINE = "predictions.csv", "quarantine.parquet"
 
@@ -57,10 +59,14 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     form = format_of(config.source, config.format, kind.name)
     collator = kind.evaluation_collator(facts.settings.input_size, max_views=config.max_views)
     quarantine, listed, passed_over = QuarantineTable(), None, {}
+    cautions: list[str] = []
     with cluster(cpus=config.workers + 1):
         if form == "shards":
             manifest = Manifest.read(config.source)
             require_kind(manifest.kind, kind.name, config.source, f"{config.checkpoint}")
+            of_source = ShardSet.single(config.source, manifest)
+            cautions = require_compatible(config.checkpoint, of_source, config.mismatch)
+            warn(cautions)
             shards = [s for s in manifest.shards if s.split in config.splits]
             total = sum(shard.rows for shard in shards)
             check_sizes(config.source.resolve(), manifest)
@@ -68,7 +74,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             reader: Any = OfShards(config.source.resolve(), collator, config.batch_size)
         else:
             progress = ProgressLine("listed", "files")
-            source = read_source(config, form, kind.name, facts.spacing_mm, progress.show)
+            source = read_source(config, form, kind.name, facts, progress.show)
             quarantine, listed = source.job.quarantine, source.job.listed
             passed_over = source.job.notes.get("files_passed_over", {})
             plans = list(source.job.plans)
@@ -103,6 +109,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         "quarantined": quarantined,
         "files_passed_over": passed_over,
         "labels": labels,
+        "cautions": cautions,
         "seconds": round(time.time() - began, 1),
         "files": [str(config.output / name) for name in (FILE, CSV)],
     }

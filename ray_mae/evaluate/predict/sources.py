@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ray_mae.checkpoint.format import EncoderFacts
 from ray_mae.config import IngestConfig, PredictConfig, VolumeSettings
 from ray_mae.data.archives import READERS, VOLUME_READERS
 from ray_mae.data.archives.folders import volume_files
@@ -83,7 +84,7 @@ def _look(source: Path, images: str) -> str:
 
 
 def read_source(
-    config: PredictConfig, form: str, kind: str, spacing_mm: float | None, progress: Progress
+    config: PredictConfig, form: str, kind: str, encoder: EncoderFacts, progress: Progress
 ) -> Source:
     """Lists the files and plans their decoding.
 
@@ -91,19 +92,21 @@ def read_source(
         config: of the command.
         form: of `format_of`, not shards.
         kind: study or volume.
-        spacing_mm: of the volumes that the classifier knows; None keeps each volume's own.
+        encoder: of the classifier: samples are made as those that it was trained on.
         progress: told how far the listing is.
 
     Raises:
         ValueError, FileNotFoundError: for what is wrong with the source as a whole.
     """
     archive: Any = _ARCHIVES[kind].get(form, form)
+    stored = encoder.decoding if kind == "study" else {}
+    if config.image_size:
+        stored["image_size"] = config.image_size
     ingest = IngestConfig(
         archive=archive,
         source=resolve_path(config.source),
         output=resolve_path(config.output),
         columns=config.columns,
-        image_size=config.image_size,
         burned_in=config.burned_in,
         secondary_captures=config.secondary_captures,
         for_processing=config.for_processing,
@@ -111,7 +114,8 @@ def read_source(
         studies_per_shard=SAMPLES_PER_TASK,
         validation_share=0,
         test_share=0,
-        volumes=VolumeSettings(spacing_mm=spacing_mm, volumes_per_shard=SAMPLES_PER_TASK),
+        **stored,
+        volumes=VolumeSettings(spacing_mm=encoder.spacing_mm, volumes_per_shard=SAMPLES_PER_TASK),
     )
     key = secrets.token_bytes(32)  # pseudonyms of this call alone, to find the names again
     names: dict[str, str] = {}
