@@ -29,8 +29,8 @@ class _LoggingConsole(Console):
         log.info("%s", captured.get())
 
 
-# no markup: a folder may be called [b]
-console = _LoggingConsole(highlight=False, soft_wrap=True, markup=False)
+# no markup: a folder may be called [b]; no Jupyter: what is captured would leave an empty box there
+console = _LoggingConsole(highlight=False, soft_wrap=True, markup=False, force_jupyter=False)
 
 
 def warn(texts: Sequence[str]) -> None:

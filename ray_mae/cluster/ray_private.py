@@ -14,6 +14,8 @@ from ray_mae.cluster.interruption import handlers_kept, signals_blocked
 
 AUTHENTICATION_LOGGER = "ray._private.authentication"
 """Announces the token of a local cluster at each start. A changed name shows as that line."""
+WIDGETS_LOGGER = "ray.widgets.util"
+"""Asks notebooks for ipywidgets. A changed name shows as that line."""
 PROGRESS_LOGGER = "ray.data._internal.progress"
 """Warns where progress bars are off. A changed name shows as that warning."""
 

@@ -43,6 +43,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+# in a notebook Ray asks for the widgets of its own tables, once for each
+logging.getLogger(ray_private.WIDGETS_LOGGER).setLevel(logging.ERROR)
+
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _WATCHER_WANTED = _WATCHER in os.environ
 

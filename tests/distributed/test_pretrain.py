@@ -488,15 +488,18 @@ def test_a_signal_has_a_run_save_and_the_same_command_go_on(
     command = [str(program), "pretrain", "--config", str(tmp_path / "run.yaml")]
     with (tmp_path / "said").open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-    deadline = time.time() + 400
-    while not (config.output / METRICS).is_file() or len(losses(config.output)) < 4:
-        assert process.poll() is None, (tmp_path / "said").read_text()
-        assert time.time() < deadline
-        time.sleep(0.1)
-    with pytest.raises(InUseError, match=f"process {process.pid}"):
-        pretrain(config)
-    process.send_signal(signum)
-    assert process.wait(120) == code
+    try:
+        deadline = time.time() + 400
+        while not (config.output / METRICS).is_file() or len(losses(config.output)) < 4:
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            assert time.time() < deadline
+            time.sleep(0.1)
+        with pytest.raises(InUseError, match=f"process {process.pid}"):
+            pretrain(config)
+        process.send_signal(signum)
+        assert process.wait(120) == code
+    finally:
+        process.kill()
     last = last_committed(config.output)
     assert last
     step = read_state(last)["step"]
