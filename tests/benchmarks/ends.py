@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from ray_mae.checkpoint.format import committed, last_committed, read_state
+from ray_mae.checkpoint.format import last_committed, read_state
 from ray_mae.checkpoint.integrity import DAMAGED
 from ray_mae.config import (
     CheckpointConfig,
@@ -160,9 +160,11 @@ ENDS: dict[str, tuple[str, Callable[[Command], None]]] = {
 }
 
 
-def damaged(config: PretrainConfig, whole: Path) -> list[End]:
+def damaged(config: PretrainConfig) -> None:
     """One file after the other of the last of two checkpoints is changed; the same command goes on."""
-    found = []
+    config = replace(config, optim=replace(config.optim, steps=2 * EVERY))
+    whole = config.output
+    Command(config).process.wait()
     last = last_committed(whole)
     assert last is not None
     names = sorted(str(p.relative_to(last)) for p in last.rglob("*") if p.is_file())
@@ -172,17 +174,18 @@ def damaged(config: PretrainConfig, whole: Path) -> list[End]:
         output = config.output.with_name(f"damaged-{i}")
         shutil.copytree(whole, output, symlinks=True)
         change(output / last.name / name)
-        steps = [read_state(path)["step"] for path, _ in committed(whole)]
-        run = replace(config, output=output, optim=replace(config.optim, steps=steps[-1] + 2))
-        command, began = Command(run), time.monotonic()
+        command, began = Command(replace(config, output=output)), time.monotonic()
         try:
             end = command.end(f"{change.__name__} {name}", 0, began)
         finally:
             command.close()
         kept = [p.name for p in output.iterdir() if p.name.startswith(DAMAGED)]
         lines = [line for line in end.said if "damaged" in line or "warning" in line]
-        found.append(replace(end, said=[*lines[:2], f"kept aside: {kept}"]))
-    return found
+        show(replace(end, said=[*lines[:2], f"kept aside: {kept}"]))
+
+
+def show(end: End) -> None:
+    print(json.dumps(asdict(end), ensure_ascii=False), flush=True)
 
 
 def flip(path: Path) -> None:
@@ -222,16 +225,9 @@ def main() -> None:
         if name == "stopped":
             show(stopped_worker(run))
         elif name == "damaged":
-            run = replace(run, optim=replace(run.optim, steps=2 * EVERY))
-            Command(run).process.wait()
-            for one in damaged(run, run.output):
-                show(one)
+            damaged(run)
         else:
             show(ended(run, *ENDS[name]))
-
-
-def show(end: End) -> None:
-    print(json.dumps(asdict(end), ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":
