@@ -106,6 +106,18 @@ DATA: dict[str, type[DataConfig]] = {"study": StudyDataConfig, "volume": VolumeD
 """The section `data` by kind of sample."""
 
 
+@dataclass(frozen=True)
+class Sight:
+    """How an image of any shape becomes the square that an encoder sees."""
+
+    fit: str = "letterbox"
+    """letterbox: all of it, with black beside it; middle: the middle square; squash: all, squashed."""
+    interpolation: str = "bilinear"
+    """bilinear or bicubic, antialiased."""
+    middle: float = 1.0
+    """Side of the middle square over the shorter side of the image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
     """What the settings of every encoder have; see `ray_mae.encoders.base` for the network.
@@ -133,6 +145,16 @@ class EncoderSettings:
     def described(self) -> str:
         """For the table that opens a run."""
         raise NotImplementedError
+
+    @property
+    def sight(self) -> Sight:
+        """How it is shown an image that is evaluated."""
+        return Sight()
+
+    @property
+    def default_pool(self) -> str:
+        """The vector of an image, where nobody chooses one: cls or mean."""
+        return "mean"
 
     def check(self) -> None:
         """Raise ValueError, naming settings, where sizes do not fit together."""
