@@ -21,6 +21,7 @@ from ray_mae import config as settings
 from ray_mae.cluster.interruption import Interrupted, signals_interrupt
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
+from ray_mae.config.pretrain import encoder_of_weights
 
 
 def _ingest(config: settings.IngestConfig) -> None:
@@ -248,7 +249,12 @@ def _chosen(command: str, cls: type, arguments: list[str], files: list[Path]) ->
         files.append(Path(arguments[arguments.index("--config") + 1]))
     arguments = migrated
     encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
-    specific: Any = config_class(cls, method, encoder)
+    of_weights = None
+    if not {"-h", "--help"} & {*arguments}:
+        weights = _value(arguments, f"{lead}weights", section.get("weights"))
+        output = None if lead else _value(arguments, "output", document.get("output"))
+        of_weights = encoder_of_weights(weights, output)
+    specific: Any = config_class(cls, method, encoder, of_weights)
     parser = parser_of(command, specific)
     for action in parser._actions:
         for registry in (METHODS, ENCODERS):
@@ -274,11 +280,17 @@ def _document(arguments: list[str]) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _named(arguments: list[str], flag: str, section: Any, default: str | None) -> Any:
-    """The name that a flag, or else the YAML file, chooses by."""
+def _value(arguments: list[str], flag: str, default: Any) -> Any:
+    """What follows a flag, or else the YAML file's."""
     if f"--{flag}" in arguments[:-1]:
         return arguments[arguments.index(f"--{flag}") + 1]
-    return (section.get("name") if isinstance(section, dict) else None) or default
+    return default
+
+
+def _named(arguments: list[str], flag: str, section: Any, default: str | None) -> Any:
+    """The name that a flag, or else the YAML file, chooses by."""
+    of_file = section.get("name") if isinstance(section, dict) else None
+    return _value(arguments, flag, of_file or default)
 
 
 def _migrated(arguments: list[str], document: dict[str, Any], method: str, lead: str) -> list[str]:

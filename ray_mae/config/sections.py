@@ -117,6 +117,16 @@ class Sight:
     middle: float = 1.0
     """Side of the middle square over the shorter side of the image."""
 
+    @property
+    def described(self) -> str:
+        """What is seen, for the summary of an evaluation."""
+        share = "" if self.middle == 1 else f" ({self.middle:.1%} of its shorter side)"
+        return {
+            "letterbox": "every view as a whole",
+            "middle": f"the middle square of every view{share}",
+            "squash": "every view as a whole, squashed to a square",
+        }[self.fit]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:

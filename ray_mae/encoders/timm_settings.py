@@ -11,8 +11,8 @@ ARGUMENTS = frozenset(
     "img_size patch_size in_chans global_pool embed_dim depth num_heads mlp_ratio qkv_bias qk_norm "
     "qkv_fused init_values class_token pos_embed no_embed_class reg_tokens pre_norm final_norm fc_norm "
     "pool_include_prefix dynamic_img_size dynamic_img_pad act_layer norm_layer swiglu_mlp scale_mlp "
-    "scale_norm scale_attn_inner use_rot_pos_emb rope_type rope_temperature rope_rotate_half rope_grid_offset "
-    "rope_grid_indexing ref_feat_shape num_reg_tokens use_abs_pos_emb use_fc_norm use_pre_transformer_norm "
+    "scale_norm scale_attn_inner use_rot_pos_emb rope_type rope_temperature rope_rotate_half "
+    "rope_grid_offset rope_grid_indexing ref_feat_shape num_reg_tokens use_abs_pos_emb use_fc_norm use_pre_transformer_norm "
     "use_post_transformer_norm".split()
 )
 """Of timm's models: what a file may say. None of them names a file or another model."""
@@ -41,11 +41,11 @@ class TimmSettings(EncoderSettings):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How an image is brought to its size."""
     fit: Literal["letterbox", "middle", "squash"] = "letterbox"
-    """What is seen of an image that is no square: all, with black beside it; the middle square; all, squashed."""
+    """What is seen of an image: all, with black beside it; the middle square; all, squashed to a square."""
     middle: float = setting(1.0, gt=0, le=1)
     """Side of the middle square over the shorter side of the image, where `fit` is middle."""
     pool: Literal["cls", "mean"] = "mean"
-    """Which vector its makers take: the class token, or that of its own pooling; or the mean over the patches."""
+    """Which vector its makers take: the class token, or that of its pooling; or the mean over the patches."""
 
     dimensions: ClassVar[int] = 2
     form: ClassVar[str] = "features"
@@ -77,5 +77,5 @@ class TimmSettings(EncoderSettings):
         multiple("encoder.image_size", self.image_size, "encoder.patch_size", self.patch_size)
         if strange := sorted(set(self.keywords) - ARGUMENTS):
             raise ValueError(
-                f"encoder.arguments has {', '.join(strange)}: of timm's arguments those of a network are taken"
+                f"encoder.arguments has {', '.join(strange)}: of timm's arguments a network's are taken"
             )

@@ -23,7 +23,11 @@ def timm_model(settings: TimmSettings) -> Any:
     if not timm.is_model(name):
         raise ValueError(f"timm {timm.__version__} has no network {name}")
     model: Any = timm.create_model(name, pretrained=False, num_classes=0, **settings.keywords)
-    if not (hasattr(model, "blocks") and hasattr(model, "patch_embed") and hasattr(model, "num_prefix_tokens")):
+    if not (
+        hasattr(model, "blocks")
+        and hasattr(model, "patch_embed")
+        and hasattr(model, "num_prefix_tokens")
+    ):
         raise ValueError(f"{name} is no Vision Transformer: ray-mae reads ViTs and ResEnc networks")
     if settings.norm_eps is not None:
         for module in model.modules():

@@ -175,7 +175,9 @@ class VisionTransformer(Encoder):
         if masked is not None:
             x = torch.where(masked[0][..., None], masked[1].to(x.dtype), x)
         x = x + self.position.to(x.dtype)[visible] + self.view[view][:, None]
-        first = self.cls[None] if self.register is None else torch.cat([self.cls[None], self.register])
+        first = (
+            self.cls[None] if self.register is None else torch.cat([self.cls[None], self.register])
+        )
         x = self.body(torch.cat([first.expand(x.shape[0], -1, -1), x], dim=1))
         return x if self.register is None else torch.cat([x[:, :1], x[:, len(first) :]], dim=1)
 

@@ -1,7 +1,7 @@
 """Settings of the Vision Transformer, and the sizes that follow. Needs no PyTorch."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ray_mae.config.base import setting
 from ray_mae.config.sections import EncoderSettings, multiple
@@ -24,7 +24,12 @@ class Shape:
         mlp_ratio: float | None = None,
     ) -> "Shape":
         """The same with single values in the place of its own."""
-        overrides = {"width": width, "depth": depth, "heads": heads, "mlp_ratio": mlp_ratio}
+        overrides: dict[str, Any] = {
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+            "mlp_ratio": mlp_ratio,
+        }
         return replace(self, **{k: v for k, v in overrides.items() if v is not None})
 
     def check(self, section: str, prefix: str = "", *, sincos: bool) -> None:
@@ -88,9 +93,7 @@ class VitSettings(EncoderSettings):
     @property
     def shape(self) -> Shape:
         """The preset's, with single values overridden."""
-        return PRESETS[self.preset].override(
-            self.width, self.depth, self.heads, self.mlp_ratio
-        )
+        return PRESETS[self.preset].override(self.width, self.depth, self.heads, self.mlp_ratio)
 
     @property
     def patches(self) -> int:

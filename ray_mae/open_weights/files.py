@@ -20,9 +20,9 @@ INDEX = ".index.json"
 """Ending of the list of the files that share a model's weights."""
 
 _CONVERT = (
-    "to open it would run its code. Convert it where you trust it: python -c \"import torch, safetensors.torch "
-    "as s; s.save_file({{k: v.contiguous() for k, v in torch.load('{path}', weights_only=False).state_dict()"
-    ".items()}}, '{path}.safetensors')\""
+    "to open it would run its code. Convert it where you trust it: "
+    'python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in '
+    "torch.load('{path}', weights_only=False).state_dict().items()}}, '{path}.safetensors')\""
 )
 
 
@@ -70,7 +70,9 @@ def files_of_index(index: Path) -> list[Path]:
                 f"{index} names weights outside its folder, or no safetensors file: {name}"
             )
         if not (index.parent / name).is_file():
-            raise ValueError(f"{index} names {name}, which is missing: fetch all files of the model")
+            raise ValueError(
+                f"{index} names {name}, which is missing: fetch all files of the model"
+            )
     return [index.parent / name for name in files]
 
 
@@ -137,7 +139,9 @@ def require_sound(path: Path, name: str, tensor: Tensor) -> Tensor:
         ValueError: it is no floating point of up to five dimensions, or holds NaN or infinity.
     """
     if not tensor.is_floating_point() or tensor.ndim > 5:
-        raise ValueError(f"{path}: weight {name} is {tensor.dtype} {list(tensor.shape)}, no weight of a network")
+        raise ValueError(
+            f"{path}: weight {name} is {tensor.dtype} {list(tensor.shape)}, no weight of a network"
+        )
     if not tensor.isfinite().all():
         raise ValueError(f"{path}: weight {name} holds values that are no numbers")
     return tensor.float()

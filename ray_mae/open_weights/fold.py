@@ -13,7 +13,7 @@ from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 def fold_channels(
     kernel: Tensor, bias: Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Returns kernel and bias for one grey channel normalised as ours, in the place of C normalised as theirs.
+    """Returns kernel and bias for one grey channel normalised as ours, in the place of C of theirs.
 
     Exact: theirs sees (g − m)/s in each channel, ours x = (g − μ)/σ, and patches have no padding.
 
@@ -39,7 +39,7 @@ def fold_layer_scale(weight: Tensor, bias: Tensor, gamma: Tensor) -> tuple[Tenso
 
 
 def resample_positions(table: Tensor, side: int) -> Tensor:
-    """Returns a table of positions [L, D] for side² patches, by timm's bicubic interpolation with antialias."""
+    """Returns a table of positions [L, D] for side² patches, by timm's antialiased bicubic interpolation."""
     resampled: Tensor = resample_abs_pos_embed(
         table[None], new_size=[side, side], num_prefix_tokens=0
     )

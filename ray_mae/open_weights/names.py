@@ -22,14 +22,26 @@ HF_VIT: Pairs = (
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.position_embeddings", "pos_embed"),
     (r"embeddings\.patch_embeddings\.projection\.(weight|bias)", r"patch_embed.proj.\1"),
-    (_LAYER + r"attention\.(?:attention\.)?(?:query|q_proj)\.(weight|bias)", r"blocks.\1.attn.q.\2"),
+    (
+        _LAYER + r"attention\.(?:attention\.)?(?:query|q_proj)\.(weight|bias)",
+        r"blocks.\1.attn.q.\2",
+    ),
     (_LAYER + r"attention\.(?:attention\.)?(?:key|k_proj)\.(weight|bias)", r"blocks.\1.attn.k.\2"),
-    (_LAYER + r"attention\.(?:attention\.)?(?:value|v_proj)\.(weight|bias)", r"blocks.\1.attn.v.\2"),
+    (
+        _LAYER + r"attention\.(?:attention\.)?(?:value|v_proj)\.(weight|bias)",
+        r"blocks.\1.attn.v.\2",
+    ),
     (_LAYER + r"attention\.(?:output\.dense|o_proj)\.(weight|bias)", r"blocks.\1.attn.proj.\2"),
     (_LAYER + r"(?:layernorm_before|norm1)\.(weight|bias)", r"blocks.\1.norm1.\2"),
     (_LAYER + r"(?:layernorm_after|norm2)\.(weight|bias)", r"blocks.\1.norm2.\2"),
-    (_LAYER + r"(?:intermediate\.dense|mlp\.fc1|mlp\.weights_in)\.(weight|bias)", r"blocks.\1.mlp.fc1.\2"),
-    (_LAYER + r"(?:output\.dense|mlp\.fc2|mlp\.weights_out)\.(weight|bias)", r"blocks.\1.mlp.fc2.\2"),
+    (
+        _LAYER + r"(?:intermediate\.dense|mlp\.fc1|mlp\.weights_in)\.(weight|bias)",
+        r"blocks.\1.mlp.fc1.\2",
+    ),
+    (
+        _LAYER + r"(?:output\.dense|mlp\.fc2|mlp\.weights_out)\.(weight|bias)",
+        r"blocks.\1.mlp.fc2.\2",
+    ),
     (r"layernorm\.(weight|bias)", r"norm.\1"),
 )
 """transformers: ViTModel and ViTMAE, in its spelling on disk and that of version 5 in memory."""
@@ -113,7 +125,7 @@ class Renamed:
     """Name of the source → why."""
 
     def put(self, name: str, value: Tensor, of: Sequence[str], how: str = "") -> None:
-        """Sets a weight that was made of tensors of the source, in the place of others where `of` names them."""
+        """Sets a weight that was made of others, by names here or in the source, in their place."""
         sources = tuple(o for n in of for o in self.origins.pop(n, (n,)))
         for other in of:
             self.weights.pop(other, None)
@@ -122,7 +134,9 @@ class Renamed:
             self.rewritten[name] = how
 
 
-def strip_prefixes(tensors: dict[str, Tensor], marks: Sequence[str]) -> dict[str, tuple[str, Tensor]]:
+def strip_prefixes(
+    tensors: dict[str, Tensor], marks: Sequence[str]
+) -> dict[str, tuple[str, Tensor]]:
     """Returns tensors by name without what wrappers put before it, beside their name in the file.
 
     Args:
@@ -156,7 +170,9 @@ def rename(tensors: dict[str, tuple[str, Tensor]], table: Pairs) -> Renamed:
         if target is not None:
             result.put(target, tensor, [source])
         else:
-            result.left_out[source] = _first_match(name, LEFT_OUT) or "a part that no encoder here has"
+            result.left_out[source] = (
+                _first_match(name, LEFT_OUT) or "a part that no encoder here has"
+            )
     _join(result)
     return result
 
@@ -169,7 +185,7 @@ def _first_match(name: str, table: Pairs) -> str | None:
 
 
 def _join(renamed: Renamed) -> None:
-    """q, k, v → qkv, as timm has them; of a gated MLP `fc1` is timm's `fc1_x`; of a map's attention q and kv."""
+    """q, k, v → qkv, as timm has them; `fc1` beside a gate → `fc1_x`; of a pooling by attention q and kv."""
     weights = renamed.weights
     for name in [n for n in weights if re.fullmatch(r"blocks\.\d+\.attn\.q\.(weight|bias)", n)]:
         parts = [name.replace(".attn.q.", f".attn.{letter}.") for letter in "qkv"]

@@ -56,8 +56,8 @@ def read_open(path: Path, *, own_size: bool = False) -> OpenEncoder:
         if (path / CONFIG).is_file():
             return _with_config(path, own_size)
         raise ValueError(
-            f"{path} has no {CONFIG}, which says what its weights are: give the folder as it was published, or "
-            "the file of weights itself"
+            f"{path} has no {CONFIG}, which says what its weights are: give the folder as it was published, "
+            "or the file of weights itself"
         )
     if path.suffix == SAFE:
         return _by_names(path, read_safetensors(path), {})
@@ -95,9 +95,7 @@ def _files_of(path: Path) -> list[Path]:
     for name in WEIGHTS:
         if (path / name).is_file():
             return files_of_index(path / name) if name.endswith(INDEX) else [path / name]
-    raise ValueError(
-        f"{path} has a {CONFIG} and no weights: none of {', '.join(WEIGHTS)} is there"
-    )
+    raise ValueError(f"{path} has a {CONFIG} and no weights: none of {', '.join(WEIGHTS)} is there")
 
 
 def _by_names(path: Path, tensors: dict[str, Tensor], args: Mapping[str, Any]) -> OpenEncoder:
@@ -109,7 +107,9 @@ def _by_names(path: Path, tensors: dict[str, Tensor], args: Mapping[str, Any]) -
             f"({CONFIG} with model.safetensors), which is read"
         )
     if "visual.class_embedding" in names or "transformer.resblocks." in names:
-        raise ValueError(f"{path} is a CLIP in the form of OpenAI's: take it as timm's folder, which is read")
+        raise ValueError(
+            f"{path} is a CLIP in the form of OpenAI's: take it as timm's folder, which is read"
+        )
     if "decoder_embed.weight" in names:
         return vits.read_named(path, tensors, vits.MAE, _heads_of(args))
     if ".ls1.gamma" in names:

@@ -61,7 +61,9 @@ HF: dict[str, Family] = {
     ),
     "dinov3_vit": Family("a DINOv3 of transformers", names.HF_DINOV3, "cls", _dinov3),
     "siglip": Family("a SigLIP of transformers", names.HF_SIGLIP, "cls", _siglip, _HALF),
-    "siglip_vision_model": Family("a SigLIP of transformers", names.HF_SIGLIP, "cls", _siglip, _HALF),
+    "siglip_vision_model": Family(
+        "a SigLIP of transformers", names.HF_SIGLIP, "cls", _siglip, _HALF
+    ),
 }
 """By `model_type` of config.json."""
 _ACTIVATIONS = {
@@ -114,6 +116,8 @@ def read_hf(
     arguments = _sizes(path, renamed.weights, heads) | {"img_size": size, "patch_size": patch}
     if not gated and (act := _ACTIVATIONS[activation]):
         arguments["act_layer"] = act
+    if kind == "dinov3_vit":
+        arguments["rope_temperature"] = config.get("rope_theta", 100.0)
     if "reg_token" in renamed.weights:
         count = renamed.weights["reg_token"].shape[1]
         arguments["num_reg_tokens" if kind == "dinov3_vit" else "reg_tokens"] = count
@@ -189,15 +193,15 @@ def read_named(
     weights = renamed.weights
     if "patch_embed.proj.weight" not in weights or "blocks.0.norm1.weight" not in weights:
         raise ValueError(
-            f"{path}: the weights of an encoder are missing, such as blocks.0.norm1.weight: is it a head or a "
-            "decoder alone?"
+            f"{path}: the weights of an encoder are missing, such as blocks.0.norm1.weight: is it a head or "
+            "a decoder alone?"
         )
     width, _, patch, _ = weights["patch_embed.proj.weight"].shape
     heads = heads or _HEADS.get(width) or (width // 64 if width % 64 == 0 else None)
     if heads is None:
         raise ValueError(
-            f"{path} does not say how many attention heads it has, and its width, {width}, is no multiple of 64: "
-            "put it as model.safetensors into a folder with a config.json of timm's"
+            f"{path} does not say how many attention heads it has, and its width, {width}, is no multiple of "
+            "64: put it as model.safetensors into a folder with a config.json of timm's"
         )
     registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
     if registers and family is DINOV2:
@@ -205,7 +209,8 @@ def read_named(
     prefix = 0 if registers or "cls_token" not in weights else 1
     side = round((weights["pos_embed"].shape[1] - prefix) ** 0.5) if "pos_embed" in weights else 0
     gated = "blocks.0.mlp.fc1.weight" in weights and (
-        weights["blocks.0.mlp.fc1.weight"].shape[0] == 2 * weights["blocks.0.mlp.fc2.weight"].shape[1]
+        weights["blocks.0.mlp.fc1.weight"].shape[0]
+        == 2 * weights["blocks.0.mlp.fc2.weight"].shape[1]
     )
     scaled = "blocks.0.ls1.gamma" in weights
     architecture = _dinov2({"use_swiglu_ffn": gated, "num_register_tokens": registers})
@@ -248,8 +253,8 @@ def _sizes(path: Path, weights: Mapping[str, Tensor], heads: int) -> dict[str, A
     inner = weights.get("blocks.0.mlp.fc1.weight", weights.get("blocks.0.mlp.fc1_x.weight"))
     if not blocks or kernel is None or inner is None or kernel.ndim != 4:
         raise ValueError(
-            f"{path}: the weights of an encoder are missing, such as blocks.0.norm1.weight: is it a head or a "
-            "decoder alone?"
+            f"{path}: the weights of an encoder are missing, such as blocks.0.norm1.weight: is it a head or "
+            "a decoder alone?"
         )
     width = kernel.shape[0]
     return {

@@ -66,7 +66,7 @@ def read_nnssl(path: Path, content: Mapping[str, Any]) -> OpenEncoder:
 
 
 def _rename(tensors: dict[str, Tensor]) -> Renamed:
-    """Kernels with their axes as ours, [x, y, z]; of `all_modules` and its alias the former, which is trained."""
+    """Kernels with axes as ours, [x, y, z]; where `all_modules` and its alias differ, the former is trained."""
     renamed = Renamed()
     for name, tensor in tensors.items():
         turned = tensor.permute(0, 1, 4, 3, 2).contiguous() if tensor.ndim == 5 else tensor
@@ -81,7 +81,9 @@ def _rename(tensors: dict[str, Tensor]) -> Renamed:
         elif plain != name and plain in tensors:
             if tensors[plain].shape == tensor.shape and not bool((tensors[plain] == tensor).all()):
                 renamed.put(plain, turned, [name], how)
-                renamed.left_out[plain] = "stale: all_modules holds other values, which were trained"
+                renamed.left_out[plain] = (
+                    "stale: all_modules holds other values, which were trained"
+                )
             else:
                 renamed.left_out[name] = "another name of the same weight"
         elif plain not in renamed.weights:
@@ -139,7 +141,9 @@ def _require_plain(path: Path, arguments: Mapping[str, Any], stages: Stages) -> 
     kernels = {_one(kernel) for kernel in arguments.get("kernel_sizes") or [3]}
     norm = str(arguments.get("norm_op", "InstanceNorm3d"))
     if kernels != {3} or not norm.endswith("InstanceNorm3d"):
-        raise ValueError(f"{path} has kernels {kernels} and norms {norm}: ray-mae has 3³ and InstanceNorm3d")
+        raise ValueError(
+            f"{path} has kernels {kernels} and norms {norm}: ray-mae has 3³ and InstanceNorm3d"
+        )
 
 
 def _one(values: Any) -> int:
@@ -149,11 +153,12 @@ def _one(values: Any) -> int:
 
 
 def _trained_on(plan: Mapping[str, Any], stride: int) -> tuple[int, float | None]:
-    """Side of the crops and spacing, of the plan's first configuration; what it leaves open is the default."""
+    """Side of the crops and spacing, of the plan's first configuration; what is not said is the default."""
     configurations = (plan.get("pretrain_plan") or {}).get("configurations") or {}
-    first = next(iter(configurations.values()), {})
+    first: Mapping[str, Any] = next(iter(configurations.values()), {})
     size = _one(plan.get("pretrain_patch_size") or first.get("patch_size") or 0)
-    crop = size if size and size % stride == 0 and size >= 2 * stride else ResEncSettings().crop_size
+    crop = (
+        size if size and size % stride == 0 and size >= 2 * stride else ResEncSettings().crop_size
+    )
     spacing = first.get("spacing")
-    known = spacing and len({*spacing}) == 1
-    return crop, float(spacing[0]) if known else None
+    return crop, float(spacing[0]) if spacing and len({*spacing}) == 1 else None

@@ -210,6 +210,10 @@ class Job:
     """Facts of the shards that the order of samples was made from, by `checkpoint.format.facts_of`."""
     probe: bool
     """Whether checkpoints can be probed."""
+    weights: str | None = None
+    """Folder of the weights that a new run begins with, by `checkpoint.begin`."""
+    begun_with: dict[str, Any] | None = None
+    """Table of them, which each checkpoint carries on."""
 
     @property
     def run(self) -> PretrainConfig:

@@ -175,6 +175,7 @@ class FinetunedClassifier:
         arrays: dict[str, NDArray] = {
             "images": canvas,
             "side": side,
+            "shape": np.array([image.shape for image in images], np.int64),
             "study": np.zeros(len(images), np.int64),
             "view": np.array([VIEWS.index(name) for name in names]),
             **dict.fromkeys(("key", "draw"), np.zeros(1, np.int64)),
