@@ -259,6 +259,12 @@ class RunConfig:
         """Raises ValueError, naming settings, where method, encoder and data do not fit together."""
         self.encoder.check()
         self.method.check(self.encoder, self.data)
+        layers = self.encoder.layers
+        if layers is not None and self.optim.freeze > layers:
+            raise ValueError(
+                f"optim.freeze ({self.optim.freeze}) must be at most {layers}, the blocks or stages of the "
+                "encoder"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,12 @@ class OptimConfig:
     """Decay of weights; norms, biases, embeddings and positions are exempt."""
     clip: float = setting(1.0, ge=0)
     """Largest gradient norm; 0 switches clipping off."""
+    layer_decay: float = setting(1.0, gt=0, le=1)
+    """Learning rate of each block or stage of the encoder over that of the next one; 1 is the same for all.
+    What is outside the encoder has the whole rate."""
+    freeze: int = setting(0, ge=0)
+    """Blocks or stages of the encoder, from its input on, that stay as they are, with all that is before
+    them; 0 trains everything."""
     max_skipped: int = setting(5, ge=1)
     """A step whose loss or gradient is not finite is skipped by all workers and its samples are written
     down; the run ends after so many in a row."""
@@ -155,6 +161,11 @@ class EncoderSettings:
     def described(self) -> str:
         """For the table that opens a run."""
         raise NotImplementedError
+
+    @property
+    def layers(self) -> int | None:
+        """Its `depth`, where that follows from the settings alone."""
+        return None
 
     @property
     def sight(self) -> Sight:

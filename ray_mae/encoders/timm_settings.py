@@ -12,8 +12,8 @@ ARGUMENTS = frozenset(
     "qkv_fused init_values class_token pos_embed no_embed_class reg_tokens pre_norm final_norm fc_norm "
     "pool_include_prefix dynamic_img_size dynamic_img_pad act_layer norm_layer swiglu_mlp scale_mlp "
     "scale_norm scale_attn_inner use_rot_pos_emb rope_type rope_temperature rope_rotate_half "
-    "rope_grid_offset rope_grid_indexing ref_feat_shape num_reg_tokens use_abs_pos_emb use_fc_norm use_pre_transformer_norm "
-    "use_post_transformer_norm".split()
+    "rope_grid_offset rope_grid_indexing ref_feat_shape num_reg_tokens use_abs_pos_emb use_fc_norm "
+    "use_pre_transformer_norm use_post_transformer_norm".split()
 )
 """Of timm's models: what a file may say. None of them names a file or another model."""
 

@@ -11,6 +11,9 @@ from ray_mae.encoders.base import Encoder
 from ray_mae.encoders.timm_settings import TimmSettings
 from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
+MODULES = ("vision_transformer", "eva")
+"""timm's files of the networks that are read."""
+
 
 def timm_model(settings: TimmSettings) -> Any:
     """Returns timm's network with fresh weights and without a head.
@@ -22,13 +25,9 @@ def timm_model(settings: TimmSettings) -> Any:
     name = settings.architecture
     if not timm.is_model(name):
         raise ValueError(f"timm {timm.__version__} has no network {name}")
-    model: Any = timm.create_model(name, pretrained=False, num_classes=0, **settings.keywords)
-    if not (
-        hasattr(model, "blocks")
-        and hasattr(model, "patch_embed")
-        and hasattr(model, "num_prefix_tokens")
-    ):
+    if not timm.models.is_model_in_modules(name.partition(".")[0], MODULES):
         raise ValueError(f"{name} is no Vision Transformer: ray-mae reads ViTs and ResEnc networks")
+    model: Any = timm.create_model(name, pretrained=False, num_classes=0, **settings.keywords)
     if settings.norm_eps is not None:
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):

@@ -105,6 +105,10 @@ class VitSettings(EncoderSettings):
         return self.image_size
 
     @property
+    def layers(self) -> int:
+        return self.shape.depth
+
+    @property
     def described(self) -> str:
         return f"vit {self.preset}, {self.image_size} px, patches of {self.patch_size}"
 

@@ -66,7 +66,7 @@ def read_nnssl(path: Path, content: Mapping[str, Any]) -> OpenEncoder:
 
 
 def _rename(tensors: dict[str, Tensor]) -> Renamed:
-    """Kernels with axes as ours, [x, y, z]; where `all_modules` and its alias differ, the former is trained."""
+    """Kernels with axes as ours, [x, y, z]; where `all_modules` and its alias differ, the former counts."""
     renamed = Renamed()
     for name, tensor in tensors.items():
         turned = tensor.permute(0, 1, 4, 3, 2).contiguous() if tensor.ndim == 5 else tensor

@@ -290,6 +290,8 @@ def restore(engine: Engine) -> int:
         else:
             with _universal(folder) as whole:
                 engine.load(whole, universal=True)
+        if engine.has_frozen:
+            engine.set_frozen({n: torch.from_numpy(w) for n, w in ckpt.all_weights(folder).items()})
     return int(state["step"])
 
 

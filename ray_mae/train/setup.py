@@ -144,6 +144,7 @@ def method_of(
     )
     config.check_sizes()
     method: Method = load(config.method.model).build(config.method, config.encoder, context)
+    method.encoder.freeze(config.optim.freeze)
     return method
 
 

@@ -264,4 +264,4 @@ class LayerDecay:
         inner = name.removeprefix("encoder.encoder.")
         if inner == name:
             return 1.0
-        return self.decay ** (self.encoder.depth + 1 - self.encoder.layer_of(inner))
+        return self.encoder.rate_of(inner, self.decay)
