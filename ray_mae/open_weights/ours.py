@@ -216,7 +216,7 @@ def fit_to(ours: OurEncoder, wanted: EncoderSettings, path: Path) -> OurEncoder:
     assert isinstance(now, VitSettings)
     _require_same(now, wanted, path)
     weights, resampled = dict(ours.weights), dict(ours.resampled)
-    notes = list(ours.notes)
+    notes, fresh = list(ours.notes), list(ours.fresh)
     if wanted.patch_size != now.patch_size:
         weights["patch.weight"] = resample_kernel(weights["patch.weight"], wanted.patch_size)
         resampled["patch.weight"] = f"from patches of {now.patch_size} to {wanted.patch_size} px"
@@ -227,14 +227,17 @@ def fit_to(ours: OurEncoder, wanted: EncoderSettings, path: Path) -> OurEncoder:
         resampled["position"] = (
             f"from {before} × {before} to {side} × {side} patches (bicubic, antialiased)"
         )
-    elif wanted.positions == "sincos":  # what its settings say, and no weight
+    elif side != before:  # what the settings say, and no weight
         del weights["position"]
+        fresh.append("position")
     if wanted.norm_eps != now.norm_eps:
         notes.append(
             f"Its layer norms were trained with eps {now.norm_eps:g}, encoder.norm_eps is "
             f"{wanted.norm_eps:g}."
         )
-    return replace(ours, settings=wanted, weights=weights, resampled=resampled, notes=notes)
+    return replace(
+        ours, settings=wanted, weights=weights, resampled=resampled, fresh=fresh, notes=notes
+    )
 
 
 def _require_same(now: VitSettings, wanted: VitSettings, path: Path) -> None:

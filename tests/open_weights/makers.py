@@ -71,7 +71,16 @@ def _hf(name: str) -> tuple[Any, tuple[list[float], list[float]], int]:
     return t.DINOv3ViTModel(config), IMAGENET, 4
 
 
-HF = ("vit", "vit_mae", "dinov2", "dinov2_registers", "dinov2_swiglu", "dinov3", "dinov3_gated", "siglip")
+HF = (
+    "vit",
+    "vit_mae",
+    "dinov2",
+    "dinov2_registers",
+    "dinov2_swiglu",
+    "dinov3",
+    "dinov3_gated",
+    "siglip",
+)
 
 
 def hf(folder: Path, name: str, seen: dict[str, Any] | None = None, **save: Any) -> Features:
@@ -127,7 +136,13 @@ def timm_folder(folder: Path, name: str, **cfg: Any) -> Features:
     channels = more.get("in_chans", 3)
     mean, std = [0.4, 0.5, 0.6][:channels], [0.2, 0.25, 0.3][:channels]
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = {"img_size": SIZE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": 2, "num_heads": 2}
+    arguments = {
+        "img_size": SIZE,
+        "patch_size": PATCH,
+        "embed_dim": WIDTH,
+        "depth": 2,
+        "num_heads": 2,
+    }
     config = {
         "architecture": architecture,
         "num_classes": 0,

@@ -66,7 +66,9 @@ def test_features_are_the_makers_and_every_tensor_has_a_fate(source: str, tmp_pa
     left = {name for name, (fate, _) in every.items() if fate == LEFT_OUT}
     assert all(re.search(r"decoder|mask_token|pooler", name) for name in left)
     table = report(found, None)
-    parts = table["taken"] + sum(sum(table[k].values()) for k in ("rewritten", "resampled", "left_out"))
+    parts = table["taken"] + sum(
+        sum(table[k].values()) for k in ("rewritten", "resampled", "left_out")
+    )
     assert parts == table["tensors"] == len(tensors_of(path))
 
 
@@ -215,19 +217,27 @@ def test_what_is_no_whole_encoder_is_refused_by_name(tmp_path: Path) -> None:
     nan = whole["blocks.0.norm1.weight"].clone()
     nan[3] = torch.nan
     changed(folder, blocks__0__norm1__weight=nan)
-    with pytest.raises(ValueError, match=r"blocks\.0\.norm1\.weight holds values that are no numbers"):
+    with pytest.raises(
+        ValueError, match=r"blocks\.0\.norm1\.weight holds values that are no numbers"
+    ):
         load_encoder(folder)
     save_file(whole, folder / "model.safetensors")
     changed(folder, blocks__0__norm1__weight=None)
-    with pytest.raises(ValueError, match=r"1 of \d+ weights of the encoder are missing, such as blocks"):
+    with pytest.raises(
+        ValueError, match=r"1 of \d+ weights of the encoder are missing, such as blocks"
+    ):
         load_encoder(folder)
     save_file(whole, folder / "model.safetensors")
     changed(folder, blocks__1__attn__extra=torch.ones(3))
-    with pytest.raises(ValueError, match=r"has parts that .* has not, such as blocks\.1\.attn\.extra"):
+    with pytest.raises(
+        ValueError, match=r"has parts that .* has not, such as blocks\.1\.attn\.extra"
+    ):
         load_encoder(folder)
     save_file(whole, folder / "model.safetensors")
     changed(folder, pos_embed=torch.ones(1, 26, 64))
-    with pytest.raises(ValueError, match=r"pos_embed is \[1, 26, 64\], its settings ask for \[1, 17, 64\]"):
+    with pytest.raises(
+        ValueError, match=r"pos_embed is \[1, 26, 64\], its settings ask for \[1, 17, 64\]"
+    ):
         load_encoder(folder)
 
 
