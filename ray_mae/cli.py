@@ -86,6 +86,12 @@ def _checkpoint_list(config: settings.CheckpointListConfig) -> None:
     _print(checkpoint_list(config))
 
 
+def _checkpoint_inspect(config: settings.CheckpointInspectConfig) -> None:
+    from ray_mae.checkpoint.inspect import checkpoint_inspect
+
+    _print(checkpoint_inspect(config))
+
+
 def _checkpoint_verify(config: settings.CheckpointVerifyConfig) -> None:
     from ray_mae.checkpoint.commands import checkpoint_verify
 
@@ -165,6 +171,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "plan": (settings.PlanConfig, _plan),
     "pretrain": (settings.PretrainConfig, _pretrain),
     "checkpoint list": (settings.CheckpointListConfig, _checkpoint_list),
+    "checkpoint inspect": (settings.CheckpointInspectConfig, _checkpoint_inspect),
     "checkpoint verify": (settings.CheckpointVerifyConfig, _checkpoint_verify),
     "checkpoint convert": (settings.CheckpointConvertConfig, _checkpoint_convert),
     "tune report": (settings.TuneReportConfig, _tune_report),  # before `tune`, as above

@@ -51,7 +51,7 @@ def encoder_of(weights: Path, output: Path | None) -> EncoderSettings | None:
                 return ckpt.read_config(last).encoder
         if (report := read_begun(output)) is not None:
             return _settings(report)
-    found = _open_own_size(weights)
+    found = open_own_size(weights)
     if found is not None:
         from ray_mae.open_weights.ours import as_ours
 
@@ -82,7 +82,7 @@ def begin(
     report = read_begun(run)
     if report is not None and report["path"] == str(weights) and not weights.exists():
         return Beginning(run / ckpt.BEGUN_WITH, report["table"])
-    found = _open_own_size(weights)
+    found = open_own_size(weights)
     if found is None:
         return _of_ours(weights, wanted, run)
     from ray_mae.open_weights.ours import LARGEST_DIFFERENCE, as_ours, fit_to, largest_difference
@@ -149,7 +149,7 @@ def _of_weights(settings: EncoderSettings) -> dict[str, Any]:
     return values
 
 
-def _open_own_size(weights: Path) -> Any:
+def open_own_size(weights: Path) -> Any:
     """The encoder of others, its positions as they are; None where these are no weights of others."""
     if ckpt.is_ours(weights):
         return None

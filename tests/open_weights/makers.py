@@ -1,4 +1,4 @@
-"""Small encoders as others publish them, made by the libraries of others, with no parameter left at 0 or 1."""
+"""Small encoders as others publish them, made by their libraries, with no parameter left at 0 or 1."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ _SIZES = {
 }
 
 Features = Callable[[Tensor], Tensor]
-"""Grey images [N, 1, H, W] in [0, 1] → the maker's tokens [N, 1 + L, D]: of its class or pooled, of patches."""
+"""Grey images [N, 1, H, W] in [0, 1] → the maker's tokens [N, 1 + L, D], the class or pooled one first."""
 
 
 def perturbed(module: Any, seed: int = 0) -> Any:

@@ -1,4 +1,4 @@
-"""Encoders of others as ours, to begin a pretraining with: exact, resampled, or refused with what would do."""
+"""Encoders of others as ours, to begin a pretraining with: exact, resampled, or refused."""
 
 import json
 from dataclasses import replace
@@ -142,7 +142,7 @@ def test_settings_of_another_network_are_refused_with_those_that_would_do(
         output=tmp_path / "run",
     )  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=words):
-        begin(tmp_path / "w", config.encoder, tmp_path / "run", lambda: [])
+        begin(tmp_path / "w", config.encoder, tmp_path / "run", list)
 
 
 def test_a_run_takes_the_shape_of_its_weights_but_for_what_is_said(tmp_path: Path) -> None:
@@ -205,16 +205,18 @@ def test_workers_begin_with_what_lies_in_the_runs_folder(tmp_path: Path) -> None
     method, table, told = begun(tmp_path, path, wanted)
     tokens = method.encoder.eval()(normalise(GREY))
     torch.testing.assert_close(tokens, features(GREY), **CLOSE)
-    assert "taken" in told and "are new" in told  # the decoder is
+    assert "taken" in told
+    assert "are new" in told
     assert table["tensors"] == len(tensors_of(path))
     assert table["left_out"] == {
         "the decoder of its pretraining": 4,
         "the mask token of its pretraining": 1,
     }
-    assert table["licence"] == "unknown" and len(table["sha256"]) == 64
+    assert table["licence"] == "unknown"
+    assert len(table["sha256"]) == 64
     assert table["largest_difference_of_tokens"] < 1e-4
     path.unlink()  # a start that came to no checkpoint begins again without the source
-    again = begin(path, wanted, tmp_path / "run", lambda: [])
+    again = begin(path, wanted, tmp_path / "run", list)
     assert again.table == table
     assert encoder_of(path, tmp_path / "run") == wanted
 
@@ -226,16 +228,18 @@ def test_own_weights_of_another_size_are_resampled_and_of_another_shape_refused(
     write_shards(shards, train=2, held_out=2)
     own = write_checkpoint(tmp_path / "own", shards, "mvmae", positions="learned", gamma=0.0)
     wanted = encoder_of(own, None)
-    assert isinstance(wanted, VitSettings) and wanted.image_size == 32
-    same = begin(own, wanted, tmp_path / "a", lambda: [])
-    assert same.weights == own and not (tmp_path / "a").exists()
+    assert isinstance(wanted, VitSettings)
+    assert wanted.image_size == 32
+    same = begin(own, wanted, tmp_path / "a", list)
+    assert same.weights == own
+    assert not (tmp_path / "a").exists()
     larger = replace(wanted, image_size=64)
     method, table, _ = begun(tmp_path, own, larger)
     assert table["resampled"] == {"position": "from 4 × 4 to 8 × 8 patches (bicubic, antialiased)"}
     kept = all_weights(own)["encoder.body.blocks.0.attn.qkv.weight"]
     assert torch.equal(method.encoder.body.blocks[0].attn.qkv.weight.data, torch.from_numpy(kept))
     with pytest.raises(ValueError, match=r"was made with width 32, depth 2, heads 2"):
-        begin(own, replace(wanted, depth=4), tmp_path / "b", lambda: [])
+        begin(own, replace(wanted, depth=4), tmp_path / "b", list)
     fixed = write_checkpoint(tmp_path / "fixed", shards, "mvmae", gamma=0.0)
     settings = encoder_of(fixed, None)
     assert isinstance(settings, VitSettings)
@@ -345,7 +349,7 @@ def test_film_that_a_run_has_not_is_folded_into_the_norms(tmp_path: Path) -> Non
     weights = {f"encoder.{n}": w.clone() for n, w in before.state_dict().items()}
     save_file(weights, own / "model.safetensors")
     plain = replace(wanted, film=False)
-    beginning = begin(own, plain, tmp_path / "run", lambda: [])
+    beginning = begin(own, plain, tmp_path / "run", list)
     after = build_encoder(plain)
     after.load_state_dict(
         {
@@ -363,7 +367,7 @@ def test_a_file_of_settings_of_an_encoder_of_images_is_no_encoder_of_volumes(
     tmp_path: Path,
 ) -> None:
     makers.timm_folder(tmp_path / "w", "plain")
-    with pytest.raises(ValueError, match="encoder.name vit does not fit method.name mdae"):
+    with pytest.raises(ValueError, match=r"encoder\.name vit does not fit method\.name mdae"):
         PretrainConfig(
             method="mdae",
             weights=tmp_path / "w",

@@ -1,4 +1,4 @@
-"""Encoders of others as `load_encoder` gives them: their features, their preprocessing; and what is refused."""
+"""Encoders of others by `load_encoder`: their features, their preprocessing; and what is refused."""
 
 import json
 import pickle
@@ -110,7 +110,7 @@ def image(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("resample", [2, 3])
 @pytest.mark.parametrize("way", ["middle", "squash"])
 def test_an_image_is_prepared_as_its_makers_do(way: str, resample: int, tmp_path: Path) -> None:
-    """Against Pillow's own resizing, which theirs calls: the middle square of a wide image, or all squashed."""
+    """Against Pillow's own resizing, which theirs calls: the middle of a wide image, or all squashed."""
     seen: dict[str, Any] = {"resample": resample, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     if way == "middle":
         seen |= {"size": {"shortest_edge": 40}, "do_center_crop": True}
@@ -136,7 +136,8 @@ def test_ours_are_prepared_as_before() -> None:
     encoder = random_encoder(settings, seed=0)
     seen = encoder.preprocessing(image(64, 32))
     assert seen.shape == (1, 32, 32)
-    assert torch.all(seen[0, :, :7] == -2) and torch.all(seen[0, :, 25:] == -2)  # black beside it
+    assert torch.all(seen[0, :, :7] == -2)
+    assert torch.all(seen[0, :, 25:] == -2)
 
 
 def test_positions_follow_the_size_that_the_makers_prepare(tmp_path: Path) -> None:
@@ -298,7 +299,7 @@ def test_code_beside_the_weights_is_named_and_not_run(tmp_path: Path) -> None:
 
 def test_arguments_that_name_files_are_not_passed_to_timm() -> None:
     settings = TimmSettings(arguments=json.dumps({"checkpoint_path": "/tmp/x", "depth": 1}))
-    with pytest.raises(ValueError, match="encoder.arguments has checkpoint_path"):
+    with pytest.raises(ValueError, match=r"encoder\.arguments has checkpoint_path"):
         build_encoder(settings)
 
 
@@ -314,5 +315,6 @@ def test_the_rate_of_every_weight_falls_towards_the_input(tmp_path: Path) -> Non
         encoder = whole_encoder(read_open(written(folder, source)[0]))
         layers = {name: encoder.layer_of(name) for name, _ in encoder.named_parameters()}
         assert {*layers.values()} == {0, 1, 2, 3}
-        assert layers["body.patch_embed.proj.weight"] == 0 and layers["body.norm.weight"] == 3
+        assert layers["body.patch_embed.proj.weight"] == 0
+        assert layers["body.norm.weight"] == 3
         assert encoder.no_weight_decay() <= {*layers}

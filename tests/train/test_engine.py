@@ -218,7 +218,7 @@ def test_frozen_layers_stay_as_they_are_bit_by_bit_and_a_checkpoint_goes_on(
     assert "encoder.body.blocks.0.attn.qkv.weight" in frozen
     assert "encoder.body.blocks.1.attn.qkv.weight" not in frozen
     for name, weight in before.items():
-        fixed = name in frozen or name.endswith("position") and not first_trains(module, name)
+        fixed = name in frozen or (name.endswith("position") and not first_trains(module, name))
         assert torch.equal(weight, after[name]) == fixed, name
 
     first.save(tmp_path / "saved")
