@@ -15,6 +15,7 @@ from ray_mae.files import replacing, write_whole
 
 if TYPE_CHECKING:
     from ray_mae.open_weights.ours import OurEncoder
+    from ray_mae.open_weights.source import OpenEncoder
 
 _REPORT = f"{ckpt.BEGUN_WITH}.json"
 _WITHOUT_WEIGHTS = {"crop_size"}
@@ -85,8 +86,7 @@ def begin(
     found = open_own_size(weights)
     if found is None:
         return _of_ours(weights, wanted, run)
-    from ray_mae.open_weights.ours import LARGEST_DIFFERENCE, as_ours, fit_to, largest_difference
-    from ray_mae.open_weights.table import report as table_of
+    from ray_mae.open_weights.ours import LARGEST_DIFFERENCE, as_ours, largest_difference
 
     ours = as_ours(found)
     difference = None
@@ -97,13 +97,38 @@ def begin(
                 f"{weights}: the tokens of ray-mae's network differ from those of its makers' by "
                 f"{difference:.1e}, and may by {LARGEST_DIFFERENCE:g}: it has a part that was not recognised"
             )
-    fitted = fit_to(ours, wanted, weights)
-    kept = {name.removeprefix("encoder.") for name in names()}
-    table = table_of(found, fitted, kept)
+    fitted, table = _fitted(found, ours, wanted, names)
     if difference is not None:
         table["largest_difference_of_tokens"] = difference
     _write(run, weights, fitted, table, {})
     return Beginning(run / ckpt.BEGUN_WITH, table)
+
+
+def preview(
+    weights: Path, wanted: EncoderSettings, names: Callable[[], Iterable[str]]
+) -> dict[str, Any]:
+    """Returns the table of `begin` without making anything; empty for weights of ours. Raises as `begin`."""
+    found = open_own_size(weights)
+    if found is None:
+        return {}
+    from ray_mae.open_weights.ours import as_ours
+
+    return _fitted(found, as_ours(found), wanted, names)[1]
+
+
+def _fitted(
+    found: "OpenEncoder",
+    ours: "OurEncoder",
+    wanted: EncoderSettings,
+    names: Callable[[], Iterable[str]],
+) -> tuple["OurEncoder", dict[str, Any]]:
+    """The weights as the run has them, and their table."""
+    from ray_mae.open_weights.ours import fit_to
+    from ray_mae.open_weights.table import report as table_of
+
+    fitted = fit_to(ours, wanted, found.path)
+    kept = {name.removeprefix("encoder.") for name in names()}
+    return fitted, table_of(found, fitted, kept)
 
 
 def _of_ours(weights: Path, wanted: EncoderSettings, run: Path) -> Beginning:

@@ -110,7 +110,12 @@ class VitSettings(EncoderSettings):
 
     @property
     def described(self) -> str:
-        return f"vit {self.preset}, {self.image_size} px, patches of {self.patch_size}"
+        shape = self.shape
+        size = self.preset
+        if shape != PRESETS[size]:
+            size = f"of width {shape.width}, depth {shape.depth}, heads {shape.heads}"
+        registers = f", {self.registers} registers" if self.registers else ""
+        return f"vit {size}, {self.image_size} px, patches of {self.patch_size}{registers}"
 
     def check(self) -> None:
         multiple("encoder.image_size", self.image_size, "encoder.patch_size", self.patch_size)

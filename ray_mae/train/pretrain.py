@@ -49,7 +49,7 @@ from ray_mae.train.run_folder import (
     README,
     RunFolder,
 )
-from ray_mae.train.setup import Job, Plan, make_plan, method_of, report_section, stream_of
+from ray_mae.train.setup import Job, Plan, make_plan, names_of_method, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
 
 _FREE_TO_CHANGE = {
@@ -104,7 +104,10 @@ def _pretrain(
         weights = config.weights.resolve()
         config = replace(config, weights=weights)
         if not first_step:
-            beginning = _beginning(config, weights, plan)
+            settings = config
+            beginning = begin(
+                weights, config.encoder, config.output, lambda: names_of_method(settings, plan)
+            )
             if weights.exists():
                 cautions = require_compatible(weights, shards, config.mismatch)
     tokenizer = _tokenizer(config, shards, first_step, beginning)
@@ -240,19 +243,6 @@ def _of_last(run: Path) -> dict[str, Any]:
     """The state of the last checkpoint; empty where there is none."""
     last = ckpt.last_committed(run)
     return ckpt.read_state(last) if last else {}
-
-
-def _beginning(config: PretrainConfig, weights: Path, plan: Plan) -> Beginning:
-    """What the workers begin with."""
-
-    def names() -> list[str]:
-        import torch
-
-        with torch.device("meta"):
-            method = method_of(config, plan, None, vocabulary=1)
-        return list(method.state_dict())
-
-    return begin(weights, config.encoder, config.output, names)
 
 
 def _tokenizer(

@@ -148,6 +148,15 @@ def method_of(
     return method
 
 
+def names_of_method(config: RunConfig, plan: Plan) -> list[str]:
+    """Returns the names of the weights of the run's method, without making them. Imports PyTorch."""
+    import torch
+
+    with torch.device("meta"):
+        method = method_of(config, plan, None, vocabulary=1)
+    return list(method.state_dict())
+
+
 def stream_of(
     config: PretrainConfig, plan: Plan, shards: ShardSet, tokenizer: str | None, first_step: int
 ) -> Stream:

@@ -18,6 +18,7 @@ from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.resenc_settings import PRESETS
 from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.evaluate.segment.model import Segmenter
 from ray_mae.open_weights.fold import fold_channels
 from ray_mae.open_weights.ours import OurEncoder, as_ours, fit_to
 from ray_mae.open_weights.read import read_open
@@ -291,6 +292,23 @@ def test_every_tensor_of_a_volumes_checkpoint_has_a_fate_and_the_decoder_is_take
     )
     assert total == table["tensors"] == len(net.state_dict())
     assert table["fresh"] == ["film.", "time."]
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_a_segmenter_begins_with_the_makers_encoder_and_decoder(
+    decoder: bool, tmp_path: Path
+) -> None:
+    net = makers.nnssl_file(tmp_path / "checkpoint_final.pth", TINY)
+    theirs = net.state_dict()
+    model = Segmenter(read_open(tmp_path).settings, [0, 1, 2])  # type: ignore[arg-type]
+    model.initialise_from(tmp_path, decoder=decoder)
+    ours = model.state_dict()
+    for name, taken in (
+        ("encoder.stages.1.blocks.0.conv1.conv.weight", True),
+        ("decoder.stages.0.convs.0.conv.weight", decoder),
+    ):
+        same = torch.equal(ours[name], theirs[name].permute(0, 1, 4, 3, 2))
+        assert same == taken
 
 
 def test_where_names_of_one_weight_differ_the_trained_one_counts(tmp_path: Path) -> None:
