@@ -123,7 +123,7 @@ def _fitted(
     names: Callable[[], Iterable[str]],
 ) -> tuple["OurEncoder", dict[str, Any]]:
     """The weights as the run has them, and their table."""
-    from ray_mae.open_weights.ours import fit_to
+    from ray_mae.open_weights.fit import fit_to
     from ray_mae.open_weights.table import report as table_of
 
     fitted = fit_to(ours, wanted, found.path)
@@ -144,7 +144,8 @@ def _of_ours(weights: Path, wanted: EncoderSettings, run: Path) -> Beginning:
         return Beginning(folder, table)
     import torch
 
-    from ray_mae.open_weights.ours import OurEncoder, fit_to
+    from ray_mae.open_weights.fit import fit_to
+    from ray_mae.open_weights.ours import OurEncoder
 
     saved = {name: torch.from_numpy(w) for name, w in ckpt.all_weights(folder).items()}
     lead = "encoder."

@@ -1,7 +1,6 @@
 """Somebody else's encoder as one of ours, which can be pretrained: exactly, or refused by name."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.registry import build_encoder
-from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.timm_settings import TimmSettings
 from ray_mae.encoders.vit import VIEWS
@@ -19,8 +17,6 @@ from ray_mae.encoders.vit_settings import PRESETS, Shape, VitSettings
 from ray_mae.open_weights.fold import (
     fold_channels,
     fold_layer_scale,
-    resample_kernel,
-    resample_positions,
 )
 from ray_mae.open_weights.source import OpenEncoder, on_meta
 
@@ -115,7 +111,7 @@ def _fold_vit(found: OpenEncoder, theirs: TimmSettings, model: Any) -> OurEncode
         weights["blocks.0.mlp.fc1.weight"].shape[0] / width,
     )
     settings = VitSettings(
-        **_preset_of(shape),
+        **preset_of(shape),
         image_size=theirs.image_size,
         patch_size=patch,
         registers=registers,
@@ -181,112 +177,12 @@ def _scale_after(name: str) -> str | None:
     return f"{block}.ls2.gamma" if ".mlp.fc2." in name else None
 
 
-def _preset_of(shape: Shape) -> dict[str, Any]:
+def preset_of(shape: Shape) -> dict[str, Any]:
     """Settings that give this shape: a preset's name, and what differs from it."""
     name = min(PRESETS, key=lambda n: (PRESETS[n] != shape, abs(PRESETS[n].width - shape.width)))
     preset = PRESETS[name]
     own = {k: v for k, v in vars(shape).items() if getattr(preset, k) != v}
     return {"preset": name, **own}
-
-
-# ------------------------------------------------------------------------------------- other settings
-
-
-def fit_to(ours: OurEncoder, wanted: EncoderSettings, path: Path) -> OurEncoder:
-    """Returns the weights for an encoder of other settings: another size of image or patch is resampled.
-
-    Args:
-        ours: what there is.
-        wanted: settings of the run.
-        path: of the source, for messages.
-
-    Raises:
-        ValueError: the settings are of another network, with those to set.
-    """
-    if type(wanted) is not type(ours.settings):
-        raise ValueError(
-            f"{path} holds an encoder {ours.settings.name}, the run has {wanted.name}: set encoder.name "
-            f"{ours.settings.name}, with a method that trains it"
-        )
-    if isinstance(wanted, ResEncSettings):
-        return _fit_resenc(ours, wanted, path)
-    if not isinstance(wanted, VitSettings):
-        return ours
-    now = ours.settings
-    assert isinstance(now, VitSettings)
-    _require_same(now, wanted, path)
-    weights, resampled = dict(ours.weights), dict(ours.resampled)
-    notes, fresh = list(ours.notes), list(ours.fresh)
-    if wanted.patch_size != now.patch_size:
-        weights["patch.weight"] = resample_kernel(weights["patch.weight"], wanted.patch_size)
-        resampled["patch.weight"] = f"from patches of {now.patch_size} to {wanted.patch_size} px"
-    side = wanted.image_size // wanted.patch_size
-    before = round(len(weights["position"]) ** 0.5)
-    if wanted.positions == "learned" and side != before:
-        weights["position"] = resample_positions(weights["position"], side)
-        resampled["position"] = (
-            f"from {before} × {before} to {side} × {side} patches (bicubic, antialiased)"
-        )
-    elif side != before:  # what the settings say, and no weight
-        del weights["position"]
-        fresh.append("position")
-    if wanted.norm_eps != now.norm_eps:
-        notes.append(
-            f"Its layer norms were trained with eps {now.norm_eps:g}, encoder.norm_eps is "
-            f"{wanted.norm_eps:g}."
-        )
-    return replace(
-        ours, settings=wanted, weights=weights, resampled=resampled, fresh=fresh, notes=notes
-    )
-
-
-def _require_same(now: VitSettings, wanted: VitSettings, path: Path) -> None:
-    """Raise where a network of the wanted settings cannot hold the weights."""
-    if now.shape != wanted.shape:
-        preset = _preset_of(now.shape)
-        sets = ", ".join(f"encoder.{name} {value:g}" if name != "preset" else f"encoder.preset {value}"
-                         for name, value in preset.items())  # fmt: skip
-        shape = now.shape
-        raise ValueError(
-            f"{path} was made with width {shape.width}, depth {shape.depth}, heads {shape.heads}, mlp_ratio "
-            f"{shape.mlp_ratio:g}: set {sets}, or leave them out"
-        )
-    if now.qk_norm != wanted.qk_norm:
-        raise ValueError(
-            f"{path} was made with{'' if now.qk_norm else 'out'} qk_norm: set encoder.qk_norm "
-            f"{str(now.qk_norm).lower()}"
-        )
-    if now.registers != wanted.registers:
-        raise ValueError(
-            f"{path} has {now.registers or 'no'} registers: set encoder.registers {now.registers}"
-        )
-    if now.positions != wanted.positions:
-        kind = "a learned table of" if now.positions == "learned" else "fixed sine-cosine"
-        raise ValueError(f"{path} has {kind} positions: set encoder.positions {now.positions}")
-
-
-def _fit_resenc(ours: OurEncoder, wanted: ResEncSettings, path: Path) -> OurEncoder:
-    now = ours.settings
-    assert isinstance(now, ResEncSettings)
-    if now.preset != wanted.preset:
-        raise ValueError(
-            f"{path} has the stages of encoder.preset {now.preset}: set that, or leave it out"
-        )
-    if now.film and not wanted.film:
-        network = ResEnc(now)
-        inner = {n: w for n, w in ours.weights.items() if not n.startswith("decoder.")}
-        network.load_state_dict(inner)
-        fold_film(network)
-        folded = dict(network.state_dict())
-        rewritten = {
-            name: "FiLM at noise level 0 folded into the norms"
-            for name, w in folded.items()
-            if not torch.equal(w, inner[name])
-        }
-        kept = {n: w for n, w in ours.weights.items() if n.startswith("decoder.")}
-        return replace(ours, settings=wanted, weights=folded | kept, rewritten=rewritten)
-    fresh = [*ours.fresh, *(("film.", "time.") if wanted.film and not now.film else ())]
-    return replace(ours, settings=wanted, fresh=fresh)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ray_mae.open_weights.source import OpenEncoder
 from ray_mae.open_weights.volumes import read_nnssl
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+OPEN_CLIP = "open_clip_config.json"
 NNSSL = "checkpoint_final.pth"
 WEIGHTS = (
     *("model.safetensors", f"model.safetensors{INDEX}"),
@@ -34,7 +35,7 @@ def looks_open(path: Path) -> bool:
     """Returns whether a path may hold weights of others: a file of weights, or a folder with such."""
     if path.is_file():
         return path.suffix in (*PICKLES, SAFE)
-    return any((path / name).is_file() for name in (CONFIG, NNSSL, *WEIGHTS))
+    return any((path / name).is_file() for name in (CONFIG, NNSSL, OPEN_CLIP, *WEIGHTS))
 
 
 def read_open(path: Path, *, own_size: bool = False) -> OpenEncoder:
@@ -53,6 +54,8 @@ def read_open(path: Path, *, own_size: bool = False) -> OpenEncoder:
     if path.is_dir():
         if (path / NNSSL).is_file():
             return read_open(path / NNSSL)
+        if (path / OPEN_CLIP).is_file():
+            return _of_open_clip(path)
         if (path / CONFIG).is_file():
             return _with_config(path, own_size)
         raise ValueError(
@@ -81,21 +84,42 @@ _NOTHING = _Nothing()
 
 def _with_config(path: Path, own_size: bool) -> OpenEncoder:
     config = read_json(path / CONFIG)
-    files = _files_of(path)
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors |= read_safetensors(file) if file.suffix == SAFE else _tensors(read_pickle(file))
+    files, tensors = _weights_in(path)
     if "architecture" in config or "pretrained_cfg" in config:
         return vits.read_timm(path, files, tensors, config)
     seen = read_json(path / PREPROCESSOR) if (path / PREPROCESSOR).is_file() else {}
     return vits.read_hf(path, files, tensors, config, seen, own_size=own_size)
 
 
+def _of_open_clip(path: Path) -> OpenEncoder:
+    """The image encoder of an open_clip model, where it is one of timm's."""
+    config = read_json(path / OPEN_CLIP)
+    vision = (config.get("model_cfg") or {}).get("vision_cfg") or {}
+    if "timm_model_name" not in vision:
+        raise ValueError(
+            f"{path / OPEN_CLIP} names no network of timm (timm_model_name): a CLIP in the form of OpenAI's "
+            "is read as timm's folder alone"
+        )
+    files, tensors = _weights_in(path)
+    seen = config.get("preprocess_cfg") or {}
+    arguments = {"img_size": vision["image_size"]} if "image_size" in vision else {}
+    settings = {"architecture": vision["timm_model_name"], "model_args": arguments}
+    return vits.read_timm(path, files, tensors, {**settings, "pretrained_cfg": seen})
+
+
+def _weights_in(path: Path) -> tuple[list[Path], dict[str, Tensor]]:
+    files = _files_of(path)
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= read_safetensors(file) if file.suffix == SAFE else _tensors(read_pickle(file))
+    return files, tensors
+
+
 def _files_of(path: Path) -> list[Path]:
     for name in WEIGHTS:
         if (path / name).is_file():
             return files_of_index(path / name) if name.endswith(INDEX) else [path / name]
-    raise ValueError(f"{path} has a {CONFIG} and no weights: none of {', '.join(WEIGHTS)} is there")
+    raise ValueError(f"{path} has no weights: none of {', '.join(WEIGHTS)} is there")
 
 
 def _by_names(path: Path, tensors: dict[str, Tensor], args: Mapping[str, Any]) -> OpenEncoder:

@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from ray_mae.encoders.timm_settings import ARGUMENTS, TimmSettings
 from ray_mae.encoders.timm_vit import timm_model
 from ray_mae.encoders.vit_settings import PRESETS
 from ray_mae.open_weights import names
-from ray_mae.open_weights.names import Pairs, Renamed, rename, strip_prefixes
+from ray_mae.open_weights.names import Pairs, rename, strip_prefixes
 from ray_mae.open_weights.preprocessing import IMAGENET, of_hf, of_timm
-from ray_mae.open_weights.source import OpenEncoder, complete
+from ray_mae.open_weights.source import OpenEncoder
+from ray_mae.open_weights.vit_weights import (
+    at_size,
+    class_position_into_token,
+    opened,
+    sizes_of,
+    whole_number,
+)
 
 MARKS = (r"patch_embed\.proj\.weight", r"embeddings\.patch_embedding.*")
 """A name that every ViT has, in one of its spellings."""
@@ -111,9 +117,9 @@ def read_hf(
     if not gated and activation not in _ACTIVATIONS:
         raise ValueError(f"{where}: hidden_act {activation} is none of {', '.join(_ACTIVATIONS)}")
     renamed = rename(strip_prefixes(tensors, MARKS), family.table)
-    size, patch = (_whole_number(where, config, name) for name in ("image_size", "patch_size"))
-    heads = _whole_number(where, config, "num_attention_heads")
-    arguments = _sizes(path, renamed.weights, heads) | {"img_size": size, "patch_size": patch}
+    size, patch = (whole_number(where, config, name) for name in ("image_size", "patch_size"))
+    heads = whole_number(where, config, "num_attention_heads")
+    arguments = sizes_of(path, renamed.weights, heads) | {"img_size": size, "patch_size": patch}
     if not gated and (act := _ACTIVATIONS[activation]):
         arguments["act_layer"] = act
     if kind == "dinov3_vit":
@@ -136,8 +142,8 @@ def read_hf(
     if config.get("auto_map"):
         notes.append(f"{where} names code (auto_map): it is not run; the weights alone are read.")
     licence = config.get("license")
-    found = _open(path, family.words, files, settings, renamed, licence, notes)
-    return found if own_size else _at_size(found, wanted)
+    found = opened(path, family.words, files, settings, renamed, licence, notes)
+    return found if own_size else at_size(found, wanted)
 
 
 def read_timm(
@@ -162,17 +168,27 @@ def read_timm(
             model = timm_model(settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path / 'config.json'}: {error}") from error
-    masked = seen.get("tag") == "mae" or model.global_pool == "avg"
+    size, patch = model.patch_embed.img_size, model.patch_embed.patch_size
+    if len({*size}) > 1 or len({*patch}) > 1:
+        raise ValueError(
+            f"{path / 'config.json'}: images of {size[0]} × {size[1]} in patches of {patch[0]} × {patch[1]}: "
+            "what an encoder sees is square here"
+        )
+    own = settings.architecture.partition(".")[0].split("_")
+    dino = any(
+        word.startswith("dino") for word in own
+    )  # timm pools DINOv3 otherwise than its makers
+    masked = seen.get("tag") == "mae" or (model.global_pool == "avg" and not dino)
     settings = replace(
         settings,
-        image_size=model.patch_embed.img_size[0],
-        patch_size=model.patch_embed.patch_size[0],
-        pool="mean" if masked else "cls",
+        image_size=size[0],
+        patch_size=patch[0],
+        pool="mean" if masked and isinstance(model.fc_norm, torch.nn.Identity) else "cls",
     )
     renamed = rename(strip_prefixes(tensors, MARKS), names.TIMM)
     licence = seen.get("license") or config.get("license")
     words = f"{settings.architecture} of timm"
-    return _open(path, words, files, of_timm(settings, seen), renamed, licence)
+    return opened(path, words, files, of_timm(settings, seen), renamed, licence)
 
 
 def read_named(
@@ -214,11 +230,13 @@ def read_named(
     )
     scaled = "blocks.0.ls1.gamma" in weights
     architecture = _dinov2({"use_swiglu_ffn": gated, "num_register_tokens": registers})
-    arguments = _sizes(path, weights, heads) | {"img_size": side * patch, "patch_size": patch}
+    arguments = sizes_of(path, weights, heads) | {"img_size": side * patch, "patch_size": patch}
     if registers:
         arguments["reg_tokens"] = registers
-    if "fc_norm.weight" in weights:
+    pool = family.pool
+    if "fc_norm.weight" in weights:  # its own pooling is more than a mean
         arguments |= {"global_pool": "avg", "fc_norm": True}
+        pool = "cls"
     settings = TimmSettings(
         architecture=architecture if scaled or gated or registers else "vit_base_patch16_224",
         arguments=json.dumps(arguments),
@@ -227,92 +245,9 @@ def read_named(
         mean=IMAGENET[0],
         std=IMAGENET[1],
         interpolation="bicubic",
-        pool=family.pool,  # type: ignore[arg-type]
+        pool=pool,  # type: ignore[arg-type]
     )
     notes = [
         "The file does not say how its images were normalised: ImageNet's mean and deviation are taken."
     ]
-    return _open(path, family.words, [path], settings, renamed, None, notes)
-
-
-def class_position_into_token(renamed: Renamed) -> None:
-    """The class token's row of the positions becomes part of the token, as timm has it beside registers."""
-    weights = renamed.weights
-    token, table = weights["cls_token"], weights["pos_embed"]
-    how = "the class token's position folded into it"
-    of_table = renamed.origins["pos_embed"]
-    renamed.put("cls_token", token + table[:, :1], ["cls_token"], how)
-    renamed.put("pos_embed", table[:, 1:], ["pos_embed"], how)
-    renamed.origins["cls_token"] += of_table
-
-
-def _sizes(path: Path, weights: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
-    """Width, depth and the like as timm's arguments, from the shapes of weights."""
-    blocks = [int(name.split(".")[1]) for name in weights if name.startswith("blocks.")]
-    kernel = weights.get("patch_embed.proj.weight")
-    inner = weights.get("blocks.0.mlp.fc1.weight", weights.get("blocks.0.mlp.fc1_x.weight"))
-    if not blocks or kernel is None or inner is None or kernel.ndim != 4:
-        raise ValueError(
-            f"{path}: the weights of an encoder are missing, such as blocks.0.norm1.weight: is it a head or "
-            "a decoder alone?"
-        )
-    width = kernel.shape[0]
-    return {
-        "embed_dim": width,
-        "depth": max(blocks) + 1,
-        "num_heads": heads,
-        "mlp_ratio": inner.shape[0] / width,
-        "in_chans": kernel.shape[1],
-    }
-
-
-def _whole_number(where: Path, config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if isinstance(value, list) and len({*value}) == 1:
-        value = value[0]
-    if not isinstance(value, int) or value <= 0:
-        raise ValueError(f"{where}: {name} must be a whole number, got {config.get(name)}")
-    return value
-
-
-def _open(
-    path: Path,
-    words: str,
-    files: list[Path],
-    settings: TimmSettings,
-    renamed: Renamed,
-    licence: str | None,
-    notes: list[str] | None = None,
-) -> OpenEncoder:
-    weights = complete(path, settings, renamed)
-    channels = weights["body.patch_embed.proj.weight"].shape[1]
-    if channels not in (1, 3) or len(settings.mean) != channels:
-        raise ValueError(
-            f"{path} reads {channels} channels with {len(settings.mean)} means: grey images are one or three"
-        )
-    return OpenEncoder(
-        path, words, licence, files, settings, weights, renamed.origins, renamed.rewritten,
-        renamed.left_out, notes=notes or [],
-    )  # fmt: skip
-
-
-def _at_size(found: OpenEncoder, size: int) -> OpenEncoder:
-    """The same for images of another size, its table of positions resampled."""
-    settings = found.settings
-    assert isinstance(settings, TimmSettings)
-    if size == settings.image_size or size % settings.patch_size:
-        return found
-    arguments = settings.keywords | {"img_size": size}
-    settings = replace(settings, arguments=json.dumps(arguments), image_size=size)
-    weights, rewritten = dict(found.weights), dict(found.rewritten)
-    if (table := weights.get("body.pos_embed")) is not None:
-        side = size // settings.patch_size
-        with torch.device("meta"):
-            model = timm_model(settings)
-        prefix = table.shape[1] - round(table.shape[1] ** 0.5) ** 2
-        assert model.pos_embed.shape[1] == side**2 + prefix
-        weights["body.pos_embed"] = resample_abs_pos_embed(
-            table, new_size=[side, side], num_prefix_tokens=prefix
-        )
-        rewritten["body.pos_embed"] = f"resampled to {side} × {side} patches"
-    return replace(found, settings=settings, weights=weights, rewritten=rewritten)
+    return opened(path, family.words, [path], settings, renamed, None, notes)

@@ -19,8 +19,9 @@ from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.resenc_settings import PRESETS
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.evaluate.segment.model import Segmenter
+from ray_mae.open_weights.fit import fit_to
 from ray_mae.open_weights.fold import fold_channels
-from ray_mae.open_weights.ours import OurEncoder, as_ours, fit_to
+from ray_mae.open_weights.ours import OurEncoder, as_ours
 from ray_mae.open_weights.read import read_open
 from ray_mae.open_weights.table import LEFT_OUT, RESAMPLED, fates
 from ray_mae.train.checkpointing import begin_with

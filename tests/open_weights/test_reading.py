@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -88,6 +89,40 @@ def _fresh(tmp_path: Path, name: str) -> Path:
     folder = tmp_path / re.sub(r"\W", "", name)
     folder.mkdir()
     return folder
+
+
+@torch.inference_mode()
+def test_a_network_with_a_norm_after_pooling_gives_its_own_vector(tmp_path: Path) -> None:
+    model = timm.create_model(
+        "vit_base_patch16_224", img_size=SIZE, patch_size=8, embed_dim=64, depth=2, num_heads=1,
+        num_classes=3, global_pool="avg", fc_norm=True,
+    )  # fmt: skip
+    makers.perturbed(model)
+    torch.save({"model": model.state_dict()}, tmp_path / "tuned.pth")
+    encoder, _ = load_encoder(tmp_path / "tuned.pth")
+    tokens = model.forward_features(makers.normalised(GREY))
+    theirs = model.forward_head(tokens, pre_logits=True)
+    torch.testing.assert_close(encoder(normalise(GREY)), theirs, **CLOSE)
+
+
+@torch.inference_mode()
+def test_the_image_encoder_of_open_clip_is_read_and_its_text_left_out(tmp_path: Path) -> None:
+    model = makers.perturbed(timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0))
+    weights = {f"visual.trunk.{n}": w for n, w in model.state_dict().items()}
+    weights |= {"visual.head.proj.weight": torch.ones(8, 192), "logit_scale": torch.ones(())}
+    weights |= {"text.transformer.embeddings.word_embeddings.weight": torch.ones(5, 8)}
+    torch.save(weights, tmp_path / "open_clip_pytorch_model.bin")
+    mean, std = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
+    config = {
+        "model_cfg": {"vision_cfg": {"timm_model_name": "vit_tiny_patch16_224", "image_size": 64}},
+        "preprocess_cfg": {"mean": mean, "std": std},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    encoder, _ = load_encoder(tmp_path)
+    grey = torch.rand(1, 1, 64, 64)
+    theirs = model.forward_features(makers.normalised(grey, (mean, std)))
+    torch.testing.assert_close(encoder.tokens(normalise(grey)), theirs, **CLOSE)
+    assert {*read_open(tmp_path).left_out.values()} == {"a head", "the text model"}
 
 
 def test_a_random_twin_has_the_same_architecture_and_other_weights(tmp_path: Path) -> None:
@@ -250,6 +285,10 @@ def test_what_is_no_whole_encoder_is_refused_by_name(tmp_path: Path) -> None:
         ({"architecture": "no_such"}, "has no network no_such"),
         ({"architecture": "local-dir:/tmp"}, "has no network local-dir:/tmp"),
         ({"model_type": "vit", "hidden_act": "relu"}, "hidden_act relu is none of gelu"),
+        (
+            {"architecture": "vit_base_patch16_224", "model_args": {"img_size": [32, 64]}},
+            "images of 32 × 64 .* is square here",
+        ),
     ],
 )
 def test_other_networks_are_refused_by_name(
@@ -269,7 +308,7 @@ def test_damaged_files_are_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or no safetensors file"):
         load_encoder(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"has a config\.json and no weights"):
+    with pytest.raises(ValueError, match="has no weights: none of model"):
         load_encoder(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is damaged: it is no JSON"):
