@@ -50,7 +50,7 @@ def encoder_of(weights: Path, output: Path | None) -> EncoderSettings | None:
             last = ckpt.last_committed(output)
             if last is not None:
                 return ckpt.read_config(last).encoder
-        if (report := read_begun(output)) is not None:
+        if (report := _left_of(weights.resolve(), output)) is not None:
             return _settings(report)
     found = open_own_size(weights)
     if found is not None:
@@ -80,8 +80,7 @@ def begin(
         FileNotFoundError: that says what was looked for.
         ValueError: they do not fit, with the settings that would.
     """
-    report = read_begun(run)
-    if report is not None and report["path"] == str(weights) and not weights.exists():
+    if (report := _left_of(weights, run)) is not None:
         return Beginning(run / ckpt.BEGUN_WITH, report["table"])
     found = open_own_size(weights)
     if found is None:
@@ -232,7 +231,13 @@ def _write(
     write_whole(folder / _REPORT, json.dumps(report, indent=1) + "\n")
 
 
-def read_begun(run: Path) -> dict[str, Any] | None:
+def _left_of(weights: Path, run: Path) -> dict[str, Any] | None:
+    """What a start of the run, that came to no checkpoint, has left of weights that are gone by now."""
+    report = None if weights.exists() else _read_begun(run)
+    return report if report and report["path"] == str(weights) else None
+
+
+def _read_begun(run: Path) -> dict[str, Any] | None:
     """Returns what is written down of the weights that a run began with, where they were rewritten for it."""
     file = run / ckpt.BEGUN_WITH / _REPORT
     return json.loads(file.read_text()) if file.is_file() else None

@@ -111,7 +111,7 @@ class VitSettings(EncoderSettings):
     @property
     def described(self) -> str:
         shape = self.shape
-        size = self.preset
+        size: str = self.preset
         if shape != PRESETS[size]:
             size = f"of width {shape.width}, depth {shape.depth}, heads {shape.heads}"
         registers = f", {self.registers} registers" if self.registers else ""

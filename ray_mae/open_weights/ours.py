@@ -187,9 +187,9 @@ def preset_of(shape: Shape) -> dict[str, Any]:
 
 @torch.no_grad()
 def largest_difference(found: OpenEncoder, ours: OurEncoder) -> float:
-    """Returns the largest difference of tokens between the makers' network and ours, on two grey images."""
+    """Returns the largest difference of tokens between the makers' network and ours, on a grey image."""
     size = found.settings.input_size
-    images = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(0))
     tokens = []
     for settings, weights in ((found.settings, found.weights), (ours.settings, ours.weights)):
         network = build_encoder(settings)

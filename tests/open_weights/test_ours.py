@@ -166,6 +166,39 @@ def test_a_run_takes_the_shape_of_its_weights_but_for_what_is_said(tmp_path: Pat
     assert whole.encoder == VitSettings(preset="small")  # settings as a whole are what they say
 
 
+def test_a_run_cannot_freeze_more_layers_than_its_encoder_has(tmp_path: Path) -> None:
+    makers.timm_folder(tmp_path, "plain")
+
+    def run(freeze: int) -> PlanConfig:
+        return PlanConfig(
+            method={"name": "mvmae", "gamma": 0.0},  # type: ignore[arg-type]
+            weights=tmp_path,
+            samples=10,
+            optim={"freeze": freeze},  # type: ignore[arg-type]
+        )
+
+    run(2).check_sizes()
+    with pytest.raises(ValueError, match=r"optim\.freeze \(3\) must be at most 2"):
+        run(3).check_sizes()
+
+
+def test_plan_shows_what_would_be_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ray_mae.train.forecast.command import plan
+
+    makers.timm_folder(tmp_path, "dinov2")
+    plan(
+        PlanConfig(
+            method={"name": "mvmae", "gamma": 0.0},  # type: ignore[arg-type]
+            weights=tmp_path,
+            samples=100,
+            optim={"batch_size": 8, "micro_batch_size": 4},  # type: ignore[arg-type]
+        )
+    )
+    told = " ".join(capsys.readouterr().out.split())
+    assert "layer scale folded: 12" in told
+    assert "licence apache-2.0" in told
+
+
 def test_the_command_line_and_its_yaml_take_the_shape_too(tmp_path: Path) -> None:
     from ray_mae.cli import parsed
 
