@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.registry import build_encoder
@@ -59,7 +59,7 @@ def complete(
     Raises:
         ValueError: weights are missing, or of another shape, or the network lacks a part for them.
     """
-    wanted = shapes_of(settings)
+    wanted = {name: tensor.shape for name, tensor in on_meta(settings).state_dict().items()}
     weights = {f"{prefix}{name}": w for name, w in renamed.weights.items()}
     renamed.origins = {f"{prefix}{name}": of for name, of in renamed.origins.items()}
     renamed.rewritten = {f"{prefix}{name}": how for name, how in renamed.rewritten.items()}
@@ -87,13 +87,6 @@ def complete(
                 f"{list(shape)}: the weights and their config.json do not belong together"
             )
     return {name: require_sound(path, name, weights[name]) for name in wanted}
-
-
-def shapes_of(settings: EncoderSettings) -> dict[str, torch.Size]:
-    """Returns the shapes of an encoder's weights by name, without making them."""
-    with torch.device("meta"):
-        network: nn.Module = build_encoder(settings)
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def on_meta(settings: EncoderSettings) -> Any:
