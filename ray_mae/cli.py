@@ -21,7 +21,7 @@ from ray_mae import config as settings
 from ray_mae.cluster.interruption import Interrupted, signals_interrupt
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
-from ray_mae.config.pretrain import encoder_of_weights
+from ray_mae.config.pretrain import default_encoder
 
 
 def _ingest(config: settings.IngestConfig) -> None:
@@ -256,12 +256,12 @@ def _chosen(command: str, cls: type, arguments: list[str], files: list[Path]) ->
         files.append(Path(arguments[arguments.index("--config") + 1]))
     arguments = migrated
     encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
-    of_weights = None
+    default = None
     if not {"-h", "--help"} & {*arguments}:
         weights = _value(arguments, f"{lead}weights", section.get("weights"))
         output = None if lead else _value(arguments, "output", document.get("output"))
-        of_weights = encoder_of_weights(weights, output)
-    specific: Any = config_class(cls, method, encoder, of_weights)
+        default = default_encoder(METHODS[method](), weights, output)  # type: ignore[call-arg]
+    specific: Any = config_class(cls, method, encoder, default)
     parser = parser_of(command, specific)
     for action in parser._actions:
         for registry in (METHODS, ENCODERS):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.registry import ENCODERS
+from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.files import replacing, write_whole
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ class Beginning:
     """What was taken, rewritten, resampled, left out and is new, as plain values."""
 
 
-def encoder_of(weights: Path, output: Path | None) -> EncoderSettings | None:
+def encoder_of(
+    weights: Path, output: Path | None = None, default: EncoderSettings | None = None
+) -> EncoderSettings | None:
     """Returns the settings of the encoder that a run which begins with weights has, unless it says otherwise.
 
     Args:
         weights: of a run, an exported encoder or others.
         output: folder of the run: where it was begun, its own settings count, and the weights may be gone.
+        default: the method's, for what weights of others leave open (FiLM); None: without it.
 
     Returns:
         The settings; None where there are no such weights, which whoever needs them says.
@@ -56,7 +60,10 @@ def encoder_of(weights: Path, output: Path | None) -> EncoderSettings | None:
     if found is not None:
         from ray_mae.open_weights.ours import as_ours
 
-        return as_ours(found).settings
+        settings = as_ours(found).settings
+        if isinstance(settings, ResEncSettings) and isinstance(default, ResEncSettings):
+            settings = replace(settings, film=default.film)
+        return settings
     try:
         return ckpt.encoder_facts(weights).settings
     except FileNotFoundError:

@@ -166,26 +166,25 @@ def _changed(name: str, values: Mapping[str, Any], default: Any) -> Any:
     return replace(default, **{key: getattr(given, key) for key in values})
 
 
-def encoder_of_weights(weights: Any, output: Any) -> EncoderSettings | None:
-    """Returns the encoder that a run has which begins with weights, unless it says otherwise.
+def default_encoder(method: MethodSettings, weights: Any, output: Any) -> EncoderSettings:
+    """Returns the encoder of a run that does not say which: that of its weights, or else the method's.
 
     Args:
-        weights: path of them, or None.
+        method: that trains it.
+        weights: path of those that the run begins with, or None.
         output: path of the run, or None: where it was begun, its own encoder counts.
-
-    Returns:
-        None without weights, or where they are not there.
 
     Raises:
         ValueError: weights of others that cannot be read, or hold what no encoder here has.
     """
+    own = method.default_encoder()
     if not weights:
-        return None
+        return own
     # by its name, since checkpoints know settings and not the other way round
-    found: EncoderSettings | None = load("ray_mae.checkpoint.begin:encoder_of")(
-        Path(str(weights)), Path(str(output)) if output else None
+    of_weights: EncoderSettings | None = load("ray_mae.checkpoint.begin:encoder_of")(
+        Path(str(weights)), Path(str(output)) if output else None, own
     )
-    return found
+    return of_weights or own
 
 
 _REGISTRIES = {
@@ -252,8 +251,7 @@ class RunConfig:
 
     def _default_encoder(self) -> EncoderSettings:
         """That of the weights that the run begins with, or else the method's."""
-        of_weights = encoder_of_weights(self.weights, getattr(self, "output", None))
-        return of_weights or self.method.default_encoder()
+        return default_encoder(self.method, self.weights, getattr(self, "output", None))
 
     def check_sizes(self) -> None:
         """Raises ValueError, naming settings, where method, encoder and data do not fit together."""

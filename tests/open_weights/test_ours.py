@@ -16,7 +16,7 @@ from ray_mae.checkpoint.format import all_weights
 from ray_mae.config import PlanConfig, PretrainConfig
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.registry import build_encoder
-from ray_mae.encoders.resenc_settings import PRESETS
+from ray_mae.encoders.resenc_settings import PRESETS, ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.evaluate.segment.model import Segmenter
 from ray_mae.open_weights.fit import fit_to
@@ -343,6 +343,15 @@ def test_a_segmenter_begins_with_the_makers_encoder_and_decoder(
     ):
         same = torch.equal(ours[name], theirs[name].permute(0, 1, 4, 3, 2))
         assert same == taken
+
+
+@pytest.mark.parametrize(("method", "film"), [("mdae", True), ("simmim3d", False)])
+def test_weights_that_know_no_film_leave_it_to_the_method(
+    method: str, film: bool, tmp_path: Path
+) -> None:
+    makers.nnssl_file(tmp_path / "checkpoint_final.pth", TINY)
+    config = PlanConfig(method=method, weights=tmp_path, samples=10)  # type: ignore[arg-type]
+    assert config.encoder == ResEncSettings(preset="tiny", crop_size=32, film=film)
 
 
 def test_where_names_of_one_weight_differ_the_trained_one_counts(tmp_path: Path) -> None:
