@@ -1,12 +1,14 @@
 """The Python API, and where each name lives: for type checkers, and for `ray_mae` itself on first use."""
 
 from .checkpoint.commands import checkpoint_convert, checkpoint_list, checkpoint_verify
+from .checkpoint.inspect import checkpoint_inspect
 from .cli import demo, demo_mdae
 from .cluster.interruption import Interrupted
 from .config import (
     AshaConfig,
     CheckpointConfig,
     CheckpointConvertConfig,
+    CheckpointInspectConfig,
     CheckpointListConfig,
     CheckpointVerifyConfig,
     DemoConfig,
@@ -66,6 +68,7 @@ __all__ = [
     "AshaConfig",
     "CheckpointConfig",
     "CheckpointConvertConfig",
+    "CheckpointInspectConfig",
     "CheckpointListConfig",
     "CheckpointVerifyConfig",
     "DemoConfig",
@@ -104,6 +107,7 @@ __all__ = [
     "VolumeDataConfig",
     "VolumeSettings",
     "checkpoint_convert",
+    "checkpoint_inspect",
     "checkpoint_list",
     "checkpoint_verify",
     "decode_image",

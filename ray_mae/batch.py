@@ -33,6 +33,8 @@ class StudyBatch:
     """[S, L] int64, report tokens: first, words, last, padding."""
     has_report: Tensor
     """[S] bool."""
+    shape: Tensor | None = None
+    """[N, 2] int64, height and width of the image in the middle of its square; None: they are squares."""
 
     @property
     def samples(self) -> int:
@@ -46,7 +48,8 @@ class StudyBatch:
 
     def to(self, device: torch.device | str) -> "StudyBatch":
         """The batch on a device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: t.to(device, non_blocking=True) for k, t in tensors.items() if t is not None}
         return replace(self, **moved)
 
 

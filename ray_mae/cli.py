@@ -21,6 +21,7 @@ from ray_mae import config as settings
 from ray_mae.cluster.interruption import Interrupted, signals_interrupt
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
+from ray_mae.config.pretrain import default_encoder
 
 
 def _ingest(config: settings.IngestConfig) -> None:
@@ -83,6 +84,12 @@ def _checkpoint_list(config: settings.CheckpointListConfig) -> None:
     from ray_mae.checkpoint.commands import checkpoint_list
 
     _print(checkpoint_list(config))
+
+
+def _checkpoint_inspect(config: settings.CheckpointInspectConfig) -> None:
+    from ray_mae.checkpoint.inspect import checkpoint_inspect
+
+    _print(checkpoint_inspect(config))
 
 
 def _checkpoint_verify(config: settings.CheckpointVerifyConfig) -> None:
@@ -164,6 +171,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "plan": (settings.PlanConfig, _plan),
     "pretrain": (settings.PretrainConfig, _pretrain),
     "checkpoint list": (settings.CheckpointListConfig, _checkpoint_list),
+    "checkpoint inspect": (settings.CheckpointInspectConfig, _checkpoint_inspect),
     "checkpoint verify": (settings.CheckpointVerifyConfig, _checkpoint_verify),
     "checkpoint convert": (settings.CheckpointConvertConfig, _checkpoint_convert),
     "tune report": (settings.TuneReportConfig, _tune_report),  # before `tune`, as above
@@ -248,7 +256,12 @@ def _chosen(command: str, cls: type, arguments: list[str], files: list[Path]) ->
         files.append(Path(arguments[arguments.index("--config") + 1]))
     arguments = migrated
     encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
-    specific: Any = config_class(cls, method, encoder)
+    default = None
+    if not {"-h", "--help"} & {*arguments}:
+        weights = _value(arguments, f"{lead}weights", section.get("weights"))
+        output = None if lead else _value(arguments, "output", document.get("output"))
+        default = default_encoder(METHODS[method](), weights, output)  # type: ignore[call-arg]
+    specific: Any = config_class(cls, method, encoder, default)
     parser = parser_of(command, specific)
     for action in parser._actions:
         for registry in (METHODS, ENCODERS):
@@ -274,11 +287,17 @@ def _document(arguments: list[str]) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _named(arguments: list[str], flag: str, section: Any, default: str | None) -> Any:
-    """The name that a flag, or else the YAML file, chooses by."""
+def _value(arguments: list[str], flag: str, default: Any) -> Any:
+    """What follows a flag, or else the YAML file's."""
     if f"--{flag}" in arguments[:-1]:
         return arguments[arguments.index(f"--{flag}") + 1]
-    return (section.get("name") if isinstance(section, dict) else None) or default
+    return default
+
+
+def _named(arguments: list[str], flag: str, section: Any, default: str | None) -> Any:
+    """The name that a flag, or else the YAML file, chooses by."""
+    of_file = section.get("name") if isinstance(section, dict) else None
+    return _value(arguments, flag, of_file or default)
 
 
 def _migrated(arguments: list[str], document: dict[str, Any], method: str, lead: str) -> list[str]:

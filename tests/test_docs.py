@@ -47,3 +47,22 @@ def test_a_command_of_the_page_of_volumes_is_understood(words: list[str]) -> Non
 def test_links_of_a_page_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+OF_OTHERS = [
+    shlex.split(command)
+    for command in re.findall(
+        r"^    ray-mae (.*[^…\n])$", (DOCS / "weights.md").read_text(), re.MULTILINE
+    )
+]
+
+
+@pytest.mark.parametrize("words", OF_OTHERS, ids=" ".join)
+def test_a_command_of_the_page_on_weights_of_others_is_understood(words: list[str]) -> None:
+    assert cli.parsed(words)[0] == " ".join(
+        words[: words.index(next(w for w in words if "--" in w))]
+    )
+
+
+def test_the_page_on_weights_of_others_has_commands() -> None:
+    assert len(OF_OTHERS) >= 4

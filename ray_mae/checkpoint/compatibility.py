@@ -30,7 +30,7 @@ def cautions(path: Path, shards: Path, mismatch: Mismatch) -> list[str]:
     """Returns what a reader of test metrics must know of an encoder, a sentence each.
 
     Args:
-        path: of a run, a checkpoint or an exported encoder.
+        path: of a run, a checkpoint, an exported encoder or weights of others.
         shards: folder that it is tested on.
         mismatch: see `require_compatible`.
 
@@ -38,12 +38,22 @@ def cautions(path: Path, shards: Path, mismatch: Mismatch) -> list[str]:
         FileNotFoundError, ValueError: see `require_compatible`.
     """
     found = require_compatible(path, ShardSet.read(shards), mismatch)
-    known = not (path / ckpt.EXPORTED).is_file()
-    if known and ckpt.fingerprint(shards) in ckpt.trained_on(
-        ckpt.read_state(ckpt.find_checkpoint(path))
-    ):
-        return found  # its splits kept the test patients apart
-    others = "other shards than these" if known else "shards that an exported encoder does not name"
+    exported = (path / ckpt.EXPORTED).is_file()
+    if not exported and not ckpt.is_ours(path):
+        others = "data of its makers, which its files do not name"
+    elif exported:
+        others = "shards that an exported encoder does not name"
+    else:
+        state = ckpt.read_state(ckpt.find_checkpoint(path))
+        begun = state.get("begun_with", {})
+        if "training_data" in begun:
+            found.append(
+                f"The encoder's pretraining began with {begun['source']} ({begun['family']}), whose training "
+                f"data are {begun['training_data']}: they may hold test patients."
+            )
+        if ckpt.fingerprint(shards) in ckpt.trained_on(state):
+            return found  # its splits kept the test patients apart
+        others = "other shards than these"
     return [
         *found,
         f"The encoder was pretrained on {others}: whether it saw test patients in its "
@@ -55,7 +65,7 @@ def require_compatible(path: Path, shards: ShardSet, mismatch: Mismatch) -> list
     """Returns how shards differ from those of an encoder's pretraining, a sentence each.
 
     Args:
-        path: of a run, a checkpoint or an exported encoder.
+        path: of a run, a checkpoint, an exported encoder or weights of others.
         shards: what the encoder is to read.
         mismatch: refuse what cannot be meant, or tell it as well.
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,16 @@ from ray_mae.encoders.registry import ENCODERS
 from ray_mae.files import write_whole
 from ray_mae.methods.registry import run_of
 
+if TYPE_CHECKING:
+    from ray_mae.open_weights.source import OpenEncoder
+
 Weights = dict[str, NDArray[np.float32]]
 """Arrays by name."""
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
+BEGUN_WITH = "begun_with"
+"""Folder of a run with the weights that it begins with, where they were rewritten for it, and their table."""
 BEST = "best"
 """Folder of a run with the weights of the checkpoint that its online probe found best."""
 EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
@@ -55,6 +60,7 @@ def write_state(
     precision: str,
     shards: dict[str, Any],
     trackers: dict[str, str],
+    begun_with: dict[str, Any] | None = None,
 ) -> None:
     """Writes state.json after `step` optimiser steps.
 
@@ -67,6 +73,7 @@ def write_state(
         precision: fp32 or bf16.
         shards: what training began with, by `facts_of`.
         trackers: ids of the run in other programs, by their names.
+        begun_with: table of the weights of others that it began with, if any.
     """
     state = {
         "step": step,
@@ -76,6 +83,7 @@ def write_state(
         "precision": precision,
         **shards,
         "config": settings,
+        **({"begun_with": begun_with} if begun_with else {}),
         "trackers": trackers,
         "versions": {
             name: version(name) for name in ("ray-mae", "torch", "ray", "deepspeed", "timm")
@@ -145,9 +153,29 @@ def find_checkpoint(path: Path) -> Path:
     if last is None or not (last / STATE).is_file():
         raise FileNotFoundError(
             f"{path} is neither a checkpoint (no {STATE}) nor the folder of a run with a "
-            f"committed checkpoint (no {SNAPSHOT}): give the --output folder of `ray-mae pretrain`"
+            f"committed checkpoint (no {SNAPSHOT}), nor weights of others (docs/weights.md): give the "
+            "--output folder of `ray-mae pretrain`"
         )
     return last
+
+
+def is_ours(path: Path) -> bool:
+    """Returns whether a path is a run, a checkpoint or an encoder that was exported."""
+    names = (STATE, SNAPSHOT, EXPORTED, f"{BEGUN_WITH}.json")
+    return any((path / name).is_file() for name in names)
+
+
+def open_encoder(path: Path) -> "OpenEncoder | None":
+    """Returns the encoder of others in a file or folder; None where there is none. Imports PyTorch.
+
+    Raises:
+        ValueError: it cannot be read, with what would do.
+    """
+    if is_ours(path):
+        return None
+    from ray_mae.open_weights.read import looks_open, read_open
+
+    return read_open(path) if looks_open(path) else None
 
 
 def last_committed(run: Path) -> Path | None:
@@ -199,13 +227,16 @@ def encoder_weights(path: Path) -> Weights:
     """Returns an encoder's weights by name.
 
     Args:
-        path: of a run, a checkpoint or an exported encoder.
+        path: of a run, a checkpoint, an exported encoder or weights of others.
 
     Raises:
         FileNotFoundError: that says what was looked for.
+        ValueError: weights of others that cannot be read.
     """
     if (path / EXPORTED).is_file():
         return load_file(path / ENCODER)
+    if (found := open_encoder(path)) is not None:
+        return {name: w.numpy() for name, w in found.weights.items()}
     prefix = "encoder."
     every = all_weights(path)
     return {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
@@ -215,15 +246,15 @@ def decoder_weights(path: Path, template: Mapping[str, Any]) -> Weights:
     """Returns a decoder's weights by name, or nothing where the method trains none of this kind.
 
     Args:
-        path: of a run or a checkpoint; an exported encoder has no decoder.
+        path: of a run, a checkpoint or weights of others; an exported encoder has no decoder.
         template: arrays of the decoder that they are for, by name, for their shapes.
     """
     if (path / EXPORTED).is_file():
         return {}
     prefix = "decoder."
-    every = {
-        k.removeprefix(prefix): v for k, v in all_weights(path).items() if k.startswith(prefix)
-    }
+    found = open_encoder(path)
+    saved = {k: w.numpy() for k, w in found.decoder.items()} if found else all_weights(path)
+    every = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
     fits = all(k in every and every[k].shape == tuple(v.shape) for k, v in template.items())
     return {k: every[k] for k in template} if fits else {}
 
@@ -232,12 +263,16 @@ def all_weights(path: Path) -> Weights:
     """Returns the weights of a method by name, such as encoder.… and decoder.….
 
     Args:
-        path: of a run or a checkpoint.
+        path: of a run or a checkpoint; of an exported encoder there are those of the encoder.
 
     Raises:
         FileNotFoundError: that says what was looked for.
         ValueError: the file is not as it was written.
     """
+    if (path / EXPORTED).is_file():
+        return {f"encoder.{name}": w for name, w in load_file(path / ENCODER).items()}
+    if (path / f"{BEGUN_WITH}.json").is_file():
+        return load_file(path / WEIGHTS)
     checkpoint = find_checkpoint(path)
     require_whole(checkpoint, STATE, WEIGHTS)
     return load_file(checkpoint / WEIGHTS)
@@ -270,13 +305,15 @@ def encoder_facts(path: Path) -> EncoderFacts:
     """Returns the settings of an encoder and its data.
 
     Args:
-        path: of a run, a checkpoint or an exported encoder.
+        path: of a run, a checkpoint, an exported encoder or weights of others.
 
     Raises:
         FileNotFoundError: that says what was looked for.
-        ValueError: state.json is not as it was written.
+        ValueError: state.json is not as it was written, or weights of others cannot be read.
     """
     exported = path / EXPORTED
+    if (found := open_encoder(path)) is not None:
+        return facts_of_open(found)
     if not exported.is_file():
         checkpoint = find_checkpoint(path)
         require_whole(checkpoint, STATE)
@@ -287,6 +324,12 @@ def encoder_facts(path: Path) -> EncoderFacts:
     values = json.loads(exported.read_text())
     spacing, form = values.pop("spacing_mm", None), values.pop("form", {})
     return EncoderFacts(*sections_of(values), spacing, form)
+
+
+def facts_of_open(found: "OpenEncoder") -> EncoderFacts:
+    """Returns the same of an encoder of others; how its samples were drawn and stored is not known."""
+    data = DATA["study" if found.settings.dimensions == 2 else "volume"]
+    return EncoderFacts(found.settings, data(), found.spacing_mm)
 
 
 def write_exported(folder: Path, facts: EncoderFacts) -> None:

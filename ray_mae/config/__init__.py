@@ -7,6 +7,7 @@ method or an encoder stand beside it: `ray_mae/methods/NAME/settings.py`, `ray_m
 
 from ray_mae.config.commands import (
     CheckpointConvertConfig,
+    CheckpointInspectConfig,
     CheckpointListConfig,
     CheckpointVerifyConfig,
     DemoConfig,
@@ -58,6 +59,7 @@ __all__ = [
     "BodyPart",
     "CheckpointConfig",
     "CheckpointConvertConfig",
+    "CheckpointInspectConfig",
     "CheckpointListConfig",
     "CheckpointVerifyConfig",
     "DataConfig",

@@ -72,6 +72,14 @@ class CheckpointVerifyConfig(ValidatedConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointInspectConfig(ValidatedConfig):
+    """What an encoder is and what would be taken of it: a run's, an exported one, or weights of others."""
+
+    path: Path
+    """Folder of a run, a checkpoint, an exported encoder, or a file or folder of weights of others."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConvertConfig(ValidatedConfig):
     """Write a checkpoint for others: weights alone, or DeepSpeed's universal format."""
 

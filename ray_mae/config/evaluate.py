@@ -26,8 +26,9 @@ class EmbedConfig(ValidatedConfig):
         default_factory=lambda: ["train", "val", "test"]
     )
     """Splits to embed."""
-    pool: Literal["cls", "mean"] = "mean"
-    """A view's vector: the CLS token, or the mean over the patch tokens."""
+    pool: Literal["cls", "mean"] | None = None
+    """A view's vector: the CLS token, or the mean over the patch tokens. Default: mean; of an encoder of
+    others what its makers take."""
     crop_size: int | None = setting(None, ge=16, le=1024)
     """Volumes: side of the crops that are seen, in voxels, a multiple of the network's stride;
     default: that of the pretraining. Larger sees more of the volume."""
@@ -58,8 +59,9 @@ class ProbeConfig(ValidatedConfig):
     contrasts and views are always told."""
     output: Path
     """Folder for probe.json, probe.csv, report.html and summary.json."""
-    pool: Literal["cls", "mean"] = "mean"
-    """A view's vector: the CLS token, or the mean over the patch tokens."""
+    pool: Literal["cls", "mean"] | None = None
+    """A view's vector: the CLS token, or the mean over the patch tokens. Default: mean; of an encoder of
+    others what its makers take."""
     crop_size: int | None = setting(None, ge=16, le=1024)
     """Volumes: side of the crops that are seen, in voxels, a multiple of the network's stride;
     default: that of the pretraining. Larger sees more of the volume."""
@@ -216,8 +218,9 @@ class SupervisedConfig(ValidatedConfig):
 class FinetuneConfig(SupervisedConfig):
     """Train the encoder and a linear head on labels, beside the same network from scratch."""
 
-    pool: Literal["cls", "mean"] = "mean"
-    """Studies only: a view's vector is the CLS token, or the mean over the patch tokens."""
+    pool: Literal["cls", "mean"] | None = None
+    """Studies only: a view's vector is the CLS token, or the mean over the patch tokens. Default: mean; of an
+    encoder of others what its makers take."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What an uncertain label of a study counts as."""
     unmentioned: Literal["zeros", "ignore"] = "zeros"

@@ -166,6 +166,27 @@ def _changed(name: str, values: Mapping[str, Any], default: Any) -> Any:
     return replace(default, **{key: getattr(given, key) for key in values})
 
 
+def default_encoder(method: MethodSettings, weights: Any, output: Any) -> EncoderSettings:
+    """Returns the encoder of a run that does not say which: that of its weights, or else the method's.
+
+    Args:
+        method: that trains it.
+        weights: path of those that the run begins with, or None.
+        output: path of the run, or None: where it was begun, its own encoder counts.
+
+    Raises:
+        ValueError: weights of others that cannot be read, or hold what no encoder here has.
+    """
+    own = method.default_encoder()
+    if not weights:
+        return own
+    # by its name, since checkpoints know settings and not the other way round
+    of_weights: EncoderSettings | None = load("ray_mae.checkpoint.begin:encoder_of")(
+        Path(str(weights)), Path(str(output)) if output else None, own
+    )
+    return of_weights or own
+
+
 _REGISTRIES = {
     "method": "ray_mae.methods.registry:METHODS",
     "encoder": "ray_mae.encoders.registry:ENCODERS",
@@ -189,7 +210,7 @@ class RunConfig:
     method: MethodSettings
     """The method."""
     encoder: EncoderSettings = _BY_METHOD
-    """The encoder; default: the method's."""
+    """The encoder; default: the method's, or that of `weights`."""
     data: DataConfig = _BY_METHOD
     """Samples."""
     optim: OptimConfig = _BY_METHOD
@@ -197,9 +218,9 @@ class RunConfig:
     seed: int = setting(0, ge=0)
     """Seed of weights, order of the data, masks and augmentation."""
     weights: Path | None = None
-    """A run or a checkpoint whose weights a new run begins with, by a fresh optimiser: for another ZeRO
-    stage, other data, or a second stage of training. Its encoder must be the same; of decoders what fits
-    is taken, and its tokenizer."""
+    """What a new run begins with, by a fresh optimiser: a run or a checkpoint, an exported encoder, or
+    weights of others (docs/weights.md). The encoder takes their shape; where it is given another size of
+    image or patch, they are resampled. Of decoders what fits is taken, and the tokenizer."""
     mismatch: Literal["refuse", "tell"] = "refuse"
     """What becomes of shards that are stored otherwise than those behind `weights` where nobody can mean it
     (spacing, orientation, grey values, small images): they are refused, or the difference is told."""
@@ -217,7 +238,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         complete: dict[str, Callable[[Any], Any]] = {
             "method": lambda values: _chosen("method", values, None),
-            "encoder": lambda values: _chosen("encoder", values, self.method.default_encoder()),
+            "encoder": lambda values: _chosen("encoder", values, self._default_encoder()),
             "data": lambda values: section(DATA[self.method.kind], values, "data"),
             "optim": lambda values: _changed("optim", values, self.method.default_optim()),
         }
@@ -228,10 +249,20 @@ class RunConfig:
             convert_fields(self, only=name)
         convert_fields(self)
 
+    def _default_encoder(self) -> EncoderSettings:
+        """That of the weights that the run begins with, or else the method's."""
+        return default_encoder(self.method, self.weights, getattr(self, "output", None))
+
     def check_sizes(self) -> None:
         """Raises ValueError, naming settings, where method, encoder and data do not fit together."""
         self.encoder.check()
         self.method.check(self.encoder, self.data)
+        layers = self.encoder.layers
+        if layers is not None and self.optim.freeze > layers:
+            raise ValueError(
+                f"optim.freeze ({self.optim.freeze}) must be at most {layers}, the blocks or stages of the "
+                "encoder"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,12 @@ class OptimConfig:
     """Decay of weights; norms, biases, embeddings and positions are exempt."""
     clip: float = setting(1.0, ge=0)
     """Largest gradient norm; 0 switches clipping off."""
+    layer_decay: float = setting(1.0, gt=0, le=1)
+    """Learning rate of each block or stage of the encoder over that of the next one; 1 is the same for all.
+    What is outside the encoder has the whole rate."""
+    freeze: int = setting(0, ge=0)
+    """Blocks or stages of the encoder, from its input on, that stay as they are, with all that is before
+    them; 0 trains everything."""
     max_skipped: int = setting(5, ge=1)
     """A step whose loss or gradient is not finite is skipped by all workers and its samples are written
     down; the run ends after so many in a row."""
@@ -106,6 +112,28 @@ DATA: dict[str, type[DataConfig]] = {"study": StudyDataConfig, "volume": VolumeD
 """The section `data` by kind of sample."""
 
 
+@dataclass(frozen=True)
+class Sight:
+    """How an image of any shape becomes the square that an encoder sees."""
+
+    fit: str = "letterbox"
+    """letterbox: all of it, with black beside it; middle: the middle square; squash: all, squashed."""
+    interpolation: str = "bilinear"
+    """bilinear or bicubic, antialiased."""
+    middle: float = 1.0
+    """Side of the middle square over the shorter side of the image."""
+
+    @property
+    def described(self) -> str:
+        """What is seen, for the summary of an evaluation."""
+        share = "" if self.middle == 1 else f" ({self.middle:.1%} of its shorter side)"
+        return {
+            "letterbox": "every view as a whole",
+            "middle": f"the middle square of every view{share}",
+            "squash": "every view as a whole, squashed to a square",
+        }[self.fit]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
     """What the settings of every encoder have; see `ray_mae.encoders.base` for the network.
@@ -133,6 +161,21 @@ class EncoderSettings:
     def described(self) -> str:
         """For the table that opens a run."""
         raise NotImplementedError
+
+    @property
+    def layers(self) -> int | None:
+        """Its `depth`, where that follows from the settings alone."""
+        return None
+
+    @property
+    def sight(self) -> Sight:
+        """How it is shown an image that is evaluated."""
+        return Sight()
+
+    @property
+    def default_pool(self) -> str:
+        """The vector of an image, where nobody chooses one: cls or mean."""
+        return "mean"
 
     def check(self) -> None:
         """Raise ValueError, naming settings, where sizes do not fit together."""

@@ -42,6 +42,24 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def rate_of(self, name: str, decay: float) -> float:
+        """The share of the learning rate that a parameter has, where it falls towards the input.
+
+        Args:
+            name: of the parameter within the encoder.
+            decay: rate of a layer over that of the next one.
+
+        Returns:
+            decay^(layers between it and the output).
+        """
+        return float(decay ** (self.depth + 1 - self.layer_of(name)))
+
+    def freeze(self, layers: int) -> None:
+        """Leaves the first layers as they are, with all that is before them; none for 0."""
+        for name, parameter in self.named_parameters():
+            if layers and self.layer_of(name) <= layers:
+                parameter.requires_grad_(False)
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, within the encoder, that are no matrices and are not decayed.
 

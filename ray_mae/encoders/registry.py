@@ -12,6 +12,7 @@ ENCODERS: Registry[EncoderSettings] = Registry(
     "encoder.name",
     {
         "vit": "ray_mae.encoders.vit_settings:VitSettings",
+        "timm": "ray_mae.encoders.timm_settings:TimmSettings",
         "resenc": "ray_mae.encoders.resenc_settings:ResEncSettings",
     },
     group="ray_mae.encoders",

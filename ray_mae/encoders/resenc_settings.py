@@ -63,6 +63,10 @@ class ResEncSettings(EncoderSettings):
         return self.crop_size
 
     @property
+    def layers(self) -> int:
+        return len(self.stages.features)
+
+    @property
     def described(self) -> str:
         return f"resenc {self.preset}, crops of {self.crop_size}³"
 

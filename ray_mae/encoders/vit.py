@@ -70,11 +70,12 @@ class Blocks(nn.Module):
         shape: width, depth and heads.
         qk_norm: whether queries and keys are normalised.
         recompute: activations again in the backward pass, block by block.
+        eps: of the layer norms.
     """
 
-    def __init__(self, shape: Shape, qk_norm: bool, recompute: bool) -> None:
+    def __init__(self, shape: Shape, qk_norm: bool, recompute: bool, eps: float = 1e-6) -> None:
         super().__init__()
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm = partial(nn.LayerNorm, eps=eps)
         self.blocks = nn.ModuleList(
             Block(
                 shape.width,
@@ -121,7 +122,8 @@ class VisionTransformer(Encoder):
             self.position = table(self.patches, shape.width)
         else:
             self.register_buffer("position", sincos_positions(side, shape.width))
-        self.body = Blocks(shape, settings.qk_norm, recompute)
+        self.register = table(settings.registers, shape.width) if settings.registers else None
+        self.body = Blocks(shape, settings.qk_norm, recompute, settings.norm_eps)
         initialise(self)
 
     @property
@@ -150,7 +152,8 @@ class VisionTransformer(Encoder):
     ) -> Tensor:
         """Tokens of images, the class token first.
 
-        That has neither position nor view embedding, as in the code of MVMAE's authors.
+        That has neither position nor view embedding, as in the code of MVMAE's authors. Registers stand
+        beside it in the network, and are not given out.
 
         Args:
             images: [N, 1, H, W] normalised grey values.
@@ -172,7 +175,11 @@ class VisionTransformer(Encoder):
         if masked is not None:
             x = torch.where(masked[0][..., None], masked[1].to(x.dtype), x)
         x = x + self.position.to(x.dtype)[visible] + self.view[view][:, None]
-        return self.body(torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1))
+        first = (
+            self.cls[None] if self.register is None else torch.cat([self.cls[None], self.register])
+        )
+        x = self.body(torch.cat([first.expand(x.shape[0], -1, -1), x], dim=1))
+        return x if self.register is None else torch.cat([x[:, :1], x[:, len(first) :]], dim=1)
 
     def layer_of(self, name: str) -> int:
         if block := re.match(r"body\.blocks\.(\d+)\.", name):
@@ -180,11 +187,11 @@ class VisionTransformer(Encoder):
         return self.depth + 1 if name.startswith("body.") else 0
 
     def no_weight_decay(self) -> set[str]:
-        return {"cls", "view", "position"}
+        return {"cls", "view", "position"} | ({"register"} if self.settings.registers else set())
 
     def flops(self, tokens: int) -> float:
-        """Forward of one sequence of so many tokens, products of matrices only."""
-        return self.body.flops(tokens)
+        """Forward of one sequence of so many tokens, without registers, products of matrices only."""
+        return self.body.flops(tokens + self.settings.registers)
 
 
 def initialise(module: nn.Module) -> None:

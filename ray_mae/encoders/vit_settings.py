@@ -1,7 +1,7 @@
 """Settings of the Vision Transformer, and the sizes that follow. Needs no PyTorch."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ray_mae.config.base import setting
 from ray_mae.config.sections import EncoderSettings, multiple
@@ -16,9 +16,20 @@ class Shape:
     heads: int
     mlp_ratio: float = 4.0
 
-    def override(self, width: int | None, depth: int | None, heads: int | None) -> "Shape":
+    def override(
+        self,
+        width: int | None,
+        depth: int | None,
+        heads: int | None,
+        mlp_ratio: float | None = None,
+    ) -> "Shape":
         """The same with single values in the place of its own."""
-        overrides = {"width": width, "depth": depth, "heads": heads}
+        overrides: dict[str, Any] = {
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+            "mlp_ratio": mlp_ratio,
+        }
         return replace(self, **{k: v for k, v in overrides.items() if v is not None})
 
     def check(self, section: str, prefix: str = "", *, sincos: bool) -> None:
@@ -62,6 +73,12 @@ class VitSettings(EncoderSettings):
     """Blocks; default from the preset."""
     heads: int | None = setting(None, ge=1)
     """Attention heads; default from the preset."""
+    mlp_ratio: float | None = setting(None, gt=0)
+    """Width of a block's MLP over that of a token; default from the preset."""
+    registers: int = setting(0, ge=0, le=64)
+    """Further tokens beside the class token that no loss and no feature reads (Darcet et al. 2024)."""
+    norm_eps: float = setting(1e-6, gt=0)
+    """Added to the variance in each layer norm; weights of others may have been trained with another."""
     qk_norm: bool = True
     """Normalise queries and keys in every attention."""
     positions: Literal["learned", "sincos"] = "sincos"
@@ -76,7 +93,7 @@ class VitSettings(EncoderSettings):
     @property
     def shape(self) -> Shape:
         """The preset's, with single values overridden."""
-        return PRESETS[self.preset].override(self.width, self.depth, self.heads)
+        return PRESETS[self.preset].override(self.width, self.depth, self.heads, self.mlp_ratio)
 
     @property
     def patches(self) -> int:
@@ -88,8 +105,17 @@ class VitSettings(EncoderSettings):
         return self.image_size
 
     @property
+    def layers(self) -> int:
+        return self.shape.depth
+
+    @property
     def described(self) -> str:
-        return f"vit {self.preset}, {self.image_size} px, patches of {self.patch_size}"
+        shape = self.shape
+        size: str = self.preset
+        if shape != PRESETS[size]:
+            size = f"of width {shape.width}, depth {shape.depth}, heads {shape.heads}"
+        registers = f", {self.registers} registers" if self.registers else ""
+        return f"vit {size}, {self.image_size} px, patches of {self.patch_size}{registers}"
 
     def check(self) -> None:
         multiple("encoder.image_size", self.image_size, "encoder.patch_size", self.patch_size)

@@ -21,7 +21,7 @@ from ray_mae.terminal import ProgressLine, console
 class Embedder:
     """Lives in an actor: blocks of one batch in, one row per study or volume with features out."""
 
-    def __init__(self, checkpoint: Path, pool: str, kinds: Sequence[str], seed: int) -> None:
+    def __init__(self, checkpoint: Path, pool: str | None, kinds: Sequence[str], seed: int) -> None:
         import torch
 
         from ray_mae.inference.load import load_encoder, random_encoder
@@ -57,7 +57,7 @@ def features(
     shards: Path,
     *,
     splits: list[str],
-    pool: str,
+    pool: str | None,
     kinds: Sequence[str],
     batch_size: int,
     workers: int,
@@ -102,7 +102,7 @@ def what_is_seen(checkpoint: Path, crop_size: int | None, sees: str) -> str:
     """Returns what `features` sees of a sample, in words."""
     settings = encoder_facts(checkpoint).settings.resized(crop_size)
     if settings.dimensions == 2:
-        return "every view as a whole"
+        return settings.sight.described
     side = f"{settings.input_size}³ voxels"
     if sees == "windows":
         return f"windows of {side} over the foreground, their features weighted by it"

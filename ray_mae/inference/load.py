@@ -22,12 +22,14 @@ _FROZEN = {  # by dimensions of the input; the libraries of volumes take seconds
 }
 
 
-def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]:
-    """Loads a pretrained encoder. Only safetensors and JSON are read: no code runs.
+def load_encoder(path: Path | str, pool: str | None = None) -> tuple[AnyEncoder, Any]:
+    """Loads a pretrained encoder. Only tensors and JSON are read: no code runs.
 
     Args:
-        path: a run, a checkpoint or an exported folder.
-        pool: "mean" over patch tokens or "cls" (images only).
+        path: a run, a checkpoint, an exported folder, or weights of others (docs/weights.md), which come
+            with their own preprocessing.
+        pool: "mean" over patch tokens or "cls" (images only); by default mean, or what an encoder's makers
+            take.
 
     Returns:
         The module, in evaluation mode, on the CPU, and the preprocessing that belongs to it:
@@ -38,9 +40,14 @@ def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]
 
     Raises:
         FileNotFoundError: that says what was looked for.
+        ValueError: weights of others that cannot be read, with what would do.
     """
-    facts = ckpt.encoder_facts(Path(path))
-    weights = {name: torch.from_numpy(w) for name, w in ckpt.encoder_weights(Path(path)).items()}
+    path = Path(path)
+    if (found := ckpt.open_encoder(path)) is not None:
+        facts, weights = ckpt.facts_of_open(found), found.weights
+    else:
+        facts = ckpt.encoder_facts(path)
+        weights = {name: torch.from_numpy(w) for name, w in ckpt.encoder_weights(path).items()}
     encoder = _frozen(facts.settings, facts.data, pool, facts.spacing_mm)
     encoder.encoder.load_state_dict(weights)
     return encoder.eval(), encoder.preprocessing
@@ -49,7 +56,7 @@ def load_encoder(path: Path | str, pool: str = "mean") -> tuple[AnyEncoder, Any]
 def random_encoder(
     settings: EncoderSettings,
     seed: int,
-    pool: str = "mean",
+    pool: str | None = None,
     *,
     data: DataConfig | None = None,
     spacing_mm: float | None = None,
@@ -59,7 +66,7 @@ def random_encoder(
     Args:
         settings: of the encoder.
         seed: of the weights.
-        pool: "mean" over patch tokens or "cls" (images only).
+        pool: as of `load_encoder`.
         data: how samples were drawn in the pretraining that it stands beside; default: the defaults.
         spacing_mm: between the voxels that it is for; None for images, and where each volume has its own.
     """
@@ -68,7 +75,7 @@ def random_encoder(
 
 
 def _frozen(
-    settings: EncoderSettings, data: DataConfig | None, pool: str, spacing_mm: float | None
+    settings: EncoderSettings, data: DataConfig | None, pool: str | None, spacing_mm: float | None
 ) -> AnyEncoder:
     encoder: AnyEncoder = load(_FROZEN[settings.dimensions])(
         build_encoder(settings), data, pool, spacing_mm

@@ -1,6 +1,6 @@
 """A pretrained encoder of images for frozen use, and what prepares an image for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
-from ray_mae.config.sections import DataConfig, StudyDataConfig
+from ray_mae.config.sections import DataConfig, Sight, StudyDataConfig
 from ray_mae.data.decoding.images import letterbox
+from ray_mae.encoders.timm_settings import TimmSettings
+from ray_mae.encoders.timm_vit import TimmVit
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
-from ray_mae.transforms.images import Augmentation, normalise, resample, whole
+from ray_mae.transforms.images import Augmentation, normalise, seen, whole
 
 RAW_SIDE = 32
 
@@ -22,18 +24,19 @@ class Preprocessing:
     """One grey image of any size → what the encoder takes."""
 
     image_size: int
+    sight: Sight = field(default_factory=Sight)
+    """How an image that is no square becomes one."""
 
     def __call__(self, image: np.ndarray | Tensor) -> Tensor:
-        """[H, W] uint8, black to white → [1, size, size] float32, letterboxed and normalised."""
+        """[H, W] uint8, black to white → [1, size, size] float32, a square and normalised as ours are."""
         grey = np.asarray(image)
         if grey.ndim != 2 or grey.dtype != np.uint8:
             raise ValueError(
                 f"a grey uint8 image [H, W] is wanted, got {grey.dtype} {list(grey.shape)}"
             )
-        square, side = letterbox([grey])
-        box = torch.tensor([[0.0, 0.0, float(side[0])]])
-        x = resample(torch.from_numpy(square), torch.from_numpy(side), box, self.image_size)
-        return normalise(x)[0]
+        square, side = (torch.from_numpy(array) for array in letterbox([grey]))
+        shape = torch.tensor([grey.shape])
+        return normalise(seen(square, side, shape, self.image_size, self.sight))[0]
 
 
 class FrozenStudyEncoder(nn.Module):
@@ -41,26 +44,26 @@ class FrozenStudyEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: VisionTransformer,
+        encoder: VisionTransformer | TimmVit,
         data: DataConfig | None = None,
-        pool: str = "mean",
+        pool: str | None = None,
         spacing_mm: float | None = None,
     ) -> None:
-        """pool: mean over patch tokens, or cls. Images have no spacing."""
+        """pool: mean over patch tokens, or cls; by default mean, or what an encoder's makers take."""
         super().__init__()
-        self.encoder, self.pool = encoder, pool
+        self.encoder, self.pool = encoder, pool or encoder.settings.default_pool
         self.data = cast(StudyDataConfig, data or StudyDataConfig())
         self.spacing_mm = spacing_mm
 
     @property
-    def settings(self) -> VitSettings:
+    def settings(self) -> VitSettings | TimmSettings:
         """The encoder's."""
         return self.encoder.settings
 
     @property
     def preprocessing(self) -> Preprocessing:
         """What turns an image into the encoder's input."""
-        return Preprocessing(self.settings.image_size)
+        return Preprocessing(self.settings.image_size, self.settings.sight)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -92,7 +95,7 @@ class FrozenStudyEncoder(nn.Module):
     def views(self, batch: StudyBatch, augment: Augmentation | None = None) -> Tensor:
         """[N, D]: of each view, as it is or changed by `augment`."""
         size = self.settings.image_size
-        images = augment(batch, size) if augment else whole(batch, size)
+        images = augment(batch, size) if augment else whole(batch, size, self.settings.sight)
         return self(images, batch.view)
 
     def raw(self, batch: StudyBatch) -> Tensor:

@@ -68,7 +68,7 @@ class FrozenVolumeEncoder(nn.Module):
         self,
         encoder: ResEnc,
         data: DataConfig | None = None,
-        pool: str = "mean",
+        pool: str | None = None,
         spacing_mm: float | None = None,
     ) -> None:
         """data: as of the pretraining; spacing_mm: of its volumes; None: each had its own."""

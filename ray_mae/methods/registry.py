@@ -9,7 +9,7 @@ from ray_mae.config.migrate import FIRST, migrate
 from ray_mae.config.pretrain import PretrainConfig, RunConfig
 from ray_mae.config.registry import Registry
 from ray_mae.config.search import TuneConfig
-from ray_mae.config.sections import DATA, MethodSettings, OptimConfig
+from ray_mae.config.sections import DATA, EncoderSettings, MethodSettings, OptimConfig
 from ray_mae.encoders.registry import ENCODERS
 
 METHODS: Registry[MethodSettings] = Registry(
@@ -26,7 +26,12 @@ METHODS: Registry[MethodSettings] = Registry(
 C = TypeVar("C")
 
 
-def config_class(cls: type[C], method: str, encoder: str | None = None) -> type[C]:
+def config_class(
+    cls: type[C],
+    method: str,
+    encoder: str | None = None,
+    default: EncoderSettings | None = None,
+) -> type[C]:
     """Returns a subclass of a command's settings whose sections are those of a method and an encoder.
 
     It is what the command line and YAML files are read by: with every setting's type, bounds, default and
@@ -35,18 +40,19 @@ def config_class(cls: type[C], method: str, encoder: str | None = None) -> type[
     Args:
         cls: PretrainConfig, PlanConfig, or TuneConfig, whose run has the sections.
         method: name of the method.
-        encoder: name of the encoder; None is the method's own.
+        encoder: name of the encoder; None is the method's own, or that of `default`.
+        default: settings of the encoder where none are given; None are the method's.
 
     Raises:
         ValueError: for names that nobody has registered.
     """
     if "run" in {f.name for f in fields(cls)}:  # type: ignore[arg-type]
-        run = config_class(RunConfig, method, encoder)
+        run = config_class(RunConfig, method, encoder, default)
         sections: list[tuple[str, type, Any]] = [("run", run, field(default_factory=run))]
     else:
         settings = METHODS[method]
         chosen = settings()  # type: ignore[call-arg]
-        own = chosen.default_encoder()
+        own = default or chosen.default_encoder()
         network: Any = type(own) if encoder is None else ENCODERS[encoder]
         data = DATA[chosen.kind]
         sections = [

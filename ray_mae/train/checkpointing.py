@@ -19,6 +19,7 @@ from torch import nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint import integrity
+from ray_mae.checkpoint.begin import fresh_names
 from ray_mae.checkpoint.convert import make_universal
 from ray_mae.train.engine import Engine
 from ray_mae.train.errors import FatalError
@@ -153,6 +154,7 @@ class Checkpoints:
             precision=self._engine.precision,
             shards=self._job.shards,
             trackers=read_ids(self._folder.path),
+            begun_with=self._job.begun_with,
         )
         if self._job.tokenizer:
             (folder / ckpt.TOKENIZER).write_text(self._job.tokenizer)
@@ -243,11 +245,12 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
 
     Args:
         module: the method with fresh weights.
-        checkpoint: of another run.
+        checkpoint: of another run, an exported encoder, or what `checkpoint.begin` made of others.
 
     Raises:
         ValueError: the encoder is another one.
     """
+    may_be_new = fresh_names(checkpoint)
     saved = ckpt.all_weights(checkpoint)
     own = module.state_dict()
     fits = {
@@ -256,13 +259,14 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
         if name in saved and saved[name].shape == tuple(tensor.shape)
     }
     rest = [name for name in own if name not in fits]
-    if strange := [name for name in rest if name.startswith("encoder.")]:
+    strange = [name for name in rest if name.startswith("encoder.")]
+    if strange := [name for name in strange if not name.startswith(may_be_new)]:
         raise ValueError(
             f"{checkpoint} holds another encoder: {len(strange)} weights are missing or of another shape, "
             f"such as {strange[0]}; take its settings of encoder, or no --weights"
         )
     module.load_state_dict(fits, strict=False)
-    fresh = f", {len(rest)} of other parts are new" if rest else ""
+    fresh = f", {len(rest)} are new" if rest else ""
     return f"weights of {checkpoint}: {len(fits)} taken{fresh}"
 
 
@@ -286,6 +290,8 @@ def restore(engine: Engine) -> int:
         else:
             with _universal(folder) as whole:
                 engine.load(whole, universal=True)
+        if engine.has_frozen:
+            engine.set_frozen({n: torch.from_numpy(w) for n, w in ckpt.all_weights(folder).items()})
     return int(state["step"])
 
 

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from ray_mae.checkpoint.format import TAG
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.methods.base import Method
 from ray_mae.train.forecast.memory import bucket
-from ray_mae.train.optim import optimizer_of, parameter_groups, resolve_precision
+from ray_mae.train.optim import optimizer_of, resolve_precision, scaled_groups
 
 
 class Engine:
@@ -43,7 +44,13 @@ class Engine:
             # a faster all-reduce between processes of one machine, which DeepSpeed would compile for
             # two minutes on its first run; gloo does without
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        optimizer = optimizer_of(parameter_groups(module, optim.weight_decay), optim)
+        groups = scaled_groups(
+            module, optim.weight_decay, partial(_rate_of, module, optim.layer_decay)
+        )
+        self._scales = [group["scale"] for group in groups]
+        self._frozen: dict[str, Tensor] = {}
+        self._keep_frozen(module)
+        optimizer = optimizer_of(groups, optim)
         if config.compile:
             # each network, and not the method around them: its weights that change with the step, such
             # as β, would be compiled in
@@ -101,8 +108,8 @@ class Engine:
 
     def step(self, lr: float) -> None:
         """After each micro-batch; the last one of a step changes the weights, unless it is `skipped`."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        for group, scale in zip(self._optimizer.param_groups, self._scales, strict=True):
+            group["lr"] = lr * scale
         last = self._engine.is_gradient_accumulation_boundary()
         if last and self.stage == 0:
             # DeepSpeed would take any step; the gradients are the same on every worker by now
@@ -152,9 +159,42 @@ class Engine:
             weights = {name: t.detach().float().cpu() for name, t in module.state_dict().items()}
         if self.precision == "bf16":  # the optimiser's own, not the rounded ones
             for name, parameter in self.module.named_parameters(remove_duplicate=False):
-                master = safe_get_full_fp32_param(parameter)
-                weights[name] = weights[name] if master is None else master.cpu()
+                if parameter.requires_grad:
+                    master = safe_get_full_fp32_param(parameter)
+                    weights[name] = weights[name] if master is None else master.cpu()
+        weights |= self._frozen
         return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
+
+    def set_frozen(self, weights: Mapping[str, Tensor]) -> None:
+        """Gives what is not trained its values of a checkpoint, bit by bit; to be called by every worker.
+
+        Args:
+            weights: all of the module's, fp32.
+        """
+        frozen = {n: p for n, p in self.module.named_parameters() if not p.requires_grad}
+        gathered: Any = nullcontext()
+        if self.stage == 3:
+            import deepspeed
+
+            gathered = deepspeed.zero.GatheredParameters([*frozen.values()], modifier_rank=0)
+        with gathered, torch.no_grad():
+            for name, parameter in frozen.items():
+                parameter.data.copy_(weights[name])
+        self._frozen = {name: weights[name] for name in self._frozen}
+
+    @property
+    def has_frozen(self) -> bool:
+        """Whether something is not trained."""
+        return any(not p.requires_grad for p in self.module.parameters())
+
+    def _keep_frozen(self, module: nn.Module) -> None:
+        """Remembers in fp32 what is not trained, where the module is to be rounded to bf16."""
+        if self.precision == "bf16":
+            self._frozen = {
+                name: parameter.detach().float().cpu().clone()
+                for name, parameter in module.named_parameters(remove_duplicate=False)
+                if not parameter.requires_grad
+            }
 
     def save(self, folder: Path) -> None:
         """This worker's part of parameters and optimiser states; called by every worker."""
@@ -178,3 +218,9 @@ class Engine:
                 group["weight_decay"] = value
         if path is None:
             raise FileNotFoundError(f"{folder / TAG} holds no DeepSpeed checkpoint")
+
+
+def _rate_of(module: Method, layer_decay: float, name: str) -> float:
+    """The share of the learning rate that a parameter of a method has: the whole one outside the encoder."""
+    inner = name.removeprefix("encoder.")
+    return 1.0 if inner == name or layer_decay == 1 else module.encoder.rate_of(inner, layer_decay)

@@ -1,6 +1,7 @@
 """The optimiser of a run: groups of parameters, learning rate by step, precision."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +38,27 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [
         {"params": [p for p in trained if id(p) not in exempt], "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0},
+    ]
+
+
+def scaled_groups(
+    model: nn.Module, weight_decay: float, layer_scale: Callable[[str], float]
+) -> list[dict[str, Any]]:
+    """Returns parameters by weight decay and by scale of the learning rate; each group has its `scale`.
+
+    Args:
+        model: parameters that are not trained are left out.
+        weight_decay: of matrices.
+        layer_scale: share of the learning rate that a parameter has, by its name.
+    """
+    scale = {id(p): layer_scale(name) for name, p in model.named_parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for group in parameter_groups(model, weight_decay):
+        for p in group["params"]:
+            groups.setdefault((group["weight_decay"], scale[id(p)]), []).append(p)
+    return [
+        {"params": params, "weight_decay": decay, "scale": by}
+        for (decay, by), params in groups.items()
     ]
 
 

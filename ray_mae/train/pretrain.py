@@ -11,6 +11,7 @@ import yaml
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint import integrity
+from ray_mae.checkpoint.begin import Beginning, begin, describe_beginning, drop_begun
 from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.checkpoint.convert import FAMILIES
 from ray_mae.cluster.admission import (
@@ -48,7 +49,7 @@ from ray_mae.train.run_folder import (
     README,
     RunFolder,
 )
-from ray_mae.train.setup import Job, Plan, make_plan, report_section, stream_of
+from ray_mae.train.setup import Job, Plan, make_plan, names_of_method, report_section, stream_of
 from ray_mae.train.trainer import Probe, fit
 
 _FREE_TO_CHANGE = {
@@ -98,24 +99,32 @@ def _pretrain(
     if not first_step:  # of a start that came to no checkpoint
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
     cautions = []
+    beginning = None
     if config.weights:  # a run that goes on has its own, and those of before may be gone
         weights = config.weights.resolve()
-        if not first_step:
-            weights = ckpt.find_checkpoint(weights)
-            cautions = require_compatible(weights, shards, config.mismatch)
         config = replace(config, weights=weights)
-    tokenizer = _tokenizer(config, shards, first_step)
+        if not first_step:
+            settings = config
+            beginning = begin(
+                weights, config.encoder, config.output, lambda: names_of_method(settings, plan)
+            )
+            if weights.exists():
+                cautions = require_compatible(weights, shards, config.mismatch)
+    tokenizer = _tokenizer(config, shards, first_step, beginning)
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     write_whole(config.output / CONFIG, document)
     write_whole(config.output / README, NOT_TO_BE_PASSED_ON)
     console.print(as_table(plan_rows(config, plan, shards.describe(), first_step)))
+    if beginning:
+        console.print(as_table(describe_beginning(beginning.table)))
     warn(cautions)
     for pair in shared:
         console.print(pair.describe())
     if first_step < plan.steps:
-        events = _train(config, plan, shards, tokenizer, began, probe)
+        events = _train(config, plan, shards, tokenizer, beginning, began, probe)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
+    drop_begun(config.output)
     summary = _summary(config.output, plan, began, events, shared)
     return write_summary(config.output, summary | ({"cautions": cautions} if cautions else {}))
 
@@ -125,6 +134,7 @@ def _train(
     plan: Plan,
     shards: ShardSet,
     tokenizer: str | None,
+    beginning: Beginning | None,
     began: float,
     probe: Probe | None,
 ) -> list[dict[str, Any]]:
@@ -135,7 +145,15 @@ def _train(
         config.output, config.tracking.trackers, settings, _tracker_ids(config.output)
     )
     folder = RunFolder.begin(config.output, scaling.storage_patience)
-    job = Job(settings, tokenizer, folder.attempt, ckpt.facts_of(shards), probe is not None)
+    job = Job(
+        settings,
+        tokenizer,
+        folder.attempt,
+        ckpt.facts_of(shards),
+        probe is not None,
+        weights=str(beginning.weights) if beginning else None,
+        begun_with=beginning.table if beginning else _of_last(config.output).get("begun_with"),
+    )
 
     def samples(workers: int, first_step: int) -> Stream:
         return stream_of(config, make_plan(config, shards, workers), shards, tokenizer, first_step)
@@ -217,11 +235,19 @@ def _require_no_lost(run: Path, every: int) -> None:
 
 def _tracker_ids(run: Path) -> dict[str, str]:
     """The run's id by tracker, as its last checkpoint knows it."""
+    trackers: dict[str, str] = _of_last(run).get("trackers", {})
+    return trackers
+
+
+def _of_last(run: Path) -> dict[str, Any]:
+    """The state of the last checkpoint; empty where there is none."""
     last = ckpt.last_committed(run)
-    return ckpt.read_state(last).get("trackers", {}) if last else {}
+    return ckpt.read_state(last) if last else {}
 
 
-def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str | None:
+def _tokenizer(
+    config: PretrainConfig, shards: ShardSet, first_step: int, beginning: Beginning | None
+) -> str | None:
     """Returns the run's own tokenizer, that of its weights or settings, or a new one, which it keeps."""
     section = report_section(config)
     if section is None:
@@ -230,7 +256,7 @@ def _tokenizer(config: PretrainConfig, shards: ShardSet, first_step: int) -> str
     file = config.output / ckpt.TOKENIZER
     if first_step and file.is_file():  # without a checkpoint it may be of other settings
         return file.read_text()
-    earlier = config.weights and ckpt.find_checkpoint(config.weights) / ckpt.TOKENIZER
+    earlier = beginning and beginning.weights / ckpt.TOKENIZER
     if earlier and earlier.is_file():  # the captioner's embeddings are of its words
         document = earlier.read_text()
     elif data.tokenizer:
@@ -280,6 +306,8 @@ def _summary(
         summary["worker_restarts"] = len(restarts)
         times = "once" if len(restarts) == 1 else f"{len(restarts)} times"
         warn([f"workers were lost or failed and all began again, {times}: see {run / EVENTS}"])
+    if begun_with := ckpt.read_state(last).get("begun_with"):
+        summary["begun_with"] = begun_with
     if best := ckpt.best_by_probe(run):
         summary["best_by_probe"] = best
     return summary

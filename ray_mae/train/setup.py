@@ -144,7 +144,17 @@ def method_of(
     )
     config.check_sizes()
     method: Method = load(config.method.model).build(config.method, config.encoder, context)
+    method.encoder.freeze(config.optim.freeze)
     return method
+
+
+def names_of_method(config: RunConfig, plan: Plan) -> list[str]:
+    """Returns the names of the weights of the run's method, without making them. Imports PyTorch."""
+    import torch
+
+    with torch.device("meta"):
+        method = method_of(config, plan, None, vocabulary=1)
+    return list(method.state_dict())
 
 
 def stream_of(
@@ -210,6 +220,10 @@ class Job:
     """Facts of the shards that the order of samples was made from, by `checkpoint.format.facts_of`."""
     probe: bool
     """Whether checkpoints can be probed."""
+    weights: str | None = None
+    """Folder of the weights that a new run begins with, by `checkpoint.begin`."""
+    begun_with: dict[str, Any] | None = None
+    """Table of them, which each checkpoint carries on."""
 
     @property
     def run(self) -> PretrainConfig:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import ray.train
@@ -74,8 +75,8 @@ def train(job: Job, stack: ExitStack) -> None:
     plan = make_plan(config, shards, workers)
     method = method_of(config, plan, job.tokenizer)
     size = _size(method)
-    if config.weights and not begun:
-        event(begin_with(method, config.weights))
+    if job.weights and not begun:
+        event(begin_with(method, Path(job.weights)))
     engine = Engine(
         method,
         config.engine,

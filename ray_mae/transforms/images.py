@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ray_mae.batch import StudyBatch
-from ray_mae.config.sections import StudyDataConfig
+from ray_mae.config.sections import Sight, StudyDataConfig
 from ray_mae.transforms.keyed_random import CROP, FLIP, JITTER, uniforms
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
@@ -52,11 +52,32 @@ class Augmentation:
         return normalise(x)
 
 
-def whole(batch: StudyBatch, size: int) -> Tensor:
-    """Each whole image in its square, normalised, [N, 1, size, size] float32: for frozen use."""
-    side = batch.side.to(torch.float32)
-    box = torch.stack([torch.zeros_like(side), torch.zeros_like(side), side], dim=1)
-    return normalise(resample(batch.images, batch.side, box, size))
+def whole(batch: StudyBatch, size: int, sight: Sight | None = None) -> Tensor:
+    """Each whole image in its square, normalised, [N, 1, size, size] float32: for frozen use.
+
+    sight: of an encoder of others, which may see the middle alone, or squash what is no square.
+    """
+    return normalise(seen(batch.images, batch.side, batch.shape, size, sight or Sight()))
+
+
+def seen(images: Tensor, side: Tensor, shape: Tensor | None, size: int, sight: Sight) -> Tensor:
+    """What an encoder sees of images, [N, 1, size, size] in [0, 1].
+
+    images, side: as of `resample`; shape: [N, 2], height and width in the middle of the square.
+    """
+    square = side.to(torch.float32)
+    zero = torch.zeros_like(square)
+    cubic = sight.interpolation == "bicubic"
+    if sight.fit == "letterbox" or shape is None:
+        box = torch.stack([zero, zero, square], dim=1)
+        return resample(images, side, box, size, cubic=cubic)
+    inside = shape.to(torch.float32)  # [N, 2]
+    corner = ((side[:, None] - shape) // 2).to(torch.float32)
+    extent = inside
+    if sight.fit == "middle":
+        extent = (inside.amin(1, keepdim=True) * sight.middle).expand(-1, 2)
+    box = torch.cat([corner + (inside - extent) / 2, extent], dim=1)  # [N, 4]
+    return resample(images, side, box, size, cubic=cubic, inside=torch.cat([corner, inside], dim=1))
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -69,24 +90,57 @@ def denormalise(x: Tensor) -> Tensor:
     return (x * PIXEL_STD + PIXEL_MEAN).clamp(0, 1)
 
 
-def resample(images: Tensor, side: Tensor, box: Tensor, size: int) -> Tensor:
-    """Crop and resize with a triangle filter as wide as the reduction (antialiased bilinear).
+def resample(
+    images: Tensor,
+    side: Tensor,
+    box: Tensor,
+    size: int,
+    *,
+    cubic: bool = False,
+    inside: Tensor | None = None,
+) -> Tensor:
+    """Crop and resize with a filter as wide as the reduction (antialiased bilinear, or bicubic).
 
     images: [N, 1, C, C] uint8; side: [N]; box: [N, 3] top, left and extent of the square crop in
-    pixels. Returns [N, 1, size, size] in [0, 1]. Two batched matrix products, one per axis, so
+    pixels, or [N, 4] with height and width; inside: the same of what may be read, by default the square
+    of the image. Returns [N, 1, size, size] in [0, 1]. Two batched matrix products, one per axis, so
     every image has a box of its own and any device does it.
     """
-    rows = _filter(box[:, 0], box[:, 2], side, images.shape[-1], size)  # [N, size, C]
-    columns = _filter(box[:, 1], box[:, 2], side, images.shape[-1], size)
+    canvas = images.shape[-1]
+    limits = [(torch.zeros_like(side), side)] * 2
+    if inside is not None:
+        limits = [(inside[:, i], inside[:, i] + inside[:, i + 2]) for i in (0, 1)]
+    rows = _filter(box[:, 0], box[:, 2], *limits[0], canvas, size, cubic)  # [N, size, C]
+    columns = _filter(box[:, 1], box[:, -1], *limits[1], canvas, size, cubic)
     x = images[:, 0].to(torch.float32) / 255  # [N, C, C]
-    return (rows @ x @ columns.transpose(1, 2))[:, None]
+    x = (rows @ x @ columns.transpose(1, 2))[:, None]
+    return x.clamp(0, 1) if cubic else x  # a cubic overshoots at edges
 
 
-def _filter(start: Tensor, extent: Tensor, side: Tensor, canvas: int, size: int) -> Tensor:
-    """[N, size, canvas] weights of source pixels; each row sums to 1 and stays inside the image."""
+CUBIC = -0.5
+"""Slope of the cubic filter at one pixel, as Pillow and PyTorch have it where they antialias."""
+
+
+def _filter(
+    start: Tensor,
+    extent: Tensor,
+    first: Tensor,
+    end: Tensor,
+    canvas: int,
+    size: int,
+    cubic: bool,
+) -> Tensor:
+    """[N, size, canvas] weights of source pixels; each row sums to 1 and stays in [first, end)."""
     source = torch.arange(canvas, device=start.device)
     scale = extent / size  # [N] source pixels per target pixel
     centre = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale[:, None]
     distance = (source + 0.5 - centre[..., None]).abs() / scale.clamp(min=1)[:, None, None]
-    weight = (1 - distance).clamp(min=0) * (source < side[:, None])[:, None, :]
+    weight = (1 - distance).clamp(min=0)
+    if cubic:
+        a, d = CUBIC, distance
+        near = ((a + 2) * d - (a + 3)) * d * d + 1
+        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        weight = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
+    within = (source >= first[:, None]) & (source < end[:, None])
+    weight = weight * within[:, None, :]
     return weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)

@@ -27,9 +27,9 @@ from ray_mae.evaluate.finetune.classifier import LayerDecay, bce, load_classifie
 from ray_mae.evaluate.finetune.command import prepare_labels
 from ray_mae.evaluate.finetune.training import classifier_of, finetune
 from ray_mae.evaluate.samples import Samples
-from ray_mae.evaluate.supervised.fit import scaled_groups
 from ray_mae.evaluate.supervised.runs import HISTORY, Run, runs_of
 from ray_mae.inference.load import load_encoder
+from ray_mae.train.optim import scaled_groups
 from tests.checkpoints import write_checkpoint
 from tests.shards import rewrite, write_shards, write_volume_shards
 from tests.volume_batches import PLAIN

@@ -178,3 +178,82 @@ def test_a_universal_checkpoint_of_no_step_is_a_start(tmp_path: Path) -> None:
     again = engine_of("fp32", 2)
     again.load(tmp_path / "whole", universal=True)
     assert trained(again) == pytest.approx(trained(whole), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "stage"),
+    [
+        ("bf16", 1),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 3)]
+        ),
+    ],
+)
+@pytest.mark.parametrize("universal", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_frozen_layers_stay_as_they_are_bit_by_bit_and_a_checkpoint_goes_on(
+    precision: str, stage: int, universal: bool, tmp_path: Path
+) -> None:
+    if universal and stage == 0:
+        pytest.skip("ZeRO 0 has no parts to join")
+
+    def engine() -> Engine:
+        module = method(beta=2.0)
+        module.encoder.freeze(1)
+        return Engine(
+            module,
+            EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
+            OptimConfig(layer_decay=0.5),
+            micro_batch_size=4,
+            accumulation=1,
+        )
+
+    module = method(beta=2.0)
+    before = {name: w.clone() for name, w in module.state_dict().items()}
+    first = engine()
+    trained(first)
+    after = first.weights()
+    inside = {n for n in before if n.startswith("encoder.")}
+    frozen = {n for n in inside if module.encoder.layer_of(n.removeprefix("encoder.")) <= 1}
+    assert "encoder.body.blocks.0.attn.qkv.weight" in frozen
+    assert "encoder.body.blocks.1.attn.qkv.weight" not in frozen
+    for name, weight in before.items():
+        fixed = name in frozen or (name.endswith("position") and not first_trains(module, name))
+        assert torch.equal(weight, after[name]) == fixed, name
+
+    first.save(tmp_path / "saved")
+    second = engine()
+    with torch.no_grad():  # of other weights, as a run has that began with a source now gone
+        second.set_frozen({name: torch.zeros_like(w) for name, w in after.items()})
+    if universal:
+        make_universal(tmp_path / "saved" / TAG, tmp_path / "whole" / TAG)
+    second.load(tmp_path / ("whole" if universal else "saved"), universal=universal)
+    second.set_frozen(after)
+    ours = second.weights()
+    assert all(torch.equal(ours[name], after[name]) for name in after)
+    assert trained(second, STEPS, STEPS + 3) == trained(first, STEPS, STEPS + 3)
+    assert all(torch.equal(first.weights()[name], before[name]) for name in frozen)
+
+
+def first_trains(module: torch.nn.Module, name: str) -> bool:
+    """Whether a name is of a parameter, and not of fixed positions."""
+    return name in dict(module.named_parameters())
+
+
+def test_the_learning_rate_falls_towards_the_input_and_is_whole_outside_the_encoder() -> None:
+    engine = engine_of("fp32", 1, optim=OptimConfig(layer_decay=0.5))
+    before = {n: w.clone() for n, w in engine.weights().items()}
+    engine.backward(engine(study_batch([2, 1, 3, 2]), 0).total)
+    engine.step(1e-3)
+    after = engine.weights()
+
+    def moved(name: str) -> float:  # AdamW's first step has the size of the rate
+        return float((after[name] - before[name]).abs().median())
+
+    depth = engine.module.encoder.depth
+    assert depth == 2
+    assert moved("decoder.embed.weight") == pytest.approx(1e-3, rel=0.05)
+    assert moved("encoder.body.norm.weight") == pytest.approx(1e-3, rel=0.05)
+    assert moved("encoder.body.blocks.1.mlp.fc1.weight") == pytest.approx(5e-4, rel=0.05)
+    assert moved("encoder.body.blocks.0.mlp.fc1.weight") == pytest.approx(2.5e-4, rel=0.05)
+    assert moved("encoder.patch.weight") == pytest.approx(1.25e-4, rel=0.05)

@@ -53,6 +53,7 @@ class StudyCollator:
         return {
             "images": canvas,
             "side": side,
+            "shape": np.array([image.shape for image in images], dtype=np.int64),
             "study": np.array(study, dtype=np.int64),
             "view": np.array(view, dtype=np.int64),
             "key": keys,

@@ -175,6 +175,7 @@ class FinetunedClassifier:
         arrays: dict[str, NDArray] = {
             "images": canvas,
             "side": side,
+            "shape": np.array([image.shape for image in images], np.int64),
             "study": np.zeros(len(images), np.int64),
             "view": np.array([VIEWS.index(name) for name in names]),
             **dict.fromkeys(("key", "draw"), np.zeros(1, np.int64)),
@@ -263,4 +264,4 @@ class LayerDecay:
         inner = name.removeprefix("encoder.encoder.")
         if inner == name:
             return 1.0
-        return self.decay ** (self.encoder.depth + 1 - self.encoder.layer_of(inner))
+        return self.encoder.rate_of(inner, self.decay)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ray_mae.config import FinetuneConfig, OptimConfig, SegmentConfig
 from ray_mae.terminal import ProgressLine
-from ray_mae.train.optim import learning_rate, optimizer_of, parameter_groups, resolve_precision
+from ray_mae.train.optim import learning_rate, optimizer_of, resolve_precision, scaled_groups
 
 B = TypeVar("B")
 
@@ -133,21 +133,6 @@ def fit(
     model.load_state_dict(best_weights)
     model.eval()
     return Fit(best_step, best, history, steps, passes, time.time() - began)
-
-
-def scaled_groups(
-    model: nn.Module, weight_decay: float, layer_scale: Callable[[str], float]
-) -> list[dict[str, Any]]:
-    """Parameters by weight decay and by scale of the learning rate."""
-    scale = {id(p): layer_scale(name) for name, p in model.named_parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for group in parameter_groups(model, weight_decay):
-        for p in group["params"]:
-            groups.setdefault((group["weight_decay"], scale[id(p)]), []).append(p)
-    return [
-        {"params": params, "weight_decay": decay, "scale": by}
-        for (decay, by), params in groups.items()
-    ]
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

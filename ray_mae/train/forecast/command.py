@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from ray_mae.checkpoint.begin import describe_beginning, preview
 from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.config.pretrain import PlanConfig, as_list
 from ray_mae.data.kinds import KINDS
@@ -21,7 +22,7 @@ from ray_mae.train.forecast.tables import (
     plan_rows,
 )
 from ray_mae.train.run_folder import CONFIG
-from ray_mae.train.setup import Plan, make_plan, plan_of
+from ray_mae.train.setup import Plan, make_plan, names_of_method, plan_of
 
 
 def plan(config: PlanConfig) -> dict[str, Any]:
@@ -63,6 +64,10 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         cost = estimate.hours * run_plan.workers * config.price_per_gpu_hour
         rows["cost"] = f"{cost:,.0f} at {config.price_per_gpu_hour:g} per GPU and hour"
     console.print(as_table(rows))
+    if config.weights and (
+        table := preview(config.weights, config.encoder, lambda: names_of_method(config, run_plan))
+    ):
+        console.print(as_table(describe_beginning(table)))
     console.print(memory_table(config, run_plan, estimate))
     for pair in shared:
         console.print(pair.describe())
