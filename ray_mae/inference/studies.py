@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
 from ray_mae.config.sections import DataConfig, StudyDataConfig
-from ray_mae.data.decoding.images import letterbox
+from ray_mae.data.letterbox import letterbox
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.transforms.images import Augmentation, normalise, resample, whole

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, VolumeBatch, mean_per_study
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.data.decoding.images import letterbox
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.letterbox import letterbox
 from ray_mae.data.loading.volume_collator import crop_slices
 from ray_mae.data.schema import VIEWS
 from ray_mae.data.shard_set import ShardSet
