@@ -133,6 +133,12 @@ def _export(config: settings.ExportConfig) -> None:
     _print(export(config))
 
 
+def _publish(config: settings.PublishConfig) -> None:
+    from ray_mae.exports.publish import publish
+
+    _print(publish(config))
+
+
 def demo(config: settings.DemoConfig) -> dict[str, Any]:
     """The whole way on generated studies, by the commands of this file; returns the summary."""
     from ray_mae.demos.studies import demo
@@ -174,6 +180,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "embed": (settings.EmbedConfig, _embed),
     "predict": (settings.PredictConfig, _predict),
     "export": (settings.ExportConfig, _export),
+    "publish": (settings.PublishConfig, _publish),
     "submit": (settings.SubmitConfig, _submit),
 }
 

@@ -38,12 +38,10 @@ def cautions(path: Path, shards: Path, mismatch: Mismatch) -> list[str]:
         FileNotFoundError, ValueError: see `require_compatible`.
     """
     found = require_compatible(path, ShardSet.read(shards), mismatch)
-    known = not (path / ckpt.EXPORTED).is_file()
-    if known and ckpt.fingerprint(shards) in ckpt.trained_on(
-        ckpt.read_state(ckpt.find_checkpoint(path))
-    ):
+    known = ckpt.encoder_facts(path).trained_on
+    if ckpt.fingerprint(shards) in known:
         return found  # its splits kept the test patients apart
-    others = "other shards than these" if known else "shards that an exported encoder does not name"
+    others = "other shards than these" if known else "shards that it does not name"
     return [
         *found,
         f"The encoder was pretrained on {others}: whether it saw test patients in its "

@@ -20,6 +20,7 @@ from ray_mae.config.evaluate import (
     FinetuneConfig,
     PredictConfig,
     ProbeConfig,
+    PublishConfig,
     SegmentConfig,
     SupervisedConfig,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PublishConfig",
     "RepeatConfig",
     "RunConfig",
     "ScalingConfig",
