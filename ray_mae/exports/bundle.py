@@ -14,7 +14,7 @@ import torch
 from ray_mae.checkpoint.format import EncoderFacts
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.exports.nnunet import NETWORK, arch_kwargs
-from ray_mae.files import replacing, write_whole
+from ray_mae.files import write_whole
 
 METADATA, TRAIN, INFERENCE = (f"configs/{name}.json" for name in ("metadata", "train", "inference"))
 MODEL = "models/model.pt"
@@ -45,8 +45,7 @@ def write_bundle(
     assert isinstance(settings, ResEncSettings)
     for folder in ("configs", "models", "docs"):
         (output / folder).mkdir()
-    with replacing(output / MODEL) as temporary:
-        torch.save(network, temporary)
+    torch.save(network, output / MODEL)
     shared = _network(settings)
     preprocessing = _preprocessing(facts.spacing_mm)
     inferer = {

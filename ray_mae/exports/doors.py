@@ -1,10 +1,12 @@
 """Each way into a published folder, tried with the tool that others use, and how far its features are."""
 
+import io
+import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -88,6 +90,8 @@ def try_doors(folder: Path, example: Example) -> Iterator[Door]:
             "kernels of the stem repeated and divided, as nnU-Net's PretrainedTrainer does",
             lambda: _nnunet(folder, example, CHANNELS_OF_OTHERS),
         )
+        call = f"nnUNetv2_train … -pretrained_weights {nnunet.CHECKPOINT}"
+        yield _tried("nnU-Net", ("nnunetv2",), call, lambda: _nnunetv2(folder, example))
         call = f'monai.bundle.load("{name}", bundle_dir=".")'
         yield _tried("MONAI bundle", ("monai", network), call, lambda: _monai(folder, example))
     call = f'torch.export.load("{graphs.PT2}").module()(…)'
@@ -95,21 +99,17 @@ def try_doors(folder: Path, example: Example) -> Iterator[Door]:
     call = f'onnxruntime.InferenceSession("{graphs.ONNX}")'
     yield _tried("ONNX", graphs.ONNX_PACKAGES[::-1], call, lambda: _onnx(folder, example))
     if not images:
-        yield from _not_beside_us(example)
+        yield from _never_here(example)
 
 
-def _not_beside_us(example: Example) -> Iterator[Door]:
-    """Programs that take the files, and want packages of other versions than we do."""
+def _never_here(example: Example) -> Iterator[Door]:
+    """Programs that take the files, and are to be had as source alone."""
     file = nnunet.CHECKPOINT
-    tools = {
-        "nnU-Net, whole network": f"nnUNetv2_train … -pretrained_weights {file}",
-        "nnU-Net and its fork, as from nnssl": f"nnUNetv2_preprocess_like_nnssl … -pc {file}",
-    }
+    tools = {"nnU-Net as from nnssl, and its fork": f"nnUNetv2_preprocess_like_nnssl … -pc {file}"}
     if nnunet.is_resenc_l(example.encoder.settings):
         tools["SSL3D_classification"] = f"model=resenc model.chpt_path={file}"
     for name, call in tools.items():
-        why = "it wants other versions of packages than ray_mae does"
-        yield Door(name, name.partition(",")[0], call, why_not=why)
+        yield Door(name, "–", call, why_not="it is not among Python's packages to be installed")
 
 
 def not_installed(packages: tuple[str, ...]) -> list[str]:
@@ -224,6 +224,27 @@ def _nnunet(folder: Path, example: Example, channels: int) -> float:
     volume = example.inputs[0].permute(0, 1, 4, 3, 2)  # nnU-Net's readers give [z, y, x]
     features = network.encoder(volume.repeat(1, channels, 1, 1, 1))[-1].mean(dim=(2, 3, 4))
     return _largest(features, example.features)
+
+
+def _nnunetv2(folder: Path, example: Example) -> float:
+    """By nnU-Net's own functions, from the configuration that is published."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+        plans = json.loads((folder / nnunet.PLANS).read_text())
+        architecture = plans[nnunet.CONFIGURATION]["architecture"]
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            1,
+            2,
+            deep_supervision=True,
+        )
+        load_pretrained_weights(network, folder / nnunet.CHECKPOINT)
+    volume = example.inputs[0].permute(0, 1, 4, 3, 2)
+    return _largest(network.eval().encoder(volume)[-1].mean(dim=(2, 3, 4)), example.features)
 
 
 def _monai(folder: Path, example: Example) -> float:

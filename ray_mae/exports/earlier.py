@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import nnunet
 from ray_mae.exports.timm import TIMM_MODEL, timm_config
-from ray_mae.files import replacing, write_whole
+from ray_mae.files import write_whole
 from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
 
@@ -62,7 +62,7 @@ def write_nnunet_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> s
     """Writes nnunet.pth and the configuration for a data set's plans; returns how to use them, in words."""
     settings = cast(ResEncSettings, facts.settings)
     network = nnunet.reverse_axes(nnunet.network_weights(checkpoint, settings))
-    _save({"network_weights": network}, output / "nnunet.pth")
+    torch.save({"network_weights": network}, output / "nnunet.pth")
     plans = nnunet.plans_configuration(settings, facts.spacing_mm, use_mask_for_norm=True)
     file = output / nnunet.PLANS
     write_whole(file, json.dumps(plans, indent=1) + "\n")
@@ -77,13 +77,8 @@ def write_nnunet_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> s
 def write_state_dict(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Writes network.pt, a plain state dict; returns how to use it, in words."""
     settings = cast(ResEncSettings, facts.settings)
-    _save(nnunet.network_weights(checkpoint, settings), output / "network.pt")
+    torch.save(nnunet.network_weights(checkpoint, settings), output / "network.pt")
     return (
         f"{output / 'network.pt'} is the state dict of {nnunet.NETWORK} for axes [x, y, z]; `publish` writes "
         "a MONAI bundle, which builds the network and loads it"
     )
-
-
-def _save(content: Any, target: Path) -> None:
-    with replacing(target) as temporary:
-        torch.save(content, temporary)

@@ -16,7 +16,6 @@ from ray_mae.data.phantoms.chest_anatomy import build, draw_patient
 from ray_mae.data.phantoms.chest_projection import FRONTAL, LATERAL, expose
 from ray_mae.data.schema import VIEWS
 from ray_mae.exports.timm import CHANNELS
-from ray_mae.files import replacing
 from ray_mae.inference.load import AnyEncoder
 from ray_mae.inference.studies import FrozenStudyEncoder
 from ray_mae.inference.volumes import FrozenVolumeEncoder
@@ -96,5 +95,4 @@ class Example:
             arrays["volume"] = arrays["volume"].astype(np.float16)
         else:  # the three channels are one
             arrays["image"] = arrays["image"][:, :1]
-        with replacing(output / FILE) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays, features=self.features.numpy())  # type: ignore[arg-type]
+        np.savez_compressed(output / FILE, **arrays, features=self.features.numpy())  # type: ignore[arg-type]

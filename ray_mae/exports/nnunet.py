@@ -15,7 +15,7 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.sections import Paper
 from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
-from ray_mae.files import replacing, write_whole
+from ray_mae.files import write_whole
 
 NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"
@@ -212,8 +212,7 @@ def write_nnunet(
         "citations": [citation],
         "trainer_name": "ray_mae",
     }
-    with replacing(output / CHECKPOINT) as temporary:
-        torch.save(content, temporary)
+    torch.save(content, output / CHECKPOINT)
     _write_json(output / PLAN, {**plan, "trainer_name": "ray_mae"})
     _write_json(output / PLANS, plans_configuration(settings, facts.spacing_mm))
     _write_json(
