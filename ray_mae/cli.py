@@ -21,6 +21,7 @@ from ray_mae import config as settings
 from ray_mae.cluster.interruption import Interrupted, signals_interrupt
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
+from ray_mae.extras import explain
 
 
 def _ingest(config: settings.IngestConfig) -> None:
@@ -429,6 +430,12 @@ def main() -> None:
         if os.environ.get("RAY_MAE_TRACEBACK"):
             raise
         print(f"ray-mae: {error}{_remedy(error)}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        text = explain(error)
+        if text is None or os.environ.get("RAY_MAE_TRACEBACK"):
+            raise
+        print(f"ray-mae: {text}", file=sys.stderr)
         sys.exit(1)
     except Interrupted as stopped:
         print(f"ray-mae: {stopped}; {_after(arguments)}", file=sys.stderr)
