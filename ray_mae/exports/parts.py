@@ -59,8 +59,8 @@ def write_parts(
         weights = ckpt.encoder_weights(checkpoint)
         write_timm(weights, facts.settings, output, pool=pool, view=view, licence=licence)
         return (
-            "timm.create_model('local-dir:{folder}', pretrained=True, in_chans=1, num_classes=0), of grey / "
-            "255; without in_chans of three channels"
+            "timm.create_model('local-dir:{folder}', pretrained=True, in_chans=1, num_classes=0); it takes "
+            "grey / 255, without in_chans in three channels"
         )
     if isinstance(facts.settings, ResEncSettings):
         network = network_weights(checkpoint, facts.settings)

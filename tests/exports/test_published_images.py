@@ -137,7 +137,7 @@ def test_the_call_that_is_printed_works_with_a_head(
     run = write_perturbed("mvmae")
     cli.run(["export", "--checkpoint", str(run), "--output", str(tmp_path / "e")])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("load: ")]
-    call = line.removeprefix("load: ").partition(", of grey")[0]
+    call = line.removeprefix("load: ").partition("; ")[0]
     for head in ("num_classes=0", "num_classes=14", "num_classes=14, global_pool='avg'"):
         model = eval(call.replace("num_classes=0", head), {"timm": timm})
         assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 14 if "14" in head else 32)
