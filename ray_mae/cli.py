@@ -309,14 +309,20 @@ def _migrated(arguments: list[str], document: dict[str, Any], method: str, lead:
 
 
 def _switches(arguments: list[str], cls: type) -> list[str]:
-    """--insecure-pseudonyms, or the like with _, is the same setting with true as its value."""
+    """--insecure-pseudonyms, or the like with _, is the same setting with true as its value.
+
+    A flag that may come several times adds to its list.
+    """
     switches = {f"--{setting.name}" for setting in fields(cls) if setting.type is bool}
+    lists = {f"--{setting.name}" for setting in fields(cls) if setting.metadata.get("repeated")}
     words = []
     for word, following in pairwise([*arguments, "--"]):
         name, equals, value = word.partition("=")
         if (plain := "--" + name[2:].replace("-", "_")) in switches and name.startswith("--"):
             alone = not equals and following.startswith("--")
             word = f"{plain}=true" if alone else plain + equals + value
+        if name in lists:
+            word = f"{name}+{equals}{value}"
         words.append(word)
     return words
 

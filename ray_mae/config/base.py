@@ -37,6 +37,11 @@ def setting(
     )
 
 
+def repeated() -> Any:
+    """Returns a dataclass field for a list, empty by default, whose flag may come several times."""
+    return dataclasses.field(default_factory=list, metadata={"repeated": True})
+
+
 _WORDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _HOLDS = {
     "ge": lambda value, bound: value >= bound,
