@@ -37,10 +37,8 @@ def setting(
     )
 
 
-def repeated() -> Any:
-    """Returns a dataclass field for a list, empty by default, whose flag may come several times."""
-    return dataclasses.field(default_factory=list, metadata={"repeated": True})
-
+REPEATED = {"repeated": True}
+"""Metadata of a list whose flag may come several times."""
 
 _WORDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _HOLDS = {

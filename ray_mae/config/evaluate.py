@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ray_mae.config.base import ValidatedConfig, repeated, setting
+from ray_mae.config.base import REPEATED, ValidatedConfig, setting
 from ray_mae.config.ingest import TableColumns
 
 
@@ -175,12 +175,12 @@ class PublishConfig(ValidatedConfig):
     """Of the weights, by its SPDX name, such as apache-2.0. The data may forbid some: nothing is assumed."""
     license_file: Path | None = None
     """Text for LICENSE; default: that of apache-2.0, or a line with the name."""
-    authors: list[str] = repeated()
+    authors: list[str] = field(default_factory=list, metadata=REPEATED)
     """Who made the encoder, for CITATION.cff: `--authors NAME`, as often as needed. They are published."""
-    figures: list[Path] = repeated()
+    figures: list[Path] = field(default_factory=list, metadata=REPEATED)
     """Outputs of `evaluate probe|finetune|segment`, whose results stand in the card: `--figures FOLDER`, as
     often as needed."""
-    cards: list[Path] = repeated()
+    cards: list[Path] = field(default_factory=list, metadata=REPEATED)
     """Outputs of `inspect` on the data trained on, of which counts are published, no names: `--cards FOLDER`,
     as often as needed. Default: what lies in the shards' folders."""
 
