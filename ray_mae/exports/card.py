@@ -108,7 +108,7 @@ def _result(figure: Figure) -> dict[str, Any]:
             {
                 "type": _METRIC_TYPES.get(figure.metric, figure.metric),
                 "value": round(float(trained["value"]), 4),
-                "name": f"mean {figure.metric} over {figure.rows}",
+                "name": f"macro {figure.metric}",
             }
         ],
     }

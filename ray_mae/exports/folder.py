@@ -20,7 +20,8 @@ def into(output: Path, *, anew: bool = False) -> Iterator[Path]:
         anew: the folder takes the whole place; else its files join those that are there.
     """
     output = output.resolve()
-    beside = output.parent / f".{output.name}.{uuid.uuid4().hex[:8]}.unfinished"
+    place = output.parent if anew else output  # files that join others need no room beside these
+    beside = place / f".{output.name}.{uuid.uuid4().hex[:8]}.unfinished"
     folder = beside / output.name  # tools go by the folder's name
     folder.mkdir(parents=True)
     try:

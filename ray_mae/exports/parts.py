@@ -71,4 +71,4 @@ def write_parts(
             "nnUNetv2_train … -pretrained_weights {folder}/checkpoint_final.pth, with the configuration of "
             "nnunet_configuration.json; or monai.bundle.load"
         )
-    return "ray_mae.load_encoder({folder!r})"
+    return "ray_mae.load_encoder('{folder}')"
