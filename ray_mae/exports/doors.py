@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ray_mae.data.schema import VIEWS
 from ray_mae.exports import bundle, graphs, nnunet, timm
 from ray_mae.exports.example import Example
 from ray_mae.inference.load import load_encoder
@@ -134,9 +133,16 @@ def _tried(
     if missing := not_installed(packages):
         why = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
         return Door(name, packages[0], call, bound=bound, why_not=why)
-    with _quiet(), torch.inference_mode():
-        difference = compare()
-    return Door(name, f"{packages[0]} {version(packages[0])}", call, difference, bound)
+    reader = f"{packages[0]} {version(packages[0])}"
+    try:
+        with _quiet(), torch.inference_mode():
+            difference = compare()
+    except Exception as error:  # whatever a tool raises, its name comes first
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise RuntimeError(
+            f"nothing was published: {name} ({reader}) does not open the folder: {lines[0]}"
+        ) from error
+    return Door(name, reader, call, difference, bound)
 
 
 @contextmanager
@@ -177,26 +183,29 @@ def _timm(folder: Path, example: Example) -> float:
     from timm import create_model
 
     model = create_model(f"local-dir:{folder}", pretrained=True).eval()
-    biases = load_file(folder / timm.VIEW_BIASES)
     bias: Tensor = model.patch_embed.proj.bias
-    published = next(view for view in VIEWS if torch.equal(bias, biases[view]))
-    image, worst = example.inputs[0], 0.0
-    for view in (published, *VIEWS):  # first as it is
-        if view != published:
-            bias.data.copy_(biases[view])
-        ours = example.of_view(view)
-        worst = max(worst, _largest(model(image), ours), _largest(model(image[:1]), ours[:1]))
-        published = view
+    image = example.inputs[0]
+    ours = example.of_view(_view_of(bias, folder))
+    worst = max(_largest(model(image), ours), _largest(model(image[:1]), ours[:1]))
+    for view, other in load_file(folder / timm.VIEW_BIASES).items():
+        bias.data.copy_(other)
+        worst = max(worst, _largest(model(image), example.of_view(view)))
     return worst
+
+
+def _view_of(bias: Tensor, folder: Path) -> str:
+    """The view whose bias a model has. Raises ValueError where it has none of them."""
+    for view, one in load_file(folder / timm.VIEW_BIASES).items():
+        if torch.equal(bias, one):
+            return view
+    raise ValueError(f"the first layer has none of the biases of {timm.VIEW_BIASES}")
 
 
 def _transformers(folder: Path, example: Example) -> float:
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(folder).eval()
-    biases = load_file(folder / timm.VIEW_BIASES)
-    bias = model.timm_model.patch_embed.proj.bias
-    view = next(view for view in VIEWS if torch.equal(bias, biases[view]))
+    view = _view_of(model.timm_model.patch_embed.proj.bias, folder)
     return _largest(model(example.inputs[0]).pooler_output, example.of_view(view))
 
 

@@ -183,7 +183,9 @@ def test_a_door_that_misses_its_bound_fails_and_leaves_nothing(
         return config | {"model_args": config["model_args"] | {"qk_norm": False}}
 
     monkeypatch.setattr("ray_mae.exports.timm.timm_config", wrong)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        RuntimeError, match=r"nothing was published: timm \(timm .*\) does not open"
+    ):
         publish(settings(write_perturbed("mvmae"), tmp_path / "encoder"))
     monkeypatch.undo()
     monkeypatch.setattr("ray_mae.exports.timm.PIXEL_MEAN", 0.51)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
@@ -12,6 +14,7 @@ from torch import nn
 import ray_mae
 from ray_mae.config import ExportConfig
 from ray_mae.exports.command import export
+from ray_mae.exports.example import draw_volumes
 from tests.exports.conftest import Write
 
 
@@ -84,8 +87,8 @@ def test_what_several_names_share_lies_in_the_file_once(exported: tuple[Path, Pa
     assert (exported[1] / "checkpoint_final.pth").stat().st_size < 1.2 * sum(own.values())
 
 
-def test_monai_opens_the_folder_as_a_bundle(exported: tuple[Path, Path]) -> None:
-    from monai.bundle import load, verify_net_in_out
+def test_monai_opens_the_folder_as_a_bundle(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    from monai.bundle import ConfigParser, load, verify_net_in_out
 
     run, folder = exported
     network: Any = load(folder.name, bundle_dir=str(folder.parent), source="local")
@@ -99,6 +102,13 @@ def test_monai_opens_the_folder_as_a_bundle(exported: tuple[Path, Path]) -> None
     assert torch.equal(
         other.encoder.stem.convs[0].conv.weight, network.encoder.stem.convs[0].conv.weight
     )
+    parser = ConfigParser()
+    parser.read_config(folder / "configs" / "inference.json")
+    file = tmp_path / "head.nii.gz"
+    nib.save(nib.Nifti1Image(draw_volumes(32)[0, 0] * 50 + 200, np.diag([4.0, 4, 4, 1])), file)
+    made = parser.get_parsed_content("preprocessing")({"image": str(file)})["image"]
+    assert made.shape == (1, 32, 32, 32)
+    assert float(made.mean()) == pytest.approx(0, abs=1e-4)
     metadata, train = (str(folder / "configs" / f"{n}.json") for n in ("metadata", "train"))
     verify_net_in_out("network_def", meta_file=metadata, config_file=train, device="cpu", n=2, p=1)
 
