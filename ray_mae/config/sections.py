@@ -122,7 +122,7 @@ class EncoderSettings:
     """What it gives: tokens, or maps (one of each resolution)."""
     network: ClassVar[str]
     exports: ClassVar[tuple[str, ...]] = ()
-    """Formats of `export` that it has."""
+    """Formats of `export --format` that it has."""
 
     @property
     def input_size(self) -> int:

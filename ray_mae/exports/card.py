@@ -91,7 +91,8 @@ def _header(card: Card) -> dict[str, Any]:
         "tags": tags,
         "datasets": [],
     }
-    if results := [_result(figure) for figure in card.figures]:
+    known = [f for f in card.figures if f.values.get("trained", {}).get("value") is not None]
+    if results := [_result(figure) for figure in known]:
         metrics = {r["metrics"][0]["type"] for r in results}
         header["metrics"] = sorted(metrics)
         header["model-index"] = [{"name": card.name, "results": results}]

@@ -13,6 +13,9 @@ from ray_mae.exports.origin import UNKNOWN, Origin
 from ray_mae.exports.timm import write_timm
 from ray_mae.files import write_whole
 
+KNOWN = (VitSettings, ResEncSettings)
+"""Encoders that other tools have a network for."""
+
 
 def write_own(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> None:
     """Writes encoder.safetensors and encoder.json, which `load_encoder` reads.

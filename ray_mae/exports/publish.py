@@ -20,7 +20,7 @@ from ray_mae.exports.doors import (
 from ray_mae.exports.example import Example, draw_films
 from ray_mae.exports.folder import SUMS, checksums, into, listing
 from ray_mae.exports.origin import describe_data, origin_of, read_cards, read_figures
-from ray_mae.exports.parts import write_parts
+from ray_mae.exports.parts import KNOWN, write_parts
 from ray_mae.files import write_whole
 from ray_mae.inference.load import load_encoder
 from ray_mae.summary import FILE as SUMMARY
@@ -47,7 +47,7 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     began = time.time()
     _require_free(config)
     facts = ckpt.encoder_facts(config.checkpoint)
-    if not facts.settings.exports:
+    if not isinstance(facts.settings, KNOWN):
         raise ValueError(
             f"{config.checkpoint} holds an encoder {facts.settings.name}, which no other tool knows: "
             "pass it on by `ray-mae export`"

@@ -46,6 +46,13 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cautions": ["Of one seed."],
     }
     (folder / "probe.json").write_text(json.dumps(result))
+    few = {"value": 0.5, "low": None, "high": None, "spread": None, "seeds": []}
+    none = few | {"value": None}
+    starts = {
+        "trained": {"macro": {"auroc": none}, "Edema": {"auroc": none}},
+        "random": {"macro": {"auroc": few}, "Edema": {"auroc": few}},
+    }
+    (folder / "finetune.json").write_text(json.dumps({"starts": starts, "differences": {}}))
     return folder
 
 
@@ -142,6 +149,7 @@ def test_the_card_is_one_that_hubs_read(published: tuple[Path, Path, dict]) -> N
     assert (result.metric_type, result.metric_value) == ("roc_auc", 0.81)
     text = (folder / "README.md").read_text()
     assert "0.810 [0.790, 0.830] | 0.700 [0.680, 0.720]" in text
+    assert "| Fine-tuning | mean auroc of 1 | – | 0.500 (no interval) | – | – |" in text
     assert "| train split | 4 " in text
     assert "| steps | 7 |" in text
     assert "Apache License" in (folder / "LICENSE").read_text()
