@@ -5,10 +5,22 @@ The commands of `ray-mae` are functions here, with the same settings. What there
 """
 
 from importlib.metadata import version
+from typing import Any
 
 import lazy_loader
 
 import ray_mae.cluster.runtime  # noqa: F401  sets what Ray reads when it is imported
+from ray_mae.extras import explain
 
 __version__ = version("ray-mae")
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the API. Raises ModuleNotFoundError with what to install where it needs an extra."""
+    try:
+        return _load(name)
+    except ModuleNotFoundError as error:
+        if text := explain(error):
+            raise ModuleNotFoundError(text, name=error.name) from error
+        raise

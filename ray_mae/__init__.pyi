@@ -27,6 +27,7 @@ from .config import (
     PredictConfig,
     PretrainConfig,
     ProbeConfig,
+    PublishConfig,
     RepeatConfig,
     RunConfig,
     ScalingConfig,
@@ -53,6 +54,7 @@ from .evaluate.probe.command import evaluate_probe
 from .evaluate.segment.command import evaluate_segment
 from .evaluate.segment.model import load_segmenter
 from .exports.command import export
+from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
 from .methods.mdae.settings import MdaeSettings
@@ -90,6 +92,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PublishConfig",
     "RepeatConfig",
     "ResEncSettings",
     "RunConfig",
@@ -128,6 +131,7 @@ __all__ = [
     "plan",
     "predict",
     "pretrain",
+    "publish",
     "tune",
     "tune_report",
 ]

@@ -22,6 +22,7 @@ from ray_mae.cluster.interruption import Interrupted, signals_interrupt
 from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
 from ray_mae.config.parser import parser_for
 from ray_mae.config.pretrain import default_encoder
+from ray_mae.extras import explain
 
 
 def _ingest(config: settings.IngestConfig) -> None:
@@ -140,6 +141,12 @@ def _export(config: settings.ExportConfig) -> None:
     _print(export(config))
 
 
+def _publish(config: settings.PublishConfig) -> None:
+    from ray_mae.exports.publish import publish
+
+    _print(publish(config))
+
+
 def demo(config: settings.DemoConfig) -> dict[str, Any]:
     """The whole way on generated studies, by the commands of this file; returns the summary."""
     from ray_mae.demos.studies import demo
@@ -182,6 +189,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "embed": (settings.EmbedConfig, _embed),
     "predict": (settings.PredictConfig, _predict),
     "export": (settings.ExportConfig, _export),
+    "publish": (settings.PublishConfig, _publish),
     "submit": (settings.SubmitConfig, _submit),
 }
 
@@ -320,14 +328,20 @@ def _migrated(arguments: list[str], document: dict[str, Any], method: str, lead:
 
 
 def _switches(arguments: list[str], cls: type) -> list[str]:
-    """--insecure-pseudonyms, or the like with _, is the same setting with true as its value."""
+    """--insecure-pseudonyms, or the like with _, is the same setting with true as its value.
+
+    A flag that may come several times adds to its list.
+    """
     switches = {f"--{setting.name}" for setting in fields(cls) if setting.type is bool}
+    lists = {f"--{setting.name}" for setting in fields(cls) if setting.metadata.get("repeated")}
     words = []
     for word, following in pairwise([*arguments, "--"]):
         name, equals, value = word.partition("=")
         if (plain := "--" + name[2:].replace("-", "_")) in switches and name.startswith("--"):
             alone = not equals and following.startswith("--")
             word = f"{plain}=true" if alone else plain + equals + value
+        if name in lists:
+            word = f"{name}+{equals}{value}"
         words.append(word)
     return words
 
@@ -441,6 +455,12 @@ def main() -> None:
         if os.environ.get("RAY_MAE_TRACEBACK"):
             raise
         print(f"ray-mae: {error}{_remedy(error)}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        text = explain(error)
+        if text is None or os.environ.get("RAY_MAE_TRACEBACK"):
+            raise
+        print(f"ray-mae: {text}", file=sys.stderr)
         sys.exit(1)
     except Interrupted as stopped:
         print(f"ray-mae: {stopped}; {_after(arguments)}", file=sys.stderr)

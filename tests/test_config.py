@@ -561,3 +561,20 @@ def test_other_packages_add_methods_and_encoders_by_entry_points(
     assert "blur, 16 px" in shown
     summary = json.loads((tmp_path / "plan" / "summary.json").read_text())
     assert summary["forecast"]["parameters"] == 10
+
+
+def test_a_flag_that_may_come_several_times_adds_to_its_list() -> None:
+    words = [
+        "publish",
+        "--checkpoint",
+        "a",
+        "--output",
+        "b",
+        "--authors",
+        "A, B and C",
+        "--authors=D",
+    ]
+    _, config = cli.parsed([*words, "--figures", "probe", "--figures", "[finetune,segment]"])
+    assert config.authors == ["A, B and C", "D"]
+    assert config.figures == [Path("probe"), Path("finetune"), Path("segment")]
+    assert config.cards == []

@@ -15,12 +15,12 @@ pytestmark = [
 ]
 
 
-def test_the_demo_leaves_shards_a_run_a_report_embeddings_and_an_export(
+def test_the_demo_leaves_shards_a_run_a_report_embeddings_and_a_published_encoder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.run(["demo", "--output", str(tmp_path), "--patients", "90", "--steps", "2"])
     printed = capsys.readouterr().out
-    for command in ("ingest", "pretrain", "evaluate probe", "embed", "export"):
+    for command in ("ingest", "pretrain", "evaluate probe", "embed", "publish"):
         assert f"$ ray-mae {command} " in printed
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {"trained", "random", "pixels"} == set(summary["macro_auroc"]["probe"])
@@ -28,7 +28,7 @@ def test_the_demo_leaves_shards_a_run_a_report_embeddings_and_an_export(
     page = (tmp_path / "probe" / "report.html").read_text()
     assert "Generated data." in page
     assert (tmp_path / "embeddings" / "embeddings.parquet").is_file()
-    assert (tmp_path / "timm" / "frontal.safetensors").is_file()
+    assert (tmp_path / "encoder" / "model.safetensors").is_file()
 
 
 def test_the_demo_of_volumes_goes_the_same_way(
@@ -38,4 +38,4 @@ def test_the_demo_of_volumes_goes_the_same_way(
     assert "a contrast it never saw" in capsys.readouterr().out
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert set(summary["macro_auroc"]) == {"probe", "probe-unseen"}
-    assert (tmp_path / "nnunet" / "summary.json").is_file()
+    assert (tmp_path / "encoder" / "checkpoint_final.pth").is_file()

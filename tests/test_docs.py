@@ -29,16 +29,15 @@ def test_every_public_archive_has_a_command() -> None:
     assert with_command >= PUBLIC
 
 
-VOLUMES = [
+COMMANDS = [
     shlex.split(command)
-    for command in re.findall(
-        r"^    ray-mae (.*)$", (DOCS / "volumes.md").read_text(), re.MULTILINE
-    )
+    for page in ("volumes.md", "publish.md")
+    for command in re.findall(r"^    ray-mae (.*)$", (DOCS / page).read_text(), re.MULTILINE)
 ]
 
 
-@pytest.mark.parametrize("words", VOLUMES, ids=" ".join)
-def test_a_command_of_the_page_of_volumes_is_understood(words: list[str]) -> None:
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_of_these_pages_is_understood(words: list[str]) -> None:
     name, config = cli.parsed(words)
     assert type(config) is cli.COMMANDS[name][0]
 

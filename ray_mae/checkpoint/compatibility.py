@@ -38,22 +38,19 @@ def cautions(path: Path, shards: Path, mismatch: Mismatch) -> list[str]:
         FileNotFoundError, ValueError: see `require_compatible`.
     """
     found = require_compatible(path, ShardSet.read(shards), mismatch)
-    exported = (path / ckpt.EXPORTED).is_file()
-    if not exported and not ckpt.is_ours(path):
-        others = "data of its makers, which its files do not name"
-    elif exported:
-        others = "shards that an exported encoder does not name"
-    else:
-        state = ckpt.read_state(ckpt.find_checkpoint(path))
-        begun = state.get("begun_with", {})
+    if not (path / ckpt.EXPORTED).is_file() and ckpt.is_ours(path):
+        begun = ckpt.read_state(ckpt.find_checkpoint(path)).get("begun_with", {})
         if "training_data" in begun:
             found.append(
                 f"The encoder's pretraining began with {begun['source']} ({begun['family']}), whose training "
                 f"data are {begun['training_data']}: they may hold test patients."
             )
-        if ckpt.fingerprint(shards) in ckpt.trained_on(state):
-            return found  # its splits kept the test patients apart
-        others = "other shards than these"
+    known = ckpt.encoder_facts(path).trained_on
+    if ckpt.fingerprint(shards) in known:
+        return found  # its splits kept the test patients apart
+    others = "other shards than these" if known else "shards that it does not name"
+    if not ckpt.is_ours(path):
+        others = "data of its makers, which its files do not name"
     return [
         *found,
         f"The encoder was pretrained on {others}: whether it saw test patients in its "

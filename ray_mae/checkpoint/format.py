@@ -292,6 +292,8 @@ class EncoderFacts:
     """Between the voxels trained on; None for images, and where each volume had its own."""
     form: StoredForm = field(default_factory=dict)
     """How the samples trained on were stored; empty where that is not known."""
+    trained_on: tuple[str, ...] = ()
+    """Hashes of the manifests trained on; empty where they are not known."""
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -320,10 +322,11 @@ def encoder_facts(path: Path) -> EncoderFacts:
         config = read_config(checkpoint)
         state = read_state(checkpoint)
         spacing, form = state.get("spacing_mm"), state.get("form", {})
-        return EncoderFacts(config.encoder, config.data, spacing, form)
+        return EncoderFacts(config.encoder, config.data, spacing, form, tuple(trained_on(state)))
     values = json.loads(exported.read_text())
     spacing, form = values.pop("spacing_mm", None), values.pop("form", {})
-    return EncoderFacts(*sections_of(values), spacing, form)
+    shards = tuple(values.pop("trained_on", ()))
+    return EncoderFacts(*sections_of(values), spacing, form, shards)
 
 
 def facts_of_open(found: "OpenEncoder") -> EncoderFacts:
@@ -333,12 +336,20 @@ def facts_of_open(found: "OpenEncoder") -> EncoderFacts:
 
 
 def write_exported(folder: Path, facts: EncoderFacts) -> None:
-    """Writes encoder.json: settings of the encoder and of its data, and how its samples were stored."""
-    values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": to_dict(facts.data)}
+    """Writes encoder.json: settings of the encoder and of its data, and how its samples were stored.
+
+    It may leave the house: paths in the settings, as of a tokenizer, are left out.
+    """
+    data = {
+        k: v for k, v in to_dict(facts.data).items() if not isinstance(getattr(facts.data, k), Path)
+    }
+    values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": data}
     if facts.spacing_mm:
         values["spacing_mm"] = facts.spacing_mm
     if facts.form:
         values["form"] = facts.form
+    if facts.trained_on:
+        values["trained_on"] = facts.trained_on
     write_whole(folder / EXPORTED, json.dumps(values, indent=1) + "\n")
 
 

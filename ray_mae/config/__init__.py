@@ -21,6 +21,7 @@ from ray_mae.config.evaluate import (
     FinetuneConfig,
     PredictConfig,
     ProbeConfig,
+    PublishConfig,
     SegmentConfig,
     SupervisedConfig,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PublishConfig",
     "RepeatConfig",
     "RunConfig",
     "ScalingConfig",

@@ -37,6 +37,9 @@ def setting(
     )
 
 
+REPEATED = {"repeated": True}
+"""Metadata of a list whose flag may come several times."""
+
 _WORDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _HOLDS = {
     "ge": lambda value, bound: value >= bound,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ray_mae.config.base import ValidatedConfig, setting
+from ray_mae.config.base import REPEATED, ValidatedConfig, setting
 from ray_mae.config.ingest import TableColumns
 
 
@@ -147,16 +147,44 @@ class PredictConfig(ValidatedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(ValidatedConfig):
-    """Write the encoder of a checkpoint as a file that other libraries load."""
+    """Write the encoder of a checkpoint as files that other libraries load; `publish` adds card and proof."""
 
     checkpoint: Path
     """A run's folder (its last committed checkpoint) or one checkpoint."""
     output: Path
     """Folder for the exported files."""
-    format: Literal["timm", "nnunet", "monai"] = "timm"
-    """timm (images): safetensors for `timm.create_model(…, checkpoint_path=…)`; nnunet (volumes):
-    weights for `nnUNetv2_train -pretrained_weights` and the configuration they need; monai
-    (volumes): a state dict, and a module that loads it for MONAI or plain PyTorch."""
+    format: Literal["timm", "nnunet", "monai"] | None = None
+    """Default: for timm and transformers, or of volumes for nnU-Net and MONAI, as `publish` does. timm,
+    nnunet and monai: the files of version 0.1, for programs that read these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishConfig(ValidatedConfig):
+    """One folder with the encoder of a checkpoint that timm, transformers, nnU-Net, MONAI, PyTorch and ONNX
+    open, with a model card; each tool's features are compared with ours."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
+    output: Path
+    """Folder to publish: new, empty, or an earlier publication, which it replaces."""
+    name: str | None = None
+    """Of the encoder; default: that of the output folder. It is published."""
+    pool: Literal["mean", "cls"] = "mean"
+    """Images: what the published model gives, the mean over the patch tokens or the class token."""
+    view: Literal["frontal", "lateral", "unknown"] = "frontal"
+    """Images: the view that the model is for; views.safetensors has the others."""
+    license: str = "unknown"
+    """Of the weights, by its SPDX name, such as apache-2.0. The data may forbid some: nothing is assumed."""
+    license_file: Path | None = None
+    """Text for LICENSE; default: that of apache-2.0, or a line with the name."""
+    authors: list[str] = field(default_factory=list, metadata=REPEATED)
+    """Who made the encoder, for CITATION.cff: `--authors NAME`, as often as needed. They are published."""
+    figures: list[Path] = field(default_factory=list, metadata=REPEATED)
+    """Outputs of `evaluate probe|finetune|segment`, whose results stand in the card: `--figures FOLDER`, as
+    often as needed."""
+    cards: list[Path] = field(default_factory=list, metadata=REPEATED)
+    """Outputs of `inspect` on the data trained on, of which counts are published, no names: `--cards FOLDER`,
+    as often as needed. Default: what lies in the shards' folders."""
 
 
 @dataclass(frozen=True, kw_only=True)

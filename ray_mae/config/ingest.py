@@ -299,7 +299,7 @@ class InspectConfig(ValidatedConfig):
     """Folders of other data sets that are trained on or tested beside it: they are counted, and patients
     and images that stand in several of them, or in two splits of any, are reported."""
     output: Path | None = None
-    """Folder for card.json and card.html; default: the shards' own."""
+    """Folder for card.json and card.html; default: the shards' own, which gets croissant.json, too."""
     sample: int = setting(128, ge=1, le=100_000)
     """Studies or volumes read for intensities and pictures, dealt over views, contrasts and sites."""
     pictures: int = setting(12, ge=0, le=200)

@@ -275,7 +275,7 @@ class PretrainConfig(RunConfig, ValidatedConfig):
     """Of several folders: the share of the samples drawn from each, in any unit. Default: by their size."""
     output: Path
     """Folder of the run: checkpoints, metrics, summary.json. Started again, it continues. It holds
-    pictures and reports of patients: to pass on the encoder alone, `export` it."""
+    pictures and reports of patients: to pass on the encoder alone, `publish` it."""
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)

@@ -150,7 +150,7 @@ class EncoderSettings:
     """What it gives: tokens, or maps (one of each resolution)."""
     network: ClassVar[str]
     exports: ClassVar[tuple[str, ...]] = ()
-    """Formats of `export` that it has."""
+    """Formats of `export --format` that it has."""
 
     @property
     def input_size(self) -> int:
@@ -194,6 +194,19 @@ class EncoderSettings:
         return self
 
 
+@dataclass(frozen=True)
+class Paper:
+    """What is cited with a method."""
+
+    authors: str
+    year: int
+    title: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.authors} ({self.year}). {self.title}. {self.where}."
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """What the settings of every method have; see `ray_mae.methods.base` for the model.
@@ -211,6 +224,8 @@ class MethodSettings:
     """The parts of its loss in the order in which they are shown, and their titles."""
     shown: ClassVar[tuple[str, ...]] = ()
     """What else of its metrics a line in the terminal shows."""
+    papers: ClassVar[tuple[Paper, ...]] = ()
+    """To be cited by whoever uses an encoder that it trained, its own first."""
 
     @property
     def described(self) -> str:

@@ -46,7 +46,7 @@ PRETRAIN = {
 
 
 def demo(config: DemoConfig, run: Run) -> dict[str, Any]:
-    """Generates a cohort, ingests, pretrains, probes, embeds and exports.
+    """Generates a cohort, ingests, pretrains, probes, embeds and publishes.
 
     Args:
         config: settings of the demo.
@@ -81,7 +81,7 @@ def demo(config: DemoConfig, run: Run) -> dict[str, Any]:
         f"--optim.steps {config.steps} {flags(PRETRAIN)}",
         "probe": f"evaluate probe --checkpoint {to}/run --shards {to}/shards --output {to}/probe --gpu no",
         "embed": f"embed --checkpoint {to}/run --shards {to}/shards --output {to}/embeddings --gpu no",
-        "export": f"export --checkpoint {to}/run --output {to}/timm",
+        "publish": f"publish --checkpoint {to}/run --output {to}/encoder --figures {to}/probe",
     }
     seconds |= run_commands(commands, run)
     return close(out, {"probe": "test patients"}, seconds, time.time() - began)

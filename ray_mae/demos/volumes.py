@@ -37,7 +37,7 @@ PRETRAIN = {
 
 
 def demo_mdae(config: DemoMdaeConfig, run: Run) -> dict[str, Any]:
-    """Generates volumes, ingests, pretrains, probes seen and unseen contrasts, embeds and exports.
+    """Generates volumes, ingests, pretrains, probes seen and unseen contrasts, embeds and publishes.
 
     Args:
         config: settings of the demo.
@@ -71,7 +71,7 @@ def demo_mdae(config: DemoMdaeConfig, run: Run) -> dict[str, Any]:
         "probe": f"evaluate probe {look} --shards {to}/shards --output {to}/probe",
         "probe unseen": f"evaluate probe {look} --shards {to}/shards-unseen --output {to}/probe-unseen",
         "embed": f"embed {look} --shards {to}/shards --output {to}/embeddings",
-        "export": f"export --checkpoint {to}/run --output {to}/nnunet --format nnunet",
+        "publish": f"publish --checkpoint {to}/run --output {to}/encoder --figures {to}/probe",
     }
     seconds |= run_commands(commands, run)
     probes = {

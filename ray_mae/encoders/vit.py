@@ -1,15 +1,15 @@
-"""The Vision Transformer, made of timm's blocks."""
+"""The Vision Transformer; its blocks have timm's names."""
 
 import re
 from functools import partial
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ray_mae.batch import UNKNOWN
 from ray_mae.encoders.base import Encoder
+from ray_mae.encoders.block import Block
 from ray_mae.encoders.vit_settings import Shape, VitSettings
 
 VIEWS = 3  # frontal, lateral, unknown
@@ -64,7 +64,7 @@ def table(rows: int, width: int) -> nn.Parameter:
 
 
 class Blocks(nn.Module):
-    """timm's blocks and a final norm, with optional recomputation in the backward pass.
+    """Blocks and a final norm, with optional recomputation in the backward pass.
 
     Args:
         shape: width, depth and heads.
@@ -81,9 +81,8 @@ class Blocks(nn.Module):
                 shape.width,
                 shape.heads,
                 mlp_ratio=shape.mlp_ratio,
-                qkv_bias=True,
                 qk_norm=qk_norm,
-                norm_layer=norm,
+                norm=norm,
             )
             for _ in range(shape.depth)
         )

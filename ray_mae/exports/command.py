@@ -1,25 +1,26 @@
-"""`export`: the encoder as files that other libraries load."""
+"""`export`: the encoder as files that other libraries load. `publish` adds cards, graphs and the proof."""
 
 from typing import Any
-
-from safetensors.numpy import save_file
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import ExportConfig
 from ray_mae.config.registry import load
+from ray_mae.exports.folder import into, listing
+from ray_mae.exports.origin import origin_of
+from ray_mae.exports.parts import write_own, write_parts
 from ray_mae.summary import FILE as SUMMARY
 from ray_mae.summary import write_summary
 
-FORMATS = {
-    "timm": "ray_mae.exports.timm:export_timm",
-    "nnunet": "ray_mae.exports.nnunet:export_nnunet",
-    "monai": "ray_mae.exports.nnunet:export_monai",
+EARLIER = {
+    "timm": "ray_mae.exports.earlier:write_timm_files",
+    "nnunet": "ray_mae.exports.earlier:write_nnunet_files",
+    "monai": "ray_mae.exports.earlier:write_state_dict",
 }
 """Functions (path of the checkpoint, facts of the encoder, output folder) → how to load it, in words."""
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
-    """Writes the encoder in the format asked for.
+    """Writes the encoder for every tool that takes its kind, or in a format of version 0.1.
 
     encoder.safetensors and encoder.json, which `load_encoder` reads, are always there.
 
@@ -31,25 +32,31 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """
     facts = ckpt.encoder_facts(config.checkpoint)
     fitting = facts.settings.exports
-    if config.format not in fitting:
+    if config.format and config.format not in fitting:
         raise ValueError(
             f"{config.checkpoint} holds an encoder {facts.settings.name}: give --format "
             f"{' or '.join(fitting)}, not {config.format}"
         )
-    config.output.mkdir(parents=True, exist_ok=True)
-    save_file(ckpt.encoder_weights(config.checkpoint), config.output / ckpt.ENCODER)
-    ckpt.write_exported(config.output, facts)
-    how_to_load = load(FORMATS[config.format])(config.checkpoint, facts, config.output)
-    files = sorted(p.name for p in config.output.iterdir() if p.name != "summary.json")
+    with into(config.output) as folder:
+        if config.format:
+            write_own(config.checkpoint, facts, folder)
+            how = load(EARLIER[config.format])(config.checkpoint, facts, folder)
+            how_to_load = how.replace(str(folder), str(config.output))
+        else:
+            origin, name = origin_of(config.checkpoint), folder.name
+            how_to_load = write_parts(config.checkpoint, facts, origin, folder, name=name).format(
+                folder=config.output
+            )
+        files = listing(folder)
     return write_summary(
         config.output,
         {
             "command": "export",
-            "format": config.format,
+            **({"format": config.format} if config.format else {}),
             "checkpoint": str(config.checkpoint),
             "files": files,
             "load": how_to_load,
             "pass_on": f"{config.output}, without {SUMMARY}, which names your paths; a run's folder holds "
-            "pictures and reports of patients",
+            "pictures and reports of patients. `ray-mae publish` adds a card, and tries every tool",
         },
     )

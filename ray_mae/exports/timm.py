@@ -1,80 +1,112 @@
-"""The encoder of images for timm.
+"""The encoder of images for timm and transformers: config.json, model.safetensors, views.safetensors.
 
-timm's ViT has no view embedding. Added to the positions it is part of them, so there is one file
-per view: frontal.safetensors, lateral.safetensors and unknown.safetensors.
+timm's ViT has no view embedding. It is added to patches alone, so that a view is nothing but another bias
+of the first layer: one model file, and one vector per view. Every tool gives three channels, and pads
+with the grey that it takes for the mean; so three kernels are published, whose sum is ours, and the mean
+and deviation of grey values are folded into them: the model takes grey / 255, and black is 0.
 """
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from ray_mae.checkpoint.format import EncoderFacts, Weights, encoder_weights
+from ray_mae.checkpoint.format import Weights
 from ray_mae.data.schema import VIEWS
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.files import write_whole
 from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
+CONFIG, MODEL, VIEW_BIASES = "config.json", "model.safetensors", "views.safetensors"
 TIMM_MODEL = "vit_base_patch16_224"
 """Any of timm's ViTs: the arguments replace its sizes."""
+CHANNELS = 3
 
 
-def export_timm(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
-    """Writes timm's files into `output`; returns the call that loads them, in words."""
-    arguments = timm_arguments(cast(VitSettings, facts.settings))
-    weights = encoder_weights(checkpoint)
-    for view, name in enumerate(VIEWS):
-        save_file(timm_weights(weights, view), output / f"{name}.safetensors")
-    description = {
-        "model": TIMM_MODEL,
-        "arguments": arguments,
-        "mean": PIXEL_MEAN,
-        "std": PIXEL_STD,
-        "files": {name: f"{name}.safetensors" for name in VIEWS},
-    }
-    write_whole(output / "timm.json", json.dumps(description, indent=1) + "\n")
-    keywords = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
-    file = str(output / "frontal.safetensors")
-    return (
-        f"timm.create_model({TIMM_MODEL!r}, {keywords}, checkpoint_path={file!r}); the features that "
-        "are probed are model.forward_features(x)[:, 1:].mean(1), x = (grey / 255 − "
-        f"{PIXEL_MEAN}) / {PIXEL_STD}; one file per view"
-    )
-
-
-def timm_arguments(settings: VitSettings) -> dict[str, Any]:
-    """Returns arguments of `timm.create_model` that give this encoder's network."""
-    shape = settings.shape
-    return {
-        "img_size": settings.image_size,
-        "patch_size": settings.patch_size,
-        "in_chans": 1,
-        "num_classes": 0,
-        "embed_dim": shape.width,
-        "depth": shape.depth,
-        "num_heads": shape.heads,
-        "mlp_ratio": shape.mlp_ratio,
-        "qk_norm": settings.qk_norm,
-    }
-
-
-def timm_weights(weights: Weights, view: int) -> Weights:
-    """Returns weights by timm's names and in its shapes, with one view's embedding in the positions.
+def write_timm(
+    weights: Weights, settings: VitSettings, output: Path, *, pool: str, view: str, licence: str
+) -> None:
+    """Writes the folder that `timm.create_model("local-dir:…")` and transformers open.
 
     Args:
         weights: of the encoder.
-        view: 0 frontal, 1 lateral, 2 unknown.
+        settings: of the encoder.
+        output: folder, which is there.
+        pool: what `forward` gives: mean over patch tokens, or cls.
+        view: of VIEWS, whose bias the model has.
+        licence: of the weights.
+    """
+    model, biases = timm_weights(weights, view)
+    description = json.dumps(timm_config(settings, pool, licence), indent=1)
+    write_whole(output / CONFIG, description + "\n")
+    write_whole(output / MODEL, save(model, metadata={"format": "pt"}))
+    write_whole(output / VIEW_BIASES, save(biases, metadata={"format": "pt"}))
+
+
+def timm_config(settings: VitSettings, pool: str, licence: str) -> dict[str, Any]:
+    """Returns config.json: timm reads all of it, transformers finds its timm wrapper by `pretrained_cfg`.
+
+    `num_classes` stands at the top alone: within `model_args` transformers stumbles over it.
+    """
+    shape, size = settings.shape, settings.image_size
+    pooled = {"global_pool": "avg" if pool == "mean" else "token"}
+    return {
+        "architecture": TIMM_MODEL,
+        "num_classes": 0,
+        "num_features": shape.width,
+        **pooled,
+        "model_args": {
+            "img_size": size,
+            "patch_size": settings.patch_size,
+            "in_chans": CHANNELS,
+            "embed_dim": shape.width,
+            "depth": shape.depth,
+            "num_heads": shape.heads,
+            "mlp_ratio": shape.mlp_ratio,
+            "qk_norm": settings.qk_norm,
+            "no_embed_class": True,
+            "fc_norm": False,  # the norm stays before the pool, as in ours
+            **pooled,
+        },
+        "pretrained_cfg": {
+            "tag": "ray_mae",
+            "custom_load": False,
+            "input_size": [CHANNELS, size, size],
+            "fixed_input_size": True,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "border",  # the whole image, padded to a square
+            "mean": [0.0] * CHANNELS,
+            "std": [1.0] * CHANNELS,
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+            "license": licence,
+        },
+    }
+
+
+def timm_weights(weights: Weights, view: str) -> tuple[Weights, Weights]:
+    """Returns weights by timm's names and in its shapes, and the first layer's bias [D] of each view.
+
+    Args:
+        weights: of the encoder.
+        view: of VIEWS, whose bias the model has.
     """
     D, P = weights["patch.weight"].shape
     side = int(P**0.5)
-    positions = weights["position"] + weights["view"][view]
+    kernels = weights["patch.weight"].astype(np.float64) / PIXEL_STD  # of grey / 255
+    shift = weights["patch.bias"] - PIXEL_MEAN * kernels.sum(1)  # [D]
+    biases = {name: (shift + weights["view"][i]).astype(np.float32) for i, name in enumerate(VIEWS)}
+    channel = (kernels / CHANNELS).astype(np.float32).reshape(D, 1, side, side)
     body = {k.removeprefix("body."): v for k, v in weights.items() if k.startswith("body.")}
     return {
         "cls_token": weights["cls"].reshape(1, 1, D),
-        "pos_embed": np.concatenate([np.zeros((1, D), np.float32), positions])[None],
-        "patch_embed.proj.weight": weights["patch.weight"].reshape(D, 1, side, side),
-        "patch_embed.proj.bias": weights["patch.bias"],
+        "pos_embed": weights["position"][None],
+        "patch_embed.proj.weight": np.repeat(channel, CHANNELS, axis=1),
+        "patch_embed.proj.bias": biases[view],
         **body,
-    }
+    }, biases

@@ -1,7 +1,7 @@
 """A pretrained encoder of images for frozen use, and what prepares an image for it."""
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
 from ray_mae.config.sections import DataConfig, Sight, StudyDataConfig
-from ray_mae.data.decoding.images import letterbox
+from ray_mae.data.letterbox import letterbox
 from ray_mae.encoders.timm_settings import TimmSettings
-from ray_mae.encoders.timm_vit import TimmVit
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.transforms.images import Augmentation, normalise, seen, whole
+
+if TYPE_CHECKING:  # importing timm takes seconds
+    from ray_mae.encoders.timm_vit import TimmVit
 
 RAW_SIDE = 32
 
@@ -44,7 +46,7 @@ class FrozenStudyEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: VisionTransformer | TimmVit,
+        encoder: "VisionTransformer | TimmVit",
         data: DataConfig | None = None,
         pool: str | None = None,
         spacing_mm: float | None = None,

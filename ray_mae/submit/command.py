@@ -3,6 +3,7 @@
 import os
 import shlex
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,8 +126,14 @@ def entrypoint_of(config: SubmitConfig) -> str:
         'give it to its nodes, such as by a Kubernetes secret" >&2; exit 2; }'
         for name in config.env
     ]
-    run = "uv run --no-dev python" if config.environment == "uv" else "python"
+    run = f"uv run --no-dev{_extra(config)} python" if config.environment == "uv" else "python"
     return "; ".join([*checks, f"exec {run} -m ray_mae {shlex.join(config.command)}"])
+
+
+def _extra(config: SubmitConfig) -> str:
+    """What uv is told where the folder is this project's own, whose commands are an extra of it."""
+    project = tomllib.loads((config.folder / "pyproject.toml").read_text()).get("project", {})
+    return " --extra train" if project.get("name") == "ray-mae" else ""
 
 
 def _runtime_env(config: SubmitConfig) -> dict[str, Any]:

@@ -35,8 +35,8 @@ It is a pretraining run, and it holds what is of patients: reconstructed and ori
 (`tokenizer.json`, here and in each checkpoint); in `config.yaml` also paths of your storage. Whoever may not
 see the archive may not see this folder.
 
-`ray-mae export --checkpoint THIS --output encoder` writes the encoder alone. Weights are no pictures, and yet
-no proof that nothing of a training image can be won back from them.
+`ray-mae publish --checkpoint THIS --output encoder` writes the encoder alone. Weights are no pictures, and
+yet no proof that nothing of a training image can be won back from them.
 """
 """What README.md of a run says."""
 STOPPED = "stopped"

@@ -181,6 +181,9 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
     shown = capsys.readouterr().out
     assert "exec uv run --no-dev python -m ray_mae embed" in shown
     assert "'RAY_ENABLE_UV_RUN_RUNTIME_ENV': '1'" in shown
+    (folder / "pyproject.toml").write_text('[project]\nname = "ray-mae"\n')
+    assert dry("--environment", "uv", *COMMAND, *OUTPUT) == 0
+    assert "exec uv run --no-dev --extra train python" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -407,7 +407,7 @@ def test_the_timm_export_gives_the_same_features(
 ) -> None:
     import timm
 
-    summary = export(ExportConfig(checkpoint=one_worker[0], output=tmp_path))
+    summary = export(ExportConfig(checkpoint=one_worker[0], output=tmp_path, format="timm"))
     described = json.loads((tmp_path / "timm.json").read_text())
     encoder, preprocess = load_encoder(one_worker[0])
     reloaded, _ = load_encoder(tmp_path)

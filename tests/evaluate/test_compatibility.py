@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ray_mae.checkpoint.compatibility import require_compatible
+from ray_mae.checkpoint.compatibility import cautions, require_compatible
 from ray_mae.checkpoint.format import encoder_facts, write_exported
 from ray_mae.config import (
     EmbedConfig,
@@ -216,3 +216,21 @@ def test_what_is_told_is_in_the_terminal_and_the_summary(
     assert len(summary["cautions"]) == 2
     printed = capsys.readouterr().out
     assert all(f"warning: {caution}" in printed for caution in summary["cautions"])
+
+
+def test_an_exported_encoder_knows_the_shards_that_it_was_trained_on(
+    of_volumes: Path, tmp_path: Path
+) -> None:
+    """Their splits kept test patients apart; of all others that cannot be told."""
+    export(ExportConfig(checkpoint=of_volumes, output=tmp_path / "encoder"))
+    config = json.loads((of_volumes / "state.json").read_text())["config"]
+    assert cautions(tmp_path / "encoder", Path(config["shards"]), "refuse") == []
+    (sentence,) = cautions(
+        tmp_path / "encoder", volumes(tmp_path / "other", 2.0, note="others"), "tell"
+    )
+    assert "on other shards than these" in sentence
+    described = json.loads((tmp_path / "encoder" / "encoder.json").read_text())
+    del described["trained_on"]  # as 0.1 wrote it
+    (tmp_path / "encoder" / "encoder.json").write_text(json.dumps(described))
+    (sentence,) = cautions(tmp_path / "encoder", Path(config["shards"]), "refuse")
+    assert "on shards that it does not name" in sentence

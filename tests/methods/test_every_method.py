@@ -321,8 +321,8 @@ def test_its_encoder_is_exported_in_every_format_that_it_has(
 ) -> None:
     (folder, _), batch = checkpoint, batch_of(name)
     expected = embedding(load_encoder(folder)[0], batch)
-    for form in small(name)["encoder"].exports:
-        output = tmp_path / form
+    for form in (None, *small(name)["encoder"].exports):
+        output = tmp_path / str(form)
         summary = export(ExportConfig(checkpoint=folder, output=output, format=form))
         assert summary["load"]
         assert len(summary["files"]) > 2  # more than what we load ourselves

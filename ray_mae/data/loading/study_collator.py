@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ray_mae.data.decoding.images import decode, letterbox
+from ray_mae.data.decoding.images import decode
+from ray_mae.data.letterbox import letterbox
 from ray_mae.data.loading.order import key_of, mix, permutation
 from ray_mae.data.schema import VIEWS, Row
 from ray_mae.random_streams import Draw

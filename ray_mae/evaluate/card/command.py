@@ -15,6 +15,7 @@ from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.paths import open_parquet, resolve_path
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import ATTRIBUTES, FACES, NOUNS, PSEUDONYMS, SPLITS, Manifest
+from ray_mae.evaluate.card import croissant
 from ray_mae.evaluate.card.leaks import CardShards, find_leaks
 from ray_mae.evaluate.card.probeable import LEAST
 from ray_mae.evaluate.card.studies import study_sections
@@ -51,7 +52,7 @@ _SMALL = {
 def inspect(config: InspectConfig) -> dict[str, Any]:
     """Counts what shards hold, looks for leaks between splits and draws a sample.
 
-    Writes card.json and card.html.
+    Writes card.json and card.html, and into the shards' own folder croissant.json as well.
 
     Args:
         config: settings of the command.
@@ -106,6 +107,9 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     )
     card |= {"page": str(output / PAGE), "seconds": round(time.monotonic() - began, 1)}
     write_whole(output / CARD, json.dumps(card, indent=1) + "\n")
+    if output == config.shards:  # it names files from where it lies, and can name none elsewhere
+        described = croissant.croissant(config.shards, manifest)
+        write_whole(output / croissant.FILE, json.dumps(described, indent=1) + "\n")
     return card
 
 

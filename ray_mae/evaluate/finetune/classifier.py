@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, VolumeBatch, mean_per_study
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.data.decoding.images import letterbox
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.letterbox import letterbox
 from ray_mae.data.loading.volume_collator import crop_slices
 from ray_mae.data.schema import VIEWS
 from ray_mae.data.shard_set import ShardSet
@@ -82,13 +82,13 @@ class Classifier(nn.Module):
         shards: that it learned from: new samples are to be stored as theirs are.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights_of(self.encoder.encoder), folder / ckpt.ENCODER)
+        write_whole(folder / ckpt.ENCODER, save(weights_of(self.encoder.encoder)))
         encoder = self.encoder
         ckpt.write_exported(
             folder,
             ckpt.EncoderFacts(encoder.settings, encoder.data, shards.spacing_mm, shards.form),
         )
-        save_file(weights_of(self.head), folder / HEAD)
+        write_whole(folder / HEAD, save(weights_of(self.head)))
         facts = {"labels": self.labels, "pool": encoder.pool}
         write_whole(folder / CLASSIFIER, json.dumps(facts, indent=1) + "\n")
 

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 from monai.inferers.utils import sliding_window_inference
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ray_mae.checkpoint import format as ckpt
@@ -85,7 +85,7 @@ class Segmenter(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the files that `load_segmenter` reads."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights_of(self), folder / WEIGHTS)
+        write_whole(folder / WEIGHTS, save(weights_of(self)))
         facts = {"encoder": to_dict(self.settings), "values": self.values}
         write_whole(folder / SEGMENTER, json.dumps(facts, indent=1) + "\n")
 

@@ -10,6 +10,7 @@ from ray_mae.config.sections import (
     EncoderSettings,
     MethodSettings,
     OptimConfig,
+    Paper,
     multiple,
     require_form,
 )
@@ -48,6 +49,14 @@ class MdaeSettings(MethodSettings):
     """Corruptions drawn of each volume that is read: reading is the cost."""
 
     kind: ClassVar[str] = "volume"
+    papers: ClassVar[tuple[Paper, ...]] = (
+        Paper(
+            "Tu et al.",
+            2026,
+            "Masked-Diffusion Autoencoders for 3D Medical Vision Representation Learning",
+            "CVPR",
+        ),
+    )
     model: ClassVar[str] = "ray_mae.methods.mdae.model:Mdae"
     losses: ClassVar[Mapping[str, str]] = {
         "masked": "Masked voxels",

@@ -9,6 +9,7 @@ from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
     MethodSettings,
+    Paper,
     multiple,
     require_form,
 )
@@ -65,6 +66,14 @@ class MvmaeSettings(MethodSettings):
     """Share of the studies decoded in parallel, from mask tokens alone (CapPa), not causally."""
 
     kind: ClassVar[str] = "study"
+    papers: ClassVar[tuple[Paper, ...]] = (
+        Paper(
+            "Agostini et al.",
+            2025,
+            "Structure is Supervision: Multiview Masked Autoencoders for Radiology",
+            "arXiv:2511.22294",
+        ),
+    )
     model: ClassVar[str] = "ray_mae.methods.mvmae.model:Mvmae"
     losses: ClassVar[Mapping[str, str]] = {
         "reconstruction": "Reconstruction",

@@ -9,6 +9,7 @@ from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
     MethodSettings,
+    Paper,
     multiple,
     require_form,
 )
@@ -29,6 +30,14 @@ class SimmimSettings(MethodSettings):
     encoder.image_size."""
 
     kind: ClassVar[str] = "study"
+    papers: ClassVar[tuple[Paper, ...]] = (
+        Paper(
+            "Xie et al.",
+            2022,
+            "SimMIM: A Simple Framework for Masked Image Modeling",
+            "CVPR, arXiv:2111.09886",
+        ),
+    )
     model: ClassVar[str] = "ray_mae.methods.simmim.model:Simmim"
     losses: ClassVar[Mapping[str, str]] = {"reconstruction": "Hidden pixels"}
 

@@ -10,6 +10,7 @@ from ray_mae.config.sections import (
     EncoderSettings,
     MethodSettings,
     OptimConfig,
+    Paper,
     multiple,
     require_form,
 )
@@ -28,6 +29,14 @@ class Simmim3dSettings(MethodSettings):
     """Side of a hidden block, in voxels; divides encoder.crop_size."""
 
     kind: ClassVar[str] = "volume"
+    papers: ClassVar[tuple[Paper, ...]] = (
+        Paper(
+            "Xie et al.",
+            2022,
+            "SimMIM: A Simple Framework for Masked Image Modeling",
+            "CVPR, arXiv:2111.09886",
+        ),
+    )
     model: ClassVar[str] = "ray_mae.methods.simmim3d.model:Simmim3d"
     losses: ClassVar[Mapping[str, str]] = {"reconstruction": "Hidden voxels"}
 

@@ -1,7 +1,6 @@
-"""What leaves for nnU-Net and MONAI is the network that was trained."""
+"""The files of version 0.1 for nnU-Net are the network that was trained."""
 
 import json
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from safetensors.torch import save_file
-from torch import nn
 
 import ray_mae
 from ray_mae.config import ExportConfig, PretrainConfig
@@ -66,25 +64,6 @@ def test_nnunet_takes_all_but_its_last_layers(run: tuple[Path, Mdae], tmp_path: 
     torch.testing.assert_close(found, output_of(method, x), rtol=0, atol=1e-4)
     assert plan["spacing"] == [4.0, 4.0, 4.0]
     assert "nnUNetv2_train" in summary["load"]
-
-
-def test_monai_gets_a_module_that_loads_itself(
-    run: tuple[Path, Mdae], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from monai.inferers import sliding_window_inference
-
-    folder, method = run
-    export(ExportConfig(checkpoint=folder, output=tmp_path, format="monai"))
-    monkeypatch.syspath_prepend(tmp_path)
-    network = import_module("load_network").load_network(classes=1).eval()
-    sys.modules.pop("load_network")
-    last = network.decoder.seg_layers[-1]
-    assert isinstance(last, nn.Conv3d)
-    last.load_state_dict(method.decoder.seg_layers[-1].state_dict())
-    x = torch.randn(1, 1, 32, 32, 32)
-    with torch.no_grad():
-        shown = sliding_window_inference(x, 32, 1, network)
-    torch.testing.assert_close(shown, output_of(method, x), rtol=0, atol=1e-4)
 
 
 def test_the_exported_encoder_gives_the_same_features(

@@ -1,0 +1,77 @@
+"""The files of an encoder for each tool, in one folder."""
+
+from pathlib import Path
+
+from safetensors.numpy import save
+
+from ray_mae.checkpoint import format as ckpt
+from ray_mae.encoders.resenc_settings import ResEncSettings
+from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.exports.bundle import write_bundle
+from ray_mae.exports.nnunet import network_weights, write_nnunet
+from ray_mae.exports.origin import UNKNOWN, Origin
+from ray_mae.exports.timm import write_timm
+from ray_mae.files import write_whole
+
+KNOWN = (VitSettings, ResEncSettings)
+"""Encoders that other tools have a network for."""
+
+
+def write_own(checkpoint: Path, facts: ckpt.EncoderFacts, output: Path) -> None:
+    """Writes encoder.safetensors and encoder.json, which `load_encoder` reads.
+
+    Args:
+        checkpoint: of a run, a checkpoint or an exported encoder.
+        facts: of the encoder.
+        output: folder, which is there.
+    """
+    write_whole(output / ckpt.ENCODER, save(ckpt.encoder_weights(checkpoint)))
+    ckpt.write_exported(output, facts)
+
+
+def write_parts(
+    checkpoint: Path,
+    facts: ckpt.EncoderFacts,
+    origin: Origin,
+    output: Path,
+    *,
+    name: str,
+    pool: str = "mean",
+    view: str = "frontal",
+    licence: str = UNKNOWN,
+    authors: str = UNKNOWN,
+) -> str:
+    """Writes our own files, and those of timm and transformers, or of nnU-Net and MONAI.
+
+    Args:
+        checkpoint: of a run, a checkpoint or an exported encoder.
+        facts: of the encoder.
+        origin: of the encoder.
+        output: folder, which is there; its name is the bundle's.
+        name: of the encoder.
+        pool: of images: mean or cls.
+        view: of images, whose bias the model has.
+        licence: of the weights.
+        authors: of the encoder.
+
+    Returns:
+        How to open it, in words.
+    """
+    write_own(checkpoint, facts, output)
+    if isinstance(facts.settings, VitSettings):
+        weights = ckpt.encoder_weights(checkpoint)
+        write_timm(weights, facts.settings, output, pool=pool, view=view, licence=licence)
+        return (
+            "timm.create_model('local-dir:{folder}', pretrained=True, in_chans=1, num_classes=0); it takes "
+            "grey / 255, without in_chans in three channels"
+        )
+    if isinstance(facts.settings, ResEncSettings):
+        network = network_weights(checkpoint, facts.settings)
+        write_nnunet(network, facts, origin.method, origin.papers, output)
+        papers = [str(paper) for paper in origin.papers]
+        write_bundle(network, facts, output, name=name, authors=authors, papers=papers)
+        return (
+            "nnUNetv2_train … -pretrained_weights {folder}/checkpoint_final.pth, with the configuration of "
+            "nnunet_configuration.json; or monai.bundle.load"
+        )
+    return "ray_mae.load_encoder('{folder}')"
