@@ -5,6 +5,7 @@ API alike. A setting is known everywhere by its dotted name, such as `method.mas
 method or an encoder stand beside it: `ray_mae/methods/NAME/settings.py`, `ray_mae/encoders/`.
 """
 
+from ray_mae.config.adapt import AdaptConfig
 from ray_mae.config.commands import (
     CheckpointConvertConfig,
     CheckpointListConfig,
@@ -20,6 +21,7 @@ from ray_mae.config.evaluate import (
     FinetuneConfig,
     PredictConfig,
     ProbeConfig,
+    ProbeSettings,
     SegmentConfig,
     SupervisedConfig,
 )
@@ -54,6 +56,7 @@ from ray_mae.config.sections import (
 )
 
 __all__ = [
+    "AdaptConfig",
     "AshaConfig",
     "BodyPart",
     "CheckpointConfig",
@@ -79,6 +82,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ProbeSettings",
     "RepeatConfig",
     "RunConfig",
     "ScalingConfig",
