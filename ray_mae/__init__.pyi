@@ -1,9 +1,11 @@
 """The Python API, and where each name lives: for type checkers, and for `ray_mae` itself on first use."""
 
+from .adapt.command import adapt
 from .checkpoint.commands import checkpoint_convert, checkpoint_list, checkpoint_verify
 from .cli import demo, demo_mdae
 from .cluster.interruption import Interrupted
 from .config import (
+    AdaptConfig,
     AshaConfig,
     CheckpointConfig,
     CheckpointConvertConfig,
@@ -25,6 +27,7 @@ from .config import (
     PredictConfig,
     PretrainConfig,
     ProbeConfig,
+    ProbeSettings,
     RepeatConfig,
     RunConfig,
     ScalingConfig,
@@ -63,6 +66,7 @@ from .train.forecast.command import plan
 
 __version__: str
 __all__ = [
+    "AdaptConfig",
     "AshaConfig",
     "CheckpointConfig",
     "CheckpointConvertConfig",
@@ -87,6 +91,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ProbeSettings",
     "RepeatConfig",
     "ResEncSettings",
     "RunConfig",
@@ -103,6 +108,7 @@ __all__ = [
     "VolumeColumns",
     "VolumeDataConfig",
     "VolumeSettings",
+    "adapt",
     "checkpoint_convert",
     "checkpoint_list",
     "checkpoint_verify",

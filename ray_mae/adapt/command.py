@@ -39,7 +39,8 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     """Draws the adaptation curve.
 
     For each start, number of studies and seed there is a pretraining in runs/, which goes on where it was
-    when the command is started again. All encoders, and each start as it came, are probed on the same studies.
+    when the command is started again. All encoders, and each start as it came, are probed on the same
+    studies.
 
     Args:
         config: settings of the command.

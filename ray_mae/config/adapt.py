@@ -15,10 +15,10 @@ class AdaptConfig(ValidatedConfig):
     shards: Path
     """Folder that `ingest` wrote: one's own archive."""
     output: Path
-    """Folder of the curve: runs, report.html, adapt.json, adapt.csv, summary.json. Started again it goes on."""
+    """Folder of the curve: runs, report.html, adapt.json, adapt.csv, summary.json."""
     starts: dict[str, Path]
-    """What pretraining begins with, by a name of your own: open weights, or a run of your own. All is compared
-    with the first one, as it came."""
+    """What pretraining begins with, by a name of your own: open weights, or a run of your own. All is
+    compared with the first one, as it came."""
     random: bool = True
     """Begin with random weights of the first start's architecture, too."""
     train_studies: list[int] = field(
