@@ -1,10 +1,12 @@
 """The Python API, and where each name lives: for type checkers, and for `ray_mae` itself on first use."""
 
+from .adapt.command import adapt
 from .checkpoint.commands import checkpoint_convert, checkpoint_list, checkpoint_verify
 from .checkpoint.inspect import checkpoint_inspect
 from .cli import demo, demo_mdae
 from .cluster.interruption import Interrupted
 from .config import (
+    AdaptConfig,
     AshaConfig,
     CheckpointConfig,
     CheckpointConvertConfig,
@@ -27,6 +29,7 @@ from .config import (
     PredictConfig,
     PretrainConfig,
     ProbeConfig,
+    ProbeSettings,
     PublishConfig,
     RepeatConfig,
     RunConfig,
@@ -67,6 +70,7 @@ from .train.forecast.command import plan
 
 __version__: str
 __all__ = [
+    "AdaptConfig",
     "AshaConfig",
     "CheckpointConfig",
     "CheckpointConvertConfig",
@@ -92,6 +96,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ProbeSettings",
     "PublishConfig",
     "RepeatConfig",
     "ResEncSettings",
@@ -109,6 +114,7 @@ __all__ = [
     "VolumeColumns",
     "VolumeDataConfig",
     "VolumeSettings",
+    "adapt",
     "checkpoint_convert",
     "checkpoint_inspect",
     "checkpoint_list",

@@ -81,6 +81,12 @@ def _tune_report(config: settings.TuneReportConfig) -> None:
     _print(tune_report(config))
 
 
+def _adapt(config: settings.AdaptConfig) -> None:
+    from ray_mae.adapt.command import adapt
+
+    _print(adapt(config))
+
+
 def _checkpoint_list(config: settings.CheckpointListConfig) -> None:
     from ray_mae.checkpoint.commands import checkpoint_list
 
@@ -183,6 +189,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "checkpoint convert": (settings.CheckpointConvertConfig, _checkpoint_convert),
     "tune report": (settings.TuneReportConfig, _tune_report),  # before `tune`, as above
     "tune": (settings.TuneConfig, _tune),
+    "adapt": (settings.AdaptConfig, _adapt),
     "evaluate probe": (settings.ProbeConfig, _probe),
     "evaluate finetune": (settings.FinetuneConfig, _finetune),
     "evaluate segment": (settings.SegmentConfig, _segment),
@@ -194,7 +201,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 }
 
 
-CHOSEN: dict[str, str] = {"pretrain": "", "plan": "", "tune": "run."}
+CHOSEN: dict[str, str] = {"pretrain": "", "plan": "", "tune": "run.", "adapt": "run."}
 """Commands whose settings depend on the method and the encoder, and what stands before their names."""
 
 
@@ -390,6 +397,7 @@ _GOES_ON = {
     "ingest": "shards that are complete stay, and the same command writes the others",
     "pretrain": "the same command",
     "tune": "with --resume true the search goes on",
+    "adapt": "pretrainings that are complete stay, and the same command goes on",
 }
 """How a command that was ended by a signal goes on, where something is left to go on with."""
 

@@ -5,6 +5,7 @@ API alike. A setting is known everywhere by its dotted name, such as `method.mas
 method or an encoder stand beside it: `ray_mae/methods/NAME/settings.py`, `ray_mae/encoders/`.
 """
 
+from ray_mae.config.adapt import AdaptConfig
 from ray_mae.config.commands import (
     CheckpointConvertConfig,
     CheckpointInspectConfig,
@@ -21,6 +22,7 @@ from ray_mae.config.evaluate import (
     FinetuneConfig,
     PredictConfig,
     ProbeConfig,
+    ProbeSettings,
     PublishConfig,
     SegmentConfig,
     SupervisedConfig,
@@ -56,6 +58,7 @@ from ray_mae.config.sections import (
 )
 
 __all__ = [
+    "AdaptConfig",
     "AshaConfig",
     "BodyPart",
     "CheckpointConfig",
@@ -82,6 +85,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "ProbeSettings",
     "PublishConfig",
     "RepeatConfig",
     "RunConfig",

@@ -46,19 +46,9 @@ class EmbedConfig(ValidatedConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(ValidatedConfig):
-    """Logistic regression on frozen features, beside a random encoder and raw pixels."""
+class ProbeSettings:
+    """How frozen features are probed."""
 
-    checkpoint: Path
-    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
-    shards: Path
-    """Folder that `ingest` wrote."""
-    mismatch: Literal["refuse", "tell"] = "refuse"
-    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
-    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
-    contrasts and views are always told."""
-    output: Path
-    """Folder for probe.json, probe.csv, report.html and summary.json."""
     pool: Literal["cls", "mean"] | None = None
     """A view's vector: the CLS token, or the mean over the patch tokens. Default: mean; of an encoder of
     others what its makers take."""
@@ -101,6 +91,22 @@ class ProbeConfig(ValidatedConfig):
     """Encoder replicas."""
     gpu: Literal["auto"] | bool = "auto"
     """One GPU per replica; auto: if the cluster has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(ProbeSettings, ValidatedConfig):
+    """Logistic regression on frozen features, beside a random encoder and raw pixels."""
+
+    checkpoint: Path
+    """A run's folder (its last committed checkpoint), one checkpoint, or an exported encoder."""
+    shards: Path
+    """Folder that `ingest` wrote."""
+    mismatch: Literal["refuse", "tell"] = "refuse"
+    """What becomes of shards that are stored otherwise than those of the pretraining where nobody can mean
+    it (spacing, orientation, grey values, small images): they are refused, or the difference is told. New
+    contrasts and views are always told."""
+    output: Path
+    """Folder for probe.json, probe.csv, report.html and summary.json."""
 
 
 @dataclass(frozen=True, kw_only=True)

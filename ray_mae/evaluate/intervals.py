@@ -5,10 +5,12 @@ patients' it holds the truth in 91 of 100 cases, of three with twice that spread
 degree of freedom: an interval of theirs would span nearly everything, so there is none.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import t as student
 
-from ray_mae.evaluate.metrics import Estimate
+from ray_mae.evaluate.metrics import Estimate, FloatArray, estimate
 
 LEAST_RUNS = 3
 """Runs that an interval over runs takes."""
@@ -46,3 +48,35 @@ def over_runs(
 def without_interval(value: float) -> Estimate:
     """A mean of too few runs."""
     return Estimate(value, np.nan, np.nan)
+
+
+def over_seeds(
+    values: Sequence[float],
+    resampled: Sequence[FloatArray],
+    patients: int,
+    *,
+    error: bool = False,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
+    """The mean over runs with its interval: over patients of one run, over both of three or more.
+
+    Args:
+        values: of each run.
+        resampled: [R] of each run, in the same resamples of the patients; NaN where one cannot tell.
+        patients: that the resamples are drawn from.
+        error: see `estimate`; of one run alone.
+        within: what the value cannot leave.
+    """
+    mean = float(np.mean(values))
+    joint = np.stack(resampled).mean(0)  # [R]
+    if len(values) == 1:
+        return estimate(mean, joint, error=error)
+    known = joint[~np.isnan(joint)]
+    if len(values) < LEAST_RUNS or len(known) < 2:
+        return without_interval(mean)
+    return over_runs(
+        mean,
+        (float(known.var(ddof=1)), patients - 1),
+        (float(np.var(values, ddof=1)) / len(values), len(values) - 1),
+        within=within,
+    )

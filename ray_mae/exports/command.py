@@ -32,6 +32,11 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """
     facts = ckpt.encoder_facts(config.checkpoint)
     fitting = facts.settings.exports
+    if not fitting:
+        raise ValueError(
+            f"{config.checkpoint} holds an encoder {facts.settings.name}, as its makers published it: pass "
+            "theirs on"
+        )
     if config.format and config.format not in fitting:
         raise ValueError(
             f"{config.checkpoint} holds an encoder {facts.settings.name}: give --format "

@@ -20,7 +20,13 @@ from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
 def write_timm_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Writes a file per view, its embedding in the positions; returns how to load it, in words."""
-    of_publish = timm_config(cast(VitSettings, facts.settings), "mean", "unknown")["model_args"]
+    settings = cast(VitSettings, facts.settings)
+    if settings.registers:
+        raise ValueError(
+            f"{checkpoint} has registers, which the format timm of version 0.1 does not know: leave "
+            "--format out"
+        )
+    of_publish = timm_config(settings, "mean", "unknown")["model_args"]
     left_out = ("no_embed_class", "fc_norm", "global_pool")
     arguments = {k: v for k, v in of_publish.items() if k not in left_out}
     arguments |= {"in_chans": 1, "num_classes": 0}

@@ -62,6 +62,7 @@ def graph_of(encoder: AnyEncoder) -> ImageGraph | VolumeGraph:
         encoder: a copy of its own, since it is changed.
     """
     if isinstance(encoder, FrozenStudyEncoder):
+        assert isinstance(encoder.encoder, VisionTransformer)
         return ImageGraph(encoder.encoder, encoder.pool).eval()
     network = encoder.encoder
     fold_film(network)

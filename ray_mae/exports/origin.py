@@ -56,9 +56,7 @@ def origin_of(checkpoint: Path) -> Origin:
         training={
             "encoder": facts.settings.described,
             "method": config.method.described,
-            "began with": "weights of another training (not described)"
-            if config.weights
-            else "random weights",
+            "began with": _began_with(state, bool(config.weights)),
             "steps": f"{state['step']:,}",
             "samples per step": f"{optim.batch_size:,}",
             "samples seen": f"{state['position']:,}",
@@ -72,6 +70,22 @@ def origin_of(checkpoint: Path) -> Origin:
         shards=facts.trained_on,
         folders=tuple(config.folders),
     )
+
+
+def _began_with(state: Mapping[str, Any], weights: bool) -> str:
+    """What the training began with: kind, licence and checksum, not where it lay."""
+    begun = state.get("begun_with", {})
+    if "family" not in begun:
+        return "weights of another training (not described)" if weights else "random weights"
+    parts = [str(begun["family"])]
+    for key, words in (
+        ("licence", "licence"),
+        ("training_data", "its training data"),
+        ("sha256", "SHA-256"),
+    ):
+        if key in begun:
+            parts.append(f"{words} {begun[key]}")
+    return ", ".join(parts)
 
 
 # --------------------------------------------------------------------------------------------- data

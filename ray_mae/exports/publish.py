@@ -49,8 +49,8 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     facts = ckpt.encoder_facts(config.checkpoint)
     if not isinstance(facts.settings, KNOWN):
         raise ValueError(
-            f"{config.checkpoint} holds an encoder {facts.settings.name}, which no other tool knows: "
-            "pass it on by `ray-mae export`"
+            f"{config.checkpoint} holds an encoder {facts.settings.name}, for which other tools have no "
+            "network, or which its makers have published themselves"
         )
     origin = origin_of(config.checkpoint)
     figures = read_figures(config.figures)

@@ -23,6 +23,8 @@ CONFIG, MODEL, VIEW_BIASES = "config.json", "model.safetensors", "views.safetens
 TIMM_MODEL = "vit_base_patch16_224"
 """Any of timm's ViTs: the arguments replace its sizes."""
 CHANNELS = 3
+NORM_EPS = 1e-6
+"""What timm's networks add to the variance in their norms, which no setting of config.json changes."""
 
 
 def write_timm(
@@ -66,7 +68,8 @@ def timm_config(settings: VitSettings, pool: str, licence: str) -> dict[str, Any
             "num_heads": shape.heads,
             "mlp_ratio": shape.mlp_ratio,
             "qk_norm": settings.qk_norm,
-            "no_embed_class": True,
+            **({"reg_tokens": settings.registers} if settings.registers else {}),
+            "no_embed_class": True,  # neither the class token nor registers have positions
             "fc_norm": False,  # the norm stays before the pool, as in ours
             **pooled,
         },
@@ -103,8 +106,10 @@ def timm_weights(weights: Weights, view: str) -> tuple[Weights, Weights]:
     biases = {name: (shift + weights["view"][i]).astype(np.float32) for i, name in enumerate(VIEWS)}
     channel = (kernels / CHANNELS).astype(np.float32).reshape(D, 1, side, side)
     body = {k.removeprefix("body."): v for k, v in weights.items() if k.startswith("body.")}
+    registers = {"reg_token": weights["register"][None]} if "register" in weights else {}
     return {
         "cls_token": weights["cls"].reshape(1, 1, D),
+        **registers,
         "pos_embed": weights["position"][None],
         "patch_embed.proj.weight": np.repeat(channel, CHANNELS, axis=1),
         "patch_embed.proj.bias": biases[view],

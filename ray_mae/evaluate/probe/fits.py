@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ray_mae.config import ProbeConfig
+from ray_mae.config import ProbeSettings
 from ray_mae.evaluate.metrics import FloatArray
 
 MAX_ITERATIONS = 2000
@@ -83,7 +83,7 @@ def by_validation(
 
 
 def split_by_patient(
-    y: FloatArray, patient: NDArray, config: ProbeConfig
+    y: FloatArray, patient: NDArray, config: ProbeSettings
 ) -> list[tuple[NDArray, NDArray]]:
     """Divides rows by patient into folds in which the classes are as frequent as in all, as far as that goes.
 

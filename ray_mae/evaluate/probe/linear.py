@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
-from ray_mae.config import ProbeConfig
+from ray_mae.config import ProbeSettings
 from ray_mae.data.schema import SPLITS
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import SplitCount, check_splits, count_labels, hint_of_policy, too_rare
@@ -48,7 +48,7 @@ def probe(
     targets: FloatArray,
     patient: ArrayLike,
     split: ArrayLike,
-    config: ProbeConfig,
+    config: ProbeSettings,
     names: Sequence[str],
     each: Callable[[str, str, FloatArray], None] = lambda feature_set, label, probability: None,
 ) -> ProbeResult:
@@ -64,6 +64,19 @@ def probe(
     Raises ValueError if a patient is in two splits, if arrays do not
     fit together, if a feature is not finite, or if no label is left.
     """
+    return probe_resampled(features, targets, patient, split, config, names, each)[0]
+
+
+def probe_resampled(
+    features: dict[str, FloatArray],
+    targets: FloatArray,
+    patient: ArrayLike,
+    split: ArrayLike,
+    config: ProbeSettings,
+    names: Sequence[str],
+    each: Callable[[str, str, FloatArray], None] = lambda feature_set, label, probability: None,
+) -> tuple[ProbeResult, dict[str, FloatArray]]:
+    """As `probe`; also the macro AUROC [R] of each feature set in every resample of the test patients."""
     patient, split = np.asarray(patient), np.asarray(split)
     _check(features, targets, patient, split, names, needed_splits(split, config))
     notes: list[str] = []
@@ -108,7 +121,7 @@ def probe(
         "seed": config.seed,
     }
     result = ProbeResult(results, differences, counts, left_out, protocol, notes)
-    return replace(result, notes=[*notes, *result.edges()])
+    return replace(result, notes=[*notes, *result.edges()]), auroc
 
 
 def probeable(
@@ -116,7 +129,7 @@ def probeable(
     patient: NDArray,
     split: NDArray,
     keep: NDArray[np.bool_],
-    config: ProbeConfig,
+    config: ProbeSettings,
     names: Sequence[str],
 ) -> tuple[dict[str, SplitCount], dict[str, str]]:
     """What each split holds of the rows to keep [S], and which labels are too rare, with the reason.
@@ -149,7 +162,7 @@ def _without_folds(
     targets: FloatArray,
     patient: NDArray,
     fitted: NDArray[np.bool_],
-    config: ProbeConfig,
+    config: ProbeSettings,
     names: Sequence[str],
 ) -> dict[str, str]:
     """Labels of which no fold has both classes within and without, such as one of a single patient."""
@@ -161,12 +174,12 @@ def _without_folds(
     return reasons
 
 
-def fitted_on(split: NDArray, config: ProbeConfig) -> NDArray[np.bool_]:
+def fitted_on(split: NDArray, config: ProbeSettings) -> NDArray[np.bool_]:
     """Mask [S] of the studies that the probe is fitted to: training, by folds validation as well."""
     return np.isin(split, ("train", "val") if config.cross_validate else ("train",))
 
 
-def needed_splits(there: Container[str], config: ProbeConfig) -> list[str]:
+def needed_splits(there: Container[str], config: ProbeSettings) -> list[str]:
     """Splits that must have patients: by folds the validation split need not be there."""
     return [s for s in SPLITS if s != "val" or not config.cross_validate or s in there]
 
@@ -205,7 +218,7 @@ def _probe_one(
     patient: NDArray,
     keep: NDArray[np.bool_],
     weights: NDArray,
-    config: ProbeConfig,
+    config: ProbeSettings,
     each: Callable[[str, FloatArray], None],
 ) -> tuple[FeatureScore, FloatArray, list[str]]:
     """The scores of one feature set, its macro AUROC in each resample [R], and notes."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_mae.evaluate.baselines import RANDOM, TRAINED
-from ray_mae.evaluate.intervals import LEAST_RUNS, over_runs, without_interval
+from ray_mae.evaluate.intervals import LEAST_RUNS, over_seeds
 from ray_mae.evaluate.metrics import Estimate, FloatArray, estimate, macro
 
 MACRO = "macro"
@@ -182,17 +182,7 @@ def _over_seeds(
     error: bool = False,
     within: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
-    """The mean of a row over seeds with its interval: over patients of one, over both of three or more."""
-    values = np.array([one.value[row] for one in seeds])
-    resampled = np.stack([one.resampled[row] for one in seeds]).mean(0)  # [R]
-    if len(seeds) == 1:
-        return estimate(values[0], resampled, error=error)
-    known = resampled[~np.isnan(resampled)]
-    if len(seeds) < LEAST_RUNS or len(known) < 2:
-        return without_interval(float(values.mean()))
-    return over_runs(
-        float(values.mean()),
-        (float(known.var(ddof=1)), patients - 1),
-        (float(values.var(ddof=1)) / len(seeds), len(seeds) - 1),
-        within=within,
-    )
+    """The mean of a row over seeds with its interval."""
+    values = [float(one.value[row]) for one in seeds]
+    resampled = [one.resampled[row] for one in seeds]
+    return over_seeds(values, resampled, patients, error=error, within=within)
