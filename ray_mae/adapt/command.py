@@ -20,7 +20,7 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import AdaptConfig, PretrainConfig
 from ray_mae.config.adapt import RANDOM
 from ray_mae.config.base import to_dict
-from ray_mae.config.pretrain import encoder_of_weights
+from ray_mae.config.pretrain import default_encoder
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate import baselines
@@ -178,9 +178,10 @@ def _run(
     }
     if encoder.start in config.starts:
         values["weights"] = str(config.starts[encoder.start].resolve())
-        network = encoder_of_weights(values["weights"], values["output"])
-        if network and config.run.encoder == config.run.method.default_encoder():
-            values["encoder"] = to_dict(network)
+        method = config.run.method
+        if config.run.encoder == method.default_encoder():
+            own = default_encoder(method, values["weights"], values["output"])
+            values["encoder"] = to_dict(own)
     else:
         first = Encoder(next(iter(config.starts)), encoder.studies, encoder.seed)
         values["encoder"] = to_dict(read_config(find_checkpoint(trained[first])).encoder)
