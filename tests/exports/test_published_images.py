@@ -14,17 +14,20 @@ from torch import Tensor, nn
 import ray_mae
 from ray_mae import cli
 from ray_mae.checkpoint.format import encoder_facts
-from ray_mae.config import ExportConfig
+from ray_mae.config import ExportConfig, PublishConfig
 from ray_mae.data.schema import VIEWS
 from ray_mae.exports.command import export
+from ray_mae.exports.doors import BOUND, OWN_BOUND
 from ray_mae.exports.origin import origin_of
 from ray_mae.exports.parts import write_parts
+from ray_mae.exports.publish import publish
 from ray_mae.transforms.images import normalise
 from tests.exports.conftest import Write
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {"qk_norm": False, "positions": "learned"},
     "sincos": {"qk_norm": True, "positions": "sincos"},
+    "registers": {"registers": 3, "positions": "learned"},
 }
 
 
@@ -152,3 +155,23 @@ def test_an_export_leaves_what_is_in_its_folder_beside_it(
     summary = export(ExportConfig(checkpoint=run, output=tmp_path, format=form))
     there = {p.name for p in tmp_path.iterdir()}
     assert there == {*summary["files"], "notes.txt", "summary.json"}
+
+
+def test_norms_that_timm_has_not_are_told_with_the_difference_that_they_make(
+    write_perturbed: Write, tmp_path: Path
+) -> None:
+    run = write_perturbed("mvmae", norm_eps=1e-4)
+    summary = publish(PublishConfig(checkpoint=run, output=tmp_path / "encoder"))
+    door = summary["doors"]["timm"]
+    assert door["note"] == "norms add 1e-06 there and 0.0001 here"
+    assert BOUND < door["largest_difference"] < door["bound"]
+    assert summary["doors"]["ray_mae"]["largest_difference"] < OWN_BOUND
+    assert door["note"] in (tmp_path / "encoder" / "README.md").read_text()
+
+
+def test_registers_are_refused_in_the_format_of_before_which_would_lose_them(
+    write_perturbed: Write, tmp_path: Path
+) -> None:
+    run = write_perturbed("mvmae", registers=2)
+    with pytest.raises(ValueError, match=r"has registers, .* leave --format out"):
+        export(ExportConfig(checkpoint=run, output=tmp_path / "out", format="timm"))
