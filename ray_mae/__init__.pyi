@@ -1,6 +1,6 @@
 """The Python API, and where each name lives: for type checkers, and for `ray_mae` itself on first use."""
 
-from .adapt.command import adapt
+from .adaptation.command import adapt
 from .checkpoint.commands import checkpoint_convert, checkpoint_list, checkpoint_verify
 from .checkpoint.inspect import checkpoint_inspect
 from .cli import demo, demo_mdae

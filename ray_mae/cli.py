@@ -82,7 +82,7 @@ def _tune_report(config: settings.TuneReportConfig) -> None:
 
 
 def _adapt(config: settings.AdaptConfig) -> None:
-    from ray_mae.adapt.command import adapt
+    from ray_mae.adaptation.command import adapt
 
     _print(adapt(config))
 

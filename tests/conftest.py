@@ -1,5 +1,6 @@
 """One Ray for a test module that wants it: `pytest.mark.usefixtures("local_ray")`."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -9,7 +10,10 @@ from ray_mae.cluster.runtime import cluster
 
 
 def pytest_configure() -> None:
-    """Signals that a shell's `&` or nohup has had this process ignore, and so every command of a test."""
+    """Gives this process its share of the cores, and signals that a shell's `&` or nohup have it ignore."""
+    # before PyTorch counts them: the threads of two processes with all cores each wait for each other
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     for signum, usual in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ray_mae.config.base import ValidatedConfig
 from ray_mae.config.evaluate import ProbeSettings
-from ray_mae.config.pretrain import RunConfig
+from ray_mae.config.pretrain import RunConfig, as_list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,9 @@ class AdaptConfig(ValidatedConfig):
     """Folder that `ingest` wrote: one's own archive."""
     output: Path
     """Folder of the curve: runs, report.html, adapt.json, adapt.csv, summary.json."""
-    starts: dict[str, Path]
-    """What pretraining begins with, by a name of your own: open weights, or a run of your own. All is
-    compared with the first one, as it came."""
+    starts: list[Path] | Path
+    """What pretraining begins with: open weights, and runs of your own; each has its file's or folder's name.
+    All is compared with the first one, as it came."""
     random: bool = True
     """Begin with random weights of the first start's architecture, too."""
     train_studies: list[int] = field(
@@ -36,16 +36,25 @@ class AdaptConfig(ValidatedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.starts:
-            raise ValueError("starts names nothing to begin with: give {open: PATH}")
-        if RANDOM in self.starts:
-            raise ValueError(f"starts may name none {RANDOM!r}: that is the setting random")
+        names = [path.name for path in as_list(self.starts)]
+        if not names:
+            raise ValueError("starts names nothing to begin with: give [PATH]")
+        if RANDOM in names or len({*names}) < len(names):
+            raise ValueError(
+                f"starts must be of different names, none of them {RANDOM}, got {', '.join(names)}: a link "
+                "of another name will do"
+            )
         if self.run.weights:
             raise ValueError("run.weights is what starts says: leave it out")
         if self.probe.train_studies or self.probe.crop_size:
             raise ValueError(
                 "probe.train_studies and probe.crop_size are not for a curve: leave them out"
             )
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """The starts by name."""
+        return {path.name: path for path in as_list(self.starts)}
 
 
 RANDOM = "random"

@@ -148,6 +148,7 @@ def test_padchest_has_its_published_counts_less_what_it_marks_as_unfit(tmp_path:
 
 
 @needs_real_tables
+@pytest.mark.slow
 def test_chestxray14_has_its_published_counts(tmp_path: Path) -> None:
     touch(tmp_path, "one.png")
     counted = Counted.of("chestxray14", tmp_path, tables=REAL_TABLES, official_split=False)

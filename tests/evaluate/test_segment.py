@@ -136,6 +136,7 @@ def test_balls_are_found_and_everything_is_left_behind(
     assert float(one["dice"]) == pytest.approx(same, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_test_label_maps_decide_nothing(checkpoint: Path, shards: Path, tmp_path: Path) -> None:
     def turned(row: dict) -> None:
         if row["split"] == "test" and row["segmentation"] is not None:

@@ -57,6 +57,7 @@ def test_every_node_writes_the_output_and_reads_the_shards(
     assert capsys.readouterr().out.count("\n") == len(summary["findings"])
 
 
+@pytest.mark.slow
 def test_storage_that_is_not_there_is_a_problem_with_a_remedy(
     tmp_path: Path, two_nodes: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_what_stopped_trials_held_is_given_back(shards: Path, tmp_path: Path) ->
         time.sleep(1)
 
 
+@pytest.mark.slow
 def test_without_a_dashboard_nothing_would_take_back_what_stopped_trials_held(
     shards: Path, tmp_path: Path
 ) -> None:

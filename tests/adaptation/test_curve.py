@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_mae.adapt.curve import Encoder, better_from, points_of, table, verdict
+from ray_mae.adaptation.curve import Encoder, better_from, points_of, table, verdict
 
 R = 400
 OPEN = Encoder("open", 0, 0)

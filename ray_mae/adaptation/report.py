@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from ray_mae.adapt.curve import Point, table
+from ray_mae.adaptation.curve import Point, table
 from ray_mae.config.adapt import RANDOM
 from ray_mae.config.base import flatten
 from ray_mae.data.labels import policy_in_words

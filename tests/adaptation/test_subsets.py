@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ray_mae.adapt.subsets import choose_patients, write_subset
+from ray_mae.adaptation.subsets import choose_patients, write_subset
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import read_cohort

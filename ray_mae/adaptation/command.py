@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_mae.adapt.curve import Encoder, points_of, verdict
-from ray_mae.adapt.report import CurveReport, write_curve
-from ray_mae.adapt.subsets import choose_patients, write_subset
+from ray_mae.adaptation.curve import Encoder, points_of, verdict
+from ray_mae.adaptation.report import CurveReport, write_curve
+from ray_mae.adaptation.subsets import choose_patients, write_subset
 from ray_mae.checkpoint.compatibility import cautions
 from ray_mae.checkpoint.format import find_checkpoint, read_config
 from ray_mae.cluster.runtime import cluster
@@ -66,7 +66,7 @@ def _adapt(config: AdaptConfig, began: float) -> dict[str, Any]:
     manifest = Manifest.read(config.shards)
     notes = [
         f"{name}: {note}"
-        for name, path in config.starts.items()
+        for name, path in config.named.items()
         for note in cautions(path, config.shards, config.run.mismatch)
     ]
     warn(notes)
@@ -106,7 +106,7 @@ def _adapt(config: AdaptConfig, began: float) -> dict[str, Any]:
         lambda *_: progress.show(next(done), len(matrices) * len(names)),
     )
     result.left_out.update(no_classes)
-    reference = next(iter(config.starts))
+    reference = next(iter(config.named))
     points = points_of(
         {e: result.features[e.name].macro["auroc"].value for e in matrices},
         {e: resampled[e.name] for e in matrices},
@@ -122,9 +122,9 @@ def _adapt(config: AdaptConfig, began: float) -> dict[str, Any]:
         verdicts=verdicts,
         result=result,
         exact={e.name: n for e, n in exact.items()},
-        sees=what_is_seen(next(iter(config.starts.values())), None, config.probe.sees),
+        sees=what_is_seen(next(iter(config.named.values())), None, config.probe.sees),
         cautions=notes,
-        settings={"dataset": manifest.dataset, "adapt": _plain(config)},
+        settings={"dataset": manifest.dataset, "adapt": to_dict(config)},
     )
     return write_curve(config.output, report, began)
 
@@ -143,7 +143,7 @@ def sizes_of(config: AdaptConfig, manifest: Manifest) -> list[int]:
 
 
 def _starts(config: AdaptConfig) -> list[str]:
-    return [*config.starts, *([RANDOM] if config.random else [])]
+    return [*config.named, *([RANDOM] if config.random else [])]
 
 
 def _plan(config: AdaptConfig, sizes: list[int]) -> Iterator[Encoder]:
@@ -176,14 +176,14 @@ def _run(
         "seed": encoder.seed,
         "weights": None,
     }
-    if encoder.start in config.starts:
-        values["weights"] = str(config.starts[encoder.start].resolve())
+    if encoder.start in config.named:
+        values["weights"] = str(config.named[encoder.start].resolve())
         method = config.run.method
         if config.run.encoder == method.default_encoder():
             own = default_encoder(method, values["weights"], values["output"])
             values["encoder"] = to_dict(own)
     else:
-        first = Encoder(next(iter(config.starts)), encoder.studies, encoder.seed)
+        first = Encoder(next(iter(config.named)), encoder.studies, encoder.seed)
         values["encoder"] = to_dict(read_config(find_checkpoint(trained[first])).encoder)
     return run_of(values)
 
@@ -194,8 +194,8 @@ def _features(
     """Features [S, D] of every encoder, and the rows they are of, by identifier."""
     settings = config.probe
     matrices: dict[Encoder, NDArray] = {}
-    first = next(iter(config.starts))
-    untrained = {Encoder(name, 0, 0): path for name, path in config.starts.items()}
+    first = next(iter(config.named))
+    untrained = {Encoder(name, 0, 0): path for name, path in config.named.items()}
     rows: pa.Table | None = None
     with cluster(cpus=settings.workers + 1):
         for encoder, path in {**untrained, **trained}.items():
@@ -223,8 +223,3 @@ def _features(
             rows = table.drop_columns(kinds) if rows is None else rows
     assert rows is not None
     return matrices, rows
-
-
-def _plain(config: AdaptConfig) -> dict[str, Any]:
-    values = to_dict(config)
-    return {**values, "starts": {name: str(path) for name, path in config.starts.items()}}
