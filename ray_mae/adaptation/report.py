@@ -141,16 +141,17 @@ def draw(points: Sequence[Point], noun: str) -> bytes:
     """
     looks = _looks(list(dict.fromkeys(p.start for p in points)))
     with figure(6.2, 3.6) as (axes, out):
-        for start, (colour, marker) in looks.items():
+        for i, (start, (colour, marker)) in enumerate(looks.items()):
+            beside = 1 + 0.02 * (i - (len(looks) - 1) / 2)  # so that bars do not hide each other
             of = [p for p in points if p.start == start]
             for p in (p for p in of if not p.studies):
                 axes.axhline(p.auroc.value, color=colour, linewidth=1, linestyle=(0, (4, 3)))
             curve = [p for p in of if p.studies]
-            x, y = [p.studies for p in curve], [p.auroc.value for p in curve]
+            x, y = [p.studies * beside for p in curve], [p.auroc.value for p in curve]
             axes.plot(x, y, marker + "-", color=colour, linewidth=1.4, markersize=5)
             for p in (p for p in curve if p.auroc.known):
                 axes.plot(
-                    [p.studies] * 2,
+                    [p.studies * beside] * 2,
                     [p.auroc.low, p.auroc.high],
                     color=colour,
                     linewidth=1.1,
