@@ -80,8 +80,8 @@ import numpy as np, torch, ray_mae
 from ray_mae.encoders.registry import ENCODERS
 from ray_mae.inference.load import random_encoder
 ray_mae.load_encoder, ray_mae.load_classifier, ray_mae.decode_image, ray_mae.decode_volume
-for name in ENCODERS:
-    encoder = random_encoder(ENCODERS[name](preset="tiny", **{sizes}[name]), 0)
+for name, size in {sizes}.items():  # those of others are timm's
+    encoder = random_encoder(ENCODERS[name](preset="tiny", **size), 0)
     if name == "vit":
         encoder(encoder.preprocessing(np.zeros((40, 60), np.uint8))[None])
     else:
