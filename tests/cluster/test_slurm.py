@@ -90,8 +90,8 @@ def test_a_preempted_job_saves_with_its_cluster_and_is_queued_again(running: Slu
 
 def test_a_job_whose_time_is_over_saves_and_is_queued_again(running: Slurm) -> None:
     running.stand_in(SAVES)
-    job = running.submit("pretrain", options="--time=4 --signal=B:USR1@120 --nodes=1")
-    running.wait(job, text="queued again", seconds=240)  # Slurm tells up to a minute early
+    job = running.submit("pretrain", options="--time=5 --signal=B:USR1@120 --nodes=1")
+    running.wait(job, text="queued again", seconds=300)  # Slurm tells up to a minute early
     running.start_again(job)
     state = running.wait(job, "COMPLETED", "FAILED", "TIMEOUT")
     log = running.log(job)
