@@ -133,7 +133,9 @@ def group_studies(
         studies_listed += 1
         usable = sorted((r for r in listed if not r.problem), key=lambda r: r.path)
         problem = _study_problem(usable, archive_splits, max_views)
-        texts = list(dict.fromkeys(r.text for r in listed if r.text and r.text.strip()))
+        # the first usable image's, whatever order the archive has
+        ordered = sorted(listed, key=lambda r: (bool(r.problem), r.path))
+        texts = list(dict.fromkeys(r.text for r in ordered if r.text and r.text.strip()))
         reports += bool(texts)
         for record in listed:
             if record.problem or problem:
