@@ -66,6 +66,10 @@ def check(settings: Any, prefix: str = "") -> None:
         path = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             check(value, f"{path}.")
+        elif isinstance(value, dict):
+            for name, one in value.items():
+                if dataclasses.is_dataclass(one):
+                    check(one, f"{path}.{name}.")
         elif value is not None and not isinstance(value, str):
             values = value if isinstance(value, (tuple, list)) else (value,)
             if field.metadata.get("some") and not values:
@@ -100,6 +104,8 @@ def to_dict(settings: Any) -> dict[str, Any]:
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
+        elif isinstance(value, dict):
+            value = {n: to_dict(v) if dataclasses.is_dataclass(v) else v for n, v in value.items()}
         elif isinstance(value, Path):
             value = str(value)
         elif isinstance(value, (tuple, list)):

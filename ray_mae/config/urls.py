@@ -38,6 +38,10 @@ def path_settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         value, hint = getattr(config, field.name), hints[field.name]
         if dataclasses.is_dataclass(value):
             yield from path_settings(value, f"{prefix}{field.name}.")
+        elif isinstance(value, dict):
+            for name, one in value.items():
+                if dataclasses.is_dataclass(one):
+                    yield from path_settings(one, f"{prefix}{field.name}.{name}.")
         elif value is not None and Path in {hint, *get_args(hint), *_items(hint)}:
             for each in value if isinstance(value, (list, tuple)) else [value]:
                 yield f"{prefix}{field.name}", each

@@ -84,8 +84,10 @@ def convert_fields(settings: Any, path: str = "", only: str | None = None) -> No
         after = converted(before, hints[field.name], f"{lead}{field.name}")
         if after is not before:
             object.__setattr__(settings, field.name, after)
-        if dataclasses.is_dataclass(after):
-            convert_fields(after, f"{lead}{field.name}")
+        sections = after.items() if isinstance(after, dict) else [("", after)]
+        for name, one in sections:
+            if dataclasses.is_dataclass(one):
+                convert_fields(one, f"{lead}{field.name}{name and '.'}{name}")
 
 
 class _OtherTypeError(Exception):
@@ -113,7 +115,7 @@ def _as(value: Any, kind: Any, path: str) -> Any:
             return _sequence(value, kind, path)
     elif origin is dict or kind is dict:
         if isinstance(value, Mapping):
-            return value if isinstance(value, dict) else dict(value)
+            return _by_name(value, kind, path)
     elif kind is type(None):
         if value is None:
             return None
@@ -153,6 +155,16 @@ def _sequence(values: Any, kind: Any, path: str) -> Any:
     ]
     same = type(values) is origin and all(a is b for a, b in zip(members, values, strict=True))
     return values if same else origin(members)
+
+
+def _by_name(values: Mapping[str, Any], kind: Any, path: str) -> dict[str, Any]:
+    """A dictionary whose values are of the type that it is annotated with, if any."""
+    members = get_args(kind)
+    if not members:
+        return values if isinstance(values, dict) else dict(values)
+    found = {name: converted(v, members[1], f"{path}.{name}") for name, v in values.items()}
+    same = isinstance(values, dict) and all(found[n] is v for n, v in values.items())
+    return values if same else found  # type: ignore[return-value]
 
 
 _WORDS = {

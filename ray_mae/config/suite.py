@@ -1,0 +1,243 @@
+"""Settings of a benchmark: encoders, data sets, tasks, heads, and what is compared."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ray_mae.config.base import ValidatedConfig, setting
+from ray_mae.config.pretrain import as_list
+
+Pool = Literal["cls", "mean", "cls+mean"]
+Views = Literal[
+    "all",
+    "frontal",
+    "lateral",
+    "both_logits",
+    "both_features",
+    "both_attention",
+    "first1",
+    "first2",
+]
+HEADS = ("linear", "knn", "attentive", "few_shot", "ridge", "cox", "retrieval", "finetune")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderEntry:
+    """One encoder of the table, or a baseline that stands in its place."""
+
+    kind: Literal[
+        "weights", "random", "scratch", "pixels", "histogram", "metadata", "prevalence"
+    ] = "weights"
+    """weights: runs, checkpoints, exported encoders or weights of others, with their own preprocessing.
+    Baselines: random (the network of `like`, untrained), scratch (the same, trained on the labels, tuned as
+    the others are), pixels (principal components of small images), histogram (of intensities), metadata
+    (what is known without the image), prevalence (nothing at all)."""
+    paths: list[Path] | Path = field(default_factory=list)
+    """Of weights: one path, or one for each seed of the pretraining; only with several are its seeds part of
+    the interval, and the page speaks of the method and not of one checkpoint."""
+    like: str | None = None
+    """Of random and scratch: name of the encoder whose network and preprocessing they take."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"ge": 0, "some": True})
+    """Of random: seeds of the weights."""
+    pools: list[Pool] | None = field(default=None, metadata={"some": True})
+    """Vectors of a view that validation chooses from; default: all that the encoder has."""
+    side: int = setting(32, ge=2, le=256)
+    """Of pixels: side of the small images; of volumes a quarter of it."""
+    components: int = setting(128, ge=1)
+    """Of pixels: principal components, of the training patients."""
+    columns: list[str] = field(default_factory=list)
+    """Of metadata: attributes that are taken; default: all that the data set has."""
+    trained_on: list[str] = field(default_factory=list)
+    """Names of data sets, of this suite or of public archives, that its makers trained on. Of our runs it is
+    known from the shards."""
+    trained_on_labels: list[str] = field(default_factory=list)
+    """The same where the labels, or the reports that they come from, were trained on."""
+    crop_size: int | None = setting(None, ge=16, le=1024)
+    """Volumes: side of the crops, in voxels; default: that of the pretraining."""
+    sees: Literal["middle", "windows"] = "middle"
+    """Volumes: the middle crop, or windows over the foreground."""
+
+    @property
+    def sources(self) -> list[Path]:
+        """Paths, one for each seed of the pretraining."""
+        return as_list(self.paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    """Shards that heads are fitted on and tested on."""
+
+    shards: Path
+    """Folder that `ingest` wrote."""
+    archive: str | None = None
+    """Name of the public archive that it is of, for what is known of archives that hold each other; default:
+    the data set's own name."""
+    role: Literal["internal", "external"] = "internal"
+    """internal: heads are fitted, chosen and tested on its splits. external: it is tested on alone, all of
+    its patients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """What is to be told from a sample."""
+
+    kind: Literal["labels", "number", "survival", "retrieval", "segmentation"] = "labels"
+    dataset: str
+    """Name of the data set whose training and validation patients fit and choose."""
+    test: list[str] = field(default_factory=list)
+    """Names of data sets that are tested on; default: `dataset`. Another one is given the head unchanged."""
+    labels: list[str] = field(default_factory=list)
+    """Of labels and retrieval: names; default: all that have patients enough. Of number: one label or
+    attribute, such as age. Of survival: the label with the time, then that with 1 where the event came."""
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    unmentioned: Literal["zeros", "ignore"] = "zeros"
+    """As of `evaluate probe`."""
+    least_patients: int = setting(10, ge=2)
+    """Labels with fewer patients of a class in a split are left out of all averages, and named."""
+    leave_out: str | None = None
+    """Name of an attribute, such as site: each of its values is tested by heads that never saw it."""
+    heads: list[str] | None = field(default=None, metadata={"some": True})
+    """Names of heads; default: all of the suite that suit it."""
+    views: list[Views] | None = field(default=None, metadata={"some": True})
+    """Default: those of the suite."""
+    macro: list[str] = field(default_factory=list)
+    """Labels that the mean is over; default: all that are left."""
+    cohort: str | None = None
+    """Tasks of one name share patients and count as one in averages over tasks; default: the data set."""
+
+    @property
+    def tested_on(self) -> list[str]:
+        return self.test or [self.dataset]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCounts:
+    """Points of the label-efficiency curves."""
+
+    studies: list[int] = field(default_factory=list, metadata={"ge": 2})
+    """Labelled studies; patients are drawn until there are so many. All of them are always a point."""
+    draws: int = setting(5, ge=1)
+    """Draws of the patients, each within the next larger one; of all there is one."""
+    validation: list[Literal["full", "spent"]] = field(default_factory=lambda: ["full"])
+    """full: settings are chosen on the whole validation split, as papers do. spent: the studies count for
+    fit and choice together, four patients to one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneHead:
+    """Fine-tuning: six trials for each start, then fresh seeds of the one that validation chose."""
+
+    encoders: list[str] = field(default_factory=list)
+    """Names of those that are fine-tuned; scratch always is."""
+    lr: float = setting(1e-4, gt=0)
+    """Centre of the learning rates: a third of it, itself and three times it are tried."""
+    layer_decay: list[float] = field(
+        default_factory=lambda: [0.65, 1.0], metadata={"gt": 0, "le": 1}
+    )
+    epochs: float = setting(50.0, gt=0)
+    longer: float = setting(3.0, ge=1)
+    """Scratch tries its learning rates with so many times the epochs as well, in place of layer decay."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"ge": 0, "some": True})
+    batch_size: int = setting(16, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """What is put on an encoder, and the settings that validation chooses from: the same for all encoders."""
+
+    use: list[str] = field(default_factory=lambda: ["linear"], metadata={"some": True})
+    """Of linear, knn, attentive, few_shot, ridge, cox, retrieval and finetune. A task takes those that suit
+    its kind."""
+    C: list[float] = field(
+        default_factory=lambda: [10 ** (k / 2) for k in range(-10, 9)],
+        metadata={"gt": 0, "some": True},
+    )
+    """linear: inverse strengths of the regularisation."""
+    k: list[int] = field(
+        default_factory=lambda: [10, 20, 100, 200], metadata={"ge": 1, "some": True}
+    )
+    """knn: neighbours."""
+    alpha: list[float] = field(
+        default_factory=lambda: [10 ** (k / 2) for k in range(-6, 13)],
+        metadata={"gt": 0, "some": True},
+    )
+    """ridge and cox: strengths of the regularisation."""
+    lr: list[float] = field(
+        default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3], metadata={"gt": 0, "some": True}
+    )
+    """attentive: learning rates."""
+    weight_decay: list[float] = field(
+        default_factory=lambda: [0.01, 0.1], metadata={"ge": 0, "some": True}
+    )
+    """attentive."""
+    attentive_steps: int = setting(2000, ge=1)
+    """attentive: steps of each trial, or 20 epochs where these are more."""
+    grid: int = setting(7, ge=1, le=32)
+    """attentive: tokens are pooled to so many along each side."""
+    shots: list[int] = field(
+        default_factory=lambda: [1, 2, 4, 8, 16, 32], metadata={"ge": 1, "some": True}
+    )
+    """few_shot: patients of each class."""
+    tries: int = setting(20, ge=1)
+    """few_shot: draws of them."""
+    finetune: FinetuneHead = field(default_factory=FinetuneHead)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsSettings:
+    """How intervals come about."""
+
+    resamples: int = setting(2000, ge=10)
+    """Of the test patients, the same for all encoders."""
+    seed: int = setting(0, ge=0)
+    margin: float = setting(0.01, gt=0)
+    """Of equivalence, set beforehand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What is looked at besides."""
+
+    subgroups: list[str] = field(default_factory=list)
+    """Attributes whose values are scored apart: sex, age, site, manufacturer, model, views, view."""
+    knows: list[str] = field(default_factory=list)
+    """Attributes that a linear head is to tell from the features."""
+    corruptions: list[
+        Literal["noise", "blur", "gamma", "jpeg", "rotation", "crop", "bias_field", "slices"]
+    ] = field(default_factory=list)
+    """Changes of the test images, at three strengths each."""
+    repeats: str | None = None
+    """Name of a data set in which people were scanned several times: how well features agree."""
+    leaks: bool = True
+    """Look for test patients and test images in the shards that our encoders were pretrained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig(ValidatedConfig):
+    """Compare encoders on tasks: fitted and chosen without a test label, then opened, then reported."""
+
+    output: Path
+    """Folder of the suite: plan.json, cache, results and report."""
+    encoders: dict[str, EncoderEntry]
+    """By the name that the page gives them, in its order."""
+    datasets: dict[str, DatasetEntry]
+    tasks: dict[str, TaskEntry]
+    heads: Heads = field(default_factory=Heads)
+    label_counts: LabelCounts = field(default_factory=LabelCounts)
+    views: list[Views] = field(default_factory=lambda: ["all"], metadata={"some": True})
+    """Of studies: which of their views a score is of."""
+    contrasts: list[list[str]] = field(default_factory=list)
+    """Pairs of encoders, named before the test labels are opened: is the first better than the second?"""
+    trust: Trust = field(default_factory=Trust)
+    statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    title: str = "Benchmark"
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the page: what is known to differ from a published protocol."""
+    batch_size: int = setting(32, ge=1)
+    """Samples per forward pass."""
+    workers: int = setting(1, ge=1)
+    """Replicas of an encoder; tasks of fits are as many as the cluster has CPUs."""
+    max_views: int = setting(16, ge=1)
+    gpu: Literal["auto"] | bool = "auto"
+    dry_run: bool = False
+    """Say how many fits, hours and bytes it takes, and stop."""
