@@ -81,6 +81,8 @@ class Fit:
     """In training, of all trials together."""
     seconds: float = 0.0
     """Of all trials together."""
+    inputs: str = ""
+    """Hash of what it depends on: weights, shards, labels, settings of its head, version."""
 
 
 @dataclass(frozen=True)
