@@ -11,8 +11,26 @@ BodyPart = Literal[
     "hand", "leg", "knee", "foot", "extremity", "phantom", "several", "unknown",
 ]  # fmt: skip
 """What a header says that a radiograph shows."""
-Attribute = Literal["sex", "age", "site", "manufacturer", "model"]
-"""What may be kept of a study's person, place and scanner."""
+Attribute = Literal["sex", "age", "site", "manufacturer", "model", "field_strength"]
+"""What may be kept of the person, place and scanner of a study or volume."""
+_PERSON: tuple[Attribute, ...] = ("sex", "age")
+_SCANNER: tuple[Attribute, ...] = ("site", "manufacturer", "model")
+ATTRIBUTES_OF: dict[str, tuple[Attribute, ...]] = {
+    "table": (*_PERSON, *_SCANNER),
+    "dicom": (*_PERSON, *_SCANNER),
+    "chestxray14": _PERSON,
+    "chexpert": _PERSON,
+    "mimic-cxr": _PERSON,
+    "openi": ("age",),
+    "padchest": (*_PERSON, "manufacturer"),
+    **dict.fromkeys(
+        ("bids", "dicom-series", "openmind", "volume-table"),
+        (*_PERSON, *_SCANNER, "field_strength"),
+    ),
+    "brats": (),
+    "nifti": (),
+}
+"""What each archive can say."""
 TableEncoding = Literal["utf-8", "windows-1252"]
 
 
@@ -78,6 +96,17 @@ class VolumeColumns:
     """Column with the path of a mask of the anatomy; without it the foreground is found."""
     segmentation: str | None = "segmentation"
     """Column with the path of a label map."""
+    sex: str = "sex"
+    """Column with the sex (M or F), read where `attributes` asks for it; of `bids` in participants.tsv."""
+    age: str = "age"
+    """Column with the age in years, the same."""
+    manufacturer: str = "manufacturer"
+    """Column with the manufacturer of the scanner, the same; `bids` has this and the next two in the JSON
+    files of the images."""
+    model: str = "model"
+    """Column with the model of the scanner, the same."""
+    field_strength: str = "field_strength"
+    """Column with the strength of the magnetic field in tesla, the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +114,7 @@ class VolumeSettings:
     """How volumes are read, checked and stored."""
 
     columns: VolumeColumns = field(default_factory=VolumeColumns)
-    """Names of the columns, for `volume-table` and `table`."""
+    """Names of the columns, for `volume-table`, participants.tsv and the table of `dicom-series`."""
     table: Path | None = None
     """For `dicom-series`: table (CSV or Parquet) with one row per series, found by volume (its
     SeriesInstanceUID) or by path (its folder below the source), or per patient. It gives labels, split
@@ -267,9 +296,10 @@ class IngestConfig(ValidatedConfig):
     of tables from columns.date, of PadChest and MIMIC-CXR (whose dates are shifted) from their tables.
     0 reads no date; nothing finer than the bucket is ever kept."""
     attributes: list[Attribute] = field(default_factory=list)
-    """What else is kept of a study: of `table` from its columns, of `dicom` from PatientSex, PatientAge,
-    InstitutionName, Manufacturer and ManufacturerModelName or from the columns of the reports table. Ages
-    above 89 become 90. What is not named here is never read."""
+    """What else is kept of a study or volume, of what its archive says (docs/labels.md). Of `table` and
+    `volume-table` it is in their columns, of `dicom` and `dicom-series` in PatientSex, PatientAge,
+    InstitutionName, Manufacturer, ManufacturerModelName and MagneticFieldStrength or in columns of the
+    table beside them. Ages above 89 become 90. What is not named here is never read."""
     max_aspect: float = setting(4.0, ge=1)
     """Images whose long side is more than this times the short one are quarantined: images are padded
     to squares, and one strip would make every image of its batch as large."""
@@ -280,9 +310,11 @@ class IngestConfig(ValidatedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.attributes and self.archive not in ("table", "dicom"):
+        can = ATTRIBUTES_OF[self.archive]
+        if never := [name for name in self.attributes if name not in can]:
             raise ValueError(
-                f"attributes is for the archives table and dicom, not for {self.archive}"
+                f"attributes: the archive {self.archive} says no {', no '.join(never)}; of what can be "
+                f"kept it says {', '.join(can) or 'nothing'}"
             )
         if len(set(self.attributes)) < len(self.attributes):
             raise ValueError(f"attributes names one twice, got {', '.join(self.attributes)}")

@@ -45,16 +45,27 @@ ATTRIBUTES = {
     "site": pa.string(),  # the archive's own words, as the next two
     "manufacturer": pa.string(),
     "model": pa.string(),
+    "field_strength": pa.float32(),  # tesla
 }
-"""What studies may have besides, in columns of these names: only in data sets that were asked for it."""
+"""What rows may have besides, in columns of these names: only in data sets that were asked for it. Volumes
+have their site in any case."""
 
 
 def study_schema(labels: int = len(CHEXPERT_LABELS), attributes: Sequence[str] = ()) -> pa.Schema:
     """Of studies with so many labels, and with these of ATTRIBUTES (null where unknown)."""
     states = pa.field("labels", pa.list_(pa.int8(), labels), nullable=False)
-    more = [pa.field(name, kind) for name, kind in ATTRIBUTES.items() if name in attributes]
     at = STUDY_SCHEMA.get_field_index("labels")
-    return pa.schema([*STUDY_SCHEMA.set(at, states), *more])
+    return _with_attributes(STUDY_SCHEMA.set(at, states), attributes)
+
+
+def volume_schema(attributes: Sequence[str] = ()) -> pa.Schema:
+    """Of volumes with these of ATTRIBUTES (null where unknown)."""
+    return _with_attributes(VOLUME_SCHEMA, attributes)
+
+
+def _with_attributes(schema: pa.Schema, attributes: Sequence[str]) -> pa.Schema:
+    wanted = [name for name in ATTRIBUTES if name in attributes and name not in schema.names]
+    return pa.schema([*schema, *(pa.field(name, ATTRIBUTES[name]) for name in wanted)])
 
 
 STUDY_SCHEMA = pa.schema(
@@ -146,7 +157,7 @@ class Manifest:
     labels: list[str] | None = None
     """Of studies: names of the states in `labels`, in their order. None: CheXpert's 14."""
     attributes: list[str] = field(default_factory=list)
-    """Of studies: those of ATTRIBUTES that the rows have."""
+    """Those of ATTRIBUTES that were asked for."""
     faces: dict[str, int] | None = None
     """Volumes by FACES. None: these are studies, or shards of earlier versions."""
 

@@ -21,8 +21,25 @@ TAGS = {
 @pytest.mark.parametrize(
     ("text", "years"),
     [
-        *(("57", 57), ("57.9", 57), ("057Y", 57), ("57 y", 57), ("0", 0), ("000Y", 0)),
-        *(("018M", 1), ("011M", 0), ("104W", 2), ("030D", 0), ("89", 89), ("90", 90), ("103", 90)),
+        *(
+            ("57", 57),
+            ("57.9", 57),
+            ("057Y", 57),
+            ("57 y", 57),
+            ("57 years", 57),
+            ("0", 0),
+            ("000Y", 0),
+        ),
+        *(
+            ("018M", 1),
+            ("23 months", 1),
+            ("011M", 0),
+            ("104W", 2),
+            ("030D", 0),
+            ("89", 89),
+            ("90", 90),
+            ("103", 90),
+        ),
         *(("90+", 90), (">89", 90), ("≥ 90", 90), ("130", 90)),
         *(
             ("131", None),
@@ -46,6 +63,10 @@ def test_sex_is_understood_or_told() -> None:
     assert reader.read({"sex": "F", "age": "44", "site": "A"}) == {"sex": "F", "age": 44}
     assert reader.read({"sex": "1", "age": "unknown"}) is None
     assert reader.notes() == {"attribute_cells_not_understood": {"sex": {"1": 1}}}
+    reader.read({"sex": "Xaver Ypsilanti", "age": "1937-04-19"})
+    assert reader.notes()["attribute_cells_not_understood"] == {
+        "sex": {"1": 1, "aaaaa aaaaaaaaa": 1}, "age": {"9999-99-99": 1}
+    }, "a name or a date of birth in the wrong column is not told"  # fmt: skip
 
 
 def test_headers_give_what_was_asked_for_alone(tmp_path: Path) -> None:
@@ -72,7 +93,7 @@ def test_a_table_must_have_the_columns_that_are_asked_for(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("archive", "attributes", "message"),
     [
-        ("openi", ["sex"], "attributes is for the archives table and dicom, not for openi"),
+        ("openi", ["sex"], "the archive openi says no sex; of what can be kept it says age"),
         ("table", ["sex", "age", "sex"], "attributes names one twice, got sex, age, sex"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,14 @@ import ray
 from dicom_files import RAMP, write_dicom
 from pydicom import Dataset, dcmread
 from pydicom.datadict import DicomDictionary
+from volume_files import settings
 
 from ray_mae import cli
 from ray_mae.config import IngestConfig, InspectConfig
 from ray_mae.data.decoding.dicom import read_header
 from ray_mae.data.decoding.images import read_image
 from ray_mae.data.ingest.job import ingest
+from ray_mae.data.phantoms.brain_cohort import write_volumes
 from ray_mae.data.quarantine import QuarantineError, error_text
 from ray_mae.evaluate.card.command import inspect
 
@@ -30,6 +33,7 @@ WORDS = {"PN": f"{NAME}^XAVER", "DA": DATE, "DT": f"{DATE}120000", "LO": f"{NAME
 # What the image could not be read without, or would be refused for.
 KEPT = {"Modality", "PhotometricInterpretation", "BurnedInAnnotation", "SpecificCharacterSet",
         "PresentationIntentType", "PixelIntensityRelationship"}  # fmt: skip
+SERIES_KEPT = KEPT | {"SeriesDescription", "ProtocolName", "SequenceName", "ImageType"}
 REPORT = """Patient: Xaver Ypsilanti
 MRN: 47110815
 Address: Elderberry Road 7
@@ -211,3 +215,51 @@ def test_no_date_is_kept_unless_a_bucket_is_asked_for(
         )
         years = pq.read_table(output / "train-00000.parquet")["years"].to_pylist()
         assert sorted(years, key=str, reverse=True) == sorted(kept, key=str, reverse=True)
+
+
+def test_a_series_of_slices_gives_what_was_asked_for_and_nothing_that_is_planted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_MAE_PSEUDONYM_KEY", "a secret that nobody ever guesses")
+    source, output = tmp_path / "in", tmp_path / "out"
+    write_volumes(source, 2, seed=0, size=24, as_dicom=True, broken=False)
+    for contrast in ("T2w", "FLAIR", "SWI"):
+        for folder in source.glob(f"*/{contrast}"):
+            rmtree(folder)
+    sexes: dict[str, str] = {}
+    series: dict[str, Path] = {}
+    for path in sorted(source.rglob("*.dcm")):
+        ds = dcmread(path)
+        first = series.setdefault(ds.SeriesInstanceUID, path) == path
+        for tag, (vr, _, _, retired, keyword) in DicomDictionary.items() if first else ():
+            known = keyword in ds or keyword in SERIES_KEPT
+            if vr in WORDS and keyword and not retired and tag >> 16 > 0x0004 and not known:
+                ds.add_new(tag, vr, WORDS[vr])
+        sex = sexes.setdefault(ds.PatientID, "F" if not sexes else f"{NAME} {NUMBER}")
+        ds.PatientSex, ds.PatientAge, ds.MagneticFieldStrength = sex, "097Y", "2.89362"
+        ds.ManufacturerModelName = "Skyline"
+        ds.save_as(path)
+    wanted = {"attributes": ["sex", "age", "model", "field_strength"]}
+    config = settings("dicom-series", source, output, spacing_mm=8.0)
+    asked = IngestConfig(**{**vars(config), **wanted, "insecure_pseudonyms": False})
+    summary = ingest(asked)
+    card = inspect(InspectConfig(shards=output))
+
+    rows = [r for f in output.glob("*-0*.parquet") for r in pq.read_table(f).to_pylist()]
+    assert rows
+    assert {r["age"] for r in rows} == {90}
+    assert {r["field_strength"] for r in rows} == {3.0}
+    assert {r["sex"] for r in rows} == {"F", None}
+    assert {r["model"] for r in rows} == {"Skyline"}
+    assert not {"manufacturer"} & rows[0].keys()
+    assert card["attributes"]["field_strength"] == {
+        "3 T": {s: sum(r["split"] == s for r in rows) for s in ("train", "val", "test")}
+    }
+    told = summary["notes"]["attribute_cells_not_understood"]
+    assert told == {"sex": {"aaaaaaaaa 999999": len(rows) // 2}}
+    page = (output / "card.html").read_text()
+    assert "<h2>Field strength</h2>" in page
+    assert "Cells not understood as sex: “aaaaaaaaa 999999”" in page
+    for name, content in written(output):
+        for word in PLANTED:
+            assert word.encode() not in content, f"{word} in {name}"

@@ -86,6 +86,32 @@ def test_volumes_become_shards_as_the_manifest_says(cohort: Path, tmp_path: Path
     assert {s.file: s.sha256 for s in Manifest.read(output).shards} == before
 
 
+def test_volumes_have_columns_of_attributes_only_where_they_were_asked_for(
+    cohort: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(cohort, dtype=str)
+    table["path"] = [str(cohort.parent / path) for path in table["path"]]
+    table["sex"], table["field_strength"] = "female", "1.5"
+    table["centre"] = "north"
+    table.head(9).to_csv(tmp_path / "t.csv", index=False)
+    columns = VolumeColumns(site="centre", segmentation=None)
+    config = settings(
+        "volume-table", tmp_path / "t.csv", tmp_path / "out", spacing_mm=8.0, columns=columns
+    )
+    summary = ingest(replace(config, attributes=["site", "sex", "field_strength"]))
+    manifest = Manifest.read(tmp_path / "out")
+    assert manifest.attributes == ["site", "sex", "field_strength"]
+    volumes = rows(tmp_path / "out")
+    assert {(r["site"], r["sex"], r["field_strength"]) for r in volumes} == {("north", "F", 1.5)}
+    assert not {"age", "model"} & volumes[0].keys()
+    for split in summary["splits"].values():
+        assert split["attributes"]["sex"] in ({"F": split["volumes"]}, {})
+    config = replace(config, output=tmp_path / "bare")
+    ingest(config)
+    assert not {"sex", "field_strength"} & rows(tmp_path / "bare")[0].keys()
+    assert Manifest.read(tmp_path / "bare").attributes == []
+
+
 def test_modalities_that_are_not_wanted_are_counted_and_kept_out(
     cohort: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,8 @@ class VolumeRecord:
     """A mask: other than 0 where the anatomy is. Without it the foreground is found."""
     segmentation: str | None = None
     """A label map."""
+    attributes: dict[str, Any] | None = None
+    """See ray_mae.data.archives.attributes; its site counts where the field has none."""
     face: str | None = None
     """A mask by which the face is taken out: of the face, or of the brain; see volumes.faces."""
     said_of_face: str | None = None

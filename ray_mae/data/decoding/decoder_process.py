@@ -73,7 +73,7 @@ def read_headers_isolated(
 
 
 def read_frames_isolated(
-    paths: Sequence[Path], max_voxels: int
+    paths: Sequence[Path], max_voxels: int, attributes: Sequence[str] = ()
 ) -> Iterator[SliceFile | QuarantineError]:
     """Read headers in the decoder process; see `ray_mae.data.decoding.dicom_frames.read_frames`.
 
@@ -81,7 +81,8 @@ def read_frames_isolated(
         The header of each file in turn, or why it has none.
     """
     limits = _limits_of_image(max_voxels)
-    for fields in _decode_each("frames", paths, limits, max_voxels=max_voxels):
+    wanted = {"max_voxels": max_voxels, "attributes": list(attributes)}
+    for fields in _decode_each("frames", paths, limits, **wanted):
         yield fields if isinstance(fields, QuarantineError) else SliceFile.from_json(fields)
 
 

@@ -32,9 +32,9 @@ def _header(paths: list[Path], max_pixels: int, year: bool, attributes: list[str
     return asdict(read_header(paths[0], max_pixels, year=year, attributes=attributes)), []
 
 
-def _frames(paths: list[Path], max_voxels: int) -> Reply:
+def _frames(paths: list[Path], max_voxels: int, attributes: list[str]) -> Reply:
     check_regular(paths)
-    return asdict(read_frames(paths[0], max_voxels)), []
+    return asdict(read_frames(paths[0], max_voxels, attributes)), []
 
 
 def _image(paths: list[Path], preparation: dict[str, Any]) -> Reply:

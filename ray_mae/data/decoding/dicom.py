@@ -53,6 +53,7 @@ GEOMETRY = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
 ATTRIBUTE_TAGS = {
     "sex": "PatientSex", "age": "PatientAge", "site": "InstitutionName",
     "manufacturer": "Manufacturer", "model": "ManufacturerModelName",
+    "field_strength": "MagneticFieldStrength",
 }  # fmt: skip
 HEADER_TAGS = [*IDENTIFIERS, *GEOMETRY, *VIEW_TAGS, *CONTENT_TAGS]
 _COLOURS = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue", "Alpha")]
@@ -237,14 +238,16 @@ def _header(ds: Dataset) -> Header:
                 position=position,
                 view_understood=understood,
                 year=year_of(str(ds.get("StudyDate") or "")),
-                attributes={
-                    name: " ".join(values_of(ds.get(tag)))
-                    for name, tag in ATTRIBUTE_TAGS.items()
-                    if tag in ds
-                },
+                attributes=attributes_in(ds),
             )
     except Exception as error:  # values are only parsed when they are asked for
         raise undecodable(error, "header: ") from error
+
+
+def attributes_in(ds: Dataset) -> dict[str, str]:
+    """The cells of ATTRIBUTE_TAGS, as far as they were read."""
+    tags = ATTRIBUTE_TAGS.items()
+    return {name: " ".join(values_of(ds.get(tag))) for name, tag in tags if tag in ds}
 
 
 def check_header(header: Header, max_pixels: int) -> None:

@@ -5,7 +5,7 @@ them in functional groups, shared or per frame (PS3.3 C.7.6.16).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ray_mae.data.decoding.dicom import (
+    ATTRIBUTE_TAGS,
     MODALITIES,
     NATIVE,
+    attributes_in,
     most_bytes,
     quiet,
     read_dataset,
@@ -80,6 +82,8 @@ class SliceFile:
     image_type: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     """The values of PARTS, as text."""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Cells of what was asked for."""
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "SliceFile":
@@ -89,18 +93,20 @@ class SliceFile:
         return cls(**{**fields, **texts, "frames": frames})
 
 
-def read_frames(path: Path, max_pixels: int) -> SliceFile:
+def read_frames(path: Path, max_pixels: int, attributes: Sequence[str] = ()) -> SliceFile:
     """Read the identifiers and the geometry of one file; pixels are not read.
 
     Args:
         path: of the file.
         max_pixels: of all frames together, at most.
+        attributes: what to read besides, of ATTRIBUTE_TAGS.
 
     Raises:
         QuarantineError: for everything that can be wrong with the file.
     """
     tags = [*IDENTITY, *SIZE, *WORDS, *GEOMETRY, *GROUPS, *AGENT, *PARTS]
     tags += ["ComplexImageComponent", "BurnedInAnnotation", "RecognizableVisualFeatures"]
+    tags += [ATTRIBUTE_TAGS[name] for name in attributes]
     ds = read_dataset(path, tags, most_bytes(max_pixels), pixels=False, header=GROUPS_BYTES)
     try:
         with quiet():
@@ -145,6 +151,7 @@ def read_frames(path: Path, max_pixels: int) -> SliceFile:
                 image_type=tuple(map(str, _values_of(ds, "ImageType")))
                 + tuple(map(str, _values_of(ds, "ComplexImageComponent"))),
                 parts=tuple("\\".join(map(str, _values_of(ds, tag))) for tag in PARTS),
+                attributes=attributes_in(ds),
             )
     except QuarantineError:
         raise

@@ -47,6 +47,8 @@ def described_attribute(name: str, value: Any) -> str:
     """What an attribute is counted under: ages by decade."""
     if value is None:
         return "unknown"
+    if name == "field_strength":
+        return f"{value:.4g} T"
     if name != "age":
         return str(value)
     return f"{OLDEST}+" if value >= OLDEST else f"{value // 10 * 10}-{value // 10 * 10 + 9}"

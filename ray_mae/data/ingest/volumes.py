@@ -7,7 +7,8 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from ray_mae.data.ingest.layout import Layout, cut_into_shards
 from ray_mae.data.ingest.listed import find_problem, named_stores
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
 from ray_mae.data.ingest.shards import RESULTS, Besides, IngestJob, ShardPlan
+from ray_mae.data.ingest.study_counts import described_attribute
 from ray_mae.data.paths import local_file, retry_transient, source_path
 from ray_mae.data.privacy.pseudonyms import pseudonym, split_by_hash
 from ray_mae.data.quarantine import QuarantineError, QuarantineRow
-from ray_mae.data.schema import VOLUME_SCHEMA
+from ray_mae.data.schema import volume_schema
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class VolumeEntry:
     labels: dict[str, float]
     face_by_name: str | None
     """What the archive or the file's name says, see `face_by_name`."""
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 SAMPLE = 6
@@ -113,6 +116,7 @@ def prepare(
             preparation=Preparation.of(replace(settings, max_deviation=most), config.burned_in),
             dtype=settings.dtype,
             compression=settings.compression,
+            attributes=list(config.attributes),
         )
         for file, split, volumes in cut_into_shards(
             entries.volumes, lambda v: v.split, lambda v: v.volume_id, earlier
@@ -127,7 +131,8 @@ def prepare(
         entries.quarantine,
         archive.notes,
         settings.volumes_per_shard,
-        _describe,
+        partial(_describe, attributes=config.attributes),
+        {"attributes": list(config.attributes)},
     )
 
 
@@ -205,7 +210,7 @@ def sort_volumes(
                 session_id=session or None,
                 split=split or split_by_hash(patient_id, validation_share, test_share),
                 modality=record.modality,
-                site=record.site,
+                site=record.site or (record.attributes or {}).get("site"),
                 paths=list(record.paths),
                 valid=record.valid,
                 anonymised=record.anonymised,
@@ -214,6 +219,7 @@ def sort_volumes(
                 face=record.face,
                 labels=record.labels,
                 face_by_name=face_by_name(record, archive),
+                attributes=record.attributes or {},
             )
         )
     volumes.sort(key=lambda volume: (volume.patient_id, volume.volume_id))
@@ -223,7 +229,8 @@ def sort_volumes(
 def _checked(record: VolumeRecord, stores: Collection[str]) -> VolumeRecord:
     """The record, with what is wrong with its paths and texts."""
     masks = (getattr(record, name) for name in MASKS)
-    found = find_problem([*record.paths, *masks], (record.site, record.modality), stores)
+    texts = [record.site, record.modality, *map(str, (record.attributes or {}).values())]
+    found = find_problem([*record.paths, *masks], texts, stores)
     return replace(record, problem=found) if found and not record.problem else record
 
 
@@ -266,6 +273,7 @@ class VolumeShardPlan(ShardPlan):
     preparation: Preparation
     dtype: VoxelType
     compression: int
+    attributes: list[str]
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "VolumeShardPlan":
@@ -275,7 +283,7 @@ class VolumeShardPlan(ShardPlan):
 
     @property
     def schema(self) -> pa.Schema:
-        return VOLUME_SCHEMA
+        return volume_schema(self.attributes)
 
     @property
     def entries(self) -> int:
@@ -303,7 +311,7 @@ class VolumeShardPlan(ShardPlan):
                     )
                 )
                 continue
-            _count(besides.counts, row)
+            _count(besides.counts, row, self.attributes)
             besides.counts.update(f"mended/{what}" for what in mended)
             left_out = volume.segmentation is not None and row["segmentation"] is None
             besides.counts["segmentations left out"] += left_out
@@ -336,11 +344,12 @@ class VolumeShardPlan(ShardPlan):
             **columns,
             "face": face_of(volume.face_by_name, columns["face"]),
             "labels": sorted(volume.labels.items()),
+            **{name: volume.attributes.get(name) for name in self.attributes if name != "site"},
         }
         return row, mended
 
 
-def _count(counts: Counter[str], row: dict[str, Any]) -> None:
+def _count(counts: Counter[str], row: dict[str, Any], attributes: Sequence[str]) -> None:
     counts["volume"] += 1
     counts["voxels"] += int(np.prod(row["shape"]))
     counts["voxel bytes"] += len(row["voxels"])
@@ -350,9 +359,11 @@ def _count(counts: Counter[str], row: dict[str, Any]) -> None:
     counts[f"face/{row['face']}"] += 1
     counts[f"site/{row['site'] or 'unknown'}"] += 1
     counts.update(f"label/{name}" for name, _ in row["labels"])
+    for name in attributes:
+        counts[f"attributes/{name}/{described_attribute(name, row[name])}"] += 1
 
 
-def _describe(counts: Counter[str]) -> dict[str, Any]:
+def _describe(counts: Counter[str], attributes: Sequence[str]) -> dict[str, Any]:
     """What the summary says of a split."""
 
     def under(prefix: str) -> dict[str, int]:
@@ -369,6 +380,11 @@ def _describe(counts: Counter[str]) -> dict[str, Any]:
         # label maps with labels above 255; their images are kept
         "segmentations_left_out": counts["segmentations left out"],
         "labels": under("label/"),
+        **(
+            {"attributes": {name: under(f"attributes/{name}/") for name in attributes}}
+            if attributes
+            else {}
+        ),
         "voxels": counts["voxels"],
         "voxel_bytes": counts["voxel bytes"],
         # of the files: only what leaves no doubt

@@ -44,8 +44,8 @@ _SMALL = {
     "study": ["study_id", "patient_id", "split", "findings", "impression", "labels", "other_labels",
               "years", *ATTRIBUTES,
               "views.list.element.view", "views.list.element.height", "views.list.element.width"],
-    "volume": ["volume_id", "patient_id", "session_id", "site", "split", "modality", "shape",
-               "spacing_mm", "mean", "std", "labels", "face"],
+    "volume": ["volume_id", "patient_id", "session_id", "split", "modality", "shape",
+               "spacing_mm", "mean", "std", "labels", "face", *ATTRIBUTES],
 }  # fmt: skip
 
 

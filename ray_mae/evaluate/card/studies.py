@@ -21,6 +21,7 @@ from ray_mae.data.labels import (
     UNCERTAIN,
 )
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
+from ray_mae.evaluate.card.attributes import NUMBERS, by_split
 from ray_mae.evaluate.card.charts import bars, choose, contact_sheet, density, rows_at, tile
 from ray_mae.evaluate.card.probeable import too_few
 from ray_mae.evaluate.cohort import LabelCount, SplitCount
@@ -32,7 +33,7 @@ STOP_WORDS = ENGLISH_STOP_WORDS - {"no", "not", "nor", "without", "none", "never
 """Words that say nothing of a report; what denies and what names a place does."""
 AS_NEGATIVE = (NEGATIVE, UNCERTAIN, NOT_MENTIONED)
 """States that a probe counts as negative unless it is told otherwise."""
-MOST_OTHER_LABELS, MOST_VALUES = 40, 20
+MOST_OTHER_LABELS = 40
 
 
 def study_sections(
@@ -146,10 +147,10 @@ class _Counts:
             },
             "too_few_to_probe": self._too_few(),
             "studies_without_any_label": {split: self.unstated[split] for split in SPLITS},
-            "other_labels": _by_split(self.other_labels, MOST_OTHER_LABELS),
+            "other_labels": by_split(self.other_labels, MOST_OTHER_LABELS),
             "other_labels_in_all": len({name for name, _ in self.other_labels}),
             "attributes": {
-                name: _by_split(self.attributes[name], MOST_VALUES, rising=name == "age")
+                name: by_split(self.attributes[name], rising=name in NUMBERS)
                 for name in self.attributes_kept
             },
             "years": self._by_years(),
@@ -180,19 +181,3 @@ class _Counts:
         if buckets == ["unknown"]:
             return {}
         return {y: {split: self.years[y, split] for split in SPLITS} for y in buckets}
-
-
-def _by_split(
-    counts: Counter[tuple[str, str]], most: int, *, rising: bool = False
-) -> dict[str, dict[str, int]]:
-    """Studies by name and split: of the most frequent names, in the order of how many have them.
-
-    rising: in the order of their first number, as decades are.
-    """
-    total: Counter[str] = Counter()
-    for (name, _), n in counts.items():
-        total[name] += n
-    names = [name for name, _ in total.most_common(most)]
-    if rising:
-        names.sort(key=lambda name: (not name[0].isdigit(), int("0" + re.split(r"\D", name)[0])))
-    return {name: {split: counts[name, split] for split in SPLITS} for name in names}

@@ -13,7 +13,9 @@ from PIL import Image
 
 from ray_mae.config import InspectConfig
 from ray_mae.data.decoding.voxels import decode_voxels
+from ray_mae.data.ingest.study_counts import described_attribute
 from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.evaluate.card.attributes import NUMBERS, by_split
 from ray_mae.evaluate.card.charts import choose, contact_sheet, density, rows_at, tile
 from ray_mae.evaluate.card.probeable import too_few
 from ray_mae.evaluate.cohort import count_labels, label_targets
@@ -36,6 +38,7 @@ def volume_sections(
         "modalities": _by_split(rows, "modality"),
         "sites": _by_split(rows, "site"),
         "faces": _by_split(rows, "face"),
+        "attributes": _attributes(rows, manifest.attributes),
         "extent_mm": _range(extents),
         "spacing_mm": _range(np.array([row["spacing_mm"] for row in rows])),
         "intensities": _intensities(rows),
@@ -126,6 +129,20 @@ def _by_split(rows: list[dict[str, Any]], column: str) -> dict[str, dict[str, in
     total = Counter(row[column] for row in rows)
     counts = Counter((row[column], row["split"]) for row in rows)
     return {value: {s: counts[value, s] for s in SPLITS} for value, _ in total.most_common()}
+
+
+def _attributes(
+    rows: list[dict[str, Any]], names: Sequence[str]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Volumes by value and split of each attribute but the site, which every card has."""
+    return {
+        name: by_split(
+            Counter((described_attribute(name, row[name]), row["split"]) for row in rows),
+            rising=name in NUMBERS,
+        )
+        for name in names
+        if name != "site"
+    }
 
 
 def _range(values: np.ndarray) -> dict[str, list[float]]:

@@ -8,6 +8,7 @@ images_012. The official split has no validation patients: they are taken from i
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.label_reader import LabelReader, published_names
 from ray_mae.data.archives.published import (
     Images,
@@ -27,6 +28,8 @@ OWN_LABELS = (
     "Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia",
     "Pneumothorax",
 )  # fmt: skip
+ATTRIBUTES = {"sex": "Patient Gender", "age": "Patient Age"}
+"""Columns. Ages of the first version of the table are 058Y, and some are none, such as 411."""
 LISTS = {NOT_TEST: "train_val_list.txt", "test": "test_list.txt"}
 
 
@@ -39,9 +42,10 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     wanted = published_names(config.columns, config.archive, OWN_LABELS)
     labels = LabelReader.of_names("Finding Labels", wanted)
 
+    attributes = AttributeReader(config.attributes)
     records, used, without_split = [], 0, 0
     columns = ("Image Index", "Finding Labels", "Patient ID", "View Position")
-    for row in rows_with(table, *columns):
+    for row in rows_with(table, *columns, *attributes.columns(ATTRIBUTES)):
         name, view = word(row, "Image Index"), word(row, "View Position")
         path = images.paths.get(name)
         used += path is not None
@@ -55,12 +59,18 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                 position=position_of(view),
                 labels=labels.read(row),
                 other_labels=labels.others(row),
+                attributes=attributes.of_row(row, ATTRIBUTES),
                 split=splits.get(name),
                 problem=None if path else QuarantineError("missing", "the table lists it"),
             )
         )
     progress(len(records), len(records))
-    notes = {"images_in_neither_list": without_split, **images.notes(used), **labels.notes()}
+    notes = {
+        "images_in_neither_list": without_split,
+        **images.notes(used),
+        **labels.notes(),
+        **attributes.notes(),
+    }
     return Archive(root, records, notes, label_names=labels.names)
 
 

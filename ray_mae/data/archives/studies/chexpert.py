@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader, Attributes
 from ray_mae.data.archives.label_reader import LabelReader, published_names
 from ray_mae.data.archives.published import (
     IMAGE_SUFFIXES,
@@ -39,6 +40,9 @@ from ray_mae.data.quarantine import QuarantineError
 
 PLUS, PLUS_LABELS = r"df_chexpert_plus.*\.csv", r"report_fixed\.json"
 TABLES = {"train": r"train\.csv", "val": r"valid\.csv", "test": r"test(?:_labels)?\.csv"}
+ATTRIBUTES = {"sex": "Sex", "age": "Age"}
+"""Columns; in the table of CheXpert Plus they are in small letters, and tables of test labels have none."""
+NO_AGE = "0"  # of three images; everybody else is grown up
 DEEPEST = 4  # folders between the source and a patient, as in PNG/PNG/train
 _PATIENT = re.compile(r"patient\d+")
 _IMAGE_PATH = re.compile(
@@ -54,15 +58,16 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     wanted = published_names(config.columns, config.archive, CHEXPERT_LABELS)
     labels = LabelReader.of_columns(wanted or CHEXPERT_LABELS)
     read_tables = partial(_plus, table=plus) if plus else _v1
-    records, notes = read_tables(config, images=images, labels=labels)
+    attributes = AttributeReader(config.attributes)
+    records, notes = read_tables(config, images=images, labels=labels, attributes=attributes)
     progress(len(records), len(records))
     unknown = sum(record.view == "unknown" for record in records)
-    notes = {"images_of_unknown_view": unknown, **notes, **labels.notes()}
+    notes = {"images_of_unknown_view": unknown, **notes, **labels.notes(), **attributes.notes()}
     return Archive(root, records, notes, label_names=labels.names)
 
 
 def _v1(
-    config: IngestConfig, images: "_Images", labels: LabelReader
+    config: IngestConfig, images: "_Images", labels: LabelReader, attributes: AttributeReader
 ) -> tuple[list[ImageRecord], dict[str, Any]]:
     """CheXpert: a table for each split."""
     tables = {split: find_published(config, pattern) for split, pattern in TABLES.items()}
@@ -79,15 +84,23 @@ def _v1(
             row_split = NOT_TEST
         else:
             row_split = split
-        for row in rows_with(table, "Path", "Edema") if table else ():
+        columns = attributes.columns(ATTRIBUTES if split != "test" else {})
+        for row in rows_with(table, "Path", "Edema", *columns) if table else ():
             path = word(row, "Path")
             record = images.record(path, _view_words(row, "Frontal/Lateral", "AP/PA") or path)
-            records.append(ImageRecord(**record, labels=labels.read(row), split=row_split))
+            about = _attributes(row, attributes)
+            records.append(
+                ImageRecord(**record, labels=labels.read(row), attributes=about, split=row_split)
+            )
     return records, {}
 
 
 def _plus(
-    config: IngestConfig, table: Path, images: "_Images", labels: LabelReader
+    config: IngestConfig,
+    table: Path,
+    images: "_Images",
+    labels: LabelReader,
+    attributes: AttributeReader,
 ) -> tuple[list[ImageRecord], dict[str, Any]]:
     """CheXpert Plus: one table, and the labels by path."""
     file = find_published(config, PLUS_LABELS)
@@ -95,7 +108,7 @@ def _plus(
     texts: dict[str, str | None] = {}
     records, without_labels, other_splits = [], 0, 0
     columns = ("path_to_image", "section_findings", "section_impression", "split")
-    for row in rows_with(table, *columns):
+    for row in rows_with(table, *columns, *map(str.lower, attributes.columns(ATTRIBUTES))):
         path = word(row, "path_to_image")
         record = images.record(path, _view_words(row, "frontal_lateral", "ap_pa") or path)
         label_states = states.get(_key(path))
@@ -104,13 +117,22 @@ def _plus(
         other_splits += config.official_split and split is None
         # Each image of a study repeats its report: one text is kept.
         text = texts.setdefault(record["study"], _text(row))
-        records.append(ImageRecord(**record, text=text, labels=label_states, split=split))
+        about = _attributes(row, attributes)
+        records.append(
+            ImageRecord(**record, text=text, labels=label_states, attributes=about, split=split)
+        )
     notes = {
         "images_without_labels": without_labels,
         "images_without_split": other_splits,
         "studies_without_report": sum(text is None for text in texts.values()),
     }
     return records, notes
+
+
+def _attributes(row: TableRow, attributes: AttributeReader) -> Attributes | None:
+    """What a row of either table says."""
+    cells = {n: word(row, c) or word(row, c.lower()) for n, c in ATTRIBUTES.items()}
+    return attributes.read({n: "" if c.split(".")[0] == NO_AGE else c for n, c in cells.items()})
 
 
 def _text(row: TableRow) -> str | None:

@@ -214,7 +214,7 @@ def _reports(config: IngestConfig, attributes: AttributeReader) -> _Reports:
     for row, split in zip(rows, given_splits(path, rows, columns.split), strict=True):
         fields: dict[str, Any] = {
             "text": row.get(columns.text), "labels": labels.read(row), "split": split,
-            "other_labels": labels.others(row), "attributes": attributes.of_row(row, columns),
+            "other_labels": labels.others(row), "attributes": attributes.of_row(row, vars(columns)),
         }  # fmt: skip
         if patient := row.get(columns.patient, "").strip():
             fields["patient"] = patient  # for archives whose headers were emptied

@@ -5,6 +5,9 @@ files/p10/p10000032/s50414267/DICOM_ID.dcm or .jpg; reports in files/p10/p100000
 folder or in mimic-cxr-reports.zip. The tables are the metadata (or cxr-record-list, which the DICOM
 release has), split, and the label states of one of two labelers; without a table of labels every
 label is not mentioned. Findings and impression are cut out of a report by the habits of that corpus.
+
+None of these says who somebody is: sex and age come from patients.csv of MIMIC-IV, whose dates are shifted
+as those of the images are.
 """
 
 import os
@@ -16,6 +19,7 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import OLDEST, AttributeReader, Attributes
 from ray_mae.data.archives.label_reader import LabelReader, published_names
 from ray_mae.data.archives.published import (
     IMAGE_SUFFIXES,
@@ -27,6 +31,7 @@ from ray_mae.data.archives.published import (
 )
 from ray_mae.data.archives.records import Archive, ImageRecord, Progress
 from ray_mae.data.archives.report_files import read_member, read_report
+from ray_mae.data.archives.tables import TableRow
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS
 from ray_mae.data.paths import list_folder, local_file
@@ -46,6 +51,7 @@ from ray_mae.data.quarantine import QuarantineError
 
 METADATA, RECORDS = r"mimic-cxr-[\d.]+-metadata\.csv", r"cxr-record-list\.csv"
 SPLIT, LABELS = r"mimic-cxr-[\d.]+-split\.csv", r"mimic-cxr-[\d.]+-{labeler}\.csv"
+PATIENTS, DATE = r"patients\.csv", "StudyDate"
 ZIP = "mimic-cxr-reports.zip"
 _PROGRESS_EVERY = 10_000  # images between two calls of progress
 Reports = Callable[[str, str], str | None]
@@ -65,6 +71,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     labels = LabelReader.of_columns(wanted or CHEXPERT_LABELS)
     states = _states(config, labels)
     splits = _splits(config)
+    people = _People.of(config, table)
     folders = _ImageFolders(root)
     texts: dict[str, str | None] = {}
     records, without_split = [], 0
@@ -87,8 +94,9 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                     position=position_of(view),
                     text=texts[study],
                     labels=states.get(study),
+                    attributes=people.attributes(subject, word(row, DATE)),
                     split=split,
-                    year=year_of(word(row, "StudyDate")) if config.year_bucket else None,
+                    year=year_of(word(row, DATE)) if config.year_bucket else None,
                     problem=problem,
                 )
             )
@@ -110,6 +118,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
         "studies_without_labels": len(texts.keys() - states.keys()),
         "label_rows_without_study": len(states.keys() - texts.keys()),
         **labels.notes(),
+        **people.notes(),
     }
     return Archive(root, records, notes, label_names=labels.names)
 
@@ -145,6 +154,55 @@ def _splits(config: IngestConfig) -> dict[str, str]:
         if splits.setdefault(word(row, "study_id"), split) != split:
             raise ValueError(f"{table}: study {row['study_id']} is in two splits")
     return splits
+
+
+class _People:
+    """Sex and age of subjects, from the table of patients of MIMIC-IV."""
+
+    def __init__(self, rows: dict[str, TableRow], reader: AttributeReader) -> None:
+        self._rows, self._reader = rows, reader
+        self._strangers: set[str] = set()
+
+    @classmethod
+    def of(cls, config: IngestConfig, table: Path) -> "_People":
+        """Nobody where nothing is asked for. FileNotFoundError or ValueError where it cannot be known."""
+        reader = AttributeReader(config.attributes)
+        if not config.attributes:
+            return cls({}, reader)
+        patients = find_published(config, PATIENTS)
+        if patients is None:
+            raise FileNotFoundError(
+                f"{config.tables or config.source} holds no patients.csv: attributes asks for "
+                f"{' and '.join(config.attributes)}, which no table of MIMIC-CXR says; put the table of "
+                "MIMIC-IV (hosp/patients.csv.gz) there, or ask for nothing (attributes)"
+            )
+        if "age" in config.attributes:
+            rows_with(table, DATE)  # ValueError: the list of the DICOM release has no dates
+        columns = ("subject_id", "gender", "anchor_age", "anchor_year")
+        return cls({word(r, "subject_id"): r for r in rows_with(patients, *columns)}, reader)
+
+    def attributes(self, subject: str, date: str) -> Attributes | None:
+        """Those of a subject on a date."""
+        if not self._reader.wanted:
+            return None
+        row = self._rows.get(subject)
+        if row is None:
+            self._strangers.add(subject)
+            return None
+        return self._reader.read({"sex": word(row, "gender"), "age": _age(row, date)})
+
+    def notes(self) -> dict[str, Any]:
+        if not self._reader.wanted:
+            return {}
+        return {"patients_without_patients_row": len(self._strangers), **self._reader.notes()}
+
+
+def _age(row: TableRow, date: str) -> str:
+    """The age in the year of a date, as a cell; all above 89 are 91 in the table, whenever that was."""
+    age, anchor, year = word(row, "anchor_age"), year_of(word(row, "anchor_year")), year_of(date)
+    if not age.isdigit() or anchor is None or year is None:
+        return ""
+    return age if int(age) > OLDEST else str(int(age) + year - anchor)
 
 
 class _ImageFolders:

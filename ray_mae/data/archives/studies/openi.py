@@ -7,6 +7,7 @@ another PatientID in the DICOM headers: a report is a patient. There is no offic
 Which image is the lateral one the reports do not say. A table does, if it is there: the
 indiana_projections.csv that is published with the images on Kaggle, or nlmcxr_dicom_metadata.csv with
 the tags of the DICOM files. Otherwise the view of a PNG file is unknown; a DICOM file knows its own.
+That table says years of birth and study as well, so an age, but neither sex nor scanner: they were emptied.
 
 Two readers indexed each report with a heading of MeSH or RadLex, then qualifiers for place, side and
 degree: "Opacity/lung/base/left". What a heading means among the 14 CheXpert labels is our own table, by
@@ -25,10 +26,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader, Attributes, age_between
 from ray_mae.data.archives.label_reader import published_names
 from ray_mae.data.archives.published import (
     Images,
     find_published,
+    require_published,
     rows_with,
     source_folder,
     word,
@@ -42,6 +45,7 @@ from ray_mae.data.paths import local_file, walk
 from ray_mae.data.quarantine import QuarantineError
 
 TGZ = "NLMCXR_reports.tgz"
+TAGS, BIRTH, DATE = "nlmcxr_dicom_metadata.csv", "Patient's Birth Date", "Study Date"
 # CXR1000_IM-0003-1001.png, 1000_IM-0003-1001.dcm.png on Kaggle, and CXR1_1_IM-0001-3001 in report 1
 _NAME = re.compile(r"(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)", re.IGNORECASE)
 
@@ -51,6 +55,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     root = source_folder(config, f"PNG files and {TGZ} or the XML files of it")
     images = Images.below(root, config, _key)
     views = _views(config)
+    attributes = AttributeReader(config.attributes)
+    about = _attributes(config, attributes)
     reports, damaged = _all_reports(config)
     headings = {heading(term) for *_, terms in reports.values() for term in terms}
     wanted = published_names(config.columns, config.archive, sorted(headings))
@@ -78,6 +84,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                     text=text,
                     labels=states,
                     other_labels=others,
+                    attributes=about.get(_key(name)),
                     problem=None
                     if path
                     else QuarantineError("missing", f"the report {study} names it"),
@@ -96,6 +103,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
         "images_of_unknown_view": without_view,
         **images.notes(used),
         "labels_not_mapped": dict(unmapped.most_common()),
+        **attributes.notes(),
     }
     return Archive(root, records, notes, label_names=tuple(wanted or CHEXPERT_LABELS))
 
@@ -198,12 +206,25 @@ def _views(config: IngestConfig) -> dict[str, tuple[str, str | None]]:
         views.setdefault(
             _key(word(row, "filename")), (view_of(words) or "unknown", position_of(words))
         )
-    tags = find_published(config, r"nlmcxr_dicom_metadata\.csv")
+    tags = find_published(config, re.escape(TAGS))
     for row in rows_with(tags, "imageid", "View Position") if tags else ():
         words = word(row, "View Position")
         view = view_of(words) or view_from_orientation(_orientation(row)) or "unknown"
         views.setdefault(_key(word(row, "imageid")), (view, position_of(words)))
     return views
+
+
+def _attributes(config: IngestConfig, reader: AttributeReader) -> dict[str, Attributes | None]:
+    """The age by image; FileNotFoundError where it is asked for and the table that says it is not there."""
+    if not reader.wanted:
+        return {}
+    tags = require_published(config, re.escape(TAGS), TAGS)
+    return {
+        _key(word(row, "imageid")): reader.read(
+            {"age": age_between(word(row, BIRTH), word(row, DATE))}
+        )
+        for row in rows_with(tags, "imageid", BIRTH, DATE)
+    }
 
 
 def _orientation(row: dict[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader, Attributes, age_between
 from ray_mae.data.archives.label_reader import by_value, published_names, shortened
 from ray_mae.data.archives.published import (
     Images,
@@ -30,6 +31,7 @@ from ray_mae.data.archives.studies.padchest_labels import (
     normalise,
     padchest_states,
 )
+from ray_mae.data.archives.tables import TableRow
 from ray_mae.data.decoding.views import position_of, view_of
 from ray_mae.data.labels import CHEXPERT_LABELS, NOT_MENTIONED, POSITIVE
 from ray_mae.data.privacy.years import year_of
@@ -37,6 +39,9 @@ from ray_mae.data.quarantine import QuarantineError
 
 TABLE_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = ("ImageID", "StudyID", "PatientID", "Projection", "Report", "Labels")
+DATE, BIRTH = "StudyDate_DICOM", "PatientBirth"
+ATTRIBUTES = {"sex": "PatientSex_DICOM", "age": BIRTH, "manufacturer": "Manufacturer_DICOM"}
+"""Columns; the age is the difference of two years."""
 
 
 def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
@@ -45,10 +50,11 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     table = require_published(config, r"PADCHEST_chest_x_ray_images_labels.*\.csv", TABLE_NAME)
     images = Images.below(root, config)
     labels = _Labels(published_names(config.columns, config.archive, sorted(OWN_LABELS)))
+    attributes = AttributeReader(config.attributes)
     texts: dict[str, str] = {}
 
     records, used = [], 0
-    for row in rows_with(table, *COLUMNS):
+    for row in rows_with(table, *COLUMNS, *attributes.columns(ATTRIBUTES)):
         name, view = word(row, "ImageID"), word(row, "Projection")
         study = word(row, "StudyID")
         text = word(row, "Report")
@@ -72,13 +78,19 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
                 text=texts.setdefault(text, text) or None,
                 labels=states,
                 other_labels=others,
-                year=year_of(word(row, "StudyDate_DICOM")) if config.year_bucket else None,
+                attributes=_attributes(row, attributes),
+                year=year_of(word(row, DATE)) if config.year_bucket else None,
                 problem=problem,
             )
         )
     progress(len(records), len(records))
-    notes = {**images.notes(used), **labels.notes()}
+    notes = {**images.notes(used), **labels.notes(), **attributes.notes()}
     return Archive(root, records, notes, label_names=labels.names)
+
+
+def _attributes(row: TableRow, attributes: AttributeReader) -> Attributes | None:
+    cells = {name: word(row, column) for name, column in ATTRIBUTES.items()}
+    return attributes.read({**cells, "age": age_between(cells["age"], word(row, DATE))})
 
 
 class _Cell(NamedTuple):

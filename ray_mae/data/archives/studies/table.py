@@ -54,7 +54,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive:
             text=row.get(columns.text),
             labels=labels.read(row),
             other_labels=labels.others(row),
-            attributes=attributes.of_row(row, columns),
+            attributes=attributes.of_row(row, vars(columns)),
             split=split,
             year=year_of(row.get(columns.date)) if config.year_bucket else None,
             problem=None if image else QuarantineError("missing", row.without("file")),

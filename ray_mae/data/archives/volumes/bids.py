@@ -4,7 +4,7 @@ https://bids-specification.readthedocs.io: the suffix names the contrast. A labe
 session, in the data set or in derivatives, belongs to all its images, as far as it lies in their
 space: without the entity space- it lies where the session was scanned. The entity ce- names a contrast
 agent; part- other than mag is no picture of anatomy. Of participants.tsv only the columns that
-volumes.labels names are taken.
+volumes.labels and attributes name are taken, of the images' JSON files what attributes names of the scanner.
 """
 
 import re
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.folders import (
     counts_above_zero,
     number_columns,
@@ -22,7 +23,8 @@ from ray_mae.data.archives.folders import (
     volume_files,
 )
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
-from ray_mae.data.archives.tables import TableRow, given_splits, read_table
+from ray_mae.data.archives.tables import TableRow, given_splits, nearest, read_table
+from ray_mae.data.archives.volumes.bids_sidecars import KEYS, Sidecars
 from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of, is_agent, with_agent
 from ray_mae.data.archives.volumes.exclusions import check_name
 from ray_mae.data.paths import local_file
@@ -33,6 +35,8 @@ _SPACE = re.compile(r"_space-([^_]+)_")
 _AGENT = re.compile(r"_ce-([^_]+)(?=_)", re.IGNORECASE)
 SEGMENTATION = "dseg"
 PARTICIPANT = "participant_id"
+PERSONAL = ("sex", "age")
+"""Attributes that participants.tsv says."""
 # Suffixes in anat/ that are no images.
 NO_IMAGES = frozenset({SEGMENTATION, "mask", "defacemask", "probseg"})
 OTHER_NAMES = {"label-map": "label map", "no-magnitude": "phase, real or imaginary part"}
@@ -48,6 +52,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     """List the anatomical images. FileNotFoundError if it is no BIDS folder, or has none."""
     root, files, passed_over, others = volume_files(config)
     people = _Participants.of(root, config)
+    attributes = AttributeReader(config.attributes)
+    sidecars = Sidecars(root) if KEYS.keys() & set(config.attributes) else None
     not_numbers: Counter[str] = Counter()
     other: Counter[str] = Counter()
     records: list[VolumeRecord] = []
@@ -65,6 +71,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             other[OTHER_NAMES.get(problem, problem)] += 1
         else:
             about = people.rows.get(match["sub"], {})
+            cells = {name: about.get(column, "") for name, column in people.attributes.items()}
+            cells |= sidecars.cells(path) if sidecars else {}
             records.append(
                 VolumeRecord(
                     paths=(path,),
@@ -75,6 +83,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     site=about.get("site") or None,
                     split=people.splits.get(match["sub"]),
                     labels=read_numbers(about, config.volumes.labels, not_numbers),
+                    attributes=attributes.read(cells),
                 )
             )
     if not records:
@@ -97,6 +106,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": people.columns_of_numbers,
         **people.notes({record.patient for record in records}),
+        **attributes.notes(),
+        **(sidecars.notes() if sidecars else {}),
     }
     return Archive(root, records + others, notes)
 
@@ -143,23 +154,31 @@ class _Participants:
     columns_of_numbers: list[str]
     repeated: int
     """Rows of participants who have one before."""
+    attributes: Mapping[str, str]
+    """Columns of those that are asked for, by attribute."""
 
     @classmethod
     def of(cls, root: Path, config: IngestConfig) -> "_Participants":
         """The table of this data set; nothing if there is none."""
-        path, wanted = root / "participants.tsv", config.volumes.labels
+        path, columns = root / "participants.tsv", config.volumes.columns
+        asked: dict[str, str] = {n: getattr(columns, n) for n in PERSONAL if n in config.attributes}
+        settings = dict.fromkeys(asked.values(), "attributes")
+        settings |= dict.fromkeys(config.volumes.labels, "volumes.labels")
+        wanted, split = list(settings), columns.split
         if not path.is_file():
             if wanted:
-                raise ValueError(f"{path} is missing: volumes.labels names columns of it")
-            return cls(path, {}, {}, [], 0)
-        split = config.volumes.columns.split
+                asking = " and ".join(sorted(set(settings.values())))
+                raise ValueError(f"{path} is missing: {asking} names columns of it")
+            return cls(path, {}, {}, [], 0, asked)
         _check_columns(path, {PARTICIPANT, "site", *wanted} | ({split} if split else set()))
         rows = read_table(path)
         if not rows or PARTICIPANT not in rows[0]:
             raise ValueError(f"{path} has no column {PARTICIPANT!r}: BIDS wants one")
-        for name in wanted:
+        for name, setting in settings.items():
             if name not in rows[0]:
-                raise ValueError(f"{path} has no column {name!r} (volumes.labels)")
+                raise ValueError(
+                    f"{path} has no column {name!r} ({setting}); it has {nearest(name, list(rows[0]))}"
+                )
         splits = given_splits(path, rows, split, "volumes.columns")
         by_name: dict[str, TableRow] = {}
         split_of: dict[str, str | None] = {}
@@ -171,21 +190,22 @@ class _Participants:
             for column in wanted:
                 if first.get(column) != row.get(column):
                     raise ValueError(
-                        f"{path}: {name} has several rows with different {column!r} (volumes.labels): "
+                        f"{path}: {name} has several rows with different {column!r} ({settings[column]}): "
                         "keep one row of each participant"
                     )
         others = {PARTICIPANT, "site", split}
-        columns = [name for name in number_columns(rows) if name not in others]
-        return cls(path, by_name, split_of, columns, len(rows) - len(by_name))
+        numbers = [name for name in number_columns(rows) if name not in others]
+        return cls(path, by_name, split_of, numbers, len(rows) - len(by_name), asked)
 
     def check(self, subjects: set[str], config: IngestConfig) -> None:
-        """Raise ValueError if labels are wanted and the table knows none of the subjects."""
-        if config.volumes.labels and not subjects & self.rows.keys():
+        """Raise ValueError if something of them is wanted and the table knows none of the subjects."""
+        wanted = config.volumes.labels or self.attributes
+        if wanted and not subjects & self.rows.keys():
             one, other = min(subjects), next(iter(self.rows), "nobody")
             raise ValueError(
                 f"{self.path} knows none of the {len(subjects):,} subjects, such as {one}, and speaks of "
-                f"{len(self.rows):,} others, such as {other}: no image would have the labels of "
-                "volumes.labels; write the folders' names into participant_id"
+                f"{len(self.rows):,} others, such as {other}: no image would have what "
+                "volumes.labels and attributes ask for; write the folders' names into participant_id"
             )
 
     def notes(self, subjects: set[str]) -> dict[str, int]:

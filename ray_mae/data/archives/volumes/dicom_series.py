@@ -11,9 +11,10 @@ from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.studies.dicom import chunks_of, files_below
 from ray_mae.data.archives.volumes import series_table
@@ -42,11 +43,12 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
     if not files:
         raise FileNotFoundError(f"{root} holds no files that could be DICOM (source)")
 
-    max_voxels = config.volumes.max_voxels
+    wanted = _Wanted(config.volumes.max_voxels, tuple(config.attributes))
+    attributes = AttributeReader(config.attributes)
     headers: dict[str, SliceFile] = {}
     records: list[VolumeRecord] = []
     for headers_of_chunk in parallel_map(
-        lambda paths: _headers(root, paths, max_voxels), chunks_of(files)
+        lambda paths: _headers(root, paths, wanted), chunks_of(files)
     ):
         for path, fields in headers_of_chunk:
             try:
@@ -55,8 +57,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                 records.append(_alone(path, error))
         progress(len(headers) + len(records), len(files))
     series, duplicates = _group_by_series(dict(sorted(headers.items())))
-    volumes = [_volumes_of(slices, config) for slices in series.values()]
-    described, of_table = series_table.describe(list(chain(*volumes)), root, config)
+    volumes = [_volumes_of(slices, config, attributes) for slices in series.values()]
+    described, of_table = series_table.describe(list(chain(*volumes)), root, config, attributes)
     records += described
     records += [_duplicates(of_series) for of_series in duplicates.values()]
     records.sort(key=lambda record: record.paths)
@@ -68,6 +70,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         "duplicate_files": sum(map(len, duplicates.values())),
         "files_passed_over": passed_over,
         **of_table,
+        **attributes.notes(),
     }
     return Archive(root, records, notes)
 
@@ -92,7 +95,14 @@ def _group_by_series(
     return series, duplicates
 
 
-def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, dict[str, Any]]]:
+class _Wanted(NamedTuple):
+    """What is read of headers."""
+
+    max_voxels: int
+    attributes: tuple[str, ...]
+
+
+def _headers(root: Path, paths: list[str], wanted: _Wanted) -> list[tuple[str, dict[str, Any]]]:
     """On a worker: the headers of some files as plain fields, since they travel as JSON."""
     return [
         (
@@ -101,17 +111,17 @@ def _headers(root: Path, paths: list[str], max_voxels: int) -> list[tuple[str, d
             if isinstance(file, QuarantineError)
             else asdict(file),
         )
-        for path, file in zip(paths, _read(root, paths, max_voxels), strict=True)
+        for path, file in zip(paths, _read(root, paths, wanted), strict=True)
     ]
 
 
-def _read(root: Path, paths: list[str], max_voxels: int) -> Iterator[SliceFile | QuarantineError]:
+def _read(root: Path, paths: list[str], wanted: _Wanted) -> Iterator[SliceFile | QuarantineError]:
     if not is_remote(root):
-        yield from read_frames_isolated([root / path for path in paths], max_voxels)
+        yield from read_frames_isolated([root / path for path in paths], *wanted)
         return
     for path in paths:  # only their beginning is fetched: the decoder process reads files
         try:
-            yield retry_transient(partial(read_frames, root / path, max_voxels), remote=False)
+            yield retry_transient(partial(read_frames, root / path, *wanted), remote=False)
         except QuarantineError as problem:
             yield problem
 
@@ -144,14 +154,17 @@ MOST_PARTS = 8
 """Volumes of one series. What has more is a time series, or something else that is no scan of anatomy."""
 
 
-def _volumes_of(slices: dict[str, SliceFile], config: IngestConfig) -> list[VolumeRecord]:
+def _volumes_of(
+    slices: dict[str, SliceFile], config: IngestConfig, attributes: AttributeReader
+) -> list[VolumeRecord]:
     """The volumes of one series; slices by path."""
     parts = _parts(slices)
     if parts is None:
-        return [_record(slices, config)]
+        return [_record(slices, config, attributes)]
     name, of_value = parts
     return [
-        _record(of_part, config, part=f"/{name} {value}") for value, of_part in of_value.items()
+        _record(of_part, config, attributes, part=f"/{name} {value}")
+        for value, of_part in of_value.items()
     ]
 
 
@@ -180,7 +193,12 @@ def _problem_of(slices: dict[str, SliceFile]) -> str | None:
     return None
 
 
-def _record(slices: dict[str, SliceFile], config: IngestConfig, part: str = "") -> VolumeRecord:
+def _record(
+    slices: dict[str, SliceFile],
+    config: IngestConfig,
+    attributes: AttributeReader,
+    part: str = "",
+) -> VolumeRecord:
     """One volume; slices by path.
 
     part: which of its series' volumes it is.
@@ -212,8 +230,18 @@ def _record(slices: dict[str, SliceFile], config: IngestConfig, part: str = "") 
         session=files[0].study or None,
         modality=contrast if contrast != UNKNOWN else (files[0].modality or UNKNOWN),
         said_of_face=_said_of_face(files),
+        attributes=attributes.read(_cells(files)),
         problem=problem,
     )
+
+
+def _cells(files: Sequence[SliceFile]) -> dict[str, str]:
+    """What the first slice that says something says of each attribute."""
+    cells: dict[str, str] = {}
+    for file in files:
+        for name, cell in file.attributes.items():
+            cells[name] = cells.get(name) or cell
+    return cells
 
 
 def _said_of_face(files: Sequence[SliceFile]) -> str | None:

@@ -2,7 +2,7 @@
 
 collection → datasets → subjects → sessions → images, each with name, modality, image_path and
 associated_masks. Paths may start with $nnssl_raw or another variable of nnssl's. Of what is
-said of a subject only what volumes.labels names is taken.
+said of a subject and of an image only what volumes.labels and attributes name is taken.
 
 The quality of images was scored by data set, modality and what they were computed from
 (derived_from), as dataset_info lists it: 1 is best, and what is above volumes.max_quality_score
@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig, VolumeSettings
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.folders import counts_above_zero, number_columns, read_numbers
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.volumes.contrasts import contrast_of
 from ray_mae.data.quarantine import QuarantineError
 
 _VARIABLE = re.compile(r"^\$(\w+)/?")
+ATTRIBUTES = {
+    "sex": "sex", "age": "age",  # of the subject; the others of the image
+    "manufacturer": "manufacturer", "model": "model_name", "field_strength": "magnetic_field_strength",
+}  # fmt: skip
 RAW = "nnssl_raw"
 VARIABLES = frozenset({RAW, "nnssl_preprocessed", "nnssl_results"})
 """Those that nnssl knows. Any other may hold a secret, which would become a part of a path."""
@@ -41,6 +46,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         collection = json.loads(path.read_text())
         records, not_numbers = [], Counter[str]()
         people: dict[tuple[str, str], dict[str, Any]] = {}
+        attributes = AttributeReader(config.attributes)
         scores = _scores(collection)
         counts: Counter[str] = Counter()
         for where, image, info in _images(collection):
@@ -63,6 +69,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                     anonymised=anonymised and _resolve(anonymised, path),
                     anatomy=anatomy and _resolve(anatomy, path),
                     labels=read_numbers(info, config.volumes.labels, not_numbers),
+                    attributes=attributes.of_row(_cells({**about, **info}), ATTRIBUTES),
                     problem=_problem(score, about.get("derived_from"), config.volumes),
                 )
             )
@@ -81,8 +88,13 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         "labels_not_numbers": counts_above_zero(not_numbers),
         "columns_of_numbers": number_columns(people.values()),
         **counts,
+        **attributes.notes(),
     }
     return Archive(path.parent, records, notes)
+
+
+def _cells(values: dict[str, Any]) -> dict[str, str]:
+    return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 Scores = dict[tuple[str, str, str], float]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.folders import NumberLabels
 from ray_mae.data.archives.records import VolumeRecord
 from ray_mae.data.archives.tables import TableRow, cell, given_splits, need_columns, read_table
@@ -20,15 +21,17 @@ from ray_mae.data.archives.volumes.contrasts import UNKNOWN, contrast_of
 
 
 def describe(
-    series: Sequence[VolumeRecord], root: Path, config: IngestConfig
+    series: Sequence[VolumeRecord], root: Path, config: IngestConfig, attributes: AttributeReader
 ) -> tuple[list[VolumeRecord], dict[str, Any]]:
     """The series with what volumes.table says of them, and counts for the summary.
+
+    attributes: reads the cells of those that are asked for; what the table leaves open the headers say.
 
     FileNotFoundError or ValueError if it is no such table. Without one everything stays as it is.
     """
     if config.volumes.table is None:
         return list(series), {}
-    table = _Table.read(config.volumes.table, root, config)
+    table = _Table.read(config.volumes.table, root, config, attributes)
     alone = Counter(folder for folder, _ in {(_folder(s), _series(s)) for s in series})
     rows = [table.row_of(s, _folder(s) if alone[_folder(s)] == 1 else None) for s in series]
     renamed = table.names_of_patients(series, rows)
@@ -37,7 +40,7 @@ def describe(
     described, of_series, of_patients = [], {number for number in rows if number is not None}, set()
     for record, number in zip(series, rows, strict=True):
         person = table.only_row_of(record.patient)
-        renaming = {"patient": renamed.get(record.patient, record.patient)}
+        renaming: dict[str, Any] = {"patient": renamed.get(record.patient, record.patient)}
         if number is not None:
             changes = renaming | table.of_series(number)
         elif person is not None and person not in of_series:
@@ -46,6 +49,8 @@ def describe(
         else:
             changes = renaming
             unmatched += 1
+        if known := changes.pop("attributes", None):
+            changes["attributes"] = (record.attributes or {}) | known
         described.append(replace(record, **changes))
     notes = {
         "table_rows_without_series": len(table.rows) - len(of_series | of_patients),
@@ -70,6 +75,7 @@ class _Table:
     """The rows, and where to find those of a series or a patient, by number."""
 
     config: IngestConfig
+    attributes: AttributeReader
     rows: Sequence[TableRow]
     splits: list[str | None]
     labels: NumberLabels
@@ -78,7 +84,9 @@ class _Table:
     by_patient: dict[str, list[int]]
 
     @classmethod
-    def read(cls, path: Path, root: Path, config: IngestConfig) -> "_Table":
+    def read(
+        cls, path: Path, root: Path, config: IngestConfig, attributes: AttributeReader
+    ) -> "_Table":
         columns = config.volumes.columns
         if not path.is_file():
             raise FileNotFoundError(
@@ -104,6 +112,7 @@ class _Table:
                 by_patient[patient].append(number)
         return cls(
             config,
+            attributes,
             rows,
             given_splits(path, rows, columns.split, "volumes.columns"),
             NumberLabels.of(path, rows[0], config.volumes),
@@ -151,6 +160,9 @@ class _Table:
             "site": self._cell(number, "site"),
             "split": self.splits[number],
             "labels": self.labels.read(self.rows[number]),
+            "attributes": self.attributes.of_row(
+                self.rows[number], vars(self.config.volumes.columns)
+            ),
         }
 
     def _cell(self, number: int, name: str) -> str | None:

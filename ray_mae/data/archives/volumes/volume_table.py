@@ -1,6 +1,7 @@
 """A table that lists volumes: CSV or Parquet, one row per file."""
 
 from ray_mae.config import IngestConfig
+from ray_mae.data.archives.attributes import AttributeReader
 from ray_mae.data.archives.folders import NumberLabels
 from ray_mae.data.archives.records import Archive, Progress, VolumeRecord
 from ray_mae.data.archives.tables import (
@@ -24,9 +25,11 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
         )
     damaged: list[DamagedRow] = []
     rows = read_table(path, damaged.append, config.table_encoding)
-    need_columns(path, rows, columns, ("path", "patient"), "volumes.columns")
+    needed = ("path", "patient", *config.attributes)
+    need_columns(path, rows, columns, needed, "volumes.columns")
     splits = given_splits(path, rows, columns.split, "volumes.columns")
     labels = NumberLabels.of(path, rows[0], config.volumes)
+    attributes = AttributeReader(config.attributes)
 
     records = []
     for row, split in zip(rows, splits, strict=True):
@@ -44,6 +47,7 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
                 anonymised=cell(row, columns.anonymised),
                 anatomy=cell(row, columns.anatomy),
                 segmentation=cell(row, columns.segmentation),
+                attributes=attributes.of_row(row, vars(columns)),
                 labels=labels.read(row),
                 problem=None if file else QuarantineError("missing", row.without("file")),
             )
@@ -56,4 +60,4 @@ def read(config: IngestConfig, progress: Progress) -> Archive[VolumeRecord]:
             )
         )
     progress(len(records), len(records))
-    return Archive(path.parent, records, labels.notes())
+    return Archive(path.parent, records, {**labels.notes(), **attributes.notes()})

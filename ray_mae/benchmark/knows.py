@@ -1,0 +1,282 @@
+"""What features know besides disease: site, scanner, sex, view, age, by a linear head and by variance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+
+Floats = NDArray[np.floating[Any]]
+Rows = NDArray[np.intp]
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""C of the logistic head."""
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
+"""Of the ridge, beside the mean squared error."""
+LEAST_PATIENTS = 5
+"""Of a value in the training and in the test split: values with fewer are left out."""
+COMPONENTS = 50
+RESAMPLES = 1000
+EVERYBODY = "everybody"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a linear head tells of an attribute of test patients."""
+
+    attribute: str
+    among: str
+    """EVERYBODY, or the label state within which heads were fitted and tested: an attribute that goes with a
+    disease is otherwise known by it."""
+    metric: str = "balanced accuracy"
+    """Of numbers R2."""
+    value: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    """95 % over test patients."""
+    chance: float = float("nan")
+    """1 / K; of numbers 0."""
+    chance_low: float = float("nan")
+    chance_high: float = float("nan")
+    """95 % of the values where the attribute is dealt out among the test patients at random."""
+    values: tuple[str, ...] = ()
+    """[K] that are told apart."""
+    left_out: tuple[str, ...] = ()
+    """Values of too few patients."""
+    patients: int = 0
+    """Of the test split."""
+    reason: str = ""
+    """Why there is no value."""
+
+
+def knows(
+    features: Floats,
+    name: str,
+    attribute: NDArray[Any],
+    patient: NDArray[np.str_],
+    split: NDArray[np.str_],
+    *,
+    within: NDArray[np.bool_] | None = None,
+    among: str = EVERYBODY,
+    seed: int = 0,
+) -> Knowledge:
+    """How well a linear head tells an attribute from features.
+
+    It is fitted on training patients, its strength chosen on validation patients, and scored once on test
+    patients: with numbers ridge regression, else logistic regression with balanced classes.
+
+    Args:
+        features: [S, D].
+        name: of the attribute.
+        attribute: [S] objects; None where unknown.
+        patient: [S].
+        split: [S] train, val and test.
+        within: [S] samples that take part, such as those of No Finding; default: all.
+        among: what `within` is called.
+        seed: of the resamples.
+    """
+    known = np.array([_is_known(v) for v in attribute], bool)
+    known &= np.ones(len(known), bool) if within is None else within
+    rows = {s: np.flatnonzero(known & (split == s)) for s in ("train", "val", "test")}
+    numbers = _are_numbers(attribute[known])
+    if numbers:
+        kept, left_out = [], []
+        few = {s: len(set(patient[r].tolist())) for s, r in rows.items()}
+        if min(few.values()) < LEAST_PATIENTS:
+            reason = (
+                f"{few['train']}, {few['val']} and {few['test']} patients in train, val and test"
+            )
+            return Knowledge(name, among, metric="R2", reason=reason)
+        target: NDArray[Any] = np.array(
+            [float(v) if k else np.nan for v, k in zip(attribute, known, strict=True)]
+        )
+    else:
+        kept, left_out = _values(attribute, patient, rows)
+        if len(kept) < 2:
+            reason = "fewer than two values with patients enough in train and test"
+            return Knowledge(name, among, left_out=tuple(left_out), reason=reason)
+        place = {value: i for i, value in enumerate(kept)}
+        target = np.array([place.get(str(v), -1) for v in attribute])
+        rows = {s: r[target[r] >= 0] for s, r in rows.items()}
+    predicted = (_ridge if numbers else _logistic)(features, target, rows)
+    test, rng = rows["test"], np.random.default_rng(seed)
+    score = (_R2 if numbers else _BalancedAccuracy)(
+        target[test], predicted, patient[test], len(kept)
+    )
+    draws = np.stack([score.resampled(rng) for _ in range(RESAMPLES)])
+    dealt = np.array([score.dealt(rng) for _ in range(RESAMPLES)])
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    return Knowledge(
+        name,
+        among,
+        "R2" if numbers else "balanced accuracy",
+        score.value,
+        float(low),
+        float(high),
+        0.0 if numbers else 1 / len(kept),
+        *map(float, np.nanpercentile(dealt, [2.5, 97.5])),
+        tuple(kept),
+        tuple(left_out),
+        len(set(patient[test].tolist())),
+    )
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and value == value  # NaN is not itself
+
+
+def _are_numbers(values: NDArray[Any]) -> bool:
+    return len(values) > 0 and all(
+        isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values
+    )
+
+
+def _values(
+    attribute: NDArray[Any], patient: NDArray[np.str_], rows: dict[str, Rows]
+) -> tuple[list[str], list[str]]:
+    """Values with patients enough, and the others."""
+    by_split = {s: [(str(attribute[i]), patient[i]) for i in rows[s]] for s in ("train", "test")}
+    every = sorted({value for pairs in by_split.values() for value, _ in pairs})
+    patients = {
+        (s, value): len({who for v, who in pairs if v == value})
+        for s, pairs in by_split.items()
+        for value in every
+    }
+    kept = [v for v in every if min(patients[s, v] for s in by_split) >= LEAST_PATIENTS]
+    return kept, [v for v in every if v not in kept]
+
+
+# -------------------------------------------------------------------------------------------- heads
+
+
+def _scaled(features: Floats, rows: dict[str, Rows]) -> dict[str, NDArray[np.float64]]:
+    scaler = StandardScaler().fit(np.asarray(features[rows["train"]], np.float64))
+    return {
+        s: scaler.transform(np.asarray(features[r], np.float64)) for s, r in rows.items() if len(r)
+    }
+
+
+def _logistic(features: Floats, target: NDArray[Any], rows: dict[str, Rows]) -> NDArray[Any]:
+    """Predicted classes of the test rows; of equal strengths the smaller."""
+    x, y = _scaled(features, rows), {s: target[r] for s, r in rows.items()}
+    fits = []
+    for strength in STRENGTHS if len(y["val"]) else STRENGTHS[2:3]:
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+        fits.append(model.fit(x["train"], y["train"]))
+    scores = [_recalls(y["val"], fit.predict(x["val"])) for fit in fits] if len(y["val"]) else [0.0]
+    return np.asarray(fits[int(np.argmax(scores))].predict(x["test"]))
+
+
+def _ridge(features: Floats, target: NDArray[Any], rows: dict[str, Rows]) -> NDArray[Any]:
+    """Predicted numbers of the test rows."""
+    x, y = _scaled(features, rows), {s: target[r] for s, r in rows.items()}
+    fits = [
+        Ridge(alpha=len(y["train"]) * c / 10).fit(x["train"], y["train"])
+        for c in (10, 1, 0.1, 0.01, 0.001)
+    ]
+    errors = [float(((fit.predict(x["val"]) - y["val"]) ** 2).mean()) for fit in fits]
+    return np.asarray(fits[int(np.argmin(errors))].predict(x["test"]))
+
+
+def _recalls(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
+    """Balanced accuracy over the classes that are there."""
+    return float(np.mean([(predicted[truth == c] == c).mean() for c in np.unique(truth)]))
+
+
+# ------------------------------------------------------------------------------------------- scores
+
+
+class _Score:
+    """Of predictions [T]; patients are resampled, and the truth dealt out anew among them."""
+
+    def __init__(
+        self, truth: NDArray[Any], predicted: NDArray[Any], patient: NDArray[np.str_], classes: int
+    ) -> None:
+        self.truth, self.predicted, self.classes = truth, predicted, classes
+        self.people, self.of = np.unique(patient, return_inverse=True)
+        self.first = np.array([np.flatnonzero(self.of == p)[0] for p in range(len(self.people))])
+        self.value = self.score(truth, np.ones(len(truth)))
+
+    def score(self, truth: NDArray[Any], weight: NDArray[Any]) -> float:
+        raise NotImplementedError
+
+    def resampled(self, rng: np.random.Generator) -> float:
+        people = len(self.people)
+        counts = np.bincount(rng.integers(people, size=people), minlength=people)
+        return self.score(self.truth, counts[self.of].astype(float))
+
+    def dealt(self, rng: np.random.Generator) -> float:
+        """A patient's samples get what another patient's first one has."""
+        other = self.first[rng.permutation(len(self.people))]
+        return self.score(self.truth[other][self.of], np.ones(len(self.truth)))
+
+
+class _BalancedAccuracy(_Score):
+    def score(self, truth: NDArray[Any], weight: NDArray[Any]) -> float:
+        there = np.bincount(truth, weight, self.classes)
+        right = np.bincount(truth, weight * (truth == self.predicted), self.classes)
+        return float((right[there > 0] / there[there > 0]).mean())
+
+
+class _R2(_Score):
+    def score(self, truth: NDArray[Any], weight: NDArray[Any]) -> float:
+        mean = np.average(truth, weights=weight)
+        spread = weight @ (truth - mean) ** 2
+        return (
+            float(1 - weight @ (truth - self.predicted) ** 2 / spread)
+            if spread > 0
+            else float("nan")
+        )
+
+
+# ----------------------------------------------------------------------------------------- variance
+
+
+@dataclass(frozen=True)
+class VarianceShare:
+    """Of features between groups of samples."""
+
+    share: float
+    """η²: sum of squares between the groups over the total, 0 to 1."""
+    by_chance: float
+    """What it would be if samples were grouped at random: (K − 1) / (n − 1)."""
+    groups: int
+    samples: int
+
+
+def eta_squared(
+    features: Floats, groups: dict[str, NDArray[Any]], rows: Rows | Sequence[int]
+) -> dict[str, VarianceShare]:
+    """How much of the features' variance lies between groups such as a label's, sites, sexes; by their name.
+
+    Of the first COMPONENTS principal components of standardised features, weighted by their variance.
+
+    Args:
+        features: [S, D].
+        groups: by name [S] objects; samples of None are left out.
+        rows: samples that count.
+    """
+    chosen = np.asarray(rows, int)
+    scaled = StandardScaler().fit_transform(np.asarray(features[chosen], np.float64))
+    count = min(COMPONENTS, *scaled.shape)
+    parts = PCA(count, svd_solver="full").fit_transform(scaled)
+    return {name: _between(parts, values[chosen]) for name, values in groups.items()}
+
+
+def _between(parts: NDArray[np.float64], group: NDArray[Any]) -> VarianceShare:
+    """The sums over components are those of components weighted by their variance."""
+    known = np.array([_is_known(v) for v in group], bool)
+    parts = parts[known] - parts[known].mean(0) if known.any() else parts[known]
+    _, which = np.unique(np.array([str(v) for v in group[known]], np.str_), return_inverse=True)
+    samples, kinds = len(which), int(which.max(initial=-1)) + 1
+    total = float((parts**2).sum())
+    if kinds < 2 or total == 0:
+        return VarianceShare(float("nan"), float("nan"), kinds, samples)
+    sums = np.zeros((kinds, parts.shape[1]))
+    np.add.at(sums, which, parts)
+    between = float((sums**2 / np.bincount(which)[:, None]).sum())
+    return VarianceShare(between / total, (kinds - 1) / (samples - 1), kinds, samples)
