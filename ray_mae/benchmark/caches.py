@@ -29,6 +29,13 @@ def caches_of(suite: Suite) -> Iterator[tuple[Cache, str, str]]:
                     if cache.folder not in done:
                         done.add(cache.folder)
                         yield cache, name, dataset
+    repeats = config.trust.repeats
+    if repeats is None or any(repeats in (t.dataset, *t.tested_on) for t in config.tasks.values()):
+        return
+    for name, entry in config.encoders.items():
+        for source in suite.sources.get((name, suite.kinds[repeats]), ())[:1]:
+            if entry.kind != "scratch":
+                yield cache_of(config, repeats, source), name, repeats
 
 
 def with_tokens(suite: Suite, source: Source, task: str) -> Source:

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from ray_mae.benchmark.caches import caches_of, splits_of
-from ray_mae.benchmark.features import ShardBatches, ViewEmbedder, collator_of
+from ray_mae.benchmark.features import ViewEmbedder, collator_of
 from ray_mae.benchmark.finetuning import finetune_keys, starts_of, trials_of
 from ray_mae.benchmark.fit import groups_of
 from ray_mae.benchmark.fits import is_done
 from ray_mae.benchmark.plan import Suite, inputs_of, keys_of, look
+from ray_mae.benchmark.readers import ShardBatches
 from ray_mae.benchmark.store import Store
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import Manifest

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
-from ray_mae.benchmark.corruptions import corrupt_row
+from ray_mae.benchmark.readers import CorruptedCollator, HistogramRows, ShardBatches
 from ray_mae.benchmark.sources import Source
 from ray_mae.checkpoint.format import encoder_facts, fingerprint
 from ray_mae.cluster.runtime import gpus_wanted
@@ -22,9 +22,8 @@ from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.integrity import check_sizes
-from ray_mae.data.loading.rows import read_rows
-from ray_mae.data.loading.stream import dataset_of, from_block, to_block
-from ray_mae.data.schema import NOUNS, Manifest, Row, Shard
+from ray_mae.data.loading.stream import dataset_of, from_block
+from ray_mae.data.schema import NOUNS, Manifest, Shard
 from ray_mae.files import replacing, write_whole
 from ray_mae.terminal import ProgressLine, console
 
@@ -45,45 +44,6 @@ class Features:
     """[N, D] by pool: cls, mean; or pixels, histogram."""
     tokens: NDArray[np.float16] | None = None
     """[N, T, D]"""
-
-
-@dataclass(frozen=True)
-class CorruptedCollator:
-    """A collator that changes the images of a row before they are packed."""
-
-    inner: Collator
-    corruption: str
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return self.inner.columns
-
-    def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
-        return self.inner.describe(rows)
-
-    def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        return self.inner.collate([corrupt_row(row, self.corruption) for row in rows], epochs)
-
-
-@dataclass(frozen=True)
-class ShardBatches:
-    """Reads shards in file order, and says of each batch which shard and which samples it is of."""
-
-    shards: Path
-    collator: Collator
-    batch_size: int
-    identifier: str
-
-    def read(self, shard: Shard) -> Iterator[pa.Table]:
-        """The batches of one shard."""
-        for group in range(len(shard.row_groups)):
-            path = self.shards / shard.file
-            rows = read_rows(path, shard, group, self.collator.columns, wait=True)
-            for first in range(0, len(rows), self.batch_size):
-                part = rows[first : first + self.batch_size]
-                arrays = self.collator.collate(part, [0] * len(part))
-                names = [row[self.identifier] for row in part]
-                yield to_block(arrays, file=shard.file, samples=json.dumps(names))
 
 
 class ViewEmbedder:
@@ -120,7 +80,7 @@ class ViewEmbedder:
             "view": pa.array((batch.view.numpy() if study else 0 * of).tolist(), pa.int8()),
         }
         if self._encoder is None:
-            found = _of_pixels(self._source, batch)
+            found = _small_images(self._source, batch)
         else:
             with torch.inference_mode():
                 found = _of_network(self._encoder, batch.to(self._device), self._source)
@@ -162,31 +122,19 @@ def _of_network(encoder: Any, batch: Any, source: Source) -> dict[str, NDArray[A
     return {name: values.float().cpu().numpy() for name, values in found.items()}
 
 
-def _of_pixels(source: Source, batch: Any) -> dict[str, NDArray[Any]]:
-    """Small images, or histograms of what is seen, [N, P]."""
+def _small_images(source: Source, batch: Any) -> dict[str, NDArray[Any]]:
+    """Small images or volumes as they are, [N, P]."""
     from torch.nn.functional import adaptive_avg_pool3d
 
-    from ray_mae.benchmark.baselines import image_histogram, volume_histogram
     from ray_mae.transforms.images import whole
     from ray_mae.transforms.volumes import clean
 
     if source.sample == "study":
-        if source.kind == "pixels":
-            return {f"{VECTOR}pixels": whole(batch, source.side).flatten(1).numpy()}
-        rows = []
-        for image, side, shape in zip(batch.images, batch.side, batch.shape, strict=True):
-            top, left = ((side - shape) // 2).tolist()
-            height, width = shape.tolist()
-            rows.append(image_histogram(image[0, top : top + height, left : left + width].numpy()))
-        return {f"{VECTOR}histogram": np.stack(rows)}
-    voxels, valid = clean(batch)
-    if source.kind == "pixels":
-        small = adaptive_avg_pool3d(voxels, source.side).flatten(1)
-        return {
-            f"{VECTOR}pixels": (batch.pool(small) if source.sees == "windows" else small).numpy()
-        }
-    pairs = zip(voxels[:, 0].numpy(), valid[:, 0].numpy(), strict=True)
-    return {f"{VECTOR}histogram": np.stack([volume_histogram(*pair) for pair in pairs])}
+        small = whole(batch, source.side).flatten(1)
+    else:
+        small = adaptive_avg_pool3d(clean(batch)[0], source.side).flatten(1)
+        small = batch.pool(small) if source.sees == "windows" else small
+    return {f"{VECTOR}pixels": small.numpy()}
 
 
 # ------------------------------------------------------------------------------------------- cache
@@ -225,20 +173,24 @@ class Cache:
             return {"samples": 0, "seconds": 0.0}
         self.folder.mkdir(parents=True, exist_ok=True)
         identifier, noun = f"{manifest.kind}_id", NOUNS[manifest.kind]
-        collator = collator_of(self.source, config.max_views)
-        reader = ShardBatches(self.shards.resolve(), collator, config.batch_size, identifier)
         total = sum(s.rows for s in missing)
         console.print(f"{name}: {total:,} {noun}")
         progress, done = ProgressLine(f"{name}: embedded", noun), 0
-        rows = dataset_of(reader, [(shard,) for shard in missing], 8).map_batches(
-            ViewEmbedder,
-            fn_constructor_args=(self.source,),
-            batch_size=1,  # a row is a batch already
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=config.workers),
-            num_gpus=1 if gpus_wanted(config.gpu) else 0,
-            num_cpus=1,
-        )
+        calls, folder = [(shard,) for shard in missing], self.shards.resolve()
+        if self.source.kind == "histogram":
+            rows = dataset_of(HistogramRows(folder, manifest.kind, config.max_views), calls, 8)
+        else:
+            collator = collator_of(self.source, config.max_views)
+            reader = ShardBatches(folder, collator, config.batch_size, identifier)
+            rows = dataset_of(reader, calls, 8).map_batches(
+                ViewEmbedder,
+                fn_constructor_args=(self.source,),
+                batch_size=1,  # a row is a batch already
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=config.workers),
+                num_gpus=1 if gpus_wanted(config.gpu) else 0,
+                num_cpus=1,
+            )
         pending: list[pa.Table] = []
         for table in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
             for part in _by_file(table):

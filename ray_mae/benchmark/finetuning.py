@@ -287,7 +287,7 @@ def predict_one(tested: Tested) -> None:
     """Predicts the test samples of a data set with one model."""
     import torch
 
-    from ray_mae.benchmark.features import ShardBatches
+    from ray_mae.benchmark.readers import ShardBatches
     from ray_mae.data.kinds import KINDS
     from ray_mae.evaluate.finetune.classifier import load_model
 

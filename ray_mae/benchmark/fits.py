@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.benchmark.baselines import metadata_vectors
+from ray_mae.benchmark.baselines import metadata
 from ray_mae.benchmark.draws import labelled_rows
 from ray_mae.benchmark.features import Cache, Features
 from ray_mae.benchmark.fusion import Inputs, components_of_pixels
@@ -94,8 +94,7 @@ def _inputs(group: Group, table: SampleTable, dataset: str, splits: Sequence[str
     else:
         vectors = np.zeros((samples, 1), np.float32)
         if entry.kind == "metadata":
-            columns = entry.columns or list(table.attributes)
-            vectors = metadata_vectors(table.attributes, columns, np.flatnonzero(train))
+            vectors = metadata(table.attributes, entry.columns, np.flatnonzero(train))
         features = Features(np.arange(samples), np.zeros(samples, np.int8), {"mean": vectors})
     views = "all" if group.cache is None else key.cell.views
     return Inputs(features, table.patient, views, list(entry.pools) if entry.pools else None)
@@ -273,11 +272,11 @@ def _beside(
     a, b = fitted.table, tested.table
     first = len(a.sample)
     if entry.kind == "metadata":
-        names = entry.columns or list(a.attributes)
+        names = entry.columns or sorted(a.attributes)
         empty = np.full(len(b.sample), None, dtype=object)
         joined = {n: np.concatenate([a.attributes[n], b.attributes.get(n, empty)]) for n in names}
         train = np.flatnonzero(a.split == "train")
-        vectors = metadata_vectors(joined, names, train)[first:]
+        vectors = metadata(joined, names, train)[first:]
         seen = Features(
             np.arange(len(b.sample)), np.zeros(len(b.sample), np.int8), {"mean": vectors}
         )

@@ -26,7 +26,7 @@ from ray_mae.benchmark.records import Cell, Fit, FitKey, Predictions, SampleTabl
 from ray_mae.files import replacing, write_whole
 from ray_mae.train.metrics.jsonl import read_jsonl
 
-PLAN, OPENED = "plan.json", "opened.jsonl"
+PLAN, OPENED, TRUST = "plan.json", "opened.jsonl", "trust.json"
 ATTRIBUTE, TARGET = "attribute:", "target:"
 """What stands before the names of columns of samples."""
 
@@ -143,6 +143,14 @@ class Store:
             raise FileNotFoundError(f"{path} is missing: run `ray-mae benchmark fit` first")
         values: dict[str, Any] = json.loads(path.read_text())
         return values
+
+    def trust(self) -> dict[str, list[dict[str, Any]]]:
+        """Records of what was measured besides: knows, variance, robustness, agreement."""
+        path = self.folder / TRUST
+        found: dict[str, list[dict[str, Any]]] = (
+            json.loads(path.read_text()) if path.is_file() else {}
+        )
+        return found
 
     def opened(self) -> list[dict[str, Any]]:
         """A record for each opening of the test labels: plan, time."""
