@@ -84,7 +84,8 @@ def knows(
     rows = {s: np.flatnonzero(known & (split == s)) for s in ("train", "val", "test")}
     numbers = _are_numbers(attribute[known])
     if numbers:
-        kept, left_out = [], []
+        kept: list[str] = []
+        left_out: list[str] = []
         few = {s: len(set(patient[r].tolist())) for s, r in rows.items()}
         if min(few.values()) < LEAST_PATIENTS:
             reason = (
@@ -210,7 +211,7 @@ class _Score:
 
     def per_patient(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Sums [P] of values [T]."""
-        return np.bincount(self.of, values, self.people)
+        return np.bincount(self.of, values.astype(float), self.people)
 
     def intervals(self, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """95 % over patients, and by chance."""
