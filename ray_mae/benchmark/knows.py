@@ -211,7 +211,7 @@ class _Score:
 
     def per_patient(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Sums [P] of values [T]."""
-        return np.bincount(self.of, values.astype(float), self.people)
+        return np.bincount(self.of, values.astype(float), self.people).astype(np.float64)
 
     def intervals(self, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """95 % over patients, and by chance."""
