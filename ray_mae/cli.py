@@ -87,6 +87,30 @@ def _adapt(config: settings.AdaptConfig) -> None:
     _print(adapt(config))
 
 
+def _benchmark(config: settings.SuiteConfig) -> None:
+    from ray_mae.benchmark.command import benchmark
+
+    _print(benchmark(config))
+
+
+def _benchmark_fit(config: settings.SuiteConfig) -> None:
+    from ray_mae.benchmark.command import benchmark_fit
+
+    _print(benchmark_fit(config))
+
+
+def _benchmark_open(config: settings.SuiteConfig) -> None:
+    from ray_mae.benchmark.command import benchmark_open
+
+    _print(benchmark_open(config))
+
+
+def _benchmark_report(config: settings.SuiteConfig) -> None:
+    from ray_mae.benchmark.command import benchmark_report
+
+    _print(benchmark_report(config))
+
+
 def _checkpoint_list(config: settings.CheckpointListConfig) -> None:
     from ray_mae.checkpoint.commands import checkpoint_list
 
@@ -190,6 +214,10 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "tune report": (settings.TuneReportConfig, _tune_report),  # before `tune`, as above
     "tune": (settings.TuneConfig, _tune),
     "adapt": (settings.AdaptConfig, _adapt),
+    "benchmark fit": (settings.SuiteConfig, _benchmark_fit),  # before `benchmark`, as above
+    "benchmark open": (settings.SuiteConfig, _benchmark_open),
+    "benchmark report": (settings.SuiteConfig, _benchmark_report),
+    "benchmark": (settings.SuiteConfig, _benchmark),
     "evaluate probe": (settings.ProbeConfig, _probe),
     "evaluate finetune": (settings.FinetuneConfig, _finetune),
     "evaluate segment": (settings.SegmentConfig, _segment),
@@ -398,6 +426,7 @@ _GOES_ON = {
     "pretrain": "the same command",
     "tune": "with --resume true the search goes on",
     "adapt": "pretrainings that are complete stay, and the same command goes on",
+    "benchmark": "fits that are complete stay, and the same command goes on",
 }
 """How a command that was ended by a signal goes on, where something is left to go on with."""
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_mae.evaluate.heads.base import Trial as Trial  # part of the contract
+
 ALL = 0
 """Labelled studies of a cell that takes all there are."""
 
@@ -52,16 +54,6 @@ class FitKey:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One setting that validation looked at."""
-
-    settings: dict[str, Any]
-    """Such as pool and C."""
-    score: float
-    """On validation patients; larger is better. NaN where it failed."""
-
-
-@dataclass(frozen=True)
 class Fit:
     """A fitted model as its row tells of it. No test label has been looked at for it."""
 
@@ -89,6 +81,8 @@ class Fit:
     """In training, of all trials together."""
     seconds: float = 0.0
     """Of all trials together."""
+    inputs: str = ""
+    """Hash of what it depends on: weights, shards, labels, settings of its head, version."""
 
 
 @dataclass(frozen=True)

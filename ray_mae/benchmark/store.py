@@ -2,7 +2,9 @@
 
 plan.json               what was fixed before the test labels were opened, and its hash
 opened.jsonl            when which plan was opened
-samples/DATASET.parquet who is in a data set, with targets once it was opened
+fitting/DATASET.parquet who is in a data set, with targets of training and validation patients alone
+samples/DATASET.parquet the same with those of test patients, once it was opened
+trust.json              what was measured besides when it was opened
 fits/ID.json            a row for each fit
 heads/ID.npz            what it learnt
 predictions/ID/DATASET-SPLIT.parquet
@@ -24,7 +26,7 @@ from ray_mae.benchmark.records import Cell, Fit, FitKey, Predictions, SampleTabl
 from ray_mae.files import replacing, write_whole
 from ray_mae.train.metrics.jsonl import read_jsonl
 
-PLAN, OPENED = "plan.json", "opened.jsonl"
+PLAN, OPENED, TRUST = "plan.json", "opened.jsonl", "trust.json"
 ATTRIBUTE, TARGET = "attribute:", "target:"
 """What stands before the names of columns of samples."""
 
@@ -94,7 +96,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------ samples
 
-    def write_samples(self, dataset: str, samples: SampleTable) -> None:
+    def write_samples(self, dataset: str, samples: SampleTable, *, opened: bool = True) -> None:
         columns: dict[str, Any] = {
             "sample": samples.sample.tolist(),
             "patient": samples.patient.tolist(),
@@ -105,13 +107,15 @@ class Store:
         for task, targets in samples.targets.items():
             for i, label in enumerate(samples.names[task]):
                 columns[f"{TARGET}{json.dumps([task, label])}"] = targets[:, i].tolist()
-        path = self.folder / "samples" / f"{dataset}.parquet"
+        path = self.folder / ("samples" if opened else "fitting") / f"{dataset}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             pq.write_table(pa.table(columns), partial, compression="zstd")
 
-    def samples(self, dataset: str) -> SampleTable:
-        table = pq.read_table(self.folder / "samples" / f"{dataset}.parquet")
+    def samples(self, dataset: str, *, opened: bool = True) -> SampleTable:
+        table = pq.read_table(
+            self.folder / ("samples" if opened else "fitting") / f"{dataset}.parquet"
+        )
         attributes: dict[str, NDArray[Any]] = {}
         targets: dict[str, list[NDArray[np.float64]]] = {}
         names: dict[str, list[str]] = {}
@@ -140,11 +144,19 @@ class Store:
         values: dict[str, Any] = json.loads(path.read_text())
         return values
 
+    def trust(self) -> dict[str, list[dict[str, Any]]]:
+        """Records of what was measured besides: knows, variance, robustness, agreement."""
+        path = self.folder / TRUST
+        found: dict[str, list[dict[str, Any]]] = (
+            json.loads(path.read_text()) if path.is_file() else {}
+        )
+        return found
+
     def opened(self) -> list[dict[str, Any]]:
         """A record for each opening of the test labels: plan, time."""
         return read_jsonl(self.folder / OPENED)
 
-    def keys(self) -> Iterator[FitKey]:
+    def planned(self) -> Iterator[FitKey]:
         """Those of all fits that the plan names."""
         for values in self.plan["fits"]:
             yield key_of(values)

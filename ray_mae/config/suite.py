@@ -1,5 +1,8 @@
 """Settings of a benchmark: encoders, data sets, tasks, heads, and what is compared."""
 
+import difflib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -82,6 +85,7 @@ class TaskEntry:
     """What is to be told from a sample."""
 
     kind: Literal["labels", "number", "survival", "retrieval", "segmentation"] = "labels"
+    """segmentation: by `evaluate segment`, not in the table."""
     dataset: str
     """Name of the data set whose training and validation patients fit and choose."""
     test: list[str] = field(default_factory=list)
@@ -131,12 +135,16 @@ class FinetuneHead:
     """Names of those that are fine-tuned; scratch always is."""
     lr: float = setting(1e-4, gt=0)
     """Centre of the learning rates: a third of it, itself and three times it are tried."""
+    scratch_lr: float = setting(3e-4, gt=0)
+    """The same of scratch."""
+    studies: list[int] = field(default_factory=list, metadata={"ge": 2})
+    """Label counts at which it is fine-tuned, too: a draw for each seed. All of them are always taken."""
     layer_decay: list[float] = field(
         default_factory=lambda: [0.65, 1.0], metadata={"gt": 0, "le": 1}
     )
     epochs: float = setting(50.0, gt=0)
     longer: float = setting(3.0, ge=1)
-    """Scratch tries its learning rates with so many times the epochs as well, in place of layer decay."""
+    """Scratch tries up to so many times the epochs, in place of layer decay: it needs longer."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"ge": 0, "some": True})
     batch_size: int = setting(16, ge=1)
 
@@ -244,3 +252,69 @@ class SuiteConfig(ValidatedConfig):
     gpu: Literal["auto"] | bool = "auto"
     dry_run: bool = False
     """Say how many fits, hours and bytes it takes, and stop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for section in ("encoders", "datasets", "tasks"):
+            if not getattr(self, section):
+                raise ValueError(f"{section} names nothing")
+            for name in getattr(self, section):
+                if not _NAME.fullmatch(name):
+                    raise ValueError(
+                        f"{section}.{name}: a name has letters, digits, _, - and . alone, since files are "
+                        "called after it"
+                    )
+        for name, encoder in self.encoders.items():
+            self._check_encoder(name, encoder)
+        for name, task in self.tasks.items():
+            self._check_task(name, task)
+        for name in self.heads.use:
+            _known(f"heads.use names {name!r}", name, HEADS)
+        for name in self.heads.finetune.encoders:
+            _known("heads.finetune.encoders", name, self.encoders)
+        for pair in self.contrasts:
+            if len(pair) != 2 or pair[0] == pair[1]:
+                raise ValueError(f"contrasts are pairs of two encoders, got {pair}")
+            for name in pair:
+                _known("contrasts", name, self.encoders)
+        if self.trust.repeats is not None:
+            _known("trust.repeats", self.trust.repeats, self.datasets)
+
+    def _check_encoder(self, name: str, encoder: EncoderEntry) -> None:
+        if (encoder.kind == "weights") != bool(encoder.sources):
+            what = "names no paths" if encoder.kind == "weights" else "takes no paths"
+            raise ValueError(f"encoders.{name} of kind {encoder.kind} {what}")
+        if encoder.kind in ("random", "scratch"):
+            _known(f"encoders.{name}.like", encoder.like or "", self.encoders)
+            if self.encoders[encoder.like or ""].kind != "weights":
+                raise ValueError(f"encoders.{name}.like must name one of kind weights")
+
+    def _check_task(self, name: str, task: TaskEntry) -> None:
+        for dataset in (task.dataset, *task.test):
+            _known(f"tasks.{name}", dataset, self.datasets)
+        if self.datasets[task.dataset].role == "external":
+            raise ValueError(
+                f"tasks.{name}.dataset: {task.dataset} is external, so nothing is fitted on it"
+            )
+        for head in task.heads or ():
+            _known(f"tasks.{name}.heads", head, HEADS)
+        if task.kind == "segmentation":
+            raise ValueError(
+                f"tasks.{name}: segmentation is not in the table: `evaluate segment` does it"
+            )
+        if task.kind == "number" and len(task.labels) != 1:
+            raise ValueError(f"tasks.{name}.labels must name the one number, such as [age]")
+        if task.kind == "survival" and len(task.labels) != 2:
+            raise ValueError(f"tasks.{name}.labels must name the time, then the event")
+
+
+_NAME = re.compile(r"[\w.-]+")
+
+
+def _known(where: str, name: str, there: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest right name, where a name is none of those there are."""
+    if name in there:
+        return
+    close = difflib.get_close_matches(name, list(there), 1)
+    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(there)}"
+    raise ValueError(f"{where}: there is no {name!r}{hint}")

@@ -17,29 +17,27 @@ LEAST_RUNS = 3
 TOO_FEW = f"no interval: it takes {LEAST_RUNS} seeds or more"
 
 
-def over_runs(
+def over_components(
     value: float,
-    patients: tuple[float, float],
-    runs: tuple[float, float],
+    components: Sequence[tuple[float, float]],
     *,
     comparisons: int = 1,
     within: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
-    """The 95 % interval of a mean whose variance has two sources that are independent of each other.
+    """The 95 % interval of a mean whose variance has several sources that are independent of each other.
 
-    By Student's t with the degrees of freedom of Welch and Satterthwaite: those of the runs where their
-    spread prevails, those of the patients where the runs agree.
+    By Student's t with the degrees of freedom of Welch and Satterthwaite: those of the source that prevails.
 
     Args:
         value: the mean.
-        patients: variance of the mean over resamples of the patients, and its degrees of freedom.
-        runs: variance of the mean by its runs (that between runs, divided by their number), and its
-            degrees of freedom.
+        components: of each source, such as patients, draws of the labelled, seeds and pretrainings: the
+            variance that the mean has by it, and its degrees of freedom. Of patients the variance over
+            resamples; of runs that between them, divided by their number, and one less than their number.
         comparisons: for how many intervals together the 95 % hold (Bonferroni).
         within: what the value cannot leave.
     """
-    variance = patients[0] + runs[0]
-    shares = sum(v**2 / freedom for v, freedom in (patients, runs))
+    variance = sum(v for v, _ in components)
+    shares = sum(v**2 / freedom for v, freedom in components if v > 0)
     freedom = variance**2 / shares if shares > 0 else np.inf
     half = float(student.ppf(1 - 0.025 / comparisons, freedom)) * variance**0.5
     return Estimate(value, max(value - half, within[0]), min(value + half, within[1]))
@@ -74,9 +72,11 @@ def over_seeds(
     known = joint[~np.isnan(joint)]
     if len(values) < LEAST_RUNS or len(known) < 2:
         return without_interval(mean)
-    return over_runs(
+    return over_components(
         mean,
-        (float(known.var(ddof=1)), patients - 1),
-        (float(np.var(values, ddof=1)) / len(values), len(values) - 1),
+        [
+            (float(known.var(ddof=1)), patients - 1),
+            (float(np.var(values, ddof=1)) / len(values), len(values) - 1),
+        ],
         within=within,
     )

@@ -11,6 +11,7 @@ from ray_mae.batch import StudyBatch
 from ray_mae.methods.base import Losses
 from ray_mae.methods.mvmae.losses import alignment
 from ray_mae.methods.mvmae.model import ramp
+from ray_mae.methods.parts.running_mean import RunningMean
 from tests.batches import gradients, method, part, study_batch
 
 
@@ -247,3 +248,33 @@ def test_pictures_of_normalised_patches_are_grey_values_again() -> None:
     (image,) = model.pictures(batch).images.values()
     _, filled, original = image.split(32, dim=1)
     torch.testing.assert_close(filled.mean(), original.mean(), rtol=1e-2, atol=1e-2)
+
+
+def test_what_all_studies_share_does_not_make_a_centred_alignment_small() -> None:
+    """Vectors that differ from one large common vector by noise alone: for mse they are aligned."""
+    noise = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    z, study = noise + 100.0, torch.arange(8) // 2
+    centre = RunningMean(16, momentum=0.9)
+    for _ in range(3):
+        centre(z)
+        centre.follow()
+    centred = alignment(centre(z), study, 4, "centred").mean()
+    torch.testing.assert_close(centred, alignment(noise - noise.mean(0), study, 4).mean())
+    assert centred > 1000 * alignment(z, study, 4).mean()
+
+
+def test_a_running_mean_follows_after_the_step_and_is_part_of_the_checkpoint() -> None:
+    model, batch = method(alignment="centred"), study_batch([2, 3])
+    first = model(batch, 100).parts["alignment"]
+    torch.testing.assert_close(model(batch, 100).parts["alignment"], first)
+    model.after_step(1)
+    second = model(batch, 100).parts["alignment"]
+    assert second != first
+    twin = method(alignment="centred")
+    twin.load_state_dict(model.state_dict())
+    torch.testing.assert_close(twin(batch, 100).parts["alignment"], second)
+    twin.eval()
+    twin(batch, 100)
+    twin.train()
+    twin.after_step(2)  # of the two batches in training alone
+    assert int(twin.centre.weight * 1000) == 190

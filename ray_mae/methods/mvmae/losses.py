@@ -21,6 +21,7 @@ def alignment(
 
     z: [N, D], one pooled vector per view; key: [N], the same wherever a study is drawn again, as at
     the border of two epochs (infonce only; default: no study is). Forms:
+    centred: as mse; the caller has taken the mean of all studies off.
     mse: d_MSE of the L2-normalised vectors, mean over the study's pairs; with reduction "sum" the
     distance is summed over D, which is 2 − 2 cos. The paper's 1/(1−α) turns a mean over all
     positions into one over visible ones; the pooled mean is that already.

@@ -23,6 +23,7 @@ from ray_mae.methods.parts.losses import reconstruction
 from ray_mae.methods.parts.masking import random_masks, visible_count
 from ray_mae.methods.parts.pictures import STUDY_TITLE, study_rows
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
+from ray_mae.methods.parts.running_mean import RunningMean
 from ray_mae.transforms.images import Augmentation, whole
 from ray_mae.transforms.keyed_random import PARALLEL, uniforms
 
@@ -51,6 +52,9 @@ class Mvmae(Method):
         self.visible = visible_count(encoder.patches, settings.mask_ratio)
         self.augment, self.beta, self.gamma = augment, beta, settings.gamma
         self.vocabulary = vocabulary or Vocabulary()
+        self.centre = None
+        if settings.alignment == "centred":
+            self.centre = RunningMean(encoder.width, settings.alignment_momentum)
 
     @classmethod
     def build(cls, settings: MvmaeSettings, encoder: VitSettings, context: Context) -> "Mvmae":
@@ -99,7 +103,7 @@ class Mvmae(Method):
         rec = mean_per_study(rec, batch.study, S)  # [S]
         z = self.pooled(tokens)  # [N, D]
         align = alignment(
-            z,
+            z if self.centre is None else self.centre(z),
             batch.study,
             S,
             self.settings.alignment,
@@ -122,6 +126,11 @@ class Mvmae(Method):
             ratios |= collapse_signs(z.detach().float(), batch.study)
         parts = {name: value.detach() for name, value in parts.items()}
         return Losses(total, parts, ratios, each)
+
+    def after_step(self, step: int) -> None:
+        """The mean of the views' vectors follows the weights."""
+        if self.centre is not None:
+            self.centre.follow()
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """One vector per view [N, D] for the alignment, from tokens [N, 1 + V, D]."""

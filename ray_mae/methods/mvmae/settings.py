@@ -41,12 +41,15 @@ class MvmaeSettings(MethodSettings):
     """Pixel decoder blocks; default from the preset."""
     decoder_heads: int | None = setting(None, ge=1)
     """Pixel decoder attention heads; default from the preset."""
-    alignment: Literal["mse", "cosine", "infonce", "vicreg"] = "mse"
-    """Form of the alignment of a study's views; mse is the paper's."""
+    alignment: Literal["mse", "centred", "cosine", "infonce", "vicreg"] = "mse"
+    """Form of the alignment of a study's views; mse is the paper's. centred: mse of vectors from which the
+    mean over studies is taken first, so that it cannot be made small by what all studies share."""
     alignment_tokens: Literal["visible", "cls", "patches"] = "visible"
     """Tokens pooled into a view's vector: visible patches and CLS, CLS alone, or patches alone."""
     alignment_reduction: Literal["mean", "sum"] = "mean"
     """mse only: mean over the vector's dimensions, as the paper, or their sum (2 - 2 cos)."""
+    alignment_momentum: float = setting(0.9, ge=0, lt=1)
+    """centred only: share of the mean that a step keeps."""
     alignment_temperature: float = setting(0.07, gt=0)
     """infonce only: temperature of the softmax."""
     beta: float = setting(2.0, ge=0)

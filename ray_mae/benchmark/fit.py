@@ -1,0 +1,205 @@
+"""`benchmark fit`: embeds, draws, fits and chooses without a test label, and writes the plan."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from ray_mae.benchmark.caches import caches_of, splits_of, with_tokens
+from ray_mae.benchmark.exposure import exposure_of
+from ray_mae.benchmark.features import cache_of
+from ray_mae.benchmark.finetuning import finetune_all, finetune_keys
+from ray_mae.benchmark.fits import Group, fit_group, is_done
+from ray_mae.benchmark.plan import Suite, counts_of, hash_of, inputs_of, keys_of, look
+from ray_mae.benchmark.ray_tasks import run_tasks
+from ray_mae.benchmark.records import FitKey
+from ray_mae.benchmark.smoke import smoke_check
+from ray_mae.benchmark.store import PLAN, Store
+from ray_mae.checkpoint.format import encoder_facts, fingerprint
+from ray_mae.config.base import to_dict
+from ray_mae.config.suite import SuiteConfig
+from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.heads.registry import HEADS
+from ray_mae.files import write_whole
+from ray_mae.terminal import console, warn
+
+TOGETHER = 20
+"""Small fits in one task of Ray: reading the features takes longer than they do."""
+
+
+def fit(config: SuiteConfig) -> dict[str, Any]:
+    """Fits everything that the suite names and is not there yet; writes plan.json.
+
+    Args:
+        config: of the suite, on a Ray that is up.
+
+    Returns:
+        Counts for the summary.
+
+    Raises:
+        FileNotFoundError, ValueError: something of the suite is not there, or does not go together.
+    """
+    suite = look(config)
+    store = Store(config.output)
+    for name, table in suite.samples.items():
+        store.write_samples(name, table, opened=False)
+    keys, tuned = keys_of(suite), finetune_keys(suite)
+    costs = embed(suite)
+    smoke = {name: smoke_check(suite, name) for name in config.encoders}
+    warn([f"{name}: {facts['text']}" for name, facts in smoke.items() if facts.get("wrong")])
+    inputs = {key: inputs_of(suite, key) for key in keys}
+    waiting = [key for key in keys if not is_done(store, key, inputs[key])]
+    console.print(f"{len(keys):,} fits, {len(keys) - len(waiting):,} of them there already")
+    groups = list(groups_of(suite, waiting, inputs))
+    run_tasks(fit_group, groups, "fitted", "fits", [len(group.keys) for group in groups])
+    finetune_all(suite, tuned)
+    plan = write_plan(suite, [*keys, *tuned], costs, smoke)
+    fits = [store.read_fit(key) for key in [*keys, *tuned]]
+    failed = [fit for fit in fits if fit.status == "failed"]
+    warn([f"{len(failed)} fits failed, the first one: {f.reason}" for f in failed[:1]])
+    return {
+        "plan": plan["sha256"],
+        "fits": len(fits),
+        "fitted_now": len(waiting),
+        "failed": len(failed),
+        "trials": sum(len(fit.trials) for fit in fits),
+    }
+
+
+def embed(suite: Suite) -> dict[str, dict[str, Any]]:
+    """Embeds every data set with every encoder that some task asks for; returns costs by encoder."""
+    costs: dict[str, dict[str, Any]] = defaultdict(lambda: {"samples": 0, "seconds": 0.0})
+    for cache, name, dataset in caches_of(suite):
+        splits = splits_of(suite.config, dataset)
+        cost = cache.fill(suite.config, splits, f"{name} on {dataset}")
+        for key in ("samples", "seconds"):
+            costs[name][key] += cost[key]
+    return dict(costs)
+
+
+def groups_of(suite: Suite, keys: Sequence[FitKey], inputs: dict[FitKey, str]) -> Iterator[Group]:
+    """Keys that share features, some at a time."""
+    config = suite.config
+    together: dict[tuple, list[FitKey]] = defaultdict(list)
+    for key in keys:
+        cell = key.cell
+        together[
+            key.encoder, key.pretraining, cell.task, cell.head, cell.views, cell.held_out
+        ].append(key)
+    for (encoder, pretraining, task, *_), some in together.items():
+        found = suite.sources.get((encoder, suite.kind_of(task)), [])
+        cache = None
+        if found:
+            source = with_tokens(suite, found[pretraining], task)
+            cache = cache_of(config, config.tasks[task].dataset, source)
+        labels = suite.label_sets[task].names
+        size = 1 if HEADS[some[0].cell.head].needs == "tokens" else TOGETHER
+        for first in range(0, len(some), size):
+            part = some[first : first + size]
+            yield Group(config, part, [inputs[key] for key in part], labels, cache)
+
+
+def write_plan(
+    suite: Suite, keys: Sequence[FitKey], costs: dict[str, Any], smoke: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes plan.json: what is fixed before the test labels are opened."""
+    config, store = suite.config, Store(suite.config.output)
+    earlier = store.plan.get("encoders", {}) if (config.output / PLAN).is_file() else {}
+    settings = {k: v for k, v in to_dict(config).items() if k not in _OF_THE_MACHINE}
+    plan: dict[str, Any] = {
+        "suite": settings,
+        "code": version("ray-mae"),
+        "label_sets": {
+            name: {"labels": s.names, "left_out": s.left_out}
+            for name, s in suite.label_sets.items()
+        },
+        "encoders": {
+            name: _describe(suite, name, costs.get(name, {}), earlier.get(name, {}))
+            for name in config.encoders
+        },
+        "datasets": {
+            name: {
+                "dataset": Manifest.read(entry.shards).dataset,
+                "sha256": fingerprint(entry.shards),
+                "counts": counts_of(suite.samples[name]),
+                "flow": _flow(entry.shards),
+            }
+            for name, entry in config.datasets.items()
+        },
+        "exposure": exposures(suite),
+        "smoke": smoke,
+        "fits": [asdict(key) for key in keys],
+    }
+    plan = json.loads(json.dumps(plan, default=str))
+    plan["sha256"] = hash_of({**plan, "chosen": _chosen(store, keys)})
+    write_whole(config.output / PLAN, json.dumps(plan, indent=1) + "\n")
+    return plan
+
+
+_OF_THE_MACHINE = ("output", "dry_run", "workers", "gpu", "batch_size")
+"""Settings that change no number."""
+
+
+def _chosen(store: Store, keys: Sequence[FitKey]) -> list[Any]:
+    """What validation chose: another choice is another plan."""
+    fits = [store.read_fit(key) for key in keys]
+    return [[fit.key.id, fit.status, json.dumps(fit.chosen, sort_keys=True)] for fit in fits]
+
+
+def _describe(
+    suite: Suite, name: str, cost: dict[str, Any], earlier: dict[str, Any]
+) -> dict[str, Any]:
+    """What the page says of an encoder."""
+    entry = suite.config.encoders[name]
+    sources = [s for kind in ("study", "volume") for s in suite.sources.get((name, kind), ())]
+    seconds = cost.get("seconds") or earlier.get("embedding_seconds", 0.0)
+    facts: dict[str, Any] = {
+        "kind": entry.kind,
+        "seeds": max(1, len(sources)),
+        "sha256": [source.weights for source in sources],
+        "embedding_seconds": seconds,
+        "pretraining_hours": [],
+    }
+    if sources and sources[0].path is not None:
+        settings = encoder_facts(sources[0].path).settings
+        facts["described"] = settings.described
+        facts["input_size"] = settings.input_size
+        if entry.kind == "weights":
+            facts["pretraining_hours"] = [pretraining_hours(source.path) for source in sources]
+    return facts
+
+
+def pretraining_hours(path: Any) -> float | None:
+    """Hours that our pretraining took, by its summary; None of weights of others."""
+    summary = path / "summary.json"
+    if not summary.is_file():
+        return None
+    seconds = json.loads(summary.read_text()).get("seconds")
+    return round(seconds / 3600, 4) if isinstance(seconds, (int, float)) else None
+
+
+def _flow(shards: Any) -> dict[str, Any]:
+    """What the ingest says went in and out."""
+    summary = shards / "summary.json"
+    if not summary.is_file():
+        return {}
+    values = json.loads(summary.read_text())
+    return {key: values[key] for key in ("flows", "quarantined") if key in values}
+
+
+def exposures(suite: Suite) -> dict[str, dict[str, Any]]:
+    """What each encoder's pretraining saw of each data set's test patients."""
+    config = suite.config
+    found: dict[str, dict[str, Any]] = {}
+    for name in config.encoders:
+        found[name] = {}
+        for task_name, task in config.tasks.items():
+            kind = suite.kind_of(task_name)
+            for dataset in task.tested_on:
+                if dataset in found[name] or suite.kinds[dataset] != kind:
+                    continue
+                sources = [s.path for s in suite.sources.get((name, kind), ()) if s.path]
+                found[name][dataset] = exposure_of(config, name, sources, dataset)
+    return found
