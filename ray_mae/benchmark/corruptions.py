@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from PIL import Image
 from scipy import ndimage
 
 STRENGTHS = 3
-Grey, Voxels = NDArray[np.uint8], NDArray[np.float32]
+Grey: TypeAlias = NDArray[np.uint8]
+Voxels: TypeAlias = NDArray[np.float32]
 
 
 def keyed_rng(sample: str, name: str) -> np.random.Generator:

@@ -84,7 +84,8 @@ def knows(
     rows = {s: np.flatnonzero(known & (split == s)) for s in ("train", "val", "test")}
     numbers = _are_numbers(attribute[known])
     if numbers:
-        kept, left_out = [], []
+        kept: list[str] = []
+        left_out: list[str] = []
         few = {s: len(set(patient[r].tolist())) for s, r in rows.items()}
         if min(few.values()) < LEAST_PATIENTS:
             reason = (
@@ -103,22 +104,21 @@ def knows(
         target = np.array([place.get(str(v), -1) for v in attribute])
         rows = {s: r[target[r] >= 0] for s, r in rows.items()}
     predicted = (_ridge if numbers else _logistic)(features, target, rows)
-    test, rng = rows["test"], np.random.default_rng(seed)
+    test = rows["test"]
     score = (_R2 if numbers else _BalancedAccuracy)(
         target[test], predicted, patient[test], len(kept)
     )
-    draws = np.stack([score.resampled(rng) for _ in range(RESAMPLES)])
-    dealt = np.array([score.dealt(rng) for _ in range(RESAMPLES)])
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    low, high, chance_low, chance_high = score.intervals(np.random.default_rng(seed))
     return Knowledge(
         name,
         among,
         "R2" if numbers else "balanced accuracy",
         score.value,
-        float(low),
-        float(high),
+        low,
+        high,
         0.0 if numbers else 1 / len(kept),
-        *map(float, np.nanpercentile(dealt, [2.5, 97.5])),
+        chance_low,
+        chance_high,
         tuple(kept),
         tuple(left_out),
         len(set(patient[test].tolist())),
@@ -191,46 +191,71 @@ def _recalls(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
 
 
 class _Score:
-    """Of predictions [T]; patients are resampled, and the truth dealt out anew among them."""
+    """Of predictions [T] of P patients: resampled over patients, and with the truth dealt out among them."""
 
     def __init__(
         self, truth: NDArray[Any], predicted: NDArray[Any], patient: NDArray[np.str_], classes: int
     ) -> None:
+        _, first, of = np.unique(patient, return_index=True, return_inverse=True)
         self.truth, self.predicted, self.classes = truth, predicted, classes
-        self.people, self.of = np.unique(patient, return_inverse=True)
-        self.first = np.array([np.flatnonzero(self.of == p)[0] for p in range(len(self.people))])
-        self.value = self.score(truth, np.ones(len(truth)))
+        self.people, self.of, self.first = len(first), of, truth[first]
+        self.value = float(self.score(np.ones((1, self.people)))[0])
 
-    def score(self, truth: NDArray[Any], weight: NDArray[Any]) -> float:
+    def score(self, weights: NDArray[Any]) -> NDArray[np.float64]:
+        """[R] with weights [R, P] of the patients."""
         raise NotImplementedError
 
-    def resampled(self, rng: np.random.Generator) -> float:
-        people = len(self.people)
-        counts = np.bincount(rng.integers(people, size=people), minlength=people)
-        return self.score(self.truth, counts[self.of].astype(float))
+    def dealt(self, other: NDArray[np.intp]) -> float:
+        """A patient's samples get what the first one of another has; other: [P]."""
+        raise NotImplementedError
 
-    def dealt(self, rng: np.random.Generator) -> float:
-        """A patient's samples get what another patient's first one has."""
-        other = self.first[rng.permutation(len(self.people))]
-        return self.score(self.truth[other][self.of], np.ones(len(self.truth)))
+    def per_patient(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Sums [P] of values [T]."""
+        return np.bincount(self.of, values.astype(float), self.people).astype(np.float64)
+
+    def intervals(self, rng: np.random.Generator) -> tuple[float, float, float, float]:
+        """95 % over patients, and by chance."""
+        even = np.full(self.people, 1 / self.people)
+        resampled = self.score(rng.multinomial(self.people, even, RESAMPLES))
+        chance = [self.dealt(rng.permutation(self.people)) for _ in range(RESAMPLES)]
+        low, high = np.nanpercentile(resampled, [2.5, 97.5])
+        chance_low, chance_high = np.nanpercentile(chance, [2.5, 97.5])
+        return float(low), float(high), float(chance_low), float(chance_high)
 
 
 class _BalancedAccuracy(_Score):
-    def score(self, truth: NDArray[Any], weight: NDArray[Any]) -> float:
-        there = np.bincount(truth, weight, self.classes)
-        right = np.bincount(truth, weight * (truth == self.predicted), self.classes)
-        return float((right[there > 0] / there[there > 0]).mean())
+    def score(self, weights: NDArray[Any]) -> NDArray[np.float64]:
+        each = np.arange(self.classes)
+        there = np.stack([self.per_patient(self.truth == c) for c in each], axis=1)  # [P, K]
+        right = [self.per_patient((self.truth == c) & (self.predicted == c)) for c in each]
+        return self._mean_recall(weights @ np.stack(right, axis=1), weights @ there)
+
+    def dealt(self, other: NDArray[np.intp]) -> float:
+        truth = self.first[other][self.of]
+        there = np.bincount(truth, minlength=self.classes)
+        right = np.bincount(truth, truth == self.predicted, self.classes)
+        return float(self._mean_recall(right[None], there[None])[0])
+
+    @staticmethod
+    def _mean_recall(right: NDArray[Any], there: NDArray[Any]) -> NDArray[np.float64]:
+        """[R] over the classes that are there: right, there [R, K]."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.nanmean(right / np.where(there > 0, there, np.nan), axis=1))
 
 
 class _R2(_Score):
-    def score(self, truth: NDArray[Any], weight: NDArray[Any]) -> float:
-        mean = np.average(truth, weights=weight)
-        spread = weight @ (truth - mean) ** 2
-        return (
-            float(1 - weight @ (truth - self.predicted) ** 2 / spread)
-            if spread > 0
-            else float("nan")
-        )
+    def score(self, weights: NDArray[Any]) -> NDArray[np.float64]:
+        return self._explained(weights, self.truth)
+
+    def dealt(self, other: NDArray[np.intp]) -> float:
+        return float(self._explained(np.ones((1, self.people)), self.first[other][self.of])[0])
+
+    def _explained(self, weights: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
+        parts = (np.ones(len(truth)), truth, truth**2, (truth - self.predicted) ** 2)
+        n, total, squares, error = (weights @ self.per_patient(part) for part in parts)
+        spread = squares - total**2 / n
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(spread > 0, 1 - error / spread, np.nan)
 
 
 # ----------------------------------------------------------------------------------------- variance

@@ -211,9 +211,12 @@ class Trust:
     knows: list[str] = field(default_factory=list)
     """Attributes that a linear head is to tell from the features."""
     corruptions: list[
-        Literal["noise", "blur", "gamma", "jpeg", "rotation", "crop", "bias_field", "slices"]
-    ] = field(default_factory=list)
-    """Changes of the test images, at three strengths each."""
+        Literal[
+            "noise", "blur", "gamma", "jpeg", "rotation", "crop",
+            "bias_field", "slices", "low_resolution",
+        ]
+    ] = field(default_factory=list)  # fmt: skip
+    """Changes of the test images, at three strengths each; those that suit their kind."""
     repeats: str | None = None
     """Name of a data set in which people were scanned several times: how well features agree."""
     leaks: bool = True

@@ -115,7 +115,9 @@ class ContentIndex:
         groups = self._of()
         found = {name: Pairs() for name in groups}
         for a, b in self._near(
-            lambda a, b: np.any([of[a] != of[b] for of in groups.values()], axis=0)
+            lambda a, b: (
+                self._strangers(a, b) & np.any([of[a] != of[b] for of in groups.values()], axis=0)
+            )
         ):
             for name, of in groups.items():
                 for i, j in zip(*(part[of[a] != of[b]] for part in (a, b)), strict=True):
@@ -127,17 +129,26 @@ class ContentIndex:
 
         Each pair comes once, in parts.
         """
-        return self._near(lambda a, b: np.ones(len(a), bool))
+        return self._near(self._strangers)
+
+    def across(self) -> Iterator[tuple[Indices, Indices]]:
+        """The same of images in different datasets, whoever they are of: the first added comes first."""
+        of = self._of()["datasets"]
+        for a, b in self._near(lambda a, b: of[a] != of[b]):
+            yield np.minimum(a, b), np.maximum(a, b)
+
+    def _strangers(self, a: Indices, b: Indices) -> NDArray[np.bool_]:
+        patient = np.frombuffer(self._patients, np.uint64)
+        return np.asarray(patient[a] != patient[b])
 
     def _near(
         self, wanted: Callable[[Indices, Indices], NDArray[np.bool_]]
     ) -> Iterator[tuple[Indices, Indices]]:
-        patient = np.frombuffer(self._patients, np.uint64)
-        bits = np.frombuffer(self._bits, np.uint64).reshape(len(patient), -1)  # [N, 4]
+        bits = np.frombuffer(self._bits, np.uint64).reshape(len(self._rows), -1)  # [N, 4]
         bands = bits.view(np.uint32)  # [N, MOST_BITS + 1]
         for band in range(MOST_BITS + 1):
             for a, b in _sharing(bands[:, band]):
-                apart = wanted(a, b) & (patient[a] != patient[b])
+                apart = wanted(a, b)
                 a, b = a[apart], b[apart]
                 near = np.bitwise_count(bits[a] ^ bits[b]).sum(1) <= MOST_BITS
                 first = (bands[a] == bands[b]).argmax(1)  # a pair counts in one band
