@@ -31,6 +31,7 @@ from ray_mae.benchmark.statistics.uncertainty import (
     of_patients,
     p_value,
     total,
+    two_runs,
 )
 from ray_mae.evaluate.intervals import over_components
 
@@ -114,8 +115,9 @@ def compare(a: Scored, b: Scored, label: str, margin: float, *, planned: bool) -
     cohort = a.cohort
     patients = [cohort.rarer(cohort.names[i]) for i in columns]
     rarer = effective(patients, a.resampled[metric][columns] - b.resampled[metric][columns])
-    components = [of_patients(resampled, rarer), *between_runs(a, b, metric, label)]
-    few = rarer < FEW
+    runs = between_runs(a, b, metric, label)
+    components = [of_patients(resampled, rarer), *runs]
+    few = rarer < FEW or two_runs(runs)
     found = over_components(difference, [(c.variance, c.freedom) for c in components])
     return Contrast(
         a.cohort.place, a.cell, a.encoder, b.encoder, label, metric, planned, difference,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ray_mae.evaluate.metrics import BINS, METRICS, measure
+from ray_mae.evaluate.metrics import BINS, measure
 
 Array = NDArray[np.float64]
 
@@ -80,25 +80,48 @@ def measure_of(kind: str, target: Array, weights: NDArray) -> Measure:
     return _MEASURES[kind](target, weights)
 
 
+def ranking_of(target: Array, weights: NDArray) -> Callable[[Array], tuple[Array, Array]]:
+    """Returns a function from scores [S] to AUROC and average precision, each [R], to six digits.
+
+    Args:
+        target: [S] in {0, 1}.
+        weights: [S, R]
+    """
+    ill = target == 1
+    positive, negative = weights[ill].astype(np.float32), weights[~ill].astype(np.float32)
+    n_positive = positive.sum(0, dtype=np.float64)
+    n_negative = negative.sum(0, dtype=np.float64)
+
+    def found(score: Array) -> tuple[Array, Array]:
+        of_negative, of_positive = -score[~ill], -score[ill]
+        order, below = np.argsort(of_negative, kind="stable"), np.sort(of_negative)
+        # [N + 1, R] weight of the k highest negatives
+        highest = np.concatenate([np.zeros_like(negative[:1]), np.cumsum(negative[order], axis=0)])
+        above = highest[np.searchsorted(below, of_positive, "left")]  # [P, R] false ones, higher
+        upto = highest[np.searchsorted(below, of_positive, "right")]  # or tied with it
+        by = np.argsort(of_positive, kind="stable")
+        last = np.searchsorted(of_positive[by], of_positive, "right") - 1
+        true = np.cumsum(positive[by], axis=0)[last]  # [P, R] true ones, as high or higher
+        precision = true / np.maximum(true + upto, 1)
+        # Sums in double precision: in single they would depend on the order of the additions, which is the
+        # machine's.
+        lost = np.einsum("pr,pr->r", positive, above + upto, dtype=np.float64)
+        precise = np.einsum("pr,pr->r", positive, precision, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            auroc = 1 - lost / (2 * n_positive * n_negative)
+            return auroc, np.where(np.isnan(auroc), np.nan, precise / n_positive)
+
+    return found
+
+
 def _labels(target: Array, weights: NDArray) -> Measure:
     """Of logits. What is resampled has six digits, the value itself is that of `evaluate.metrics`."""
     ill = target == 1
-    positive, negative = weights[ill].astype(np.float32), weights[~ill].astype(np.float32)
-    every = weights.astype(np.float64)
-    n_positive, n_negative = positive.sum(0), negative.sum(0)  # [1 + R]
-    cannot = (n_positive == 0) | (n_negative == 0)
+    ranking, every = ranking_of(target, weights), weights.astype(np.float64)
 
     def found(logit: Array) -> dict[str, Array]:
         p = expit(logit)
-        order, below = np.argsort(-logit[~ill], kind="stable"), np.sort(-logit[~ill])
-        # [N + 1, 1 + R] weight of the k highest negatives
-        highest = np.concatenate([np.zeros_like(negative[:1]), np.cumsum(negative[order], axis=0)])
-        of_positive = -logit[ill]
-        above = highest[np.searchsorted(below, of_positive, "left")]  # [P, 1 + R] false, strictly above
-        upto = highest[np.searchsorted(below, of_positive, "right")]  # or tied with it
-        by = np.argsort(of_positive, kind="stable")
-        rank = np.searchsorted(of_positive[by], of_positive, "right") - 1
-        true = np.cumsum(positive[by], axis=0)[rank]  # [P, 1 + R] true ones, as high or higher
+        auroc, precision = ranking(logit)
         bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], p)
         rows = np.concatenate(
             [
@@ -107,28 +130,18 @@ def _labels(target: Array, weights: NDArray) -> Measure:
             ]
         )
         sums = (rows @ every) / every.sum(0)  # [17, 1 + R]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # Sums in double precision: in single they would depend on the order of the additions, which is
-            # the machine's.
-            lost = np.einsum("pr,pr->r", positive, above + upto, dtype=np.float64)
-            precision = true / np.maximum(true + upto, 1)
-            values = {
-                "auroc": 1 - lost / (2 * n_positive.astype(np.float64) * n_negative),
-                "average_precision": np.einsum(
-                    "pr,pr->r", positive, precision, dtype=np.float64
-                )
-                / n_positive,
-                "brier": sums[-2],
-                "ece": np.abs(sums[:BINS]).sum(0),
-                "log_loss": sums[-1],
-            }
-        out = {name: np.where(cannot, np.nan, v).astype(np.float64) for name, v in values.items()}
-        exact = measure(target, p, np.ones((len(p), 1)))
-        ranked = measure(target, _ranks(logit), np.ones((len(p), 1)))
-        for name in METRICS:
-            # Far from 0 probabilities tie where logits do not: what ranks is taken from the logits.
-            source = ranked if name in SHARES else exact
-            out[name][0] = source[name][0]
+        values = {
+            "auroc": auroc,
+            "average_precision": precision,
+            "brier": sums[-2],
+            "ece": np.abs(sums[:BINS]).sum(0),
+            "log_loss": sums[-1],
+        }
+        out = {name: np.where(np.isnan(auroc), np.nan, v) for name, v in values.items()}
+        # Far from 0 probabilities tie where logits do not: what ranks is taken from the logits.
+        exact = measure(target, _ranks(logit), np.ones((len(p), 1)))
+        for name in ("auroc", "average_precision"):
+            out[name][0] = exact[name][0]
         return out
 
     return found
