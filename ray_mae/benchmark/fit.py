@@ -8,12 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 from ray_mae.benchmark.caches import caches_of, splits_of, with_tokens
-from ray_mae.benchmark.exposure import exposure_of
-from ray_mae.benchmark.features import cache_of
+from ray_mae.benchmark.exposure import exposures
+from ray_mae.benchmark.features import Cache, cache_of, fill
 from ray_mae.benchmark.finetuning import finetune_all, finetune_keys
 from ray_mae.benchmark.fits import Group, fit_group, is_done
 from ray_mae.benchmark.plan import Suite, counts_of, hash_of, inputs_of, keys_of, look
-from ray_mae.benchmark.ray_tasks import run_tasks
+from ray_mae.benchmark.ray_tasks import each_shard, run_tasks
 from ray_mae.benchmark.records import FitKey
 from ray_mae.benchmark.smoke import smoke_check
 from ray_mae.benchmark.store import PLAN, Store
@@ -68,15 +68,18 @@ def fit(config: SuiteConfig) -> dict[str, Any]:
     }
 
 
-def embed(suite: Suite) -> dict[str, dict[str, Any]]:
-    """Embeds every data set with every encoder that some task asks for; returns costs by encoder."""
-    costs: dict[str, dict[str, Any]] = defaultdict(lambda: {"samples": 0, "seconds": 0.0})
+def embed(suite: Suite) -> dict[str, float]:
+    """Embeds every data set with every encoder that some task asks for; returns seconds by encoder."""
+    by_dataset: dict[str, list[tuple[Cache, str]]] = defaultdict(list)
     for cache, name, dataset in caches_of(suite):
+        by_dataset[dataset].append((cache, name))
+    seconds: dict[str, float] = defaultdict(float)
+    for dataset, pairs in by_dataset.items():
         splits = splits_of(suite.config, dataset)
-        cost = cache.fill(suite.config, splits, f"{name} on {dataset}")
-        for key in ("samples", "seconds"):
-            costs[name][key] += cost[key]
-    return dict(costs)
+        spent = fill(suite.config, [cache for cache, _ in pairs], splits, dataset)
+        for cache, name in pairs:
+            seconds[name] += spent.get(cache.folder, 0.0)
+    return seconds
 
 
 def groups_of(suite: Suite, keys: Sequence[FitKey], inputs: dict[FitKey, str]) -> Iterator[Group]:
@@ -102,7 +105,7 @@ def groups_of(suite: Suite, keys: Sequence[FitKey], inputs: dict[FitKey, str]) -
 
 
 def write_plan(
-    suite: Suite, keys: Sequence[FitKey], costs: dict[str, Any], smoke: dict[str, Any]
+    suite: Suite, keys: Sequence[FitKey], costs: dict[str, float], smoke: dict[str, Any]
 ) -> dict[str, Any]:
     """Writes plan.json: what is fixed before the test labels are opened."""
     config, store = suite.config, Store(suite.config.output)
@@ -116,7 +119,7 @@ def write_plan(
             for name, s in suite.label_sets.items()
         },
         "encoders": {
-            name: _describe(suite, name, costs.get(name, {}), earlier.get(name, {}))
+            name: _describe(suite, name, costs.get(name, 0.0), earlier.get(name, {}))
             for name in config.encoders
         },
         "datasets": {
@@ -128,7 +131,12 @@ def write_plan(
             }
             for name, entry in config.datasets.items()
         },
-        "exposure": exposures(suite),
+        "exposure": {
+            name: {dataset: asdict(one) for dataset, one in of.items()}
+            for name, of in exposures(
+                config.encoders, config.datasets, look=config.trust.leaks, each=each_shard
+            ).items()
+        },
         "smoke": smoke,
         "fits": [asdict(key) for key in keys],
     }
@@ -148,18 +156,15 @@ def _chosen(store: Store, keys: Sequence[FitKey]) -> list[Any]:
     return [[fit.key.id, fit.status, json.dumps(fit.chosen, sort_keys=True)] for fit in fits]
 
 
-def _describe(
-    suite: Suite, name: str, cost: dict[str, Any], earlier: dict[str, Any]
-) -> dict[str, Any]:
+def _describe(suite: Suite, name: str, cost: float, earlier: dict[str, Any]) -> dict[str, Any]:
     """What the page says of an encoder."""
     entry = suite.config.encoders[name]
     sources = [s for kind in ("study", "volume") for s in suite.sources.get((name, kind), ())]
-    seconds = cost.get("seconds") or earlier.get("embedding_seconds", 0.0)
     facts: dict[str, Any] = {
         "kind": entry.kind,
         "seeds": max(1, len(sources)),
         "sha256": [source.weights for source in sources],
-        "embedding_seconds": seconds,
+        "embedding_seconds": round(cost, 2) or earlier.get("embedding_seconds", 0.0),
         "pretraining_hours": [],
     }
     if sources and sources[0].path is not None:
@@ -187,19 +192,3 @@ def _flow(shards: Any) -> dict[str, Any]:
         return {}
     values = json.loads(summary.read_text())
     return {key: values[key] for key in ("flows", "quarantined") if key in values}
-
-
-def exposures(suite: Suite) -> dict[str, dict[str, Any]]:
-    """What each encoder's pretraining saw of each data set's test patients."""
-    config = suite.config
-    found: dict[str, dict[str, Any]] = {}
-    for name in config.encoders:
-        found[name] = {}
-        for task_name, task in config.tasks.items():
-            kind = suite.kind_of(task_name)
-            for dataset in task.tested_on:
-                if dataset in found[name] or suite.kinds[dataset] != kind:
-                    continue
-                sources = [s.path for s in suite.sources.get((name, kind), ()) if s.path]
-                found[name][dataset] = exposure_of(config, name, sources, dataset)
-    return found
