@@ -212,7 +212,8 @@ def _intervals(config: SupervisedConfig, evidence: Mapping[str, Evidence]) -> st
     few = (
         f" Where the rarer class of a label has fewer than {FEW} test patients, its AUROC's interval is made "
         "on the logit, of one seed from the error of DeLong by patients (Obuchowski); with fewer than "
-        f"{TOO_FEW} there is none: too few to tell."
+        f"{TOO_FEW} there is none: too few to tell. A difference of a label's AUROC is told apart where its "
+        "p holds beside those of all labels (Holm, 5 %)."
         if evidence
         else ""
     )
