@@ -4,7 +4,7 @@ Percentiles of resamples cover too little where a class has few patients: below 
 is that of its error on the logit, below TOO_FEW there is none, of no metric.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from ray_mae.evaluate.calibration import (
     measure_tempered,
 )
 from ray_mae.evaluate.delong import AurocError, clustered, logit_interval
-from ray_mae.evaluate.intervals import over_seeds, without_interval
+from ray_mae.evaluate.intervals import holm, over_seeds, p_of_difference, without_interval
 from ray_mae.evaluate.metrics import METRICS, Estimate, FloatArray, measure
 
 TOO_FEW, FEW = 10, 50
@@ -171,6 +171,44 @@ def difference_estimate(
     if evidence and evidence.interval == "none":
         return without_interval(float(np.mean(values)))
     return over_seeds(values, resampled, patients)
+
+
+@dataclass(frozen=True)
+class LabelDifference(Estimate):
+    """AUROC of a label from one model less that from another."""
+
+    p: float
+    """Two-sided; NaN where the patients or the runs are too few to tell."""
+    told_apart: bool
+    """Whether it is, with 95 % for all labels together (Holm)."""
+
+
+def label_differences(
+    values: Mapping[str, Sequence[float]],
+    resampled: Mapping[str, Sequence[FloatArray]],
+    evidence: Mapping[str, Evidence],
+    patients: int,
+) -> dict[str, LabelDifference]:
+    """Returns the differences of all labels.
+
+    Args:
+        values: by label, of each run.
+        resampled: by label, [R] of each run.
+        evidence: by label.
+        patients: that the resamples are drawn from.
+    """
+    p = {
+        label: np.nan
+        if evidence[label].interval == "none"
+        else p_of_difference(values[label], resampled[label], patients)
+        for label in values
+    }
+    told = holm(p)
+    found = {}
+    for label in values:
+        e = difference_estimate(values[label], resampled[label], evidence[label], patients)
+        found[label] = LabelDifference(e.value, e.low, e.high, p[label], told[label])
+    return found
 
 
 def doubtful(values: LabelValues, evidence: Evidence) -> float | None:

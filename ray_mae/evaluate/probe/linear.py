@@ -36,10 +36,12 @@ from ray_mae.evaluate.probe.scaling import principal_components
 from ray_mae.evaluate.scores import (
     SCORES,
     Evidence,
+    LabelDifference,
     LabelValues,
     difference_estimate,
     doubtful,
     evidence_of,
+    label_differences,
     label_estimate,
     score_label,
 )
@@ -108,11 +110,14 @@ def probe(
         notes += _notes_on_errors(name, scored[name], evidence)
     notes += _one_class_notes(evidence, config.bootstrap)
 
+    others = [name for name in results if TRAINED in results and name != TRAINED]
     sole = _sole(evidence)
     differences = {
-        name: _difference(scored[TRAINED], scored[name], sole, patients)
-        for name in results
-        if TRAINED in results and name != TRAINED
+        name: _difference(scored[TRAINED], scored[name], sole, patients) for name in others
+    }
+    by_label = {
+        name: _label_differences(scored[TRAINED], scored[name], evidence, patients)
+        for name in others
     }
     protocol = {
         "uncertain": config.uncertain,
@@ -128,7 +133,7 @@ def probe(
     }
     resampled = {name: one.macro_resampled("auroc") for name, one in scored.items()}
     result = ProbeResult(
-        results, differences, counts, evidence, left_out, protocol, notes, resampled
+        results, differences, by_label, counts, evidence, left_out, protocol, notes, resampled
     )
     return replace(result, notes=[*notes, *result.edges()])
 
@@ -259,6 +264,22 @@ def _difference(one: _Scored, other: _Scored, evidence: Evidence | None, patient
     resampled = zip(one.macro_by_draw("auroc"), other.macro_by_draw("auroc"), strict=True)
     return difference_estimate(
         [a - b for a, b in pairs], [a - b for a, b in resampled], evidence, patients
+    )
+
+
+def _label_differences(
+    one: _Scored, other: _Scored, evidence: Mapping[str, Evidence], patients: int
+) -> dict[str, LabelDifference]:
+    """AUROC of one less that of the other by label, draw by draw."""
+    pairs = list(zip(one.labels, other.labels, strict=True))
+    return label_differences(
+        {n: [a[n].value["auroc"] - b[n].value["auroc"] for a, b in pairs] for n in evidence},
+        {
+            n: [a[n].resampled["auroc"] - b[n].resampled["auroc"] for a, b in pairs]
+            for n in evidence
+        },
+        evidence,
+        patients,
     )
 
 
