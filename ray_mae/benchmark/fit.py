@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ray_mae.benchmark.caches import caches_of, splits_of, with_tokens
-from ray_mae.benchmark.exposure import exposure_of
+from ray_mae.benchmark.exposure import ExposureSearch, on_ray
 from ray_mae.benchmark.features import cache_of
 from ray_mae.benchmark.finetuning import finetune_all, finetune_keys
 from ray_mae.benchmark.fits import Group, fit_group, is_done
@@ -192,14 +192,14 @@ def _flow(shards: Any) -> dict[str, Any]:
 def exposures(suite: Suite) -> dict[str, dict[str, Any]]:
     """What each encoder's pretraining saw of each data set's test patients."""
     config = suite.config
+    search = ExposureSearch(config.datasets, on_ray if config.trust.leaks else None)
     found: dict[str, dict[str, Any]] = {}
-    for name in config.encoders:
+    for name, entry in config.encoders.items():
         found[name] = {}
         for task_name, task in config.tasks.items():
             kind = suite.kind_of(task_name)
             for dataset in task.tested_on:
                 if dataset in found[name] or suite.kinds[dataset] != kind:
                     continue
-                sources = [s.path for s in suite.sources.get((name, kind), ()) if s.path]
-                found[name][dataset] = exposure_of(config, name, sources, dataset)
+                found[name][dataset] = asdict(search.exposure(entry, dataset))
     return found
