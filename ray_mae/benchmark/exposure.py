@@ -1,14 +1,17 @@
 """What a pretraining saw of the test patients of a data set: found where it can be, else as declared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import islice
 from operator import or_
 from pathlib import Path
+from typing import Any
 
 from ray_mae.benchmark.archives_table import MAY_HOLD_ANYTHING, canonical, plain, relation
 from ray_mae.benchmark.overlap import Each, Looks, Overlap, find_overlap, looks_of, shards_of
+from ray_mae.benchmark.ray_tasks import run_tasks
 from ray_mae.benchmark.records import EXPOSURES
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.suite import DatasetEntry, EncoderEntry
@@ -61,33 +64,12 @@ READ_REPORTS = (
 )
 
 
-def exposures(
-    encoders: Mapping[str, EncoderEntry],
-    datasets: Mapping[str, DatasetEntry],
-    *,
-    look: bool = True,
-    each: Each = map,
-) -> dict[str, dict[str, Exposure]]:
-    """By encoder and data set.
+class ExposureSearch:
+    """Looks for test samples in pretrainings: each folder of shards is read once for all encoders."""
 
-    Args:
-        encoders, datasets: of a suite.
-        look: read the shards of pretrainings for test patients and test images; else only what is declared
-            and what is of the same shards counts.
-        each: applies a function to shards; a test split and the train split of a pretraining are read once
-            for all encoders.
-    """
-    search = _Search(datasets, each if look else None)
-    return {
-        name: {of: search.exposure(entry, of) for of in datasets}
-        for name, entry in encoders.items()
-    }
-
-
-class _Search:
-    """What was read of shards, once."""
-
-    def __init__(self, datasets: Mapping[str, DatasetEntry], each: Each | None) -> None:
+    def __init__(self, datasets: Mapping[str, DatasetEntry], each: Each | None = map) -> None:
+        """each: applies a function to shards, in order, such as `on_ray`; None: no shard is read, and only
+        what is declared, and what is of the same shards, counts."""
         self.datasets, self.each = datasets, each
         self.manifests = {n: Manifest.read(d.shards) for n, d in datasets.items()}
         self.sha256 = {n: ckpt.fingerprint(d.shards) for n, d in datasets.items()}
@@ -96,7 +78,11 @@ class _Search:
         self._overlaps: dict[tuple[str, str], Overlap] = {}
 
     def exposure(self, entry: EncoderEntry, name: str) -> Exposure:
-        """Of one encoder to one data set: the worst of its sources."""
+        """Of one encoder to one data set, by its name: the worst of its sources.
+
+        Raises:
+            DamagedShard: a shard of either is not as it was written.
+        """
         if entry.kind != "weights":
             return Exposure("none", "It was not pretrained.")
         found = [each for path in entry.sources for each in self._of_source(path, name)]
@@ -229,6 +215,17 @@ def _pretrainings(
         f"Its pretraining began with other weights ({what}), and what they were trained on is not known."
     )
     return found, unknown, text
+
+
+PER_ROUND = 64
+"""Shards whose looks are in memory at a time."""
+
+
+def on_ray(work: Callable[..., Looks], shards: Iterable[Any]) -> Iterator[Looks]:
+    """What `each` may be where Ray runs: a task for each shard."""
+    waiting = iter(shards)
+    while items := list(islice(waiting, PER_ROUND)):
+        yield from run_tasks(work, items, "looked at", "shards for leaks", [1] * len(items))
 
 
 def _fingerprint(folder: Path) -> str | None:

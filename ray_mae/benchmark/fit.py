@@ -8,12 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 from ray_mae.benchmark.caches import caches_of, splits_of, with_tokens
-from ray_mae.benchmark.exposure import exposures
+from ray_mae.benchmark.exposure import ExposureSearch, on_ray
 from ray_mae.benchmark.features import Cache, cache_of, fill
 from ray_mae.benchmark.finetuning import finetune_all, finetune_keys
 from ray_mae.benchmark.fits import Group, fit_group, is_done
 from ray_mae.benchmark.plan import Suite, counts_of, hash_of, inputs_of, keys_of, look
-from ray_mae.benchmark.ray_tasks import each_shard, run_tasks
+from ray_mae.benchmark.ray_tasks import run_tasks
 from ray_mae.benchmark.records import FitKey
 from ray_mae.benchmark.smoke import smoke_check
 from ray_mae.benchmark.store import PLAN, Store
@@ -131,12 +131,7 @@ def write_plan(
             }
             for name, entry in config.datasets.items()
         },
-        "exposure": {
-            name: {dataset: asdict(one) for dataset, one in of.items()}
-            for name, of in exposures(
-                config.encoders, config.datasets, look=config.trust.leaks, each=each_shard
-            ).items()
-        },
+        "exposure": exposures(suite),
         "smoke": smoke,
         "fits": [asdict(key) for key in keys],
     }
@@ -192,3 +187,19 @@ def _flow(shards: Any) -> dict[str, Any]:
         return {}
     values = json.loads(summary.read_text())
     return {key: values[key] for key in ("flows", "quarantined") if key in values}
+
+
+def exposures(suite: Suite) -> dict[str, dict[str, Any]]:
+    """What each encoder's pretraining saw of each data set's test patients."""
+    config = suite.config
+    search = ExposureSearch(config.datasets, on_ray if config.trust.leaks else None)
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in config.encoders.items():
+        found[name] = {}
+        for task_name, task in config.tasks.items():
+            kind = suite.kind_of(task_name)
+            for dataset in task.tested_on:
+                if dataset in found[name] or suite.kinds[dataset] != kind:
+                    continue
+                found[name][dataset] = asdict(search.exposure(entry, dataset))
+    return found

@@ -14,6 +14,7 @@ from ray_mae.data.decoding.images import decode
 from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.look_alikes import ContentIndex, bits_of
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.schema import Manifest, Shard
 
 SIDE = 32
@@ -99,6 +100,7 @@ def small_volume(voxels: NDArray[np.float32]) -> NDArray[np.float16]:
 
 def shards_of(folder: Path, manifest: Manifest, splits: Sequence[str]) -> Iterator[Any]:
     """What `looks_of` takes."""
+    folder = resolve_path(folder)  # workers may have another working folder
     return ((folder, s, manifest.kind) for s in manifest.shards if s.split in splits)
 
 

@@ -1,6 +1,6 @@
 """Work that leaves files, as tasks of Ray: as many at a time as there are CPUs, lost ones run again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -8,7 +8,6 @@ from ray.exceptions import RayTaskError
 
 from ray_mae.terminal import ProgressLine
 
-S = TypeVar("S")
 T = TypeVar("T")
 IN_FLIGHT = 2
 """Tasks under way for each CPU."""
@@ -50,8 +49,3 @@ def run_tasks(
                 raise RuntimeError(f"{noun}: {error.cause}") from error.cause
             done += weights[i]
         progress.show(done, total)
-
-
-def each_shard(work: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
-    """Applies a function to shards, in tasks of Ray, in order."""
-    return iter(run_tasks(work, list(items), "compared", "shards", [1] * len(items)))

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import zoom
 
 from ray_mae.benchmark.archives_table import canonical, relation
-from ray_mae.benchmark.exposure import Exposure, exposures
+from ray_mae.benchmark.exposure import Exposure, ExposureSearch
 from ray_mae.benchmark.overlap import CORRELATION, small_volume
 from ray_mae.benchmark.records import EXPOSURES
 from ray_mae.checkpoint import format as ckpt
@@ -66,12 +66,9 @@ def run_on(folder: Path, *shards: Path, method: str = "mvmae", **more: Any) -> P
 
 def of(paths: list[Path] | Path, shards: Path, look: bool = True, **entries: Any) -> Exposure:
     of_dataset = {k: entries.pop(k) for k in ("archive", "role") if k in entries}
-    found = exposures(
-        {"e": EncoderEntry(paths=paths, **entries)},
-        {"d": DatasetEntry(shards=shards, **of_dataset)},
-        look=look,
-    )
-    return found["e"]["d"]
+    datasets = {"d": DatasetEntry(shards=shards, **of_dataset)}
+    search = ExposureSearch(datasets, map if look else None)
+    return search.exposure(EncoderEntry(paths=paths, **entries), "d")
 
 
 def as_jpeg(image: bytes) -> bytes:
@@ -185,8 +182,9 @@ def test_shards_that_have_moved_or_changed_are_unknown_unless_the_suite_has_them
     assert (gone.state, gone.which_is_known) == ("unknown", False)
     assert "The shards of seen that it was pretrained on are no longer where they were" in gone.why
     datasets = {"d": DatasetEntry(shards=tested), "s": DatasetEntry(shards=seen)}
-    found = exposures({"e": EncoderEntry(paths=run)}, datasets)["e"]
-    assert (found["d"].state, found["s"].state) == ("patients", "none")
+    search = ExposureSearch(datasets)
+    found = [search.exposure(EncoderEntry(paths=run), name) for name in ("d", "s")]
+    assert [each.state for each in found] == ["patients", "none"]
 
 
 def test_a_run_has_seen_what_its_weights_have(

@@ -209,3 +209,37 @@ def test_the_real_indiana_reports_have_their_published_counts(tmp_path: Path) ->
         "Fracture": (83, 0),
         "Support Devices": (236, 0),
     }
+
+
+def spoken_of(archive: Archive[ImageRecord]) -> dict[str, int]:
+    """Images of which each attribute is known."""
+    return dict(Counter(name for record in archive.records for name in record.attributes or {}))
+
+
+@pytest.mark.slow
+@needs_real_tables
+def test_the_real_tables_say_sex_age_and_scanner_of_nearly_everybody(tmp_path: Path) -> None:
+    assert REAL_TABLES
+    touch(tmp_path, "train/patient00001/study1/view1_frontal.jpg", "one.png")
+    (tmp_path / "train.csv.gz").symlink_to(REAL_TABLES / "chexpert_train.csv.gz")
+    person = {"attributes": ["sex", "age"]}
+    assert spoken_of(listed("chexpert", tmp_path, **person)) == {"sex": 223_413, "age": 223_411}
+    nih = listed("chestxray14", tmp_path, tables=REAL_TABLES, official_split=False, **person)
+    assert spoken_of(nih) == {"sex": 112_120, "age": 112_120}
+    wanted = ["sex", "age", "manufacturer"]
+    padchest = listed("padchest", tmp_path, tables=REAL_TABLES, attributes=wanted)
+    assert spoken_of(padchest) == {"sex": 160_857, "age": 160_855, "manufacturer": 160_861}
+    ages = [r.attributes["age"] for r in padchest.records if "age" in (r.attributes or {})]
+    assert max(ages, default=0) == 90
+
+
+@pytest.mark.slow
+@needs_shared
+def test_the_real_tags_of_indiana_say_an_age_of_every_image_but_one(tmp_path: Path) -> None:
+    touch(tmp_path, "CXR1_1_IM-0001-3001.png")
+    folder = SHARED / "cxr_iu_nd"
+    reports = folder / "NLMCXR_reports.tgz"
+    openi = listed("openi", tmp_path, tables=folder, reports=reports, attributes=["age"])
+    assert spoken_of(openi) == {"age": 7_469}
+    ages = [record.attributes["age"] for record in openi.records if record.attributes]
+    assert (min(ages), max(ages)) == (17, 90)
