@@ -45,7 +45,9 @@ def subgroups(found: Findings) -> Section:
     left_out: dict[str, str] = {}
     for (place, head, attribute), here in panels.items():
         name = f"{place_name(place)}: {head}, by {attribute}"
-        pictures.append(Picture(name, svg(charts.gaps(here, of)), "Gaps between groups; see the table"))
+        pictures.append(
+            Picture(name, svg(charts.gaps(here, of)), "Gaps between groups; see the table")
+        )
         for g in here:
             left_out |= {f"{attribute} {k}": why for k, why in g.left_out.items()}
             rows.append(
@@ -76,7 +78,9 @@ def subgroups(found: Findings) -> Section:
     ]
     if left_out:
         text.append(
-            "Left out: " + "; ".join(f"{what}, {why}" for what, why in sorted(left_out.items())) + "."
+            "Left out: "
+            + "; ".join(f"{what}, {why}" for what, why in sorted(left_out.items()))
+            + "."
         )
     return Section(
         "Groups of patients",
@@ -123,7 +127,9 @@ def exposure(found: Findings) -> Section:
     columns = ["Encoder", "Test", "Its pretraining", "Patients", "Images", "How that is known"]
     return Section(
         "What the pretraining saw of the tests",
-        ["Tests that an encoder's pretraining saw something of, or may have, are in no headline average."],
+        [
+            "Tests that an encoder's pretraining saw something of, or may have, are in no headline average."
+        ],
         tables=[Table(columns, rows)],
         folded=True,
     )
@@ -143,7 +149,17 @@ def variance(found: Findings) -> Section:
                     Shown(f"{score.usable:.0%}", right=True),
                 ]
             )  # fmt: skip
-    columns = ["Task", "Head", "Encoder", "Patients", "Pretraining", "Draw", "Head's seed", "Levels", "Usable"]
+    columns = [
+        "Task",
+        "Head",
+        "Encoder",
+        "Patients",
+        "Pretraining",
+        "Draw",
+        "Head's seed",
+        "Levels",
+        "Usable",
+    ]
     return Section(
         "Where the uncertainty comes from",
         [

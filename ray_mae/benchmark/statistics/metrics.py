@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ray_mae.evaluate.metrics import BINS, measure
+from ray_mae.evaluate.metrics import BINS
 
 Array = NDArray[np.float64]
 
@@ -63,7 +63,9 @@ def resample_weights(patient: NDArray, resamples: int, seed: int) -> NDArray[np.
     """
     count = len(np.unique(patient))
     draw = np.random.default_rng(seed)
-    times = [np.bincount(draw.integers(count, size=count), minlength=count) for _ in range(resamples)]
+    times = [
+        np.bincount(draw.integers(count, size=count), minlength=count) for _ in range(resamples)
+    ]
     return np.stack([np.ones(count, int), *times], axis=1).astype(np.uint16)
 
 
@@ -115,7 +117,7 @@ def ranking_of(target: Array, weights: NDArray) -> Callable[[Array], tuple[Array
 
 
 def _labels(target: Array, weights: NDArray) -> Measure:
-    """Of logits. What is resampled has six digits, the value itself is that of `evaluate.metrics`."""
+    """Of logits: far from 0 probabilities tie where logits do not."""
     ill = target == 1
     ranking, every = ranking_of(target, weights), weights.astype(np.float64)
 
@@ -137,20 +139,9 @@ def _labels(target: Array, weights: NDArray) -> Measure:
             "ece": np.abs(sums[:BINS]).sum(0),
             "log_loss": sums[-1],
         }
-        out = {name: np.where(np.isnan(auroc), np.nan, v) for name, v in values.items()}
-        # Far from 0 probabilities tie where logits do not: what ranks is taken from the logits.
-        exact = measure(target, _ranks(logit), np.ones((len(p), 1)))
-        for name in ("auroc", "average_precision"):
-            out[name][0] = exact[name][0]
-        return out
+        return {name: np.where(np.isnan(auroc), np.nan, v) for name, v in values.items()}
 
     return found
-
-
-def _ranks(values: Array) -> Array:
-    """[S] in [0, 1], in the order of the values and tied where they are."""
-    order = np.unique(values, return_inverse=True)[1]
-    return order / max(float(order.max()), 1.0)
 
 
 def _numbers(target: Array, weights: NDArray) -> Measure:

@@ -12,7 +12,10 @@ from ray_mae.benchmark.statistics.results import Cohort, Place, Results
 from ray_mae.benchmark.statistics.scores import MACRO, Scored, score_place
 from ray_mae.benchmark.statistics.uncertainty import Score
 
-ONE, TWO = ("frontal", "lateral", "first1"), ("both_logits", "both_features", "both_attention", "first2", "all")
+ONE, TWO = (
+    ("frontal", "lateral", "first1"),
+    ("both_logits", "both_features", "both_attention", "first2", "all"),
+)
 """Choices of views with one and with two of such a study."""
 
 
@@ -91,4 +94,3 @@ def _both_views(results: Results, cohorts: Sequence[Cohort]) -> NDArray[np.intp]
         return rows[:0]
     two = [set(str(view[i]).split("+")) == {"frontal", "lateral"} and count[i] == 2 for i in rows]
     return rows[np.array(two, bool)]
-
