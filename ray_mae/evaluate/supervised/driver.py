@@ -17,6 +17,7 @@ from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.cohort import Cohort, SplitCount
 from ray_mae.evaluate.intervals import LEAST_RUNS
 from ray_mae.evaluate.metrics import patient_resamples
+from ray_mae.evaluate.scores import Evidence
 from ray_mae.evaluate.supervised.comparison import MetricValues, compare
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.report import ComparisonReport, write_comparison
@@ -106,6 +107,11 @@ class Evaluation(ABC, Generic[C, T, R]):
             weights: [T, R] how often each test row is in each resample of the patients.
         """
 
+    def evidence(self, task: T, weights: NDArray) -> list[Evidence]:
+        """What the test patients can tell of each label, by the resamples' weights [T, R]; empty where a row
+        is no label."""
+        return []
+
     @abstractmethod
     def rows(self, task: T) -> list[str]:
         """Names of what is scored by itself: labels or classes."""
@@ -174,6 +180,7 @@ def _evaluate(evaluation: Evaluation[Any, Any, Any], began: float) -> dict[str, 
             evaluation.rows(task),
             evaluation.metrics,
             len(np.unique(patient)),
+            evaluation.evidence(task, weights),
         ),
         runs=[(run, result.fit) for run, result in of_runs],
         samples_per_batch=config.batch_size,

@@ -76,6 +76,7 @@ def write_comparison(output: Path, report: ComparisonReport, began: float) -> di
                 "settings": flatten(report.settings),
                 "starts": comparison.initialisations,
                 "differences": comparison.differences,
+                "evidence": comparison.evidence,
                 "runs": [
                     {"start": run.initialisation, "seed": run.seed, **asdict(fit)}
                     for run, fit in report.runs
