@@ -18,7 +18,7 @@ from ray_mae.evaluate.pages.charts import FAINT, INK, SOFT, figure
 
 LOOKS = (
     ("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "D"), ("#cc79a7", "v"), ("#8a6d00", "P"),
-    ("#56b4e9", "^"), ("#7b3294", "X"), ("#a50026", "p"), ("#1b7837", "h"), ("#e69f00", "<"),
+    ("#2b8cbe", "^"), ("#7b3294", "X"), ("#a50026", "p"), ("#1b7837", "h"), ("#e69f00", "<"),
     ("#1d2330", ">"), ("#00868b", "*"),
 )  # fmt: skip
 """Colour and marker of up to twelve encoders; more take them again with another line."""

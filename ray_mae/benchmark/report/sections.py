@@ -176,10 +176,11 @@ def label_curves(found: Findings) -> Section:
     for (place, head, validation), here in groups.items():
         title = f"{place_name(place)}: {head}"
         title += ", validation among the labels" if validation == "spent" else ""
-        picture = charts.curve(here, of, seen_by(found, place.dataset))
-        pictures.append(
-            Picture(title, svg(picture), "Macro AUROC by labelled studies; see the table")
-        )
+        if place.views == found.results.suite.views[0]:
+            picture = svg(charts.curve(here, of, seen_by(found, place.dataset)))
+            pictures.append(
+                Picture(title, picture, "Macro AUROC by labelled studies; see the table")
+            )
         for c in here:
             rows.append(
                 [words(title), encoder(c.encoder), interval(c.area)]

@@ -22,6 +22,8 @@ from ray_mae.benchmark.report.cells import (
 from ray_mae.benchmark.report.findings import Findings
 from ray_mae.benchmark.report.words import EXPOSURE, cell_name, place_name, short
 from ray_mae.benchmark.statistics.budget import NOISE
+from ray_mae.benchmark.statistics.calibration import Reliability
+from ray_mae.benchmark.statistics.metrics import NAMES
 from ray_mae.benchmark.statistics.results import SCORED, Place
 from ray_mae.benchmark.statistics.subgroups import LEAST_OF_GROUP, PERMUTATIONS, Gap
 from ray_mae.benchmark.statistics.uncertainty import FACTORS
@@ -33,6 +35,56 @@ STORED = {
     "agreement": "Repeated scans of one person",
 }
 """Sections of what the plan holds as records."""
+
+
+CALIBRATED = (
+    "brier_skill", "log_loss", "log_loss_tempered", "ece_mass", "ece_tempered", "slope", "intercept",
+)  # fmt: skip
+
+
+def calibration(found: Findings) -> Section:
+    """Reliability, and metrics at home and elsewhere."""
+    of = charts.looks(list(found.results.suite.encoders))
+    panels: dict[tuple[Place, str, str], list[Reliability]] = {}
+    for r in found.reliability:
+        panels.setdefault((r.scored.cohort.place, r.scored.cell.head, r.label), []).append(r)
+    heads = [head for _, head, _ in panels]
+    pictures = [
+        Picture(
+            f"{label} ({place_name(place)}, {here[0].studies} per bin)",
+            svg(
+                charts.reliability(
+                    {r.scored.encoder: (r.probability, r.positive) for r in here}, of
+                )
+            ),
+            f"Predicted against observed share of {label}",
+        )
+        for (place, head, label), here in panels.items()
+        if head == heads[0]
+    ]
+    rows = []
+    for s in sorted(found.calibration, key=lambda s: (s.cell.task, s.cell.head)):
+        entry = found.results.task(s.cell.task)
+        where = "at home" if s.cohort.place.dataset == entry.dataset else "elsewhere"
+        rows.append(
+            [
+                words(place_name(s.cohort.place)), words(where), words(s.cell.head), encoder(s.encoder),
+                *(interval(s.score(m) if m in s.values else None) for m in CALIBRATED),
+            ]
+        )  # fmt: skip
+    columns = ["Task", "Test", "Head", "Encoder", *(NAMES[m] for m in CALIBRATED)]
+    text = [
+        "Mean over labels. Brier skill: 1 is perfect, 0 is the prevalence for everybody. Slope 1 and intercept "
+        "0 are right; a slope below 1 is too sure of itself. Tempered: logits divided by the temperature that "
+        "validation patients of the data set chose that the head was fitted on. An ECE of few patients is above 0 "
+        "by chance. Brier score and ECE of bins of equal width are in scores.csv."
+    ]
+    if pictures:
+        text.append(f"Curves are of the {heads[0]} head, mean over its fits.")
+    return Section(
+        "Calibration", text if rows else [], pictures, "13rem",
+        [Table(columns, rows, "At home and elsewhere")], folded=True,
+    )  # fmt: skip
 
 
 def subgroups(found: Findings) -> Section:

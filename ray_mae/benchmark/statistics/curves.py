@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.benchmark.records import ALL, Cell
+from ray_mae.benchmark.records import ALL
 from ray_mae.benchmark.statistics.results import Place, Results
 from ray_mae.benchmark.statistics.scores import MACRO, Scored
 from ray_mae.benchmark.statistics.uncertainty import (

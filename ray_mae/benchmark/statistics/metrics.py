@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ray_mae.evaluate.calibration import CALIBRATION, TEMPERED
 from ray_mae.evaluate.metrics import BINS
 
 Array = NDArray[np.float64]
@@ -19,12 +20,13 @@ NAMES = {
     "average_precision": "Average precision",
     "brier": "Brier score",
     "ece": "ECE",
-    "log_loss": "Log loss",
+    **CALIBRATION,
+    **TEMPERED,
     "mae": "Mean absolute error",
     "rmse": "Root mean squared error",
     "r2": "R²",
     "r": "Pearson r",
-    "slope": "Slope of the error on the truth",
+    "error_slope": "Slope of the error on the truth",
     "c_index": "Harrell's C",
     "mean": "Mean",
 }
@@ -36,13 +38,19 @@ PRIMARY = {
     "segmentation": "mean",
 }
 """The metric that encoders are compared by, by the task's kind."""
-BETTER_LOW = frozenset({"brier", "ece", "log_loss", "mae", "rmse"})
+BETTER_LOW = frozenset({"mae", "rmse"})
 SHARES = frozenset({"auroc", "average_precision", "c_index"})
 """Those between 0 and 1 whose intervals are made on the logit scale where there are few patients."""
+SURPLUS = frozenset({"ece", "ece_mass", "ece_tempered"})
+"""Those that resamples make larger by chance: see `evaluate.metrics.estimate`."""
 BOUNDS = {
+    "brier_skill": (-np.inf, 1.0),
+    "intercept": (-np.inf, np.inf),
+    "log_loss_tempered": (0.0, np.inf),
     "r2": (-np.inf, 1.0),
     "r": (-1.0, 1.0),
     "slope": (-np.inf, np.inf),
+    "error_slope": (-np.inf, np.inf),
     "mean": (-np.inf, np.inf),
     "log_loss": (0.0, np.inf),
     "mae": (0.0, np.inf),
@@ -163,7 +171,7 @@ def _numbers(target: Array, weights: NDArray) -> Measure:
                 "r2": 1 - squared / variance,
                 # A prediction that is the same for all has no correlation: none is 0.
                 "r": np.where(other > 1e-12 * variance, joint / np.sqrt(variance * other), 0.0),
-                "slope": joint / variance - 1,
+                "error_slope": joint / variance - 1,
             }
         return {name: np.where(flat, np.nan, v) for name, v in values.items()}
 

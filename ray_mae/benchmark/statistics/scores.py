@@ -85,7 +85,7 @@ class Scored:
             self.rarer(metric, label),
             share=metric in metrics.SHARES,
             within=metrics.BOUNDS.get(metric, (0.0, 1.0)),
-            error=metric == "ece",
+            error=metric in metrics.SURPLUS,
             delong=self.delong.get(self.cohort.names[columns[0]])
             if metric == "auroc" and len(columns) == 1
             else None,

@@ -66,7 +66,7 @@ def _of_places(results: Results, places: Sequence[Place]) -> list[Condition]:
             by.setdefault((one.cell.head, one.encoder), {})[place.views] = one
     found = []
     for (head, encoder), views in by.items():
-        against = next((v for v in (*ONE, *views) if v in views))
+        against = next(v for v in (*ONE, *views) if v in views)
         for name, one in views.items():
             difference = None
             if name != against:
