@@ -105,7 +105,11 @@ def plant(folder: Path, suite: Suite, seed: int = 0) -> SuiteConfig:
     common = {name: _noise(table, len(labels), draw) for name, table in tables.items()}
     for task, entry in tasks.items():
         for encoder, truth in suite.encoders.items():
-            shift = draw.normal(0, truth.pretraining_sd, truth.pretrainings) if truth.pretraining_sd else [0.0] * truth.pretrainings
+            shift = (
+                draw.normal(0, truth.pretraining_sd, truth.pretrainings)
+                if truth.pretraining_sd
+                else [0.0] * truth.pretrainings
+            )
             for cell in _cells(task, suite):
                 halvings = np.log2(suite.patients / cell.studies) if cell.studies else 0.0
                 d = d_of(max(truth.auroc - truth.loss * halvings, 0.5))
@@ -116,7 +120,17 @@ def plant(folder: Path, suite: Suite, seed: int = 0) -> SuiteConfig:
                         keys.append(key)
                         seen = _fit(store, key, labels, suite, auroc_of(this))
                         for name in entry["test"]:
-                            _say(store, seen, name, tables[name], task, this, common[name], suite, draw)
+                            _say(
+                                store,
+                                seen,
+                                name,
+                                tables[name],
+                                task,
+                                this,
+                                common[name],
+                                suite,
+                                draw,
+                            )
     plan = {
         "suite": to_dict(config),
         "sha256": "0" * 64,
@@ -151,7 +165,9 @@ def _cells(task: str, suite: Suite) -> list[Cell]:
     ]
 
 
-def _table(name: str, suite: Suite, tasks: Mapping[str, Any], draw: np.random.Generator) -> SampleTable:
+def _table(
+    name: str, suite: Suite, tasks: Mapping[str, Any], draw: np.random.Generator
+) -> SampleTable:
     """Patients of a test and a validation split; a patient's studies mostly show the same."""
     half = suite.patients // 2
     count = suite.patients + half
@@ -205,7 +221,9 @@ def _say(
     """Logits with the planted d′, of all samples that the views of the cell allow."""
     own = draw.normal(size=common.shape)
     noise = np.sqrt(suite.shared) * common + np.sqrt(1 - suite.shared) * own
-    base = np.log(np.array(list(suite.prevalence.values())) / (1 - np.array(list(suite.prevalence.values()))))
+    base = np.log(
+        np.array(list(suite.prevalence.values())) / (1 - np.array(list(suite.prevalence.values())))
+    )
     # The log odds of two normals: what makes these logits calibrated.
     logit = d * (d * table.targets[task] + noise) - d * d / 2 + base
     seen = np.ones(len(table.sample), bool)
@@ -214,5 +232,9 @@ def _say(
     for split in ("val", "test"):
         rows = np.flatnonzero((table.split == split) & seen)
         store.write_predictions(
-            fit.key, name, split, fit.labels, Predictions(table.sample[rows], logit[rows].astype(np.float32))
+            fit.key,
+            name,
+            split,
+            fit.labels,
+            Predictions(table.sample[rows], logit[rows].astype(np.float32)),
         )

@@ -101,9 +101,7 @@ def heat(value: float, low: float, high: float) -> str:
     return f"rgba(0, 114, 178, {0.04 + 0.36 * share:.2f})"
 
 
-def records(
-    title: str, rows: Sequence[dict[str, Any]], show: Callable[[Any], str]
-) -> Table:
+def records(title: str, rows: Sequence[dict[str, Any]], show: Callable[[Any], str]) -> Table:
     """A table of records as they were stored, columns in the order in which they first occur."""
     columns = list(dict.fromkeys(k for row in rows for k in row))
     return Table(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from ray_mae.benchmark.report.words import VIEWS, verdict
 from ray_mae.benchmark.statistics import metrics
@@ -17,7 +18,7 @@ from ray_mae.evaluate.pages.charts import FAINT, INK, SOFT, figure
 
 LOOKS = (
     ("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "D"), ("#cc79a7", "v"), ("#8a6d00", "P"),
-    ("#56b4e9", "^"), ("#7b3294", "X"), ("#a50026", "p"), ("#1b7837", "h"), ("#e69f00", "<"),
+    ("#2b8cbe", "^"), ("#7b3294", "X"), ("#a50026", "p"), ("#1b7837", "h"), ("#e69f00", "<"),
     ("#1d2330", ">"), ("#00868b", "*"),
 )  # fmt: skip
 """Colour and marker of up to twelve encoders; more take them again with another line."""
@@ -79,7 +80,9 @@ def curve(found: Sequence[Curve], of: Looks, seen: set[str]) -> bytes:
                 where=known, color=colour, alpha=0.1, linewidth=0,
             )  # fmt: skip
             line = LINES[k // len(LOOKS) % len(LINES)]
-            axes.plot(c.studies, values, line, marker=marker, color=colour, linewidth=1.3, markersize=4)
+            axes.plot(
+                c.studies, values, line, marker=marker, color=colour, linewidth=1.3, markersize=4
+            )
             reached = [n for n in c.needed if np.isfinite(n.value)]
             axes.plot(
                 [n.value for n in reached], [n.goal for n in reached], "x", color=INK, markersize=6
@@ -87,15 +90,16 @@ def curve(found: Sequence[Curve], of: Looks, seen: set[str]) -> bytes:
             ends.append((c.encoder, c.studies[-1], values[-1], colour))
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-        axes.xaxis.set_minor_formatter(lambda *_: "")
+        axes.xaxis.set_minor_locator(NullLocator())
         points = sorted({n for c in found for n in c.studies})
         axes.set_xticks(points if len(points) < 6 else points[:: (len(points) + 4) // 5])
-        axes.tick_params(axis="x", which="minor", length=0)
         axes.margins(y=0.08)
         _labels_at_ends(axes, ends)
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.set_xlabel("Labelled studies" if found[0].head != "few_shot" else "Patients of each class")
+        axes.set_xlabel(
+            "Labelled studies" if found[0].head != "few_shot" else "Patients of each class"
+        )
         axes.set_ylabel("Macro AUROC")
     return out.getvalue()
 
@@ -145,7 +149,9 @@ def reliability(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], of
         axes.plot([0, most], [0, most], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
         for name, (x, y) in lines.items():
             colour, marker = of[name]
-            axes.plot(x, y, "-", marker=marker, color=colour, linewidth=0.9, markersize=3.2, alpha=0.9)
+            axes.plot(
+                x, y, "-", marker=marker, color=colour, linewidth=0.9, markersize=3.2, alpha=0.9
+            )
         axes.set_xlim(0, most)
         axes.set_ylim(0, most)
         axes.set_xlabel("Predicted", fontsize=9)
@@ -198,7 +204,9 @@ def _point(
     size: float = 5,
 ) -> None:
     if score.known:
-        axes.plot([score.low, score.high], [y, y], color=colour, linewidth=1.4, solid_capstyle="butt")
+        axes.plot(
+            [score.low, score.high], [y, y], color=colour, linewidth=1.4, solid_capstyle="butt"
+        )
     face = "white" if hollow else colour
     axes.plot(score.value, y, marker, color=colour, markerfacecolor=face, markersize=size)
 

@@ -85,7 +85,9 @@ def changed_settings(results: Results) -> list[str]:
     planned = results.plan.get("suite")
     if not planned:
         return []
-    mine, fixed = (json.loads(json.dumps(v, default=str)) for v in (to_dict(results.config), planned))
+    mine, fixed = (
+        json.loads(json.dumps(v, default=str)) for v in (to_dict(results.config), planned)
+    )
     return [
         name
         for name in mine

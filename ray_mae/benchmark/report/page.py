@@ -57,6 +57,7 @@ def parts_of(found: Findings) -> list[Section]:
         sections.label_curves(found),
         sections.view_choices(found),
         sections.per_label(found),
+        trust.calibration(found),
         sections.over_tasks(found),
         sections.costs(found),
         trust.subgroups(found),

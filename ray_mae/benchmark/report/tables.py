@@ -51,7 +51,9 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[
         values = [rounded(row.get(column)) for row in rows]
         mixed = len({type(v) for v in values if v is not None} - {int, float}) > 0
         words = mixed and not all(isinstance(v, (bool, type(None))) for v in values)
-        arrays[column] = pa.array([None if v is None else str(v) for v in values] if words else values)
+        arrays[column] = pa.array(
+            [None if v is None else str(v) for v in values] if words else values
+        )
     with replacing(path) as partial:
         pq.write_table(pa.table(arrays), partial, compression="zstd")
 
@@ -97,7 +99,9 @@ def _latex_cell(found: Findings, table: dict[Any, Any], encoder: str, place: Pla
 
 def _latex_score(score: Score) -> str:
     value = significant(score.value)
-    return f"{value} [{significant(score.low)}, {significant(score.high)}]" if score.known else value
+    return (
+        f"{value} [{significant(score.low)}, {significant(score.high)}]" if score.known else value
+    )
 
 
 def _contrasts(found: Findings) -> str:

@@ -22,6 +22,8 @@ from ray_mae.benchmark.report.cells import (
 from ray_mae.benchmark.report.findings import Findings
 from ray_mae.benchmark.report.words import EXPOSURE, cell_name, place_name, short
 from ray_mae.benchmark.statistics.budget import NOISE
+from ray_mae.benchmark.statistics.calibration import Reliability
+from ray_mae.benchmark.statistics.metrics import NAMES
 from ray_mae.benchmark.statistics.results import SCORED, Place
 from ray_mae.benchmark.statistics.subgroups import LEAST_OF_GROUP, PERMUTATIONS, Gap
 from ray_mae.benchmark.statistics.uncertainty import FACTORS
@@ -35,6 +37,56 @@ STORED = {
 """Sections of what the plan holds as records."""
 
 
+CALIBRATED = (
+    "brier_skill", "log_loss", "log_loss_tempered", "ece_mass", "ece_tempered", "slope", "intercept",
+)  # fmt: skip
+
+
+def calibration(found: Findings) -> Section:
+    """Reliability, and metrics at home and elsewhere."""
+    of = charts.looks(list(found.results.suite.encoders))
+    panels: dict[tuple[Place, str, str], list[Reliability]] = {}
+    for r in found.reliability:
+        panels.setdefault((r.scored.cohort.place, r.scored.cell.head, r.label), []).append(r)
+    heads = [head for _, head, _ in panels]
+    pictures = [
+        Picture(
+            f"{label} ({place_name(place)}, {here[0].studies} per bin)",
+            svg(
+                charts.reliability(
+                    {r.scored.encoder: (r.probability, r.positive) for r in here}, of
+                )
+            ),
+            f"Predicted against observed share of {label}",
+        )
+        for (place, head, label), here in panels.items()
+        if head == heads[0]
+    ]
+    rows = []
+    for s in sorted(found.calibration, key=lambda s: (s.cell.task, s.cell.head)):
+        entry = found.results.task(s.cell.task)
+        where = "at home" if s.cohort.place.dataset == entry.dataset else "elsewhere"
+        rows.append(
+            [
+                words(place_name(s.cohort.place)), words(where), words(s.cell.head), encoder(s.encoder),
+                *(interval(s.score(m) if m in s.values else None) for m in CALIBRATED),
+            ]
+        )  # fmt: skip
+    columns = ["Task", "Test", "Head", "Encoder", *(NAMES[m] for m in CALIBRATED)]
+    text = [
+        "Mean over labels. Brier skill: 1 is perfect, 0 is the prevalence for everybody. Slope 1 and intercept "
+        "0 are right; a slope below 1 is too sure of itself. Tempered: logits divided by the temperature that "
+        "validation patients of the data set chose that the head was fitted on. An ECE of few patients is above 0 "
+        "by chance. Brier score and ECE of bins of equal width are in scores.csv."
+    ]
+    if pictures:
+        text.append(f"Curves are of the {heads[0]} head, mean over its fits.")
+    return Section(
+        "Calibration", text if rows else [], pictures, "13rem",
+        [Table(columns, rows, "At home and elsewhere")], folded=True,
+    )  # fmt: skip
+
+
 def subgroups(found: Findings) -> Section:
     """Gaps between groups."""
     of = charts.looks(list(found.results.suite.encoders))
@@ -45,7 +97,9 @@ def subgroups(found: Findings) -> Section:
     left_out: dict[str, str] = {}
     for (place, head, attribute), here in panels.items():
         name = f"{place_name(place)}: {head}, by {attribute}"
-        pictures.append(Picture(name, svg(charts.gaps(here, of)), "Gaps between groups; see the table"))
+        pictures.append(
+            Picture(name, svg(charts.gaps(here, of)), "Gaps between groups; see the table")
+        )
         for g in here:
             left_out |= {f"{attribute} {k}": why for k, why in g.left_out.items()}
             rows.append(
@@ -76,7 +130,9 @@ def subgroups(found: Findings) -> Section:
     ]
     if left_out:
         text.append(
-            "Left out: " + "; ".join(f"{what}, {why}" for what, why in sorted(left_out.items())) + "."
+            "Left out: "
+            + "; ".join(f"{what}, {why}" for what, why in sorted(left_out.items()))
+            + "."
         )
     return Section(
         "Groups of patients",
@@ -123,7 +179,9 @@ def exposure(found: Findings) -> Section:
     columns = ["Encoder", "Test", "Its pretraining", "Patients", "Images", "How that is known"]
     return Section(
         "What the pretraining saw of the tests",
-        ["Tests that an encoder's pretraining saw something of, or may have, are in no headline average."],
+        [
+            "Tests that an encoder's pretraining saw something of, or may have, are in no headline average."
+        ],
         tables=[Table(columns, rows)],
         folded=True,
     )
@@ -143,7 +201,17 @@ def variance(found: Findings) -> Section:
                     Shown(f"{score.usable:.0%}", right=True),
                 ]
             )  # fmt: skip
-    columns = ["Task", "Head", "Encoder", "Patients", "Pretraining", "Draw", "Head's seed", "Levels", "Usable"]
+    columns = [
+        "Task",
+        "Head",
+        "Encoder",
+        "Patients",
+        "Pretraining",
+        "Draw",
+        "Head's seed",
+        "Levels",
+        "Usable",
+    ]
     return Section(
         "Where the uncertainty comes from",
         [

@@ -45,7 +45,9 @@ def cell_name(cell: Cell) -> str:
     studies = "all studies" if cell.studies == ALL else f"{cell.studies:,} studies"
     if cell.head == "few_shot" and cell.studies != ALL:
         studies = f"{cell.studies} patients of each class"
-    return f"{cell.head}, {studies}{', validation among them' if cell.validation == 'spent' else ''}"
+    return (
+        f"{cell.head}, {studies}{', validation among them' if cell.validation == 'spent' else ''}"
+    )
 
 
 def signed(value: float) -> str:
@@ -64,7 +66,7 @@ def verdict(c: Contrast) -> str:
     """The words alone, with what could have been seen."""
     words = c.verdict
     if words == NOT_TOLD:
-        words += f", could have seen ≥ {significant(c.mdd)}"
+        words += f", could have seen ≥ {significant(c.mdd_corrected)}"
     if c.equivalent:
         words += ", equal within the margin"
     return words

@@ -84,7 +84,10 @@ def budgets(results: Results) -> list[Budget]:
 def _different(fit: Fit, without: str) -> int:
     """Different settings among the trials, but for one of them."""
     return len(
-        {str(sorted((k, str(v)) for k, v in t.settings.items() if k != without)) for t in fit.trials}
+        {
+            str(sorted((k, str(v)) for k, v in t.settings.items() if k != without))
+            for t in fit.trials
+        }
     )
 
 

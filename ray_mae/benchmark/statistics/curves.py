@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.benchmark.records import ALL, Cell
+from ray_mae.benchmark.records import ALL
 from ray_mae.benchmark.statistics.results import Place, Results
 from ray_mae.benchmark.statistics.scores import MACRO, Scored
 from ray_mae.benchmark.statistics.uncertainty import (
@@ -83,9 +83,7 @@ def curves(results: Results, scored: Sequence[Scored]) -> list[Curve]:
             scores = [p.score("auroc") for p in by]
             area = _area(by, np.log2(studies))
             needed = [_needed(by, studies, goal) for goal in GOALS]
-            found.append(
-                Curve(place, head, validation, encoder, by, studies, scores, area, needed)
-            )
+            found.append(Curve(place, head, validation, encoder, by, studies, scores, area, needed))
     return found
 
 
@@ -235,4 +233,3 @@ def _saving(curve: Curve, baseline: Curve, goal: float) -> Saving:
         return Saving(curve.encoder, baseline.encoder, goal, value, np.nan, np.nan)
     low, high = np.quantile(told, [0.025, 0.975], method="inverted_cdf")
     return Saving(curve.encoder, baseline.encoder, goal, value, float(low), float(high))
-

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ray_mae.evaluate.metrics import BINS, measure
+from ray_mae.evaluate.calibration import CALIBRATION, TEMPERED
+from ray_mae.evaluate.metrics import BINS
 
 Array = NDArray[np.float64]
 
@@ -19,12 +20,13 @@ NAMES = {
     "average_precision": "Average precision",
     "brier": "Brier score",
     "ece": "ECE",
-    "log_loss": "Log loss",
+    **CALIBRATION,
+    **TEMPERED,
     "mae": "Mean absolute error",
     "rmse": "Root mean squared error",
     "r2": "R²",
     "r": "Pearson r",
-    "slope": "Slope of the error on the truth",
+    "error_slope": "Slope of the error on the truth",
     "c_index": "Harrell's C",
     "mean": "Mean",
 }
@@ -36,13 +38,19 @@ PRIMARY = {
     "segmentation": "mean",
 }
 """The metric that encoders are compared by, by the task's kind."""
-BETTER_LOW = frozenset({"brier", "ece", "log_loss", "mae", "rmse"})
+BETTER_LOW = frozenset({"mae", "rmse"})
 SHARES = frozenset({"auroc", "average_precision", "c_index"})
 """Those between 0 and 1 whose intervals are made on the logit scale where there are few patients."""
+SURPLUS = frozenset({"ece", "ece_mass", "ece_tempered"})
+"""Those that resamples make larger by chance: see `evaluate.metrics.estimate`."""
 BOUNDS = {
+    "brier_skill": (-np.inf, 1.0),
+    "intercept": (-np.inf, np.inf),
+    "log_loss_tempered": (0.0, np.inf),
     "r2": (-np.inf, 1.0),
     "r": (-1.0, 1.0),
     "slope": (-np.inf, np.inf),
+    "error_slope": (-np.inf, np.inf),
     "mean": (-np.inf, np.inf),
     "log_loss": (0.0, np.inf),
     "mae": (0.0, np.inf),
@@ -63,7 +71,9 @@ def resample_weights(patient: NDArray, resamples: int, seed: int) -> NDArray[np.
     """
     count = len(np.unique(patient))
     draw = np.random.default_rng(seed)
-    times = [np.bincount(draw.integers(count, size=count), minlength=count) for _ in range(resamples)]
+    times = [
+        np.bincount(draw.integers(count, size=count), minlength=count) for _ in range(resamples)
+    ]
     return np.stack([np.ones(count, int), *times], axis=1).astype(np.uint16)
 
 
@@ -115,7 +125,7 @@ def ranking_of(target: Array, weights: NDArray) -> Callable[[Array], tuple[Array
 
 
 def _labels(target: Array, weights: NDArray) -> Measure:
-    """Of logits. What is resampled has six digits, the value itself is that of `evaluate.metrics`."""
+    """Of logits: far from 0 probabilities tie where logits do not."""
     ill = target == 1
     ranking, every = ranking_of(target, weights), weights.astype(np.float64)
 
@@ -137,20 +147,9 @@ def _labels(target: Array, weights: NDArray) -> Measure:
             "ece": np.abs(sums[:BINS]).sum(0),
             "log_loss": sums[-1],
         }
-        out = {name: np.where(np.isnan(auroc), np.nan, v) for name, v in values.items()}
-        # Far from 0 probabilities tie where logits do not: what ranks is taken from the logits.
-        exact = measure(target, _ranks(logit), np.ones((len(p), 1)))
-        for name in ("auroc", "average_precision"):
-            out[name][0] = exact[name][0]
-        return out
+        return {name: np.where(np.isnan(auroc), np.nan, v) for name, v in values.items()}
 
     return found
-
-
-def _ranks(values: Array) -> Array:
-    """[S] in [0, 1], in the order of the values and tied where they are."""
-    order = np.unique(values, return_inverse=True)[1]
-    return order / max(float(order.max()), 1.0)
 
 
 def _numbers(target: Array, weights: NDArray) -> Measure:
@@ -172,7 +171,7 @@ def _numbers(target: Array, weights: NDArray) -> Measure:
                 "r2": 1 - squared / variance,
                 # A prediction that is the same for all has no correlation: none is 0.
                 "r": np.where(other > 1e-12 * variance, joint / np.sqrt(variance * other), 0.0),
-                "slope": joint / variance - 1,
+                "error_slope": joint / variance - 1,
             }
         return {name: np.where(flat, np.nan, v) for name, v in values.items()}
 

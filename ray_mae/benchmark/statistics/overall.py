@@ -122,7 +122,9 @@ def _average(
         resampled = np.mean([m.replicates("auroc", MACRO) for m in mine], axis=0)
         freedom = max(m.rarer("auroc", MACRO) for m in mine) - 1
         share = 1 / len(groups) ** 2
-        components.append(Component("patients", float(np.nanvar(resampled, ddof=1)) * share, freedom))
+        components.append(
+            Component("patients", float(np.nanvar(resampled, ddof=1)) * share, freedom)
+        )
         # Draws and seeds of tasks in a cohort go together: their errors are added, not their variances.
         for source in ("draw", "seed"):
             told = [c for m in mine for c in m.score("auroc").components if c.source == source]

@@ -274,7 +274,9 @@ class Results:
         """
         found = self.said(fit, cohort.place.dataset, "test")
         assert found is not None
-        return self.aligned(fit, found, self.tables[cohort.place.dataset].sample[cohort.rows], cohort)
+        return self.aligned(
+            fit, found, self.tables[cohort.place.dataset].sample[cohort.rows], cohort
+        )
 
     @staticmethod
     def aligned(
@@ -318,7 +320,9 @@ class Results:
         """How many fits ended how; those of the plan without a row are missing."""
         found = Counter(fit.status for fit in self.fits)
         there = {fit.key.id for fit in self.fits}
-        missing = sum(key.id not in there for key in self.store.keys()) if "fits" in self.plan else 0
+        missing = (
+            sum(key.id not in there for key in self.store.keys()) if "fits" in self.plan else 0
+        )
         if missing:
             found["missing"] = missing
         return found

@@ -85,7 +85,7 @@ class Scored:
             self.rarer(metric, label),
             share=metric in metrics.SHARES,
             within=metrics.BOUNDS.get(metric, (0.0, 1.0)),
-            error=metric == "ece",
+            error=metric in metrics.SURPLUS,
             delong=self.delong.get(self.cohort.names[columns[0]])
             if metric == "auroc" and len(columns) == 1
             else None,
@@ -115,7 +115,9 @@ def effective(rarer: Sequence[int], resampled: Array) -> float:
     if not all(n > 1 for n in rarer):
         return float(min(rarer))
     known = ~np.isnan(resampled)
-    variance = np.array([row[k].var() if k.any() else 0.0 for row, k in zip(resampled, known, strict=True)])
+    variance = np.array(
+        [row[k].var() if k.any() else 0.0 for row, k in zip(resampled, known, strict=True)]
+    )
     if not variance.any():
         return float(min(rarer))
     shares = float((variance**2 / (np.array(rarer) - 1)).sum())
@@ -132,9 +134,7 @@ def score_place(
     all_fits = [fit for by in cells.values() for fits in by.values() for fit in fits]
     said = {fit.key: results.values(fit, cohort) for fit in all_fits}
     macro = {fit.key: _Mean(resamples) for fit in all_fits}
-    tables = {
-        (cell, encoder): ({}, {}, {}) for cell, by in cells.items() for encoder in by
-    }  # type: dict[tuple[Cell, str], tuple[dict[str, Array], dict[str, Array], dict[str, AurocError]]]
+    tables = {(cell, encoder): ({}, {}, {}) for cell, by in cells.items() for encoder in by}  # type: dict[tuple[Cell, str], tuple[dict[str, Array], dict[str, Array], dict[str, AurocError]]]
     for i, name in enumerate(cohort.names):
         if cohort.rarer(name) < LEAST and i not in cohort.macro:
             continue
@@ -189,11 +189,15 @@ def rows_of(results: Results, scored: Scored) -> list[dict[str, Any]]:
     """A row for each label and metric, as scores.csv has them."""
     cohort, place = scored.cohort, scored.cohort.place
     labels = [MACRO] if cohort.macro and (len(cohort.names) > 1 or cohort.kind == "labels") else []
-    labels += [n for i, n in enumerate(cohort.names) if cohort.rarer(n) >= LEAST or i in cohort.macro]
+    labels += [
+        n for i, n in enumerate(cohort.names) if cohort.rarer(n) >= LEAST or i in cohort.macro
+    ]
     rows = []
     for label in labels:
         columns = scored.columns(label)
-        counts = [cohort.counts[cohort.names[i]] for i in columns if cohort.names[i] in cohort.counts]
+        counts = [
+            cohort.counts[cohort.names[i]] for i in columns if cohort.names[i] in cohort.counts
+        ]
         known = np.any([cohort.known(i) for i in columns], axis=0)
         for metric in scored.values:
             rows.append(
@@ -205,14 +209,18 @@ def rows_of(results: Results, scored: Scored) -> list[dict[str, Any]]:
                     "metric": metric,
                     **as_row(scored.score(metric, label)),
                     "fits": len(scored.fits),
-                    **{f"n_{f}": len(np.unique(scored.levels[:, k])) for k, f in enumerate(FACTORS)},
+                    **{
+                        f"n_{f}": len(np.unique(scored.levels[:, k])) for k, f in enumerate(FACTORS)
+                    },
                     "n_samples": int(known.sum()),
                     "n_patients": len(np.unique(cohort.patient[known])),
                     "n_positive_patients": min((c.positive_patients for c in counts), default=None),
                     "n_negative_patients": min((c.negative_patients for c in counts), default=None),
                     "n_labels": len(columns),
                     "label_set": cohort.label_set if label == MACRO else "",
-                    "constant": sum(cohort.names[i] in fit.constant for fit in scored.fits for i in columns),
+                    "constant": sum(
+                        cohort.names[i] in fit.constant for fit in scored.fits for i in columns
+                    ),
                 }
             )
     return rows
@@ -229,4 +237,3 @@ def cell_columns(place: Place, cell: Cell) -> dict[str, Any]:
         "validation": cell.validation,
         "held_out": cell.held_out,
     }
-

@@ -21,7 +21,12 @@ Array = NDArray[np.float64]
 LEAST_OF_GROUP = 20
 """Patients of each class that a group has, or it is not scored."""
 PERMUTATIONS = 1000
-AGES = ((0, 40, "below 40"), (40, 60, "40 to 59"), (60, 80, "60 to 79"), (80, np.inf, "80 and above"))
+AGES = (
+    (0, 40, "below 40"),
+    (40, 60, "40 to 59"),
+    (60, 80, "60 to 79"),
+    (80, np.inf, "80 and above"),
+)
 """Of people in years: from, below, name."""
 
 
@@ -159,9 +164,7 @@ def _gaps(
         )  # fmt: skip
 
 
-def _told(
-    cohort: Cohort, groups: NDArray[np.str_]
-) -> tuple[list[str], list[int], dict[str, str]]:
+def _told(cohort: Cohort, groups: NDArray[np.str_]) -> tuple[list[str], list[int], dict[str, str]]:
     """Groups and labels that have patients enough in all of them: groups first, by the commonest label."""
     counts = {
         (name, i): min(
@@ -190,7 +193,10 @@ def _told(
 
 
 def _dealt(
-    groups: NDArray[np.str_], patient: NDArray[np.str_], names: Sequence[str], draw: np.random.Generator
+    groups: NDArray[np.str_],
+    patient: NDArray[np.str_],
+    names: Sequence[str],
+    draw: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """Membership [G, S, 1 + K] of the groups themselves and of K deals of their values over the patients.
 
@@ -227,8 +233,6 @@ def worst_differences(results: Results, found: Sequence[Gap]) -> list[WorstDiffe
             if encoder == a and other is not None:
                 lowest = gap.lowest - other.lowest
                 out.append(
-                    WorstDifference(
-                        place, head, attribute, a, b, estimate(lowest[0], lowest[1:])
-                    )
+                    WorstDifference(place, head, attribute, a, b, estimate(lowest[0], lowest[1:]))
                 )
     return out

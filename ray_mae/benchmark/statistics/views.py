@@ -12,7 +12,10 @@ from ray_mae.benchmark.statistics.results import Cohort, Place, Results
 from ray_mae.benchmark.statistics.scores import MACRO, Scored, score_place
 from ray_mae.benchmark.statistics.uncertainty import Score
 
-ONE, TWO = ("frontal", "lateral", "first1"), ("both_logits", "both_features", "both_attention", "first2", "all")
+ONE, TWO = (
+    ("frontal", "lateral", "first1"),
+    ("both_logits", "both_features", "both_attention", "first2", "all"),
+)
 """Choices of views with one and with two of such a study."""
 
 
@@ -63,7 +66,7 @@ def _of_places(results: Results, places: Sequence[Place]) -> list[Condition]:
             by.setdefault((one.cell.head, one.encoder), {})[place.views] = one
     found = []
     for (head, encoder), views in by.items():
-        against = next((v for v in (*ONE, *views) if v in views))
+        against = next(v for v in (*ONE, *views) if v in views)
         for name, one in views.items():
             difference = None
             if name != against:
@@ -91,4 +94,3 @@ def _both_views(results: Results, cohorts: Sequence[Cohort]) -> NDArray[np.intp]
         return rows[:0]
     two = [set(str(view[i]).split("+")) == {"frontal", "lateral"} and count[i] == 2 for i in rows]
     return rows[np.array(two, bool)]
-
