@@ -1,4 +1,4 @@
-"""fit, open and report on real Ray: test labels stay closed, what is there stays, what is lost comes again."""
+"""The phases on real Ray: test labels stay closed, what is there stays, what is lost comes again."""
 
 import dataclasses
 import shutil
@@ -16,6 +16,7 @@ from tests.benchmark.suites import study_shards, study_suite, volume_shards
 from tests.checkpoints import write_checkpoint
 from tests.shards import rewrite
 
+REPORTED = ("report.html", "scores.csv", "contrasts.csv", "tables.tex", "index.json")
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.slow]
 
 
@@ -129,16 +130,8 @@ def test_a_report_needs_neither_shards_nor_weights(done: SuiteConfig, tmp_path: 
         shutil.copytree(done.output, config.output)
         gone = {n: dataclasses.replace(d, shards=tmp_path / "no") for n, d in done.datasets.items()}
         benchmark_report(dataclasses.replace(config, datasets=gone))
-        files = ("report.html", "scores.csv", "contrasts.csv", "tables.tex", "index.json")
-        pages.append([(config.output / file).read_bytes() for file in files])
-    assert (
-        pages[0]
-        == pages[1]
-        == [
-            (done.output / file).read_bytes()
-            for file in ("report.html", "scores.csv", "contrasts.csv", "tables.tex", "index.json")
-        ]
-    )
+        pages.append([(config.output / file).read_bytes() for file in REPORTED])
+    assert pages[0] == pages[1] == [(done.output / file).read_bytes() for file in REPORTED]
 
 
 def test_open_without_a_plan_says_what_to_do(done: SuiteConfig, tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""The claims of both papers on phantoms: pretrainings of several seeds, compared by `ray-mae benchmark`.
+
+    python -m tests.benchmarks.fair_table --output /tmp/table studies     # MVMAE, MAE, V2T with β and without
+    python -m tests.benchmarks.fair_table --output /tmp/table volumes     # MDAE, MAE-3D, DSM
+    python -m tests.benchmarks.fair_table --output /tmp/table alignment   # forms of the alignment
+
+Every pretraining has the same network, steps, batches and seeds. Phantoms say nothing of medicine: what is
+shown is whether the product, at the size of its demo, does what the papers say. What is there stays, so the
+same command goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ray_mae.data.phantoms.brain_anatomy import PRETRAINING
+from ray_mae.data.phantoms.brain_cohort import TABLE, write_volumes
+from ray_mae.data.phantoms.chest_cohort import write_studies
+from ray_mae.demos import studies, volumes
+from ray_mae.demos.studies import SIZE
+
+CHESTS, HEADS = 900, 300
+"""Patients."""
+COMMON = {"scaling.workers": 1}
+NO_CAPTION = {
+    "method.caption_depth", "method.caption_heads", "method.caption_memory",
+    "method.caption_parallel_share", "method.gamma",
+}  # fmt: skip
+MVMAE = {k: v for k, v in studies.PRETRAIN.items() if k not in NO_CAPTION}
+STUDIES: dict[str, dict[str, Any]] = {
+    "mvmae": {**MVMAE, "method.beta": 2, "method.gamma": 0},
+    "mae": {**MVMAE, "method.beta": 0, "method.gamma": 0},
+    "v2t": {**studies.PRETRAIN, "method.beta": 2},
+    "v2t_beta0": {**studies.PRETRAIN, "method.beta": 0},
+}
+VOLUMES: dict[str, dict[str, Any]] = {
+    "mdae": volumes.PRETRAIN,
+    "mae3d": {**volumes.PRETRAIN, "method.sigma_max": 0, "method.lambda_visible": 0},
+    "dsm": {**volumes.PRETRAIN, "method.mask_ratio": "[0.0,0.0]", "method.lambda_masked": 0},
+}
+ALIGNMENT: dict[str, dict[str, Any]] = {
+    f"{form}_{beta}": {**STUDIES["mvmae"], "method.alignment": form, "method.beta": beta}
+    for form in ("mse", "centred", "infonce", "vicreg")
+    for beta in (2, 20)
+}
+BASELINES = {
+    "pixels": {"kind": "pixels"},
+    "histogram": {"kind": "histogram"},
+    "prevalence": {"kind": "prevalence"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=["studies", "volumes", "alignment"])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="default: 500 for studies, 300 for volumes")
+    wanted = parser.parse_args()
+    root, seeds = wanted.output.resolve(), range(wanted.seeds)
+    if wanted.what == "volumes":
+        shards = _volumes(root)
+        runs = dict(_pretrained(root, VOLUMES, shards["seen"], seeds, wanted.steps or 300))
+        suite = _suite_of_volumes(root, runs, shards)
+    else:
+        chests = _studies(root)
+        methods = STUDIES if wanted.what == "studies" else ALIGNMENT
+        runs = dict(_pretrained(root, methods, chests, seeds, wanted.steps or 500))
+        suite = _suite_of_studies(root, runs, chests, wanted.what)
+    file = root / f"{wanted.what}.yaml"
+    file.write_text(yaml.safe_dump(suite, sort_keys=False))
+    began = time.time()
+    _run("benchmark", "--config", str(file))
+    print(f"{wanted.what}: benchmark {time.time() - began:.0f} s, {suite['output']}/report.html")
+
+
+def _run(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "ray_mae", *words], check=True)
+
+
+def _studies(root: Path) -> Path:
+    shards = root / "studies"
+    if not (shards / "manifest.json").is_file():
+        write_studies(root / "chest", CHESTS, 0, SIZE, processes=2, caricature=True)
+        _run(
+            *("ingest", "--archive", "dicom", "--source", str(root / "chest"), "--output", str(shards)),
+            *("--dataset", "phantoms", "--insecure_pseudonyms", "true", "--image_size", str(SIZE)),
+            *("--validation_share", "0.15", "--test_share", "0.35"),
+            *("--attributes", "[sex,age,site,manufacturer]"),
+        )  # fmt: skip
+    return shards
+
+
+def _volumes(root: Path) -> dict[str, Path]:
+    table = root / "brain" / TABLE
+    if not table.is_file():
+        write_volumes(root / "brain", HEADS, 0, volumes.SIZE, processes=2)
+    found = {}
+    for name, contrasts in (("seen", ",".join(PRETRAINING)), ("unseen", volumes.UNSEEN)):
+        found[name] = root / f"volumes-{name}"
+        if not (found[name] / "manifest.json").is_file():
+            _run(
+                *("ingest", "--archive", "volume-table", "--source", str(table)),
+                *("--dataset", "phantoms", "--insecure_pseudonyms", "true"),
+                *("--volumes.spacing_mm", str(volumes.SPACING), "--volumes.modalities", f"[{contrasts}]"),
+                *("--validation_share", "0.2", "--test_share", "0.35", "--output", str(found[name])),
+            )  # fmt: skip
+    return found
+
+
+def _pretrained(
+    root: Path, methods: dict[str, dict[str, Any]], shards: Path, seeds: range, steps: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Runs of each method, one after the other, a seed of all before the next seed."""
+    for seed in seeds:
+        for name, settings in methods.items():
+            run = root / "runs" / f"{name}-{seed}"
+            if not (run / "summary.json").is_file():
+                flags = [w for k, v in {**settings, **COMMON}.items() for w in (f"--{k}", str(v))]
+                _run(
+                    *("pretrain", "--shards", str(shards), "--output", str(run)),
+                    *("--seed", str(seed), "--optim.steps", str(steps), *flags),
+                )  # fmt: skip
+    for name in methods:
+        yield name, [str(root / "runs" / f"{name}-{seed}") for seed in seeds]
+
+
+def _suite_of_studies(
+    root: Path, runs: dict[str, list[str]], shards: Path, what: str
+) -> dict[str, Any]:
+    first = next(iter(runs))
+    alignment = what == "alignment"
+    contrasts = [["v2t", "mvmae"], ["mvmae", "mae"], ["v2t", "v2t_beta0"], ["mvmae", "random"]]
+    if alignment:
+        contrasts = [[name, "random"] for name in runs]
+    return {
+        "title": f"Phantoms of chests: {what}",
+        "output": str(root / f"table-{what}"),
+        "encoders": {
+            **{name: {"paths": paths} for name, paths in runs.items()},
+            "random": {"kind": "random", "like": first, "seeds": [0, 1, 2, 3, 4]},
+            **BASELINES,
+            "metadata": {"kind": "metadata", "columns": ["sex", "age", "manufacturer", "view"]},
+        },
+        "datasets": {"phantoms": {"shards": str(shards)}},
+        "tasks": {"findings": {"dataset": "phantoms"}},
+        "heads": {"use": ["linear"] if alignment else ["linear", "knn"]},
+        "label_counts": {"studies": [] if alignment else [50, 200], "draws": 3},
+        "views": ["all"] if alignment else ["all", "frontal", "lateral", "both_features"],
+        "contrasts": contrasts,
+        "trust": {}
+        if alignment
+        else {
+            "subgroups": ["sex", "manufacturer"],
+            "knows": ["sex", "manufacturer", "age"],
+            "corruptions": ["noise", "jpeg"],
+        },
+    }
+
+
+def _suite_of_volumes(
+    root: Path, runs: dict[str, list[str]], shards: dict[str, Path]
+) -> dict[str, Any]:
+    return {
+        "title": "Phantoms of brains: MDAE, MAE-3D and DSM on seen and unseen contrasts",
+        "output": str(root / "table-volumes"),
+        "encoders": {
+            **{name: {"paths": paths} for name, paths in runs.items()},
+            "random": {"kind": "random", "like": "mdae", "seeds": [0, 1, 2, 3, 4]},
+            **BASELINES,
+            "metadata": {"kind": "metadata", "columns": ["site", "modality"]},
+        },
+        "datasets": {name: {"shards": str(folder)} for name, folder in shards.items()},
+        "tasks": {
+            "seen": {"dataset": "seen", "cohort": "heads"},
+            "unseen": {"dataset": "unseen", "cohort": "heads"},
+        },
+        "heads": {"use": ["linear", "knn"]},
+        "label_counts": {"studies": [100], "draws": 3},
+        "contrasts": [["mdae", "mae3d"], ["mdae", "dsm"], ["mdae", "random"]],
+        "trust": {"subgroups": ["site"], "knows": ["site"], "corruptions": ["bias_field"]},
+    }
+
+
+if __name__ == "__main__":
+    main()
