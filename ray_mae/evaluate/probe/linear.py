@@ -30,6 +30,7 @@ from ray_mae.evaluate.probe.labelled import (
     probeable,
 )
 from ray_mae.evaluate.probe.notes import (
+    notes_on_constants,
     notes_on_draws,
     notes_on_errors,
     notes_on_evidence,
@@ -111,6 +112,7 @@ def probe(
         )
         notes += notes_on_fits(name, of_draws)
         notes += notes_on_errors(name, scored[name].labels[0], evidence)
+    notes += notes_on_constants(of_draws)
     notes += notes_on_evidence(evidence, config.bootstrap)
 
     others = [name for name in results if TRAINED in results and name != TRAINED]

@@ -36,17 +36,25 @@ def notes_on_fits(name: str, draws: Sequence[Heads]) -> list[str]:
                 "studies and count nothing."
             )
         for label, head in of.heads.items():
-            if head.constant:
-                notes.append(
-                    f"{name} features{where}: {label} has one class among the labelled studies: it is "
-                    "predicted by its prevalence, an AUROC of 0.5."
-                )
-            elif head.failed:
+            if head.failed:
                 at = ", ".join(f"{C:g}" for C in head.failed)
                 notes.append(
                     f"{name} features{where}: {label} did not converge in up to {MAX_ITERATIONS} iterations "
                     f"at C = {at} (chosen: {head.C:g})."
                 )
+    return notes
+
+
+def notes_on_constants(draws: Sequence[Heads]) -> list[str]:
+    """A line per label with one class among the labelled, which is so of every feature set."""
+    notes = []
+    for label in draws[0].heads:
+        if often := sum(of.heads[label].constant for of in draws):
+            where = f" in {often} of {len(draws)} draws" if len(draws) > 1 else ""
+            notes.append(
+                f"{label} has one class among the labelled studies{where}: it is predicted by its "
+                "prevalence, an AUROC of 0.5."
+            )
     return notes
 
 
