@@ -48,10 +48,10 @@ BOUNDS = {
 class Evidence:
     """What the test patients can tell of a label."""
 
-    positive: int
-    """Patients with a positive study."""
-    negative: int
-    """Patients with a negative study."""
+    positive_patients: int
+    """With a positive study."""
+    negative_patients: int
+    """With a negative study."""
     usable: float
     """Share of the resamples that hold both classes; the label is skipped in the others."""
     interval: Literal["percentile", "logit_delong", "none"]
@@ -150,11 +150,15 @@ def label_estimate(
     if evidence is None or metric != "auroc" or not e.known:
         return e
     if not 0 < mean < 1:  # no resample differs from it
-        return logit_interval(AurocError(mean, 0.0, evidence.positive, evidence.negative))
+        return logit_interval(
+            AurocError(mean, 0.0, evidence.positive_patients, evidence.negative_patients)
+        )
     if evidence.interval == "percentile" or np.isnan(errors).all():
         return e
     if len(values) == 1:
-        return logit_interval(AurocError(mean, errors[0], evidence.positive, evidence.negative))
+        return logit_interval(
+            AurocError(mean, errors[0], evidence.positive_patients, evidence.negative_patients)
+        )
     free = over_seeds(values, resampled, patients)
     half = (free.high - free.low) / 2 / (mean * (1 - mean))
     low, high = expit(logit(mean) + np.array([-half, half]))

@@ -24,7 +24,7 @@ from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 from ray_mae.data.loading.order import Order, key_of
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.evaluate.finetune.classifier import LayerDecay, bce, load_classifier
+from ray_mae.evaluate.finetune.classifier import Classifier, LayerDecay, bce, load_classifier
 from ray_mae.evaluate.finetune.command import prepare_labels
 from ray_mae.evaluate.finetune.training import classifier_of, finetune
 from ray_mae.evaluate.samples import Samples
@@ -224,6 +224,27 @@ def test_validation_labels_decide(studies: Path, study_checkpoint: Path, tmp_pat
     second = finetune(run_of(config), config, replace(task, targets=turned))
     assert [r["loss"] for r in first.fit.history] == [r["loss"] for r in second.fit.history]
     assert first.fit.step != second.fit.step
+
+
+def test_the_head_ranks_in_float32_also_where_the_encoder_runs_in_bf16() -> None:
+    """In bf16 a thousand samples would share some dozens of logits."""
+
+    class Encoder(torch.nn.Module):
+        width = 16
+
+        def embed(self, batch: torch.Tensor, augment: object) -> torch.Tensor:
+            return torch.nn.functional.linear(batch, torch.eye(16))
+
+    torch.manual_seed(0)
+    model = Classifier(Encoder(), ["one"]).eval()  # type: ignore[arg-type]
+    model.head.bias.data.fill_(-4.0)  # a rare label
+    x = torch.randn(1000, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model.features(x).dtype == torch.bfloat16  # type: ignore[arg-type]
+        logits = model(x)  # type: ignore[arg-type]
+        in_bf16 = model.head(model.features(x))  # type: ignore[arg-type]
+    assert logits.dtype == torch.float32
+    assert len(logits.unique()) > 900 > 2 * len(in_bf16.unique())
 
 
 def test_an_unknown_target_gives_no_gradient_and_a_sample_without_any_no_loss() -> None:

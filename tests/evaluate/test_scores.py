@@ -68,7 +68,11 @@ def test_the_patients_of_the_rarer_class_decide_the_interval(
 def test_studies_of_the_same_patients_tell_no_more() -> None:
     target, logits, patient = label(9, 100, 1.0, studies=4)
     evidence = evidence_of(target, patient, patient_resamples(patient, 50, 0))
-    assert (evidence.positive, evidence.negative, evidence.interval) == (9, 100, "none")
+    assert (evidence.positive_patients, evidence.negative_patients, evidence.interval) == (
+        9,
+        100,
+        "none",
+    )
     assert score_label(target, logits, patient, patient_resamples(patient, 5, 0)).error > 0
 
 
@@ -166,7 +170,7 @@ def test_a_mean_over_one_label_is_that_label_and_says_nothing_of_too_few() -> No
     assert several.initialisations[TRAINED]["macro"]["auroc"].known
     assert several.verdict().startswith("better")
     record = next(r for r in several.table() if r["row"] == "label 0")
-    assert (record["positive"], record["interval"]) == (6, "none")
+    assert (record["positive_patients"], record["interval"]) == (6, "none")
     one = compared([Evidence(30, 170, 1.0, "logit_delong")], seeds=1)
     e = one.initialisations[TRAINED]["macro"]["auroc"]
     assert e == one.initialisations[TRAINED]["label 0"]["auroc"]

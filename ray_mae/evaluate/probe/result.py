@@ -9,8 +9,8 @@ from ray_mae.evaluate.pages.page import plain
 from ray_mae.evaluate.scores import Evidence, LabelDifference
 
 ONE_SEED = (
-    "Of one checkpoint and one random encoder: the intervals cover the choice of test patients alone, and "
-    "another seed of either may turn a difference round. Whether a pretraining is better or worse takes "
+    "Of one checkpoint and one random encoder: the intervals cover the choice of test patients, and the draw of "
+    "labelled ones where there are several, and another seed of either may turn a difference round. Whether a pretraining is better or worse takes "
     "several seeds of it, or of evaluate finetune."
 )
 """What the differences of a probe do not tell."""
@@ -86,13 +86,10 @@ class ProbeResult:
         return list(next(iter(self.features.values())).labels)
 
     @property
-    def constants(self) -> dict[str, list[str]]:
-        """By feature set, labels that were constant in a draw; without sets that have none."""
-        found = {
-            name: [label for label, one in score.labels.items() if one.constant]
-            for name, score in self.features.items()
-        }
-        return {name: labels for name, labels in found.items() if labels}
+    def constants(self) -> list[str]:
+        """Labels that were constant in a draw, for every feature set."""
+        first = next(iter(self.features.values()))
+        return [label for label, one in first.labels.items() if one.constant]
 
     @property
     def too_few(self) -> list[str]:
