@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_mae.evaluate.intervals import LEAST_RUNS, over_runs, without_interval
+from ray_mae.evaluate.intervals import LEAST_RUNS, over_components, without_interval
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.search.results import SEED, TrialResult
 
@@ -83,10 +83,12 @@ def mean_auroc(setting: SeedStatistics, seed_variance: SeedVariance | None) -> E
         return Estimate(setting.mean, float(low), float(high))
     if runs < LEAST_RUNS or seed_variance is None:
         return without_interval(setting.mean)
-    return over_runs(
+    return over_components(
         setting.mean,
-        _of_patients(setting.resample_means),
-        (seed_variance.variance / runs, seed_variance.freedom),
+        [
+            _of_patients(setting.resample_means),
+            (seed_variance.variance / runs, seed_variance.freedom),
+        ],
         within=(0.0, 1.0),
     )
 
@@ -111,10 +113,12 @@ def difference(
     if seed_variance is None or min(len(one.trials), len(other.trials)) < LEAST_RUNS:
         return None
     runs = seed_variance.variance * (1 / len(one.trials) + 1 / len(other.trials))
-    return over_runs(
+    return over_components(
         one.mean - other.mean,
-        _of_patients(one.resample_means - other.resample_means),
-        (runs, seed_variance.freedom),
+        [
+            _of_patients(one.resample_means - other.resample_means),
+            (runs, seed_variance.freedom),
+        ],
         comparisons=comparisons,
     )
 
