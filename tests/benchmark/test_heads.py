@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
@@ -259,3 +260,31 @@ def test_a_linear_head_on_the_mean_of_views_is_the_mean_of_logits() -> None:
         for data in (val, other, replace(val, vectors=both))
     )
     assert mean == pytest.approx((one + two) / 2, abs=1e-4)
+
+
+def test_rows_of_data_keep_their_views() -> None:
+    data = planted(30, 0)
+    part = data.rows(np.array([4, 1, 7]))
+    assert part.patient.tolist() == data.patient[[4, 1, 7]].tolist()
+    for place, row in enumerate([4, 1, 7]):
+        of, whole = part.tokens.sample == place, data.tokens.sample == row
+        assert (part.tokens.values[of] == data.tokens.values[whole]).all()
+        assert (part.tokens.view[of] == data.tokens.view[whole]).all()
+
+
+def test_attention_is_that_of_pytorch() -> None:
+    torch.manual_seed(0)
+    probe = attentive.AttentiveProbe(128, 3)
+    theirs = torch.nn.MultiheadAttention(128, 2, batch_first=True)
+    parts = (probe.to_query, probe.to_key, probe.to_value)
+    theirs.in_proj_weight.data = torch.cat([part.weight.data for part in parts])
+    theirs.in_proj_bias.data = torch.cat(
+        [probe.to_query.bias.data, torch.randn(128), probe.to_value.bias.data]
+    )
+    theirs.out_proj.load_state_dict(probe.project.state_dict())
+    tokens, view = torch.randn(2, 2, 5, 128), torch.tensor([[0, 1], [2, -1]])
+    x = (probe.norm(tokens) + probe.view[view.clamp(min=0)][:, :, None]).flatten(1, 2)
+    absent = (view < 0).repeat_interleave(5, dim=1)
+    found, _ = theirs(probe.query.expand(2, -1, -1), x, x, key_padding_mask=absent)
+    expected = (probe.norm_out(found) * probe.weight).sum(-1) + probe.bias
+    assert torch.allclose(probe(tokens, view), expected, atol=1e-5)

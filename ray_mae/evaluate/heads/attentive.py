@@ -36,6 +36,9 @@ HEAD_WIDTH = 64
 class AttentiveProbe(nn.Module):
     """LayerNorm, a query for each of L outputs, one cross-attention, LayerNorm, a linear layer for each.
 
+    The keys' projection is applied to the queries and the values' to what attention has averaged, which gives
+    the same: there are fewer of these than tokens. A bias of the keys would change nothing.
+
     Args:
         width: D of the tokens.
         outputs: L
@@ -44,23 +47,30 @@ class AttentiveProbe(nn.Module):
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
         most = max(1, width // HEAD_WIDTH)
-        heads = max(h for h in range(1, most + 1) if width % h == 0)
+        self.heads = max(h for h in range(1, most + 1) if width % h == 0)
         self.norm = nn.LayerNorm(width)
         self.view = nn.Parameter(torch.randn(len(VIEWS), width) * 0.02)
         self.query = nn.Parameter(torch.randn(outputs, width) * 0.02)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.to_query, self.to_key = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.to_value, self.project = nn.Linear(width, width), nn.Linear(width, width)
         self.norm_out = nn.LayerNorm(width)
         self.weight = nn.Parameter(torch.randn(outputs, width) * width**-0.5)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, tokens: Tensor, view: Tensor) -> Tensor:
         """Returns [B, L] of tokens [B, V, T, D] and view [B, V], index of VIEWS, −1 where there is none."""
+        (L, D), h = self.query.shape, self.heads
         x = self.norm(tokens) + self.view[view.clamp(min=0)][:, :, None]
-        absent = (view < 0).repeat_interleave(tokens.shape[2], dim=1)  # [B, V·T]
-        query = self.query.expand(len(x), -1, -1)
-        x = x.flatten(1, 2)
-        found, _ = self.attention(query, x, x, key_padding_mask=absent, need_weights=False)
-        return (self.norm_out(found) * self.weight).sum(-1) + self.bias  # [B, L]
+        x = x.flatten(1, 2)  # [B, N, D]
+        absent = (view < 0).repeat_interleave(tokens.shape[2], dim=1)  # [B, N]
+        query = self.to_query(self.query).view(L, h, D // h)
+        query = torch.einsum("lhd,hdD->lhD", query, self.to_key.weight.view(h, D // h, D))
+        score = x @ query.flatten(0, 1).T * (D // h) ** -0.5  # [B, N, L·h]
+        share = score.masked_fill(absent[:, :, None], -torch.inf).softmax(dim=1)
+        found = (share.mT @ x).view(-1, L, h, D)
+        value = torch.einsum("blhD,hdD->blhd", found, self.to_value.weight.view(h, D // h, D))
+        value = self.project(value.flatten(2) + self.to_value.bias)  # [B, L, D]
+        return (self.norm_out(value) * self.weight).sum(-1) + self.bias
 
 
 def fit(train: Data, val: Data, labels: list[str], settings: Heads, seed: int) -> HeadFit:

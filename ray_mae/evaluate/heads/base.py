@@ -63,6 +63,18 @@ class Data:
     def __len__(self) -> int:
         return len(self.patient)
 
+    def rows(self, index: NDArray[np.intp]) -> "Data":
+        """Those samples alone, in that order, no one twice."""
+        tokens = self.tokens
+        if tokens is not None:
+            place = np.full(len(self), -1)
+            place[index] = np.arange(len(index))
+            there = place[tokens.sample] >= 0
+            sample = place[tokens.sample[there]]
+            tokens = Tokens(tokens.values[there], sample, tokens.view[there])
+        vectors = {pool: x[index] for pool, x in self.vectors.items()}
+        return Data(vectors, self.targets[index], self.patient[index], tokens, self.kind)
+
     @property
     def pools(self) -> list[str]:
         """Those there are, in the order of POOLS."""
