@@ -1,7 +1,7 @@
 """What a head is: arrays of frozen features in, a fitted model as arrays out. No files, no Ray."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from ray_mae.config.suite import Heads
 
 FloatArray = NDArray[np.floating]
+
+Kind = Literal["labels", "number", "survival", "retrieval"]
+"""Of tasks, as in a suite."""
 
 POOLS = ("cls", "mean", "cls+mean")
 """Vectors that a view may have, in the order in which they are tried."""
@@ -47,9 +50,30 @@ class Data:
     patient: NDArray[np.str_]
     """[n]"""
     tokens: Tokens | None = None
+    kind: Kind = "labels"
+    """What the targets are."""
+
+    def __post_init__(self) -> None:
+        states = self.kind in ("labels", "retrieval")
+        if states and not np.isin(self.targets[~np.isnan(self.targets)], (0, 1)).all():
+            raise ValueError(
+                f"targets of {self.kind} must be 0, 1 or NaN: those of numbers are of kind number"
+            )
 
     def __len__(self) -> int:
         return len(self.patient)
+
+    def rows(self, index: NDArray[np.intp]) -> "Data":
+        """Those samples alone, in that order, no one twice."""
+        tokens = self.tokens
+        if tokens is not None:
+            place = np.full(len(self), -1)
+            place[index] = np.arange(len(index))
+            there = place[tokens.sample] >= 0
+            sample = place[tokens.sample[there]]
+            tokens = Tokens(tokens.values[there], sample, tokens.view[there])
+        vectors = {pool: x[index] for pool, x in self.vectors.items()}
+        return Data(vectors, self.targets[index], self.patient[index], tokens, self.kind)
 
     @property
     def pools(self) -> list[str]:

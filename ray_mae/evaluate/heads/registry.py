@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal, cast
 
-from ray_mae.evaluate.heads.base import Head
-
-Kind = Literal["labels", "number", "survival", "retrieval"]
+from ray_mae.evaluate.heads.base import Head, Kind
 
 
 @dataclass(frozen=True)
