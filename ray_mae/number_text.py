@@ -10,3 +10,14 @@ def significant(value: float, digits: int = 3, *, small: float = 1e-3) -> str:
         small: what is nearer to 0 has significant digits.
     """
     return f"{value:.{digits}g}" if 0 < abs(value) < small else f"{value:.{digits}f}"
+
+
+ENDS = ("", "_low", "_high")
+"""What stands behind a metric's name for its value, and for the ends of its interval."""
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """Returns value [low, high], or the value and that there is no interval, where its ends are NaN."""
+    if low != low:
+        return f"{significant(value)} (no interval)"
+    return f"{significant(value)} [{significant(low)}, {significant(high)}]"

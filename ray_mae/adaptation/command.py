@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ray_mae.adaptation.curve import Encoder, points_of, verdict
 from ray_mae.adaptation.report import CurveReport, write_curve
-from ray_mae.adaptation.subsets import choose_patients, write_subset
+from ray_mae.adaptation.subsets import write_subset
 from ray_mae.checkpoint.compatibility import cautions
 from ray_mae.checkpoint.format import find_checkpoint, read_config
 from ray_mae.cluster.runtime import cluster
@@ -24,9 +24,11 @@ from ray_mae.config.pretrain import default_encoder
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate import baselines
-from ray_mae.evaluate.cohort import Cohort, read_cohort
-from ray_mae.evaluate.features import blocks, features, matrix, what_is_seen
-from ray_mae.evaluate.probe.linear import needed_splits, probe_resampled, probeable
+from ray_mae.evaluate.cohort import Cohort, draw_patients, read_cohort
+from ray_mae.evaluate.features import matrix, what_is_seen
+from ray_mae.evaluate.probe.embedding import embed_cohort, in_order_of
+from ray_mae.evaluate.probe.labelled import ProbeData, needed_splits, probeable
+from ray_mae.evaluate.probe.linear import probe
 from ray_mae.lock import hold
 from ray_mae.methods.registry import run_of
 from ray_mae.run import pretrain
@@ -73,8 +75,8 @@ def _adapt(config: AdaptConfig, began: float) -> dict[str, Any]:
     splits = needed_splits({s.split for s in manifest.shards}, config.probe)
     cohort = read_cohort(ShardSet.read(config.shards), splits, config.probe.labels)
     targets, names, no_classes = cohort.targets(config.probe)
-    everyone = np.ones(len(targets), bool)
-    probeable(targets, cohort.patient, cohort.split, everyone, config.probe, names)
+    data = ProbeData(targets, names, cohort.patient, cohort.split)
+    _, rare = probeable(data, config.probe)
     sizes = sizes_of(config, manifest)
     noun = NOUNS[manifest.kind]
     plan = list(_plan(config, sizes))
@@ -85,33 +87,31 @@ def _adapt(config: AdaptConfig, began: float) -> dict[str, Any]:
     trained: dict[Encoder, Path] = {}
     patients = cohort.patient[cohort.split == "train"]
     exact: dict[Encoder, int] = {}
-    for i, encoder in enumerate(plan):
-        console.print(f"[{i + 1} of {len(plan)}] from {encoder.start}, {encoder.studies:,} {noun}")
-        shards, exact[encoder] = _shards(config, encoder, patients)
-        run = _run(config, encoder, shards, trained)
-        pretrain(run)
-        trained[encoder] = run.output
-    matrices, table = _features(config, trained, splits, cohort)
-    split, patient = table["split"].to_numpy(), table["patient_id"].to_numpy()
-    row_of = {name: row for row, name in enumerate(cohort.name.tolist())}
-    targets = targets[[row_of[name] for name in table.column(0).to_pylist()]]
+    with cluster(cpus=max(config.run.logical_cpus, config.probe.workers + 1)):
+        for i, encoder in enumerate(plan):
+            console.print(
+                f"[{i + 1} of {len(plan)}] from {encoder.start}, {encoder.studies:,} {noun}"
+            )
+            shards, exact[encoder] = _shards(config, encoder, patients)
+            run = _run(config, encoder, shards, trained)
+            pretrain(run)
+            trained[encoder] = run.output
+        matrices, table = _features(config, trained, splits, cohort)
+    data = in_order_of(table, cohort, data)
     progress, done = ProgressLine("probed", "labels of encoders"), itertools.count(1)
-    result, resampled = probe_resampled(
+    result = probe(
         {encoder.name: values for encoder, values in matrices.items()},
-        targets,
-        patient,
-        split,
+        data,
         config.probe,
-        names,
-        lambda *_: progress.show(next(done), len(matrices) * len(names)),
+        lambda *_: progress.show(next(done), len(matrices) * (len(names) - len(rare))),
     )
     result.left_out.update(no_classes)
     reference = next(iter(config.named))
     points = points_of(
         {e: result.features[e.name].macro["auroc"].value for e in matrices},
-        {e: resampled[e.name] for e in matrices},
+        {e: result.resampled[e.name] for e in matrices},
         reference,
-        len(np.unique(patient[split == "test"])),
+        len(np.unique(data.patient[data.rows("test")])),
     )
     verdicts = [verdict(points, start, reference, noun) for start in _starts(config)]
     report = CurveReport(
@@ -158,7 +158,7 @@ def _shards(config: AdaptConfig, encoder: Encoder, patient: NDArray[np.str_]) ->
     """Where its studies are, and how many there are: patients are taken as a whole."""
     if encoder.studies == len(patient):
         return config.shards, len(patient)
-    chosen = choose_patients(patient, encoder.studies, encoder.seed)
+    chosen = set(draw_patients(patient, encoder.studies, encoder.seed))
     folder = config.output / SHARDS / f"{encoder.studies}-seed{encoder.seed}"
     return folder, write_subset(config.shards, chosen, folder).rows("train")
 
@@ -197,29 +197,15 @@ def _features(
     first = next(iter(config.named))
     untrained = {Encoder(name, 0, 0): path for name, path in config.named.items()}
     rows: pa.Table | None = None
-    with cluster(cpus=settings.workers + 1):
-        for encoder, path in {**untrained, **trained}.items():
-            console.print(f"features of {encoder.name}")
-            kinds = [baselines.TRAINED]
-            if config.random and encoder == Encoder(first, 0, 0):
-                kinds.append(baselines.RANDOM)  # as it came, of the same architecture
-            found = features(
-                path,
-                config.shards,
-                splits=splits,
-                pool=settings.pool,
-                kinds=kinds,
-                batch_size=settings.batch_size,
-                workers=settings.workers,
-                gpu=settings.gpu,
-                sees=settings.sees,
-                seed=settings.seed,
-            )
-            table = pa.concat_tables(blocks(found, len(cohort.name), NOUNS[cohort.kind]))
-            table = table.sort_by(table.column_names[0])  # whatever order the shards came in
-            matrices[encoder] = matrix(table[baselines.TRAINED])
-            if baselines.RANDOM in kinds:
-                matrices[Encoder(RANDOM, 0, 0)] = matrix(table[baselines.RANDOM])
-            rows = table.drop_columns(kinds) if rows is None else rows
+    for encoder, path in {**untrained, **trained}.items():
+        console.print(f"features of {encoder.name}")
+        kinds = [baselines.TRAINED]
+        if config.random and encoder == Encoder(first, 0, 0):
+            kinds.append(baselines.RANDOM)  # as it came, of the same architecture
+        table = embed_cohort(path, config.shards, splits, cohort, settings, kinds)
+        matrices[encoder] = matrix(table[baselines.TRAINED])
+        if baselines.RANDOM in kinds:
+            matrices[Encoder(RANDOM, 0, 0)] = matrix(table[baselines.RANDOM])
+        rows = table.drop_columns(kinds) if rows is None else rows
     assert rows is not None
     return matrices, rows

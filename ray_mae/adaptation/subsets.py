@@ -5,34 +5,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from ray_mae.data.loading.order import permutation
 from ray_mae.data.paths import sha256_of
 from ray_mae.data.schema import Manifest, Shard
 from ray_mae.files import replacing
-
-
-def choose_patients(patient: NDArray[np.str_], wanted: int, seed: int) -> set[str]:
-    """Draws patients until they have so many samples.
-
-    Args:
-        patient: [S] of each training sample.
-        wanted: samples, at least.
-        seed: of the draw. With one seed a smaller choice lies within a larger one.
-
-    Returns:
-        The patients; all of them where there are not so many samples.
-    """
-    names, counts = np.unique(patient, return_counts=True)
-    # by name and not by place: the draw does not depend on the order of the files
-    order = permutation(len(names), seed)
-    enough = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
-    return set(names[order[:enough]].tolist())
 
 
 def write_subset(source: Path, patients: set[str], target: Path) -> Manifest:

@@ -1,6 +1,7 @@
 """`--dry_run`: how many fits, hours and bytes a suite takes, from a few images and fits that are timed."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from ray_mae.benchmark.caches import caches_of, splits_of
-from ray_mae.benchmark.features import ViewEmbedder, collator_of
+from ray_mae.benchmark.features import Cache, ViewEmbedder, collator_of
 from ray_mae.benchmark.finetuning import finetune_keys, starts_of, trials_of
 from ray_mae.benchmark.fit import groups_of
 from ray_mae.benchmark.fits import is_done
 from ray_mae.benchmark.plan import Suite, inputs_of, keys_of, look
-from ray_mae.benchmark.readers import ShardBatches
+from ray_mae.benchmark.readers import HistogramRows, ShardBatches
 from ray_mae.benchmark.store import Store
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import Manifest
@@ -62,28 +63,40 @@ def _embedding(suite: Suite) -> tuple[float, float, dict[str, int]]:
         manifest = Manifest.read(cache.shards)
         splits = splits_of(config, dataset)
         total = sum(manifest.rows(split) for split in splits)
-        reader = ShardBatches(
-            cache.shards.resolve(),
-            collator_of(cache.source, config.max_views),
-            config.batch_size,
-            f"{manifest.kind}_id",
-        )
-        embedder, done, parts = ViewEmbedder(cache.source), 0, []
-        blocks = (b for s in splits for shard in manifest.of_split(s) for b in reader.read(shard))
+        done, parts = 0, []
         began = time.perf_counter()
-        for block in blocks:
-            parts.append(embedder(block))
+        for block in _blocks(cache, config, manifest, splits):
+            parts.append(block)
             done += len(parts[-1]["sample"].unique())
             if done >= IMAGES:
                 break
         spent = time.perf_counter() - began
         table = pa.concat_tables(parts)
-        vectors = [c for c in table.column_names if c.startswith("vector:")]
+        vectors = [c for c in table.column_names if "/vector:" in c]
         widths[name] = max(table.schema.field(c).type.list_size for c in vectors)
-        if not cache.is_done(splits):
+        if cache.missing(splits):
             seconds += spent / done * total
             size += table.nbytes / done * total
     return seconds, size, widths
+
+
+def _blocks(
+    cache: Cache, config: SuiteConfig, manifest: Manifest, splits: list[str]
+) -> Iterator[pa.Table]:
+    """Features of one batch after the other, in this process."""
+    folder = cache.shards.resolve()
+    shards = [shard for split in splits for shard in manifest.of_split(split)]
+    if cache.source.kind == "histogram":
+        histograms = HistogramRows(folder, manifest.kind, config.max_views)
+        for shard in shards:
+            yield from histograms.read(shard)
+        return
+    collator = collator_of(cache.source, config.max_views)
+    reader = ShardBatches(folder, collator, config.batch_size, f"{manifest.kind}_id")
+    embedder = ViewEmbedder([cache.source])
+    for shard in shards:
+        for block in reader.read(shard):
+            yield embedder(block)
 
 
 _MEASURED: dict[tuple, float] = {}

@@ -14,20 +14,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
-from ray_mae.benchmark.readers import CorruptedCollator, HistogramRows, ShardBatches
+from ray_mae.benchmark.readers import CorruptedCollator, HistogramRows, Packer, ShardBatches
 from ray_mae.benchmark.sources import Source
-from ray_mae.checkpoint.format import encoder_facts, fingerprint
+from ray_mae.checkpoint.format import fingerprint
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.kinds import KINDS
-from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.loading.stream import dataset_of, from_block
 from ray_mae.data.schema import NOUNS, Manifest, Shard
-from ray_mae.files import replacing, write_whole
+from ray_mae.files import replacing
 from ray_mae.terminal import ProgressLine, console
 
-DONE = "done.json"
 VECTOR, TOKENS = "vector:", "tokens"
 """What stands before the names of vectors in a cache, and the column of tokens."""
 
@@ -47,49 +45,55 @@ class Features:
 
 
 class ViewEmbedder:
-    """Lives in an actor: a batch in, a row per view out."""
+    """Lives in an actor: a batch in, a row per view out, of several encoders that share the images."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         import torch
 
-        from ray_mae.inference.load import load_encoder, random_encoder
-
-        self._source, self._kind = source, KINDS[source.sample]
+        self._sources, self._kind = sources, KINDS[sources[0].sample]
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._encoder: Any = None
-        if source.path is not None:
-            self._encoder, _ = load_encoder(source.path)
-            if source.kind == "random":
-                data, spacing = self._encoder.data, self._encoder.spacing_mm
-                self._encoder = random_encoder(
-                    self._encoder.settings, source.seed, data=data, spacing_mm=spacing
-                )
-            self._encoder.resize(source.crop_size)
-            self._encoder.to(self._device)
+        self._encoders = [_network(source, self._device) for source in sources]
 
     def __call__(self, block: pa.Table) -> pa.Table:
         import torch
 
-        batch = self._kind.to_batch(from_block(block))
+        batch = self._kind.to_batch(from_block(block)).to(self._device)
         names = np.array(json.loads(block["samples"][0].as_py()))
-        study = self._source.sample == "study"
-        of = batch.study.numpy() if study else np.arange(len(names))
+        study = self._sources[0].sample == "study"
+        of = batch.study.cpu().numpy() if study else np.arange(len(names))
+        view = batch.view.cpu().numpy() if study else 0 * of
         columns: dict[str, Any] = {
             "file": [block["file"][0].as_py()] * len(of),
             "sample": names[of].tolist(),
-            "view": pa.array((batch.view.numpy() if study else 0 * of).tolist(), pa.int8()),
+            "view": pa.array(view.tolist(), pa.int8()),
         }
-        if self._encoder is None:
-            found = _small_images(self._source, batch)
-        else:
+        for i, (source, encoder) in enumerate(zip(self._sources, self._encoders, strict=True)):
             with torch.inference_mode():
-                found = _of_network(self._encoder, batch.to(self._device), self._source)
-        for name, values in found.items():
-            kind = pa.float16() if name == TOKENS else pa.float32()
-            rows = values.reshape(len(of), -1).astype(kind.to_pandas_dtype())
-            flat = pa.array(rows.ravel(), kind)
-            columns[name] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+                found = (
+                    _small_images(source, batch)
+                    if encoder is None
+                    else _of_network(encoder, batch, source)
+                )
+            for name, values in found.items():
+                kind = pa.float16() if name == TOKENS else pa.float32()
+                rows = values.reshape(len(of), -1).astype(kind.to_pandas_dtype())
+                flat = pa.array(rows.ravel(), kind)
+                columns[f"{i}/{name}"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
         return pa.table(columns)
+
+
+def _network(source: Source, device: str) -> Any:
+    """The encoder of a source, on a device; None where there is none."""
+    from ray_mae.inference.load import load_encoder, random_encoder
+
+    if source.path is None:
+        return None
+    encoder: Any = load_encoder(source.path)[0]
+    if source.kind == "random":
+        data, spacing = encoder.data, encoder.spacing_mm
+        encoder = random_encoder(encoder.settings, source.seed, data=data, spacing_mm=spacing)
+    encoder.resize(source.crop_size)
+    return encoder.to(device)
 
 
 def _of_network(encoder: Any, batch: Any, source: Source) -> dict[str, NDArray[Any]]:
@@ -134,7 +138,7 @@ def _small_images(source: Source, batch: Any) -> dict[str, NDArray[Any]]:
     else:
         small = adaptive_avg_pool3d(clean(batch)[0], source.side).flatten(1)
         small = batch.pool(small) if source.sees == "windows" else small
-    return {f"{VECTOR}pixels": small.numpy()}
+    return {f"{VECTOR}pixels": small.cpu().numpy()}
 
 
 # ------------------------------------------------------------------------------------------- cache
@@ -148,66 +152,17 @@ class Cache:
     source: Source
     shards: Path
 
-    def is_done(self, splits: Sequence[str]) -> bool:
-        return all(self._file(s).is_file() for s in _of_splits(Manifest.read(self.shards), splits))
+    def missing(self, splits: Sequence[str]) -> list[Shard]:
+        """Shards of some splits that are not embedded yet."""
+        shards = _of_splits(Manifest.read(self.shards), splits)
+        return [shard for shard in shards if not self._file(shard).is_file()]
 
-    def fill(self, config: SuiteConfig, splits: Sequence[str], name: str) -> dict[str, Any]:
-        """Embeds what is not there yet.
-
-        Args:
-            config: batch size, workers, GPU.
-            splits: whose samples.
-            name: of the encoder and the data set, for a person.
-
-        Returns:
-            Samples that were embedded now, and seconds.
+    def write(self, shard: str, table: pa.Table) -> None:
+        """Keeps the rows of one shard.
 
         Raises:
-            ValueError: the features are not finite.
+            ValueError: features are not finite.
         """
-        began = time.time()
-        manifest = Manifest.read(self.shards)
-        check_sizes(self.shards, manifest)
-        missing = [s for s in _of_splits(manifest, splits) if not self._file(s).is_file()]
-        if not missing:
-            return {"samples": 0, "seconds": 0.0}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        identifier, noun = f"{manifest.kind}_id", NOUNS[manifest.kind]
-        total = sum(s.rows for s in missing)
-        console.print(f"{name}: {total:,} {noun}")
-        progress, done = ProgressLine(f"{name}: embedded", noun), 0
-        calls, folder = [(shard,) for shard in missing], self.shards.resolve()
-        if self.source.kind == "histogram":
-            rows = dataset_of(HistogramRows(folder, manifest.kind, config.max_views), calls, 8)
-        else:
-            collator = collator_of(self.source, config.max_views)
-            reader = ShardBatches(folder, collator, config.batch_size, identifier)
-            rows = dataset_of(reader, calls, 8).map_batches(
-                ViewEmbedder,
-                fn_constructor_args=(self.source,),
-                batch_size=1,  # a row is a batch already
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=config.workers),
-                num_gpus=1 if gpus_wanted(config.gpu) else 0,
-                num_cpus=1,
-            )
-        pending: list[pa.Table] = []
-        for table in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for part in _by_file(table):
-                if pending and pending[0]["file"][0] != part["file"][0]:
-                    self._write(pending)
-                    pending = []
-                pending.append(part)
-                done += len(part["sample"].unique())
-                progress.show(done, total)
-        self._write(pending)
-        seconds = round(time.time() - began, 2)
-        facts = {"source": self.source.kind, "samples": total, "seconds": seconds}
-        write_whole(self.folder / f"{splits[0]}-{DONE}", json.dumps(facts) + "\n")
-        return {"samples": total, "seconds": seconds}
-
-    def _write(self, parts: list[pa.Table]) -> None:
-        table = pa.concat_tables(parts)
         for column in table.column_names:
             if column.startswith(VECTOR):
                 values = _matrix(table[column])
@@ -216,9 +171,9 @@ class Cache:
                         f"{self.source.path or self.source.kind}: the features of {broken} of {len(values)} "
                         "views are not finite: the weights are broken, or the training diverged"
                     )
-        target = self.folder / f"{table['file'][0].as_py()}"
-        with replacing(target) as unfinished:
-            pq.write_table(table.drop_columns(["file"]), unfinished, compression="zstd")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / Path(shard).name) as unfinished:
+            pq.write_table(table, unfinished, compression="zstd")
 
     def _file(self, shard: Shard) -> Path:
         return self.folder / Path(shard.file).name
@@ -249,6 +204,92 @@ class Cache:
         return Features(of[order], view, vectors, tokens)
 
 
+TOGETHER = 8
+"""Encoders that share an actor."""
+
+
+def fill(
+    config: SuiteConfig, caches: Sequence[Cache], splits: Sequence[str], title: str
+) -> dict[Path, float]:
+    """Embeds what is not there yet: each image is decoded once for encoders that see it alike.
+
+    Args:
+        config: batch size, workers, GPU.
+        caches: of one data set.
+        splits: whose samples.
+        title: for a person.
+
+    Returns:
+        Seconds by the folder of the cache; a share of those of a common pass.
+
+    Raises:
+        ValueError: features are not finite.
+    """
+    alike: dict[tuple, list[Cache]] = {}
+    for cache in caches:
+        if missing := cache.missing(splits):
+            names = tuple(shard.file for shard in missing)
+            alike.setdefault((cache.source.sight(), names), []).append(cache)
+    seconds: dict[Path, float] = {}
+    for some in alike.values():
+        for first in range(0, len(some), TOGETHER):
+            part = some[first : first + TOGETHER]
+            began = time.time()
+            _fill_alike(config, part, part[0].missing(splits), f"{title}, {len(part)} encoders")
+            share = (time.time() - began) / len(part)
+            seconds |= {cache.folder: round(share, 2) for cache in part}
+    return seconds
+
+
+def _fill_alike(
+    config: SuiteConfig, caches: Sequence[Cache], shards: Sequence[Shard], title: str
+) -> None:
+    folder, source = caches[0].shards.resolve(), caches[0].source
+    manifest = Manifest.read(folder)
+    check_sizes(folder, manifest)
+    noun, total = NOUNS[manifest.kind], sum(shard.rows for shard in shards)
+    console.print(f"{title}: {total:,} {noun}")
+    progress, done = ProgressLine("embedded", noun), 0
+    calls = [(shard,) for shard in shards]
+    if source.kind == "histogram":
+        rows = dataset_of(HistogramRows(folder, manifest.kind, config.max_views), calls, 8)
+    else:
+        collator = collator_of(source, config.max_views)
+        reader = ShardBatches(folder, collator, config.batch_size, f"{manifest.kind}_id")
+        rows = dataset_of(reader, calls, 8).map_batches(
+            ViewEmbedder,
+            fn_constructor_args=([cache.source for cache in caches],),
+            batch_size=1,  # a row is a batch already
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=config.workers),
+            num_gpus=1 if gpus_wanted(config.gpu) else 0,
+            num_cpus=1,
+        )
+    pending: list[pa.Table] = []
+    for table in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for part in _by_file(table):
+            if pending and pending[0]["file"][0] != part["file"][0]:
+                _write(caches, pending)
+                pending = []
+            pending.append(part)
+            done += len(part["sample"].unique())
+            progress.show(done, total)
+    _write(caches, pending)
+
+
+def _write(caches: Sequence[Cache], parts: list[pa.Table]) -> None:
+    """The rows of one shard, to the caches of its encoders."""
+    table = pa.concat_tables(parts)
+    common = table.select(["sample", "view"])
+    for i, cache in enumerate(caches):
+        own = common
+        for column in table.column_names:
+            number, slash, name = column.partition("/")
+            if slash and number == str(i):
+                own = own.append_column(name, table[column])
+        cache.write(table["file"][0].as_py(), own)
+
+
 def cache_of(config: SuiteConfig, dataset: str, source: Source) -> Cache:
     """Returns where the features of a source and a data set are kept."""
     shards = config.datasets[dataset].shards
@@ -256,12 +297,10 @@ def cache_of(config: SuiteConfig, dataset: str, source: Source) -> Cache:
     return Cache(config.output / "cache" / "features" / key, source, shards)
 
 
-def collator_of(source: Source, max_views: int) -> Collator:
+def collator_of(source: Source, max_views: int) -> Packer:
     """Returns how rows become what a source looks at."""
-    kind = KINDS[source.sample]
-    size = source.crop_size or (
-        encoder_facts(source.path).settings.input_size if source.path else source.side or 1
-    )
+    kind, size = KINDS[source.sample], source.input_size
+    collator: Packer
     if source.sees == "windows":
         collator = kind.whole_collator(size)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray_mae.benchmark.caches import caches_of, splits_of, with_tokens
 from ray_mae.benchmark.exposure import ExposureSearch, on_ray
-from ray_mae.benchmark.features import cache_of
+from ray_mae.benchmark.features import Cache, cache_of, fill
 from ray_mae.benchmark.finetuning import finetune_all, finetune_keys
 from ray_mae.benchmark.fits import Group, fit_group, is_done
 from ray_mae.benchmark.plan import Suite, counts_of, hash_of, inputs_of, keys_of, look
@@ -68,15 +68,18 @@ def fit(config: SuiteConfig) -> dict[str, Any]:
     }
 
 
-def embed(suite: Suite) -> dict[str, dict[str, Any]]:
-    """Embeds every data set with every encoder that some task asks for; returns costs by encoder."""
-    costs: dict[str, dict[str, Any]] = defaultdict(lambda: {"samples": 0, "seconds": 0.0})
+def embed(suite: Suite) -> dict[str, float]:
+    """Embeds every data set with every encoder that some task asks for; returns seconds by encoder."""
+    by_dataset: dict[str, list[tuple[Cache, str]]] = defaultdict(list)
     for cache, name, dataset in caches_of(suite):
+        by_dataset[dataset].append((cache, name))
+    seconds: dict[str, float] = defaultdict(float)
+    for dataset, pairs in by_dataset.items():
         splits = splits_of(suite.config, dataset)
-        cost = cache.fill(suite.config, splits, f"{name} on {dataset}")
-        for key in ("samples", "seconds"):
-            costs[name][key] += cost[key]
-    return dict(costs)
+        spent = fill(suite.config, [cache for cache, _ in pairs], splits, dataset)
+        for cache, name in pairs:
+            seconds[name] += spent.get(cache.folder, 0.0)
+    return seconds
 
 
 def groups_of(suite: Suite, keys: Sequence[FitKey], inputs: dict[FitKey, str]) -> Iterator[Group]:
@@ -102,7 +105,7 @@ def groups_of(suite: Suite, keys: Sequence[FitKey], inputs: dict[FitKey, str]) -
 
 
 def write_plan(
-    suite: Suite, keys: Sequence[FitKey], costs: dict[str, Any], smoke: dict[str, Any]
+    suite: Suite, keys: Sequence[FitKey], costs: dict[str, float], smoke: dict[str, Any]
 ) -> dict[str, Any]:
     """Writes plan.json: what is fixed before the test labels are opened."""
     config, store = suite.config, Store(suite.config.output)
@@ -116,7 +119,7 @@ def write_plan(
             for name, s in suite.label_sets.items()
         },
         "encoders": {
-            name: _describe(suite, name, costs.get(name, {}), earlier.get(name, {}))
+            name: _describe(suite, name, costs.get(name, 0.0), earlier.get(name, {}))
             for name in config.encoders
         },
         "datasets": {
@@ -148,18 +151,15 @@ def _chosen(store: Store, keys: Sequence[FitKey]) -> list[Any]:
     return [[fit.key.id, fit.status, json.dumps(fit.chosen, sort_keys=True)] for fit in fits]
 
 
-def _describe(
-    suite: Suite, name: str, cost: dict[str, Any], earlier: dict[str, Any]
-) -> dict[str, Any]:
+def _describe(suite: Suite, name: str, cost: float, earlier: dict[str, Any]) -> dict[str, Any]:
     """What the page says of an encoder."""
     entry = suite.config.encoders[name]
     sources = [s for kind in ("study", "volume") for s in suite.sources.get((name, kind), ())]
-    seconds = cost.get("seconds") or earlier.get("embedding_seconds", 0.0)
     facts: dict[str, Any] = {
         "kind": entry.kind,
         "seeds": max(1, len(sources)),
         "sha256": [source.weights for source in sources],
-        "embedding_seconds": seconds,
+        "embedding_seconds": round(cost, 2) or earlier.get("embedding_seconds", 0.0),
         "pretraining_hours": [],
     }
     if sources and sources[0].path is not None:

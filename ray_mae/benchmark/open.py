@@ -71,7 +71,7 @@ def open_tests(config: SuiteConfig) -> dict[str, Any]:
 
 def require_plan(suite: Suite, store: Store) -> None:
     """Raises ValueError where a fit of the suite is missing, or is of other inputs than today's."""
-    known = {key.id for key in store.planned()}
+    known = {planned.id for planned in list(store.keys())}
     for key in keys_of(suite):
         if key.id not in known or store.read_fit(key).inputs != inputs_of(suite, key):
             raise ValueError(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,6 @@ from ray_mae.benchmark.baselines import histogram, volume_histogram
 from ray_mae.benchmark.corruptions import corrupt_image, corrupt_volume
 from ray_mae.data.decoding.images import decode, encode
 from ray_mae.data.decoding.voxels import decode_valid, decode_voxels, encode_voxels
-from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.stream import to_block
 from ray_mae.data.schema import VIEWS, Row, Shard
@@ -43,20 +42,28 @@ def corrupted(row: Row, change: str) -> Row:
     return {**row, "voxels": encode_voxels(voxels, "float32", LEVEL), "dtype": "float32"}
 
 
+class Packer(Protocol):
+    """What is asked of a collator here."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What is read of a row."""
+
+    def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+        """The arrays of a batch, by name."""
+
+
 @dataclass(frozen=True)
 class CorruptedCollator:
     """A collator that changes the images of a row before they are packed."""
 
-    inner: Collator
+    inner: Packer
     corruption: str
 
     @property
     def columns(self) -> Sequence[str]:
         more = ("spacing_mm",) if "voxels" in self.inner.columns else ()
         return (*self.inner.columns, *more)
-
-    def describe(self, rows: list[Row]) -> dict[str, list[Any]]:
-        return self.inner.describe(rows)
 
     def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
         return self.inner.collate([corrupted(row, self.corruption) for row in rows], epochs)
@@ -67,7 +74,7 @@ class ShardBatches:
     """Reads shards in file order, and says of each batch which shard and which samples it is of."""
 
     shards: Path
-    collator: Collator
+    collator: Packer
     batch_size: int
     identifier: str
 
@@ -111,7 +118,7 @@ class HistogramRows:
                         "file": [shard.file] * len(names),
                         "sample": names,
                         "view": pa.array(views, pa.int8()),
-                        "vector:histogram": pa.FixedSizeListArray.from_arrays(
+                        "0/vector:histogram": pa.FixedSizeListArray.from_arrays(
                             flat, len(vectors[0])
                         ),
                     }

@@ -52,6 +52,21 @@ class Source:
         text = json.dumps({**values, "version": VERSION}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
+    def sight(self) -> tuple:
+        """What is alike of sources that can share the images they see."""
+        looks = self.kind if self.kind == "histogram" else "images"
+        size = self.input_size if self.sample == "volume" else 0
+        return (looks, self.sample, size, self.sees, self.corruption)
+
+    @property
+    def input_size(self) -> int:
+        """Side of what it sees, in pixels or voxels."""
+        if self.crop_size:
+            return self.crop_size
+        if self.path is not None:
+            return ckpt.encoder_facts(self.path).settings.input_size
+        return self.side or 1
+
     def with_tokens(self, grid: int) -> "Source":
         return replace(self, grid=grid)
 

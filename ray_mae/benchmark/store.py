@@ -156,7 +156,7 @@ class Store:
         """A record for each opening of the test labels: plan, time."""
         return read_jsonl(self.folder / OPENED)
 
-    def planned(self) -> Iterator[FitKey]:
+    def keys(self) -> Iterator[FitKey]:
         """Those of all fits that the plan names."""
         for values in self.plan["fits"]:
             yield key_of(values)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ray_mae.benchmark.agreement import agreement
 from ray_mae.benchmark.caches import with_tokens
 from ray_mae.benchmark.corruptions import STRENGTHS
-from ray_mae.benchmark.features import Features, cache_of, mean_of_views
+from ray_mae.benchmark.features import Cache, Features, cache_of, fill, mean_of_views
 from ray_mae.benchmark.fit import groups_of
 from ray_mae.benchmark.fits import Opening, predict_group
 from ray_mae.benchmark.knows import EVERYBODY, eta_squared, knows
@@ -161,6 +161,7 @@ def _robustness(suite: Suite) -> list[dict[str, Any]]:
         and suite.sources.get((key.encoder, suite.kind_of(key.cell.task)))
     ]
     openings, wanted = [], []
+    caches: dict[tuple[str, str, int], list[Cache]] = {}
     for group in groups_of(suite, keys, dict.fromkeys(keys, "")):
         (key, *_) = group.keys
         task = config.tasks[key.cell.task]
@@ -172,10 +173,12 @@ def _robustness(suite: Suite) -> list[dict[str, Any]]:
             for strength in range(1, STRENGTHS + 1):
                 changed = replace(source, corruption=f"{name}:{strength}")
                 cache = cache_of(config, task.dataset, changed)
-                cache.fill(config, ["test"], f"{key.encoder} on {task.dataset}, {name} {strength}")
+                caches.setdefault((task.dataset, name, strength), []).append(cache)
                 suffix = f"~{name}-{strength}"
                 openings.append(Opening(group, task.dataset, cache, suffix=suffix))
                 wanted.append((group.keys, task.dataset, name, strength, suffix))
+    for (dataset, change, strength), some in caches.items():
+        fill(config, some, ["test"], f"{dataset}, {change} {strength}")
     sizes = [len(opening.group.keys) for opening in openings]
     run_tasks(predict_group, openings, "predicted", "changed images", sizes)
     return _losses(suite, wanted)

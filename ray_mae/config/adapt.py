@@ -46,9 +46,11 @@ class AdaptConfig(ValidatedConfig):
             )
         if self.run.weights:
             raise ValueError("run.weights is what starts says: leave it out")
-        if self.probe.train_studies or self.probe.crop_size:
+        p = self.probe
+        if p.train_studies or p.crop_size or p.validation == "spent":
             raise ValueError(
-                "probe.train_studies and probe.crop_size are not for a curve: leave them out"
+                "probe.train_studies, probe.validation and probe.crop_size are not for a curve: leave them "
+                "out"
             )
 
     @property

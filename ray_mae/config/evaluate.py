@@ -66,17 +66,25 @@ class ProbeSettings:
     labels: list[str] | None = field(default=None, metadata={"some": True})
     """Names of the labels that take part, of studies also names in other_labels; default: all."""
     strengths: list[float] = field(
-        default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0],
+        default_factory=lambda: [10 ** (k / 2) for k in range(-8, 3)],
         metadata={"gt": 0, "some": True},
     )
-    """Inverse regularisation strengths C to choose from, on validation patients. A choice at an end of
-    them is told."""
+    """Inverse regularisation strengths C to choose from, on validation patients. Where the best of several
+    is at an end of them, two more beyond it are tried; a choice at an end of these is told."""
     bootstrap: int = setting(1000, ge=10)
     """Patient resamples behind each 95 % interval."""
     min_positive: int = setting(5, ge=1)
-    """Labels with fewer positive or negative studies in a split are left out, and named."""
+    """Labels with fewer patients of a class in a split, positive or negative, are left out, and named: of
+    the whole split, whatever train_studies says, so that all points of a curve are of the same labels."""
     train_studies: int | None = setting(None, ge=2)
-    """Use only this many training studies (label efficiency); default all."""
+    """Use only this many training studies (label efficiency): patients are drawn until there are so many;
+    default all. With one seed fewer lie within more."""
+    draws: int = setting(3, ge=1)
+    """Draws of the patients behind train_studies. The numbers are the mean over them; of three or more the
+    intervals cover the draw as well."""
+    validation: Literal["full", "spent"] = "full"
+    """What chooses C beside train_studies. full: the whole validation split, as papers do, which is labelled,
+    too. spent: one of five drawn patients; the other four fit, and the validation split is not looked at."""
     cross_validate: int | None = setting(None, ge=2, le=100)
     """Choose C by so many folds of the training and validation patients together, and fit on all of them:
     for a small archive, whose validation split alone has too few patients of many labels. Test patients are
@@ -107,6 +115,14 @@ class ProbeConfig(ProbeSettings, ValidatedConfig):
     contrasts and views are always told."""
     output: Path
     """Folder for probe.json, probe.csv, report.html and summary.json."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation == "spent" and (self.train_studies is None or self.cross_validate):
+            raise ValueError(
+                "validation spent is for train_studies without cross_validate: give train_studies, or leave "
+                "it at full"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +279,7 @@ class FinetuneConfig(SupervisedConfig):
     labels: list[str] | None = field(default=None, metadata={"some": True})
     """Names of the labels that take part, of studies also names in other_labels; default: all."""
     min_positive: int = setting(5, ge=1)
-    """Labels with fewer positive or negative samples in a split are left out, and named."""
+    """Labels with fewer patients of a class in a split, positive or negative, are left out, and named."""
     epochs: float = setting(50.0, gt=0)
     """Passes over the labelled training samples, unless `steps` is given."""
     steps: int | None = setting(None, ge=1)

@@ -1,5 +1,6 @@
 """Settings of a pretraining run, and of its forecast."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,13 +111,16 @@ class OnlineProbeConfig:
     unmentioned: Literal["zeros", "ignore"] = "zeros"
     """What a label counts as that is not mentioned in a study; as of `evaluate probe`."""
     min_positive: int = setting(5, ge=1)
-    """Labels with fewer positive or negative samples in either are left out; of `labels` none may be."""
+    """Labels with fewer patients of a class in either, positive or negative, are left out; of `labels` none
+    may be."""
     bootstrap: int = setting(200, ge=10)
     """Patient resamples behind the 95 % interval."""
     label_counts: list[int] = field(default_factory=list, metadata={"ge": 2})
-    """Also probe with only so many labelled training samples, each."""
+    """Also probe with only so many labelled training samples, each: patients are drawn until there are so
+    many."""
     draws: int = setting(5, ge=1)
-    """Draws of the labelled samples behind each of label_counts."""
+    """Draws of the labelled patients behind each of label_counts; of three or more the intervals cover the
+    draw as well."""
     batch_size: int = setting(32, ge=1)
     """Studies or volumes per forward pass."""
     cpus: int = setting(1, ge=1)
@@ -248,6 +252,12 @@ class RunConfig:
                 object.__setattr__(self, name, make(value or {}))
             convert_fields(self, only=name)
         convert_fields(self)
+
+    @property
+    def logical_cpus(self) -> int:
+        """CPUs that the run may hold at one time: training workers, a reader of data, a probe."""
+        scaling = self.scaling
+        return math.ceil(scaling.most * scaling.cpus_per_worker) + 1 + self.probe.cpus
 
     def _default_encoder(self) -> EncoderSettings:
         """That of the weights that the run begins with, or else the method's."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.data.labels import Uncertain, Unmentioned, binary_targets
-from ray_mae.data.loading.order import RowLocation
+from ray_mae.data.loading.order import RowLocation, permutation
 from ray_mae.data.paths import open_parquet
 from ray_mae.data.schema import SPLITS, Manifest, Row
 from ray_mae.data.shard_set import ShardSet
@@ -19,11 +19,14 @@ from ray_mae.evaluate.metrics import FloatArray
 
 @dataclass(frozen=True)
 class LabelCount:
-    """Studies of one split by their target for one label."""
+    """Studies of one split by their target for one label, and the patients that they are of."""
 
     positive: int
     negative: int
     ignored: int
+    positive_patients: int
+    """With a positive study; a patient may have both."""
+    negative_patients: int
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def count_labels(
     targets: FloatArray, patient: NDArray, rows: NDArray[np.bool_], names: Sequence[str]
 ) -> SplitCount:
     """Positive, negative and ignored targets [S, L] of some rows [S], by label."""
-    t = targets[rows]
+    t, of = targets[rows], patient[rows]
     return SplitCount(
         studies=int(rows.sum()),
         patients=len(np.unique(patient[rows])),
@@ -181,6 +184,8 @@ def count_labels(
                 positive=int((t[:, i] == 1).sum()),
                 negative=int((t[:, i] == 0).sum()),
                 ignored=int(np.isnan(t[:, i]).sum()),
+                positive_patients=len(np.unique(of[t[:, i] == 1])),
+                negative_patients=len(np.unique(of[t[:, i] == 0])),
             )
             for i, name in enumerate(names)
         },
@@ -188,21 +193,44 @@ def count_labels(
 
 
 def too_rare(counts: dict[str, SplitCount], least: int) -> dict[str, str]:
-    """Labels with fewer than `least` rows of a class in a split, with the counts as reason."""
+    """Labels with fewer than `least` patients of a class in a split, with the counts as reason.
+
+    Patients and not studies: six positive studies of one patient are one case, which most resamples of the
+    patients hold in a body or not at all.
+    """
     left_out = {}
     for name in next(iter(counts.values())).labels:
         few = [
             f"{n} {kind} in {split}"
             for split, count in counts.items()
             for kind, n in (
-                ("positive", count.labels[name].positive),
-                ("negative", count.labels[name].negative),
+                ("positive", count.labels[name].positive_patients),
+                ("negative", count.labels[name].negative_patients),
             )
             if n < least
         ]
         if few:
-            left_out[name] = f"{', '.join(few)}; at least {least} needed"
+            left_out[name] = f"{', '.join(few)}; at least {least} patients needed"
     return left_out
+
+
+def draw_patients(patient: NDArray[np.str_], wanted: int, *seed: int) -> list[str]:
+    """Draws patients until they have so many samples.
+
+    Args:
+        patient: [S] of each sample that may be drawn.
+        wanted: samples, at least.
+        seed: of the draw. With one seed a smaller choice is the beginning of a larger one.
+
+    Returns:
+        The patients, in the order drawn; all of them where there are not so many samples.
+    """
+    names, counts = np.unique(patient, return_counts=True)
+    # by name and not by place: the draw does not depend on the order of the files
+    order = permutation(len(names), *seed)
+    enough = int(np.searchsorted(np.cumsum(counts[order]), wanted)) + 1
+    drawn: list[str] = names[order[:enough]].tolist()
+    return drawn
 
 
 MOST_CLASSES = 10

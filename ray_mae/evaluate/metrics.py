@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ray_mae.number_text import significant
+from ray_mae.number_text import with_interval
 
 FloatArray = NDArray[np.floating]
 
@@ -42,9 +42,7 @@ class Estimate:
 
     def describe(self) -> str:
         """value [low, high], or the value and that there is no interval"""
-        if not self.known:
-            return f"{significant(self.value)} (no interval)"
-        return f"{significant(self.value)} [{significant(self.low)}, {significant(self.high)}]"
+        return with_interval(self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -76,21 +74,28 @@ def patient_resamples(patient: ArrayLike, count: int, seed: int) -> NDArray[np.u
 
 
 def measure(
-    target: FloatArray, probability: FloatArray, weights: NDArray | None = None
+    target: FloatArray,
+    probability: FloatArray,
+    weights: NDArray | None = None,
+    *,
+    score: FloatArray | None = None,
 ) -> dict[str, FloatArray]:
     """All METRICS of one label, each [R]; NaN in a resample that holds one class only.
 
-    target: [S] in {0, 1}; probability: [S] in [0, 1]; weights: [S, R], default one column of ones.
+    target: [S] in {0, 1}; probability: [S] in [0, 1]; weights: [S, R], default one column of ones;
+    score: [S] what AUROC and average precision rank by, such as the logit: probabilities near 0 and 1 are
+    the same number where logits still differ. Default: the probability.
     """
     target = np.asarray(target, np.float64)
     probability = np.asarray(probability, np.float64)
+    ranked = probability if score is None else np.asarray(score, np.float64)
     if weights is None:
         weights = np.ones((len(target), 1))
     blocks = []
     for start in range(0, weights.shape[1], _BLOCK):
         w = weights[:, start : start + _BLOCK].astype(np.float64)
         blocks.append(
-            np.stack([*_ranking(target, probability, w), *_calibration(target, probability, w)])
+            np.stack([*_ranking(target, ranked, w), *brier_and_ece(target, probability, w)])
         )
     values = np.concatenate(blocks, axis=1)  # [4, R]
     values[:, np.isnan(values[0])] = np.nan
@@ -116,8 +121,8 @@ def _ranking(y: FloatArray, p: FloatArray, w: FloatArray) -> tuple[FloatArray, F
     return auroc, average_precision
 
 
-def _calibration(y: FloatArray, p: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Brier score [R] and expected calibration error [R] over 15 equal-width bins.
+def brier_and_ece(y: FloatArray, p: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Brier score [R] and expected calibration error [R] over 15 equal-width bins, of weights w [S, R].
 
     ECE = sum over bins of n_b / n · |share positive - mean probability| (Guo et al. 2017).
     """

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ray_mae.data.paths import atomic_write
 from ray_mae.evaluate.metrics import FloatArray
@@ -20,7 +21,8 @@ class Predictions:
     """A file with one row per sample, label and model, as long as it is open.
 
     Columns are the identifier (study_id or volume_id), patient_id, split, what names the model, label,
-    probability, and target: 0, 1 or null where the label is not known or not counted.
+    probability, logit, by which samples are ranked (probabilities near 0 and 1 may be the same number), and
+    target: 0, 1 or null where the label is not known or not counted.
 
     Args:
         folder: it is written to; predictions.parquet appears when the block ends well.
@@ -38,6 +40,7 @@ class Predictions:
                 *model.items(),
                 ("label", names),
                 ("probability", pa.float32()),
+                ("logit", pa.float64()),
                 ("target", pa.float32()),
             ]
         )
@@ -62,7 +65,7 @@ class Predictions:
         patient: NDArray,
         split: NDArray,
         label: str,
-        probability: FloatArray,
+        logits: FloatArray,
         target: FloatArray,
         **model: str | int,
     ) -> None:
@@ -73,16 +76,16 @@ class Predictions:
             patient: pseudonyms.
             split: train, val or test.
             label: name.
-            probability: NaN where there is none.
+            logits: NaN where there is none.
             target: 0, 1, or NaN where unknown.
             model: values of the columns that name the model.
         """
-        there = ~np.isnan(probability)
+        there = ~np.isnan(logits)
         rows = int(there.sum())
         columns = [
             *(sample[there], patient[there], split[there]),
             *(np.full(rows, value) for value in model.values()),
-            *(np.full(rows, label), probability[there], target[there]),
+            *(np.full(rows, label), expit(logits[there]), logits[there], target[there]),
         ]
         arrays = [
             pa.array(column.tolist(), field.type, from_pandas=True)

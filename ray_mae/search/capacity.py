@@ -1,17 +1,11 @@
 """How many trials may run at a time, so that they and their workers never wait for each other."""
 
-import math
 import os
 
 from ray_mae.config import RunConfig
 
 DRIVER = 0.01
 """Logical CPUs of a trial's own process, which only waits."""
-
-
-def cpus_per_trial(run: RunConfig) -> int:
-    """Returns logical CPUs that a trial may hold at one time: training workers, a reader of data, a probe."""
-    return math.ceil(run.scaling.most * run.scaling.cpus_per_worker) + 1 + run.probe.cpus
 
 
 def trials_of_machine(run: RunConfig) -> int:
@@ -37,7 +31,7 @@ def trials_of_cluster(run: RunConfig, gpus: bool) -> int:
     import ray
 
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    cpus, trial_cpus = run.scaling.cpus_per_worker, cpus_per_trial(run) + DRIVER
+    cpus, trial_cpus = run.scaling.cpus_per_worker, run.logical_cpus + DRIVER
     workers = sum(
         min(
             [
@@ -53,7 +47,7 @@ def trials_of_cluster(run: RunConfig, gpus: bool) -> int:
     if capacity >= 1:
         return capacity
     raise ValueError(
-        f"a trial takes {cpus_per_trial(run)} CPUs"
+        f"a trial takes {run.logical_cpus} CPUs"
         + (f" and {run.scaling.most} GPUs" if gpus else "")
         + f" and its driver a little, the cluster has {totals['CPU']:g} CPUs and {totals['GPU']:g} GPUs on "
         f"{len(nodes)} nodes now: lower run.scaling, or give at_once where the cluster grows on demand"

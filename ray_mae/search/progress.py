@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune import Callback
 
+from ray_mae.number_text import ENDS, with_interval
 from ray_mae.search.files import STATES
 from ray_mae.search.optuna_searcher import OptunaSearcher
 from ray_mae.search.prometheus import SearchMetrics
@@ -41,8 +42,7 @@ class ProgressCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        low, high = result["auroc_low"], result["auroc_high"]
-        auroc = f"macro AUROC {result['auroc']:.3f} [{low:.3f}, {high:.3f}]"
+        auroc = f"macro AUROC {with_interval(*(result[f'auroc{end}'] for end in ENDS))}"
         self._print(trial, f"{result['percent']:>3} %  {auroc}")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

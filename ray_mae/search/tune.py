@@ -20,7 +20,7 @@ from ray_mae.config import TuneConfig, TuneReportConfig
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.lock import hold
-from ray_mae.search.capacity import cpus_per_trial, trials_of_cluster, trials_of_machine
+from ray_mae.search.capacity import trials_of_cluster, trials_of_machine
 from ray_mae.search.database import storage_url
 from ray_mae.search.files import REPEATS, SEARCH, dashboards
 from ray_mae.search.optuna_study import (
@@ -133,7 +133,7 @@ def _cluster(config: TuneConfig) -> Iterator[tuple[int, bool]]:
     # Tune's handler would have stopped trials count as ended
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    with cluster(cpus=local * cpus_per_trial(config.run) + 1, dashboard=True):
+    with cluster(cpus=local * config.run.logical_cpus + 1, dashboard=True):
         if config.asha.stop and not dashboard_url():
             raise ValueError(
                 "this Ray runs without its dashboard, which takes back the workers of a trial that was "

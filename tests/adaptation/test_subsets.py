@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ray_mae.adaptation.subsets import choose_patients, write_subset
+from ray_mae.adaptation.subsets import write_subset
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.evaluate.cohort import read_cohort
+from ray_mae.evaluate.cohort import draw_patients, read_cohort
 from tests.shards import write_shards, write_volume_shards
 
 
@@ -30,7 +30,7 @@ def test_a_smaller_choice_lies_within_a_larger_one_and_is_no_larger_than_it_must
     patient = np.array([f"p{i}" for i in draw.integers(0, 60, 200)])
     last: set[str] = set()
     for wanted in (1, 10, 50, 199, 200, 500):
-        chosen = choose_patients(patient, wanted, seed=3)
+        chosen = set(draw_patients(patient, wanted, 3))
         samples = np.isin(patient, list(chosen)).sum()
         assert samples >= min(wanted, 200)
         assert last <= chosen
@@ -39,13 +39,13 @@ def test_a_smaller_choice_lies_within_a_larger_one_and_is_no_larger_than_it_must
             assert samples < wanted + most
         last = chosen
     assert last == set(patient)
-    assert choose_patients(patient, 50, 3) == choose_patients(patient[::-1], 50, 3)
-    assert choose_patients(patient, 50, 3) != choose_patients(patient, 50, 4)
+    assert draw_patients(patient, 50, 3) == draw_patients(patient[::-1], 50, 3)
+    assert draw_patients(patient, 50, 3) != draw_patients(patient, 50, 4)
 
 
 def test_a_part_has_all_rows_of_its_patients_as_they_were(shards: Path, tmp_path: Path) -> None:
     patient = training_patients(shards)
-    chosen = choose_patients(patient, len(patient) // 2, seed=0)
+    chosen = set(draw_patients(patient, len(patient) // 2, 0))
     manifest = write_subset(shards, chosen, tmp_path / "part")
     assert manifest.rows("train") == np.isin(patient, list(chosen)).sum()
     assert set(training_patients(tmp_path / "part")) == chosen
@@ -70,7 +70,7 @@ def test_a_part_has_all_rows_of_its_patients_as_they_were(shards: Path, tmp_path
 def test_one_that_a_kill_left_unfinished_is_written_again(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "rest").write_text("")
-    chosen = choose_patients(training_patients(shards), 1, seed=0)
+    chosen = set(draw_patients(training_patients(shards), 1, 0))
     before = write_subset(shards, chosen, tmp_path / "part")
     assert not (tmp_path / "part" / "rest").exists()
     assert write_subset(shards, chosen, tmp_path / "part") == before

@@ -17,6 +17,7 @@ from ray_mae.data.labels import (
     binary_targets,
 )
 from ray_mae.evaluate.probe import linear
+from ray_mae.evaluate.probe.labelled import ProbeData
 from ray_mae.evaluate.probe.result import ProbeResult
 
 
@@ -65,7 +66,7 @@ def probe(
 ) -> ProbeResult:
     """A probe of the states of CheXpert's labels, under the policy of the settings."""
     targets = binary_targets(labels, config.uncertain, config.unmentioned)
-    return linear.probe(features, targets, patient, split, config, CHEXPERT_LABELS)
+    return linear.probe(features, ProbeData(targets, CHEXPERT_LABELS, patient, split), config)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from ray_mae import cli
@@ -146,16 +147,18 @@ def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
 
     said = pq.read_table(tmp_path / "predictions.parquet").to_pandas()
     assert said.columns.tolist() == (
-        "study_id patient_id split start seed label probability target".split()
+        "study_id patient_id split start seed label probability logit target".split()
     )
     one = said[(said.start == "trained") & (said.seed == 3) & (said.label == "Edema")]
     assert one.split.value_counts().to_dict() == {"val": 24, "test": 24}
     of_test = one[one.split == "test"]
     assert of_test.study_id.is_unique
     seeds = found["starts"]["trained"]["Edema"]["auroc"]["seeds"]
-    assert seeds[1]["value"] == pytest.approx(
-        roc_auc_score(of_test.target, of_test.probability), abs=1e-6
-    )
+    assert seeds[1]["value"] == pytest.approx(roc_auc_score(of_test.target, of_test.logit))
+    np.testing.assert_allclose(expit(of_test.logit), of_test.probability, rtol=1e-6)
+    assert found["evidence"]["Edema"]["interval"] == "logit_delong"
+    assert found["evidence"]["Edema"]["usable"] == 1
+    assert {"slope", "log_loss_tempered"} <= found["starts"]["trained"]["Edema"].keys()
 
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert "Edema" in kept.labels
@@ -180,7 +183,7 @@ def test_a_visible_label_of_volumes_is_learnt(
     assert counts["train"].labels["rough"].positive == 12
     done = finetune(run_of(config), config, task)
     rough = task.targets[task.rows("test"), 0] == 1
-    assert done.probability[rough].min() > done.probability[~rough].max()
+    assert done.logits[rough].min() > done.logits[~rough].max()
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert kept.model.encoder.encoder.film is None
     read = Samples(ShardSet.single(task.shards, task.manifest), task.cohort.location, 8, 4)
@@ -188,10 +191,9 @@ def test_a_visible_label_of_volumes_is_learnt(
     whole = kind.evaluation_collator(kept.model.encoder.settings.input_size, 0)
     with torch.no_grad():
         again = [
-            kept.model(kind.to_batch(arrays)).sigmoid()
-            for arrays, _ in read.each(task.rows("test"), whole)
+            kept.model(kind.to_batch(arrays)) for arrays, _ in read.each(task.rows("test"), whole)
         ]
-    np.testing.assert_allclose(torch.cat(again).numpy(), done.probability, atol=1e-5)
+    np.testing.assert_allclose(torch.cat(again).numpy(), done.logits, atol=1e-5)
 
 
 def test_test_labels_decide_nothing(studies: Path, study_checkpoint: Path, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_test_labels_decide_nothing(studies: Path, study_checkpoint: Path, tmp_p
     second = finetune(run_of(config), config, replace(task, targets=shuffled))
     assert first.fit.history == second.fit.history
     assert first.fit.step == second.fit.step
-    np.testing.assert_array_equal(first.probability, second.probability)
+    np.testing.assert_array_equal(first.logits, second.logits)
     assert (
         first.fit.step
         == max(first.fit.history, key=lambda r: (r["validation_score"], -r["validation_loss"]))[

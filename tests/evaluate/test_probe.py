@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Cohort, probe
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from ray_mae.config import ProbeConfig
 from ray_mae.data.labels import CHEXPERT_LABELS, POSITIVE, UNCERTAIN
-from ray_mae.evaluate.probe.fits import FitPath, split_by_patient
-from ray_mae.evaluate.probe.linear import choose_studies, pixel_components
+from ray_mae.evaluate.metrics import patient_resamples
+from ray_mae.evaluate.probe.fits import FitPath, beyond, split_by_patient
+from ray_mae.evaluate.probe.labelled import Draw, ProbeData, draws_of
+from ray_mae.evaluate.probe.linear import pixel_components
 from ray_mae.evaluate.probe.result import ProbeResult
+from ray_mae.evaluate.scores import score_label
 
 Config = Callable[..., ProbeConfig]
 EDEMA = CHEXPERT_LABELS.index("Edema")
@@ -120,7 +125,7 @@ def test_a_label_with_too_few_positives_is_named_with_the_reason(
     cohort.labels[rare, EDEMA] = 0
     result = probe(*cohort, config())
     assert result.labels == ["Cardiomegaly", "Pleural Effusion", "Fracture"]
-    assert result.left_out["Edema"] == "2 positive in val; at least 5 needed"
+    assert result.left_out["Edema"] == "2 positive in val; at least 5 patients needed"
     assert "0 positive in train, 0 positive in val" in result.left_out["Pneumonia"]
     assert set(result.labels) | set(result.left_out) == set(CHEXPERT_LABELS)
 
@@ -151,13 +156,36 @@ def test_broken_input_is_refused_by_name(cohort: Cohort, config: Config) -> None
         probe(*cohort[:3], np.where(cohort.split == "val", "validate", cohort.split), config())
 
 
-def test_fewer_training_studies_are_drawn_by_seed_and_nested(cohort: Cohort) -> None:
-    small, large = (choose_studies(cohort.split == "train", n, seed=0) for n in (50, 100))
+def _drawn(cohort: Cohort, settings: ProbeConfig) -> list[Draw]:
+    targets = (cohort.labels == POSITIVE).astype(float)
+    return draws_of(ProbeData(targets, CHEXPERT_LABELS, cohort.patient, cohort.split), settings)
+
+
+@pytest.mark.parametrize("validation", ["full", "spent"])
+def test_fewer_training_studies_are_whole_patients_drawn_by_seed_and_nested(
+    cohort: Cohort, config: Config, validation: str
+) -> None:
+    few, many = (
+        _drawn(cohort, config(train_studies=n, validation=validation, draws=4)) for n in (50, 100)
+    )
     train = cohort.split == "train"
-    assert small[train].sum() == 50
-    assert small[~train].all()
-    assert (large | ~small).all()
-    assert (choose_studies(cohort.split == "train", 50, seed=1) != small).any()
+    assert len(few) == len(many) == 4
+    for small, large in zip(few, many, strict=True):
+        labelled = small.fit | (small.choose & train)
+        assert labelled.sum() == 50  # two studies of each patient
+        assert not set(cohort.patient[labelled]) & set(cohort.patient[train & ~labelled])
+        assert not (small.fit & small.choose).any()
+        assert (large.fit | ~small.fit).all()
+        assert (large.choose | ~small.choose).all()
+        if validation == "spent":
+            assert (small.choose & ~train).sum() == 0
+            assert len(set(cohort.patient[small.choose])) == 5  # of 25
+        else:
+            np.testing.assert_array_equal(small.choose, cohort.split == "val")
+    fits = [tuple(draw.fit) for draw in few]
+    assert len(set(fits)) == 4
+    other = _drawn(cohort, config(train_studies=50, validation=validation, seed=1))
+    assert tuple(other[0].fit) not in fits
 
 
 def test_fewer_training_studies_leave_the_test_studies_alone(
@@ -166,9 +194,134 @@ def test_fewer_training_studies_leave_the_test_studies_alone(
     everything, fifty = probe(*cohort, config()), probe(*cohort, config(train_studies=50))
     assert fifty.counts["train"].studies == 50
     assert fifty.counts["test"] == everything.counts["test"]
-    assert any("50 of" in note for note in fifty.notes)
+    assert any(note.startswith("50 of") and "each of 3 draws" in note for note in fifty.notes)
     few, many = (r.features["trained"].macro["auroc"].value for r in (fifty, everything))
     assert few < many
+    edema = fifty.features["trained"].labels["Edema"]
+    assert len(edema.draws) == 3
+    assert edema.metrics["auroc"].value == pytest.approx(np.mean(edema.draws))
+    assert not probe(*cohort, config(train_studies=50, draws=2)).differences["random"].known
+
+
+def test_a_curve_is_of_the_same_labels_at_every_number_and_a_constant_one_is_a_half(
+    cohort: Cohort, config: Config
+) -> None:
+    trained = {"trained": cohort.features["trained"]}
+    results = {n: probe(trained, *cohort[1:], config(train_studies=n)) for n in (2, 8, 200)}
+    assert {tuple(r.labels) for r in results.values()} == {
+        tuple(probe(trained, *cohort[1:], config()).labels)
+    }
+    fewest = results[2].features["trained"]
+    constant = [label for label, one in fewest.labels.items() if one.constant == 3]
+    assert constant
+    prevalence = results[2].counts["test"].labels
+    for label in constant:
+        metrics = fewest.labels[label].metrics
+        count = prevalence[label]
+        assert metrics["auroc"].value == metrics["auroc"].low == metrics["auroc"].high == 0.5
+        assert metrics["average_precision"].value == pytest.approx(
+            count.positive / (count.positive + count.negative)
+        )
+        assert np.isfinite(metrics["log_loss"].value)  # whose prevalence is not 0
+    assert fewest.macro["auroc"].value == pytest.approx(
+        np.mean([one.metrics["auroc"].value for one in fewest.labels.values()])
+    )
+    assert set(constant) <= set(results[2].constants["trained"])
+    assert any("has one class among the labelled" in note for note in results[2].notes)
+    assert results[200].constants == {}
+
+
+def test_spent_validation_never_looks_at_the_validation_split(
+    cohort: Cohort, config: Config
+) -> None:
+    few: dict[str, Any] = {"train_studies": 60, "draws": 1, "bootstrap": 20}
+    settings = config(validation="spent", **few)
+    trained = {"trained": cohort.features["trained"]}
+    val = np.flatnonzero(cohort.split == "val")
+    permuted = cohort.labels.copy()
+    permuted[val] = permuted[np.random.default_rng(1).permutation(val)]
+    before = probe(trained, *cohort[1:], settings)
+    after = probe(trained, permuted, *cohort[2:], settings)
+    assert before.features == after.features
+    full = probe(trained, permuted, *cohort[2:], config(**few))
+    assert full.features != before.features
+    with pytest.raises(ValueError, match="give train_studies"):
+        config(validation="spent")
+
+
+def test_a_label_is_counted_by_patients_and_not_by_studies(cohort: Cohort, config: Config) -> None:
+    """Six positive test studies of three patients are three."""
+    test = np.flatnonzero((cohort.split == "test") & (cohort.labels[:, EDEMA] != UNCERTAIN))
+    patients = np.unique(cohort.patient[test])[:3]
+    cohort.labels[test, EDEMA] = 0
+    cohort.labels[test[np.isin(cohort.patient[test], patients)], EDEMA] = POSITIVE
+    result = probe(*cohort, config(min_positive=4))
+    positive = result.counts["test"].labels["Edema"]
+    assert (positive.positive > 4, positive.positive_patients) == (True, 3)
+    assert result.left_out["Edema"] == "3 positive in test; at least 4 patients needed"
+
+    told = probe(*cohort, config(min_positive=3))
+    evidence = told.evidence["Edema"]
+    assert (evidence.positive, evidence.interval) == (3, "none")
+    assert evidence.usable < 1
+    edema = told.features["trained"].labels["Edema"].metrics
+    assert np.isfinite(edema["auroc"].value)
+    assert not any(e.known for e in edema.values())
+    assert told.too_few == ["Edema"]
+    assert any(note.startswith("Edema: 3 test patients") for note in told.notes)
+
+
+def test_the_interval_of_a_label_with_few_patients_is_of_its_error_on_the_logit(
+    cohort: Cohort, config: Config
+) -> None:
+    result = probe(*cohort, config())
+    test = cohort.split == "test"
+    for label, one in result.evidence.items():
+        assert 10 <= one.positive < 50, label
+        assert one.interval == "logit_delong"
+    edema = result.features["trained"].labels["Edema"].metrics["auroc"]
+    odds = [v / (1 - v) for v in (edema.low, edema.value, edema.high)]
+    assert odds[1] ** 2 == pytest.approx(odds[0] * odds[2])  # in the middle, on the logit
+    assert len(np.unique(cohort.patient[test])) > 50
+
+
+def test_distant_logits_rank_and_do_not_tie(cohort: Cohort, config: Config) -> None:
+    """As probabilities they are all 1."""
+    target = np.array([0.0, 1.0] * 50)
+    logits = 40 + np.arange(100) + 3 * target
+    patient = np.arange(100)
+    weights = patient_resamples(patient, 20, 0)
+    values = score_label(target, logits, patient, weights)
+    assert values.value["auroc"] == pytest.approx(roc_auc_score(target, logits))
+    assert roc_auc_score(target, expit(logits)) == pytest.approx(0.5, abs=0.01)
+    assert values.value["log_loss"] > 40 / 2
+
+
+def test_a_label_with_few_positive_validation_patients_takes_the_c_of_all_labels(
+    cohort: Cohort, config: Config
+) -> None:
+    grid = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    rare = np.flatnonzero((cohort.split == "val") & (cohort.labels[:, EDEMA] == POSITIVE))[20:]
+    cohort.labels[rare, EDEMA] = 0
+    scores = probe(*cohort, config(strengths=grid)).features["trained"].labels
+    shared = {label: one.C for label, one in scores.items() if not one.own_choice}
+    assert "Edema" in shared
+    assert len(set(shared.values())) == 1
+    assert any(one.own_choice for one in scores.values())
+
+
+def test_two_c_beyond_an_end_are_tried(cohort: Cohort, config: Config) -> None:
+    assert beyond([0.1, 1.0, 10.0], "largest") == pytest.approx([100, 1000])
+    assert beyond([10.0, 1.0, 0.1], "smallest") == pytest.approx([0.001, 0.01])
+    assert beyond([1.0, 10.0], "largest") == []  # a choice of the user's
+    trained = {"trained": cohort.features["trained"]}
+    narrow, wide = (
+        probe(trained, *cohort[1:], config(strengths=grid)).features["trained"].labels
+        for grid in ([1e-3, 1e-2, 1e-1], [1e-3, 1e-2, 1e-1, 1.0, 10.0])
+    )
+    assert [one.C for one in narrow.values()] == pytest.approx([1.0] * 4)
+    for label, one in narrow.items():
+        assert one.metrics == wide[label].metrics
 
 
 def test_a_fit_that_does_not_converge_is_noted(

@@ -4,7 +4,7 @@ from ray_mae.config import ProbeConfig
 from ray_mae.evaluate.cohort import SplitCount, too_rare
 
 LEAST: int = ProbeConfig.min_positive
-"""Positive and negative samples that a probe wants of a label in each split, unless it is told otherwise."""
+"""Patients of each class that a probe wants of a label in each split, unless it is told otherwise."""
 
 
 def too_few(counts: dict[str, SplitCount]) -> dict[str, dict[str, str]]:
@@ -14,7 +14,7 @@ def too_few(counts: dict[str, SplitCount]) -> dict[str, dict[str, str]]:
         counts: by split, all labels.
 
     Returns:
-        By split, those of its labels with fewer than LEAST of a class, and how many these are; no split
+        By split, those of its labels with fewer than LEAST patients of a class, and how many; no split
         that carries all.
     """
     lacking: dict[str, dict[str, str]] = {}

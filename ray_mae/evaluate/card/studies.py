@@ -9,30 +9,21 @@ import numpy as np
 import pyarrow as pa
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from ray_mae.config import InspectConfig
+from ray_mae.config import InspectConfig, ProbeConfig
 from ray_mae.data.decoding.images import decode
 from ray_mae.data.ingest.study_counts import described_attribute
-from ray_mae.data.labels import (
-    NEGATIVE,
-    NOT_LABELLED,
-    NOT_MENTIONED,
-    POSITIVE,
-    STATE_NAMES,
-    UNCERTAIN,
-)
+from ray_mae.data.labels import NOT_MENTIONED, STATE_NAMES, binary_targets
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
 from ray_mae.evaluate.card.attributes import NUMBERS, by_split
 from ray_mae.evaluate.card.charts import bars, choose, contact_sheet, density, rows_at, tile
 from ray_mae.evaluate.card.probeable import too_few
-from ray_mae.evaluate.cohort import LabelCount, SplitCount
+from ray_mae.evaluate.cohort import count_labels
 from ray_mae.evaluate.pages.page import png, svg
 
 MOST_WORDS = 40
 STOP_WORDS = ENGLISH_STOP_WORDS - {"no", "not", "nor", "without", "none", "never", "empty", "full",
                                    "bottom", "front", "back", "side", "top"}  # fmt: skip
 """Words that say nothing of a report; what denies and what names a place does."""
-AS_NEGATIVE = (NEGATIVE, UNCERTAIN, NOT_MENTIONED)
-"""States that a probe counts as negative unless it is told otherwise."""
 MOST_OTHER_LABELS = 40
 
 
@@ -89,6 +80,10 @@ class _Counts:
         self.views: Counter[tuple[str, str]] = Counter()
         self.per_study: Counter[tuple[str, int]] = Counter()
         self.labels: Counter[tuple[str, str, int]] = Counter()
+        self.patients: list[str] = []
+        self.splits: list[str] = []
+        self.states: list[np.ndarray] = []
+        """Patient, split and label states of each study."""
         self.years: Counter[tuple[str, str]] = Counter()
         self.words: Counter[str] = Counter()
         self.findings = self.impressions = 0
@@ -108,6 +103,9 @@ class _Counts:
             (label, split, state)
             for label, state in zip(self.label_names, row["labels"], strict=True)
         )
+        self.patients.append(row["patient_id"])
+        self.splits.append(sys.intern(split))
+        self.states.append(np.array(row["labels"], np.int8))
         self.unstated[split] += max(row["labels"]) <= NOT_MENTIONED
         self.other_labels.update((name, split) for name in row.get("other_labels") or ())
         for name in self.attributes_kept:
@@ -158,22 +156,11 @@ class _Counts:
 
     def _too_few(self) -> dict[str, dict[str, str]]:
         """By split the labels that a probe leaves out by its own settings, with what they lack."""
-        counts = {
-            split: SplitCount(
-                sum(n for (of, _), n in self.per_study.items() if of == split),
-                0,
-                {
-                    label: LabelCount(
-                        self.labels[label, split, POSITIVE],
-                        sum(self.labels[label, split, s] for s in AS_NEGATIVE),
-                        self.labels[label, split, NOT_LABELLED],
-                    )
-                    for label in self.label_names
-                },
-            )
-            for split in SPLITS
-        }
-        return too_few(counts)
+        states = np.array(self.states, np.int8).reshape(len(self.states), len(self.label_names))
+        targets = binary_targets(states, ProbeConfig.uncertain, ProbeConfig.unmentioned)
+        patient, split = np.array(self.patients), np.array(self.splits)
+        names = self.label_names
+        return too_few({s: count_labels(targets, patient, split == s, names) for s in SPLITS})
 
     def _by_years(self) -> dict[str, dict[str, int]]:
         """Studies by bucket of years and split; empty where no date is kept."""

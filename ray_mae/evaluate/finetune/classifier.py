@@ -59,8 +59,7 @@ class Classifier(nn.Module):
 
     def forward(self, batch: AnyBatch) -> Tensor:
         """Logits [S, L] float32; in training mode of augmented images."""
-        features = self.features(batch)
-        return self.head(self.dropout(features)).float()
+        return self._logits(self.dropout(self.features(batch)))
 
     def fused_and_views(self, batch: AnyBatch) -> tuple[Tensor, Tensor]:
         """Logits [S, L] of each study and [N, L] of each view; of volumes the same twice."""
@@ -68,8 +67,15 @@ class Classifier(nn.Module):
             logits = self(batch)
             return logits, logits
         encoder = cast("FrozenStudyEncoder", self.encoder)
-        of_views = self.head(encoder.views(batch)).float()
+        of_views = self._logits(encoder.views(batch))
         return mean_per_study(of_views, batch.study, batch.samples), of_views
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """The head in float32, also where the encoder runs in bf16: that knows few different logits, and
+        ties do not rank."""
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.head(features.float())
+        return logits
 
     def features(self, batch: AnyBatch) -> Tensor:
         """[S, D] of each study or volume."""

@@ -15,6 +15,7 @@ from ray_mae.data.kinds import KINDS, of_encoder, require_kind
 from ray_mae.data.labels import policy_in_words
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.evaluate.calibration import temperature
 from ray_mae.evaluate.cohort import (
     count_labels,
     describe_policy,
@@ -23,8 +24,8 @@ from ray_mae.evaluate.cohort import (
     too_rare,
 )
 from ray_mae.evaluate.finetune.training import FinetuneResult, FinetuneTask, finetune, schedule
-from ray_mae.evaluate.metrics import METRICS, FloatArray, measure
 from ray_mae.evaluate.predictions import Predictions
+from ray_mae.evaluate.scores import SCORES, Evidence, evidence_of, score_label
 from ray_mae.evaluate.supervised import driver
 from ray_mae.evaluate.supervised.comparison import MetricValues
 from ray_mae.evaluate.supervised.driver import Preparation
@@ -54,7 +55,7 @@ class Finetuning(driver.Evaluation[FinetuneConfig, FinetuneTask, FinetuneResult]
     """Labels of studies or volumes."""
 
     command = "finetune"
-    metrics = METRICS
+    metrics = SCORES
     chance = 0.5
     score = "macro AUROC"
     limits = (
@@ -77,7 +78,12 @@ class Finetuning(driver.Evaluation[FinetuneConfig, FinetuneTask, FinetuneResult]
     def measure(
         self, task: FinetuneTask, result: FinetuneResult, weights: NDArray
     ) -> dict[str, MetricValues]:
-        return measure_labels(task.targets[task.rows("test")], result.probability, weights)
+        return measure_labels(task, result, weights)
+
+    def evidence(self, task: FinetuneTask, weights: NDArray) -> list[Evidence]:
+        rows = task.rows("test")
+        patient, targets = task.cohort.patient[rows], task.targets[rows]
+        return [evidence_of(targets[:, i], patient, weights) for i in range(targets.shape[1])]
 
     def rows(self, task: FinetuneTask) -> list[str]:
         return task.labels
@@ -89,15 +95,12 @@ class Finetuning(driver.Evaluation[FinetuneConfig, FinetuneTask, FinetuneResult]
         cohort, model = task.cohort, {"start": pa.string(), "seed": pa.int32()}
         with Predictions(self.config.output, f"{cohort.kind}_id", model) as predictions:
             for run, result in results:
-                for split, probability in (
-                    ("val", result.validation),
-                    ("test", result.probability),
-                ):
+                for split, logits in (("val", result.validation), ("test", result.logits)):
                     rows = task.rows(split)
                     who = cohort.name[rows], cohort.patient[rows], cohort.split[rows]
                     for i, label in enumerate(task.labels):
                         predictions.add(
-                            *who, label, probability[:, i], task.targets[rows, i],
+                            *who, label, logits[:, i], task.targets[rows, i],
                             start=run.initialisation, seed=run.seed,
                         )  # fmt: skip
         return []
@@ -147,10 +150,9 @@ def prepare_labels(config: FinetuneConfig) -> Preparation[FinetuneTask]:
     columns = [i for i, name in enumerate(names) if name not in left_out]
     if not columns:
         raise ValueError(
-            f"no label can be learnt and tested: none has {config.min_positive} positive and "
-            f"{config.min_positive} negative {NOUNS[manifest.kind]} in each of train, val and test"
-            f"{hint_of_policy(config)}; "
-            "lower min_positive or bring more labels"
+            f"no label can be learnt and tested: none has {config.min_positive} patients with a positive and "
+            f"{config.min_positive} with a negative {manifest.kind} in each of train, val and test"
+            f"{hint_of_policy(config)}; lower min_positive or bring more labelled patients"
         )
     targets = targets[:, columns]
     task = FinetuneTask(
@@ -165,16 +167,29 @@ def prepare_labels(config: FinetuneConfig) -> Preparation[FinetuneTask]:
 
 
 def measure_labels(
-    targets: FloatArray, probability: FloatArray, weights: NDArray
+    task: FinetuneTask, result: FinetuneResult, weights: NDArray
 ) -> dict[str, MetricValues]:
-    """All METRICS of one run by label; targets and probability [T, L], weights [T, R]."""
-    values: dict[str, list[FloatArray]] = {metric: [] for metric in METRICS}
-    resampled: dict[str, list[FloatArray]] = {metric: [] for metric in METRICS}
-    for i in range(targets.shape[1]):
-        known = ~np.isnan(targets[:, i])
-        y, p = targets[known, i], probability[known, i]
-        once, each = measure(y, p), measure(y, p, weights[known])
-        for metric in METRICS:
-            values[metric].append(once[metric][0])
-            resampled[metric].append(each[metric])
-    return {m: MetricValues(np.array(values[m]), np.stack(resampled[m])) for m in METRICS}
+    """All SCORES of one run by label.
+
+    Args:
+        task: of the run.
+        result: of the run; its validation patients choose the temperatures.
+        weights: [T, R] of the resamples of the test patients.
+    """
+    test, val = task.rows("test"), task.rows("val")
+    labels = []
+    for i in range(len(task.labels)):
+        y, y_val = task.targets[test, i], task.targets[val, i]
+        known, known_val = ~np.isnan(y), ~np.isnan(y_val)
+        cool = temperature(y_val[known_val], result.validation[known_val, i])
+        patient = task.cohort.patient[test][known]
+        labels.append(score_label(y[known], result.logits[known, i], patient, weights[known], cool))
+    errors = np.array([one.error for one in labels])
+    return {
+        metric: MetricValues(
+            np.array([one.value[metric] for one in labels]),
+            np.stack([one.resampled[metric] for one in labels]),
+            errors if metric == "auroc" else None,
+        )
+        for metric in SCORES
+    }

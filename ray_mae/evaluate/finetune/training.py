@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ray_mae.checkpoint.format import encoder_facts
 from ray_mae.config import FinetuneConfig
@@ -49,8 +50,8 @@ class FinetuneResult:
     """What one run leaves for the driver."""
 
     fit: Fit
-    probability: FloatArray
-    """[T, L] of the task's test rows."""
+    logits: FloatArray
+    """[T, L] float64 of the task's test rows."""
     validation: FloatArray
     """[V, L] the same of its validation rows, by which the weights were chosen."""
 
@@ -104,7 +105,7 @@ def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneRe
         note=lambda record: run.note({**record, "steps": task.steps}),
     )
     model.save(run.folder, shards)
-    test, val = (logits_of(split).double().sigmoid().numpy() for split in ("test", "val"))
+    test, val = (logits_of(split).double().numpy() for split in ("test", "val"))
     return FinetuneResult(training, test, val)
 
 
@@ -139,8 +140,8 @@ def macro_auroc(target: FloatArray, logits: FloatArray) -> float:
     values = []
     for i in range(target.shape[1]):
         known = ~np.isnan(target[:, i])
-        p = 1 / (1 + np.exp(-logits[known, i].astype(np.float64)))
-        values.append(measure(target[known, i], p)["auroc"][0])
+        z = logits[known, i].astype(np.float64)
+        values.append(measure(target[known, i], expit(z), score=z)["auroc"][0])
     return float(np.mean(values))
 
 

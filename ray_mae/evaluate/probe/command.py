@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ray_mae.checkpoint import format as ckpt
@@ -17,10 +16,12 @@ from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.evaluate.cohort import describe_policy, read_cohort
-from ray_mae.evaluate.features import blocks, features, matrix, what_is_seen
+from ray_mae.evaluate.features import matrix, what_is_seen
 from ray_mae.evaluate.metrics import FloatArray
 from ray_mae.evaluate.predictions import Predictions
-from ray_mae.evaluate.probe.linear import needed_splits, pixel_components, probe, probeable
+from ray_mae.evaluate.probe.embedding import embed_cohort, in_order_of
+from ray_mae.evaluate.probe.labelled import ProbeData, draws_of, needed_splits, probeable
+from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
 from ray_mae.summary import write_summary
@@ -51,48 +52,30 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     splits = needed_splits({shard.split for shard in manifest.shards}, config)
     cohort = read_cohort(ShardSet.read(config.shards), splits, config.labels)
     targets, names, no_classes = cohort.targets(config)
-    # before hours of embedding
-    everyone = np.ones(len(targets), bool)
-    _, rare = probeable(targets, cohort.patient, cohort.split, everyone, config, names)
-    labels = len(names) - len(rare)
+    data = ProbeData(targets, names, cohort.patient, cohort.split)
+    _, rare = probeable(data, config)  # before hours of embedding
     with cluster(cpus=config.workers + 1):
-        rows = features(
-            config.checkpoint,
-            config.shards,
-            splits=splits,
-            pool=config.pool,
-            kinds=[TRAINED, RANDOM, PIXELS],
-            batch_size=config.batch_size,
-            workers=config.workers,
-            gpu=config.gpu,
-            crop_size=config.crop_size,
-            sees=config.sees,
-            seed=config.seed,
-        )
-        table = pa.concat_tables(blocks(rows, len(cohort.name), NOUNS[manifest.kind]))
-    table = table.sort_by(table.column_names[0])  # whatever order the shards came in
+        kinds = [TRAINED, RANDOM, PIXELS]
+        table = embed_cohort(config.checkpoint, config.shards, splits, cohort, config, kinds)
     end_of_embedding = time.time()
-    matrices = {name: matrix(table[name]) for name in (TRAINED, RANDOM, PIXELS)}
-    split = table["split"].to_numpy()
-    matrices[PIXELS] = pixel_components(matrices[PIXELS], split, config.pca, config.seed)
-    row_of = {name: row for row, name in enumerate(cohort.name.tolist())}
-    targets = targets[[row_of[name] for name in table.column(0).to_pylist()]]
-    patient = table["patient_id"].to_numpy()
-    with Predictions(
-        config.output, table.column_names[0], {"features": pa.string()}
-    ) as predictions:
+    data = in_order_of(table, cohort, data)
+    matrices = {name: matrix(table[name]) for name in kinds}
+    matrices[PIXELS] = pixel_components(matrices[PIXELS], data.split, config.pca, config.seed)
+    heads = len(matrices) * (len(names) - len(rare)) * len(draws_of(data, config))
+    model = {"features": pa.string(), "draw": pa.int32()}
+    with Predictions(config.output, table.column_names[0], model) as predictions:
         progress = ProgressLine("probed", "labels")
         done = itertools.count(1)
 
-        def keep(features: str, label: str, probability: FloatArray) -> None:
-            target = targets[:, list(names).index(label)]
+        def keep(features: str, draw: int, label: str, logits: FloatArray) -> None:
+            target = data.targets[:, list(names).index(label)]
             predictions.add(
-                table.column(0).to_numpy(), patient, split, label, probability, target,
-                features=features,
+                table.column(0).to_numpy(), data.patient, data.split, label, logits, target,
+                features=features, draw=draw,
             )  # fmt: skip
-            progress.show(next(done), len(matrices) * labels)
+            progress.show(next(done), heads)
 
-        result = probe(matrices, targets, patient, split, config, names, keep)
+        result = probe(matrices, data, config, keep)
     result.left_out.update(no_classes)
     run = _run_of(config.checkpoint)
     paths = write_report(
@@ -117,7 +100,7 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         "checkpoint": str(config.checkpoint),
         "sees": what_is_seen(config.checkpoint, config.crop_size, config.sees),
         NOUNS[manifest.kind]: {name: count.studies for name, count in result.counts.items()},
-        **_not_used(split, result),
+        **_not_used(data, result),
         "macro_auroc": {
             name: score.macro["auroc"].describe() for name, score in result.features.items()
         },
@@ -126,6 +109,8 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
         },
         "one_seed": ONE_SEED,
         "labels": result.labels,
+        "constant": result.constants,
+        "too_few_to_tell": result.too_few,
         **describe_policy(manifest.kind, config),
         "left_out": result.left_out,
         "cautions": notes,
@@ -138,9 +123,9 @@ def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     return write_summary(config.output, summary)
 
 
-def _not_used(split: np.ndarray, result: ProbeResult) -> dict[str, Any]:
-    """How many studies train_studies leaves out; nothing where it leaves out none."""
-    left = len(split) - sum(count.studies for count in result.counts.values())
+def _not_used(data: ProbeData, result: ProbeResult) -> dict[str, Any]:
+    """How many studies train_studies leaves out, in the first draw; nothing where it leaves out none."""
+    left = len(data.split) - sum(count.studies for count in result.counts.values())
     return {"left_out_by_train_studies": left} if left else {}
 
 

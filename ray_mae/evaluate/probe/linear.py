@@ -9,106 +9,115 @@ head. A linear head of a mean is the mean of the heads, w·mean(h_v) + b = mean(
 features that come in are the mean over a study's views, and fusion costs nothing more.
 """
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 from ray_mae.config import ProbeSettings
-from ray_mae.data.schema import SPLITS
 from ray_mae.evaluate.baselines import TRAINED
-from ray_mae.evaluate.cohort import SplitCount, check_splits, count_labels, hint_of_policy, too_rare
-from ray_mae.evaluate.metrics import (
-    METRICS,
-    FloatArray,
-    estimate,
-    macro,
-    measure,
-    patient_resamples,
-    reliability,
-)
-from ray_mae.evaluate.probe.fits import (
-    MAX_ITERATIONS,
-    by_folds,
-    by_validation,
-    split_by_patient,
+from ray_mae.evaluate.cohort import check_splits, count_labels
+from ray_mae.evaluate.metrics import Estimate, FloatArray, macro, patient_resamples, reliability
+from ray_mae.evaluate.probe.fits import MAX_ITERATIONS
+from ray_mae.evaluate.probe.heads import Head, Heads, fit_heads
+from ray_mae.evaluate.probe.labelled import (
+    Draw,
+    ProbeData,
+    draws_of,
+    fitted_on,
+    needed_splits,
+    probeable,
 )
 from ray_mae.evaluate.probe.result import FeatureScore, LabelScore, ProbeResult
-from ray_mae.evaluate.probe.scaling import FeatureScaler, principal_components
+from ray_mae.evaluate.probe.scaling import principal_components
+from ray_mae.evaluate.scores import (
+    SCORES,
+    Evidence,
+    LabelDifference,
+    LabelValues,
+    difference_estimate,
+    doubtful,
+    evidence_of,
+    label_differences,
+    label_estimate,
+    score_label,
+)
 
 ROC_POINTS = 200
 
+Each = Callable[[str, int, str, FloatArray], None]
+"""Told of each head: names of the feature set and of the label with the draw between them, and logits [S] of
+validation and test studies, NaN for those that were trained on."""
+
 
 def probe(
-    features: dict[str, FloatArray],
-    targets: FloatArray,
-    patient: ArrayLike,
-    split: ArrayLike,
+    features: Mapping[str, FloatArray],
+    data: ProbeData,
     config: ProbeSettings,
-    names: Sequence[str],
-    each: Callable[[str, str, FloatArray], None] = lambda feature_set, label, probability: None,
+    each: Each = lambda feature_set, draw, label, logits: None,
 ) -> ProbeResult:
-    """Probe every feature set on the same studies, labels and resamples.
+    """Probe every feature set on the same studies, labels, draws and resamples.
 
-    features: by name, [S, D] mean over the views of each study (D may differ between sets);
-    targets: [S, L] of 0, 1 or NaN (unknown);
-    names: of the L labels; patient, split: [S];
-    each: called when a label of a feature set is done, with the names of both and the probabilities [S] of
-    validation and test studies, NaN for those that were trained on.
-    A label with fewer than `config.min_positive` positive or negative studies in a split is left
-    out and named in the result; with cross-validation training and validation count as one.
-    Raises ValueError if a patient is in two splits, if arrays do not
-    fit together, if a feature is not finite, or if no label is left.
+    A label with fewer than `config.min_positive` patients of a class in a split is left out and named in the
+    result; with cross-validation training and validation count as one.
+
+    Args:
+        features: by name, [S, D] mean over the views of each study (D may differ between sets).
+        data: S studies.
+        config: settings of the probe.
+        each: called when a head is done.
+
+    Raises:
+        ValueError: a patient is in two splits, arrays do not fit together, a feature is not finite, or no
+            label is left.
     """
-    return probe_resampled(features, targets, patient, split, config, names, each)[0]
+    _check(features, data, needed_splits(data.split, config))
+    counts, left_out = probeable(data, config)
+    columns = {name: i for i, name in enumerate(data.names) if name not in left_out}
+    draws = draws_of(data, config)
+    notes = _notes_on_draws(data, draws, config)
+    if config.train_studies is not None:
+        used = draws[0].fit | draws[0].choose & fitted_on(data.split, config)
+        splits = ("train", "val") if config.cross_validate else ("train",)
+        for split in splits:
+            rows = used & data.rows(split)
+            counts[split] = count_labels(data.targets, data.patient, rows, data.names)
 
+    test = data.rows("test")
+    patient = data.patient[test]
+    weights = patient_resamples(patient, config.bootstrap, config.seed)
+    targets = {name: data.targets[test, column] for name, column in columns.items()}
+    evidence = {name: evidence_of(y, patient, weights) for name, y in targets.items()}
+    patients = len(np.unique(patient))
 
-def probe_resampled(
-    features: dict[str, FloatArray],
-    targets: FloatArray,
-    patient: ArrayLike,
-    split: ArrayLike,
-    config: ProbeSettings,
-    names: Sequence[str],
-    each: Callable[[str, str, FloatArray], None] = lambda feature_set, label, probability: None,
-) -> tuple[ProbeResult, dict[str, FloatArray]]:
-    """As `probe`; also the macro AUROC [R] of each feature set in every resample of the test patients."""
-    patient, split = np.asarray(patient), np.asarray(split)
-    _check(features, targets, patient, split, names, needed_splits(split, config))
-    notes: list[str] = []
-
-    fitted = fitted_on(split, config)
-    keep = choose_studies(fitted, config.train_studies, config.seed)
-    n_train, used = int(fitted.sum()), int(fitted[keep].sum())
-    if used < n_train:
-        notes.append(f"{used} of {n_train} training studies were used (train_studies).")
-    elif config.train_studies is not None and config.train_studies > n_train:
-        notes.append(f"train_studies is {config.train_studies}, but there are only {n_train}.")
-
-    counts, left_out = probeable(targets, patient, split, keep, config, names)
-    columns = {name: i for i, name in enumerate(names) if name not in left_out}
-
-    weights = patient_resamples(patient[split == "test"], config.bootstrap, config.seed)
     results: dict[str, FeatureScore] = {}
-    auroc: dict[str, FloatArray] = {}  # macro, [R]
+    scored: dict[str, _Scored] = {}
     for name, x in features.items():
-        results[name], auroc[name], of_set = _probe_one(
-            x, targets, columns, split, patient, keep, weights, config, partial(each, name)
+        of_draws = []
+        for number, draw in enumerate(draws):
+            heads = fit_heads(x, data, columns, draw, config)
+            for label, head in heads.heads.items():
+                each(name, number, label, head.logits)
+            of_draws.append(heads)
+        scored[name] = _score(of_draws, targets, test, patient, weights)
+        results[name] = _result(
+            x.shape[1], of_draws, scored[name], targets, test, evidence, patients
         )
-        notes += [f"{name} features: {line}" for line in of_set]
-    notes += _one_class_notes(targets[split == "test"], columns, weights)
+        notes += _notes_on_fits(name, of_draws)
+        notes += _notes_on_errors(name, scored[name], evidence)
+    notes += _one_class_notes(evidence, config.bootstrap)
 
+    others = [name for name in results if TRAINED in results and name != TRAINED]
+    sole = _sole(evidence)
     differences = {
-        name: estimate(
-            results[TRAINED].macro["auroc"].value - results[name].macro["auroc"].value,
-            auroc[TRAINED] - auroc[name],
-        )
-        for name in results
-        if TRAINED in results and name != TRAINED
+        name: _difference(scored[TRAINED], scored[name], sole, patients) for name in others
+    }
+    by_label = {
+        name: _label_differences(scored[TRAINED], scored[name], evidence, patients)
+        for name in others
     }
     protocol = {
         "uncertain": config.uncertain,
@@ -117,90 +126,20 @@ def probe_resampled(
         "bootstrap": config.bootstrap,
         "min_positive": config.min_positive,
         "train_studies": config.train_studies,
+        "draws": len(draws),
+        "validation": config.validation,
         "cross_validate": config.cross_validate,
         "seed": config.seed,
     }
-    result = ProbeResult(results, differences, counts, left_out, protocol, notes)
-    return replace(result, notes=[*notes, *result.edges()]), auroc
-
-
-def probeable(
-    targets: FloatArray,
-    patient: NDArray,
-    split: NDArray,
-    keep: NDArray[np.bool_],
-    config: ProbeSettings,
-    names: Sequence[str],
-) -> tuple[dict[str, SplitCount], dict[str, str]]:
-    """What each split holds of the rows to keep [S], and which labels are too rare, with the reason.
-
-    Raises ValueError where all are.
-    """
-    counts = {s: count_labels(targets, patient, keep & (split == s), names) for s in SPLITS}
-    parts = counts
-    if config.cross_validate:
-        fitted = keep & fitted_on(split, config)
-        parts = {
-            "train and val": count_labels(targets, patient, fitted, names),
-            "test": counts["test"],
-        }
-    left_out = too_rare(parts, config.min_positive)
-    if config.cross_validate:
-        left_out = _without_folds(targets, patient, fitted, config, names) | left_out
-    if len(left_out) == len(names):
-        raise ValueError(
-            f"no label can be probed: none has {config.min_positive} positive and "
-            f"{config.min_positive} negative studies in each of {', '.join(parts)}"
-            f"{hint_of_policy(config)}; lower min_positive, "
-            + ("" if config.cross_validate else "choose by folds (cross_validate 5), ")
-            + "or bring more labelled studies"
-        )
-    return counts, left_out
-
-
-def _without_folds(
-    targets: FloatArray,
-    patient: NDArray,
-    fitted: NDArray[np.bool_],
-    config: ProbeSettings,
-    names: Sequence[str],
-) -> dict[str, str]:
-    """Labels of which no fold has both classes within and without, such as one of a single patient."""
-    reasons = {}
-    for i, name in enumerate(names):
-        rows = fitted & ~np.isnan(targets[:, i])
-        if not split_by_patient(targets[rows, i], patient[rows], config):
-            reasons[name] = "its positive or its negative studies are of too few patients for folds"
-    return reasons
-
-
-def fitted_on(split: NDArray, config: ProbeSettings) -> NDArray[np.bool_]:
-    """Mask [S] of the studies that the probe is fitted to: training, by folds validation as well."""
-    return np.isin(split, ("train", "val") if config.cross_validate else ("train",))
-
-
-def needed_splits(there: Container[str], config: ProbeSettings) -> list[str]:
-    """Splits that must have patients: by folds the validation split need not be there."""
-    return [s for s in SPLITS if s != "val" or not config.cross_validate or s in there]
-
-
-def choose_studies(
-    fitted: NDArray[np.bool_], train_studies: int | None, seed: int
-) -> NDArray[np.bool_]:
-    """Mask [S] of the studies used: all, or only `train_studies` of those to be fitted to, by seed.
-
-    With one seed a smaller choice lies within a larger one, so that a curve of label efficiency
-    adds studies and does not exchange them.
-    """
-    keep = np.ones(len(fitted), bool)
-    if train_studies is not None:
-        train = np.flatnonzero(fitted)
-        keep[np.random.default_rng(seed).permutation(train)[train_studies:]] = False
-    return keep
+    resampled = {name: one.macro_resampled("auroc") for name, one in scored.items()}
+    result = ProbeResult(
+        results, differences, by_label, counts, evidence, left_out, protocol, notes, resampled
+    )
+    return replace(result, notes=[*notes, *result.edges()])
 
 
 def pixel_components(
-    pixels: FloatArray, split: ArrayLike, components: int, seed: int = 0
+    pixels: FloatArray, split: NDArray, components: int, seed: int = 0
 ) -> FloatArray:
     """Raw-pixel baseline [S, k]: principal components, fitted on the training studies only.
 
@@ -210,117 +149,228 @@ def pixel_components(
     return principal_components(pixels, np.asarray(split) == "train", components, seed)
 
 
-def _probe_one(
-    x: FloatArray,
-    targets: FloatArray,
-    columns: dict[str, int],
-    split: NDArray,
-    patient: NDArray,
-    keep: NDArray[np.bool_],
-    weights: NDArray,
-    config: ProbeSettings,
-    each: Callable[[str, FloatArray], None],
-) -> tuple[FeatureScore, FloatArray, list[str]]:
-    """The scores of one feature set, its macro AUROC in each resample [R], and notes."""
-    train = keep & fitted_on(split, config)
-    val, test = split == "val", split == "test"
-    # Standardised in double precision (an untrained encoder hardly varies around a large mean),
-    # fitted in single: half the time at equal AUROC.
-    x = np.asarray(x, np.float64)
-    scaler = FeatureScaler().fit(x[train])
-    x = scaler.transform(x).astype(np.float32)
+@dataclass(frozen=True)
+class _Scored:
+    """A feature set on the test patients, by draw."""
 
-    scores: dict[str, LabelScore] = {}
-    resampled: dict[str, list[FloatArray]] = {metric: [] for metric in METRICS}
-    notes = []
-    if constant := int(scaler.constant_.sum()):
-        notes.append(
-            f"{constant} of {x.shape[1]} do not vary over the training studies and count nothing."
-        )
-    for name, column in columns.items():
-        y = targets[:, column]
-        known = ~np.isnan(y)
-        fit, choose, score = train & known, val & known, test & known
-        if config.cross_validate:
-            folds = split_by_patient(y[fit], patient[fit], config)
-            path = by_folds(x[fit], y[fit], folds, config.strengths)
-        else:
-            path = by_validation(x[fit], y[fit], x[choose], y[choose], config.strengths)
-        C, best = path.choice
-        held_out = test if config.cross_validate else val | test
-        logit = np.full(len(y), np.nan)
-        logit[held_out], failed = path.logits(x[held_out], x[fit], y[fit])
-        if failed:
-            at = ", ".join(f"{one:g}" for one in failed)
-            notes.append(
-                f"{name} did not converge in up to {MAX_ITERATIONS} iterations at C = {at} "
-                f"(chosen: {C:g})."
+    labels: list[dict[str, LabelValues]]
+    """By draw and label."""
+
+    def macro(self, metric: str) -> list[float]:
+        """By draw, the mean over labels; NaN where one has no value."""
+        return [float(np.mean([v.value[metric] for v in of.values()])) for of in self.labels]
+
+    def macro_by_draw(self, metric: str) -> list[FloatArray]:
+        """[R] by draw, the mean over the labels that a resample can tell."""
+        return [macro(np.stack([v.resampled[metric] for v in of.values()])) for of in self.labels]
+
+    def macro_resampled(self, metric: str) -> FloatArray:
+        """[R] the mean of that over draws."""
+        mean: FloatArray = np.mean(self.macro_by_draw(metric), axis=0)
+        return mean
+
+    @property
+    def metrics(self) -> list[str]:
+        """Keys of those that were measured."""
+        measured = next(iter(self.labels[0].values())).value
+        return [metric for metric in SCORES if metric in measured]
+
+
+def _score(
+    draws: Sequence[Heads],
+    targets: Mapping[str, FloatArray],
+    test: NDArray[np.bool_],
+    patient: NDArray,
+    weights: NDArray,
+) -> _Scored:
+    labels = []
+    for of in draws:
+        values = {}
+        for name, head in of.heads.items():
+            known = ~np.isnan(targets[name])
+            values[name] = score_label(
+                targets[name][known],
+                head.logits[test][known],
+                patient[known],
+                weights[known],
+                head.temperature,
             )
-        probability = expit(logit)
-        each(name, probability)
-        p = probability[score]
-        values = measure(y[score], p)
-        of_resamples = measure(y[score], p, weights[known[test]])
-        for metric in METRICS:
-            resampled[metric].append(of_resamples[metric])
-        false, true, _ = roc_curve(y[score], p)
+        labels.append(values)
+    return _Scored(labels)
+
+
+def _result(
+    dimensions: int,
+    draws: Sequence[Heads],
+    scored: _Scored,
+    targets: Mapping[str, FloatArray],
+    test: NDArray[np.bool_],
+    evidence: Mapping[str, Evidence],
+    patients: int,
+) -> FeatureScore:
+    """Means over draws with their intervals; curves and C of the first draw."""
+    labels = {}
+    for name, first in draws[0].heads.items():
+        known = ~np.isnan(targets[name])
+        y, logit = targets[name][known], first.logits[test][known]
+        false, true, _ = roc_curve(y, logit)
         points = np.linspace(0, len(false) - 1, min(len(false), ROC_POINTS)).round().astype(int)
-        scores[name] = LabelScore(
-            C=C,
-            at_edge=path.at_edge,
-            validation_auroc=best,
-            metrics={m: estimate(values[m][0], of_resamples[m], error=m == "ece") for m in METRICS},
+        runs = [of[name] for of in scored.labels]
+        of_draws: list[Head] = [of.heads[name] for of in draws]
+        labels[name] = LabelScore(
+            C=first.C,
+            own_choice=first.own,
+            at_edge=first.at_edge,
+            validation_auroc=first.choice_auroc,
+            temperature=first.temperature,
+            constant=sum(head.constant for head in of_draws),
+            draws=[run.value["auroc"] for run in runs],
+            metrics={
+                metric: label_estimate(
+                    metric,
+                    [run.value[metric] for run in runs],
+                    [run.resampled[metric] for run in runs],
+                    [run.error for run in runs],
+                    evidence[name],
+                    patients,
+                )
+                for metric in scored.metrics
+            },
             false_positive_rate=false[points].tolist(),
             true_positive_rate=true[points].tolist(),
-            reliability=reliability(y[score], p),
+            reliability=reliability(y, expit(logit)),
         )
-
-    means = {metric: macro(np.stack(resampled[metric])) for metric in METRICS}
+    if len(labels) == 1:  # of one label the mean is the label
+        (only,) = labels.values()
+        return FeatureScore(dimensions, labels, only.metrics)
+    nothing = [np.nan] * len(draws)
     overall = {
-        m: estimate(
-            float(np.mean([s.metrics[m].value for s in scores.values()])),
-            means[m],
-            error=m == "ece",
+        metric: label_estimate(
+            metric, scored.macro(metric), scored.macro_by_draw(metric), nothing, None, patients
         )
-        for m in METRICS
+        for metric in scored.metrics
     }
-    return FeatureScore(x.shape[1], scores, overall), means["auroc"], notes
+    return FeatureScore(dimensions, labels, overall)
 
 
-def _check(
-    features: dict[str, FloatArray],
-    targets: NDArray,
-    patient: NDArray,
-    split: NDArray,
-    names: Sequence[str],
-    splits: Sequence[str],
-) -> None:
-    studies = len(split)
+def _sole(evidence: Mapping[str, Evidence]) -> Evidence | None:
+    """That of the only label; None of several, whose mean is asked for."""
+    return next(iter(evidence.values())) if len(evidence) == 1 else None
+
+
+def _difference(one: _Scored, other: _Scored, evidence: Evidence | None, patients: int) -> Estimate:
+    """Macro AUROC of one less that of the other, draw by draw."""
+    pairs = zip(one.macro("auroc"), other.macro("auroc"), strict=True)
+    resampled = zip(one.macro_by_draw("auroc"), other.macro_by_draw("auroc"), strict=True)
+    return difference_estimate(
+        [a - b for a, b in pairs], [a - b for a, b in resampled], evidence, patients
+    )
+
+
+def _label_differences(
+    one: _Scored, other: _Scored, evidence: Mapping[str, Evidence], patients: int
+) -> dict[str, LabelDifference]:
+    """AUROC of one less that of the other by label, draw by draw."""
+    pairs = list(zip(one.labels, other.labels, strict=True))
+    return label_differences(
+        {n: [a[n].value["auroc"] - b[n].value["auroc"] for a, b in pairs] for n in evidence},
+        {
+            n: [a[n].resampled["auroc"] - b[n].resampled["auroc"] for a, b in pairs]
+            for n in evidence
+        },
+        evidence,
+        patients,
+    )
+
+
+def _check(features: Mapping[str, FloatArray], data: ProbeData, splits: Sequence[str]) -> None:
+    studies = len(data.split)
     if not features:
         raise ValueError("features must hold at least one feature set, got none")
-    if targets.shape != (studies, len(names)):
-        raise ValueError(f"targets must be [{studies}, {len(names)}], got {list(targets.shape)}")
-    if patient.shape != (studies,):
-        raise ValueError(f"patient must be [{studies}], got {list(patient.shape)}")
+    if data.targets.shape != (studies, len(data.names)):
+        raise ValueError(
+            f"targets must be [{studies}, {len(data.names)}], got {list(data.targets.shape)}"
+        )
+    if data.patient.shape != (studies,):
+        raise ValueError(f"patient must be [{studies}], got {list(data.patient.shape)}")
     for name, x in features.items():
         if x.ndim != 2 or len(x) != studies:
             raise ValueError(f"features {name} must be [{studies}, D], got {list(x.shape)}")
         broken = int((~np.isfinite(x)).any(axis=1).sum())
         if broken:
             raise ValueError(f"features {name} are not finite in {broken} of {studies} studies")
-    check_splits(patient, split, splits)
+    check_splits(data.patient, data.split, splits)
 
 
-def _one_class_notes(targets: FloatArray, columns: dict[str, int], weights: NDArray) -> list[str]:
-    """One line per label that some resamples cannot score; targets: [S_test, L]."""
+def _notes_on_draws(data: ProbeData, draws: Sequence[Draw], config: ProbeSettings) -> list[str]:
+    """How many studies were used, where train_studies says so."""
+    if config.train_studies is None:
+        return []
+    fitted = fitted_on(data.split, config)
+    every = int(fitted.sum())
+    if config.train_studies > every:
+        return [f"train_studies is {config.train_studies}, but there are only {every}."]
+    used = [int((draw.fit | draw.choose & fitted).sum()) for draw in draws]
+    if min(used) == every:
+        return []
+    much = f"{min(used)}" if min(used) == max(used) else f"{min(used)} to {max(used)}"
+    often = f" in each of {len(draws)} draws of patients" if len(draws) > 1 else ""
+    return [f"{much} of {every} training studies were used{often} (train_studies)."]
+
+
+def _notes_on_fits(name: str, draws: Sequence[Heads]) -> list[str]:
+    """What a reader should know of the fits of a feature set."""
     notes = []
-    for name, column in columns.items():
-        y = targets[:, column]
-        present = weights > 0
-        skipped = ~(present[y == 1].any(axis=0) & present[y == 0].any(axis=0))
-        if skipped.any():
+    for number, of in enumerate(draws):
+        where = f", draw {number + 1}" if len(draws) > 1 else ""
+        if of.constant_features:
             notes.append(
-                f"{name}: {int(skipped.sum())} of {len(skipped)} resamples hold one class only; "
-                "the label is skipped in them."
+                f"{name} features{where}: {of.constant_features} of them do not vary over the labelled "
+                "studies and count nothing."
+            )
+        for label, head in of.heads.items():
+            if head.constant:
+                notes.append(
+                    f"{name} features{where}: {label} has one class among the labelled studies: it is "
+                    "predicted by its prevalence, an AUROC of 0.5."
+                )
+            elif head.failed:
+                at = ", ".join(f"{C:g}" for C in head.failed)
+                notes.append(
+                    f"{name} features{where}: {label} did not converge in up to {MAX_ITERATIONS} iterations "
+                    f"at C = {at} (chosen: {head.C:g})."
+                )
+    return notes
+
+
+def _notes_on_errors(name: str, scored: _Scored, evidence: Mapping[str, Evidence]) -> list[str]:
+    """A line where the resamples' error of an AUROC is not DeLong's, of the first draw."""
+    ratios = {
+        label: ratio
+        for label, values in scored.labels[0].items()
+        if (ratio := doubtful(values, evidence[label])) is not None
+    }
+    if not ratios:
+        return []
+    text = ", ".join(f"{label} ({ratio:.2f})" for label, ratio in ratios.items())
+    return [
+        f"{name} features: the standard error of AUROC over resamples differs from DeLong's, its ratio to it "
+        f"in brackets: {text}."
+    ]
+
+
+def _one_class_notes(evidence: Mapping[str, Evidence], resamples: int) -> list[str]:
+    """A line per label that some resamples cannot score or whose patients are too few to tell."""
+    notes = []
+    for name, one in evidence.items():
+        if skipped := round((1 - one.usable) * resamples):
+            notes.append(
+                f"{name}: {skipped} of {resamples} resamples hold one class only; the label is skipped in "
+                "them."
+            )
+        if one.interval == "none":
+            notes.append(
+                f"{name}: {one.positive} test patients with a positive study and {one.negative} with a "
+                "negative one are too few to tell: there is no interval."
             )
     return notes

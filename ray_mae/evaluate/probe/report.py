@@ -14,12 +14,16 @@ from ray_mae.config.base import flatten
 from ray_mae.data.labels import policy_in_words
 from ray_mae.data.schema import NOUNS
 from ray_mae.evaluate.baselines import TRAINED
+from ray_mae.evaluate.calibration import CALIBRATION, TEMPERED
 from ray_mae.evaluate.metrics import METRICS, Estimate
 from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, png, svg
 from ray_mae.evaluate.probe.charts import forest, reliability, roc
+from ray_mae.evaluate.probe.heads import OWN_CHOICE
 from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
+from ray_mae.evaluate.scores import FEW, SCORES, TOO_FEW
 from ray_mae.files import replacing, write_whole
+from ray_mae.number_text import ENDS
 from ray_mae.transforms.slices import CONVENTION
 
 
@@ -69,8 +73,10 @@ def write_report(
 
 def _write_csv(path: Path, result: ProbeResult) -> None:
     """One row per feature set and label, and one per feature set with label `macro`."""
-    spans = [f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")]
-    columns = ["features", "label", *spans, "C", "validation_auroc", "positive", "negative"]
+    spans = [f"{m}{end}" for m in SCORES for end in ENDS]
+    of_label = ["C", "validation_auroc", "temperature", "constant", "positive", "negative",
+                "positive_patients", "negative_patients", "usable", "interval"]  # fmt: skip
+    columns = ["features", "label", *spans, *of_label]
     test = result.counts["test"].labels
     with replacing(path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, columns, restval="")
@@ -78,6 +84,7 @@ def _write_csv(path: Path, result: ProbeResult) -> None:
         for name, score in result.features.items():
             rows.writerow({"features": name, "label": "macro", **_spans(score.macro)})
             for label, one in score.labels.items():
+                evidence = result.evidence[label]
                 rows.writerow(
                     {
                         "features": name,
@@ -85,8 +92,14 @@ def _write_csv(path: Path, result: ProbeResult) -> None:
                         **_spans(one.metrics),
                         "C": one.C,
                         "validation_auroc": one.validation_auroc,
+                        "temperature": one.temperature,
+                        "constant": one.constant,
                         "positive": test[label].positive,
                         "negative": test[label].negative,
+                        "positive_patients": evidence.positive,
+                        "negative_patients": evidence.negative,
+                        "usable": evidence.usable,
+                        "interval": evidence.interval,
                     }
                 )
 
@@ -95,7 +108,7 @@ def _spans(metrics: dict[str, Estimate]) -> dict[str, float]:
     return {
         f"{m}{end}": value
         for m, e in metrics.items()
-        for end, value in (("", e.value), ("_low", e.low), ("_high", e.high))
+        for end, value in zip(ENDS, (e.value, e.low, e.high), strict=True)
     }
 
 
@@ -128,6 +141,11 @@ def _page(
             names=names,
             labels=labels,
             metrics=METRICS,
+            calibration=[m for m in CALIBRATION | TEMPERED if m in first.macro],
+            titles=SCORES,
+            few=FEW,
+            too_few=TOO_FEW,
+            own_choice=OWN_CHOICE,
             colours={name: colour for name, (colour, _) in looks.items()},
             markers={name: charts.GLYPHS[marker] for name, (_, marker) in looks.items()},
             forest=svg(forest(result, labels)),

@@ -6,13 +6,20 @@ differences between initialisations are taken within each of them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
 from ray_mae.evaluate.baselines import RANDOM, TRAINED
-from ray_mae.evaluate.intervals import LEAST_RUNS, over_seeds
-from ray_mae.evaluate.metrics import Estimate, FloatArray, estimate, macro
+from ray_mae.evaluate.intervals import LEAST_RUNS
+from ray_mae.evaluate.metrics import Estimate, FloatArray, macro
+from ray_mae.evaluate.scores import (
+    Evidence,
+    LabelDifference,
+    difference_estimate,
+    label_differences,
+    label_estimate,
+)
 
 MACRO = "macro"
 """Name of the mean over the rows."""
@@ -26,13 +33,23 @@ class MetricValues:
     """[L] by row."""
     resampled: FloatArray
     """[L, R]; NaN where a resample cannot tell."""
+    error: FloatArray | None = None
+    """[L] standard errors without resamples, of an AUROC by DeLong."""
 
-    def with_macro(self) -> "MetricValues":
-        """[1 + L]: the mean over rows comes first."""
-        mean = macro(self.value[:, None])
+    def with_macro(self, *, complete: bool) -> "MetricValues":
+        """[1 + L]: the mean over rows comes first.
+
+        complete: it is NaN where a row has no value; else that row is left out of it.
+        """
+        rows = len(self.value)
+        error = np.full(rows, np.nan) if self.error is None else self.error
         return MetricValues(
-            np.concatenate([mean, self.value]),
+            np.concatenate(
+                [[self.value.mean()] if complete else macro(self.value[:, None]), self.value]
+            ),
             np.concatenate([macro(self.resampled)[None], self.resampled]),
+            # of one row the mean is the row
+            np.concatenate([error if rows == 1 else [np.nan], error]),
         )
 
 
@@ -63,6 +80,8 @@ class Comparison:
     """By initialisation, row and metric."""
     differences: dict[str, dict[str, Estimate]]
     """trained − random by row and metric, paired; empty without both."""
+    evidence: dict[str, Evidence]
+    """By label, what the test patients can tell of it; empty of what has no labels."""
 
     @property
     def main(self) -> str:
@@ -83,6 +102,8 @@ class Comparison:
                 f"{few} nothing: how far seeds differ is not known, and another may turn the difference "
                 f"round; give {LEAST_RUNS} or more by seeds."
             )
+        if not self.differences[MACRO][self.main].known:
+            return "not told apart: the test patients are too few to tell."
         trained, random = (
             self.initialisations[n][MACRO][self.main].seeds for n in (TRAINED, RANDOM)
         )
@@ -100,6 +121,7 @@ class Comparison:
     def table(self) -> list[dict[str, object]]:
         """One record per initialisation (`start`), row and seed, and one for the mean over seeds."""
         records: list[dict[str, object]] = []
+        nothing = dict.fromkeys((field.name for field in fields(Evidence)), "")
         for initialisation, rows in self.initialisations.items():
             for row, metrics in rows.items():
                 for i, seed in enumerate(("mean", *self.seeds)):
@@ -112,6 +134,8 @@ class Comparison:
                             f"{name}_high": one.high,
                         }
                         record[f"{name}_spread"] = None if i else mean.spread
+                    if self.evidence:
+                        record |= asdict(self.evidence[row]) if row in self.evidence else nothing
                     records.append(record)
         return records
 
@@ -122,6 +146,7 @@ def compare(
     rows: Sequence[str],
     metrics: Mapping[str, str],
     patients: int,
+    evidence: Sequence[Evidence] = (),
 ) -> Comparison:
     """Means over seeds, and differences between initialisations, seed by seed.
 
@@ -129,18 +154,24 @@ def compare(
         values: by initialisation, for each of `seeds`, each metric [L] by row.
         seeds: of the runs, in order.
         rows: names of the L labels or classes.
-        metrics: keys and printed names. The intervals of one seed's `ece` are moved as in `estimate`.
+        metrics: keys and printed names.
         patients: that the resamples are drawn from.
+        evidence: [L] what the test patients can tell of each label; none of what has no labels.
     """
     names = [MACRO, *rows]
+    by_row = dict(zip(rows, evidence, strict=False))
+    allowed = by_row | ({MACRO: evidence[0]} if len(evidence) == 1 else {})
     runs = {
-        initialisation: {metric: [run[metric].with_macro() for run in of] for metric in metrics}
+        initialisation: {
+            metric: [run[metric].with_macro(complete=bool(evidence)) for run in of]
+            for metric in metrics
+        }
         for initialisation, of in values.items()
     }
     initialisations = {
         initialisation: {
             name: {
-                metric: _seed_estimate(of[metric], i, patients, error=metric == "ece")
+                metric: _seed_estimate(metric, of[metric], i, patients, allowed.get(name))
                 for metric in metrics
             }
             for i, name in enumerate(names)
@@ -149,40 +180,72 @@ def compare(
     }
     differences = {}
     if TRAINED in runs and RANDOM in runs:
-        pairs = {
-            metric: [
-                MetricValues(a.value - b.value, a.resampled - b.resampled)
-                for a, b in zip(runs[TRAINED][metric], runs[RANDOM][metric], strict=True)
-            ]
-            for metric in metrics
-        }
         differences = {
-            name: {metric: _over_seeds(pairs[metric], i, patients) for metric in metrics}
+            name: {
+                metric: _difference(
+                    runs[TRAINED][metric], runs[RANDOM][metric], i, patients, allowed.get(name)
+                )
+                for metric in metrics
+            }
             for i, name in enumerate(names)
         }
-    return Comparison(dict(metrics), list(seeds), names, initialisations, differences)
+        for metric, of_labels in _label_differences(runs, rows, by_row, patients).items():
+            for name, difference in of_labels.items():
+                differences[name][metric] = difference
+    return Comparison(dict(metrics), list(seeds), names, initialisations, differences, by_row)
+
+
+def _label_differences(
+    runs: Mapping[str, Mapping[str, Sequence[MetricValues]]],
+    rows: Sequence[str],
+    evidence: Mapping[str, Evidence],
+    patients: int,
+) -> dict[str, dict[str, LabelDifference]]:
+    """The AUROC's by label, with Holm's rule over all of them; none of what has no labels."""
+    if not evidence:
+        return {}
+    pairs = list(zip(runs[TRAINED]["auroc"], runs[RANDOM]["auroc"], strict=True))
+    values, resampled = {}, {}
+    for i, name in enumerate(rows, 1):  # the mean comes first
+        values[name] = [float(a.value[i] - b.value[i]) for a, b in pairs]
+        resampled[name] = [a.resampled[i] - b.resampled[i] for a, b in pairs]
+    return {"auroc": label_differences(values, resampled, evidence, patients)}
 
 
 def _seed_estimate(
-    seeds: Sequence[MetricValues], row: int, patients: int, *, error: bool
-) -> SeedEstimate:
-    """The mean of a row over seeds, and each seed by itself; error: see `estimate`."""
-    mean = _over_seeds(seeds, row, patients, error=error, within=(0.0, 1.0))
-    values = [float(one.value[row]) for one in seeds]
-    spread = float(np.std(values, ddof=1)) if len(seeds) > 1 else None
-    by_seed = [estimate(one.value[row], one.resampled[row], error=error) for one in seeds]
-    return SeedEstimate(mean.value, mean.low, mean.high, spread, by_seed)
-
-
-def _over_seeds(
+    metric: str,
     seeds: Sequence[MetricValues],
     row: int,
     patients: int,
-    *,
-    error: bool = False,
-    within: tuple[float, float] = (-np.inf, np.inf),
-) -> Estimate:
-    """The mean of a row over seeds with its interval."""
+    evidence: Evidence | None,
+) -> SeedEstimate:
+    """The mean of a row over seeds, and each seed by itself."""
+
+    def over(runs: Sequence[MetricValues]) -> Estimate:
+        values = [float(run.value[row]) for run in runs]
+        errors = [np.nan if run.error is None else float(run.error[row]) for run in runs]
+        resampled = [run.resampled[row] for run in runs]
+        return label_estimate(metric, values, resampled, errors, evidence, patients)
+
+    mean = over(seeds)
     values = [float(one.value[row]) for one in seeds]
-    resampled = [one.resampled[row] for one in seeds]
-    return over_seeds(values, resampled, patients, error=error, within=within)
+    spread = float(np.std(values, ddof=1)) if len(seeds) > 1 else None
+    by_seed = [over([one]) for one in seeds]
+    return SeedEstimate(mean.value, mean.low, mean.high, spread, by_seed)
+
+
+def _difference(
+    one: Sequence[MetricValues],
+    other: Sequence[MetricValues],
+    row: int,
+    patients: int,
+    evidence: Evidence | None,
+) -> Estimate:
+    """The mean over seeds of a row's differences, seed by seed."""
+    pairs = list(zip(one, other, strict=True))
+    return difference_estimate(
+        [float(a.value[row] - b.value[row]) for a, b in pairs],
+        [a.resampled[row] - b.resampled[row] for a, b in pairs],
+        evidence,
+        patients,
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from ray_mae.cluster.interruption import Interrupted
 from ray_mae.config.sections import MethodSettings
 from ray_mae.data.schema import NOUNS
-from ray_mae.number_text import significant
+from ray_mae.number_text import ENDS, significant, with_interval
 from ray_mae.terminal import console
 from ray_mae.train.forecast.tables import StartTables
 from ray_mae.train.metrics.jsonl import Tail
@@ -137,11 +137,8 @@ def probe_line(record: dict[str, Any], noun: str) -> str:
     lead = f"step {record['step']:>6}  probe "
     if "error" in record:
         return f"{lead}failed: {record['error']}"
-    low, high = record["probe_auroc_low"], record["probe_auroc_high"]
-    return (
-        f"{lead}macro AUROC {record['probe_auroc']:.3f} [{low:.3f}, {high:.3f}] of "
-        f"{record['samples']['val']} validation {noun}"
-    )
+    auroc = with_interval(*(record[f"probe_auroc{end}"] for end in ENDS))
+    return f"{lead}macro AUROC {auroc} of {record['samples']['val']} validation {noun}"
 
 
 def metrics_line(record: dict[str, Any], columns: Sequence[str], noun: str) -> str:
