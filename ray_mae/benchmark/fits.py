@@ -78,6 +78,17 @@ class Problem:
         return np.flatnonzero((self.table.split == "test") & self.inputs.usable & inside)
 
 
+def _besides(
+    config: SuiteConfig, key: FitKey, table: SampleTable
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Attributes that metadata are made of, and the names that the entry gives; never what the task asks."""
+    asked = set(config.tasks[key.cell.task].labels)
+    columns = config.encoders[key.encoder].columns
+    names = [n for n in columns if n not in asked]
+    known = {n: v for n, v in table.attributes.items() if n not in asked}
+    return (known if names or not columns else {}), names
+
+
 def _inputs(group: Group, table: SampleTable, dataset: str, splits: Sequence[str]) -> Inputs:
     config, key = group.config, group.keys[0]
     entry, samples = config.encoders[key.encoder], len(table.sample)
@@ -94,7 +105,8 @@ def _inputs(group: Group, table: SampleTable, dataset: str, splits: Sequence[str
     else:
         vectors = np.zeros((samples, 1), np.float32)
         if entry.kind == "metadata":
-            vectors = metadata(table.attributes, entry.columns, np.flatnonzero(train))
+            known, names = _besides(config, key, table)
+            vectors = metadata(known, names, np.flatnonzero(train))
         features = Features(np.arange(samples), np.zeros(samples, np.int8), {"mean": vectors})
     views = "all" if group.cache is None else key.cell.views
     return Inputs(features, table.patient, views, list(entry.pools) if entry.pools else None)
@@ -272,9 +284,9 @@ def _beside(
     a, b = fitted.table, tested.table
     first = len(a.sample)
     if entry.kind == "metadata":
-        names = entry.columns or sorted(a.attributes)
+        known, names = _besides(config, key, a)
         empty = np.full(len(b.sample), None, dtype=object)
-        joined = {n: np.concatenate([a.attributes[n], b.attributes.get(n, empty)]) for n in names}
+        joined = {n: np.concatenate([v, b.attributes.get(n, empty)]) for n, v in known.items()}
         train = np.flatnonzero(a.split == "train")
         vectors = metadata(joined, names, train)[first:]
         seen = Features(

@@ -19,6 +19,8 @@ PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """Of the ridge, beside the mean squared error."""
 LEAST_PATIENTS = 5
 """Of a value in the training and in the test split: values with fewer are left out."""
+MOST_CLASSES = 10
+"""Numbers of so many different values or fewer are classes."""
 COMPONENTS = 50
 RESAMPLES = 1000
 EVERYBODY = "everybody"
@@ -130,7 +132,8 @@ def _is_known(value: Any) -> bool:
 
 
 def _are_numbers(values: NDArray[Any]) -> bool:
-    return len(values) > 0 and all(
+    """Few different ones, such as field strengths or numbers of views, are told apart as classes."""
+    return len(set(values.tolist())) > MOST_CLASSES and all(
         isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values
     )
 

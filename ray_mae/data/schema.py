@@ -45,7 +45,7 @@ ATTRIBUTES = {
     "site": pa.string(),  # the archive's own words, as the next two
     "manufacturer": pa.string(),
     "model": pa.string(),
-    "field_strength": pa.float32(),  # tesla
+    "field_strength": pa.float64(),  # tesla
 }
 """What rows may have besides, in columns of these names: only in data sets that were asked for it. Volumes
 have their site in any case."""

@@ -1,9 +1,14 @@
 """Features without an encoder: what they hold, and what they refuse."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ray_mae.benchmark.baselines import BINS, histogram, metadata, volume_histogram
+from ray_mae.benchmark.fits import _besides
+from ray_mae.benchmark.records import Cell, FitKey, SampleTable
+from ray_mae.config.suite import DatasetEntry, EncoderEntry, SuiteConfig, TaskEntry
 
 
 def test_a_histogram_is_of_the_foreground_and_of_one_length() -> None:
@@ -64,3 +69,23 @@ def test_metadata_are_by_training_rows_and_unknown_is_a_category() -> None:
         metadata(attributes, ["site"], train)
     with pytest.raises(ValueError, match="no attribute is known"):
         metadata({}, [], train)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told", "names"),
+    [([], {"sex"}, []), (["age", "sex"], {"sex"}, ["sex"]), (["age"], set(), [])],
+)
+def test_metadata_never_hold_what_a_task_asks(
+    columns: list[str], told: set[str], names: list[str]
+) -> None:
+    suite = SuiteConfig(
+        output=Path("o"),
+        encoders={"m": EncoderEntry(kind="metadata", columns=columns)},
+        datasets={"d": DatasetEntry(shards=Path("s"))},
+        tasks={"age": TaskEntry(kind="number", dataset="d", labels=["age"])},
+    )
+    empty = np.array([], np.str_)
+    attributes = {n: np.array([], dtype=object) for n in ("age", "sex")}
+    table = SampleTable(empty, empty, empty, attributes)
+    known, left = _besides(suite, FitKey(Cell("age", "ridge", "all"), "m"), table)
+    assert (set(known), left) == (told, names)

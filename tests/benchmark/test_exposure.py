@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import zoom
 
 from ray_mae.benchmark.archives_table import canonical, relation
-from ray_mae.benchmark.exposure import Exposure, ExposureSearch
+from ray_mae.benchmark.exposure import Exposure, ExposureSearch, on_ray
 from ray_mae.benchmark.overlap import CORRELATION, small_volume
 from ray_mae.benchmark.records import EXPOSURES
 from ray_mae.checkpoint import format as ckpt
@@ -280,3 +280,16 @@ def test_a_volume_is_found_again_at_another_spacing_and_other_volumes_are_not(
     assert products.max() < CORRELATION - 0.05
     studies = fresh(tmp_path / "studies", 1, "studies")
     assert of(run, studies).why == "Pretrained on volumes of generated; these are studies."
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_shards_are_looked_at_in_tasks_of_ray_with_the_same_result(
+    leaky: tuple[Path, Path, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    tested, seen, _ = leaky
+    entry = EncoderEntry(paths=run_on(tmp_path / "run", seen))
+    datasets = {"d": DatasetEntry(shards=tested)}
+    spread = ExposureSearch(datasets, on_ray).exposure(entry, "d")
+    assert spread == ExposureSearch(datasets).exposure(entry, "d")
+    assert (spread.patients, spread.images) == (10, 10)

@@ -81,6 +81,14 @@ def test_an_age_is_known_by_the_variance_that_is_explained() -> None:
     assert found.low < found.value < found.high
 
 
+def test_a_number_of_few_values_is_told_apart_as_classes_are() -> None:
+    of = cohort(site_in=2.0)
+    of["site"] = np.where(of["site"] == "north", 1.5, 3.0).astype(object)
+    found = ask(of, "site")
+    assert (found.metric, found.values) == ("balanced accuracy", ("1.5", "3.0"))
+    assert found.value > 0.9
+
+
 def test_values_of_few_patients_are_left_out_and_named() -> None:
     of = cohort(site_in=2.0)
     of["site"][:4] = "attic"
@@ -93,5 +101,5 @@ def test_values_of_few_patients_are_left_out_and_named() -> None:
     assert np.isnan(alone.value)
     assert "fewer than two values" in alone.reason
     assert np.isnan(eta_squared(of["features"], {"site": of["site"]}, range(480))["site"].share)
-    of["age"][6:] = None
+    of["age"][24:] = None
     assert "patients in train, val and test" in ask(of, "age").reason

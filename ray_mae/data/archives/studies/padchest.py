@@ -54,7 +54,8 @@ def read(config: IngestConfig, progress: Progress) -> Archive[ImageRecord]:
     texts: dict[str, str] = {}
 
     records, used = [], 0
-    for row in rows_with(table, *COLUMNS, *attributes.columns(ATTRIBUTES)):
+    more = [*attributes.columns(ATTRIBUTES), *([DATE] if "age" in config.attributes else [])]
+    for row in rows_with(table, *COLUMNS, *more):
         name, view = word(row, "ImageID"), word(row, "Projection")
         study = word(row, "StudyID")
         text = word(row, "Report")
