@@ -54,7 +54,7 @@ def forest(
 
 
 def differences(found: Sequence[tuple[str, Contrast]], of: Looks, label: str) -> bytes:
-    """Paired differences to another encoder, in the planned order; hollow where the two are not told apart."""
+    """Paired differences to another encoder, in the planned order; hollow where not told apart."""
     with figure(5.2, 0.8 + 0.34 * len(found)) as (axes, out):
         for row, (_, c) in enumerate(found):
             colour, marker = of[c.a]

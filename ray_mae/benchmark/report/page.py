@@ -37,8 +37,9 @@ def page(found: Findings, cautions: list[str]) -> str:
         .get_template("benchmark.html.j2")
         .render(
             title=suite.title,
-            lead=f"{len(suite.encoders)} encoders, {len(suite.tasks)} tasks, {len(tests)} data sets tested on, "
-            f"{len(results.fits):,} fits. Intervals are of 95 %.",
+            lead=f"{len(suite.encoders)} encoders; tasks: {len(suite.tasks)}; data sets tested on: "
+            f"{len(tests)}; "
+            f"fits: {len(results.fits):,}. Intervals are of 95 %.",
             generated=any("phantom" in archive.lower() for archive in archives),
             cautions=cautions,
             verdicts=verdicts,

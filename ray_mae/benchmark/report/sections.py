@@ -35,6 +35,7 @@ from ray_mae.benchmark.statistics.contrasts import Contrast, headline, outcomes
 from ray_mae.benchmark.statistics.curves import Curve
 from ray_mae.benchmark.statistics.results import Place
 from ray_mae.benchmark.statistics.scores import MACRO, Scored
+from ray_mae.benchmark.statistics.views import Condition
 from ray_mae.evaluate.pages.page import svg
 
 
@@ -77,18 +78,23 @@ def scores(found: Findings) -> Section:
                     count(len(s.fits)),
                     words(", ".join(metrics.NAMES[n] for n in names[:1])),
                     interval(values[s.encoder]),
-                    Shown("; ".join(f"{metrics.NAMES[n]} {number(s.score(n).value).text}" for n in names[1:]), wide=True),
+                    long(
+                        "; ".join(
+                            f"{metrics.NAMES[n]} {number(s.score(n).value).text}" for n in names[1:]
+                        )
+                    ),
                 ]
             )  # fmt: skip
     single = checkpoints(found.results)
     text = [
         "Encoders stand in the order of the suite, not of the results. An interval covers the test patients "
-        "and, where there are several, pretraining seeds, draws of labelled patients and seeds of heads. Grey, "
-        "with *: the pretraining saw, or may have seen, something of the test."
+        "and, where there are several, pretraining seeds, draws of labelled patients and seeds of heads. "
+        "Grey, with *: the pretraining saw, or may have seen, something of the test."
     ]
     if single:
         text.append(
-            f"With one pretraining a number is one of this checkpoint, not of the method: {', '.join(single)}."
+            "With one pretraining a number is one of this checkpoint, not of the method: "
+            f"{', '.join(single)}."
         )
     columns = ["Task", "Head", "Encoder", "Exposure", "Fits", "Metric", "Value", "Besides"]
     return Section(
@@ -122,9 +128,13 @@ def comparisons(found: Findings) -> Section:
         "Paired differences",
         [
             "The same patients, resamples, draws and seeds for both. Hollow marks: not told apart. Verdicts "
-            "follow p after Holm's correction, so that in a suite of equals at most 5 of 100 pages call anyone better; "
-            "three fifths of the 5 % are the planned contrasts' with all studies, where there are others too. The "
-            f"interval is that of one comparison alone; what could have been seen is for all of them together. Equal within the margin means: both one-sided tests say that the two differ by less than {margin:g}."
+            "follow p after Holm's correction, so that in a suite of equals at most 5 of 100 pages "
+            "call anyone "
+            "better; three fifths of the 5 % are the planned contrasts' with all studies, where "
+            "there are others "
+            "too. The interval is that of one comparison alone; what could have been seen is for all of them "
+            "together. Equal within the margin means: both one-sided tests say that the two differ by less "
+            f"than {margin:g}."
         ],
         pictures,
         "24rem",
@@ -189,37 +199,40 @@ def label_curves(found: Findings) -> Section:
             )
     for s in found.savings:
         below = "" if np.isnan(s.low) else f"[{ratio(s.low)}, {ratio(s.high)}]"
+        value = f"{'≥ ' if s.at_least and not np.isnan(s.value) else ''}{ratio(s.value)}"
         saved.append(
             [
-                encoder(s.encoder), encoder(s.baseline), number(s.goal),
-                Shown(ratio(s.value), below, right=True),
+                words(f"{place_name(s.place)}: {s.head}"), encoder(s.encoder), encoder(s.baseline),
+                number(s.goal), Shown(value, below, right=True),
             ]
         )  # fmt: skip
     goals = [f"Studies for {n.goal:g}" for n in (found.curves[0].needed if found.curves else [])]
     return Section(
         "Label efficiency",
         [
-            "Bands hold test patients, draws of labelled patients and seeds. The labels of the mean are the same "
-            "at every number of studies; one that a draw has one class of keeps its place with a constant "
-            "prediction, AUROC .5. Crosses: where a curve reaches .75 and .80. The area is the mean of the curve "
-            "over the logarithm of the studies."
+            "Bands hold test patients, draws of labelled patients and seeds. The labels of the mean are the "
+            "same at every number of studies; one that a draw has one class of keeps its place with "
+            "a constant "
+            "prediction, AUROC .5. Crosses: where a curve reaches .75 and .80. The area is the mean of the "
+            "curve over the logarithm of the studies."
         ] if found.curves else [],
         pictures,
         "24rem",
         [
             Table(["Curve", "Encoder", "Area", *goals, "Label set"], rows, "Areas and studies needed"),
             Table(
-                ["Encoder", "Baseline best on validation", "AUROC", "Times the studies"], saved,
+                ["Curve", "Encoder", "Baseline best on validation", "AUROC", "Times the studies"], saved,
                 "How many times the studies the baseline needs",
             ),
         ],
+        folded=True,
     )  # fmt: skip
 
 
 def view_choices(found: Findings) -> Section:
     """One view against two."""
     of = charts.looks(list(found.results.suite.encoders))
-    groups: dict[tuple[str, str, str], list] = {}  # type: ignore[type-arg]
+    groups: dict[tuple[str, str, str], list[Condition]] = {}
     for c in found.conditions:
         groups.setdefault((c.task, c.dataset, c.head), []).append(c)
     pictures, rows = [], []
@@ -241,8 +254,9 @@ def view_choices(found: Findings) -> Section:
     return Section(
         "One view against two",
         [
-            "Only studies with exactly one frontal and one lateral view, the same for all choices. Differences are "
-            "paired, exploratory and not corrected for their number. "
+            "Only studies with exactly one frontal and one lateral view, the same for all choices. "
+            "Differences "
+            "are paired, exploratory and not corrected for their number. "
             + " ".join(f"{e}: {g}." for e, g in _marks(of, here_names(found)))
         ] if rows else [],
         pictures, "24rem", [Table(columns, rows)], folded=True,
@@ -279,15 +293,21 @@ def per_label(found: Findings) -> Section:
             rows.append(
                 [
                     words(n, "" if n not in cohort.left_out else "not in the mean"),
-                    Shown(f"{c.positive_patients:,} of {c.positive_patients + c.negative_patients:,}", right=True),
+                    Shown(
+                        f"{c.positive_patients:,} of {c.positive_patients + c.negative_patients:,}",
+                        right=True,
+                    ),
                     *(interval(t, shade=heat(t.value, low, high)) for t in told),
                 ]
             )  # fmt: skip
         columns = ["Label", "Patients with it", *(s.encoder for s in here)]
         tables.append(Table(columns, rows, f"{place_name(place)}: {head}"))
     text = [
-        "AUROC, the commonest labels first. Fewer than 5 patients of a class: left out; fewer than 10: a value "
-        "and no interval; fewer than 50: the interval is made on the logit scale, after DeLong where there is one fit."
+        "AUROC, the commonest labels first. Fewer than 5 patients of a class: left out; fewer than "
+        "10: a value "
+        "and no interval; fewer than 50: the interval is made on the logit scale, after DeLong where "
+        "there is "
+        "one fit."
     ]
     return Section("Label by label", text if tables else [], tables=tables, folded=True)
 
@@ -321,8 +341,8 @@ def over_tasks(found: Findings) -> Section:
         Table(
             ["Encoder", "Head", "Unseen tests", "Tests", "All tests", "Tests"], rows,
             "Macro AUROC, mean over the tasks of a cohort, then over cohorts",
-            "The first average is over tests of which no compared encoder's pretraining saw anything, without "
-            "the encoders that have none; the second over all that all encoders have.",
+            "The first average is over tests of which no compared encoder's pretraining saw anything, "
+            "without the encoders that have none; the second over all that all encoders have.",
         ),
         Table(["Pair", *outcomes([])], won, "Planned contrasts, by verdict"),
         Table(["Head", "Encoder", "Mean rank", "Critical difference", "Friedman p"], order, "Ranks"),

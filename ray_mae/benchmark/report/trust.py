@@ -74,10 +74,11 @@ def calibration(found: Findings) -> Section:
         )  # fmt: skip
     columns = ["Task", "Test", "Head", "Encoder", *(NAMES[m] for m in CALIBRATED)]
     text = [
-        "Mean over labels. Brier skill: 1 is perfect, 0 is the prevalence for everybody. Slope 1 and intercept "
-        "0 are right; a slope below 1 is too sure of itself. Tempered: logits divided by the temperature that "
-        "validation patients of the data set chose that the head was fitted on. An ECE of few patients is above 0 "
-        "by chance. Brier score and ECE of bins of equal width are in scores.csv."
+        "Mean over labels. Brier skill: 1 is perfect, 0 is the prevalence for everybody. Slope 1 and "
+        "intercept 0 are right; a slope below 1 is too sure of itself. Tempered: logits divided by the "
+        "temperature that validation patients of the data set chose that the head was fitted on. An "
+        "ECE of few "
+        "patients is above 0 by chance. Brier score and ECE of bins of equal width are in scores.csv."
     ]
     if pictures:
         text.append(f"Curves are of the {heads[0]} head, mean over its fits.")
@@ -123,10 +124,11 @@ def subgroups(found: Findings) -> Section:
         for w in found.worst
     ]  # fmt: skip
     text = [
-        f"Groups with at least {LEAST_OF_GROUP} patients of each class. A gap is the best group's AUROC less the "
-        "worst one's, which noise alone makes larger than 0: chance is its mean over "
-        f"{PERMUTATIONS:,} deals of the groups over the patients, p the share of these that are as large. The interval "
-        "of a gap is over resamples of patients and leans upwards as the gap does."
+        f"Groups with at least {LEAST_OF_GROUP} patients of each class. A gap is the best group's AUROC less "
+        "the worst one's, which noise alone makes larger than 0: chance is its mean over "
+        f"{PERMUTATIONS:,} deals of the groups over the patients, p the share of these that are as "
+        "large. The "
+        "interval of a gap is over resamples of patients and leans upwards as the gap does."
     ]
     if left_out:
         text.append(
@@ -215,9 +217,10 @@ def variance(found: Findings) -> Section:
     return Section(
         "Where the uncertainty comes from",
         [
-            "Standard errors of the mean by each source; – where there was one level alone, of which the interval "
-            "then says nothing. Usable: resamples in which every label has both classes; below 95 % an interval "
-            "is to be taken with care."
+            "Standard errors of the mean by each source; – where there was one level alone, of which the "
+            "interval then says nothing. Usable: resamples in which every label has both classes; "
+            "below 95 % an "
+            "interval is to be taken with care."
         ] if rows else [],
         tables=[Table(columns, rows)], folded=True,
     )  # fmt: skip
@@ -257,7 +260,8 @@ def budget(found: Findings) -> Section:
             Table(
                 ["Task", "Cell", "Fits", "Within encoders", "Across encoders", ""], choices,
                 "Correlation of validation and test scores over fits",
-                f"Below {NOISE:g} within encoders: what was chosen on validation could as well have been drawn.",
+                f"Below {NOISE:g} within encoders: what was chosen on validation could as well have been "
+                "drawn.",
             ),
         ],
         folded=True,
@@ -351,9 +355,10 @@ def protocol(found: Findings) -> Section:
         [words("Planned contrasts"), long("; ".join(" − ".join(pair) for pair in suite.contrasts) or "none")],
     ]  # fmt: skip
     text = [
-        "Settings, vectors, heads and checkpoints were chosen on validation patients. Test labels were opened "
-        "after the plan was fixed, and each fit was scored once. A choice among variants by their test score stands "
-        "nowhere on this page.",
+        "Settings, vectors, heads and checkpoints were chosen on validation patients. Test labels were "
+        "opened after the plan was fixed, and each fit was scored once. A choice among variants by "
+        "their test "
+        "score stands nowhere on this page.",
         *suite.notes,
     ]
     return Section(
@@ -372,8 +377,12 @@ def protocol(found: Findings) -> Section:
 
 LIMITS = (
     "Heads show what features hold for these labels on these patients; nothing here is a diagnosis.",
-    "Labels mined from reports carry the errors of the reports and of the tool; a pretraining with reports read their source.",
-    "An interval knows the sources that had several levels: with one pretraining, one draw or one seed it says nothing of others.",
+    "Labels mined from reports carry the errors of the reports and of the tool; a pretraining with "
+    "reports read "
+    "their source.",
+    "An interval knows the sources that had several levels: with one pretraining, one draw or one "
+    "seed it says "
+    "nothing of others.",
     "Not told apart does not mean equal: see what could have been seen.",
     "Exposure is known from shards and from what makers say; what is unknown may be seen.",
 )

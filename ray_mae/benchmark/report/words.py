@@ -95,7 +95,7 @@ def _studies(value: float, most: float) -> str:
 def ratio(value: float) -> str:
     if np.isnan(value):
         return "not told"
-    return "more than there are" if np.isinf(value) else f"{value:.2g}"
+    return "∞" if np.isinf(value) else f"{value:.2g}"
 
 
 def checkpoints(results: Results) -> list[str]:

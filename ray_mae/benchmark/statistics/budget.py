@@ -101,7 +101,8 @@ def unequal(found: Sequence[Budget]) -> list[str]:
         if len({tuple(n) for n in by.values()}) > 1:
             told = ", ".join(f"{e} {' or '.join(map(str, n))}" for e, n in by.items())
             sentences.append(
-                f"Unequal numbers of trials ({task}, {head}): {told}. The comparison under this head is not fair."
+                f"Unequal numbers of trials ({task}, {head}): {told}. "
+                "The comparison under this head is not fair."
             )
     return sentences
 

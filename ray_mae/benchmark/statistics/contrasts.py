@@ -1,10 +1,10 @@
 """Is one encoder better than another: paired differences, and words fixed by rule.
 
-There are three families: pairs that the plan names before the test labels are opened, with all labelled studies;
-the same pairs with fewer studies and other choices of views; and all other pairs, with all labelled studies. The
-5 % of the whole page are shared out among them, and Holm's procedure corrects within each, so that in a suite of
-equals somebody is called better in at most 5 of 100 cases. A label's own verdict needs that of the mean over labels
-of the same pair and cell.
+There are three families: pairs that the plan names before the test labels are opened, with all labelled
+studies; the same pairs with fewer studies and other choices of views; and all other pairs, with all labelled
+studies. The 5 % of the whole page are shared out among them, and Holm's procedure corrects within each, so
+that in a suite of equals somebody is called better in at most 5 of 100 cases. A label's own verdict needs
+that of the mean over labels of the same pair and cell.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -166,7 +166,10 @@ def contrasts(results: Results, scored: Iterable[Scored]) -> list[Contrast]:
     pairs = [(a, b) for a, b in results.suite.contrasts]
     margin = results.statistics.margin
     first = results.suite.views[0]
-    main, planned, others, labels = [], [], [], []
+    main: list[Contrast] = []
+    planned: list[Contrast] = []
+    others: list[Contrast] = []
+    labels: list[Contrast] = []
     for a, b in pairs:
         for (place, cell), here in by_cell.items():
             if a in here and b in here:

@@ -59,12 +59,18 @@ class Curve:
 class Saving:
     """How many times the labelled studies of one encoder that another one takes for the same goal."""
 
+    place: Place
+    head: str
     encoder: str
     baseline: str
     goal: float
     value: float
+    """NaN where neither reaches the goal."""
+    at_least: bool
+    """Whether the baseline does not reach it: the value is then what it needs at the least."""
     low: float
     high: float
+    """Infinite where the baseline does not reach it in the resamples that are kindest to the encoder."""
 
 
 def curves(results: Results, scored: Sequence[Scored]) -> list[Curve]:
@@ -179,7 +185,7 @@ def reached(curve: NDArray[np.floating], x: Array, goal: float) -> Array:
 
 
 def savings(results: Results, found: Sequence[Curve]) -> list[Saving]:
-    """Of each encoder against the baseline that validation prefers, under the same head and the same resamples."""
+    """Of each encoder against the baseline that validation prefers, under the same head and resamples."""
     out = []
     groups: dict[tuple[Place, str, str], list[Curve]] = {}
     for curve in found:
@@ -213,7 +219,10 @@ def finite(values: Sequence[float]) -> list[float]:
 
 
 def _saving(curve: Curve, baseline: Curve, goal: float) -> Saving:
-    """The baseline's studies by the encoder's, in the same resamples; draw by draw where both have as many."""
+    """The baseline's studies by the encoder's, in the same resamples; draw by draw where both have as many.
+
+    A baseline that never reaches the goal needs at least all studies there are.
+    """
     each = []
     for one in (curve, baseline):
         values, resampled, levels = _runs(one.points)
@@ -226,10 +235,18 @@ def _saving(curve: Curve, baseline: Curve, goal: float) -> Saving:
     (mine, a), (theirs, b) = each
     if len(a) != len(b):
         a, b = (np.broadcast_to(v.mean(0), (1, v.shape[1])) for v in (a, b))
-    with np.errstate(invalid="ignore"):
-        ratio, value = np.exp(b - a).ravel(), float(np.exp(theirs - mine))
-    told = ratio[~np.isnan(ratio)]  # neither reaches it: nothing is told
-    if len(told) < 0.95 * len(ratio):
-        return Saving(curve.encoder, baseline.encoder, goal, value, np.nan, np.nan)
-    low, high = np.quantile(told, [0.025, 0.975], method="inverted_cdf")
-    return Saving(curve.encoder, baseline.encoder, goal, value, float(low), float(high))
+    most = float(np.log(baseline.studies[-1]))
+    neither = np.isinf(a) & np.isinf(b)  # nothing is told
+    value = (
+        np.nan if np.isinf(mine) and np.isinf(theirs) else float(np.exp(min(theirs, most) - mine))
+    )
+    low = high = np.nan
+    if neither.mean() <= 0.05:
+        ratio = np.exp(np.minimum(b, most) - a)[~neither]
+        low, high = np.quantile(ratio, [0.025, 0.975], method="inverted_cdf")
+        if np.isinf(b[~neither]).mean() > 0.025:
+            high = np.inf
+    return Saving(
+        curve.place, curve.head, curve.encoder, baseline.encoder, goal, value, bool(np.isinf(theirs)),
+        float(low), float(high),
+    )  # fmt: skip

@@ -81,10 +81,10 @@ def _by_head(
     for one in scored:
         place, cell = one.cohort.place, one.cell
         main = cell.studies == ALL and cell.validation == "full" and place.views == first
-        if main and not place.held_out and one.primary == "auroc" and one.cohort.macro:
-            # Below so many patients there is a value, but it is of no rank and of no average.
-            if one.rarer("auroc", MACRO) >= FEW:
-                found.setdefault(cell.head, {}).setdefault(place, {})[one.encoder] = one
+        ranked = main and not place.held_out and one.primary == "auroc" and bool(one.cohort.macro)
+        # Below so many patients there is a value, but it is of no rank and of no average.
+        if ranked and one.rarer("auroc", MACRO) >= FEW:
+            found.setdefault(cell.head, {}).setdefault(place, {})[one.encoder] = one
     return found
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray_mae.benchmark.records import ALL, Cell, Fit, SampleTable
 from ray_mae.benchmark.statistics.metrics import resample_weights
 from ray_mae.benchmark.statistics.uncertainty import LEAST
-from ray_mae.benchmark.store import Store
+from ray_mae.benchmark.store import Store, key_of
 from ray_mae.config.base import from_dict
 from ray_mae.config.suite import EncoderEntry, SuiteConfig, TaskEntry
 
@@ -52,7 +52,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Cohort:
-    """The samples that every fit of a place is scored on: those that all of its fits have said something of."""
+    """The samples that every fit of a place is scored on: those that all have said something of."""
 
     place: Place
     kind: str
@@ -80,10 +80,10 @@ class Cohort:
     def known(self, column: int) -> NDArray[np.bool_]:
         """[S] whether the target is known."""
         if self.kind == "survival":
-            return ~np.isnan(self.target).any(1)
+            return np.asarray(~np.isnan(self.target).any(1))
         if self.kind in ("retrieval", "segmentation"):
             return np.ones(len(self.rows), bool)
-        return ~np.isnan(self.target[:, column])
+        return np.asarray(~np.isnan(self.target[:, column]))
 
     def truth(self, column: int) -> Array:
         """[S], of survival [S, 2]."""
@@ -105,7 +105,7 @@ class Results:
 
     Args:
         store: of its folder.
-        config: of the report; what the plan fixed (encoders, tasks, planned contrasts) is taken from the plan.
+        config: of the report; what the plan fixed (encoders, tasks, planned contrasts) is the plan's.
     """
 
     def __init__(self, store: Store, config: SuiteConfig) -> None:
@@ -321,7 +321,9 @@ class Results:
         found = Counter(fit.status for fit in self.fits)
         there = {fit.key.id for fit in self.fits}
         missing = (
-            sum(key.id not in there for key in self.store.keys()) if "fits" in self.plan else 0
+            sum(key_of(values).id not in there for values in self.plan["fits"])
+            if "fits" in self.plan
+            else 0
         )
         if missing:
             found["missing"] = missing

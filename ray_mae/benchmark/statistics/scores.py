@@ -62,7 +62,7 @@ class Scored:
         return self.values[metric][:, self.columns(label)].mean(1)
 
     def replicates(self, metric: str, label: str) -> Array:
-        """[R] of the mean over fits; labels that a resample cannot tell are left out of it for all encoders."""
+        """[R] of the mean over fits; a label that a resample cannot tell is left out for all encoders."""
         return mean_known(self.resampled[metric][self.columns(label)])
 
     def rarer(self, metric: str, label: str) -> float:
