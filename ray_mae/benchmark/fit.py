@@ -110,9 +110,8 @@ def write_plan(
     """Writes plan.json: what is fixed before the test labels are opened."""
     config, store = suite.config, Store(suite.config.output)
     earlier = store.plan.get("encoders", {}) if (config.output / PLAN).is_file() else {}
-    settings = {k: v for k, v in to_dict(config).items() if k not in _OF_THE_MACHINE}
     plan: dict[str, Any] = {
-        "suite": settings,
+        "suite": to_dict(config),
         "code": version("ray-mae"),
         "label_sets": {
             name: {"labels": s.names, "left_out": s.left_out}
@@ -139,10 +138,6 @@ def write_plan(
     plan["sha256"] = hash_of({**plan, "chosen": _chosen(store, keys)})
     write_whole(config.output / PLAN, json.dumps(plan, indent=1) + "\n")
     return plan
-
-
-_OF_THE_MACHINE = ("output", "dry_run", "workers", "gpu", "batch_size")
-"""Settings that change no number."""
 
 
 def _chosen(store: Store, keys: Sequence[FitKey]) -> list[Any]:

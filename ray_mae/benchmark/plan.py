@@ -238,9 +238,22 @@ def _of_fit(task: TaskEntry) -> dict[str, Any]:
     }
 
 
+_OF_THE_MACHINE = ("output", "dry_run", "workers", "gpu", "batch_size")
+"""Settings that change no number."""
+
+
 def hash_of(plan: dict[str, Any]) -> str:
-    """Returns the hash of a plan without its own."""
+    """Returns the hash of a plan without its own, and without what belongs to a machine."""
     values = {k: v for k, v in plan.items() if k != "sha256"}
+    settings = {k: v for k, v in plan["suite"].items() if k not in _OF_THE_MACHINE}
+    seconds = ("embedding_seconds", "pretraining_hours")
+    values |= {
+        "suite": settings,
+        "encoders": {
+            name: {k: v for k, v in facts.items() if k not in seconds}
+            for name, facts in plan["encoders"].items()
+        },
+    }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
