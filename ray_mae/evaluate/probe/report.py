@@ -127,7 +127,9 @@ def _page(
     names = list(result.features)
     looks = {name: charts.look(name, names) for name in names}
     first = result.features.get(TRAINED) or result.features[names[0]]
-    labels = sorted(first.labels, key=lambda label: -first.labels[label].metrics["auroc"].value)
+    auroc = {label: one.metrics["auroc"].value for label, one in first.labels.items()}
+    # of which there are too few patients have no rank: they come last
+    labels = sorted(auroc, key=lambda label: (label in result.too_few, -auroc[label]))
     return (
         environment()
         .get_template("report.html.j2")

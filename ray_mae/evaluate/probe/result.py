@@ -9,9 +9,9 @@ from ray_mae.evaluate.pages.page import plain
 from ray_mae.evaluate.scores import Evidence, LabelDifference
 
 ONE_SEED = (
-    "Of one checkpoint and one random encoder: the intervals cover the choice of test patients, and the draw of "
-    "labelled ones where there are several, and another seed of either may turn a difference round. Whether a pretraining is better or worse takes "
-    "several seeds of it, or of evaluate finetune."
+    "Of one checkpoint and one random encoder: the intervals cover the choice of test patients, and the draw "
+    "of labelled ones where there are several, and another seed of either may turn a difference round. "
+    "Whether a pretraining is better or worse takes several seeds of it, or of evaluate finetune."
 )
 """What the differences of a probe do not tell."""
 
