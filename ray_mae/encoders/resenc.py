@@ -209,7 +209,11 @@ class ResEnc(Encoder):
         return residual_stage(self.stages[i], h, _conditioned(self.film, i, e))
 
     def forward(self, volumes: Tensor, t: float | None = 0.0) -> Tensor:
-        """Feature vectors [B, C] float32 of clean volumes [B, 1, D, H, W]: the last stage's mean.
+        """Feature vectors [B, C] float32 of clean volumes [B, 1, D, H, W]: the mean of `last_map`."""
+        return self.last_map(volumes, t).mean(dim=(2, 3, 4))
+
+    def last_map(self, volumes: Tensor, t: float | None = 0.0) -> Tensor:
+        """The last stage's map [B, C, D/s, H/s, W/s] float32 of clean volumes [B, 1, D, H, W].
 
         D, H and W are multiples of `stride`, at least twice that. t: the noise level the network is
         told; None leaves FiLM out. Raises ValueError for sides that do not fit.
@@ -222,7 +226,7 @@ class ResEnc(Encoder):
         e = None
         if t is not None:
             e = self.embed(torch.full(volumes.shape[:1], t, device=volumes.device))
-        return self.skips(volumes, e)[-1].float().mean(dim=(2, 3, 4))
+        return self.skips(volumes, e)[-1].float()
 
     def flops(self, side: int) -> float:
         """Forward of one volume of side³ voxels, convolutions only.

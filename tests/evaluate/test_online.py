@@ -15,12 +15,16 @@ from ray_mae.config import OnlineProbeConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.evaluate.cohort import read_cohort
+from ray_mae.evaluate.probe import validation
 from ray_mae.evaluate.probe.online import online_probe, probed_samples
+from ray_mae.evaluate.probe.tokens import read_tokens
+from ray_mae.evaluate.samples import Samples
 from ray_mae.inference.load import load_encoder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import PROBES
 from tests.checkpoints import write_checkpoint
-from tests.shards import rewrite, write_volume_shards
+from tests.shards import rewrite, write_shards, write_volume_shards
 from tests.volume_batches import PLAIN
 
 SETTINGS = OnlineProbeConfig(every=1, bootstrap=50, min_positive=3)
@@ -60,6 +64,36 @@ def test_a_visible_label_is_read_on_validation_patients(shards: Path, checkpoint
     assert found["samples"] == {"train": 40, "val": 24}
     few = probe(checkpoint, shards, replace(SETTINGS, train_samples=20, val_samples=12))
     assert few["samples"] == {"train": 20, "val": 12}
+
+
+@pytest.mark.parametrize("head", ["knn", "attentive"])
+def test_other_heads_read_it_too(
+    head: Any, shards: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_mae.evaluate.heads.attentive.EPOCHS", 1)
+    short = replace(validation.SETTINGS, attentive_steps=60)
+    monkeypatch.setattr(validation, "SETTINGS", short)
+    settings = replace(SETTINGS, head=head, label_counts=[12], draws=3)
+    found = probe(checkpoint, shards, settings)
+    assert found["head"] == head
+    assert found["probe_auroc"] > 0.9
+    assert found["probe_auroc_low"] <= found["probe_auroc"] <= found["probe_auroc_high"]
+    assert found["by_count"].keys() == {"12"}
+    assert probe(checkpoint, shards, settings) == found
+
+
+def test_views_of_a_study_are_one_sequence_of_tokens(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", train=12, held_out=6)
+    folder = write_checkpoint(tmp_path / "checkpoint", tmp_path / "shards", "mvmae", depth=1)
+    encoder, _ = load_encoder(folder)
+    shards = ShardSet.read(tmp_path / "shards")
+    cohort = read_cohort(shards, ("train", "val"), None)
+    rows = np.arange(len(cohort.patient))
+    tokens = read_tokens(encoder, Samples(shards, cohort.location, 4, 1, wait=False), rows)
+    assert set(tokens.sample) == set(rows)
+    assert len(tokens.values) > len(rows)  # of some studies there are two views
+    side = encoder.settings.image_size // encoder.settings.patch_size
+    assert tokens.values.shape[1:] == (min(7, side) ** 2, encoder.width)
 
 
 def test_few_labels_are_drawn_from_the_labelled_and_scored_on_the_same_patients(

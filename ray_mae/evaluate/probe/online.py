@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # Ray Train's controller knows this module and has no use for
     import numpy as np
     import ray.train
 
+    from ray_mae.evaluate.heads.base import Data
     from ray_mae.evaluate.probe.validation import ProbedSamples
 
 
@@ -63,10 +64,11 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
 
 
 def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig) -> dict[str, Any]:
-    """Probes on validation patients: a logistic regression per label, fitted to training patients.
+    """Probes on validation patients: a logistic regression per label, fitted to training patients, or what
+    settings.head says.
 
-    The regularisation C is chosen on training patients alone, by fits to three quarters of them that
-    are scored on the other quarter, the selection split.
+    The regularisation C, or what the head has in its place, is chosen on training patients alone, by fits
+    to three quarters of them that are scored on the other quarter, the selection split.
 
     Args:
         checkpoint: folder of a checkpoint.
@@ -75,10 +77,10 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
 
     Returns:
         probe_auroc, probe_auroc_low and probe_auroc_high, the macro AUROC and its 95 % interval over
-        patients, NaN where these are too few; labels, the AUROC of each; evidence, what the validation
+        patients, NaN where these are too few; labels, the AUROC of each; head; evidence, what the validation
         patients can tell of each; left_out, those that are too rare; uncertain and unmentioned, what such
         states counted as; by_count, the first three for fits to few labelled samples, the mean over
-        settings.draws of them, with the C that all labelled samples chose, from three draws on with an
+        settings.draws of them, with the settings that all labelled samples chose, from three draws on with an
         interval that covers the draw as well; samples and patients by split; resamples, the macro AUROC in
         each resample of the patients, so that runs of the same settings can be compared in pairs.
 
@@ -104,9 +106,14 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
     weights = patient_resamples(patient["val"], settings.bootstrap, settings.seed)
     probe = ValidationProbe(samples, x, patient["val"], weights)
 
-    C_of = {i: probe.choose_regularisation(i) for i in samples.labels}
+    chosen: Any
+    if settings.head == "linear":
+        chosen = {i: probe.choose_regularisation(i) for i in samples.labels}
+    else:
+        data = {split: _data(encoder, reader, samples, x, split, settings.head) for split in x}
+        chosen = probe.choose_head(settings.head, data, settings.seed)
     everyone = np.ones(len(patient["train"]), bool)
-    of_all = probe.fit_and_score(everyone, C_of)
+    of_all = probe.fit_and_score(everyone, chosen)
     whole = probe.macro([of_all])
     resamples = {"all": whole.resampled}
     by_count = {}
@@ -115,7 +122,7 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
             np.isin(patient["train"], draw_patients(patient["train"], count, settings.seed, draw))
             for draw in range(settings.draws)
         ]
-        few = probe.macro([probe.fit_and_score(part, C_of) for part in parts])
+        few = probe.macro([probe.fit_and_score(part, chosen) for part in parts])
         resamples[str(count)] = few.resampled
         by_count[str(count)] = [few.auroc.value, few.auroc.low, few.auroc.high]
     evidence = {name: probe.evidence[i] for i, name in samples.labels.items()}
@@ -126,6 +133,7 @@ def online_probe(checkpoint: Path, shards: ShardSet, settings: OnlineProbeConfig
         "labels": {name: of_all[i].value for i, name in samples.labels.items()},
         "evidence": {name: asdict(one) for name, one in evidence.items()},
         "left_out": samples.left_out,
+        "head": settings.head,
         "uncertain": settings.uncertain,
         "unmentioned": settings.unmentioned,
         "by_count": by_count,
@@ -170,6 +178,30 @@ def probed_samples(shards: ShardSet, settings: OnlineProbeConfig) -> "ProbedSamp
             f"{hint_of_policy(settings)}: lower probe.min_positive, or set probe.every to 0"
         )
     return ProbedSamples(cohort, targets, labels, left_out, rows, selection)
+
+
+def _data(
+    encoder: Any,
+    reader: Any,
+    samples: "ProbedSamples",
+    x: dict[str, "np.ndarray"],
+    split: str,
+    head: str,
+) -> "Data":
+    """Samples as heads take them: with tokens where the head looks at these."""
+    import numpy as np
+
+    from ray_mae.evaluate.heads.base import Data
+    from ray_mae.evaluate.heads.registry import HEADS
+    from ray_mae.evaluate.probe.tokens import read_tokens
+
+    rows = samples.rows[split]
+    return Data(
+        {encoder.pool: x[split].astype(np.float32)},
+        samples.targets[rows][:, list(samples.labels)],
+        samples.cohort.patient[rows],
+        read_tokens(encoder, reader, rows) if HEADS[head].needs == "tokens" else None,
+    )
 
 
 def _features(encoder: Any, reader: Any, rows: "np.ndarray") -> "np.ndarray":

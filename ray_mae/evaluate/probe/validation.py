@@ -1,7 +1,8 @@
 """Fits of the online probe: to training patients, scored on validation patients, never on test patients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +11,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
+from ray_mae.config.suite import Heads
 from ray_mae.evaluate.cohort import Cohort, draw_patients
 from ray_mae.evaluate.delong import clustered
+from ray_mae.evaluate.heads.base import Data, Head
+from ray_mae.evaluate.heads.registry import HEADS
 from ray_mae.evaluate.metrics import Estimate, macro, measure
 from ray_mae.evaluate.probe.scaling import FeatureScaler
 from ray_mae.evaluate.scores import evidence_of, label_estimate
 
 C_VALUES = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the regularisation to choose from."""
+SETTINGS = Heads(k=[10, 20, 50], lr=[3e-4, 1e-3, 3e-3], weight_decay=[0.1], attentive_steps=300)
+"""What neighbours and attention choose from."""
+CHOSEN = ("k", "lr", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,27 @@ class MacroScore:
     """[R]"""
 
 
+@dataclass(frozen=True)
+class OtherHead:
+    """A head of `ray_mae.evaluate.heads` with its settings chosen."""
+
+    head: Head
+    chosen: dict[str, Any]
+    data: dict[str, Data]
+    """Training and validation samples."""
+    names: list[str]
+    seed: int
+
+    def logits(self, part: NDArray) -> NDArray:
+        """[V, L] of the validation samples, from a fit with these settings to the part [n]."""
+        train = self.data["train"].rows(np.flatnonzero(part))
+        one: dict[str, Any] = {name: [self.chosen[name]] for name in CHOSEN if name in self.chosen}
+        # of one setting there is nothing to choose
+        nobody = self.data["val"].rows(np.arange(0))
+        fitted = self.head.fit(train, nobody, self.names, replace(SETTINGS, **one), self.seed)
+        return self.head.predict(self.chosen, fitted.arrays, self.data["val"], train)
+
+
 class ValidationProbe:
     """Fits to training samples, scored on validation samples."""
 
@@ -75,6 +103,20 @@ class ValidationProbe:
         self.evidence = {i: evidence_of(self._val[:, i], patient, weights) for i in samples.labels}
         """By label."""
 
+    def choose_head(self, head: str, data: dict[str, Data], seed: int) -> "OtherHead":
+        """A head of all labels whose settings do best on the selection split, fitted to the others.
+
+        Args:
+            head: name in `ray_mae.evaluate.heads`.
+            data: training and validation samples, with `samples.labels` as columns of their targets.
+            seed: of its training.
+        """
+        selection = self._samples.selection
+        fit, select = (data["train"].rows(np.flatnonzero(of)) for of in (~selection, selection))
+        names = list(self._samples.labels.values())
+        chosen = HEADS[head].head.fit(fit, select, names, SETTINGS, seed).chosen
+        return OtherHead(HEADS[head].head, chosen, data, names, seed)
+
     def choose_regularisation(self, label: int) -> float:
         """The C whose fit to the others does best on the selection split; of equals the smallest."""
 
@@ -86,20 +128,26 @@ class ValidationProbe:
         }
         return max(scores, key=lambda C: (scores[C], -C))
 
-    def fit_and_score(self, part: NDArray, C_of: dict[int, float]) -> dict[int, LabelScore]:
-        """Each label by its C, fitted to the part [n] of the training samples.
+    def fit_and_score(
+        self, part: NDArray, chosen: "dict[int, float] | OtherHead"
+    ) -> dict[int, LabelScore]:
+        """Each label by its C, or all by another head, fitted to the part [n] of the training samples.
 
         A half where the part knows one class alone: such a fit tells nobody apart.
         """
+        other = chosen.logits(part) if isinstance(chosen, OtherHead) else np.zeros((0, 0))
         scores = {}
-        for i, C in C_of.items():
+        for place, i in enumerate(self._samples.labels):
             y, y_val = self._train[:, i], self._val[:, i]
             fit, known = part & ~np.isnan(y), ~np.isnan(y_val)
             if len(np.unique(y[fit])) < 2:
                 half = np.full(self._weights.shape[1], 0.5)
                 scores[i] = LabelScore(0.5, half, np.nan)
                 continue
-            z = _logits(self._x["train"][fit], y[fit], C, self._x["val"][known])
+            if isinstance(chosen, OtherHead):
+                z = other[known, place]
+            else:
+                z = _logits(self._x["train"][fit], y[fit], chosen[i], self._x["val"][known])
             p, target = expit(z), y_val[known]
             resampled = measure(target, p, self._weights[known], score=z)["auroc"]
             error = clustered(target, z, self._patient[known]).error
