@@ -114,7 +114,7 @@ class ExposureSearch:
             return None
         listed = ", ".join(canonical(self._archive(n)) for n in said_of)
         why = f"Declared: trained on {listed}, of which none is known to hold images of {canonical(tested)}."
-        return Exposure("none", why, notes=notes)
+        return Exposure("unknown" if notes else "none", why, which_is_known=not notes, notes=notes)
 
     def _archive(self, name: str) -> str:
         """The public archive that a name stands for: of a data set of the suite, what its entry says."""

@@ -216,6 +216,10 @@ def test_encoders_of_others_are_as_they_are_declared(
     assert (seen.state, seen.samples, seen.which_is_known) == ("images", [], False)
     assert "nih, which shares images of nih with rsna-pneumonia" in seen.why
     assert seen.notes == ["pmc-15m may hold published images of any archive."]
+    figures = of(path, tested, archive="openi", trained_on=["PMC-15M"])
+    assert (figures.state, figures.notes) == (
+        "unknown", ["PMC-15M may hold published images of any archive."]
+    )  # fmt: skip
     told = of(path, tested, archive="padchest", trained_on_labels=["CXR-LT 2026"])
     assert told.state == "labels"
     none = of(path, tested, archive="VinDr-CXR", trained_on=["mimic", "chexpert-plus"])
