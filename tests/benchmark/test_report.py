@@ -310,6 +310,7 @@ def test_numbers_survival_and_places_held_out_are_reported(tmp_path: Path) -> No
     months, ill = draw.exponential(20, n), (draw.random(n) < 0.5).astype(float)
     site = np.array(["north" if i % 2 else "south" for i in range(n)], dtype=object)
     sample = np.array([f"s{i}" for i in range(n)])
+    asked = np.where(np.arange(n) < 20, np.nan, 0.0)  # the others have no finding in common
     store = Store(tmp_path)
     store.write_samples(
         "home",
@@ -322,7 +323,7 @@ def test_numbers_survival_and_places_held_out_are_reported(tmp_path: Path) -> No
     said = {
         ("age", "ridge", ""): (["age"], age + draw.normal(0, 4, n), np.full(n, 60.0)),
         ("death", "cox", ""): (["risk"], -months + draw.normal(0, 9, n), np.zeros(n)),
-        ("neighbours", "retrieval", ""): (["map"], draw.random(n), draw.random(n) / 2),
+        ("neighbours", "retrieval", ""): (["mAP@R"], asked + draw.random(n), draw.random(n) / 2),
         ("edema", "linear", "north"): (["Edema"], 2 * ill + draw.normal(size=n), np.zeros(n)),
         ("edema", "linear", "south"): (["Edema"], 2 * ill + draw.normal(size=n), np.zeros(n)),
     }
@@ -344,6 +345,7 @@ def test_numbers_survival_and_places_held_out_are_reported(tmp_path: Path) -> No
     assert float(found["age", "r", "", "median"]["value"]) == 0
     assert float(found["death", "c_index", "", "median"]["value"]) == 0.5
     assert float(found["death", "c_index", "", "a"]["value"]) > 0.6
+    assert found["neighbours", "mean", "", "a"]["n_samples"] == "100"
     north = found["edema", "auroc", "north", "a"]
     assert north["n_patients"] == "60"
     assert float(north["value"]) > 0.8
