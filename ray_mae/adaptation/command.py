@@ -112,6 +112,7 @@ def _adapt(config: AdaptConfig, began: float) -> dict[str, Any]:
         {e: result.resampled[e.name] for e in matrices},
         reference,
         len(np.unique(data.patient[data.rows("test")])),
+        next(iter(result.evidence.values())) if len(result.evidence) == 1 else None,
     )
     verdicts = [verdict(points, start, reference, noun) for start in _starts(config)]
     report = CurveReport(

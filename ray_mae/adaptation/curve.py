@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ray_mae.evaluate.intervals import LEAST_RUNS, over_seeds
+from ray_mae.evaluate.intervals import LEAST_RUNS
 from ray_mae.evaluate.metrics import Estimate, FloatArray
+from ray_mae.evaluate.scores import Evidence, difference_estimate, label_estimate
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def points_of(
     resampled: Mapping[Encoder, FloatArray],
     reference: str,
     patients: int,
+    evidence: Evidence | None = None,
 ) -> list[Point]:
     """The points of all curves, by start in the order of the encoders, then by studies.
 
@@ -51,6 +53,7 @@ def points_of(
         resampled: [R] the same in each resample of these, the same resamples for all.
         reference: name of the start that all are compared with as it came.
         patients: that the resamples are drawn from.
+        evidence: what the test patients can tell of the label, where there is one alone.
     """
     groups: dict[tuple[str, int], list[Encoder]] = {}
     for encoder in value:
@@ -60,14 +63,16 @@ def points_of(
     points = []
     for start, studies in sorted(groups, key=lambda key: (starts.index(key[0]), key[1])):
         of = groups[start, studies]
-        auroc = over_seeds(
-            [value[e] for e in of], [resampled[e] for e in of], patients, within=(0.0, 1.0)
+        nothing = [np.nan] * len(of)
+        auroc = label_estimate(
+            "auroc", [value[e] for e in of], [resampled[e] for e in of], nothing, evidence, patients
         )
         gain = None
         if of != [base]:
-            gain = over_seeds(
+            gain = difference_estimate(
                 [value[e] - value[base] for e in of],
                 [resampled[e] - resampled[base] for e in of],
+                evidence,
                 patients,
             )
         points.append(Point(start, studies, auroc, gain, [value[e] for e in of]))
@@ -115,6 +120,8 @@ def verdict(points: Sequence[Point], start: str, reference: str, noun: str) -> s
             f"of the gain lies above 0 there and at every larger number).{caution}"
         )
     assert last.gain is not None
+    if not last.gain.known:
+        return f"From {start}: no interval, since the test patients are too few to tell."
     every = f"all {last.studies:,} {noun}"
     if last.gain.high < 0:
         return f"From {start}: worse than {reference} as it came, even with {every}.{caution}"

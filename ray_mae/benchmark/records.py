@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_mae.evaluate.heads.base import Trial as Trial  # part of the contract
+
 ALL = 0
 """Labelled studies of a cell that takes all there are."""
 
@@ -49,16 +51,6 @@ class FitKey:
         """Name of its files: a hash of the key."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting that validation looked at."""
-
-    settings: dict[str, Any]
-    """Such as pool and C."""
-    score: float
-    """On validation patients; larger is better. NaN where it failed."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ patients' it holds the truth in 91 of 100 cases, of three with twice that spread
 degree of freedom: an interval of theirs would span nearly everything, so there is none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.stats import t as student
@@ -36,11 +36,16 @@ def over_components(
         comparisons: for how many intervals together the 95 % hold (Bonferroni).
         within: what the value cannot leave.
     """
-    variance = sum(v for v, _ in components)
-    shares = sum(v**2 / freedom for v, freedom in components if v > 0)
-    freedom = variance**2 / shares if shares > 0 else np.inf
+    variance, freedom = _together(components)
     half = float(student.ppf(1 - 0.025 / comparisons, freedom)) * variance**0.5
     return Estimate(value, max(value - half, within[0]), min(value + half, within[1]))
+
+
+def _together(components: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Variance of all sources, and its degrees of freedom by Welch and Satterthwaite."""
+    variance = sum(v for v, _ in components)
+    shares = sum(v**2 / freedom for v, freedom in components if v > 0)
+    return variance, variance**2 / shares if shares > 0 else np.inf
 
 
 def without_interval(value: float) -> Estimate:
@@ -72,11 +77,53 @@ def over_seeds(
     known = joint[~np.isnan(joint)]
     if len(values) < LEAST_RUNS or len(known) < 2:
         return without_interval(mean)
-    return over_components(
-        mean,
-        [
-            (float(known.var(ddof=1)), patients - 1),
-            (float(np.var(values, ddof=1)) / len(values), len(values) - 1),
-        ],
-        within=within,
-    )
+    return over_components(mean, _components(values, known, patients), within=within)
+
+
+def _components(
+    values: Sequence[float], resampled: FloatArray, patients: int
+) -> list[tuple[float, float]]:
+    """Those of the patients, by the mean over runs in resamples [R], and of three or more runs."""
+    return [
+        (float(resampled.var(ddof=1)), patients - 1),
+        (float(np.var(values, ddof=1)) / len(values), len(values) - 1),
+    ]
+
+
+def p_of_difference(
+    values: Sequence[float], resampled: Sequence[FloatArray], patients: int
+) -> float:
+    """Two-sided p of a mean difference that is 0 in truth; NaN of two runs, whose spread says too little.
+
+    Of one run by the share of the resamples beyond 0, of three or more by Student's t as in `over_seeds`.
+
+    Args:
+        values, resampled, patients: as of `over_seeds`, of differences.
+    """
+    mean = float(np.mean(values))
+    joint = np.stack(resampled).mean(0)
+    known = joint[~np.isnan(joint)]
+    if len(known) < 2 or 1 < len(values) < LEAST_RUNS:
+        return np.nan
+    if len(values) == 1:
+        beyond = min((known <= 0).mean(), (known >= 0).mean())
+        return min(1.0, 2 * float(beyond) + 1 / (len(known) + 1))
+    variance, freedom = _together(_components(values, known, patients))
+    if variance == 0:
+        return float(mean == 0)
+    return 2 * float(student.sf(abs(mean) / variance**0.5, freedom))
+
+
+def holm(p: Mapping[str, float], level: float = 0.05) -> dict[str, bool]:
+    """Which of several differences are told apart, so that with 95 % none of them is by chance (Holm 1979).
+
+    Args:
+        p: of each, by name; NaN is never told apart, and counts as one of them.
+        level: of all together.
+    """
+    told = dict.fromkeys(p, False)
+    for rank, name in enumerate(sorted(p, key=lambda n: (np.isnan(p[n]), p[n]))):
+        if not p[name] <= level / (len(p) - rank):
+            break
+        told[name] = True
+    return told

@@ -4,7 +4,7 @@ Percentiles of resamples cover too little where a class has few patients: below 
 is that of its error on the logit, below TOO_FEW there is none, of no metric.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from ray_mae.evaluate.calibration import (
     measure_tempered,
 )
 from ray_mae.evaluate.delong import AurocError, clustered, logit_interval
-from ray_mae.evaluate.intervals import over_seeds, without_interval
+from ray_mae.evaluate.intervals import holm, over_seeds, p_of_difference, without_interval
 from ray_mae.evaluate.metrics import METRICS, Estimate, FloatArray, measure
 
 TOO_FEW, FEW = 10, 50
@@ -48,10 +48,10 @@ BOUNDS = {
 class Evidence:
     """What the test patients can tell of a label."""
 
-    positive: int
-    """Patients with a positive study."""
-    negative: int
-    """Patients with a negative study."""
+    positive_patients: int
+    """With a positive study."""
+    negative_patients: int
+    """With a negative study."""
     usable: float
     """Share of the resamples that hold both classes; the label is skipped in the others."""
     interval: Literal["percentile", "logit_delong", "none"]
@@ -150,11 +150,15 @@ def label_estimate(
     if evidence is None or metric != "auroc" or not e.known:
         return e
     if not 0 < mean < 1:  # no resample differs from it
-        return logit_interval(AurocError(mean, 0.0, evidence.positive, evidence.negative))
+        return logit_interval(
+            AurocError(mean, 0.0, evidence.positive_patients, evidence.negative_patients)
+        )
     if evidence.interval == "percentile" or np.isnan(errors).all():
         return e
     if len(values) == 1:
-        return logit_interval(AurocError(mean, errors[0], evidence.positive, evidence.negative))
+        return logit_interval(
+            AurocError(mean, errors[0], evidence.positive_patients, evidence.negative_patients)
+        )
     free = over_seeds(values, resampled, patients)
     half = (free.high - free.low) / 2 / (mean * (1 - mean))
     low, high = expit(logit(mean) + np.array([-half, half]))
@@ -171,6 +175,44 @@ def difference_estimate(
     if evidence and evidence.interval == "none":
         return without_interval(float(np.mean(values)))
     return over_seeds(values, resampled, patients)
+
+
+@dataclass(frozen=True)
+class LabelDifference(Estimate):
+    """AUROC of a label from one model less that from another."""
+
+    p: float
+    """Two-sided; NaN where the patients or the runs are too few to tell."""
+    told_apart: bool
+    """Whether it is, with 95 % for all labels together (Holm)."""
+
+
+def label_differences(
+    values: Mapping[str, Sequence[float]],
+    resampled: Mapping[str, Sequence[FloatArray]],
+    evidence: Mapping[str, Evidence],
+    patients: int,
+) -> dict[str, LabelDifference]:
+    """Returns the differences of all labels.
+
+    Args:
+        values: by label, of each run.
+        resampled: by label, [R] of each run.
+        evidence: by label.
+        patients: that the resamples are drawn from.
+    """
+    p = {
+        label: np.nan
+        if evidence[label].interval == "none"
+        else p_of_difference(values[label], resampled[label], patients)
+        for label in values
+    }
+    told = holm(p)
+    found = {}
+    for label in values:
+        e = difference_estimate(values[label], resampled[label], evidence[label], patients)
+        found[label] = LabelDifference(e.value, e.low, e.high, p[label], told[label])
+    return found
 
 
 def doubtful(values: LabelValues, evidence: Evidence) -> float | None:

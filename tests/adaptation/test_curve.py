@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ray_mae.adaptation.curve import Encoder, better_from, points_of, table, verdict
+from ray_mae.evaluate.scores import Evidence
 
 R = 400
 OPEN = Encoder("open", 0, 0)
@@ -74,3 +75,13 @@ def test_the_table_has_every_point() -> None:
     assert [row["studies"] for row in rows] == [0, 100, 300]
     assert np.isnan(rows[0]["gain"])
     assert rows[2]["gain_low"] < rows[2]["gain"] < rows[2]["gain_high"]
+
+
+def test_of_one_label_with_few_patients_there_is_no_interval_and_no_verdict() -> None:
+    few = Evidence(7, 93, 1.0, "none")
+    value = {OPEN: 0.7, Encoder("open", 100, 0): 0.9}
+    around = np.random.default_rng(0).normal(0, 0.01, R)
+    points = points_of(value, {e: v + around for e, v in value.items()}, "open", 100, few)
+    assert not any(p.auroc.known for p in points)
+    assert better_from(points, "open") is None
+    assert "too few to tell" in verdict(points, "open", "open", "studies")

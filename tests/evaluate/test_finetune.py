@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from ray_mae import cli
@@ -23,7 +24,7 @@ from ray_mae.data.labels import CHEXPERT_LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 from ray_mae.data.loading.order import Order, key_of
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.evaluate.finetune.classifier import LayerDecay, bce, load_classifier
+from ray_mae.evaluate.finetune.classifier import Classifier, LayerDecay, bce, load_classifier
 from ray_mae.evaluate.finetune.command import prepare_labels
 from ray_mae.evaluate.finetune.training import classifier_of, finetune
 from ray_mae.evaluate.samples import Samples
@@ -146,16 +147,18 @@ def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
 
     said = pq.read_table(tmp_path / "predictions.parquet").to_pandas()
     assert said.columns.tolist() == (
-        "study_id patient_id split start seed label probability target".split()
+        "study_id patient_id split start seed label probability logit target".split()
     )
     one = said[(said.start == "trained") & (said.seed == 3) & (said.label == "Edema")]
     assert one.split.value_counts().to_dict() == {"val": 24, "test": 24}
     of_test = one[one.split == "test"]
     assert of_test.study_id.is_unique
     seeds = found["starts"]["trained"]["Edema"]["auroc"]["seeds"]
-    assert seeds[1]["value"] == pytest.approx(
-        roc_auc_score(of_test.target, of_test.probability), abs=1e-6
-    )
+    assert seeds[1]["value"] == pytest.approx(roc_auc_score(of_test.target, of_test.logit))
+    np.testing.assert_allclose(expit(of_test.logit), of_test.probability, rtol=1e-6)
+    assert found["evidence"]["Edema"]["interval"] == "logit_delong"
+    assert found["evidence"]["Edema"]["usable"] == 1
+    assert {"slope", "log_loss_tempered"} <= found["starts"]["trained"]["Edema"].keys()
 
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert "Edema" in kept.labels
@@ -180,7 +183,7 @@ def test_a_visible_label_of_volumes_is_learnt(
     assert counts["train"].labels["rough"].positive == 12
     done = finetune(run_of(config), config, task)
     rough = task.targets[task.rows("test"), 0] == 1
-    assert done.probability[rough].min() > done.probability[~rough].max()
+    assert done.logits[rough].min() > done.logits[~rough].max()
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
     assert kept.model.encoder.encoder.film is None
     read = Samples(ShardSet.single(task.shards, task.manifest), task.cohort.location, 8, 4)
@@ -188,10 +191,9 @@ def test_a_visible_label_of_volumes_is_learnt(
     whole = kind.evaluation_collator(kept.model.encoder.settings.input_size, 0)
     with torch.no_grad():
         again = [
-            kept.model(kind.to_batch(arrays)).sigmoid()
-            for arrays, _ in read.each(task.rows("test"), whole)
+            kept.model(kind.to_batch(arrays)) for arrays, _ in read.each(task.rows("test"), whole)
         ]
-    np.testing.assert_allclose(torch.cat(again).numpy(), done.probability, atol=1e-5)
+    np.testing.assert_allclose(torch.cat(again).numpy(), done.logits, atol=1e-5)
 
 
 def test_test_labels_decide_nothing(studies: Path, study_checkpoint: Path, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_test_labels_decide_nothing(studies: Path, study_checkpoint: Path, tmp_p
     second = finetune(run_of(config), config, replace(task, targets=shuffled))
     assert first.fit.history == second.fit.history
     assert first.fit.step == second.fit.step
-    np.testing.assert_array_equal(first.probability, second.probability)
+    np.testing.assert_array_equal(first.logits, second.logits)
     assert (
         first.fit.step
         == max(first.fit.history, key=lambda r: (r["validation_score"], -r["validation_loss"]))[
@@ -222,6 +224,27 @@ def test_validation_labels_decide(studies: Path, study_checkpoint: Path, tmp_pat
     second = finetune(run_of(config), config, replace(task, targets=turned))
     assert [r["loss"] for r in first.fit.history] == [r["loss"] for r in second.fit.history]
     assert first.fit.step != second.fit.step
+
+
+def test_the_head_ranks_in_float32_also_where_the_encoder_runs_in_bf16() -> None:
+    """In bf16 a thousand samples would share some dozens of logits."""
+
+    class Encoder(torch.nn.Module):
+        width = 16
+
+        def embed(self, batch: torch.Tensor, augment: object) -> torch.Tensor:
+            return torch.nn.functional.linear(batch, torch.eye(16))
+
+    torch.manual_seed(0)
+    model = Classifier(Encoder(), ["one"]).eval()  # type: ignore[arg-type]
+    model.head.bias.data.fill_(-4.0)  # a rare label
+    x = torch.randn(1000, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model.features(x).dtype == torch.bfloat16  # type: ignore[arg-type]
+        logits = model(x)  # type: ignore[arg-type]
+        in_bf16 = model.head(model.features(x))  # type: ignore[arg-type]
+    assert logits.dtype == torch.float32
+    assert len(logits.unique()) > 900 > 2 * len(in_bf16.unique())
 
 
 def test_an_unknown_target_gives_no_gradient_and_a_sample_without_any_no_loss() -> None:

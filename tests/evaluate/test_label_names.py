@@ -171,7 +171,7 @@ def test_the_online_probe_takes_the_labels_that_a_search_is_to_choose_by(own: Sh
     assert one.labels == {0: "Cast"}
     ignoring = probed_samples(own, replace(settings, unmentioned="ignore"))
     assert set(ignoring.labels.values()) == {"Cast"}, "Tube has no negatives but the unmentioned"
-    with pytest.raises(ValueError, match=r"Rare of .* lacks 3 positive and negative samples"):
+    with pytest.raises(ValueError, match=r"Rare of .* lacks 3 patients with a positive"):
         probed_samples(own, replace(settings, labels=["Cast", "Rare"]))
     with pytest.raises(ValueError, match=r"Tube of .*unmentioned ignore"):
         probed_samples(own, replace(settings, labels=["Tube"], unmentioned="ignore"))

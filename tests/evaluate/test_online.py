@@ -15,7 +15,7 @@ from ray_mae.config import OnlineProbeConfig
 from ray_mae.data.decoding.voxels import encode_voxels
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.evaluate.probe.online import online_probe
+from ray_mae.evaluate.probe.online import online_probe, probed_samples
 from ray_mae.inference.load import load_encoder
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import PROBES
@@ -70,12 +70,36 @@ def test_few_labels_are_drawn_from_the_labelled_and_scored_on_the_same_patients(
     assert found["by_count"].keys() == {"2", "12", "40"}
     value, low, high = found["by_count"]["12"]
     assert low <= value <= high
+    assert found["evidence"]["rough"]["interval"] == "logit_delong"
+    two = probe(checkpoint, shards, replace(settings, label_counts=[12], draws=2))
+    assert np.isnan(two["by_count"]["12"][1:]).all()  # two draws say too little of a third
     assert found["by_count"]["40"][0] == pytest.approx(found["probe_auroc"])  # that is all of them
     assert (
         found["by_count"]["2"][0] < found["probe_auroc"]
     )  # where both are of one class, it is a half
     assert {len(r) for r in found["resamples"].values()} == {50}
     assert probe(checkpoint, shards, SETTINGS)["resamples"]["all"] == found["resamples"]["all"]
+
+
+def test_patients_are_drawn_whole_and_counted(shards: Path, checkpoint: Path) -> None:
+    def two_each(row: dict) -> None:
+        number = int(row["volume_id"].rpartition("-")[2])
+        row["patient_id"] = f"{row['split']}-{number // 4}-{dict(row['labels'])['rough']}"
+
+    rewrite(shards, two_each)  # four in a row are of two patients, a rough and a smooth one
+    found = probed_samples(
+        ShardSet.read(shards),
+        replace(SETTINGS, train_samples=30, val_samples=12, min_positive=1),
+    )
+    for split in ("train", "val"):
+        _, counts = np.unique(found.cohort.patient[found.rows[split]], return_counts=True)
+        assert (counts == 2).all(), split
+    drawn = probe(checkpoint, shards, replace(SETTINGS, label_counts=[3], draws=3))
+    assert drawn["patients"] == {"train": 20, "val": 12}
+    assert drawn["evidence"]["rough"]["interval"] == "none"  # six patients of a class
+    assert np.isnan(drawn["probe_auroc_low"])
+    with pytest.raises(ValueError, match="7 patients with a positive"):
+        probe(checkpoint, shards, replace(SETTINGS, min_positive=7))
 
 
 def test_test_patients_are_never_touched(shards: Path, checkpoint: Path) -> None:

@@ -21,25 +21,30 @@ from ray_mae.config import ProbeSettings
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import check_splits, count_labels
 from ray_mae.evaluate.metrics import Estimate, FloatArray, macro, patient_resamples, reliability
-from ray_mae.evaluate.probe.fits import MAX_ITERATIONS
 from ray_mae.evaluate.probe.heads import Head, Heads, fit_heads
 from ray_mae.evaluate.probe.labelled import (
-    Draw,
     ProbeData,
     draws_of,
     fitted_on,
     needed_splits,
     probeable,
 )
+from ray_mae.evaluate.probe.notes import (
+    notes_on_draws,
+    notes_on_errors,
+    notes_on_evidence,
+    notes_on_fits,
+)
 from ray_mae.evaluate.probe.result import FeatureScore, LabelScore, ProbeResult
 from ray_mae.evaluate.probe.scaling import principal_components
 from ray_mae.evaluate.scores import (
     SCORES,
     Evidence,
+    LabelDifference,
     LabelValues,
     difference_estimate,
-    doubtful,
     evidence_of,
+    label_differences,
     label_estimate,
     score_label,
 )
@@ -76,7 +81,7 @@ def probe(
     counts, left_out = probeable(data, config)
     columns = {name: i for i, name in enumerate(data.names) if name not in left_out}
     draws = draws_of(data, config)
-    notes = _notes_on_draws(data, draws, config)
+    notes = notes_on_draws(data, draws, config)
     if config.train_studies is not None:
         used = draws[0].fit | draws[0].choose & fitted_on(data.split, config)
         splits = ("train", "val") if config.cross_validate else ("train",)
@@ -104,15 +109,18 @@ def probe(
         results[name] = _result(
             x.shape[1], of_draws, scored[name], targets, test, evidence, patients
         )
-        notes += _notes_on_fits(name, of_draws)
-        notes += _notes_on_errors(name, scored[name], evidence)
-    notes += _one_class_notes(evidence, config.bootstrap)
+        notes += notes_on_fits(name, of_draws)
+        notes += notes_on_errors(name, scored[name].labels[0], evidence)
+    notes += notes_on_evidence(evidence, config.bootstrap)
 
+    others = [name for name in results if TRAINED in results and name != TRAINED]
     sole = _sole(evidence)
     differences = {
-        name: _difference(scored[TRAINED], scored[name], sole, patients)
-        for name in results
-        if TRAINED in results and name != TRAINED
+        name: _difference(scored[TRAINED], scored[name], sole, patients) for name in others
+    }
+    by_label = {
+        name: _label_differences(scored[TRAINED], scored[name], evidence, patients)
+        for name in others
     }
     protocol = {
         "uncertain": config.uncertain,
@@ -128,7 +136,7 @@ def probe(
     }
     resampled = {name: one.macro_resampled("auroc") for name, one in scored.items()}
     result = ProbeResult(
-        results, differences, counts, evidence, left_out, protocol, notes, resampled
+        results, differences, by_label, counts, evidence, left_out, protocol, notes, resampled
     )
     return replace(result, notes=[*notes, *result.edges()])
 
@@ -262,6 +270,22 @@ def _difference(one: _Scored, other: _Scored, evidence: Evidence | None, patient
     )
 
 
+def _label_differences(
+    one: _Scored, other: _Scored, evidence: Mapping[str, Evidence], patients: int
+) -> dict[str, LabelDifference]:
+    """AUROC of one less that of the other by label, draw by draw."""
+    pairs = list(zip(one.labels, other.labels, strict=True))
+    return label_differences(
+        {n: [a[n].value["auroc"] - b[n].value["auroc"] for a, b in pairs] for n in evidence},
+        {
+            n: [a[n].resampled["auroc"] - b[n].resampled["auroc"] for a, b in pairs]
+            for n in evidence
+        },
+        evidence,
+        patients,
+    )
+
+
 def _check(features: Mapping[str, FloatArray], data: ProbeData, splits: Sequence[str]) -> None:
     studies = len(data.split)
     if not features:
@@ -279,77 +303,3 @@ def _check(features: Mapping[str, FloatArray], data: ProbeData, splits: Sequence
         if broken:
             raise ValueError(f"features {name} are not finite in {broken} of {studies} studies")
     check_splits(data.patient, data.split, splits)
-
-
-def _notes_on_draws(data: ProbeData, draws: Sequence[Draw], config: ProbeSettings) -> list[str]:
-    """How many studies were used, where train_studies says so."""
-    if config.train_studies is None:
-        return []
-    fitted = fitted_on(data.split, config)
-    every = int(fitted.sum())
-    if config.train_studies > every:
-        return [f"train_studies is {config.train_studies}, but there are only {every}."]
-    used = [int((draw.fit | draw.choose & fitted).sum()) for draw in draws]
-    if min(used) == every:
-        return []
-    much = f"{min(used)}" if min(used) == max(used) else f"{min(used)} to {max(used)}"
-    often = f" in each of {len(draws)} draws of patients" if len(draws) > 1 else ""
-    return [f"{much} of {every} training studies were used{often} (train_studies)."]
-
-
-def _notes_on_fits(name: str, draws: Sequence[Heads]) -> list[str]:
-    """What a reader should know of the fits of a feature set."""
-    notes = []
-    for number, of in enumerate(draws):
-        where = f", draw {number + 1}" if len(draws) > 1 else ""
-        if of.constant_features:
-            notes.append(
-                f"{name} features{where}: {of.constant_features} of them do not vary over the labelled "
-                "studies and count nothing."
-            )
-        for label, head in of.heads.items():
-            if head.constant:
-                notes.append(
-                    f"{name} features{where}: {label} has one class among the labelled studies: it is "
-                    "predicted by its prevalence, an AUROC of 0.5."
-                )
-            elif head.failed:
-                at = ", ".join(f"{C:g}" for C in head.failed)
-                notes.append(
-                    f"{name} features{where}: {label} did not converge in up to {MAX_ITERATIONS} iterations "
-                    f"at C = {at} (chosen: {head.C:g})."
-                )
-    return notes
-
-
-def _notes_on_errors(name: str, scored: _Scored, evidence: Mapping[str, Evidence]) -> list[str]:
-    """A line where the resamples' error of an AUROC is not DeLong's, of the first draw."""
-    ratios = {
-        label: ratio
-        for label, values in scored.labels[0].items()
-        if (ratio := doubtful(values, evidence[label])) is not None
-    }
-    if not ratios:
-        return []
-    text = ", ".join(f"{label} ({ratio:.2f})" for label, ratio in ratios.items())
-    return [
-        f"{name} features: the standard error of AUROC over resamples differs from DeLong's, its ratio to it "
-        f"in brackets: {text}."
-    ]
-
-
-def _one_class_notes(evidence: Mapping[str, Evidence], resamples: int) -> list[str]:
-    """A line per label that some resamples cannot score or whose patients are too few to tell."""
-    notes = []
-    for name, one in evidence.items():
-        if skipped := round((1 - one.usable) * resamples):
-            notes.append(
-                f"{name}: {skipped} of {resamples} resamples hold one class only; the label is skipped in "
-                "them."
-            )
-        if one.interval == "none":
-            notes.append(
-                f"{name}: {one.positive} test patients with a positive study and {one.negative} with a "
-                "negative one are too few to tell: there is no interval."
-            )
-    return notes

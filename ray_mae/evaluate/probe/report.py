@@ -96,8 +96,8 @@ def _write_csv(path: Path, result: ProbeResult) -> None:
                         "constant": one.constant,
                         "positive": test[label].positive,
                         "negative": test[label].negative,
-                        "positive_patients": evidence.positive,
-                        "negative_patients": evidence.negative,
+                        "positive_patients": evidence.positive_patients,
+                        "negative_patients": evidence.negative_patients,
                         "usable": evidence.usable,
                         "interval": evidence.interval,
                     }

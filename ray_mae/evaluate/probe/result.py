@@ -6,7 +6,7 @@ from typing import Any
 from ray_mae.evaluate.cohort import SplitCount
 from ray_mae.evaluate.metrics import Estimate, FloatArray, ReliabilityBin
 from ray_mae.evaluate.pages.page import plain
-from ray_mae.evaluate.scores import Evidence
+from ray_mae.evaluate.scores import Evidence, LabelDifference
 
 ONE_SEED = (
     "Of one checkpoint and one random encoder: the intervals cover the choice of test patients alone, and "
@@ -65,6 +65,8 @@ class ProbeResult:
     """By name of the feature set; all were probed on the same labels."""
     differences: dict[str, Estimate]
     """Macro AUROC of `trained` minus that of each other set, paired by resample."""
+    label_differences: dict[str, dict[str, LabelDifference]]
+    """The same of each label's AUROC, by the other set and label."""
     counts: dict[str, SplitCount]
     """By split; of training with `train_studies` those of the first draw."""
     evidence: dict[str, Evidence]

@@ -13,7 +13,13 @@ import numpy as np
 from ray_mae.evaluate.baselines import RANDOM, TRAINED
 from ray_mae.evaluate.intervals import LEAST_RUNS
 from ray_mae.evaluate.metrics import Estimate, FloatArray, macro
-from ray_mae.evaluate.scores import Evidence, difference_estimate, label_estimate
+from ray_mae.evaluate.scores import (
+    Evidence,
+    LabelDifference,
+    difference_estimate,
+    label_differences,
+    label_estimate,
+)
 
 MACRO = "macro"
 """Name of the mean over the rows."""
@@ -183,7 +189,27 @@ def compare(
             }
             for i, name in enumerate(names)
         }
+        for metric, of_labels in _label_differences(runs, rows, by_row, patients).items():
+            for name, difference in of_labels.items():
+                differences[name][metric] = difference
     return Comparison(dict(metrics), list(seeds), names, initialisations, differences, by_row)
+
+
+def _label_differences(
+    runs: Mapping[str, Mapping[str, Sequence[MetricValues]]],
+    rows: Sequence[str],
+    evidence: Mapping[str, Evidence],
+    patients: int,
+) -> dict[str, dict[str, LabelDifference]]:
+    """The AUROC's by label, with Holm's rule over all of them; none of what has no labels."""
+    if not evidence:
+        return {}
+    pairs = list(zip(runs[TRAINED]["auroc"], runs[RANDOM]["auroc"], strict=True))
+    values, resampled = {}, {}
+    for i, name in enumerate(rows, 1):  # the mean comes first
+        values[name] = [float(a.value[i] - b.value[i]) for a, b in pairs]
+        resampled[name] = [a.resampled[i] - b.resampled[i] for a, b in pairs]
+    return {"auroc": label_differences(values, resampled, evidence, patients)}
 
 
 def _seed_estimate(

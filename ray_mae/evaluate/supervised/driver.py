@@ -17,7 +17,7 @@ from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.evaluate.cohort import Cohort, SplitCount
 from ray_mae.evaluate.intervals import LEAST_RUNS
 from ray_mae.evaluate.metrics import patient_resamples
-from ray_mae.evaluate.scores import Evidence
+from ray_mae.evaluate.scores import FEW, TOO_FEW, Evidence
 from ray_mae.evaluate.supervised.comparison import MetricValues, compare
 from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.report import ComparisonReport, write_comparison
@@ -169,23 +169,27 @@ def _evaluate(evaluation: Evaluation[Any, Any, Any], began: float) -> dict[str, 
     for run, result in of_runs:
         values[run.initialisation].append(evaluation.measure(task, result, weights))
     counts = preparation.counts
+    comparison = compare(
+        values,
+        config.seeds,
+        evaluation.rows(task),
+        evaluation.metrics,
+        len(np.unique(patient)),
+        evaluation.evidence(task, weights),
+    )
     report = ComparisonReport(
         command=evaluation.command,
         title=evaluation.title(task),
         lead=evaluation.lead(task),
         chance=evaluation.chance,
-        comparison=compare(
-            values,
-            config.seeds,
-            evaluation.rows(task),
-            evaluation.metrics,
-            len(np.unique(patient)),
-            evaluation.evidence(task, weights),
-        ),
+        comparison=comparison,
         runs=[(run, result.fit) for run, result in of_runs],
         samples_per_batch=config.batch_size,
         noun=NOUNS[task.manifest.kind],
-        protocol={**evaluation.protocol(task), "Intervals": _intervals(config)},
+        protocol={
+            **evaluation.protocol(task),
+            "Intervals": _intervals(config, comparison.evidence),
+        },
         limits=evaluation.limits,
         cautions=notes,
         settings={"dataset": task.manifest.dataset, **to_dict(config)},
@@ -200,19 +204,27 @@ def _evaluate(evaluation: Evaluation[Any, Any, Any], began: float) -> dict[str, 
     return write_comparison(config.output, report, began)
 
 
-def _intervals(config: SupervisedConfig) -> str:
+def _intervals(config: SupervisedConfig, evidence: Mapping[str, Evidence]) -> str:
     resamples = (
         f"{config.bootstrap:,} resamples of the test patients, the same for all runs, so that differences "
         "are paired"
     )
+    few = (
+        f" Where the rarer class of a label has fewer than {FEW} test patients, its AUROC's interval is made "
+        "on the logit, of one seed from the error of DeLong by patients (Obuchowski); with fewer than "
+        f"{TOO_FEW} there is none: too few to tell. A difference of a label's AUROC is told apart where its "
+        "p holds beside those of all labels (Holm, 5 %)."
+        if evidence
+        else ""
+    )
     if len(config.seeds) == 1:
-        return f"percentiles 2.5 to 97.5 of {resamples}. They say nothing of another seed."
+        return f"percentiles 2.5 to 97.5 of {resamples}. They say nothing of another seed.{few}"
     if len(config.seeds) < LEAST_RUNS:
         return f"none over two seeds, whose spread says too little; {LEAST_RUNS} or more have one."
     return (
         f"over test patients and over seeds: the variance of the mean in {resamples}, and that between "
         "seeds divided by their number, with Student's t (Welch and Satterthwaite). ± is the standard "
-        "deviation over seeds."
+        f"deviation over seeds.{few}"
     )
 
 

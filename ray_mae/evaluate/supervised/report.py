@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.config.base import flatten
+from ray_mae.evaluate.calibration import CALIBRATION, TEMPERED
 from ray_mae.evaluate.cohort import SplitCount
 from ray_mae.evaluate.pages import charts
 from ray_mae.evaluate.pages.page import environment, generated, plain, png, svg
@@ -99,6 +100,11 @@ def write_comparison(output: Path, report: ComparisonReport, began: float) -> di
         "rows": [row for row in comparison.rows if row != MACRO],
         **report.policy,
         "left_out": report.left_out,
+        **(
+            {"too_few_to_tell": [n for n, e in comparison.evidence.items() if e.interval == "none"]}
+            if comparison.evidence
+            else {}
+        ),
         "cautions": list(report.cautions),
         "budget": budget,
         **{
@@ -155,12 +161,15 @@ def _page(report: ComparisonReport) -> str:
     label = f"{comparison.metrics[main]} and 95 % interval"
     histories = [(run.initialisation, fit.step, fit.history) for run, fit in report.runs]
     settings = flatten(report.settings)
+    extra = CALIBRATION | TEMPERED
     return (
         environment()
         .get_template("comparison.html.j2")
         .render(
             report=report,
             comparison=comparison,
+            first=[m for m in comparison.metrics if m not in extra],
+            calibration=[m for m in comparison.metrics if m in extra],
             generated=generated(settings),
             macro=MACRO,
             initialisations=names,
