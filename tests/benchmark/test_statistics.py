@@ -235,14 +235,14 @@ def test_numbers_and_survival_are_measured_as_libraries_do() -> None:
     found = {k: v[0] for k, v in metrics.measure_of("number", y, one)(p).items()}
     assert found["mae"] == pytest.approx(np.abs(p - y).mean())
     assert found["r2"] == pytest.approx(r2_score(y, p))
-    assert found["r"] == pytest.approx(pearsonr(y, p).statistic)
+    assert found["pearson"] == pytest.approx(pearsonr(y, p).statistic)
     assert found["error_slope"] == pytest.approx(np.polyfit(y, p - y, 1)[0])
     time = np.array([1.0, 2.0, 3.0, 4.0])
     event = np.array([1.0, 0.0, 1.0, 0.0])
     survival = np.stack([time, event], axis=1)
     risk = np.array([4.0, 9.0, 1.0, 2.0])
     # known pairs: 1 before all others, 3 before 4: of these 4, won are 1>3 and 1>4
-    c = metrics.measure_of("survival", survival, np.ones((4, 1)))(risk)["c_index"][0]
+    c = metrics.measure_of("survival", survival, np.ones((4, 1)))(risk)["harrell"][0]
     assert c == 0.5
 
 

@@ -56,6 +56,8 @@ class Section:
     panel: str = "26rem"
     """Least width of a picture, beside which another one has room."""
     tables: list[Table] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """Encoders that its pictures mark without naming them."""
     folded: bool = False
     """Whether its tables are folded away at first."""
 

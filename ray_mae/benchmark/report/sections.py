@@ -256,20 +256,11 @@ def view_choices(found: Findings) -> Section:
         [
             "Only studies with exactly one frontal and one lateral view, the same for all choices. "
             "Differences "
-            "are paired, exploratory and not corrected for their number. "
-            + " ".join(f"{e}: {g}." for e, g in _marks(of, here_names(found)))
+            "are paired, exploratory and not corrected for their number."
         ] if rows else [],
-        pictures, "24rem", [Table(columns, rows)], folded=True,
+        pictures, "24rem", [Table(columns, rows, "Every choice")],
+        keys=list(dict.fromkeys(c.encoder for c in found.conditions)), folded=True,
     )  # fmt: skip
-
-
-def here_names(found: Findings) -> list[str]:
-    """Encoders with scores by choice of views."""
-    return list(dict.fromkeys(c.encoder for c in found.conditions))
-
-
-def _marks(of: charts.Looks, names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(name, charts.GLYPHS[of[name][1]]) for name in names]
 
 
 def per_label(found: Findings) -> Section:

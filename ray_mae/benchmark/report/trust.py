@@ -85,6 +85,7 @@ def calibration(found: Findings) -> Section:
     return Section(
         "Calibration", text if rows else [], pictures, "13rem",
         [Table(columns, rows, "At home and elsewhere")], folded=True,
+        keys=list(dict.fromkeys(r.scored.encoder for r in found.reliability)),
     )  # fmt: skip
 
 

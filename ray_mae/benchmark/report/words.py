@@ -34,7 +34,7 @@ EXPOSURE = {
 
 def place_name(place: Place) -> str:
     """Task and test; views and what was held out where they are not the usual."""
-    name = place.task if place.dataset in place.task else f"{place.task}, {place.dataset}"
+    name = place.task if place.dataset == place.task else f"{place.task}, {place.dataset}"
     if place.views != "all":
         name += f", {VIEWS.get(place.views, place.views)}"
     return f"{name}, without {place.held_out}" if place.held_out else name

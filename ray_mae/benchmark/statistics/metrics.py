@@ -12,6 +12,8 @@ from scipy.special import expit
 
 from ray_mae.evaluate.calibration import CALIBRATION, TEMPERED
 from ray_mae.evaluate.metrics import BINS
+from ray_mae.evaluate.regression import measure_numbers
+from ray_mae.evaluate.survival import harrell
 
 Array = NDArray[np.float64]
 
@@ -25,21 +27,21 @@ NAMES = {
     "mae": "Mean absolute error",
     "rmse": "Root mean squared error",
     "r2": "R²",
-    "r": "Pearson r",
+    "pearson": "Pearson r",
     "error_slope": "Slope of the error on the truth",
-    "c_index": "Harrell's C",
+    "harrell": "Harrell's C",
     "mean": "Mean",
 }
 PRIMARY = {
     "labels": "auroc",
     "number": "mae",
-    "survival": "c_index",
+    "survival": "harrell",
     "retrieval": "mean",
     "segmentation": "mean",
 }
 """The metric that encoders are compared by, by the task's kind."""
 BETTER_LOW = frozenset({"mae", "rmse"})
-SHARES = frozenset({"auroc", "average_precision", "c_index"})
+SHARES = frozenset({"auroc", "average_precision", "harrell"})
 """Those between 0 and 1 whose intervals are made on the logit scale where there are few patients."""
 SURPLUS = frozenset({"ece", "ece_mass", "ece_tempered"})
 """Those that resamples make larger by chance: see `evaluate.metrics.estimate`."""
@@ -48,7 +50,7 @@ BOUNDS = {
     "intercept": (-np.inf, np.inf),
     "log_loss_tempered": (0.0, np.inf),
     "r2": (-np.inf, 1.0),
-    "r": (-1.0, 1.0),
+    "pearson": (-1.0, 1.0),
     "slope": (-np.inf, np.inf),
     "error_slope": (-np.inf, np.inf),
     "mean": (-np.inf, np.inf),
@@ -57,11 +59,10 @@ BOUNDS = {
     "rmse": (0.0, np.inf),
 }
 """What a value cannot leave; 0 and 1 of all others."""
-CHANCE = {"auroc": 0.5, "c_index": 0.5}
+CHANCE = {"auroc": 0.5, "harrell": 0.5}
 
 Measure = Callable[[Array], dict[str, Array]]
 """From values [S] to all metrics, each [1 + R]."""
-_BLOCK = 64
 
 
 def resample_weights(patient: NDArray, resamples: int, seed: int) -> NDArray[np.uint16]:
@@ -153,54 +154,21 @@ def _labels(target: Array, weights: NDArray) -> Measure:
 
 
 def _numbers(target: Array, weights: NDArray) -> Measure:
-    """By moments of the weighted samples, about the mean of the whole set so that nothing cancels."""
-    y = target - target.mean()
-    w = weights.astype(np.float64)
-    n = w.sum(0)
+    """See `evaluate.regression`."""
 
     def found(value: Array) -> dict[str, Array]:
-        p = value - target.mean()
-        columns = np.stack([y, p, y * y, p * p, y * p, np.abs(p - y), (p - y) ** 2])  # [7, S]
-        my, mp, yy, pp, yp, absolute, squared = columns @ w / n
-        with np.errstate(divide="ignore", invalid="ignore"):
-            variance, other, joint = yy - my**2, pp - mp**2, yp - my * mp
-            flat = variance <= 1e-12 * np.maximum(yy, 1e-300)
-            values = {
-                "mae": absolute,
-                "rmse": np.sqrt(squared),
-                "r2": 1 - squared / variance,
-                # A prediction that is the same for all has no correlation: none is 0.
-                "r": np.where(other > 1e-12 * variance, joint / np.sqrt(variance * other), 0.0),
-                "error_slope": joint / variance - 1,
-            }
-        return {name: np.where(flat, np.nan, v) for name, v in values.items()}
+        told = measure_numbers(target, value, weights)
+        # The slope of calibration has its name already.
+        return {"error_slope" if k == "slope" else k: v for k, v in told.items()}
 
     return found
 
 
 def _survival(target: Array, weights: NDArray) -> Measure:
-    """Harrell's C: of the pairs whose order is known, the share in which who dies first has more risk."""
-    time, event = target[:, 0], target[:, 1] > 0
-    # Known: i had the event before j's time; or at the same time while j was censored then.
-    later = (time[:, None] < time) | ((time[:, None] == time) & ~event)
-    known = (event[:, None] & later).astype(np.float32)  # [S, S]
-    w = weights.astype(np.float32)
-    pairs = np.concatenate(
-        [
-            (w[:, i : i + _BLOCK] * (known @ w[:, i : i + _BLOCK])).sum(0, dtype=np.float64)
-            for i in range(0, w.shape[1], _BLOCK)
-        ]
-    )
+    """Harrell's C, see `evaluate.survival`."""
 
     def found(risk: Array) -> dict[str, Array]:
-        higher = (risk[:, None] > risk) + 0.5 * (risk[:, None] == risk)
-        won = known * higher.astype(np.float32)
-        values = [
-            (w[:, i : i + _BLOCK] * (won @ w[:, i : i + _BLOCK])).sum(0, dtype=np.float64)
-            for i in range(0, w.shape[1], _BLOCK)
-        ]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {"c_index": np.concatenate(values) / pairs}
+        return {"harrell": harrell(target[:, 0], target[:, 1], risk, weights)}
 
     return found
 

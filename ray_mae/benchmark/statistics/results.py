@@ -18,6 +18,8 @@ from ray_mae.config.base import from_dict
 from ray_mae.config.suite import EncoderEntry, SuiteConfig, TaskEntry
 
 Array = NDArray[np.float64]
+RETRIEVAL = ("mAP@R",)
+"""The score of queries that encoders are compared by: of frequent labels recall is near 1 for all."""
 SCORED = ("done", "constant")
 """Statuses of fits that have predictions."""
 
@@ -61,7 +63,8 @@ class Cohort:
     patient: NDArray[np.str_]
     """[S]"""
     target: Array
-    """[S, L] NaN where unknown; of survival [S, 2]."""
+    """[S, L] NaN where unknown; of survival [S, 2]. Where each sample has scores of its own (retrieval,
+    segmentation) 0, and NaN where a fit has none for it."""
     names: list[str]
     """[L] scored labels, or the number's name."""
     counts: dict[str, Count]
@@ -81,16 +84,12 @@ class Cohort:
         """[S] whether the target is known."""
         if self.kind == "survival":
             return np.asarray(~np.isnan(self.target).any(1))
-        if self.kind in ("retrieval", "segmentation"):
-            return np.ones(len(self.rows), bool)
         return np.asarray(~np.isnan(self.target[:, column]))
 
     def truth(self, column: int) -> Array:
         """[S], of survival [S, 2]."""
         if self.kind == "survival":
             return self.target
-        if self.kind in ("retrieval", "segmentation"):
-            return np.zeros(len(self.rows))
         return self.target[:, column]
 
     @property
@@ -213,7 +212,11 @@ class Results:
             target, names = table.targets[place.task][rows], list(table.names[place.task])
         else:
             names = list(fits[0].labels)
+            samples = table.sample[rows].tolist()
             target = np.zeros((len(rows), len(names)))
+            for fit in fits:
+                index, values = self.said(fit, place.dataset, "test") or ({}, target)
+                target[np.isnan(values[[index[s] for s in samples]])] = np.nan
         if entry.kind == "survival":
             names = names[:1]
         return self._limited(
@@ -240,6 +243,8 @@ class Results:
                         f"it in the test; {least} of each are needed",
                     )
         chosen = entry.macro or self._planned_labels(task) or names
+        if entry.kind == "retrieval":
+            chosen = [name for name in RETRIEVAL if name in names] or names
         for name in names:
             if name not in chosen:
                 left_out.setdefault(name, "not among the labels that the plan takes the mean over")
