@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ray_mae.benchmark.caches import splits_of
 from ray_mae.benchmark.draws import labelled_rows
@@ -233,7 +232,7 @@ def train(training: Training) -> float:
     np.savez(
         training.folder / "validation.npz",
         sample=cohort.name[val],
-        values=_logits(found.validation).astype(np.float32),
+        values=found.validation.astype(np.float32),
     )
     result = {
         "score": found.fit.validation.score,
@@ -248,11 +247,6 @@ def train(training: Training) -> float:
     }
     write_whole(training.result, json.dumps(result) + "\n")
     return float(found.fit.validation.score)
-
-
-def _logits(probability: NDArray[Any]) -> NDArray[Any]:
-    p = np.clip(probability, 1e-12, 1 - 1e-12)
-    return np.log(p) - np.log1p(-p)
 
 
 def _parameters(folder: Path) -> int:

@@ -81,7 +81,7 @@ def finetune(run: Run, config: FinetuneConfig, task: FinetuneTask) -> FinetuneRe
         return bce(logits, batch[1], config.label_smoothing).mean()
 
     def logits_of(split: str) -> torch.Tensor:
-        logits = []
+        logits = [torch.zeros(0, len(task.labels))]  # of a split without rows
         with torch.inference_mode(), mixed(config.precision, device):
             for arrays, _ in samples.each(task.rows(split), whole):
                 logits.append(model(kind.to_batch(arrays).to(device)).cpu())
