@@ -45,9 +45,10 @@ class Inputs:
         patient: NDArray[np.str_],
         condition: str,
         pools: list[str] | None = None,
+        kind: TargetKind = "labels",
     ) -> None:
-        """pools: vectors to choose from; None: all there are."""
-        self._patient, self._condition = patient, condition
+        """pools: vectors to choose from; None: all there are. kind: of the task."""
+        self._patient, self._condition, self._kind = patient, condition, kind
         samples = len(patient)
         rows = seen_views(features, samples, condition)
         self._features = replace(
@@ -74,7 +75,7 @@ class Inputs:
             targets: [S, L] of all samples.
         """
         vectors = {pool: values[rows] for pool, values in self._means.items()}
-        return Data(self._chosen(vectors), targets[rows], self._patient[rows], self._tokens(rows))
+        return Data(self._chosen(vectors), targets[rows], self._patient[rows], self._tokens(rows), self._kind)
 
     def views(self, rows: NDArray[np.intp], targets: NDArray[np.float64]) -> tuple[Data, NDArray]:
         """The same with a row for each view, and the place in `rows` [N'] that it is of."""
@@ -92,7 +93,8 @@ class Inputs:
                 np.arange(len(order)),
                 self._features.view[order].astype(np.intp),
             )
-        return Data(self._chosen(vectors), targets[of], self._patient[of], tokens), at[order]
+        data = Data(self._chosen(vectors), targets[of], self._patient[of], tokens, self._kind)
+        return data, at[order]
 
     def fitted_to(self, rows: NDArray[np.intp], targets: NDArray[np.float64]) -> Data:
         """What a head is fitted to: samples, or their views where its logits are averaged."""

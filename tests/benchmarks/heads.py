@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/heads.py [SAMPLES] [FEATURES] [LABELS] [SKLEARN_LABELS]
 
-scikit-learn fits SKLEARN_LABELS of the labels at every C, and its seconds are scaled to all. Validation
-AUROC of these labels is compared at every C. Seconds are of the process, as other programs share the machine.
+scikit-learn fits SKLEARN_LABELS of the labels at every C, and its seconds are scaled to all of them. AUROC
+on other samples is compared at every C. Seconds are of the process, as other programs share the machine.
 """
 
 import sys
