@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from ray_mae.benchmark.readers import HistogramRows, ShardBatches
 from ray_mae.benchmark.store import Store
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import Manifest
-from ray_mae.evaluate.heads.base import Data, Tokens
+from ray_mae.evaluate.heads.base import Data, Kind, Tokens
 from ray_mae.evaluate.heads.registry import HEADS
 
 IMAGES = 256
@@ -123,6 +123,7 @@ def _seconds(suite: Suite, key: Any, width: int, labels: int) -> float:
             (rng.random((small, labels)) < 0.3).astype(np.float64),
             np.arange(small).astype(np.str_),
             tokens,
+            cast(Kind, suite.config.tasks[cell.task].kind),
         )
         settings = suite.config.heads
         if entry.per_shots:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from ray_mae.benchmark.fusion import Inputs, components_of_pixels
 from ray_mae.benchmark.records import ALL, Fit, FitKey, Predictions, SampleTable
 from ray_mae.benchmark.store import Store
 from ray_mae.config.suite import SuiteConfig
-from ray_mae.evaluate.heads.base import Data, Head, HeadFit
+from ray_mae.evaluate.heads.base import Data, Head, HeadFit, Kind
 from ray_mae.evaluate.heads.registry import HEADS
 
 BOTH = ("train", "val")
@@ -109,7 +109,12 @@ def _inputs(group: Group, table: SampleTable, dataset: str, splits: Sequence[str
             vectors = metadata(known, names, np.flatnonzero(train))
         features = Features(np.arange(samples), np.zeros(samples, np.int8), {"mean": vectors})
     views = "all" if group.cache is None else key.cell.views
-    return Inputs(features, table.patient, views, list(entry.pools) if entry.pools else None)
+    pools: list[str] | None = list(entry.pools) if entry.pools else None
+    return Inputs(features, table.patient, views, pools, _kind(config, key))
+
+
+def _kind(config: SuiteConfig, key: FitKey) -> Kind:
+    return cast(Kind, config.tasks[key.cell.task].kind)
 
 
 # ----------------------------------------------------------------------------------------- in a task
@@ -292,7 +297,7 @@ def _beside(
         seen = Features(
             np.arange(len(b.sample)), np.zeros(len(b.sample), np.int8), {"mean": vectors}
         )
-        return Inputs(seen, b.patient, "all")
+        return Inputs(seen, b.patient, "all", kind=_kind(config, key))
     assert fitted.group.cache is not None
     assert group.cache is not None
     of_fit = fitted.group.cache.read(a.sample, ["train"])
@@ -310,4 +315,4 @@ def _beside(
         reduced.view[inside],
         {"mean": reduced.vectors["mean"][inside]},
     )
-    return Inputs(seen, b.patient, key.cell.views)
+    return Inputs(seen, b.patient, key.cell.views, kind=_kind(config, key))

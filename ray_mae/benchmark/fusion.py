@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ray_mae.benchmark.features import Features, mean_of_views
 from ray_mae.data.schema import VIEWS
-from ray_mae.evaluate.heads.base import Data, Head, HeadFit, Tokens
+from ray_mae.evaluate.heads.base import Data, Head, HeadFit, Kind, Tokens
 from ray_mae.evaluate.probe.scaling import principal_components
 
 FRONTAL, LATERAL = VIEWS.index("frontal"), VIEWS.index("lateral")
@@ -45,7 +45,7 @@ class Inputs:
         patient: NDArray[np.str_],
         condition: str,
         pools: list[str] | None = None,
-        kind: TargetKind = "labels",
+        kind: Kind = "labels",
     ) -> None:
         """pools: vectors to choose from; None: all there are. kind: of the task."""
         self._patient, self._condition, self._kind = patient, condition, kind
@@ -75,7 +75,13 @@ class Inputs:
             targets: [S, L] of all samples.
         """
         vectors = {pool: values[rows] for pool, values in self._means.items()}
-        return Data(self._chosen(vectors), targets[rows], self._patient[rows], self._tokens(rows), self._kind)
+        return Data(
+            self._chosen(vectors),
+            targets[rows],
+            self._patient[rows],
+            self._tokens(rows),
+            self._kind,
+        )
 
     def views(self, rows: NDArray[np.intp], targets: NDArray[np.float64]) -> tuple[Data, NDArray]:
         """The same with a row for each view, and the place in `rows` [N'] that it is of."""
