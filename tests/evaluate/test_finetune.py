@@ -156,8 +156,10 @@ def test_a_visible_label_of_studies_is_learnt_and_everything_is_left_behind(
     seeds = found["starts"]["trained"]["Edema"]["auroc"]["seeds"]
     assert seeds[1]["value"] == pytest.approx(roc_auc_score(of_test.target, of_test.logit))
     np.testing.assert_allclose(expit(of_test.logit), of_test.probability, rtol=1e-6)
-    assert found["evidence"]["Edema"]["interval"] == "logit_delong"
-    assert found["evidence"]["Edema"]["usable"] == 1
+    evidence = found["evidence"]["Edema"]  # 24 studies of fewer patients
+    assert evidence["positive_patients"] == of_test[of_test.target == 1].patient_id.nunique() < 10
+    assert evidence["interval"] == "none"
+    assert "Edema" in summary["too_few_to_tell"]
     assert {"slope", "log_loss_tempered"} <= found["starts"]["trained"]["Edema"].keys()
 
     kept = load_classifier(tmp_path / "models" / "trained-seed0")
