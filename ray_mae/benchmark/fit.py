@@ -17,12 +17,14 @@ from ray_mae.benchmark.ray_tasks import run_tasks
 from ray_mae.benchmark.records import FitKey
 from ray_mae.benchmark.smoke import smoke_check
 from ray_mae.benchmark.store import PLAN, Store
-from ray_mae.checkpoint.format import encoder_facts, fingerprint
+from ray_mae.checkpoint.format import encoder_facts, find_checkpoint, fingerprint, read_config
 from ray_mae.config.base import to_dict
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import Manifest
+from ray_mae.evaluate.features import what_is_seen
 from ray_mae.evaluate.heads.registry import HEADS
 from ray_mae.files import write_whole
+from ray_mae.open_weights.source import on_meta
 from ray_mae.terminal import console, warn
 
 TOGETHER = 20
@@ -155,24 +157,31 @@ def _describe(suite: Suite, name: str, cost: float, earlier: dict[str, Any]) -> 
         "seeds": max(1, len(sources)),
         "sha256": [source.weights for source in sources],
         "embedding_seconds": round(cost, 2) or earlier.get("embedding_seconds", 0.0),
-        "pretraining_hours": [],
     }
     if sources and sources[0].path is not None:
         settings = encoder_facts(sources[0].path).settings
         facts["described"] = settings.described
-        facts["input_size"] = settings.input_size
+        network = on_meta(settings)
+        facts["parameters"] = sum(p.numel() for p in network.parameters())
+        facts["dimensions"] = network.width
+        facts["sees"] = what_is_seen(sources[0].path, sources[0].crop_size, sources[0].sees)
         if entry.kind == "weights":
-            facts["pretraining_hours"] = [pretraining_hours(source.path) for source in sources]
+            hours = [pretraining_hours(source.path) for source in sources]
+            facts["pretraining_hours"] = (
+                None if None in hours else round(sum(filter(None, hours)) / len(hours), 4)
+            )
     return facts
 
 
 def pretraining_hours(path: Any) -> float | None:
-    """Hours that our pretraining took, by its summary; None of weights of others."""
+    """Hours that our pretraining took, over its workers, by its summary; None of weights of others."""
     summary = path / "summary.json"
     if not summary.is_file():
         return None
     seconds = json.loads(summary.read_text()).get("seconds")
-    return round(seconds / 3600, 4) if isinstance(seconds, (int, float)) else None
+    if not isinstance(seconds, (int, float)):
+        return None
+    return seconds * read_config(find_checkpoint(path)).scaling.workers / 3600
 
 
 def _flow(shards: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def measure_trust(suite: Suite) -> None:
     """Measures what the suite asks for, and writes trust.json."""
     trust = suite.config.trust
     found: dict[str, list[dict[str, Any]]] = {
-        "knows": list(_knows(suite)) if trust.knows else [],
+        "knows": _knows(suite) if trust.knows else [],
         "variance": list(_variance(suite)) if trust.knows else [],
         "robustness": _robustness(suite) if trust.corruptions else [],
         "agreement": list(_agreement(suite)) if trust.repeats else [],
@@ -83,32 +83,50 @@ def _tasks_of(suite: Suite) -> Iterator[tuple[str, str, SampleTable]]:
             yield name, task.dataset, store.samples(task.dataset)
 
 
-def _knows(suite: Suite) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Known:
+    """An encoder on a data set, of which is asked what its features know."""
+
+    suite: Suite
+    task: str
+    dataset: str
+    encoder: str
+    source: Source
+    table: SampleTable
+
+
+def _knows(suite: Suite) -> list[dict[str, Any]]:
     """Attributes told by a linear head, among everybody and within the healthy."""
-    for task, dataset, table in _tasks_of(suite):
-        labels = suite.label_sets[task].names
-        among: dict[str, NDArray[np.bool_] | None] = {EVERYBODY: None}
-        if HEALTHY in labels:
-            among[HEALTHY] = table.targets[task][:, labels.index(HEALTHY)] == 1
-        else:
-            among[f"without {labels[0]}"] = table.targets[task][:, 0] == 0
-        for encoder, source in _seen(suite, dataset):
-            vectors = _vectors(suite, dataset, source, table)
-            for name in suite.config.trust.knows:
-                if name not in table.attributes:
-                    continue
-                for words, within in among.items():
-                    found = knows(
-                        vectors,
-                        name,
-                        table.attributes[name],
-                        table.patient,
-                        table.split,
-                        within=within,
-                        among=words,
-                        seed=suite.config.statistics.seed,
-                    )
-                    yield {"encoder": encoder, "dataset": dataset, **asdict(found)}
+    asked = [
+        _Known(suite, task, dataset, encoder, source, table)
+        for task, dataset, table in _tasks_of(suite)
+        for encoder, source in _seen(suite, dataset)
+    ]
+    found = run_tasks(_known_by, asked, "asked what they know", "encoders", [1] * len(asked))
+    return [record for records in found for record in records]
+
+
+def _known_by(asked: _Known) -> list[dict[str, Any]]:
+    table, suite = asked.table, asked.suite
+    labels = suite.label_sets[asked.task].names
+    states = table.targets[asked.task]
+    among: dict[str, NDArray[np.bool_] | None] = {EVERYBODY: None}
+    if HEALTHY in labels:
+        among[HEALTHY] = states[:, labels.index(HEALTHY)] == 1
+    else:
+        among[f"without {labels[0]}"] = states[:, 0] == 0
+    vectors = _vectors(suite, asked.dataset, asked.source, table)
+    records = []
+    for name in suite.config.trust.knows:
+        if name not in table.attributes:
+            continue
+        for words, within in among.items():
+            one = knows(
+                vectors, name, table.attributes[name], table.patient, table.split,
+                within=within, among=words, seed=suite.config.statistics.seed,
+            )  # fmt: skip
+            records.append({"encoder": asked.encoder, "dataset": asked.dataset, **asdict(one)})
+    return records
 
 
 def _variance(suite: Suite) -> Iterator[dict[str, Any]]:

@@ -42,7 +42,7 @@ def test_every_encoder_has_every_cell_and_as_many_trials(done: SuiteConfig) -> N
     cells = {name: {f.key.cell for f in fits if f.key.encoder == name} for name in done.encoders}
     assert all(of == cells["ours"] for of in cells.values())
     points = {(c.studies, c.validation) for c in cells["ours"]}
-    assert points == {(n, v) for n in (12, 24) for v in ("full", "spent")} | {(0, "full")}
+    assert points == {(12, "full"), (12, "spent"), (0, "full")}
     ours, random = (
         {f.key.cell: len(f.trials) for f in fits if f.key.encoder == name}
         for name in ("ours", "random")
@@ -64,7 +64,7 @@ def test_predictions_are_of_test_samples_that_the_condition_shows(done: SuiteCon
         assert said.values.shape == (len(said.sample), len(fit.labels))
         sizes[fit.key.encoder, fit.key.cell.views] = len(said.sample)
     assert sizes["ours", "all"] == len(test)
-    assert sizes["ours", "both_logits"] < sizes["ours", "frontal"] < len(test)
+    assert 0 < sizes["ours", "both_logits"] < len(test)
 
 
 def test_the_labels_of_test_patients_change_nothing_that_is_fitted(

@@ -335,7 +335,8 @@ def test_numbers_survival_and_places_held_out_are_reported(tmp_path: Path) -> No
             store.write_fit(Fit(key, labels))
             told = Predictions(sample, value.astype(np.float32)[:, None])
             store.write_predictions(key, "home", "test", labels, told)
-    plan = {"suite": to_dict(config), "sha256": "2" * 64, "fits": fits, "knows": [{"site": 0.9}]}
+    plan = {"suite": to_dict(config), "sha256": "2" * 64, "fits": fits}
+    (tmp_path / "trust.json").write_text(json.dumps({"knows": [{"site": 0.9}]}))
     (tmp_path / "plan.json").write_text(json.dumps(plan, default=str))
     report(config)
     found = {

@@ -472,7 +472,7 @@ def test_a_killed_run_goes_on_with_the_next_sample(
     np.testing.assert_allclose(losses(config.output), losses(several_workers[2]), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGUSR1, 75)])
 def test_a_signal_has_a_run_save_and_the_same_command_go_on(
     shards: Path, tmp_path: Path, signum: signal.Signals, code: int
 ) -> None:

@@ -179,12 +179,9 @@ def test_activation_checkpointing_changes_no_gradient() -> None:
     torch.testing.assert_close(gradients(plain, batch), gradients(again, batch))
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"sigma_max": 0.0, "lambda_visible": 0.0}], ids=["mdae", "mae"]
-)
-def test_a_few_steps_lower_the_loss(changes: dict[str, float]) -> None:
+def test_a_few_steps_lower_the_loss() -> None:
     torch.manual_seed(0)
-    model, batch = mdae(mask_ratio=(0.25, 0.75), **changes), volume_batch(4)
+    model, batch = mdae(mask_ratio=(0.25, 0.75)), volume_batch(4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(30):

@@ -66,7 +66,7 @@ def fp32() -> list[float]:
     return trained(engine_of("fp32", 1))
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 3])
 def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[float]) -> None:
     engine = engine_of("bf16", stage)
     losses = trained(engine)
@@ -80,7 +80,7 @@ def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[flo
 
 @pytest.mark.parametrize(
     ("precision", "stage"),
-    [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 1), ("bf16", 3)],
+    [("fp32", 0), ("fp32", 3), ("bf16", 1)],
 )
 @pytest.mark.parametrize(
     ("accumulation", "way"), [(1, "loss alone"), (2, "loss and gradient")]
@@ -144,13 +144,9 @@ def test_weights_with_two_names_are_the_same_under_both() -> None:
 @pytest.mark.parametrize(
     ("precision", "before", "after", "optimizer"),
     [
-        ("fp32", 1, 2, "adamw"),
         ("fp32", 2, 1, "sgd"),
         ("fp32", 3, 3, "adamw"),
-        ("fp32", 3, 3, "sgd"),
         ("bf16", 1, 2, "adamw"),
-        ("bf16", 2, 1, "sgd"),
-        ("bf16", 3, 3, "adamw"),
     ],
 )
 def test_a_universal_checkpoint_goes_on_as_if_nothing_had_been(
@@ -183,13 +179,7 @@ def test_a_universal_checkpoint_of_no_step_is_a_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "stage"),
-    [
-        ("bf16", 1),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 3)]
-        ),
-    ],
+    [("bf16", 1), pytest.param("fp32", 3, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("universal", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_frozen_layers_stay_as_they_are_bit_by_bit_and_a_checkpoint_goes_on(

@@ -15,7 +15,7 @@ from typing import Any
 from ray_mae.benchmark.report.findings import Findings, find
 from ray_mae.benchmark.report.page import page
 from ray_mae.benchmark.report.tables import latex, rounded, write_parquet, write_rows
-from ray_mae.benchmark.report.words import cautions, sentence
+from ray_mae.benchmark.report.words import cautions, place_name, sentence
 from ray_mae.benchmark.statistics.contrasts import headline
 from ray_mae.benchmark.statistics.results import Results
 from ray_mae.benchmark.store import Store
@@ -58,7 +58,10 @@ def report(config: SuiteConfig) -> dict[str, Any]:
         "opened": len(results.store.opened()),
         "fits": dict(sorted(results.statuses().items())),
         "cautions": told,
-        "verdicts": [sentence(c) for c in headline(found.contrasts, results)],
+        "verdicts": [
+            f"{place_name(c.place)}, {c.cell.head}: {sentence(c)}"
+            for c in headline(found.contrasts, results)
+        ],
         "scores": len(found.rows),
         "contrasts": len(found.contrasts),
         "files": {

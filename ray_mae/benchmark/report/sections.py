@@ -347,7 +347,7 @@ def costs(found: Findings) -> Section:
     told = found.results.plan.get("encoders", {})
     pictures = []
     for key, label in (
-        ("pretraining_gpu_hours", "GPU hours of pretraining"),
+        ("pretraining_hours", "Hours of pretraining, over all workers"),
         ("parameters", "Parameters"),
     ):
         for head in dict.fromkeys(a.head for a in found.averages):
@@ -364,12 +364,12 @@ def costs(found: Findings) -> Section:
     rows = [
         [
             encoder(name), long(_say(e.get("described"))), words(_say(e.get("dimensions"))),
-            words(_say(e.get("parameters"))), words(_say(e.get("pretraining_gpu_hours"))),
-            long(_say(e.get("preprocessing"))),
+            words(_say(e.get("parameters"))), words(_say(e.get("pretraining_hours"))),
+            long(_say(e.get("sees"))),
         ]
         for name, e in told.items()
     ]  # fmt: skip
-    columns = ["Encoder", "What it is", "Features", "Parameters", "GPU hours", "Preprocessing"]
+    columns = ["Encoder", "What it is", "Features", "Parameters", "Hours", "What it sees"]
     return Section("Encoders and what they took", [], pictures, "24rem", [Table(columns, rows)])
 
 

@@ -30,11 +30,16 @@ from ray_mae.benchmark.statistics.uncertainty import FACTORS
 from ray_mae.evaluate.pages.page import svg
 
 STORED = {
-    "knows": "What features know besides disease",
-    "robustness": "Changed images",
-    "agreement": "Repeated scans of one person",
+    "What features know besides disease": {
+        "knows": "Told by a linear head from the features of test patients",
+        "variance": "Share of the features' variance between groups (η²), and by chance",
+    },
+    "Changed images": {
+        "robustness": "Macro AUROC on changed test images less that on them as they are"
+    },
+    "Repeated scans of one person": {"agreement": "ICC(2,1) over features, and nearest neighbours"},
 }
-"""Sections of what the plan holds as records."""
+"""Sections of what was measured besides: keys of its records, and titles of their tables."""
 
 
 CALIBRATED = (
@@ -155,12 +160,16 @@ def subgroups(found: Findings) -> Section:
 
 
 def stored(found: Findings) -> list[Section]:
-    """What was measured while fitting and is told as it is."""
+    """What was measured when the tests were opened and is told as it is."""
     sections = []
-    for key, title in STORED.items():
-        rows = found.results.plan.get(key) or []
-        tables = [records("", rows, short)] if rows else []
-        sections.append(Section(title, [], tables=tables))
+    measured = found.results.store.trust()
+    for title, parts in STORED.items():
+        tables = [
+            records(words, measured[key], short)
+            for key, words in parts.items()
+            if measured.get(key)
+        ]
+        sections.append(Section(title, [], tables=tables, folded=True))
     return sections
 
 
@@ -348,7 +357,7 @@ def protocol(found: Findings) -> Section:
         [words("Plan"), words(short(results.plan.get("sha256")))],
         [words("Times opened"), words(len(opened))],
         *([words("Opened"), words(_opening(record))] for record in opened),
-        [words("Code"), words(short(results.plan.get("code_version", results.plan.get("version"))))],
+        [words("Code"), words(short(results.plan.get("code")))],
         [words("Resamples of patients"), words(short(statistics.resamples))],
         [words("Margin of equivalence"), words(f"{statistics.margin:g}")],
         [words("Heads"), words(", ".join(suite.heads.use))],

@@ -51,7 +51,7 @@ def cell_name(cell: Cell) -> str:
 
 
 def signed(value: float) -> str:
-    text = significant(value)
+    text = significant(value, small=0)
     return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"+{text}"
 
 

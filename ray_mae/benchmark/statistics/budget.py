@@ -98,6 +98,7 @@ def unequal(found: Sequence[Budget]) -> list[str]:
         groups.setdefault((one.task, one.head), {})[one.encoder] = one.settings
     sentences = []
     for (task, head), by in groups.items():
+        by = {e: n for e, n in by.items() if n != [0]}  # what stands for all has nothing to choose
         if len({tuple(n) for n in by.values()}) > 1:
             told = ", ".join(f"{e} {' or '.join(map(str, n))}" for e, n in by.items())
             sentences.append(
