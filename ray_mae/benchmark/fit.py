@@ -181,7 +181,9 @@ def pretraining_hours(path: Any) -> float | None:
     seconds = json.loads(summary.read_text()).get("seconds")
     if not isinstance(seconds, (int, float)):
         return None
-    return seconds * read_config(find_checkpoint(path)).scaling.workers / 3600
+    workers = read_config(find_checkpoint(path)).scaling.workers
+    most = max(workers) if isinstance(workers, tuple) else workers
+    return seconds * most / 3600
 
 
 def _flow(shards: Any) -> dict[str, Any]:
