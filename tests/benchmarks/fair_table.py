@@ -206,7 +206,7 @@ def _real(root: Path, data: Path) -> dict[str, Path]:
     if not (films / "manifest.json").is_file():
         columns = {
             "study": "study_id", "patient": "patient_id", "path": "image_path", "site": "source",
-            "labels": "labels", "label_names": "own",
+            "labels": "labels", "label_names": "own", "split": "null",
         }  # fmt: skip
         flags = [w for k, v in columns.items() for w in (f"--columns.{k}", v)]
         _run(
