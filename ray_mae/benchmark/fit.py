@@ -148,19 +148,30 @@ def _chosen(store: Store, keys: Sequence[FitKey]) -> list[Any]:
     return [[fit.key.id, fit.status, json.dumps(fit.chosen, sort_keys=True)] for fit in fits]
 
 
+_UNTRAINED = {"random": ", untrained", "scratch": ", trained on the labels alone"}
+_BASELINES = {
+    "pixels": "principal components of small images",
+    "histogram": "histogram of intensities",
+    "metadata": "what is known without the image",
+    "prevalence": "the same for everybody",
+}
+
+
 def _describe(suite: Suite, name: str, cost: float, earlier: dict[str, Any]) -> dict[str, Any]:
     """What the page says of an encoder."""
     entry = suite.config.encoders[name]
     sources = [s for kind in ("study", "volume") for s in suite.sources.get((name, kind), ())]
     facts: dict[str, Any] = {
         "kind": entry.kind,
+        "described": _BASELINES.get(entry.kind, ""),
+        "pretraining_hours": 0.0,
         "seeds": max(1, len(sources)),
         "sha256": [source.weights for source in sources],
         "embedding_seconds": round(cost, 2) or earlier.get("embedding_seconds", 0.0),
     }
     if sources and sources[0].path is not None:
         settings = encoder_facts(sources[0].path).settings
-        facts["described"] = settings.described
+        facts["described"] = f"{settings.described}{_UNTRAINED.get(entry.kind, '')}"
         network = on_meta(settings)
         facts["parameters"] = sum(p.numel() for p in network.parameters())
         facts["dimensions"] = network.width
