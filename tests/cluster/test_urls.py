@@ -13,7 +13,11 @@ from ray_mae.config.urls import TAKES_URL, is_url
 from ray_mae.methods.registry import config_class
 
 ROOT = Path(__file__).parents[2]
-CONFIG = {"tune": ["--config", str(ROOT / "jobs/search_mvmae_tiny.yaml")]}
+SUITE = ["--config", str(ROOT / "jobs/benchmark_phantoms.yaml")]
+CONFIG = {
+    "tune": ["--config", str(ROOT / "jobs/search_mvmae_tiny.yaml")],
+    **{f"benchmark{phase}": SUITE for phase in ("", " fit", " open", " report")},
+}
 GIVEN = {"archive": "dicom", "to": "weights", "format": "timm"}
 
 
