@@ -16,6 +16,7 @@ from ray_mae.benchmark.plan import FINETUNE, FIT, Suite, inputs_of, labelled
 from ray_mae.benchmark.ray_tasks import run_tasks
 from ray_mae.benchmark.records import ALL, Cell, Fit, FitKey, Predictions, Trial
 from ray_mae.benchmark.store import Store
+from ray_mae.checkpoint.format import fingerprint
 from ray_mae.config import FinetuneConfig
 from ray_mae.config.suite import FinetuneHead, SuiteConfig
 from ray_mae.data.loading.stream import from_block
@@ -151,6 +152,7 @@ def _write_fit(suite: Suite, training: Training, trials: list[Trial]) -> None:
     dataset = suite.config.tasks[key.cell.task].dataset
     with np.load(training.folder / "validation.npz") as file:
         said = Predictions(file["sample"], file["values"])
+    store.forget(key)
     store.write_predictions(key, dataset, "val", training.labels, said)
     folder = training.folder.relative_to(suite.config.output)
     store.write_fit(
@@ -271,7 +273,9 @@ def predict_finetuned(suite: Suite) -> int:
         Tested(config, key, dataset)
         for key in finetune_keys(suite)
         for dataset in config.tasks[key.cell.task].tested_on
-        if not store.has_predictions(key, dataset, "test")
+        if not store.has_predictions(
+            key, dataset, "test", fingerprint(config.datasets[dataset].shards)
+        )
     ]
     run_tasks(predict_one, tests, "predicted", "fine-tuned models", [1] * len(tests))
     return len(tests)
@@ -307,4 +311,5 @@ def predict_one(tested: Tested) -> None:
             with torch.inference_mode():
                 logits.append(model(kind.to_batch(from_block(block)).to(device)).float().cpu())
     said = Predictions(np.array(names), torch.cat(logits).numpy())
-    store.write_predictions(key, tested.dataset, "test", fit.labels, said)
+    shards = fingerprint(entry.shards)
+    store.write_predictions(key, tested.dataset, "test", fit.labels, said, shards)

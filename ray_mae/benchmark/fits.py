@@ -14,6 +14,7 @@ from ray_mae.benchmark.features import Cache, Features
 from ray_mae.benchmark.fusion import Inputs, components_of_pixels
 from ray_mae.benchmark.records import ALL, Fit, FitKey, Predictions, SampleTable
 from ray_mae.benchmark.store import Store
+from ray_mae.checkpoint.format import fingerprint
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.evaluate.heads.base import Data, Head, HeadFit, Kind
 from ray_mae.evaluate.heads.registry import HEADS
@@ -143,6 +144,7 @@ def is_done(store: Store, key: FitKey, inputs: str) -> bool:
 
 def _fit_one(store: Store, problem: Problem, key: FitKey, inputs: str, dataset: str) -> None:
     group, began = problem.group, time.perf_counter()
+    store.forget(key)
     train, val = problem.rows(key)
     head = HEADS[group.head].head
     facts: dict[str, Any] = {
@@ -224,12 +226,13 @@ def predict_group(opening: Opening) -> int:
     store = Store(config.output)
     task = config.tasks[group.keys[0].cell.task]
     name = f"{opening.dataset}{opening.suffix}"
+    shards = fingerprint(config.datasets[opening.dataset].shards)
     missing = [
         key
         for key in group.keys
         if store.has_fit(key)
         and store.read_fit(key).status != "failed"
-        and not store.has_predictions(key, name, "test")
+        and not store.has_predictions(key, name, "test", shards)
     ]
     if not missing:
         return 0
@@ -251,7 +254,7 @@ def predict_group(opening: Opening) -> int:
             found = HeadFit(fit.chosen, store.read_head(key))
             said = _said(head, found, rows, tested, data)
             predictions = Predictions(table.sample[rows], said)
-            store.write_predictions(key, name, "test", fit.labels, predictions)
+            store.write_predictions(key, name, "test", fit.labels, predictions, shards)
     return len(missing)
 
 
