@@ -252,7 +252,8 @@ def _fill_alike(
     progress, done = ProgressLine("embedded", noun), 0
     calls = [(shard,) for shard in shards]
     if source.kind == "histogram":
-        rows = dataset_of(HistogramRows(folder, manifest.kind, config.max_views), calls, 8)
+        histograms = HistogramRows(folder, manifest.kind, config.max_views, source.corruption)
+        rows = dataset_of(histograms, calls, 8)
     else:
         collator = collator_of(source, config.max_views)
         reader = ShardBatches(folder, collator, config.batch_size, f"{manifest.kind}_id")
