@@ -15,6 +15,7 @@ from ray_mae.benchmark.fits import is_done
 from ray_mae.benchmark.plan import FINETUNE, FIT, Suite, inputs_of, labelled
 from ray_mae.benchmark.ray_tasks import run_tasks
 from ray_mae.benchmark.records import ALL, Cell, Fit, FitKey, Predictions, Trial
+from ray_mae.benchmark.sources import Source
 from ray_mae.benchmark.store import Store
 from ray_mae.checkpoint.format import fingerprint
 from ray_mae.config import FinetuneConfig
@@ -31,11 +32,13 @@ from ray_mae.terminal import console
 def finetune_keys(suite: Suite) -> list[FitKey]:
     """Returns the keys of all fine-tunings: starts × label counts × seeds."""
     config = suite.config
-    if FINETUNE not in config.heads.use:
-        return []
     keys = []
     for name, task in config.tasks.items():
-        if task.kind != "labels" or (task.heads is not None and FINETUNE not in task.heads):
+        if (
+            task.kind != "labels"
+            or task.leave_out
+            or FINETUNE not in (task.heads or config.heads.use)
+        ):
             continue
         there = int((labelled(suite, name) & (suite.samples[task.dataset].split == "train")).sum())
         counts = sorted({n for n in config.heads.finetune.studies if n < there})
@@ -86,7 +89,7 @@ class Training:
     config: SuiteConfig
     key: FitKey
     labels: list[str]
-    source: Path
+    source: Source
     """Whose weights, or whose network."""
     settings: dict[str, float]
     folder: Path
@@ -104,7 +107,7 @@ def finetune_all(suite: Suite, keys: Sequence[FitKey]) -> None:
         return
     groups = {(key.cell, key.encoder): key for key in reversed(waiting)}
     trials: dict[tuple[Cell, str], list[Training]] = {
-        at: [_training(suite, replace(key, pretraining=0, draw=0), s, "trials") for s in of_start]
+        at: [_training(suite, _of_trials(suite, key), s, "trials") for s in of_start]
         for at, key in groups.items()
         for of_start in [trials_of(suite.config.heads.finetune, _scratch(suite, key.encoder))]
     }
@@ -121,14 +124,18 @@ def finetune_all(suite: Suite, keys: Sequence[FitKey]) -> None:
         _write_fit(suite, training, chosen[training.key.cell, training.key.encoder][1])
 
 
+def _of_trials(suite: Suite, key: FitKey) -> FitKey:
+    """The key of the trials for a fit: the same whichever of the fits that they choose for are missing."""
+    return replace(key, pretraining=0, draw=0, seed=suite.config.heads.finetune.seeds[0])
+
+
 def _scratch(suite: Suite, encoder: str) -> bool:
     return suite.config.encoders[encoder].kind == "scratch"
 
 
 def _training(suite: Suite, key: FitKey, settings: dict[str, Any], where: str) -> Training:
     found = suite.sources[key.encoder, suite.kind_of(key.cell.task)]
-    source = found[key.pretraining].path
-    assert source is not None
+    source = found[key.pretraining]
     inputs = inputs_of(suite, key)[:16]
     name = f"{key.id}-{inputs}"
     if where == "trials":
@@ -206,13 +213,14 @@ def train(training: Training) -> float:
     targets = np.where(seen[:, None], targets, np.nan)[order]
     scratch = config.encoders[key.encoder].kind == "scratch"
     chosen: dict[str, Any] = training.settings
+    assert training.source.path is not None
     settings = FinetuneConfig(
-        checkpoint=training.source,
+        checkpoint=training.source.path,
         shards=shards,
         output=training.folder,
         compare=["random" if scratch else "trained"],
         seeds=[key.seed],
-        crop_size=config.encoders[key.encoder].crop_size,
+        crop_size=training.source.crop_size,
         batch_size=config.heads.finetune.batch_size,
         max_views=min(config.max_views, 16),
         gpu=config.gpu,
