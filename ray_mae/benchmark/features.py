@@ -178,15 +178,19 @@ class Cache:
     def _file(self, shard: Shard) -> Path:
         return self.folder / Path(shard.file).name
 
-    def read(self, sample: NDArray[np.str_], splits: Sequence[str]) -> Features:
+    def read(
+        self, sample: NDArray[np.str_], splits: Sequence[str], tokens: bool = False
+    ) -> Features:
         """Returns what is kept of some samples.
 
         Args:
             sample: [S] identifiers, in the order that indices refer to.
             splits: whose files are read.
+            tokens: whether they are read, too, where they are kept: they are much larger than vectors.
         """
         files = [self._file(s) for s in _of_splits(Manifest.read(self.shards), splits)]
-        table = pa.concat_tables([pq.read_table(file) for file in files])
+        columns = [name for name in pq.read_schema(files[0]).names if tokens or name != TOKENS]
+        table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
         place = {name: i for i, name in enumerate(sample.tolist())}
         of = np.array([place.get(name, -1) for name in table["sample"].to_pylist()])
         order = np.argsort(of, kind="stable")  # views of a sample stay in their order
@@ -196,12 +200,12 @@ class Cache:
             for column in table.column_names
             if column.startswith(VECTOR)
         }
-        tokens = None
+        grid = None
         if TOKENS in table.column_names:
             width = next(iter(vectors.values())).shape[1]
-            tokens = _matrix(table[TOKENS])[order].reshape(len(order), -1, width)
+            grid = _matrix(table[TOKENS])[order].reshape(len(order), -1, width)
         view = table["view"].to_numpy()[order]
-        return Features(of[order], view, vectors, tokens)
+        return Features(of[order], view, vectors, grid)
 
 
 TOGETHER = 8
@@ -252,7 +256,8 @@ def _fill_alike(
     progress, done = ProgressLine("embedded", noun), 0
     calls = [(shard,) for shard in shards]
     if source.kind == "histogram":
-        rows = dataset_of(HistogramRows(folder, manifest.kind, config.max_views), calls, 8)
+        histograms = HistogramRows(folder, manifest.kind, config.max_views, source.corruption)
+        rows = dataset_of(histograms, calls, 8)
     else:
         collator = collator_of(source, config.max_views)
         reader = ShardBatches(folder, collator, config.batch_size, f"{manifest.kind}_id")

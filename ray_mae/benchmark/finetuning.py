@@ -15,7 +15,9 @@ from ray_mae.benchmark.fits import is_done
 from ray_mae.benchmark.plan import FINETUNE, FIT, Suite, inputs_of, labelled
 from ray_mae.benchmark.ray_tasks import run_tasks
 from ray_mae.benchmark.records import ALL, Cell, Fit, FitKey, Predictions, Trial
+from ray_mae.benchmark.sources import Source
 from ray_mae.benchmark.store import Store
+from ray_mae.checkpoint.format import fingerprint
 from ray_mae.config import FinetuneConfig
 from ray_mae.config.suite import FinetuneHead, SuiteConfig
 from ray_mae.data.loading.stream import from_block
@@ -30,11 +32,13 @@ from ray_mae.terminal import console
 def finetune_keys(suite: Suite) -> list[FitKey]:
     """Returns the keys of all fine-tunings: starts × label counts × seeds."""
     config = suite.config
-    if FINETUNE not in config.heads.use:
-        return []
     keys = []
     for name, task in config.tasks.items():
-        if task.kind != "labels" or (task.heads is not None and FINETUNE not in task.heads):
+        if (
+            task.kind != "labels"
+            or task.leave_out
+            or FINETUNE not in (task.heads or config.heads.use)
+        ):
             continue
         there = int((labelled(suite, name) & (suite.samples[task.dataset].split == "train")).sum())
         counts = sorted({n for n in config.heads.finetune.studies if n < there})
@@ -85,7 +89,7 @@ class Training:
     config: SuiteConfig
     key: FitKey
     labels: list[str]
-    source: Path
+    source: Source
     """Whose weights, or whose network."""
     settings: dict[str, float]
     folder: Path
@@ -103,7 +107,7 @@ def finetune_all(suite: Suite, keys: Sequence[FitKey]) -> None:
         return
     groups = {(key.cell, key.encoder): key for key in reversed(waiting)}
     trials: dict[tuple[Cell, str], list[Training]] = {
-        at: [_training(suite, replace(key, pretraining=0, draw=0), s, "trials") for s in of_start]
+        at: [_training(suite, _of_trials(suite, key), s, "trials") for s in of_start]
         for at, key in groups.items()
         for of_start in [trials_of(suite.config.heads.finetune, _scratch(suite, key.encoder))]
     }
@@ -120,14 +124,18 @@ def finetune_all(suite: Suite, keys: Sequence[FitKey]) -> None:
         _write_fit(suite, training, chosen[training.key.cell, training.key.encoder][1])
 
 
+def _of_trials(suite: Suite, key: FitKey) -> FitKey:
+    """The key of the trials for a fit: the same whichever of the fits that they choose for are missing."""
+    return replace(key, pretraining=0, draw=0, seed=suite.config.heads.finetune.seeds[0])
+
+
 def _scratch(suite: Suite, encoder: str) -> bool:
     return suite.config.encoders[encoder].kind == "scratch"
 
 
 def _training(suite: Suite, key: FitKey, settings: dict[str, Any], where: str) -> Training:
     found = suite.sources[key.encoder, suite.kind_of(key.cell.task)]
-    source = found[key.pretraining].path
-    assert source is not None
+    source = found[key.pretraining]
     inputs = inputs_of(suite, key)[:16]
     name = f"{key.id}-{inputs}"
     if where == "trials":
@@ -151,6 +159,7 @@ def _write_fit(suite: Suite, training: Training, trials: list[Trial]) -> None:
     dataset = suite.config.tasks[key.cell.task].dataset
     with np.load(training.folder / "validation.npz") as file:
         said = Predictions(file["sample"], file["values"])
+    store.forget(key)
     store.write_predictions(key, dataset, "val", training.labels, said)
     folder = training.folder.relative_to(suite.config.output)
     store.write_fit(
@@ -204,13 +213,14 @@ def train(training: Training) -> float:
     targets = np.where(seen[:, None], targets, np.nan)[order]
     scratch = config.encoders[key.encoder].kind == "scratch"
     chosen: dict[str, Any] = training.settings
+    assert training.source.path is not None
     settings = FinetuneConfig(
-        checkpoint=training.source,
+        checkpoint=training.source.path,
         shards=shards,
         output=training.folder,
         compare=["random" if scratch else "trained"],
         seeds=[key.seed],
-        crop_size=config.encoders[key.encoder].crop_size,
+        crop_size=training.source.crop_size,
         batch_size=config.heads.finetune.batch_size,
         max_views=min(config.max_views, 16),
         gpu=config.gpu,
@@ -271,7 +281,9 @@ def predict_finetuned(suite: Suite) -> int:
         Tested(config, key, dataset)
         for key in finetune_keys(suite)
         for dataset in config.tasks[key.cell.task].tested_on
-        if not store.has_predictions(key, dataset, "test")
+        if not store.has_predictions(
+            key, dataset, "test", fingerprint(config.datasets[dataset].shards)
+        )
     ]
     run_tasks(predict_one, tests, "predicted", "fine-tuned models", [1] * len(tests))
     return len(tests)
@@ -307,4 +319,5 @@ def predict_one(tested: Tested) -> None:
             with torch.inference_mode():
                 logits.append(model(kind.to_batch(from_block(block)).to(device)).float().cpu())
     said = Predictions(np.array(names), torch.cat(logits).numpy())
-    store.write_predictions(key, tested.dataset, "test", fit.labels, said)
+    shards = fingerprint(entry.shards)
+    store.write_predictions(key, tested.dataset, "test", fit.labels, said, shards)

@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from ray_mae.benchmark.baselines import metadata
 from ray_mae.benchmark.draws import labelled_rows
 from ray_mae.benchmark.features import Cache, Features
-from ray_mae.benchmark.fusion import Inputs, components_of_pixels
+from ray_mae.benchmark.fusion import Inputs, components_of_pixels, samples_with
 from ray_mae.benchmark.records import ALL, Fit, FitKey, Predictions, SampleTable
 from ray_mae.benchmark.store import Store
+from ray_mae.checkpoint.format import fingerprint
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.evaluate.heads.base import Data, Head, HeadFit, Kind
 from ray_mae.evaluate.heads.registry import HEADS
 
 BOTH = ("train", "val")
+IDENTIFIERS = ("session_id",)
+"""Attributes that name a visit: no metadata unless they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,6 @@ class Group:
     labels: list[str]
     cache: Cache | None
     """None of an encoder that looks at no image."""
-    tokens: Cache | None = None
-    """The same with tokens, for heads that look at them."""
 
     @property
     def head(self) -> str:
@@ -46,22 +47,43 @@ class Problem:
     """The data of a group: who is there, what is known of them, what the head sees."""
 
     def __init__(
-        self, group: Group, table: SampleTable, dataset: str, splits: Sequence[str]
+        self,
+        group: Group,
+        table: SampleTable,
+        dataset: str,
+        splits: Sequence[str],
+        beside: "Problem | None" = None,
     ) -> None:
-        """table: of the data set, with targets as far as they may be known."""
+        """Reads what the head sees.
+
+        Args:
+            group: of fits.
+            table: of the data set, with targets as far as they may be known.
+            dataset: its name.
+            splits: whose features are read.
+            beside: the problem that was fitted, where what is seen depends on its training samples.
+        """
         self.group, self.table = group, table
         first = group.keys[0]
         task = group.config.tasks[first.cell.task]
         self.targets = table.targets[first.cell.task]
         known = ~np.isnan(self.targets)
         self.known = known.all(axis=1) if task.kind == "survival" else known.any(axis=1)
-        self.inputs = _inputs(group, table, dataset, splits)
         self.kept = np.ones(len(table.sample), bool)
         self.held_out = np.zeros(len(table.sample), bool)
-        if task.leave_out:
+        if task.leave_out and dataset == task.dataset:
             values = table.attributes[task.leave_out].astype(str)
             self.held_out = values == first.cell.held_out
             self.kept = ~self.held_out
+        if beside is None:
+            self.inputs = _inputs(group, table, splits, self.fitting)
+        else:
+            self.inputs = _beside(beside, table, group, splits)
+
+    @property
+    def fitting(self) -> NDArray[np.bool_]:
+        """[S] training samples, but for what is held out."""
+        return np.asarray((self.table.split == "train") & self.kept)
 
     def rows(self, key: FitKey) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Rows that fit, and rows that choose."""
@@ -85,17 +107,22 @@ def _besides(
     asked = set(config.tasks[key.cell.task].labels)
     columns = config.encoders[key.encoder].columns
     names = [n for n in columns if n not in asked]
-    known = {n: v for n, v in table.attributes.items() if n not in asked}
+    known = {
+        n: v
+        for n, v in table.attributes.items()
+        if n not in asked and (columns or n not in IDENTIFIERS)
+    }
     return (known if names or not columns else {}), names
 
 
-def _inputs(group: Group, table: SampleTable, dataset: str, splits: Sequence[str]) -> Inputs:
+def _inputs(
+    group: Group, table: SampleTable, splits: Sequence[str], train: NDArray[np.bool_]
+) -> Inputs:
     config, key = group.config, group.keys[0]
     entry, samples = config.encoders[key.encoder], len(table.sample)
-    train = table.split == "train"
-    cache = group.tokens or group.cache
+    cache = group.cache
     if cache is not None:
-        features = cache.read(table.sample, splits)
+        features = cache.read(table.sample, splits, HEADS[key.cell.head].needs == "tokens")
         if entry.kind == "pixels":
             features = components_of_pixels(features, train, entry.components, 0)
         elif entry.kind == "histogram":
@@ -107,10 +134,17 @@ def _inputs(group: Group, table: SampleTable, dataset: str, splits: Sequence[str
         if entry.kind == "metadata":
             known, names = _besides(config, key, table)
             vectors = metadata(known, names, np.flatnonzero(train))
-        features = Features(np.arange(samples), np.zeros(samples, np.int8), {"mean": vectors})
+        features = _without_images(group, table, vectors)
     views = "all" if group.cache is None else key.cell.views
     pools: list[str] | None = list(entry.pools) if entry.pools else None
     return Inputs(features, table.patient, views, pools, _kind(config, key))
+
+
+def _without_images(group: Group, table: SampleTable, vectors: NDArray[np.float32]) -> Features:
+    """One row for each sample that has the views which encoders of images are shown, as theirs."""
+    condition, most = group.keys[0].cell.views, group.config.max_views
+    rows = np.flatnonzero(samples_with(table, condition, most))
+    return Features(rows, np.zeros(len(rows), np.int8), {"mean": vectors[rows]})
 
 
 def _kind(config: SuiteConfig, key: FitKey) -> Kind:
@@ -128,11 +162,23 @@ def fit_group(group: Group) -> list[str]:
     torch.set_num_threads(1)
     store = Store(group.config.output)
     dataset = group.config.tasks[group.keys[0].cell.task].dataset
-    problem = Problem(group, store.samples(dataset, opened=False), dataset, BOTH)
+    waiting = [
+        (key, inputs)
+        for key, inputs in zip(group.keys, group.inputs, strict=True)
+        if not is_done(store, key, inputs)
+    ]
+    try:
+        problem = Problem(group, store.samples(dataset, opened=False), dataset, BOTH)
+    except ValueError as error:  # metadata that this data set does not have
+        for key, inputs in waiting:
+            store.forget(key)
+            store.write_fit(
+                Fit(key, group.labels, status="failed", reason=f"{error}", inputs=inputs)
+            )
+        return [key.id for key in group.keys]
     with threadpool_limits(1):
-        for key, inputs in zip(group.keys, group.inputs, strict=True):
-            if not is_done(store, key, inputs):
-                _fit_one(store, problem, key, inputs, dataset)
+        for key, inputs in waiting:
+            _fit_one(store, problem, key, inputs, dataset)
     return [key.id for key in group.keys]
 
 
@@ -143,6 +189,7 @@ def is_done(store: Store, key: FitKey, inputs: str) -> bool:
 
 def _fit_one(store: Store, problem: Problem, key: FitKey, inputs: str, dataset: str) -> None:
     group, began = problem.group, time.perf_counter()
+    store.forget(key)
     train, val = problem.rows(key)
     head = HEADS[group.head].head
     facts: dict[str, Any] = {
@@ -209,7 +256,6 @@ class Opening:
     """Tested on."""
     cache: Cache | None
     """Of the encoder and that data set."""
-    tokens: Cache | None = None
     suffix: str = ""
     """Of the data set's name, where its images were changed."""
 
@@ -224,23 +270,23 @@ def predict_group(opening: Opening) -> int:
     store = Store(config.output)
     task = config.tasks[group.keys[0].cell.task]
     name = f"{opening.dataset}{opening.suffix}"
+    shards = fingerprint(config.datasets[opening.dataset].shards)
     missing = [
         key
         for key in group.keys
         if store.has_fit(key)
         and store.read_fit(key).status != "failed"
-        and not store.has_predictions(key, name, "test")
+        and not store.has_predictions(key, name, "test", shards)
     ]
     if not missing:
         return 0
     fitted_on = Problem(group, store.samples(task.dataset, opened=False), task.dataset, BOTH)
     external = opening.dataset != task.dataset
-    there = replace(group, cache=opening.cache, tokens=opening.tokens)
+    there = replace(group, cache=opening.cache)
     splits = _splits(config, opening.dataset)
     table = store.samples(opening.dataset)
-    tested = Problem(there, _columns(table, group, task.kind), opening.dataset, splits)
-    if _needs_training(config, group):
-        tested.inputs = _beside(fitted_on, tested, there, opening.dataset, splits)
+    beside = fitted_on if _needs_training(config, group) else None
+    tested = Problem(there, _columns(table, group), opening.dataset, splits, beside)
     rows = tested.tested(external)
     head = HEADS[group.head].head
     with threadpool_limits(1):
@@ -251,7 +297,7 @@ def predict_group(opening: Opening) -> int:
             found = HeadFit(fit.chosen, store.read_head(key))
             said = _said(head, found, rows, tested, data)
             predictions = Predictions(table.sample[rows], said)
-            store.write_predictions(key, name, "test", fit.labels, predictions)
+            store.write_predictions(key, name, "test", fit.labels, predictions, shards)
     return len(missing)
 
 
@@ -266,7 +312,7 @@ def _splits(config: SuiteConfig, dataset: str) -> list[str]:
     return ["train", "val", "test"] if external else ["test"]
 
 
-def _columns(table: SampleTable, group: Group, kind: str) -> SampleTable:
+def _columns(table: SampleTable, group: Group) -> SampleTable:
     """The table; without targets of the task (a data set of other labels) with unknown ones."""
     task = group.keys[0].cell.task
     if task in table.targets:
@@ -280,23 +326,18 @@ def _needs_training(config: SuiteConfig, group: Group) -> bool:
     return config.encoders[group.keys[0].encoder].kind in ("pixels", "metadata")
 
 
-def _beside(
-    fitted: Problem, tested: Problem, group: Group, dataset: str, splits: list[str]
-) -> Inputs:
+def _beside(fitted: Problem, table: SampleTable, group: Group, splits: Sequence[str]) -> Inputs:
     """What a head sees of tested samples, by components or categories of the training samples."""
     config, key = group.config, group.keys[0]
     entry = config.encoders[key.encoder]
-    a, b = fitted.table, tested.table
+    a, b = fitted.table, table
     first = len(a.sample)
     if entry.kind == "metadata":
         known, names = _besides(config, key, a)
         empty = np.full(len(b.sample), None, dtype=object)
         joined = {n: np.concatenate([v, b.attributes.get(n, empty)]) for n, v in known.items()}
-        train = np.flatnonzero(a.split == "train")
-        vectors = metadata(joined, names, train)[first:]
-        seen = Features(
-            np.arange(len(b.sample)), np.zeros(len(b.sample), np.int8), {"mean": vectors}
-        )
+        vectors = metadata(joined, names, np.flatnonzero(fitted.fitting))[first:]
+        seen = _without_images(group, b, vectors)
         return Inputs(seen, b.patient, "all", kind=_kind(config, key))
     assert fitted.group.cache is not None
     assert group.cache is not None
@@ -307,7 +348,7 @@ def _beside(
         np.concatenate([of_fit.view, of_test.view]),
         {n: np.concatenate([of_fit.vectors[n], of_test.vectors[n]]) for n in of_fit.vectors},
     )
-    train_rows = np.concatenate([a.split == "train", np.zeros(len(b.sample), bool)])
+    train_rows = np.concatenate([fitted.fitting, np.zeros(len(b.sample), bool)])
     reduced = components_of_pixels(both, train_rows, entry.components, 0)
     inside = reduced.sample >= first
     seen = Features(

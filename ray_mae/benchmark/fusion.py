@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.benchmark.features import Features, mean_of_views
+from ray_mae.benchmark.records import SampleTable
 from ray_mae.data.schema import VIEWS
 from ray_mae.evaluate.heads.base import Data, Head, HeadFit, Kind, Tokens
 from ray_mae.evaluate.probe.scaling import principal_components
@@ -34,6 +35,22 @@ def seen_views(features: Features, samples: int, condition: str) -> NDArray[np.b
         return (count[of] == 2) & (place < int(condition.removeprefix("first")))
     has = [np.bincount(of[view == v], minlength=samples) > 0 for v in (FRONTAL, LATERAL)]
     return (has[0] & has[1])[of] & np.isin(view, (FRONTAL, LATERAL))
+
+
+def samples_with(table: SampleTable, condition: str, most: int) -> NDArray[np.bool_]:
+    """Returns which samples [S] have what a condition shows, by what is known without their images.
+
+    Args:
+        table: of the samples; volumes have one view.
+        condition: as of `seen_views`.
+        most: views of a study that are looked at.
+    """
+    if condition == "all" or "view" not in table.attributes:
+        return np.ones(len(table.sample), bool)
+    if condition.startswith("first"):
+        return np.array([min(count, most) == 2 for count in table.attributes["views"]], bool)
+    wanted = {condition} if condition in ("frontal", "lateral") else {"frontal", "lateral"}
+    return np.array([wanted <= {*of.split("+")} for of in table.attributes["view"]], bool)
 
 
 class Inputs:

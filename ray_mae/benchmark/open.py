@@ -1,12 +1,13 @@
 """`benchmark open`: reads the test labels, predicts test samples once, and counts that it did."""
 
 import getpass
+import json
 import time
 from typing import Any
 
 from ray_mae.benchmark.caches import with_tokens
 from ray_mae.benchmark.features import cache_of
-from ray_mae.benchmark.finetuning import predict_finetuned
+from ray_mae.benchmark.finetuning import finetune_keys, predict_finetuned
 from ray_mae.benchmark.fit import groups_of
 from ray_mae.benchmark.fits import Opening, predict_group
 from ray_mae.benchmark.plan import FIT, Suite, inputs_of, keys_of, look
@@ -15,12 +16,24 @@ from ray_mae.benchmark.records import SampleTable
 from ray_mae.benchmark.samples import read_samples, read_targets, with_targets
 from ray_mae.benchmark.store import OPENED, Store
 from ray_mae.benchmark.trust import measure_trust
+from ray_mae.config.base import to_dict
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import NOUNS
 from ray_mae.terminal import console
 from ray_mae.train.metrics.jsonl import append_jsonl
 
 EVERY = ("train", "val", "test")
+FIXED = (
+    "encoders",
+    "datasets",
+    "tasks",
+    "contrasts",
+    "heads",
+    "label_counts",
+    "views",
+    "max_views",
+)
+"""Settings that say what is compared: they are those of the plan when the test labels are opened."""
 
 
 def open_tests(config: SuiteConfig) -> dict[str, Any]:
@@ -70,9 +83,18 @@ def open_tests(config: SuiteConfig) -> dict[str, Any]:
 
 
 def require_plan(suite: Suite, store: Store) -> None:
-    """Raises ValueError where a fit of the suite is missing, or is of other inputs than today's."""
+    """Raises ValueError where the suite compares other things, or a fit is missing or of other inputs."""
+    mine, planned = (
+        json.loads(json.dumps(values, default=str))
+        for values in (to_dict(suite.config), store.plan["suite"])
+    )
+    if changed := [name for name in FIXED if mine[name] != planned.get(name, mine[name])]:
+        raise ValueError(
+            f"{', '.join(changed)} of the suite are others than those of {store.folder / 'plan.json'}: run "
+            "`ray-mae benchmark fit` again"
+        )
     known = {planned.id for planned in list(store.keys())}
-    for key in keys_of(suite):
+    for key in [*keys_of(suite), *finetune_keys(suite)]:
         if key.id not in known or store.read_fit(key).inputs != inputs_of(suite, key):
             raise ValueError(
                 f"the suite is another one than that of {store.folder / 'plan.json'} (such as "

@@ -31,6 +31,8 @@ FIT = ("train", "val")
 MANY = 10_000
 """Labelled studies above which three draws are taken, as all hardly differ."""
 FEW_DRAWS = 3
+BASELINES = 2
+"""Version of what those of metadata and pixels are given: raised where they would be given other samples."""
 SETTINGS_OF = {
     "linear": ("C",),
     "knn": ("k",),
@@ -227,6 +229,8 @@ def inputs_of(suite: Suite, key: FitKey) -> str:
         "head": {name: heads[name] for name in SETTINGS_OF.get(key.cell.head, ())},
         "version": version("ray-mae"),
     }
+    if entry.kind in (*IMAGELESS, "pixels"):
+        values["baselines"] = BASELINES
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

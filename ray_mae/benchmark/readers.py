@@ -97,6 +97,8 @@ class HistogramRows:
     shards: Path
     kind: str
     max_views: int
+    corruption: str = ""
+    """As of `corrupted`."""
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The rows of one shard, a row group at a time."""
@@ -107,6 +109,7 @@ class HistogramRows:
             views: list[int] = []
             vectors: list[np.ndarray] = []
             for row in read_rows(self.shards / shard.file, shard, group, columns, wait=True):
+                row = corrupted(row, self.corruption) if self.corruption else row
                 for view, vector in _of_views(row, self.max_views) if study else _of_volume(row):
                     names.append(row[f"{self.kind}_id"])
                     views.append(view)

@@ -12,6 +12,8 @@ from ray_mae.data.kinds import of_encoder
 
 VERSION = 1
 """Of what `features` computes: raised where the same encoder would give other numbers."""
+VERSIONS = {"histogram": 2}
+"""The same of single kinds."""
 IMAGELESS = ("metadata", "prevalence")
 """Kinds that look at no image."""
 OF_PIXELS = ("pixels", "histogram")
@@ -49,7 +51,9 @@ class Source:
             max_views: of a study.
         """
         values = {**asdict(self), "path": None, "shards": shards, "max_views": max_views}
-        text = json.dumps({**values, "version": VERSION}, sort_keys=True, default=str)
+        text = json.dumps(
+            {**values, "version": VERSIONS.get(self.kind, VERSION)}, sort_keys=True, default=str
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def sight(self) -> tuple:

@@ -11,6 +11,7 @@ predictions/ID/DATASET-SPLIT.parquet
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
@@ -29,6 +30,8 @@ from ray_mae.train.metrics.jsonl import read_jsonl
 PLAN, OPENED, TRUST = "plan.json", "opened.jsonl", "trust.json"
 ATTRIBUTE, TARGET = "attribute:", "target:"
 """What stands before the names of columns of samples."""
+SHARDS = "shards"
+"""In the metadata of predictions: the fingerprint of the data set."""
 
 
 class Store:
@@ -47,6 +50,13 @@ class Store:
     def has_fit(self, key: FitKey) -> bool:
         """Whether it is finished: whatever is there is whole."""
         return (self.folder / "fits" / f"{key.id}.json").is_file()
+
+    def forget(self, key: FitKey) -> None:
+        """Removes a fit and all that it said: what is fitted anew must not be scored by old predictions."""
+        (self.folder / "fits" / f"{key.id}.json").unlink(
+            missing_ok=True
+        )  # first: it says "finished"
+        shutil.rmtree(self.folder / "predictions" / key.id, ignore_errors=True)
 
     def read_fit(self, key: FitKey) -> Fit:
         return _fit((self.folder / "fits" / f"{key.id}.json").read_text())
@@ -71,17 +81,31 @@ class Store:
     # -------------------------------------------------------------------------------- predictions
 
     def write_predictions(
-        self, key: FitKey, dataset: str, split: str, labels: list[str], found: Predictions
+        self,
+        key: FitKey,
+        dataset: str,
+        split: str,
+        labels: list[str],
+        found: Predictions,
+        shards: str = "",
     ) -> None:
+        """shards: fingerprint of those that the samples are of."""
         columns = {f"{i}": pa.array(found.values[:, i]) for i in range(len(labels))}
         table = pa.table({"sample": pa.array(found.sample.tolist()), **columns})
+        table = table.replace_schema_metadata({SHARDS: shards})
         path = self._predictions(key, dataset, split)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             pq.write_table(table, partial, compression="zstd")
 
-    def has_predictions(self, key: FitKey, dataset: str, split: str) -> bool:
-        return self._predictions(key, dataset, split).is_file()
+    def has_predictions(
+        self, key: FitKey, dataset: str, split: str, shards: str | None = None
+    ) -> bool:
+        """Whether they are there; with a fingerprint, whether they are of these very shards."""
+        path = self._predictions(key, dataset, split)
+        if shards is None or not path.is_file():
+            return path.is_file()
+        return (pq.read_schema(path).metadata or {}).get(SHARDS.encode()) == shards.encode()
 
     def predictions(self, key: FitKey, dataset: str, split: str) -> Predictions:
         table = pq.read_table(self._predictions(key, dataset, split))

@@ -170,13 +170,15 @@ def _agreement(suite: Suite) -> Iterator[dict[str, Any]]:
 
 def _robustness(suite: Suite) -> list[dict[str, Any]]:
     """Macro AUROC on changed test images minus that on the images as they are."""
-    config = suite.config
+    config, store = suite.config, Store(suite.config.output)
     keys = [
         key
         for key in keys_of(suite)
         if key.cell.head == ROBUST
         and (key.cell.views, key.cell.studies, key.cell.held_out) == ("all", ALL, "")
         and suite.sources.get((key.encoder, suite.kind_of(key.cell.task)))
+        and config.tasks[key.cell.task].dataset in config.tasks[key.cell.task].tested_on
+        and store.read_fit(key).status != "failed"
     ]
     openings, wanted = [], []
     caches: dict[tuple[str, str, int], list[Cache]] = {}
@@ -225,6 +227,8 @@ def _losses(suite: Suite, wanted: list[tuple]) -> list[dict[str, Any]]:
             ]
             for key in keys
         ]
+        if not all(len(values) for pair in pairs for values in pair):
+            continue  # no label has both classes among the test samples
         clean, changed = (np.mean([pair[i] for pair in pairs], axis=0) for i in (0, 1))
         low, high = np.nanquantile((changed - clean)[1:], [0.025, 0.975])
         records.append(
@@ -253,7 +257,10 @@ def _macro(
     resamples: int,
     seed: int,
 ) -> FloatArray:
-    """[1 + R] macro AUROC of a fit: of the test samples, then of each resample of their patients."""
+    """[1 + R] macro AUROC of a fit: of the test samples, then of each resample of their patients.
+
+    Empty where no label has both classes among them.
+    """
     said = store.predictions(key, dataset, "test")
     place = {name: i for i, name in enumerate(table.sample.tolist())}
     rows = np.array([place[name] for name in said.sample.tolist()])
@@ -266,4 +273,4 @@ def _macro(
         if len(np.unique(targets[known, i])) == 2:
             y, score = targets[known, i], said.values[known, i].astype(np.float64)
             values.append(measure(y, score, weights[known])["auroc"])
-    return macro(np.stack(values))
+    return macro(np.stack(values)) if values else np.empty(0)

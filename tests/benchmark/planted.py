@@ -75,6 +75,7 @@ def plant(folder: Path, suite: Suite, seed: int = 0) -> SuiteConfig:
         for name in suite.datasets
     }
     names = [*suite.datasets, *suite.external]
+    trained = next((name for name, t in suite.encoders.items() if t.kind == "weights"), "")
     values = {
         "output": folder,
         "title": "Planted truths",
@@ -82,6 +83,7 @@ def plant(folder: Path, suite: Suite, seed: int = 0) -> SuiteConfig:
             name: {
                 "kind": t.kind,
                 **({"paths": [f"{name}-{i}" for i in range(t.pretrainings)]} if t.kind == "weights" else {}),
+                **({"like": trained} if t.kind in ("random", "scratch") else {}),
             }
             for name, t in suite.encoders.items()
         },

@@ -113,7 +113,10 @@ class Results:
         planned = self.plan.get("suite")
         self.suite = from_dict(SuiteConfig, planned) if planned else config
         self.statistics = config.statistics
-        self.fits = store.fits()
+        planned_fits = {key.id for key in list(store.keys())} if "fits" in self.plan else None
+        self.fits = [  # those of an earlier plan are none of this table
+            fit for fit in store.fits() if planned_fits is None or fit.key.id in planned_fits
+        ]
         self.tables: dict[str, SampleTable] = {}
         self._said: dict[tuple[str, str, str], tuple[dict[str, int], Array]] = {}
         self._weights: dict[str, tuple[dict[str, int], NDArray[np.uint16]]] = {}

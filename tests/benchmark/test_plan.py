@@ -1,0 +1,140 @@
+"""What is opened is what was planned, and what is lost is chosen again by the same trials."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ray_mae.benchmark import finetuning, trust
+from ray_mae.benchmark.fits import Opening, fit_group, predict_group
+from ray_mae.benchmark.open import require_plan
+from ray_mae.benchmark.plan import Suite, inputs_of, keys_of
+from ray_mae.benchmark.records import Fit
+from ray_mae.benchmark.samples import LabelSet
+from ray_mae.benchmark.sources import Source
+from ray_mae.benchmark.store import Store
+from ray_mae.config import SuiteConfig
+from ray_mae.config.base import to_dict
+from tests.benchmark.test_fits import PATIENTS, group, suite, table, written
+
+
+def looked_at(config: SuiteConfig, sources: dict[str, list[Source]] | None = None) -> Suite:
+    """The suite of `suite`, as `look` gives it."""
+    return Suite(
+        config,
+        {"here": table(), "there": table(["test"] * PATIENTS)},
+        {name: LabelSet(["Edema"], {}) for name in config.tasks},
+        {(name, "study"): of for name, of in (sources or {}).items()},
+        {"here": "study", "there": "study"},
+    )
+
+
+def planned(looked: Suite) -> Store:
+    """Writes a fit for each key, and the plan."""
+    store, config = Store(looked.config.output), looked.config
+    keys = [*keys_of(looked), *finetuning.finetune_keys(looked)]
+    for key in keys:
+        store.write_fit(Fit(key, ["Edema"], inputs=inputs_of(looked, key)))
+    plan = {"suite": to_dict(config), "fits": [dataclasses.asdict(key) for key in keys]}
+    (config.output / "plan.json").write_text(json.dumps(plan, default=str))
+    return Store(config.output)
+
+
+TUNED = {
+    "encoders": {"m": {"kind": "metadata"}, "ours": {"paths": "ours", "crop_size": 48}},
+    "heads": {"use": ["finetune"], "finetune": {"encoders": ["ours"], "seeds": [3, 4, 5]}},
+}
+OURS = {"ours": [Source("weights", "study", Path("ours"), "w", crop_size=48)]}
+
+
+def test_only_what_was_planned_is_opened(tmp_path: Path) -> None:
+    config = suite(tmp_path, **TUNED)
+    store = planned(looked_at(config, OURS))
+    require_plan(looked_at(config, OURS), store)
+    epochs = dataclasses.replace(
+        config.heads, finetune=dataclasses.replace(config.heads.finetune, epochs=1.0)
+    )
+    task = {"t": dataclasses.replace(config.tasks["t"], test=["there"])}
+    for change in ({"contrasts": [["ours", "m"]]}, {"tasks": task}, {"heads": epochs}):
+        with pytest.raises(ValueError, match=f"{next(iter(change))} of the suite .* fit` again"):
+            require_plan(looked_at(dataclasses.replace(config, **change), OURS), store)
+    other = {"ours": [dataclasses.replace(OURS["ours"][0], weights="others")]}
+    with pytest.raises(ValueError, match="ours on t, finetune"):
+        require_plan(looked_at(config, other), store)
+
+
+def test_a_lost_fine_tuning_is_chosen_by_the_same_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[finetuning.Training]] = []
+
+    def run(work: Any, items: Sequence[finetuning.Training], *_: Any) -> list[float]:
+        ran.append(list(items))
+        told = dict.fromkeys(
+            ("train_studies", "train_patients", "val_studies", "dimensions", "parameters",
+             "samples_seen"), 1,
+        )  # fmt: skip
+        for training in items:
+            training.folder.mkdir(parents=True, exist_ok=True)
+            result = {**told, "score": training.settings["lr"], "seconds": 0.0}
+            training.result.write_text(json.dumps(result))
+            np.savez(training.folder / "validation.npz", sample=["s30"], values=[[0.5]])
+        return []
+
+    monkeypatch.setattr(finetuning, "run_tasks", run)
+    looked = looked_at(suite(tmp_path, **TUNED), OURS)
+    keys = finetuning.finetune_keys(looked)
+    finetuning.finetune_all(looked, keys)
+    store = Store(looked.config.output)
+    assert all(store.has_fit(key) for key in keys)
+    store.forget(keys[2])
+    finetuning.finetune_all(looked, keys)
+    trials, fits, again, lost = ran
+    assert [t.folder for t in again] == [t.folder for t in trials]
+    assert (len(fits), [t.key for t in lost]) == (3, [keys[2]])
+    assert {t.source.crop_size for t in trials} == {48}
+
+
+def test_what_is_held_out_is_not_fine_tuned(tmp_path: Path) -> None:
+    tasks = {"t": {"dataset": "here", "leave_out": "site"}}
+    assert finetuning.finetune_keys(looked_at(suite(tmp_path, **TUNED, tasks=tasks), OURS)) == []
+
+
+def test_robustness_is_of_fits_that_were_tested_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(trust, "run_tasks", lambda _, items, *rest: asked.extend(items))
+    monkeypatch.setattr(trust, "fill", lambda *_: {})
+    tasks = {
+        "t": {"dataset": "here", "labels": ["Edema"]},
+        "away": {"dataset": "here", "test": ["there"], "labels": ["Edema"]},
+    }
+    encoders = {"pixels": {"kind": "pixels"}}
+    config = suite(tmp_path, encoders=encoders, tasks=tasks, trust={"corruptions": ["noise"]})
+    looked = looked_at(config, {"pixels": [Source("pixels", "study", side=8)]})
+    samples = {n: dataclasses.replace(t, targets={"t": t.targets["t"], "away": t.targets["t"]})
+               for n, t in looked.samples.items()}  # fmt: skip
+    looked = dataclasses.replace(looked, samples=samples)
+    store = planned(looked)
+    (key,) = [key for key in keys_of(looked) if key.cell.task == "t"]
+    store.write_fit(Fit(key, ["Edema"], status="failed", reason="too few"))
+    assert trust._robustness(looked) == []
+    assert asked == []
+
+
+def test_no_robustness_where_the_test_has_one_class(tmp_path: Path) -> None:
+    config = suite(tmp_path)
+    here = table()
+    here.targets["t"][here.split == "test"] = 0
+    written(config, here, table())
+    this = group(config)
+    fit_group(this)
+    for suffix in ("", "~noise-1"):
+        predict_group(Opening(this, "here", None, suffix=suffix))
+    wanted = [(this.keys, "here", "noise", 1, "~noise-1")]
+    assert trust._losses(looked_at(config), wanted) == []
