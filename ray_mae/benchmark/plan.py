@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_mae.benchmark.agreement import repeated, scanner_attribute
 from ray_mae.benchmark.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmark.samples import (
     LabelSet,
@@ -95,8 +96,11 @@ def look(config: SuiteConfig) -> Suite:
                 )
         columns = [names.index(label) for label in fixed.names]
         samples[task.dataset] = with_targets(table, name, targets[:, columns], fixed.names)
+    if (repeats := config.trust.repeats) is not None:
+        _check_repeats(samples[repeats], repeats)
     sources: dict[tuple[str, str], list[Source]] = {}
     wanted = {kinds[task.dataset] for task in config.tasks.values()}
+    wanted |= {kinds[repeats]} if repeats is not None else set()
     for name in config.encoders:
         errors = []
         for kind in sorted(wanted):
@@ -131,6 +135,24 @@ def _check_task(
                 f"tasks.{name}.test: {dataset} holds {NOUNS[kinds[dataset]]}, and {task.dataset} "
                 f"{NOUNS[kinds[task.dataset]]}"
             )
+
+
+def _check_repeats(table: SampleTable, name: str) -> None:
+    """Raises ValueError where no agreement over scanners could be measured once the test is opened."""
+    scanner = table.attributes.get(scanner_attribute(table.attributes, name), np.empty(0))
+    known = np.array([value is not None for value in scanner])
+    repeated(table.patient[known], scanner[known].astype(str))
+
+
+def unknown_attributes(suite: Suite) -> list[str]:
+    """Sentences for attributes of `trust` that no data set has: nothing will be told of them."""
+    trust = suite.config.trust
+    there = {name for table in suite.samples.values() for name in table.attributes}
+    return [
+        f"trust: no data set has the attribute {name!r}; there are {', '.join(sorted(there)) or 'none'}"
+        for name in dict.fromkeys([*trust.subgroups, *trust.knows])
+        if name not in there
+    ]
 
 
 # -------------------------------------------------------------------------------------------- cells

@@ -1,14 +1,16 @@
 """What does not go together with the data sets is one clear line, before anything is embedded."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ray_mae.benchmark.plan import look
+from ray_mae.benchmark.plan import look, unknown_attributes
 from ray_mae.benchmark.samples import _as_named
 from ray_mae.config import SuiteConfig
+from ray_mae.config.suite import Trust
 from ray_mae.data.schema import Manifest
 from tests.benchmark.suites import study_shards, volume_shards
 from tests.shards import write_shards
@@ -66,3 +68,20 @@ def test_what_does_not_go_together_is_named(
 def test_an_unknown_label_of_a_volume_is_not_positive() -> None:
     rows = [{"a": 1.0}, {"a": 0.0}, {"a": float("nan")}, {}]
     assert np.array_equal(_as_named(rows, ["a"])[:, 0], [1, 0, np.nan, np.nan], equal_nan=True)
+
+
+def test_repeats_without_scanners_are_named_before_the_test_is_opened(
+    shards: dict[str, Path],
+) -> None:
+    task = {"dataset": "films", "least_patients": 2}
+    suite_of = dataclasses.replace(suite(shards, **task), trust=Trust(repeats="brains"))
+    with pytest.raises(ValueError, match="brains does not say on which scanner"):
+        look(suite_of)
+
+
+def test_an_attribute_that_nobody_has_is_told(shards: dict[str, Path]) -> None:
+    config = dataclasses.replace(
+        suite(shards, dataset="films"), trust=Trust(subgroups=["veiw", "view"], knows=["veiw"])
+    )
+    (told,) = unknown_attributes(look(config))
+    assert "no data set has the attribute 'veiw'; there are" in told
