@@ -1,5 +1,6 @@
 """How well features of the same people agree over scanners: intraclass correlation, nearest neighbours."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
+SCANNER = ("model", "manufacturer", "site")
+"""Attributes that tell scanners apart, the first that a data set has."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,7 @@ def agreement(features: Floats, person: NDArray[np.str_], scanner: NDArray[np.st
         ValueError: there are not two people who were all scanned on the same two scanners.
     """
     person, scanner = np.asarray(person, np.str_), np.asarray(scanner, np.str_)
-    first: dict[tuple[str, str], int] = {}
-    for row, (who, where) in enumerate(zip(person.tolist(), scanner.tolist(), strict=True)):
-        first.setdefault((who, where), row)
-    people, scanners = _whole_table(set(first))
-    if len(people) < 2 or len(scanners) < 2:
-        raise ValueError(
-            f"{len(set(person.tolist()))} people and {len(set(scanner.tolist()))} scanners, but not two "
-            "people who were both scanned on the same two scanners: agreement (trust.repeats) needs them"
-        )
+    first, people, scanners = repeated(person, scanner)
     table = np.array([[first[who, where] for where in scanners] for who in people])
     icc = icc_2_1(np.asarray(features, np.float64)[table])
     known = icc[~np.isnan(icc)]
@@ -67,6 +62,36 @@ def agreement(features: Floats, person: NDArray[np.str_], scanner: NDArray[np.st
         int(np.isnan(icc).sum()), len(set(person.tolist())) - len(people),
         sorted(set(scanner.tolist()) - set(scanners)), len(person) - len(first),
     )  # fmt: skip
+
+
+def scanner_attribute(there: Iterable[str], dataset: str) -> str:
+    """Returns the attribute that tells scanners apart. Raises ValueError where there is none."""
+    if (name := next((n for n in SCANNER if n in there), None)) is None:
+        raise ValueError(
+            f"trust.repeats: {dataset} does not say on which scanner a scan was made: ingest it with "
+            f"--attributes (one of {', '.join(SCANNER)})"
+        )
+    return name
+
+
+def repeated(
+    person: NDArray[np.str_], scanner: NDArray[np.str_]
+) -> tuple[dict[tuple[str, str], int], list[str], list[str]]:
+    """Returns the first scan of each person on each scanner, and people and scanners of a whole table.
+
+    Raises:
+        ValueError: there are not two people who were all scanned on the same two scanners.
+    """
+    first: dict[tuple[str, str], int] = {}
+    for row, (who, where) in enumerate(zip(person.tolist(), scanner.tolist(), strict=True)):
+        first.setdefault((who, where), row)
+    people, scanners = _whole_table(set(first))
+    if len(people) < 2 or len(scanners) < 2:
+        raise ValueError(
+            f"{len(set(person.tolist()))} people and {len(set(scanner.tolist()))} scanners, but not two "
+            "people who were both scanned on the same two scanners: agreement (trust.repeats) needs them"
+        )
+    return first, people, scanners
 
 
 def icc_2_1(values: Floats) -> NDArray[np.float64]:

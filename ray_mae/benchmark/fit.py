@@ -12,7 +12,15 @@ from ray_mae.benchmark.exposure import ExposureSearch, on_ray
 from ray_mae.benchmark.features import Cache, cache_of, fill
 from ray_mae.benchmark.finetuning import finetune_all, finetune_keys
 from ray_mae.benchmark.fits import Group, fit_group, is_done
-from ray_mae.benchmark.plan import Suite, counts_of, hash_of, inputs_of, keys_of, look
+from ray_mae.benchmark.plan import (
+    Suite,
+    counts_of,
+    hash_of,
+    inputs_of,
+    keys_of,
+    look,
+    unknown_attributes,
+)
 from ray_mae.benchmark.ray_tasks import run_tasks
 from ray_mae.benchmark.records import FitKey
 from ray_mae.benchmark.smoke import smoke_check
@@ -44,6 +52,7 @@ def fit(config: SuiteConfig) -> dict[str, Any]:
         FileNotFoundError, ValueError: something of the suite is not there, or does not go together.
     """
     suite = look(config)
+    warn(unknown_attributes(suite))
     store = Store(config.output)
     for name, table in suite.samples.items():
         store.write_samples(name, table, opened=False)

@@ -199,6 +199,9 @@ def _fit_one(store: Store, problem: Problem, key: FitKey, inputs: str, dataset: 
         "inputs": inputs,
     }
     try:
+        for rows, what in ((train, "training"), (val, "validation")):
+            if not len(rows):
+                raise ValueError(f"no {what} sample has a known label and the views that are shown")
         data = problem.inputs.fitted_to(train, problem.targets)
         choose = problem.inputs.fitted_to(val, problem.targets)
         settings = group.config.heads

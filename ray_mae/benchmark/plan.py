@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_mae.benchmark.agreement import repeated, scanner_attribute
 from ray_mae.benchmark.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmark.samples import (
     LabelSet,
@@ -21,8 +22,9 @@ from ray_mae.benchmark.samples import (
 from ray_mae.benchmark.sources import IMAGELESS, Source, sources_of
 from ray_mae.checkpoint.format import fingerprint
 from ray_mae.config.base import to_dict
+from ray_mae.config.suite import HEADS as HEAD_NAMES
 from ray_mae.config.suite import SuiteConfig, TaskEntry
-from ray_mae.data.schema import Manifest
+from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.evaluate.heads.registry import HEADS, suiting
 
 FINETUNE = "finetune"
@@ -79,6 +81,7 @@ def look(config: SuiteConfig) -> Suite:
     label_sets: dict[str, LabelSet] = {}
     for name, task in config.tasks.items():
         entry, table = config.datasets[task.dataset], samples[task.dataset]
+        _check_task(config, name, kinds, samples)
         targets, names, none = read_targets(entry, table, task, FIT, None)
         label_sets[name] = fixed = fix_labels(table, task, targets, names, none)
         if not fixed.names:
@@ -86,10 +89,18 @@ def look(config: SuiteConfig) -> Suite:
                 f"{label}: {why}" for label, why in list(fixed.left_out.items())[:3]
             )
             raise ValueError(f"tasks.{name} has no label with patients enough ({reasons})")
+        for label in task.macro:
+            if label not in (*names, *none):
+                raise ValueError(
+                    f"tasks.{name}.macro: {label!r} is none of its labels ({', '.join(names)})"
+                )
         columns = [names.index(label) for label in fixed.names]
         samples[task.dataset] = with_targets(table, name, targets[:, columns], fixed.names)
+    if (repeats := config.trust.repeats) is not None:
+        _check_repeats(samples[repeats], repeats)
     sources: dict[tuple[str, str], list[Source]] = {}
     wanted = {kinds[task.dataset] for task in config.tasks.values()}
+    wanted |= {kinds[repeats]} if repeats is not None else set()
     for name in config.encoders:
         errors = []
         for kind in sorted(wanted):
@@ -100,6 +111,48 @@ def look(config: SuiteConfig) -> Suite:
         if len(errors) == len(wanted):
             raise errors[0]
     return Suite(config, samples, label_sets, sources, kinds)
+
+
+def _check_task(
+    config: SuiteConfig, name: str, kinds: dict[str, str], samples: dict[str, SampleTable]
+) -> None:
+    """Raises ValueError where a task could not be fitted or tested, whatever its labels are."""
+    task = config.tasks[name]
+    heads = task.heads or config.heads.use
+    if not suiting(heads, task.kind) and not (task.kind == "labels" and FINETUNE in heads):
+        there = ", ".join(suiting(list(HEAD_NAMES), task.kind))
+        raise ValueError(
+            f"tasks.{name}: none of its heads ({', '.join(heads)}) is for tasks of kind {task.kind}; there "
+            f"are {there}"
+        )
+    needed = [(task.dataset, "train"), (task.dataset, "val")]
+    for dataset, split in [*needed, *((test, "test") for test in task.tested_on)]:
+        if not (samples[dataset].split == split).any():
+            raise ValueError(f"tasks.{name}: {dataset} has no patient in the split {split}")
+    for dataset in task.tested_on:
+        if kinds[dataset] != kinds[task.dataset]:
+            raise ValueError(
+                f"tasks.{name}.test: {dataset} holds {NOUNS[kinds[dataset]]}, and {task.dataset} "
+                f"{NOUNS[kinds[task.dataset]]}"
+            )
+
+
+def _check_repeats(table: SampleTable, name: str) -> None:
+    """Raises ValueError where no agreement over scanners could be measured once the test is opened."""
+    scanner = table.attributes.get(scanner_attribute(table.attributes, name), np.empty(0))
+    known = np.array([value is not None for value in scanner])
+    repeated(table.patient[known], scanner[known].astype(str))
+
+
+def unknown_attributes(suite: Suite) -> list[str]:
+    """Sentences for attributes of `trust` that no data set has: nothing will be told of them."""
+    trust = suite.config.trust
+    there = {name for table in suite.samples.values() for name in table.attributes}
+    return [
+        f"trust: no data set has the attribute {name!r}; there are {', '.join(sorted(there)) or 'none'}"
+        for name in dict.fromkeys([*trust.subgroups, *trust.knows])
+        if name not in there
+    ]
 
 
 # -------------------------------------------------------------------------------------------- cells

@@ -153,7 +153,10 @@ def read_targets(
 
 
 def _of_attribute(table: SampleTable, name: str, splits: Sequence[str]) -> NDArray[np.float64]:
-    values = [np.nan if v is None else float(v) for v in table.attributes[name]]
+    try:
+        values = [np.nan if v is None else float(v) for v in table.attributes[name]]
+    except ValueError as error:
+        raise ValueError(f"the attribute {name} is no number: {error}") from error
     numbers = np.array(values)[:, None]
     numbers[~np.isin(table.split, list(splits))] = np.nan
     return numbers
@@ -166,7 +169,7 @@ def _as_named(labels: Sequence[dict[str, float]], names: Sequence[str]) -> NDArr
         base, _, value = name.rpartition("=")
         for i, row in enumerate(labels):
             if name in row:
-                targets[i, column] = row[name] != 0
+                targets[i, column] = row[name] if np.isnan(row[name]) else row[name] != 0
             elif base and base in row:
                 targets[i, column] = row[base] == float(value)
     return targets

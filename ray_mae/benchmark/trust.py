@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.benchmark.agreement import agreement
+from ray_mae.benchmark.agreement import agreement, scanner_attribute
 from ray_mae.benchmark.caches import with_tokens
 from ray_mae.benchmark.corruptions import STRENGTHS
 from ray_mae.benchmark.features import Cache, Features, cache_of, fill, mean_of_views
@@ -24,8 +24,6 @@ from ray_mae.data.schema import SPLITS
 from ray_mae.evaluate.metrics import FloatArray, macro, measure, patient_resamples
 from ray_mae.files import write_whole
 
-SCANNER = ("model", "manufacturer", "site")
-"""Attributes that tell scanners apart, the first that a data set has."""
 HEALTHY = "No Finding"
 """Label within which an attribute is told, too."""
 ROBUST = "linear"
@@ -151,12 +149,7 @@ def _agreement(suite: Suite) -> Iterator[dict[str, Any]]:
     dataset = suite.config.trust.repeats
     assert dataset is not None
     table = suite.samples[dataset]
-    name = next((n for n in SCANNER if n in table.attributes), None)
-    if name is None:
-        raise ValueError(
-            f"trust.repeats: {dataset} does not say on which scanner a scan was made: ingest it with "
-            f"--attributes (one of {', '.join(SCANNER)})"
-        )
+    name = scanner_attribute(table.attributes, dataset)
     scanner = table.attributes[name]
     known = np.array([value is not None for value in scanner])
     for encoder, source in _seen(suite, dataset):

@@ -3,9 +3,9 @@
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ray_mae.config.base import ValidatedConfig, setting
 from ray_mae.config.pretrain import as_list
@@ -255,6 +255,7 @@ class SuiteConfig(ValidatedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_each_once(self)
         for section in ("encoders", "datasets", "tasks"):
             if not getattr(self, section):
                 raise ValueError(f"{section} names nothing")
@@ -306,6 +307,19 @@ class SuiteConfig(ValidatedConfig):
             raise ValueError(f"tasks.{name}.labels must name the one number, such as [age]")
         if task.kind == "survival" and len(task.labels) != 2:
             raise ValueError(f"tasks.{name}.labels must name the time, then the event")
+
+
+def _check_each_once(settings: Any, prefix: str = "") -> None:
+    """Raises ValueError where a list names the same thing twice: it would count as two."""
+    values = settings.items() if isinstance(settings, dict) else vars(settings).items()
+    for name, value in values:
+        path = f"{prefix}{name}"
+        if isinstance(value, dict) or is_dataclass(value):
+            _check_each_once(value, f"{path}.")
+        elif isinstance(value, list) and name != "notes":
+            twice = [str(one) for i, one in enumerate(value) if one in value[:i]]
+            if twice:
+                raise ValueError(f"{path} names {twice[0]} twice")
 
 
 _NAME = re.compile(r"[\w.-]+")

@@ -208,3 +208,17 @@ def test_tokens_are_read_for_heads_that_look_at_them(tmp_path: Path) -> None:
     found = cache.read(names, ["train"], tokens=True).tokens
     assert found is not None
     assert found.shape[1:] == (2, 3)
+
+
+@pytest.mark.parametrize(("split", "word"), [("train", "training"), ("val", "validation")])
+@pytest.mark.parametrize("head", ["linear", "knn"])
+def test_nobody_to_fit_or_to_choose_by_is_a_failed_row(
+    tmp_path: Path, split: str, word: str, head: str
+) -> None:
+    config = suite(tmp_path)
+    here = table()
+    here.targets["t"][here.split == split] = np.nan
+    store = written(config, here, table())
+    fit_group(group(config, head=head))
+    (fit,) = store.fits()
+    assert (fit.status, word in fit.reason) == ("failed", True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ray_mae.benchmark import finetuning, trust
+from ray_mae.benchmark.dry_run import _seconds
 from ray_mae.benchmark.fits import Opening, fit_group, predict_group
 from ray_mae.benchmark.open import require_plan
 from ray_mae.benchmark.plan import Suite, inputs_of, keys_of
@@ -138,3 +139,13 @@ def test_no_robustness_where_the_test_has_one_class(tmp_path: Path) -> None:
         predict_group(Opening(this, "here", None, suffix=suffix))
     wanted = [(this.keys, "here", "noise", 1, "~noise-1")]
     assert trust._losses(looked_at(config), wanted) == []
+
+
+def test_a_dry_run_times_the_fits_of_one_patient(tmp_path: Path) -> None:
+    tasks = {"t": {"dataset": "here", "kind": "survival", "labels": ["time", "event"]}}
+    looked = looked_at(suite(tmp_path, tasks=tasks, heads={"use": ["cox"]}))
+    here = table(["train"] + ["val"] * 30 + ["test"] * (PATIENTS - 31))
+    here = dataclasses.replace(here, targets={"t": np.repeat(here.targets["t"], 2, axis=1)})
+    looked = dataclasses.replace(looked, samples={**looked.samples, "here": here})
+    (key,) = keys_of(looked)
+    assert _seconds(looked, key, 4, 2) > 0

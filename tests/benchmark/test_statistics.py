@@ -1,6 +1,7 @@
 """Intervals hold a planted truth as often as they say, and equals are not told apart."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,6 +176,21 @@ def test_two_seeds_have_no_interval_and_no_verdict() -> None:
     (found,) = (c for c in contrasts(suite_of([["e0", "e1"]]), two) if c.label == "macro")
     assert np.isnan(found.p)
     assert found.verdict == TOO_FEW
+
+
+def test_a_draw_with_a_seed_of_its_own_is_one_source_of_variance() -> None:
+    (one,) = equals(0, 1, seeds=4)
+
+    def error(**levels: int) -> float:
+        keys = [
+            replace(fit.key, pretraining=0, **{name: i * step for name, step in levels.items()})
+            for i, fit in enumerate(one.fits)
+        ]
+        fits = [replace(fit, key=key) for fit, key in zip(one.fits, keys, strict=True)]
+        of = replace(one, fits=fits).score("auroc")
+        return float(np.hypot(of.sd("draw"), np.nan_to_num(of.sd("seed"))))
+
+    assert error(draw=1, seed=7) == error(draw=1)  # as few_shot's, and those of fine-tuning
 
 
 @pytest.mark.parametrize(

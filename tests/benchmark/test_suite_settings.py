@@ -55,6 +55,10 @@ def test_a_suite_is_the_same_from_yaml_from_python_and_from_its_own_values(tmp_p
         ({"contrasts": [["ours", "ours"]]}, "pairs of two encoders"),
         ({"contrasts": [["ours", "radnom"]]}, "did you mean random"),
         ({"heads": {"use": ["linear", "kn"]}}, "did you mean knn"),
+        ({"encoders": {"ours": {"paths": ["a", "b", "a"]}}}, "encoders.ours.paths names a twice"),
+        ({"label_counts": {"studies": [50, 50]}}, "label_counts.studies names 50 twice"),
+        ({"heads": {"use": ["knn", "knn"]}}, "heads.use names knn twice"),
+        ({"contrasts": [["ours", "random"]] * 2}, "contrasts names .* twice"),
         ({"trust": {"repeats": "where"}}, "trust.repeats: there is no 'where'; did you mean"),
     ],
 )

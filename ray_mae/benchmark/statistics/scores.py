@@ -50,8 +50,16 @@ class Scored:
 
     @property
     def levels(self) -> NDArray[np.intp]:
-        """[F, 3] of pretraining seeds, draws, and seeds of the head."""
-        return np.array([[getattr(fit.key, factor) for factor in FACTORS] for fit in self.fits])
+        """[F, 3] of pretraining seeds, draws, and seeds of the head.
+
+        Where each draw has a seed of its own, the two are one source of variance, and it is the draw.
+        """
+        levels = np.array([[getattr(fit.key, factor) for factor in FACTORS] for fit in self.fits])
+        draw, seed = FACTORS.index("draw"), FACTORS.index("seed")
+        both = len(np.unique(levels[:, [draw, seed]], axis=0))
+        if both == len(np.unique(levels[:, draw])) == len(np.unique(levels[:, seed])):
+            levels[:, seed] = 0
+        return levels
 
     def columns(self, label: str) -> list[int]:
         """Of a label, or of the mean over labels."""
