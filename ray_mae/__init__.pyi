@@ -1,7 +1,7 @@
 """The Python API, and where each name lives: for type checkers, and for `ray_mae` itself on first use."""
 
 from .adaptation.command import adapt
-from .benchmark.command import benchmark, benchmark_fit, benchmark_open, benchmark_report
+from .benchmarking.command import benchmark, benchmark_fit, benchmark_open, benchmark_report
 from .checkpoint.commands import checkpoint_convert, checkpoint_list, checkpoint_verify
 from .checkpoint.inspect import checkpoint_inspect
 from .cli import demo, demo_mdae

@@ -88,25 +88,25 @@ def _adapt(config: settings.AdaptConfig) -> None:
 
 
 def _benchmark(config: settings.SuiteConfig) -> None:
-    from ray_mae.benchmark.command import benchmark
+    from ray_mae.benchmarking.command import benchmark
 
     _print(benchmark(config))
 
 
 def _benchmark_fit(config: settings.SuiteConfig) -> None:
-    from ray_mae.benchmark.command import benchmark_fit
+    from ray_mae.benchmarking.command import benchmark_fit
 
     _print(benchmark_fit(config))
 
 
 def _benchmark_open(config: settings.SuiteConfig) -> None:
-    from ray_mae.benchmark.command import benchmark_open
+    from ray_mae.benchmarking.command import benchmark_open
 
     _print(benchmark_open(config))
 
 
 def _benchmark_report(config: settings.SuiteConfig) -> None:
-    from ray_mae.benchmark.command import benchmark_report
+    from ray_mae.benchmarking.command import benchmark_report
 
     _print(benchmark_report(config))
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ray_mae.benchmark.records import Cell, Fit, FitKey
-from ray_mae.benchmark.statistics.metrics import resample_weights
-from ray_mae.benchmark.statistics.results import Cohort, Count, Place
-from ray_mae.benchmark.statistics.scores import Scored, score_place
+from ray_mae.benchmarking.records import Cell, Fit, FitKey
+from ray_mae.benchmarking.statistics.metrics import resample_weights
+from ray_mae.benchmarking.statistics.results import Cohort, Count, Place
+from ray_mae.benchmarking.statistics.scores import Scored, score_place
 
 PLACE, CELL = Place("task", "home", "all"), Cell("task", "linear", "all")
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from ray_mae.benchmark.records import ALL, Cell, Fit, FitKey, Predictions, SampleTable, Trial
-from ray_mae.benchmark.store import Store
+from ray_mae.benchmarking.records import ALL, Cell, Fit, FitKey, Predictions, SampleTable, Trial
+from ray_mae.benchmarking.store import Store
 from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.suite import SuiteConfig
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_mae.benchmark.baselines import BINS, histogram, metadata, volume_histogram
-from ray_mae.benchmark.fits import _besides
-from ray_mae.benchmark.records import Cell, FitKey, SampleTable
+from ray_mae.benchmarking.baselines import BINS, histogram, metadata, volume_histogram
+from ray_mae.benchmarking.fits import _besides
+from ray_mae.benchmarking.records import Cell, FitKey, SampleTable
 from ray_mae.config.suite import DatasetEntry, EncoderEntry, SuiteConfig, TaskEntry
 
 

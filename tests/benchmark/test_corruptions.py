@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ray_mae.benchmark.corruptions import (
+from ray_mae.benchmarking.corruptions import (
     IMAGES,
     STRENGTHS,
     VOLUMES,

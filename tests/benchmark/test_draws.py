@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_mae.benchmark.draws import draw_patients, labelled_rows
-from ray_mae.benchmark.records import ALL
+from ray_mae.benchmarking.draws import draw_patients, labelled_rows
+from ray_mae.benchmarking.records import ALL
 
 PATIENTS = st.lists(st.integers(0, 20), min_size=1, max_size=80).map(
     lambda ids: np.array([f"p{i}" for i in ids])

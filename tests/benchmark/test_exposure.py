@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import zoom
 
-from ray_mae.benchmark.archives_table import canonical, relation
-from ray_mae.benchmark.exposure import Exposure, ExposureSearch, on_ray
-from ray_mae.benchmark.overlap import CORRELATION, small_volume
-from ray_mae.benchmark.records import EXPOSURES
+from ray_mae.benchmarking.archives_table import canonical, relation
+from ray_mae.benchmarking.exposure import Exposure, ExposureSearch, on_ray
+from ray_mae.benchmarking.overlap import CORRELATION, small_volume
+from ray_mae.benchmarking.records import EXPOSURES
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config import PretrainConfig
 from ray_mae.config.suite import DatasetEntry, EncoderEntry

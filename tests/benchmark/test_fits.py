@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_mae.benchmark.features import Cache, Features
-from ray_mae.benchmark.fits import Group, Opening, Problem, fit_group, predict_group
-from ray_mae.benchmark.fusion import samples_with, seen_views
-from ray_mae.benchmark.records import ALL, Cell, FitKey, SampleTable
-from ray_mae.benchmark.sources import Source
-from ray_mae.benchmark.statistics.results import Results
-from ray_mae.benchmark.store import Store
+from ray_mae.benchmarking.features import Cache, Features
+from ray_mae.benchmarking.fits import Group, Opening, Problem, fit_group, predict_group
+from ray_mae.benchmarking.fusion import samples_with, seen_views
+from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
+from ray_mae.benchmarking.sources import Source
+from ray_mae.benchmarking.statistics.results import Results
+from ray_mae.benchmarking.store import Store
 from ray_mae.config import SuiteConfig
 from ray_mae.config.suite import Views
 from ray_mae.data.schema import VIEWS, Manifest

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ray_mae.benchmark.features import Features
-from ray_mae.benchmark.fusion import Inputs, seen_views
+from ray_mae.benchmarking.features import Features
+from ray_mae.benchmarking.fusion import Inputs, seen_views
 from ray_mae.evaluate.heads.base import Data, HeadFit
 
 # samples: 0 frontal + lateral; 1 frontal alone; 2 lateral, frontal, frontal; 3 lateral alone

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from ray_mae import cli
-from ray_mae.benchmark.archives_table import canonical, sources_of
-from ray_mae.benchmark.corruptions import IMAGES, VOLUMES
+from ray_mae.benchmarking.archives_table import canonical, sources_of
+from ray_mae.benchmarking.corruptions import IMAGES, VOLUMES
 from ray_mae.config import IngestConfig
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.labels import CHEXPERT_LABELS

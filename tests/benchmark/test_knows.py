@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_mae.benchmark.knows import eta_squared, knows
+from ray_mae.benchmarking.knows import eta_squared, knows
 
 PATIENTS = 240
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_mae.benchmark.plan import look, unknown_attributes
-from ray_mae.benchmark.samples import _as_named
+from ray_mae.benchmarking.plan import look, unknown_attributes
+from ray_mae.benchmarking.samples import _as_named
 from ray_mae.config import SuiteConfig
 from ray_mae.config.suite import Trust
 from ray_mae.data.schema import Manifest

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_mae.benchmark.command import benchmark, benchmark_fit, benchmark_open, benchmark_report
-from ray_mae.benchmark.records import Fit
-from ray_mae.benchmark.store import Store
+from ray_mae.benchmarking.command import benchmark, benchmark_fit, benchmark_open, benchmark_report
+from ray_mae.benchmarking.records import Fit
+from ray_mae.benchmarking.store import Store
 from ray_mae.config import SuiteConfig
 from tests.benchmark.suites import study_shards, study_suite, volume_shards
 from tests.checkpoints import write_checkpoint

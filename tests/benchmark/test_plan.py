@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_mae.benchmark import finetuning, trust
-from ray_mae.benchmark.dry_run import _seconds
-from ray_mae.benchmark.fits import Opening, fit_group, predict_group
-from ray_mae.benchmark.open import require_plan
-from ray_mae.benchmark.plan import Suite, inputs_of, keys_of
-from ray_mae.benchmark.records import Fit
-from ray_mae.benchmark.samples import LabelSet
-from ray_mae.benchmark.sources import Source
-from ray_mae.benchmark.store import Store
+from ray_mae.benchmarking import finetuning, trust
+from ray_mae.benchmarking.dry_run import _seconds
+from ray_mae.benchmarking.fits import Opening, fit_group, predict_group
+from ray_mae.benchmarking.open import require_plan
+from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of
+from ray_mae.benchmarking.records import Fit
+from ray_mae.benchmarking.samples import LabelSet
+from ray_mae.benchmarking.sources import Source
+from ray_mae.benchmarking.store import Store
 from ray_mae.config import SuiteConfig
 from ray_mae.config.base import to_dict
 from tests.benchmark.test_fits import PATIENTS, group, suite, table, written

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_mae.benchmark.readers import HistogramRows
+from ray_mae.benchmarking.readers import HistogramRows
 from ray_mae.data.schema import Manifest
 from tests.shards import write_shards, write_volume_shards
 

@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ray_mae.benchmark.records import ALL, Cell, Fit, FitKey, Predictions, SampleTable, Trial
-from ray_mae.benchmark.report.command import FILES, INDEX, report
-from ray_mae.benchmark.report.tables import escaped
-from ray_mae.benchmark.statistics.curves import curves
-from ray_mae.benchmark.statistics.overall import averages, ranks
-from ray_mae.benchmark.statistics.results import Results
-from ray_mae.benchmark.statistics.scores import score_all
-from ray_mae.benchmark.statistics.subgroups import gaps
-from ray_mae.benchmark.statistics.views import conditions
-from ray_mae.benchmark.store import Store
+from ray_mae.benchmarking.records import ALL, Cell, Fit, FitKey, Predictions, SampleTable, Trial
+from ray_mae.benchmarking.report.command import FILES, INDEX, report
+from ray_mae.benchmarking.report.tables import escaped
+from ray_mae.benchmarking.statistics.curves import curves
+from ray_mae.benchmarking.statistics.overall import averages, ranks
+from ray_mae.benchmarking.statistics.results import Results
+from ray_mae.benchmarking.statistics.scores import score_all
+from ray_mae.benchmarking.statistics.subgroups import gaps
+from ray_mae.benchmarking.statistics.views import conditions
+from ray_mae.benchmarking.store import Store
 from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.suite import SuiteConfig
 from tests.benchmark.planted import Suite, Truth, plant

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ray_mae.benchmark import smoke
-from ray_mae.benchmark.smoke import check_images, reference_features
+from ray_mae.benchmarking import smoke
+from ray_mae.benchmarking.smoke import check_images, reference_features
 from tests.open_weights import makers
 
 IMAGES = [np.random.default_rng(i).integers(0, 256, (70 + i, 60), dtype=np.uint8) for i in range(8)]

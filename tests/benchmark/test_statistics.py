@@ -11,18 +11,18 @@ from scipy.special import expit
 from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 
-from ray_mae.benchmark.statistics import metrics
-from ray_mae.benchmark.statistics.contrasts import (
+from ray_mae.benchmarking.statistics import metrics
+from ray_mae.benchmarking.statistics.contrasts import (
     BETTER,
     NOT_TOLD,
     WORSE,
     between_runs,
     contrasts,
 )
-from ray_mae.benchmark.statistics.curves import reached
-from ray_mae.benchmark.statistics.metrics import resample_weights
-from ray_mae.benchmark.statistics.scores import Scored
-from ray_mae.benchmark.statistics.uncertainty import TOO_FEW, holm
+from ray_mae.benchmarking.statistics.curves import reached
+from ray_mae.benchmarking.statistics.metrics import resample_weights
+from ray_mae.benchmarking.statistics.scores import Scored
+from ray_mae.benchmarking.statistics.uncertainty import TOO_FEW, holm
 from ray_mae.evaluate.metrics import measure
 from tests.benchmark.memory import cohort_of, scored
 from tests.benchmark.planted import auroc_of, d_of
