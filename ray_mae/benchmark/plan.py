@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.benchmark.agreement import repeated, scanner_attribute
+from ray_mae.benchmark.fusion import samples_with
 from ray_mae.benchmark.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmark.samples import (
     LabelSet,
@@ -182,7 +183,7 @@ def _of_task(suite: Suite, name: str) -> Iterator[FitKey]:
                                 for seed in range(config.heads.tries):
                                     yield FitKey(cell, encoder, pretraining, seed, seed)
                             continue
-                        for studies, validation, draws in _points(suite, name, head):
+                        for studies, validation, draws in _points(suite, name, views, held_out):
                             cell = Cell(name, head, views, studies, validation, held_out)
                             for draw in range(draws):
                                 yield FitKey(cell, encoder, pretraining, draw, 0)
@@ -244,11 +245,16 @@ def held_out_values(suite: Suite, name: str) -> list[str]:
     return found
 
 
-def _points(suite: Suite, name: str, head: str) -> Iterator[tuple[int, str, int]]:
+def _points(suite: Suite, name: str, views: str, held_out: str) -> Iterator[tuple[int, str, int]]:
     """Labelled studies, mode of validation and number of draws of the points of a curve."""
     counts, task = suite.config.label_counts, suite.config.tasks[name]
     if task.kind != "retrieval":
-        there = int((labelled(suite, name) & (suite.samples[task.dataset].split == "train")).sum())
+        table = suite.samples[task.dataset]
+        rows = labelled(suite, name) & (table.split == "train")
+        rows &= samples_with(table, views, suite.config.max_views)
+        if task.leave_out:
+            rows &= table.attributes[task.leave_out].astype(str) != held_out
+        there = int(rows.sum())
         for studies in sorted({n for n in counts.studies if n < there}):
             draws = counts.draws if studies <= MANY else min(FEW_DRAWS, counts.draws)
             for validation in counts.validation:

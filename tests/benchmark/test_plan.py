@@ -149,3 +149,24 @@ def test_a_dry_run_times_the_fits_of_one_patient(tmp_path: Path) -> None:
     looked = dataclasses.replace(looked, samples={**looked.samples, "here": here})
     (key,) = keys_of(looked)
     assert _seconds(looked, key, 4, 2) > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "views", "counts"),
+    [
+        ({}, "all", {5, 12, 0}),
+        ({}, "lateral", {5, 0}),  # of 30 training studies 10 have one
+        ({"leave_out": "site"}, "all", {5, 12, 0}),
+        ({"leave_out": "site"}, "lateral", {0}),
+    ],
+)
+def test_a_curve_has_the_points_that_there_are_studies_for(
+    tmp_path: Path, task: dict[str, Any], views: str, counts: set[int]
+) -> None:
+    config = suite(
+        tmp_path,
+        tasks={"t": {"dataset": "here", "least_patients": 2, **task}},
+        label_counts={"studies": [5, 12], "draws": 2},
+        views=[views],
+    )
+    assert {key.cell.studies for key in keys_of(looked_at(config))} == counts
