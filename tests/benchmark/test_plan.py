@@ -15,11 +15,13 @@ from ray_mae.benchmark.fits import Opening, fit_group, predict_group
 from ray_mae.benchmark.open import require_plan
 from ray_mae.benchmark.plan import Suite, inputs_of, keys_of
 from ray_mae.benchmark.records import Fit
-from ray_mae.benchmark.samples import LabelSet
+from ray_mae.benchmark.samples import LabelSet, read_samples, read_targets, with_targets
 from ray_mae.benchmark.sources import Source
 from ray_mae.benchmark.store import Store
 from ray_mae.config import SuiteConfig
 from ray_mae.config.base import to_dict
+from ray_mae.evaluate.supervised.fit import Diverged
+from tests.benchmark.suites import study_shards
 from tests.benchmark.test_fits import PATIENTS, group, suite, table, written
 
 
@@ -98,6 +100,51 @@ def test_a_lost_fine_tuning_is_chosen_by_the_same_trials(
     assert [t.folder for t in again] == [t.folder for t in trials]
     assert (len(fits), [t.key for t in lost]) == (3, [keys[2]])
     assert {t.source.crop_size for t in trials} == {48}
+
+
+@pytest.mark.parametrize("bad", [1, 6])
+def test_a_fine_tuning_that_diverges_is_a_trial_or_a_row_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """bad: trials that diverge, the first ones."""
+
+    def diverge(*_: Any) -> None:
+        raise Diverged("the loss is nan after step 1")
+
+    def run(_: Any, items: Sequence[finetuning.Training], *rest: Any) -> None:
+        for i, training in enumerate(items):
+            if training.folder.parent.name == "models" or i < bad:
+                finetuning.train(training)
+            else:
+                training.folder.mkdir(parents=True)
+                training.result.write_text(json.dumps({"score": 0.6}))
+
+    monkeypatch.setattr(finetuning, "run_tasks", run)
+    monkeypatch.setattr("ray_mae.evaluate.finetune.training.finetune", diverge)
+    shards = study_shards(tmp_path / "films")
+    config = suite(
+        tmp_path,
+        **{**TUNED, "datasets": {"here": {"shards": shards}}},
+        tasks={"t": {"dataset": "here", "labels": ["Edema"], "least_patients": 2}},
+    )
+    samples = read_samples(config.datasets["here"])
+    targets, names, _ = read_targets(
+        config.datasets["here"], samples, config.tasks["t"], ("train", "val"), None
+    )
+    samples = with_targets(samples, "t", targets, names)
+    Store(config.output).write_samples("here", samples, opened=False)
+    looked = Suite(
+        config, {"here": samples}, {"t": LabelSet(names, {})}, {("ours", "study"): OURS["ours"]},
+        {"here": "study"},
+    )  # fmt: skip
+    keys = finetuning.finetune_keys(looked)
+    finetuning.finetune_all(looked, keys)
+    fits = Store(config.output).fits()
+    assert {(fit.status, fit.reason) for fit in fits} == {
+        ("failed", "the loss is nan after step 1")
+    }
+    assert {sum(np.isnan(t.score) for t in fit.trials) for fit in fits} == {bad}
+    assert finetuning.predict_finetuned(looked) == 0
 
 
 def test_what_is_held_out_is_not_fine_tuned(tmp_path: Path) -> None:
