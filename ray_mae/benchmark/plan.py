@@ -285,12 +285,20 @@ def inputs_of(suite: Suite, key: FitKey) -> str:
         "entry": [entry.pools, entry.components, entry.columns],
         "task": _of_fit(task),
         "labels": suite.label_sets[key.cell.task].names,
-        "head": {name: heads[name] for name in SETTINGS_OF.get(key.cell.head, ())},
+        "head": {name: _of_head(heads[name]) for name in SETTINGS_OF.get(key.cell.head, ())},
         "version": version("ray-mae"),
     }
     if entry.kind in (*IMAGELESS, "pixels"):
         values["baselines"] = BASELINES
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _of_head(values: Any) -> Any:
+    """A setting of a head; of fine-tuning without who else is tuned, and how often."""
+    if not isinstance(values, dict):
+        return values
+    kept = {k: v for k, v in values.items() if k not in ("encoders", "studies", "seeds")}
+    return {**kept, "seed_of_trials": values["seeds"][0]}
 
 
 def _of_fit(task: TaskEntry) -> dict[str, Any]:

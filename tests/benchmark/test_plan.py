@@ -217,3 +217,19 @@ def test_a_curve_has_the_points_that_there_are_studies_for(
         views=[views],
     )
     assert {key.cell.studies for key in keys_of(looked_at(config))} == counts
+
+
+def test_one_more_seed_or_encoder_tunes_no_other_again(tmp_path: Path) -> None:
+    few = looked_at(suite(tmp_path, **TUNED), OURS)
+    tuned = few.config.heads.finetune
+    (key, *_) = finetuning.finetune_keys(few)
+
+    def inputs(**changes: Any) -> str:
+        heads = dataclasses.replace(
+            few.config.heads, finetune=dataclasses.replace(tuned, **changes)
+        )
+        return inputs_of(looked_at(dataclasses.replace(few.config, heads=heads), OURS), key)
+
+    assert inputs(seeds=[*tuned.seeds, 9], encoders=["ours", "m"], studies=[5]) == inputs()
+    assert inputs(seeds=[9, *tuned.seeds]) != inputs()  # the trials have the first one
+    assert inputs(epochs=tuned.epochs + 1) != inputs()
