@@ -13,7 +13,7 @@ from ray_mae.benchmark import finetuning, trust
 from ray_mae.benchmark.dry_run import _seconds
 from ray_mae.benchmark.fits import Opening, fit_group, predict_group
 from ray_mae.benchmark.open import require_plan
-from ray_mae.benchmark.plan import Suite, inputs_of, keys_of
+from ray_mae.benchmark.plan import Suite, inputs_of, keys_of, shared_patients
 from ray_mae.benchmark.records import Fit
 from ray_mae.benchmark.samples import LabelSet, read_samples, read_targets, with_targets
 from ray_mae.benchmark.sources import Source
@@ -233,3 +233,14 @@ def test_one_more_seed_or_encoder_tunes_no_other_again(tmp_path: Path) -> None:
     assert inputs(seeds=[*tuned.seeds, 9], encoders=["ours", "m"], studies=[5]) == inputs()
     assert inputs(seeds=[9, *tuned.seeds]) != inputs()  # the trials have the first one
     assert inputs(epochs=tuned.epochs + 1) != inputs()
+
+
+def test_test_patients_elsewhere_who_are_fitted_to_are_told(tmp_path: Path) -> None:
+    looked = looked_at(suite(tmp_path))
+    (told,) = shared_patients(looked)
+    assert "45 of 60 test patients of there have the name of a patient of here" in told
+    there = dataclasses.replace(
+        looked.samples["there"], patient=np.char.add("t", looked.samples["there"].patient)
+    )
+    others = dataclasses.replace(looked, samples={**looked.samples, "there": there})
+    assert shared_patients(others) == []
