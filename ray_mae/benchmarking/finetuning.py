@@ -115,13 +115,20 @@ def finetune_all(suite: Suite, keys: Sequence[FitKey]) -> None:
     console.print(f"fine-tuning: {len(flat)} trials, then {len(waiting)} fits")
     run_tasks(train, flat, "trained", "trials", [1] * len(flat))
     chosen = {at: _choose(some) for at, some in trials.items()}
-    fits = [
-        _training(suite, key, chosen[key.cell, key.encoder][0].settings, "models")
-        for key in waiting
-    ]
+    fits = []
+    for key in waiting:
+        best, tried = chosen[key.cell, key.encoder]
+        if best is None:
+            _write_failed(suite, key, tried, _failure(trials[key.cell, key.encoder][0]))
+        else:
+            fits.append(_training(suite, key, best.settings, "models"))
     run_tasks(train, fits, "fine-tuned", "fits", [1] * len(fits))
     for training in fits:
-        _write_fit(suite, training, chosen[training.key.cell, training.key.encoder][1])
+        tried = chosen[training.key.cell, training.key.encoder][1]
+        if reason := _failure(training):
+            _write_failed(suite, training.key, tried, reason)
+        else:
+            _write_fit(suite, training, tried)
 
 
 def _of_trials(suite: Suite, key: FitKey) -> FitKey:
@@ -144,13 +151,27 @@ def _training(suite: Suite, key: FitKey, settings: dict[str, Any], where: str) -
     return Training(suite.config, key, labels, source, settings, suite.config.output / where / name)
 
 
-def _choose(trials: Sequence[Training]) -> tuple[Trial, list[Trial]]:
-    """The best on validation patients, of equals the first; and all."""
+def _failure(training: Training) -> str:
+    """Why a run gave no model; "" where it did."""
+    reason: str = json.loads(training.result.read_text()).get("failed", "")
+    return reason
+
+
+def _choose(trials: Sequence[Training]) -> tuple[Trial | None, list[Trial]]:
+    """The best on validation patients, of equals the first, None where all failed; and all."""
     found = []
     for training in trials:
         result = json.loads(training.result.read_text())
-        found.append(Trial(training.settings, result["score"]))
-    return max(found, key=lambda trial: trial.score), found
+        score = float("nan") if "failed" in result else result["score"]
+        found.append(Trial(training.settings, score))
+    known = [trial for trial in found if not np.isnan(trial.score)]
+    return max(known, key=lambda trial: trial.score, default=None), found
+
+
+def _write_failed(suite: Suite, key: FitKey, trials: list[Trial], reason: str) -> None:
+    store, labels = Store(suite.config.output), suite.label_sets[key.cell.task].names
+    store.forget(key)
+    store.write_fit(Fit(key, labels, "failed", reason, trials=trials, inputs=inputs_of(suite, key)))
 
 
 def _write_fit(suite: Suite, training: Training, trials: list[Trial]) -> None:
@@ -190,12 +211,16 @@ def _edges(chosen: dict[str, float], trials: Sequence[Trial]) -> list[str]:
 
 
 def train(training: Training) -> float:
-    """Trains once, unless that was done; returns the score on validation patients."""
+    """Trains once, unless that was done; returns the score on validation patients.
+
+    What diverges or has too few patients is kept with its reason, as the failed row that it will be.
+    """
     from ray_mae.evaluate.finetune.training import FinetuneTask, finetune, schedule
+    from ray_mae.evaluate.supervised.fit import Diverged
 
     if training.result.is_file():
-        score: float = json.loads(training.result.read_text())["score"]
-        return score
+        told = json.loads(training.result.read_text())
+        return float("nan") if "failed" in told else float(told["score"])
     config, key, began = training.config, training.key, time.perf_counter()
     task = config.tasks[key.cell.task]
     shards = config.datasets[task.dataset].shards.resolve()
@@ -237,7 +262,11 @@ def train(training: Training) -> float:
     )
     run = Run(settings.compare[0], key.seed, training.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
-    found = finetune(run, settings, problem)
+    try:
+        found = finetune(run, settings, problem)
+    except (Diverged, ValueError) as error:
+        write_whole(training.result, json.dumps({"failed": f"{error}"}) + "\n")
+        return float("nan")
     val = problem.rows("val")
     np.savez(
         training.folder / "validation.npz",
@@ -281,7 +310,8 @@ def predict_finetuned(suite: Suite) -> int:
         Tested(config, key, dataset)
         for key in finetune_keys(suite)
         for dataset in config.tasks[key.cell.task].tested_on
-        if not store.has_predictions(
+        if store.read_fit(key).status != "failed"
+        and not store.has_predictions(
             key, dataset, "test", fingerprint(config.datasets[dataset].shards)
         )
     ]

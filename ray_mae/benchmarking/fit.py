@@ -19,6 +19,7 @@ from ray_mae.benchmarking.plan import (
     inputs_of,
     keys_of,
     look,
+    shared_patients,
     unknown_attributes,
 )
 from ray_mae.benchmarking.ray_tasks import run_tasks
@@ -52,7 +53,7 @@ def fit(config: SuiteConfig) -> dict[str, Any]:
         FileNotFoundError, ValueError: something of the suite is not there, or does not go together.
     """
     suite = look(config)
-    warn(unknown_attributes(suite))
+    warn([*unknown_attributes(suite), *shared_patients(suite)])
     store = Store(config.output)
     for name, table in suite.samples.items():
         store.write_samples(name, table, opened=False)

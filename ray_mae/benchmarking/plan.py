@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+<<<<<<< HEAD:ray_mae/benchmarking/plan.py
 from ray_mae.benchmarking.agreement import repeated, scanner_attribute
 from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmarking.samples import (
+=======
+from ray_mae.benchmarking.agreement import repeated, scanner_attribute
+from ray_mae.benchmarking.fusion import samples_with
+from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
+from ray_mae.benchmarking.samples import (
+>>>>>>> b17data:ray_mae/benchmarking/plan.py
     LabelSet,
     fix_labels,
     read_samples,
@@ -144,6 +151,26 @@ def _check_repeats(table: SampleTable, name: str) -> None:
     repeated(table.patient[known], scanner[known].astype(str))
 
 
+def shared_patients(suite: Suite) -> list[str]:
+    """Sentences for test patients elsewhere who, by name, are among those that heads are fitted to.
+
+    Names of two public archives may be the same by chance, so it is told and not refused.
+    """
+    found = []
+    for name, task in suite.config.tasks.items():
+        table = suite.samples[task.dataset]
+        fitted = {*table.patient[np.isin(table.split, FIT)].tolist()}
+        for dataset in task.tested_on:
+            other = suite.samples[dataset]
+            tested = {*other.patient[other.split == "test"].tolist()}
+            if both := fitted & tested:
+                found.append(
+                    f"tasks.{name}: {len(both):,} of {len(tested):,} test patients of {dataset} have the "
+                    f"name of a patient of {task.dataset} whom heads are fitted to or chosen by"
+                )
+    return found
+
+
 def unknown_attributes(suite: Suite) -> list[str]:
     """Sentences for attributes of `trust` that no data set has: nothing will be told of them."""
     trust = suite.config.trust
@@ -182,7 +209,7 @@ def _of_task(suite: Suite, name: str) -> Iterator[FitKey]:
                                 for seed in range(config.heads.tries):
                                     yield FitKey(cell, encoder, pretraining, seed, seed)
                             continue
-                        for studies, validation, draws in _points(suite, name, head):
+                        for studies, validation, draws in _points(suite, name, views, held_out):
                             cell = Cell(name, head, views, studies, validation, held_out)
                             for draw in range(draws):
                                 yield FitKey(cell, encoder, pretraining, draw, 0)
@@ -244,11 +271,16 @@ def held_out_values(suite: Suite, name: str) -> list[str]:
     return found
 
 
-def _points(suite: Suite, name: str, head: str) -> Iterator[tuple[int, str, int]]:
+def _points(suite: Suite, name: str, views: str, held_out: str) -> Iterator[tuple[int, str, int]]:
     """Labelled studies, mode of validation and number of draws of the points of a curve."""
     counts, task = suite.config.label_counts, suite.config.tasks[name]
     if task.kind != "retrieval":
-        there = int((labelled(suite, name) & (suite.samples[task.dataset].split == "train")).sum())
+        table = suite.samples[task.dataset]
+        rows = labelled(suite, name) & (table.split == "train")
+        rows &= samples_with(table, views, suite.config.max_views)
+        if task.leave_out:
+            rows &= table.attributes[task.leave_out].astype(str) != held_out
+        there = int(rows.sum())
         for studies in sorted({n for n in counts.studies if n < there}):
             draws = counts.draws if studies <= MANY else min(FEW_DRAWS, counts.draws)
             for validation in counts.validation:
@@ -279,12 +311,20 @@ def inputs_of(suite: Suite, key: FitKey) -> str:
         "entry": [entry.pools, entry.components, entry.columns],
         "task": _of_fit(task),
         "labels": suite.label_sets[key.cell.task].names,
-        "head": {name: heads[name] for name in SETTINGS_OF.get(key.cell.head, ())},
+        "head": {name: _of_head(heads[name]) for name in SETTINGS_OF.get(key.cell.head, ())},
         "version": version("ray-mae"),
     }
     if entry.kind in (*IMAGELESS, "pixels"):
         values["baselines"] = BASELINES
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _of_head(values: Any) -> Any:
+    """A setting of a head; of fine-tuning without who else is tuned, and how often."""
+    if not isinstance(values, dict):
+        return values
+    kept = {k: v for k, v in values.items() if k not in ("encoders", "studies", "seeds")}
+    return {**kept, "seed_of_trials": values["seeds"][0]}
 
 
 def _of_fit(task: TaskEntry) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+<<<<<<< HEAD
 from ray_mae.benchmarking import finetuning, trust
 from ray_mae.benchmarking.dry_run import _seconds
 from ray_mae.benchmarking.fits import Opening, fit_group, predict_group
@@ -18,8 +19,21 @@ from ray_mae.benchmarking.records import Fit
 from ray_mae.benchmarking.samples import LabelSet
 from ray_mae.benchmarking.sources import Source
 from ray_mae.benchmarking.store import Store
+=======
+from ray_mae.benchmarking import finetuning, trust
+from ray_mae.benchmarking.dry_run import _seconds
+from ray_mae.benchmarking.fits import Opening, fit_group, predict_group
+from ray_mae.benchmarking.open import require_plan
+from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of, shared_patients
+from ray_mae.benchmarking.records import Fit
+from ray_mae.benchmarking.samples import LabelSet, read_samples, read_targets, with_targets
+from ray_mae.benchmarking.sources import Source
+from ray_mae.benchmarking.store import Store
+>>>>>>> b17data
 from ray_mae.config import SuiteConfig
 from ray_mae.config.base import to_dict
+from ray_mae.evaluate.supervised.fit import Diverged
+from tests.benchmark.suites import study_shards
 from tests.benchmark.test_fits import PATIENTS, group, suite, table, written
 
 
@@ -100,6 +114,51 @@ def test_a_lost_fine_tuning_is_chosen_by_the_same_trials(
     assert {t.source.crop_size for t in trials} == {48}
 
 
+@pytest.mark.parametrize("bad", [1, 6])
+def test_a_fine_tuning_that_diverges_is_a_trial_or_a_row_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """bad: trials that diverge, the first ones."""
+
+    def diverge(*_: Any) -> None:
+        raise Diverged("the loss is nan after step 1")
+
+    def run(_: Any, items: Sequence[finetuning.Training], *rest: Any) -> None:
+        for i, training in enumerate(items):
+            if training.folder.parent.name == "models" or i < bad:
+                finetuning.train(training)
+            else:
+                training.folder.mkdir(parents=True)
+                training.result.write_text(json.dumps({"score": 0.6}))
+
+    monkeypatch.setattr(finetuning, "run_tasks", run)
+    monkeypatch.setattr("ray_mae.evaluate.finetune.training.finetune", diverge)
+    shards = study_shards(tmp_path / "films")
+    config = suite(
+        tmp_path,
+        **{**TUNED, "datasets": {"here": {"shards": shards}}},
+        tasks={"t": {"dataset": "here", "labels": ["Edema"], "least_patients": 2}},
+    )
+    samples = read_samples(config.datasets["here"])
+    targets, names, _ = read_targets(
+        config.datasets["here"], samples, config.tasks["t"], ("train", "val"), None
+    )
+    samples = with_targets(samples, "t", targets, names)
+    Store(config.output).write_samples("here", samples, opened=False)
+    looked = Suite(
+        config, {"here": samples}, {"t": LabelSet(names, {})}, {("ours", "study"): OURS["ours"]},
+        {"here": "study"},
+    )  # fmt: skip
+    keys = finetuning.finetune_keys(looked)
+    finetuning.finetune_all(looked, keys)
+    fits = Store(config.output).fits()
+    assert {(fit.status, fit.reason) for fit in fits} == {
+        ("failed", "the loss is nan after step 1")
+    }
+    assert {sum(np.isnan(t.score) for t in fit.trials) for fit in fits} == {bad}
+    assert finetuning.predict_finetuned(looked) == 0
+
+
 def test_what_is_held_out_is_not_fine_tuned(tmp_path: Path) -> None:
     tasks = {"t": {"dataset": "here", "leave_out": "site"}}
     assert finetuning.finetune_keys(looked_at(suite(tmp_path, **TUNED, tasks=tasks), OURS)) == []
@@ -149,3 +208,51 @@ def test_a_dry_run_times_the_fits_of_one_patient(tmp_path: Path) -> None:
     looked = dataclasses.replace(looked, samples={**looked.samples, "here": here})
     (key,) = keys_of(looked)
     assert _seconds(looked, key, 4, 2) > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "views", "counts"),
+    [
+        ({}, "all", {5, 12, 0}),
+        ({}, "lateral", {5, 0}),  # of 30 training studies 10 have one
+        ({"leave_out": "site"}, "all", {5, 12, 0}),
+        ({"leave_out": "site"}, "lateral", {0}),
+    ],
+)
+def test_a_curve_has_the_points_that_there_are_studies_for(
+    tmp_path: Path, task: dict[str, Any], views: str, counts: set[int]
+) -> None:
+    config = suite(
+        tmp_path,
+        tasks={"t": {"dataset": "here", "least_patients": 2, **task}},
+        label_counts={"studies": [5, 12], "draws": 2},
+        views=[views],
+    )
+    assert {key.cell.studies for key in keys_of(looked_at(config))} == counts
+
+
+def test_one_more_seed_or_encoder_tunes_no_other_again(tmp_path: Path) -> None:
+    few = looked_at(suite(tmp_path, **TUNED), OURS)
+    tuned = few.config.heads.finetune
+    (key, *_) = finetuning.finetune_keys(few)
+
+    def inputs(**changes: Any) -> str:
+        heads = dataclasses.replace(
+            few.config.heads, finetune=dataclasses.replace(tuned, **changes)
+        )
+        return inputs_of(looked_at(dataclasses.replace(few.config, heads=heads), OURS), key)
+
+    assert inputs(seeds=[*tuned.seeds, 9], encoders=["ours", "m"], studies=[5]) == inputs()
+    assert inputs(seeds=[9, *tuned.seeds]) != inputs()  # the trials have the first one
+    assert inputs(epochs=tuned.epochs + 1) != inputs()
+
+
+def test_test_patients_elsewhere_who_are_fitted_to_are_told(tmp_path: Path) -> None:
+    looked = looked_at(suite(tmp_path))
+    (told,) = shared_patients(looked)
+    assert "45 of 60 test patients of there have the name of a patient of here" in told
+    there = dataclasses.replace(
+        looked.samples["there"], patient=np.char.add("t", looked.samples["there"].patient)
+    )
+    others = dataclasses.replace(looked, samples={**looked.samples, "there": there})
+    assert shared_patients(others) == []

@@ -16,6 +16,10 @@ from ray_mae.train.optim import learning_rate, optimizer_of, resolve_precision, 
 B = TypeVar("B")
 
 
+class Diverged(RuntimeError):
+    """The loss of a training is not finite."""
+
+
 @dataclass(frozen=True)
 class Validation:
     """One look at the validation patients."""
@@ -108,7 +112,7 @@ def fit(
             continue
         mean = float(total) / since
         if not torch.isfinite(torch.tensor(mean)):
-            raise RuntimeError(
+            raise Diverged(
                 f"the loss is {mean} after step {step + 1}: lower lr ({config.lr:g}), or look for "
                 "broken samples"
             )
