@@ -10,16 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-<<<<<<< HEAD:ray_mae/benchmarking/plan.py
-from ray_mae.benchmarking.agreement import repeated, scanner_attribute
-from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
-from ray_mae.benchmarking.samples import (
-=======
 from ray_mae.benchmarking.agreement import repeated, scanner_attribute
 from ray_mae.benchmarking.fusion import samples_with
 from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmarking.samples import (
->>>>>>> b17data:ray_mae/benchmarking/plan.py
     LabelSet,
     fix_labels,
     read_samples,

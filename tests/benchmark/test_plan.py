@@ -9,17 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
-from ray_mae.benchmarking import finetuning, trust
-from ray_mae.benchmarking.dry_run import _seconds
-from ray_mae.benchmarking.fits import Opening, fit_group, predict_group
-from ray_mae.benchmarking.open import require_plan
-from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of
-from ray_mae.benchmarking.records import Fit
-from ray_mae.benchmarking.samples import LabelSet
-from ray_mae.benchmarking.sources import Source
-from ray_mae.benchmarking.store import Store
-=======
 from ray_mae.benchmarking import finetuning, trust
 from ray_mae.benchmarking.dry_run import _seconds
 from ray_mae.benchmarking.fits import Opening, fit_group, predict_group
@@ -29,7 +18,6 @@ from ray_mae.benchmarking.records import Fit
 from ray_mae.benchmarking.samples import LabelSet, read_samples, read_targets, with_targets
 from ray_mae.benchmarking.sources import Source
 from ray_mae.benchmarking.store import Store
->>>>>>> b17data
 from ray_mae.config import SuiteConfig
 from ray_mae.config.base import to_dict
 from ray_mae.evaluate.supervised.fit import Diverged
