@@ -118,10 +118,13 @@ def _seconds(suite: Suite, key: Any, width: int, labels: int) -> float:
             side = suite.config.heads.grid
             values = rng.normal(size=(small, side**2, width)).astype(np.float16)
             tokens = Tokens(values, np.arange(small), np.zeros(small, np.intp))
-        targets = (rng.random((small, labels)) < 0.3).astype(float)
+        x = rng.normal(size=(small, width)).astype(np.float32)
+        # something to learn and something not, as of labels: pure noise takes a solver far longer
+        drawn = x @ rng.normal(size=(width, labels)) / width**0.5 + rng.normal(size=(small, labels))
+        targets = (drawn > 0.7).astype(float)
         targets[0] = 1  # also of the fewest somebody has it
         data = Data(
-            {"mean": rng.normal(size=(small, width)).astype(np.float32)},
+            {"mean": x},
             targets,
             np.arange(small).astype(np.str_),
             tokens,
