@@ -1,5 +1,6 @@
 """What features know besides disease: site, scanner, sex, view, age, by a linear head and by variance."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +194,7 @@ def _recalls(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
 # ------------------------------------------------------------------------------------------- scores
 
 
-class _Score:
+class _Score(ABC):
     """Of predictions [T] of P patients: resampled over patients, and with the truth dealt out among them."""
 
     def __init__(
@@ -204,13 +205,13 @@ class _Score:
         self.people, self.of, self.first = len(first), of, truth[first]
         self.value = float(self.score(np.ones((1, self.people)))[0])
 
+    @abstractmethod
     def score(self, weights: NDArray[Any]) -> NDArray[np.float64]:
         """[R] with weights [R, P] of the patients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dealt(self, other: NDArray[np.intp]) -> float:
         """A patient's samples get what the first one of another has; other: [P]."""
-        raise NotImplementedError
 
     def per_patient(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Sums [P] of values [T]."""
