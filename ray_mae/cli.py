@@ -3,32 +3,38 @@
 import difflib
 import errno
 import inspect
-import json
 import os
 import shlex
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentParser, get_loader
+from jsonargparse import ArgumentParser
 
 from ray_mae import config as settings
+from ray_mae.arguments import (
+    document_of,
+    migrated,
+    name_of,
+    of_submit,
+    separated,
+    value_of,
+    with_switches,
+)
 from ray_mae.cluster.interruption import Interrupted, signals_interrupt
-from ray_mae.config.migrate import FIRST, describe_changes, migrate, moved
+from ray_mae.config.migrate import FIRST
 from ray_mae.config.parser import parser_for
 from ray_mae.config.pretrain import default_encoder
 from ray_mae.extras import explain
+from ray_mae.summary import print_summary
 
 
 def _ingest(config: settings.IngestConfig) -> None:
     from ray_mae.data.ingest.job import ingest
 
-    _print(ingest(config))
+    print_summary(ingest(config))
 
 
 def _inspect(config: settings.InspectConfig) -> None:
@@ -47,13 +53,13 @@ def _inspect(config: settings.InspectConfig) -> None:
         "page",
         "seconds",
     )
-    _print({name: card[name] for name in shown})
+    print_summary({name: card[name] for name in shown})
 
 
 def _pretrain(config: settings.PretrainConfig) -> None:
     from ray_mae.run import pretrain
 
-    _print(pretrain(config))
+    print_summary(pretrain(config))
 
 
 def _plan(config: settings.PlanConfig) -> None:
@@ -72,109 +78,109 @@ def _doctor(config: settings.DoctorConfig) -> None:
 def _tune(config: settings.TuneConfig) -> None:
     from ray_mae.search.tune import tune
 
-    _print(tune(config))
+    print_summary(tune(config))
 
 
 def _tune_report(config: settings.TuneReportConfig) -> None:
     from ray_mae.search.tune import tune_report
 
-    _print(tune_report(config))
+    print_summary(tune_report(config))
 
 
 def _adapt(config: settings.AdaptConfig) -> None:
     from ray_mae.adaptation.command import adapt
 
-    _print(adapt(config))
+    print_summary(adapt(config))
 
 
 def _benchmark(config: settings.SuiteConfig) -> None:
     from ray_mae.benchmarking.command import benchmark
 
-    _print(benchmark(config))
+    print_summary(benchmark(config))
 
 
 def _benchmark_fit(config: settings.SuiteConfig) -> None:
     from ray_mae.benchmarking.command import benchmark_fit
 
-    _print(benchmark_fit(config))
+    print_summary(benchmark_fit(config))
 
 
 def _benchmark_open(config: settings.SuiteConfig) -> None:
     from ray_mae.benchmarking.command import benchmark_open
 
-    _print(benchmark_open(config))
+    print_summary(benchmark_open(config))
 
 
 def _benchmark_report(config: settings.SuiteConfig) -> None:
     from ray_mae.benchmarking.command import benchmark_report
 
-    _print(benchmark_report(config))
+    print_summary(benchmark_report(config))
 
 
 def _checkpoint_list(config: settings.CheckpointListConfig) -> None:
     from ray_mae.checkpoint.commands import checkpoint_list
 
-    _print(checkpoint_list(config))
+    print_summary(checkpoint_list(config))
 
 
 def _checkpoint_inspect(config: settings.CheckpointInspectConfig) -> None:
     from ray_mae.checkpoint.inspect import checkpoint_inspect
 
-    _print(checkpoint_inspect(config))
+    print_summary(checkpoint_inspect(config))
 
 
 def _checkpoint_verify(config: settings.CheckpointVerifyConfig) -> None:
     from ray_mae.checkpoint.commands import checkpoint_verify
 
-    _print(checkpoint_verify(config))
+    print_summary(checkpoint_verify(config))
 
 
 def _checkpoint_convert(config: settings.CheckpointConvertConfig) -> None:
     from ray_mae.checkpoint.commands import checkpoint_convert
 
-    _print(checkpoint_convert(config))
+    print_summary(checkpoint_convert(config))
 
 
 def _embed(config: settings.EmbedConfig) -> None:
     from ray_mae.evaluate.embed import embed
 
-    _print(embed(config))
+    print_summary(embed(config))
 
 
 def _probe(config: settings.ProbeConfig) -> None:
     from ray_mae.evaluate.probe.command import evaluate_probe
 
-    _print(evaluate_probe(config))
+    print_summary(evaluate_probe(config))
 
 
 def _finetune(config: settings.FinetuneConfig) -> None:
     from ray_mae.evaluate.finetune.command import evaluate_finetune
 
-    _print(evaluate_finetune(config))
+    print_summary(evaluate_finetune(config))
 
 
 def _segment(config: settings.SegmentConfig) -> None:
     from ray_mae.evaluate.segment.command import evaluate_segment
 
-    _print(evaluate_segment(config))
+    print_summary(evaluate_segment(config))
 
 
 def _predict(config: settings.PredictConfig) -> None:
     from ray_mae.evaluate.predict.command import predict
 
-    _print(predict(config))
+    print_summary(predict(config))
 
 
 def _export(config: settings.ExportConfig) -> None:
     from ray_mae.exports.command import export
 
-    _print(export(config))
+    print_summary(export(config))
 
 
 def _publish(config: settings.PublishConfig) -> None:
     from ray_mae.exports.publish import publish
 
-    _print(publish(config))
+    print_summary(publish(config))
 
 
 def demo(config: settings.DemoConfig) -> dict[str, Any]:
@@ -263,11 +269,11 @@ def parsed(arguments: list[str], files: list[Path] | None = None) -> tuple[str, 
     cls = COMMANDS[name][0]
     rest = arguments[len(name.split()) :]
     if name == "submit":
-        rest = _submitted(rest)
+        rest = of_submit(rest)
     if name in CHOSEN:
         return name, _chosen(name, cls, rest, files)
     if name != "submit":
-        rest = _switches(rest, cls)
+        rest = with_switches(rest, cls)
     parser = parser_of(name, cls)
     return name, cls(**_values(parser, rest, files))
 
@@ -290,19 +296,19 @@ def _chosen(command: str, cls: type, arguments: list[str], files: list[Path]) ->
     from ray_mae.methods.registry import METHODS, as_general, config_class
 
     lead = CHOSEN[command]
-    arguments = _separated(arguments)
-    document = _document(arguments)
+    arguments = separated(arguments)
+    document = document_of(arguments)
     section = (document.get("run") or {}) if lead else document
-    method = _named(arguments, f"{lead}method.name", section.get("method"), FIRST)
-    migrated = _migrated(arguments, document, method, lead)
-    if migrated != arguments and document:  # its text stands in the place of the file's name
+    method = name_of(arguments, f"{lead}method.name", section.get("method"), FIRST)
+    words = migrated(arguments, document, method, lead)
+    if words != arguments and document:  # its text stands in the place of the file's name
         files.append(Path(arguments[arguments.index("--config") + 1]))
-    arguments = migrated
-    encoder = _named(arguments, f"{lead}encoder.name", section.get("encoder"), None)
+    arguments = words
+    encoder = name_of(arguments, f"{lead}encoder.name", section.get("encoder"), None)
     default = None
     if not {"-h", "--help"} & {*arguments}:
-        weights = _value(arguments, f"{lead}weights", section.get("weights"))
-        output = None if lead else _value(arguments, "output", document.get("output"))
+        weights = value_of(arguments, f"{lead}weights", section.get("weights"))
+        output = None if lead else value_of(arguments, "output", document.get("output"))
         default = default_encoder(METHODS[method](), weights, output)  # type: ignore[call-arg]
     specific: Any = config_class(cls, method, encoder, default)
     parser = parser_of(command, specific)
@@ -311,95 +317,6 @@ def _chosen(command: str, cls: type, arguments: list[str], files: list[Path]) ->
             if action.dest == f"{lead}{registry.setting}":
                 action.metavar = "{" + ",".join(registry) + "}"
     return as_general(specific(**_values(parser, arguments, files)))
-
-
-def _separated(arguments: list[str]) -> list[str]:
-    """--name=value as two words."""
-    return [w for a in arguments for w in (a.split("=", 1) if a.startswith("--") else [a])]
-
-
-def _document(arguments: list[str]) -> dict[str, Any]:
-    """What the YAML file holds that the flags name; empty where there is none."""
-    if "--config" not in arguments[:-1]:
-        return {}
-    file = Path(arguments[arguments.index("--config") + 1])
-    try:  # as the parser reads it: PyYAML alone takes 1e-4 for a word
-        document = get_loader("yaml")(file.read_text()) if file.is_file() else None
-    except yaml.YAMLError:  # the parser says what is wrong
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _value(arguments: list[str], flag: str, default: Any) -> Any:
-    """What follows a flag, or else the YAML file's."""
-    if f"--{flag}" in arguments[:-1]:
-        return arguments[arguments.index(f"--{flag}") + 1]
-    return default
-
-
-def _named(arguments: list[str], flag: str, section: Any, default: str | None) -> Any:
-    """The name that a flag, or else the YAML file, chooses by."""
-    of_file = section.get("name") if isinstance(section, dict) else None
-    return _value(arguments, flag, of_file or default)
-
-
-def _migrated(arguments: list[str], document: dict[str, Any], method: str, lead: str) -> list[str]:
-    """The flags, and what their YAML file holds, in today's form, with a line of what has changed."""
-    changed: dict[str, str] = {}
-    words = []
-    for word in arguments:
-        bare = word.removeprefix(f"--{lead}")
-        if word.startswith(f"--{lead}") and (now := moved(bare, method)) != bare:
-            changed[bare], word = now, f"--{lead}{now}"
-        words.append(word)
-    migrated, of_file = migrate(document, method)
-    if of_file:
-        at = words.index("--config") + 1
-        print(describe_changes(of_file, words[at]), file=sys.stderr)
-        words[at] = json.dumps(migrated)
-    if changed:
-        print(describe_changes(changed, "this command"), file=sys.stderr)
-    return words
-
-
-def _switches(arguments: list[str], cls: type) -> list[str]:
-    """--insecure-pseudonyms, or the like with _, is the same setting with true as its value.
-
-    A flag that may come several times adds to its list.
-    """
-    switches = {f"--{setting.name}" for setting in fields(cls) if setting.type is bool}
-    lists = {f"--{setting.name}" for setting in fields(cls) if setting.metadata.get("repeated")}
-    words = []
-    for word, following in pairwise([*arguments, "--"]):
-        name, equals, value = word.partition("=")
-        if (plain := "--" + name[2:].replace("-", "_")) in switches and name.startswith("--"):
-            alone = not equals and following.startswith("--")
-            word = f"{plain}=true" if alone else plain + equals + value
-        if name in lists:
-            word = f"{name}+{equals}{value}"
-        words.append(word)
-    return words
-
-
-def _submitted(arguments: list[str]) -> list[str]:
-    """Words of `submit` as settings: what follows `--`, flags without a value, flags that may come twice."""
-    if "--help" in arguments or "-h" in arguments:
-        return ["--help"]
-    if "--" not in arguments or not arguments[arguments.index("--") + 1 :]:
-        raise ValueError(
-            "submit wants a command: ray-mae submit [--SETTING …] -- pretrain --config …"
-        )
-    cut = arguments.index("--")
-    own = []
-    for word, following in pairwise(arguments[: cut + 1]):
-        name, equals, value = word.partition("=")
-        if name.startswith("--"):
-            name = name.replace("-", "_").replace("__", "--", 1)
-            name = f"{name}+" if name in ("--env", "--package") else name
-        if name in ("--follow", "--dry_run") and not equals and following.startswith("--"):
-            equals, value = "=", "true"
-        own.append(name + equals + value)
-    return [*own, f"--command={json.dumps(arguments[cut + 1 :])}"]
 
 
 def _command(arguments: list[str]) -> str:
@@ -459,27 +376,6 @@ def _usage(words: list[str]) -> str:
             textwrap.fill(first, 110, initial_indent=lead, subsequent_indent=" " * len(lead))
         )
     return "\n".join([*lines, "", "ray-mae COMMAND --help lists every setting with its default."])
-
-
-def _print(summary: dict[str, Any], indent: int = 0) -> None:
-    """A summary as indented lines; a group of plain values takes one."""
-    for name, value in summary.items():
-        if name == "command" or value in ({}, [], None):
-            continue
-        lead = f"{' ' * indent}{name}: "
-        if isinstance(value, dict) and any(isinstance(v, (dict, list)) for v in value.values()):
-            print(lead)
-            _print(value, indent + 2)
-        elif isinstance(value, dict):
-            print(lead + ", ".join(f"{k} {_text(v)}" for k, v in value.items()))
-        elif isinstance(value, list):
-            print(lead + ", ".join(map(str, value)))
-        else:
-            print(lead + _text(value))
-
-
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

@@ -19,3 +19,24 @@ def write_summary(output: Path, summary: dict[str, Any]) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / FILE, json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def print_summary(summary: dict[str, Any], indent: int = 0) -> None:
+    """A summary as indented lines; a group of plain values takes one."""
+    for name, value in summary.items():
+        if name == "command" or value in ({}, [], None):
+            continue
+        lead = f"{' ' * indent}{name}: "
+        if isinstance(value, dict) and any(isinstance(v, (dict, list)) for v in value.values()):
+            print(lead)
+            print_summary(value, indent + 2)
+        elif isinstance(value, dict):
+            print(lead + ", ".join(f"{k} {_text(v)}" for k, v in value.items()))
+        elif isinstance(value, list):
+            print(lead + ", ".join(map(str, value)))
+        else:
+            print(lead + _text(value))
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
