@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.fair_table --output /tmp/table studies     # MVMAE, MAE, V2T with β and without
     python -m tests.benchmarks.fair_table --output /tmp/table volumes     # MDAE, MAE-3D, DSM
-    python -m tests.benchmarks.fair_table --output /tmp/table alignment   # forms of the alignment
+    python -m tests.benchmarks.fair_table --output /tmp/table alignment   # its forms, at equal search of β
+    python -m tests.benchmarks.fair_table --output /tmp/table length      # the same three times as long
     python -m tests.benchmarks.fair_table --output /tmp/table real --data ../shared/data   # on real images
 
 Every pretraining has the same network, steps, batches and seeds. Phantoms say nothing of medicine: what is
@@ -21,6 +22,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ray_mae.benchmarking.records import ALL
+from ray_mae.benchmarking.store import Store
 from ray_mae.data.phantoms.brain_anatomy import PRETRAINING
 from ray_mae.data.phantoms.brain_cohort import TABLE, write_volumes
 from ray_mae.data.phantoms.chest_cohort import write_studies
@@ -51,6 +54,24 @@ ALIGNMENT: dict[str, dict[str, Any]] = {
     for form in ("mse", "centred", "infonce", "vicreg")
     for beta in (2, 20)
 }
+NONE = "none_0"
+"""Without an alignment: there is no weight to search."""
+FORMS: dict[str, dict[str, Any]] = {NONE: STUDIES["mae"], **ALIGNMENT}
+LONG: dict[str, dict[str, Any]] = {
+    f"{name}_long": FORMS[name] for name in (NONE, "mse_2", "infonce_2")
+}
+REPORTS: dict[str, dict[str, Any]] = {
+    f"v2t_{form}": {**STUDIES["v2t"], "method.alignment": form} for form in ("mse", "infonce")
+}
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "studies": STUDIES,
+    "volumes": VOLUMES,
+    "alignment": {**FORMS, **REPORTS},
+    "length": LONG,
+    "real": {**STUDIES, **VOLUMES},
+}
+STEPS = {"volumes": 300, "length": 1500}
+"""Where they are not 500."""
 BASELINES = {
     "pixels": {"kind": "pixels"},
     "histogram": {"kind": "histogram"},
@@ -62,33 +83,63 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["studies", "volumes", "alignment", "real"])
+    parser.add_argument("what", choices=list(METHODS))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="default: 500 for studies, 300 for volumes")
+    parser.add_argument("--steps", type=int, help="default: 500; 300 for volumes, 1500 for length")
     parser.add_argument("--data", type=Path, help="folder with cxr/ and mri/, for real")
     wanted = parser.parse_args()
     root, seeds = wanted.output.resolve(), range(wanted.seeds)
+    methods, steps = METHODS[wanted.what], wanted.steps or STEPS.get(wanted.what, 500)
     if wanted.what == "real":
-        runs = {
-            name: [str(root / "runs" / f"{name}-{seed}") for seed in seeds]
-            for name in (*STUDIES, *VOLUMES)
-        }
+        runs = {name: [str(root / "runs" / f"{name}-{seed}") for seed in seeds] for name in methods}
         suite = _suite_of_real(root, runs, _real(root, wanted.data.resolve()))
     elif wanted.what == "volumes":
         shards = _volumes(root)
-        runs = dict(_pretrained(root, VOLUMES, shards["seen"], seeds, wanted.steps or 300))
+        runs = dict(_pretrained(root, methods, shards["seen"], seeds, steps))
         suite = _suite_of_volumes(root, runs, shards)
     else:
         chests = _studies(root)
-        methods = STUDIES if wanted.what == "studies" else ALIGNMENT
-        runs = dict(_pretrained(root, methods, chests, seeds, wanted.steps or 500))
+        runs = dict(_pretrained(root, methods, chests, seeds, steps))
         suite = _suite_of_studies(root, runs, chests, wanted.what)
-    file = root / f"{wanted.what}.yaml"
-    file.write_text(yaml.safe_dump(suite, sort_keys=False))
     began = time.time()
-    _run("benchmark", "--config", str(file))
+    if wanted.what == "alignment":
+        _run("benchmark", "fit", "--config", str(_written(root, "alignment-search", suite)))
+        suite = _of_chosen(suite)
+    _run("benchmark", "--config", str(_written(root, wanted.what, suite)))
     print(f"{wanted.what}: benchmark {time.time() - began:.0f} s, {suite['output']}/report.html")
+
+
+def _written(root: Path, name: str, suite: dict[str, Any]) -> Path:
+    file = root / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(suite, sort_keys=False))
+    return file
+
+
+def _of_chosen(suite: dict[str, Any]) -> dict[str, Any]:
+    """The suite with one weight for each form of the alignment: the one that validation patients prefer."""
+    scores: dict[str, list[float]] = {}
+    for fit in Store(Path(suite["output"])).fits():
+        if fit.key.cell.studies == ALL and fit.trials:
+            scores.setdefault(fit.key.encoder, []).append(max(t.score for t in fit.trials))
+    mean = {name: sum(values) / len(values) for name, values in scores.items()}
+    best: dict[str, str] = {}
+    for name in FORMS:
+        form = name.rpartition("_")[0]
+        best[form] = max(name, best.get(form, name), key=mean.__getitem__)
+    print("validation AUROC:", {name: round(mean[name], 3) for name in FORMS}, "chosen:", best)
+    left = FORMS.keys() - best.values()
+    none, mse = best["none"], best["mse"]
+    forms = [name for name in best.values() if name != none]
+    return {
+        **suite,
+        "encoders": {k: v for k, v in suite["encoders"].items() if k not in left},
+        "contrasts": [
+            *[[name, none] for name in forms],
+            *[[name, mse] for name in forms if name != mse],
+            ["v2t_infonce", "v2t_mse"],
+        ],
+    }
 
 
 def _run(*words: str) -> None:
@@ -146,10 +197,10 @@ def _suite_of_studies(
     root: Path, runs: dict[str, list[str]], shards: Path, what: str
 ) -> dict[str, Any]:
     first = next(iter(runs))
-    alignment = what == "alignment"
+    forms = what != "studies"
     contrasts = [["v2t", "mvmae"], ["mvmae", "mae"], ["v2t", "v2t_beta0"], ["mvmae", "random"]]
-    if alignment:
-        contrasts = [[name, "random"] for name in runs]
+    if forms:
+        contrasts = [[name, first] for name in runs if name != first]
     return {
         "title": f"Phantoms of chests: {what}",
         "output": str(root / f"table-{what}"),
@@ -161,12 +212,12 @@ def _suite_of_studies(
         },
         "datasets": {"phantoms": {"shards": str(shards)}},
         "tasks": {"findings": {"dataset": "phantoms"}},
-        "heads": {"use": ["linear"] if alignment else ["linear", "knn"]},
-        "label_counts": {"studies": [] if alignment else [50, 200], "draws": 3},
-        "views": ["all"] if alignment else ["all", "frontal", "lateral", "both_features"],
+        "heads": {"use": ["linear", "knn"]},
+        "label_counts": {"studies": [50] if forms else [50, 200], "draws": 3},
+        "views": ["all"] if forms else ["all", "frontal", "lateral", "both_features"],
         "contrasts": contrasts,
         "trust": {}
-        if alignment
+        if forms
         else {
             "subgroups": ["sex", "manufacturer"],
             "knows": ["sex", "manufacturer", "age"],
