@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ray_mae.data.decoding.foreground import foreground
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.look_alikes import ContentIndex, bits_of

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ray_mae.benchmarking.baselines import histogram, volume_histogram
 from ray_mae.benchmarking.corruptions import corrupt_image, corrupt_volume
-from ray_mae.data.decoding.images import decode, encode
+from ray_mae.data.decoding.stored_images import decode, encode
 from ray_mae.data.decoding.voxels import decode_valid, decode_voxels, encode_voxels
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.stream import to_block
@@ -35,7 +35,7 @@ def corrupted(row: Row, change: str) -> Row:
         for place, view in enumerate(row["views"]):
             key = f"{row['study_id']}/{place}"
             image = corrupt_image(decode(view["image"]), name, level, key)
-            views.append({**view, "image": encode(image, "png"), "encoding": "png"})
+            views.append({**view, "image": encode(image, "zstd"), "encoding": "zstd"})
         return {**row, "views": views}
     spacing, sample = row["spacing_mm"], row["volume_id"]
     voxels = corrupt_volume(decode_voxels(row), decode_valid(row), spacing, name, level, sample)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.data.decoding.stored_images import EXACT
 from ray_mae.data.kinds import of_encoder
 from ray_mae.data.schema import NOUNS
 from ray_mae.data.shard_set import ShardSet
@@ -98,7 +99,8 @@ def differences(encoder: ckpt.EncoderFacts, shards: ShardSet) -> list[Difference
             found.append(Difference(text, meant=False))
     if "image_size" in before and "image_size" in now:
         found += _image_size(before["image_size"], now["image_size"], encoder.settings.input_size)
-    if before.get("encoding") != now.get("encoding") and "encoding" in before and "encoding" in now:
+    lossy = [form.get("encoding") for form in (before, now) if form.get("encoding") not in EXACT]
+    if before.get("encoding") != now.get("encoding") and any(lossy) and None not in lossy:
         found.append(
             Difference(
                 f"The images of the pretraining were stored as {before['encoding']}, these as "

@@ -80,7 +80,7 @@ STUDY_SCHEMA = pa.schema(
                 pa.struct(
                     [
                         pa.field("image", pa.large_binary(), nullable=False),
-                        pa.field("encoding", pa.string(), nullable=False),  # png or jpeg
+                        pa.field("encoding", pa.string(), nullable=False),  # zstd, png or jpeg
                         pa.field("height", pa.int32(), nullable=False),
                         pa.field("width", pa.int32(), nullable=False),
                         pa.field("view", pa.string(), nullable=False),  # one of VIEWS

@@ -26,8 +26,8 @@ from ray_mae.data.decoding.decoder_process import (
 )
 from ray_mae.data.decoding.dicom import Header, read_dicom, read_header
 from ray_mae.data.decoding.image_preprocessing import ImagePreparation, PreparedImage
-from ray_mae.data.decoding.images import decode
 from ray_mae.data.decoding.preprocessing import Preparation
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_voxels
 from ray_mae.data.ingest import studies as study_shards
 from ray_mae.data.ingest.grouping import ImageEntry, StudyEntry

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from ray_mae.data.decoding import images
-from ray_mae.data.decoding.images import decode, encode, read_image, shrink
+from ray_mae.data.decoding.images import read_image, shrink
+from ray_mae.data.decoding.stored_images import EXACT, Encoding, decode, encode
 from ray_mae.data.quarantine import QuarantineError
 
 LIMIT = 1_000_000
@@ -104,8 +106,33 @@ def test_shrinking_averages_what_is_finer_than_the_new_pixels() -> None:
     assert np.abs(inner.astype(int) - 127.5).max() < 5
 
 
-def test_png_keeps_every_pixel_and_jpeg_nearly() -> None:
-    np.testing.assert_array_equal(decode(encode(GREY, "png")), GREY)
+@given(
+    image=arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 40))),
+    encoding=st.sampled_from(EXACT),
+)
+def test_exact_encodings_keep_every_pixel(image: np.ndarray, encoding: Encoding) -> None:
+    np.testing.assert_array_equal(decode(encode(image, encoding)), image)
+
+
+def test_a_turned_image_is_stored_like_its_copy() -> None:
+    """Of views of arrays that are not contiguous."""
+    np.testing.assert_array_equal(decode(encode(GREY.T, "zstd")), GREY.T)
+
+
+@pytest.mark.parametrize("keep", [3, 8, 9, 12, -1])
+def test_a_damaged_image_is_told(keep: int) -> None:
+    with pytest.raises((ValueError, OSError)):
+        decode(encode(GREY, "zstd")[:keep])
+
+
+def test_an_image_of_another_size_than_it_says_is_told() -> None:
+    data = bytearray(encode(GREY, "zstd"))
+    data[5] += 1  # its height
+    with pytest.raises(ValueError, match="damaged"):
+        decode(bytes(data))
+
+
+def test_jpeg_keeps_every_pixel_nearly() -> None:
     assert np.abs(decode(encode(GREY, "jpeg", 95)).astype(int) - GREY).max() <= 8
 
 

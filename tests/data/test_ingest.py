@@ -15,7 +15,7 @@ from dicom_files import RAMP, SHARED, needs_shared, write_dicom
 from PIL import Image
 
 from ray_mae.config import IngestConfig, InspectConfig, TableColumns
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.rows import read_rows

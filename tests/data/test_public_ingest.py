@@ -13,7 +13,7 @@ from PIL import Image
 
 from ray_mae import cli
 from ray_mae.config import IngestConfig, InspectConfig
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.card.command import inspect

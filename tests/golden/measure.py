@@ -60,7 +60,11 @@ _OF_CODECS = {"image_bytes", "voxel_bytes"}
 def ingest_command(name: str, archives: Path, output: Path) -> list[str]:
     config = HERE / "configs" / f"ingest_{name}.yaml"
     source = archives / ARCHIVES[name]
-    return ["ingest", "--config", str(config), "--source", str(source), "--output", str(output)]
+    # the encoding of then, which any reader of images decodes
+    return [
+        *("ingest", "--config", str(config), "--source", str(source), "--output", str(output)),
+        *("--encoding", "png"),
+    ]
 
 
 def pretrain_command(name: str, workers: int, shards: Path, output: Path) -> list[str]:

@@ -10,7 +10,7 @@ from ray_mae.config import IngestConfig
 from ray_mae.data.decoding.decoder_process import prepare_file, prepare_image_isolated
 from ray_mae.data.decoding.geometry import Spacing
 from ray_mae.data.decoding.image_preprocessing import ImagePreparation
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.quarantine import QuarantineError
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ray_mae.config import BodyPart, IngestConfig
 from ray_mae.data.decoding.dicom import Header, is_dicom, read_dicom
-from ray_mae.data.decoding.images import Encoding, encode, read_image, shrink
+from ray_mae.data.decoding.images import read_image, shrink
+from ray_mae.data.decoding.stored_images import Encoding, encode
 from ray_mae.data.quarantine import QuarantineError
 
 Rule = Literal["quarantine", "keep"]

@@ -1,10 +1,8 @@
-"""PNG, JPEG, TIFF, BMP and WebP files in, small 8-bit images out: read, shrink, encode, decode."""
+"""PNG, JPEG, TIFF, BMP and WebP files in, small 8-bit images out: read and shrink."""
 
-import io
 import os
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +18,11 @@ from ray_mae.data.decoding.greyscale import (
 from ray_mae.data.file_types import file_kind
 from ray_mae.data.quarantine import QuarantineError, undecodable
 
-Encoding = Literal["png", "jpeg"]
-
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """Of image files, by their names in Pillow."""
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 MOST_SCANS = 200
 """Of a progressive JPEG: encoders write some ten."""
-
-# Of zlib's levels the first that saves as much as the last (tests/benchmarks/encodings.py: level 1
-# takes 16 % more bytes, level 6 takes no fewer and nearly twice the time).
-PNG_LEVEL = 4
 
 
 def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
@@ -144,25 +136,3 @@ def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
         return image
     size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-
-
-def encode(image: NDArray[np.uint8], encoding: Encoding, jpeg_quality: int = 95) -> bytes:
-    """Encode an image [H, W] as PNG (lossless) or grey JPEG.
-
-    Args:
-        image: grey values of 8 bits.
-        encoding: png or jpeg.
-        jpeg_quality: 1 to 100, of JPEG alone.
-    """
-    file = io.BytesIO()
-    if encoding == "png":
-        Image.fromarray(image).save(file, "PNG", compress_level=PNG_LEVEL)
-    else:
-        Image.fromarray(image).save(file, "JPEG", quality=jpeg_quality, optimize=True)
-    return file.getvalue()
-
-
-def decode(data: bytes) -> NDArray[np.uint8]:
-    """Decode the bytes of `encode` to an image [H, W]."""
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-        return np.asarray(image)

@@ -17,7 +17,7 @@ from ray_mae.data.archives.records import Archive, ImageRecord
 from ray_mae.data.decoding.decoder_process import prepare_image_isolated
 from ray_mae.data.decoding.dicom import most_bytes
 from ray_mae.data.decoding.image_preprocessing import ImagePreparation, PreparedImage
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.grouping import ImageEntry, StudyEntry, group_studies
 from ray_mae.data.ingest.layout import Layout, cut_into_shards

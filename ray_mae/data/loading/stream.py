@@ -45,11 +45,17 @@ def to_block(arrays: dict[str, np.ndarray], **scalars: Any) -> pa.Table:
         scalars: columns of their own, by name.
     """
     header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
-    columns = {
-        name: pa.array([array.tobytes()], pa.large_binary()) for name, array in arrays.items()
-    }
+    columns = {name: _bytes_of(array) for name, array in arrays.items()}
     plain = {name: pa.array([value]) for name, value in scalars.items()}
     return pa.table({**plain, "header": [json.dumps(header)], **columns})
+
+
+def _bytes_of(array: np.ndarray) -> pa.Array:
+    """A column of one cell with the bytes of an array, which are not copied."""
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    ends = np.array([0, content.nbytes], np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content)]
+    return pa.Array.from_buffers(pa.large_binary(), 1, buffers)
 
 
 def from_block(block: pa.Table) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.letterbox import letterbox
 from ray_mae.data.loading.order import key_of, mix, permutation
 from ray_mae.data.schema import VIEWS, Row
@@ -42,24 +42,25 @@ class StudyCollator:
         """The arrays of a StudyBatch, by name; epochs: the epoch each row is drawn in."""
         keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
         draws = mix(self.seed, np.array(epochs), keys)
-        images, study, view, view_draw = [], [], [], []
-        for index, row in enumerate(rows):
-            for slot in self._chosen(len(row["views"]), int(draws[index])):
-                images.append(decode(row["views"][slot]["image"]))
-                study.append(index)
-                view.append(VIEWS.index(row["views"][slot]["view"]))
-                view_draw.append(mix(int(draws[index]), Draw.PLACE + slot))
+        places = [
+            (index, slot)
+            for index, row in enumerate(rows)
+            for slot in self._chosen(len(row["views"]), int(draws[index]))
+        ]
+        views = [rows[index]["views"][slot] for index, slot in places]
+        images = [decode(view["image"]) for view in views]
+        study, slots = np.array(places, dtype=np.int64).reshape(-1, 2).T
         canvas, side = letterbox(images)
         tokens, has_report = self._tokens(rows)
         return {
             "images": canvas,
             "side": side,
             "shape": np.array([image.shape for image in images], dtype=np.int64),
-            "study": np.array(study, dtype=np.int64),
-            "view": np.array(view, dtype=np.int64),
+            "study": study,
+            "view": np.array([VIEWS.index(view["view"]) for view in views], dtype=np.int64),
             "key": keys,
             "draw": draws,
-            "view_draw": np.array(view_draw, dtype=np.int64),
+            "view_draw": mix(draws[study], Draw.PLACE + slots),
             "tokens": tokens,
             "has_report": has_report,
         }

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.loading.integrity import check_content
 from ray_mae.data.look_alikes import ContentIndex, Item, Pairs, bits_of

@@ -10,7 +10,7 @@ import pyarrow as pa
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from ray_mae.config import InspectConfig, ProbeConfig
-from ray_mae.data.decoding.images import decode
+from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.ingest.study_counts import described_attribute
 from ray_mae.data.labels import NOT_MENTIONED, STATE_NAMES, binary_targets
 from ray_mae.data.schema import SPLITS, VIEWS, Manifest
