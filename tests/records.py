@@ -39,6 +39,7 @@ def write_state(
         to_dict(config),
         step=step,
         workers=workers,
+        engine=config.engine.name,
         zero_stage=config.engine.zero_stage,
         precision=precision,
         shards=of_shards or ckpt.facts_of(ShardSet.read(config.folders, config.shares)),

@@ -39,6 +39,8 @@ Weights = dict[str, NDArray[np.float32]]
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
+OPTIMIZER = "optimizer.pt"
+"""States of an optimiser that every worker has whole."""
 BEGUN_WITH = "begun_with"
 """Folder of a run with the weights that it begins with, where they were rewritten for it, and their table."""
 BEST = "best"
@@ -56,6 +58,7 @@ def write_state(
     *,
     step: int,
     workers: int,
+    engine: str,
     zero_stage: int,
     precision: str,
     shards: dict[str, Any],
@@ -69,6 +72,7 @@ def write_state(
         settings: of the run, as plain values.
         step: optimiser steps done.
         workers: that wrote it.
+        engine: its name.
         zero_stage: of the engine, which takes 1 for 0 in bf16.
         precision: fp32 or bf16.
         shards: what training began with, by `facts_of`.
@@ -79,6 +83,7 @@ def write_state(
         "step": step,
         "position": step * settings["optim"]["batch_size"],
         "workers": workers,
+        "engine": engine,
         "zero_stage": zero_stage,
         "precision": precision,
         **shards,

@@ -21,10 +21,13 @@ from ray_mae.config.values import convert_fields, section
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """DeepSpeed."""
+    """How workers train together."""
 
+    name: Literal["deepspeed", "ddp"] = "deepspeed"
+    """deepspeed: ZeRO, which partitions; ddp: PyTorch's DistributedDataParallel, all on every worker."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """What is partitioned over workers: 1 optimiser states, 2 gradients too, 3 parameters too."""
+    """deepspeed only, what is partitioned over workers: 1 optimiser states, 2 gradients too, 3 parameters
+    too."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where a GPU supports it, else fp32."""
     activation_checkpointing: bool = False

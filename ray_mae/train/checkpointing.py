@@ -150,6 +150,7 @@ class Checkpoints:
             self._job.config,
             step=step,
             workers=self._workers,
+            engine=self._engine.name,
             zero_stage=self._engine.stage,
             precision=self._engine.precision,
             shards=self._job.shards,
@@ -284,7 +285,7 @@ def restore(engine: Engine) -> int:
         _require_whole(folder, state["workers"])
         _require_precision(engine, state.get("precision", engine.precision))
         before = (state["workers"], state["zero_stage"])
-        if engine.stage == 0 or before == (dist.get_world_size(), engine.stage):
+        if engine.reads_any_workers or before == (dist.get_world_size(), engine.stage):
             engine.load(folder)
             dist.barrier()  # workers of one node share the folder: nobody may remove it early
         else:

@@ -67,17 +67,22 @@ def _is_parameter(module: nn.Module, name: str) -> bool:
     return name in dict(module.named_parameters())
 
 
-def optimizer_of(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
+def optimizer_of(
+    groups: list[dict[str, Any]], optim: OptimConfig, *, fused: bool = False
+) -> torch.optim.Optimizer:
     """Returns AdamW or SGD; the loop sets the learning rate before each step.
 
     Args:
         groups: by `parameter_groups`.
         optim: settings.
+        fused: all of a step in one operator, of parameters that are where they stay.
     """
     if optim.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True)
+        return torch.optim.SGD(
+            groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True, fused=fused
+        )
     # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes
-    return torch.optim.AdamW(groups, lr=optim.base_lr, betas=optim.betas)
+    return torch.optim.AdamW(groups, lr=optim.base_lr, betas=optim.betas, fused=fused)
 
 
 POWER = 0.9

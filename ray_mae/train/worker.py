@@ -21,7 +21,7 @@ from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.base import Method
 from ray_mae.train.batches import Batches
 from ray_mae.train.checkpointing import Checkpoints, begin_with, restore
-from ray_mae.train.engine import Engine
+from ray_mae.train.engine import Engine, engine_of
 from ray_mae.train.errors import FatalError
 from ray_mae.train.held_out import HeldOutLosses
 from ray_mae.train.metrics.jsonl import JsonLines
@@ -77,7 +77,7 @@ def train(job: Job, stack: ExitStack) -> None:
     size = _size(method)
     if job.weights and not begun:
         event(begin_with(method, Path(job.weights)))
-    engine = Engine(
+    engine = engine_of(
         method,
         config.engine,
         config.optim,

@@ -26,7 +26,7 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 import deepspeed  # noqa: F401  once, before the processes part
 
 from ray_mae.config import EngineConfig, OptimConfig
-from ray_mae.train.engine import Engine
+from ray_mae.train.engine import engine_of
 from ray_mae.train.forecast.activations import LiveBytes
 from ray_mae.train.forecast.memory import STAGES, bucket, checkpoint_bytes, states
 from tests.batches import method, study_batch
@@ -62,7 +62,7 @@ def measure(
     )
     parameters = sum(p.numel() for p in module.parameters())
     before = tensors_alive() - 4 * parameters
-    engine = Engine(
+    engine = engine_of(
         module,
         EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
         OptimConfig(optimizer=optimizer),  # type: ignore[arg-type]

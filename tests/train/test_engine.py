@@ -1,4 +1,4 @@
-"""DeepSpeed in one process: precision, what is saved, and the gradient norm."""
+"""Both engines in one process: precision, what is saved, and the gradient norm."""
 
 import os
 from collections.abc import Iterator
@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 
 from ray_mae.checkpoint.convert import make_universal
-from ray_mae.checkpoint.format import TAG
+from ray_mae.checkpoint.format import STATE, TAG, WEIGHTS
 from ray_mae.config import EngineConfig, OptimConfig
+from ray_mae.train import engine as engines
 from ray_mae.train.engine import Engine
 from ray_mae.train.optim import parameter_groups
 from tests.batches import method, study_batch
 from tests.volume_batches import mdae, volume_batch
 
 STEPS = 12
+DDP = -1
+"""Stands for a ZeRO stage where the engine is DDP."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,9 +35,10 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def engine_of(
     precision: str, stage: int, accumulation: int = 1, optim: OptimConfig | None = None
 ) -> Engine:
-    return Engine(
+    name = "ddp" if stage < 0 else "deepspeed"
+    return engines.engine_of(
         method(beta=2.0),
-        EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
+        EngineConfig(name=name, zero_stage=max(stage, 0), precision=precision),  # type: ignore[arg-type]
         optim or OptimConfig(),
         micro_batch_size=4,
         accumulation=accumulation,
@@ -48,6 +53,14 @@ def trained(engine: Engine, first: int = 0, last: int = STEPS) -> list[float]:
         engine.step(2e-3)
         losses.append(float(loss.detach()))
     return losses
+
+
+def save(engine: Engine, folder: Path) -> None:
+    """As a checkpoint has it: weights lie beside what the engine saves."""
+    folder.mkdir(exist_ok=True)
+    engine.save(folder)
+    save_file(engine.weights(), folder / WEIGHTS)
+    (folder / STATE).write_text("{}")
 
 
 def test_only_matrices_and_kernels_decay() -> None:
@@ -66,7 +79,7 @@ def fp32() -> list[float]:
     return trained(engine_of("fp32", 1))
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [DDP, 1, 3])
 def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[float]) -> None:
     engine = engine_of("bf16", stage)
     losses = trained(engine)
@@ -80,7 +93,7 @@ def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[flo
 
 @pytest.mark.parametrize(
     ("precision", "stage"),
-    [("fp32", 0), ("fp32", 3), ("bf16", 1)],
+    [("fp32", DDP), ("fp32", 0), ("fp32", 3), ("bf16", DDP), ("bf16", 1)],
 )
 @pytest.mark.parametrize(
     ("accumulation", "way"), [(1, "loss alone"), (2, "loss and gradient")]
@@ -106,13 +119,15 @@ def test_a_step_with_a_loss_that_is_not_finite_never_was(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize(("precision", "stage"), [("fp32", 0), ("bf16", 1), ("bf16", 2)])
+@pytest.mark.parametrize(
+    ("precision", "stage"), [("fp32", DDP), ("bf16", DDP), ("fp32", 0), ("bf16", 1), ("bf16", 2)]
+)
 def test_what_is_saved_goes_on_as_if_nothing_had_happened(
     precision: str, stage: int, tmp_path: Path
 ) -> None:
     first = engine_of(precision, stage)
     trained(first)
-    first.save(tmp_path)
+    save(first, tmp_path)
     second = engine_of(precision, stage)
     second.load(tmp_path)
     assert trained(second) == trained(first)
@@ -120,9 +135,29 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_both_engines_take_the_same_steps(accumulation: int) -> None:
+    """In fp32, up to rounding: gradients are clipped, added up and decayed alike."""
+    optim = OptimConfig(optimizer="sgd", weight_decay=0.3, clip=0.5)
+    first, second = (
+        engine_of("fp32", stage, accumulation, optim)
+        for stage in (DDP, 0)
+    )
+    for step in range(4):
+        for micro in range(accumulation):
+            for engine in (first, second):
+                engine.backward(engine(study_batch([2, 1, 3], seed=micro), step).total)
+                engine.step(2e-3)
+        norms = [engine.gradient_norm()["gradient_norm"] for engine in (first, second)]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    theirs = second.weights()
+    for name, weight in first.weights().items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-6)
+
+
 def test_weights_with_two_names_are_the_same_under_both() -> None:
     """nnU-Net registers each convolution twice: both names are loaded, so both must be the fp32 ones."""
-    engine = Engine(
+    engine = engines.engine_of(
         mdae(),
         EngineConfig(zero_stage=1, precision="bf16"),
         OptimConfig(),
@@ -179,21 +214,25 @@ def test_a_universal_checkpoint_of_no_step_is_a_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "stage"),
-    [("bf16", 1), pytest.param("fp32", 3, marks=pytest.mark.slow)],
+    [("fp32", DDP), ("bf16", 1), pytest.param("fp32", 3, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("universal", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_frozen_layers_stay_as_they_are_bit_by_bit_and_a_checkpoint_goes_on(
     precision: str, stage: int, universal: bool, tmp_path: Path
 ) -> None:
-    if universal and stage == 0:
-        pytest.skip("ZeRO 0 has no parts to join")
+    if universal and stage <= 0:
+        pytest.skip("without partitions there are no parts to join")
 
     def engine() -> Engine:
         module = method(beta=2.0)
         module.encoder.freeze(1)
-        return Engine(
+        return engines.engine_of(
             module,
-            EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
+            EngineConfig(
+                name="ddp" if stage < 0 else "deepspeed",
+                zero_stage=max(stage, 0),
+                precision=precision,
+            ),  # type: ignore[arg-type]
             OptimConfig(layer_decay=0.5),
             micro_batch_size=4,
             accumulation=1,
@@ -212,7 +251,7 @@ def test_frozen_layers_stay_as_they_are_bit_by_bit_and_a_checkpoint_goes_on(
         fixed = name in frozen or (name.endswith("position") and not first_trains(module, name))
         assert torch.equal(weight, after[name]) == fixed, name
 
-    first.save(tmp_path / "saved")
+    save(first, tmp_path / "saved")
     second = engine()
     with torch.no_grad():  # of other weights, as a run has that began with a source now gone
         second.set_frozen({name: torch.zeros_like(w) for name, w in after.items()})

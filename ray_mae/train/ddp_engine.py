@@ -1,0 +1,107 @@
+"""PyTorch's DistributedDataParallel as an engine: everything on every worker."""
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ray_mae.checkpoint.format import OPTIMIZER, all_weights
+from ray_mae.config import EngineConfig, OptimConfig
+from ray_mae.methods.base import Method
+from ray_mae.train.engine import Engine, poisoned
+from ray_mae.train.optim import optimizer_of
+
+
+class DdpEngine(Engine):
+    """Weights are fp32 always; in bf16 it is the passes that are, by autocast."""
+
+    name = "ddp"
+
+    def __init__(
+        self, module: Method, config: EngineConfig, optim: OptimConfig, *, accumulation: int
+    ) -> None:
+        gpu = torch.cuda.is_available()
+        self._device = (
+            torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+        )
+        super().__init__(module.to(self._device), config, optim)
+        self._optimizer = optimizer_of(self._groups, optim, fused=True)
+        self._accumulation, self._micro = accumulation, 0
+        self._shared: nn.Module = module
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            self._shared = DistributedDataParallel(
+                module,
+                device_ids=[self._device] if gpu else None,
+                broadcast_buffers=False,  # what a method keeps of its steps is the same everywhere
+                gradient_as_bucket_view=True,
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def __call__(self, *args: Any) -> Any:
+        low = self.precision == "bf16"
+        with self._exchange(), torch.autocast(self._device.type, torch.bfloat16, enabled=low):
+            return self._shared(*args)
+
+    def backward(self, loss: Tensor) -> None:
+        with self._exchange():
+            (poisoned(loss) / self._accumulation).backward()
+
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Gradients are exchanged once a step, which DDP wants to know before the forward pass."""
+        if isinstance(self._shared, DistributedDataParallel) and not self._last:
+            return self._shared.no_sync()
+        return nullcontext()
+
+    def step(self, lr: float) -> None:
+        last = self._last
+        self._micro = (self._micro + 1) % self._accumulation
+        if not last:
+            return
+        self._set_rates(lr, self._optimizer.param_groups)
+        limit = self._clip or float("inf")
+        self._norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+        self.skipped = not math.isfinite(self._norm)
+        if not self.skipped:
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    @property
+    def _last(self) -> bool:
+        """Whether this micro-batch is the last one of its step."""
+        return self._micro + 1 == self._accumulation
+
+    def weights(self) -> dict[str, Tensor]:
+        return {
+            name: tensor.detach().float().cpu().contiguous().clone()
+            for name, tensor in self.module.state_dict().items()
+        }
+
+    def set_frozen(self, weights: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                if not parameter.requires_grad:
+                    parameter.copy_(weights[name])
+
+    def save(self, folder: Path) -> None:
+        """The optimiser's states, by the first worker: weights are saved beside them for every engine."""
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            torch.save(self._optimizer.state_dict(), folder / OPTIMIZER)
+
+    def load(self, folder: Path, *, universal: bool = False) -> None:
+        if not (folder / OPTIMIZER).is_file():
+            raise FileNotFoundError(
+                f"{folder / OPTIMIZER} is missing: it holds the optimiser's states"
+            )
+        saved = {name: torch.from_numpy(array) for name, array in all_weights(folder).items()}
+        self.module.load_state_dict(saved)
+        states = torch.load(folder / OPTIMIZER, map_location=self._device, weights_only=True)
+        self._optimizer.load_state_dict(states)
