@@ -35,6 +35,11 @@ class EngineConfig:
     compile: bool = False
     """torch.compile the networks (GPU; the first steps are slow)."""
 
+    @property
+    def described(self) -> str:
+        """In words."""
+        return "DDP" if self.name == "ddp" else f"DeepSpeed ZeRO {self.zero_stage}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingConfig:

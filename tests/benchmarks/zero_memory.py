@@ -1,4 +1,4 @@
-"""Bytes per worker under ZeRO 0 to 3, measured beside the theory of ray_mae.train.forecast.memory.
+"""Bytes per worker of DDP and of ZeRO 0 to 3, measured beside the theory of ray_mae.train.forecast.memory.
 
     python -m tests.benchmarks.zero_memory [--workers 1,2] [--precision fp32,bf16] [--width 256]
 
@@ -28,7 +28,14 @@ import deepspeed  # noqa: F401  once, before the processes part
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.train.engine import engine_of
 from ray_mae.train.forecast.activations import LiveBytes
-from ray_mae.train.forecast.memory import STAGES, bucket, checkpoint_bytes, states
+from ray_mae.train.forecast.memory import (
+    STAGES,
+    bucket,
+    checkpoint_bytes,
+    ddp_states,
+    row_of,
+    states,
+)
 from tests.batches import method, study_batch
 
 STEPS = 3
@@ -48,7 +55,7 @@ def tensors_alive() -> int:
 
 
 def measure(
-    rank: int, workers: int, stage: int, precision: str, width: int, optimizer: str, folder: str
+    rank: int, workers: int, config: EngineConfig, width: int, optimizer: str, folder: str
 ) -> None:
     """One worker; the first writes what it found."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -64,7 +71,7 @@ def measure(
     before = tensors_alive() - 4 * parameters
     engine = engine_of(
         module,
-        EngineConfig(zero_stage=stage, precision=precision),  # type: ignore[arg-type]
+        config,
         OptimConfig(optimizer=optimizer),  # type: ignore[arg-type]
         micro_batch_size=2,
         accumulation=1,
@@ -93,15 +100,25 @@ def measure(
     dist.destroy_process_group()
 
 
-def run(workers: int, stage: int, precision: str, width: int, optimizer: str) -> dict[str, Any]:
+def run(workers: int, config: EngineConfig, width: int, optimizer: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(  # type: ignore[no-untyped-call]
             measure,
-            (workers, stage, precision, width, optimizer, folder),
+            (workers, config, width, optimizer, folder),
             nprocs=workers,
             start_method="fork",
         )
         return torch.load(f"{folder}/found")
+
+
+def engines(precision: str) -> list[EngineConfig]:
+    """DDP, and DeepSpeed by its stages."""
+    stages = STAGES if precision == "fp32" else STAGES[1:]
+    ddp: Any = {"name": "ddp", "precision": precision}
+    return [
+        EngineConfig(**ddp),
+        *(EngineConfig(**{**ddp, "name": "deepspeed", "zero_stage": stage}) for stage in stages),
+    ]
 
 
 def main() -> None:
@@ -111,26 +128,26 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "sgd"))
     parser.add_argument("--width", type=int, default=256, help="of the network; a multiple of 4")
     given = parser.parse_args()
-    print("bytes per parameter and worker      kept          peak        checkpoint     RSS")
-    print("precision workers ZeRO        measured theory   measured theory  measured theory    MiB")
+    print("bytes per parameter and worker        kept          peak        checkpoint     RSS")
+    print(
+        "precision workers engine       measured theory   measured theory  measured theory    MiB"
+    )
     for precision in given.precision.split(","):
         for workers in map(int, given.workers.split(",")):
-            for stage in STAGES if precision == "fp32" else STAGES[1:]:
-                found = run(workers, stage, precision, given.width, given.optimizer)
-                n = found["parameters"]
-                theory = states(
-                    n,
-                    stage=stage,
-                    workers=workers,
-                    precision=precision,
-                    optimizer=given.optimizer,
+            for config in engines(precision):
+                found = run(workers, config, given.width, given.optimizer)
+                n, stage = found["parameters"], config.zero_stage
+                rest: dict[str, Any] = {"precision": precision, "optimizer": given.optimizer}
+                theory = (
+                    ddp_states(n, **rest)
+                    if config.name == "ddp"
+                    else states(n, stage=stage, workers=workers, **rest)
                 )
                 always = 4 * bucket(n) if stage == 3 else 0
-                saved = checkpoint_bytes(
-                    n, stage=stage, precision=precision, optimizer=given.optimizer
-                )
+                saved = checkpoint_bytes(n, engine=config, **rest)
+                kept = (found["kept"] - always) / n
                 print(
-                    f"{precision:>9} {workers:>7} {stage:>4} {(found['kept'] - always) / n:>15.2f} "
+                    f"{precision:>9} {workers:>7} {row_of(config, precision):>6} {kept:>15.2f} "
                     f"{theory.kept / n:>6.2f} {found['peak'] / n:>10.2f} {theory.most(0) / n:>6.2f} "
                     f"{found['checkpoint'] / n:>9.2f} {saved / n:>6.2f} {found['rss'] / 2**20:>7.0f}",
                     flush=True,

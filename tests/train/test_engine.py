@@ -139,10 +139,7 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(
 def test_both_engines_take_the_same_steps(accumulation: int) -> None:
     """In fp32, up to rounding: gradients are clipped, added up and decayed alike."""
     optim = OptimConfig(optimizer="sgd", weight_decay=0.3, clip=0.5)
-    first, second = (
-        engine_of("fp32", stage, accumulation, optim)
-        for stage in (DDP, 0)
-    )
+    first, second = (engine_of("fp32", stage, accumulation, optim) for stage in (DDP, 0))
     for step in range(4):
         for micro in range(accumulation):
             for engine in (first, second):

@@ -116,8 +116,8 @@ def test_numbers_of_a_plan_hang_together(tmp_path: Path) -> None:
     assert again["forecast"]["hours"] == pytest.approx(found["hours"] * 4 / 3)
     assert again["bytes_per_gpu"]["zero_1"] < first["bytes_per_gpu"]["zero_1"]
     optim = replace(config.optim, micro_batch_size=4)
-    twice = summary_of(config, optim=optim)["forecast"]["memory"][1]["activations"]
-    assert twice == pytest.approx(2 * found["memory"][1]["activations"], rel=0.02)
+    twice = summary_of(config, optim=optim)["forecast"]["memory"]["1"]["activations"]
+    assert twice == pytest.approx(2 * found["memory"]["1"]["activations"], rel=0.02)
 
 
 def test_a_plan_of_shards_is_that_of_their_run(

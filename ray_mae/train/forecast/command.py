@@ -13,7 +13,7 @@ from ray_mae.summary import write_summary
 from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, inputs_of, measure_on_meta
 from ray_mae.train.forecast.gpus import Gpu, named_gpu
-from ray_mae.train.forecast.memory import real_stage
+from ray_mae.train.forecast.memory import DDP
 from ray_mae.train.forecast.tables import (
     as_table,
     forecast_rows,
@@ -134,8 +134,7 @@ def _summary(run_plan: Plan, inputs: Inputs, estimate: Forecast, recompute: bool
         "inputs": asdict(inputs),
         "forecast": asdict(estimate),
         "bytes_per_gpu": {
-            f"zero_{row.stage}": round(row.total(recompute))
-            for row in estimate.memory
-            if row.stage == real_stage(row.stage, estimate.precision)
+            "ddp" if engine == DDP else f"zero_{engine}": round(row.total(recompute))
+            for engine, row in estimate.memory.items()
         },
     }

@@ -9,7 +9,15 @@ from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.forecast.gpus import Gpu
-from ray_mae.train.forecast.memory import STAGES, States, checkpoint_bytes, states
+from ray_mae.train.forecast.memory import (
+    DDP,
+    STAGES,
+    States,
+    checkpoint_bytes,
+    ddp_states,
+    real_stage,
+    states,
+)
 from ray_mae.train.setup import Plan, method_of
 
 USABLE = 0.9
@@ -34,9 +42,8 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes per GPU under one ZeRO stage."""
+    """Bytes per GPU of one engine."""
 
-    stage: int
     states: States
     activations: int | None
     """Of a micro-batch; None: not looked for."""
@@ -67,8 +74,8 @@ class Forecast:
     """Of forward and backward per sample, what is computed twice not counted."""
     precision: str
     gpu: Gpu | None
-    memory: list[Memory]
-    """Of ZeRO 0 to 3."""
+    memory: dict[str, Memory]
+    """Of DDP, and of DeepSpeed by the ZeRO stages that it takes in this precision."""
     checkpoint: float
     """Bytes of one checkpoint."""
     checkpoints: int
@@ -130,8 +137,9 @@ def forecast(
         mfu: share of the peak that is used; None takes the kind's guess.
     """
     optimizer, flops = config.optim.optimizer, size.flops * inputs.per_sample + size.flops_of_study
-    shares = [
-        states(
+    shares = {DDP: ddp_states(size.parameters, precision=precision, optimizer=optimizer)}
+    shares |= {
+        str(stage): states(
             size.parameters,
             stage=stage,
             workers=plan.workers,
@@ -139,7 +147,8 @@ def forecast(
             optimizer=optimizer,
         )
         for stage in STAGES
-    ]
+        if stage == real_stage(stage, precision)
+    }
     share = mfu or KINDS[plan.kind].utilisation
     return Forecast(
         parameters=size.parameters,
@@ -147,10 +156,10 @@ def forecast(
         flops=flops,
         precision=precision,
         gpu=gpu,
-        memory=[Memory(i, of, activations, recomputed) for i, of in enumerate(shares)],
+        memory={name: Memory(of, activations, recomputed) for name, of in shares.items()},
         checkpoint=checkpoint_bytes(
             size.parameters,
-            stage=config.engine.zero_stage,
+            engine=config.engine,
             precision=precision,
             optimizer=optimizer,
         ),

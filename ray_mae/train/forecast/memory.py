@@ -1,4 +1,4 @@
-"""What ZeRO leaves on each worker: bytes of weights, gradients and optimiser states. Needs no PyTorch.
+"""What an engine leaves on each worker: bytes of weights, gradients and optimiser states. Needs no PyTorch.
 
 The theory is that of Rajbhandari et al. 2020 (ZeRO), with what DeepSpeed keeps beside it, as measured by
 tests/benchmarks/zero_memory.py.
@@ -6,7 +6,11 @@ tests/benchmarks/zero_memory.py.
 
 from dataclasses import dataclass
 
+from ray_mae.config import EngineConfig
+
 STAGES = (0, 1, 2, 3)
+DDP = "DDP"
+"""The engine without partitions, beside the stages of ZeRO."""
 
 _BUCKET = 50_000_000
 _REDUCED = 500_000_000
@@ -56,6 +60,22 @@ def real_stage(stage: int, precision: str) -> int:
     return max(stage, 1) if precision == "bf16" else stage
 
 
+def row_of(engine: EngineConfig, precision: str) -> str:
+    """The row of a table of memory that an engine has: DDP, or the stage that DeepSpeed really takes."""
+    return DDP if engine.name == "ddp" else str(real_stage(engine.zero_stage, precision))
+
+
+def ddp_states(parameters: int, *, precision: str, optimizer: str = "adamw") -> States:
+    """Of a network with so many parameters, on each of any number of workers.
+
+    Gradients are exchanged where they lie; in bf16 a pass keeps its casts of the weights.
+    """
+    casts = 2.0 * parameters if precision == "bf16" else 0.0
+    return States(
+        4.0 * parameters, 4.0 * parameters, 4.0 * moments(optimizer) * parameters, casts, 0.0
+    )
+
+
 def states(
     parameters: int, *, stage: int, workers: int, precision: str, optimizer: str = "adamw"
 ) -> States:
@@ -81,10 +101,15 @@ def states(
     return States(weights, gradients, own + 4.0 * moments(optimizer) * share[1], buffers, step)
 
 
-def checkpoint_bytes(parameters: int, *, stage: int, precision: str, optimizer: str) -> float:
+def checkpoint_bytes(
+    parameters: int, *, engine: EngineConfig, precision: str, optimizer: str
+) -> float:
     """Of one checkpoint, over all workers: fp32 weights to load, DeepSpeed's own, optimiser states."""
-    stage = real_stage(stage, precision)
+    plain = parameters * (4.0 + 4 * moments(optimizer))
+    if engine.name == "ddp":
+        return plain
+    stage = real_stage(engine.zero_stage, precision)
     own = 0 if stage == 0 else 4
     # ZeRO 3 saves the optimiser's copy of the weights alone
     weights = 0 if stage == 3 else 2 if precision == "bf16" else 4
-    return parameters * (4.0 + weights + own + 4 * moments(optimizer))
+    return plain + parameters * (weights + own)

@@ -11,7 +11,7 @@ from ray_mae.data.schema import NOUNS
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.forecast.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
 from ray_mae.train.forecast.gpus import Gpu, find_gpu
-from ray_mae.train.forecast.memory import real_stage
+from ray_mae.train.forecast.memory import DDP, row_of
 from ray_mae.train.setup import Plan
 
 GIB = 2.0**30
@@ -47,7 +47,7 @@ def plan_rows(config: RunConfig, plan: Plan, where: str, first_step: int = 0) ->
         "samples": f"{plan.samples:,} ({plan.epochs:.1f} epochs)",
         "method": f"{config.method.name}, {config.method.described}",
         "encoder": config.encoder.described,
-        "engine": f"DeepSpeed ZeRO {config.engine.zero_stage}, precision {config.engine.precision}",
+        "engine": f"{config.engine.described}, precision {config.engine.precision}",
     }
 
 
@@ -100,36 +100,35 @@ def forecast_rows(
 
 
 def memory_table(config: RunConfig, plan: Plan, estimate: Forecast) -> Table:
-    """Returns memory per worker by ZeRO stage; what the run's settings choose is marked."""
-    own = real_stage(config.engine.zero_stage, estimate.precision)
+    """Returns memory per worker by engine; what the run's settings choose is marked."""
+    own = row_of(config.engine, estimate.precision)
     measured = estimate.memory[own].activations is not None
     whole = estimate.gpu is not None or estimate.memory[own].total(False) > GIB
     unit, name = (GIB, "GiB") if whole else (2.0**20, "MiB")
     table = Table(box=None, pad_edge=False, title_justify="left", title=_title(estimate.gpu, name))
-    columns = ["ZeRO", "weights", "gradients", "optimiser", "buffers"]
+    columns = ["engine", "weights", "gradients", "optimiser", "buffers"]
     columns += ["activations", "total", "recomputed"] if measured else ["total"]
     if measured:
         run = -1 if config.engine.activation_checkpointing else -2
         columns[run] = f"› {columns[run]}"
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for row in estimate.memory:
-        if row.stage != real_stage(row.stage, estimate.precision):
-            continue
+    for engine, row in estimate.memory.items():
         s = row.states
         parts = [s.weights, s.gradients, s.optimizer, s.buffers]
         parts += [row.activations] if row.activations is not None else []
         totals = [row.total(recompute) for recompute in ((False, True) if measured else (False,))]
         shown = [f"{total / unit:.2f}{_misfit(total, estimate.gpu)}" for total in totals]
-        mark = "› " if row.stage == own else ""
-        table.add_row(f"{mark}{row.stage}", *(f"{part / unit:.2f}" for part in parts), *shown)
+        mark = "› " if engine == own else ""
+        name = engine if engine == DDP else f"ZeRO {engine}"
+        table.add_row(f"{mark}{name}", *(f"{part / unit:.2f}" for part in parts), *shown)
     return table
 
 
 def largest_micro_batch(config: RunConfig, plan: Plan, estimate: Forecast) -> str:
-    """Returns in words which micro-batch would fit under the run's own stage."""
+    """Returns in words which micro-batch would fit under the run's own engine."""
     assert estimate.gpu is not None
-    row = estimate.memory[real_stage(config.engine.zero_stage, estimate.precision)]
+    row = estimate.memory[row_of(config.engine, estimate.precision)]
     sizes = [
         row.largest(estimate.gpu.memory * GIB, plan.micro_batch_size, r) for r in (False, True)
     ]
