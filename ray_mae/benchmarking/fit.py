@@ -24,6 +24,7 @@ from ray_mae.benchmarking.plan import (
 )
 from ray_mae.benchmarking.ray_tasks import run_tasks
 from ray_mae.benchmarking.records import FitKey
+from ray_mae.benchmarking.small import exposures_of_folds, small_tasks
 from ray_mae.benchmarking.smoke import smoke_check
 from ray_mae.benchmarking.store import PLAN, Store
 from ray_mae.checkpoint.format import encoder_facts, find_checkpoint, fingerprint, read_config
@@ -143,6 +144,8 @@ def write_plan(
             for name, entry in config.datasets.items()
         },
         "exposure": exposures(suite),
+        "small": (small := small_tasks(suite)),
+        "exposure_of_folds": exposures_of_folds(suite, small),
         "smoke": smoke,
         "fits": [asdict(key) for key in keys],
     }

@@ -10,6 +10,7 @@ from ray_mae.benchmarking.features import cache_of
 from ray_mae.benchmarking.finetuning import finetune_keys, predict_finetuned
 from ray_mae.benchmarking.fit import groups_of
 from ray_mae.benchmarking.fits import Opening, predict_group
+from ray_mae.benchmarking.fold_fits import fit_folds
 from ray_mae.benchmarking.plan import FIT, Suite, inputs_of, keys_of, look
 from ray_mae.benchmarking.ray_tasks import run_tasks
 from ray_mae.benchmarking.records import SampleTable
@@ -70,12 +71,14 @@ def open_tests(config: SuiteConfig) -> dict[str, Any]:
     sizes = [len(opening.group.keys) for opening in openings]
     done = run_tasks(predict_group, openings, "predicted", "fits", sizes)
     tuned = predict_finetuned(suite)
+    folds = fit_folds(suite, plan.get("small", {}))
     console.print("trust: subgroups, what features know, robustness")
     measure_trust(suite)
     return {
         "plan": plan["sha256"],
         "opened": len(store.opened()),
         "predicted_now": sum(done) + tuned,
+        "folds_fitted_now": folds,
         NOUNS["study"] if "study" in suite.kinds.values() else NOUNS["volume"]: {
             name: int((table.split == "test").sum()) for name, table in suite.samples.items()
         },

@@ -15,7 +15,7 @@ from typing import Any
 from ray_mae.benchmarking.report.findings import Findings, find
 from ray_mae.benchmarking.report.page import page
 from ray_mae.benchmarking.report.tables import latex, rounded, write_parquet, write_rows
-from ray_mae.benchmarking.report.words import cautions, place_name, sentence
+from ray_mae.benchmarking.report.words import cautions, sentence, where
 from ray_mae.benchmarking.statistics.contrasts import headline
 from ray_mae.benchmarking.statistics.results import Results
 from ray_mae.benchmarking.store import Store
@@ -58,10 +58,7 @@ def report(config: SuiteConfig) -> dict[str, Any]:
         "opened": len(results.store.opened()),
         "fits": dict(sorted(results.statuses().items())),
         "cautions": told,
-        "verdicts": [
-            f"{place_name(c.place)}, {c.cell.head}: {sentence(c)}"
-            for c in headline(found.contrasts, results)
-        ],
+        "verdicts": [f"{where(c)}: {sentence(c)}" for c in headline(found.contrasts, results)],
         "scores": len(found.rows),
         "contrasts": len(found.contrasts),
         "files": {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ray_mae.benchmarking.report import charts, sections, trust
+from ray_mae.benchmarking.report import charts, folds, sections, trust
 from ray_mae.benchmarking.report.cells import Section
 from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import cell_name, place_name, sentence
@@ -54,6 +54,7 @@ def parts_of(found: Findings) -> list[Section]:
     """The sections, in their order."""
     return [
         sections.scores(found),
+        folds.small_sets(found),
         sections.comparisons(found),
         sections.label_curves(found),
         sections.view_choices(found),

@@ -21,6 +21,7 @@ from ray_mae.benchmarking.report.cells import (
 from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import (
     EXPOSURE,
+    VALIDATION,
     VIEWS,
     cell_name,
     checkpoints,
@@ -109,7 +110,7 @@ def comparisons(found: Findings) -> Section:
     planned = headline(found.contrasts, found.results)
     groups: dict[tuple[str, str], list[tuple[str, Contrast]]] = {}
     for c in planned:
-        name = f"{c.a} − {c.b}\n{place_name(c.place)}"
+        name = f"{c.a} − {c.b}\n{place_name(c.place)}{VALIDATION.get(c.cell.validation, '')}"
         groups.setdefault((c.cell.head, c.metric), []).append((name, c))
     pictures = [
         Picture(

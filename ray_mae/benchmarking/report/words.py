@@ -23,6 +23,7 @@ VIEWS = {
     "first1": "first file",
     "first2": "first two files",
 }
+VALIDATION = {"spent": ", validation among them", "folds": ", over folds"}
 EXPOSURE = {
     "none": "",
     "images": "saw test images",
@@ -45,9 +46,12 @@ def cell_name(cell: Cell) -> str:
     studies = "all studies" if cell.studies == ALL else f"{cell.studies:,} studies"
     if cell.head == "few_shot" and cell.studies != ALL:
         studies = f"{cell.studies} patients of each class"
-    return (
-        f"{cell.head}, {studies}{', validation among them' if cell.validation == 'spent' else ''}"
-    )
+    return f"{cell.head}, {studies}{VALIDATION.get(cell.validation, '')}"
+
+
+def where(c: Contrast) -> str:
+    """Task, test and head of a contrast, and whether it is over folds."""
+    return f"{place_name(c.place)}, {c.cell.head}{VALIDATION.get(c.cell.validation, '')}"
 
 
 def signed(value: float) -> str:

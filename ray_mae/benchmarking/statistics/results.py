@@ -143,6 +143,11 @@ class Results:
         state = "unknown" if self.encoder(encoder).kind == "weights" else "none"
         return {"state": state, "why": "not told by the plan" if state == "unknown" else ""}
 
+    def exposure_over_folds(self, encoder: str, dataset: str) -> dict[str, Any]:
+        """The same of all patients of a small data set, whom folds test."""
+        told = self.plan.get("exposure_of_folds", {}).get(encoder, {}).get(dataset)
+        return self.exposure(encoder, dataset) if told is None else dict(told)
+
     def unseen(self, encoder: str, dataset: str) -> bool:
         return bool(self.exposure(encoder, dataset)["state"] == "none")
 
@@ -264,6 +269,12 @@ class Results:
                 target=cohort.target[keep],
             )
         )
+
+    def labels_of_mean(self, task: str) -> list[str]:
+        """Of a task of labels, those that the plan takes the mean over, whoever is tested."""
+        left_out = self._planned_left_out(task)
+        chosen = self.task(task).macro or self._planned_labels(task)
+        return [name for name in chosen if name not in left_out]
 
     def _planned_labels(self, task: str) -> list[str]:
         """Labels that training and validation have patients enough of."""
