@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.benchmarking.agreement import repeated, scanner_attribute
+from ray_mae.benchmarking.fixed import fixed_settings
 from ray_mae.benchmarking.fusion import samples_with
 from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmarking.samples import (
@@ -329,14 +330,10 @@ def _of_fit(task: TaskEntry) -> dict[str, Any]:
     }
 
 
-_OF_THE_MACHINE = ("output", "dry_run", "workers", "gpu", "batch_size")
-"""Settings that change no number."""
-
-
 def hash_of(plan: dict[str, Any]) -> str:
-    """Returns the hash of a plan without its own, and without what belongs to a machine."""
+    """Returns the hash of a plan without its own, and without the settings that it does not fix."""
     values = {k: v for k, v in plan.items() if k != "sha256"}
-    settings = {k: v for k, v in plan["suite"].items() if k not in _OF_THE_MACHINE}
+    settings = fixed_settings(plan["suite"])
     seconds = ("embedding_seconds", "pretraining_hours")
     values |= {
         "suite": settings,

@@ -222,16 +222,45 @@ def test_unequal_numbers_of_trials_are_an_error_that_is_shown(small: SuiteConfig
 def test_a_second_plan_and_other_settings_are_told(small: SuiteConfig) -> None:
     with (small.output / "opened.jsonl").open("a") as file:
         file.write(json.dumps({"plan": "1" * 64, "time": "2026-02-02T00:00:00"}) + "\n")
-    changed = replace(small, contrasts=[["b", "a"]])
-    found = report(changed)
+    statistics = replace(small.statistics, resamples=100)
+    found = report(replace(small, statistics=statistics, title="Another title"))
     assert found["opened"] == 2
+    assert found["title"] == "Another title"
     assert found["cautions"] == [
         "The test labels were opened 2 times, under 2 different plans.",
-        "The settings of this report differ from those of the plan: contrasts.",
+        "This report was made with 100 resamples; the plan says 50.",
     ]
-    # the pairs that were planned are the plan's, whatever the settings say now
-    planned = {(r["a"], r["b"]) for r in rows(small, "contrasts.csv") if r["planned"] == "True"}
-    assert planned == {("a", "b")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"contrasts": [["b", "a"]]}, "contrasts of the suite"),
+        ({"trust": {"subgroups": ["sex", "age"]}}, "trust.subgroups of the suite"),
+        ({"statistics": {"margin": 0.02, "seed": 1}}, "statistics.seed, statistics.margin of"),
+        ({"small": {"repeats": 1}}, "small.repeats of the suite"),
+        ({"views": ["frontal"]}, "views of the suite"),
+    ],
+)
+def test_what_the_plan_fixed_is_not_changed_once_tests_are_open(
+    small: SuiteConfig, changes: dict, named: str
+) -> None:
+    values = to_dict(small)
+    for section, change in changes.items():
+        values[section] = {**values[section], **change} if isinstance(change, dict) else change
+    with pytest.raises(ValueError, match=named):
+        report(from_dict(SuiteConfig, values))
+
+
+def test_a_report_does_not_ask_where_shards_and_weights_lay(small: SuiteConfig) -> None:
+    values = to_dict(small)
+    values["datasets"]["home"]["shards"] = "/elsewhere"
+    values["encoders"]["a"]["paths"] = ["/elsewhere/a"]
+    report(from_dict(SuiteConfig, values))
+    del values["encoders"]["b"]
+    values["contrasts"] = []
+    with pytest.raises(ValueError, match=r"encoders\.b of the suite"):
+        report(from_dict(SuiteConfig, values))
 
 
 def test_nothing_opened_is_one_clear_error(small: SuiteConfig) -> None:

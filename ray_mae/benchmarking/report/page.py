@@ -36,7 +36,7 @@ def page(found: Findings, cautions: list[str]) -> str:
         environment(_TEMPLATES)
         .get_template("benchmark.html.j2")
         .render(
-            title=suite.title,
+            title=results.config.title,
             lead=f"{len(suite.encoders)} encoders; tasks: {len(suite.tasks)}; data sets tested on: "
             f"{len(tests)}; "
             f"fits: {len(results.fits):,}. Intervals are of 95 %.",

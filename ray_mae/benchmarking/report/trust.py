@@ -369,7 +369,7 @@ def protocol(found: Findings) -> Section:
         "opened after the plan was fixed, and each fit was scored once. A choice among variants by "
         "their test "
         "score stands nowhere on this page.",
-        *suite.notes,
+        *results.config.notes,
     ]
     return Section(
         "Protocol and limits",

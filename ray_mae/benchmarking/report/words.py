@@ -109,7 +109,7 @@ def checkpoints(results: Results) -> list[str]:
     ]
 
 
-def cautions(results: Results, unequal: Sequence[str], changed: Sequence[str]) -> list[str]:
+def cautions(results: Results, unequal: Sequence[str]) -> list[str]:
     """What a reader must know before the numbers."""
     found = [*unequal]
     opened = results.store.opened()
@@ -118,15 +118,14 @@ def cautions(results: Results, unequal: Sequence[str], changed: Sequence[str]) -
         found.append(
             f"The test labels were opened {len(opened)} times, under {len(plans)} different plans."
         )
-    mine = results.plan.get("sha256")
-    if opened and mine is not None and plans and mine not in plans:
+    sha256 = results.plan.get("sha256")
+    if opened and sha256 is not None and plans and sha256 not in plans:
         found.append("The plan was changed after the test labels had been opened.")
     if not opened:
         found.append("There is no record of when the test labels were opened.")
-    if changed:
-        found.append(
-            f"The settings of this report differ from those of the plan: {', '.join(changed)}."
-        )
+    planned, mine = results.suite.statistics.resamples, results.statistics.resamples
+    if planned != mine:
+        found.append(f"This report was made with {mine:,} resamples; the plan says {planned:,}.")
     statuses = results.statuses()
     bad = {s: n for s, n in sorted(statuses.items()) if s not in ("done", "constant")}
     if bad:
