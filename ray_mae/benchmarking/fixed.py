@@ -19,7 +19,7 @@ FREE = (
 computed. All others are in the plan's hash, subgroups and margin included: who chooses these after the test
 labels are read can choose the result."""
 MOVED = ("paths", "shards")
-"""Settings of encoders and data sets that a report does not ask for: where things lay that it does not read."""
+"""Settings of encoders and data sets that a report does not ask for: it does not read what lay there."""
 
 
 _NAMED = ("encoders.", "datasets.", "tasks.")

@@ -146,26 +146,6 @@ def _check_repeats(table: SampleTable, name: str) -> None:
     repeated(table.patient[known], scanner[known].astype(str))
 
 
-def shared_patients(suite: Suite) -> list[str]:
-    """Sentences for test patients elsewhere who, by name, are among those that heads are fitted to.
-
-    Names of two public archives may be the same by chance, so it is told and not refused.
-    """
-    found = []
-    for name, task in suite.config.tasks.items():
-        table = suite.samples[task.dataset]
-        fitted = {*table.patient[np.isin(table.split, FIT)].tolist()}
-        for dataset in task.tested_on:
-            other = suite.samples[dataset]
-            tested = {*other.patient[other.split == "test"].tolist()}
-            if both := fitted & tested:
-                found.append(
-                    f"tasks.{name}: {len(both):,} of {len(tested):,} test patients of {dataset} have the "
-                    f"name of a patient of {task.dataset} whom heads are fitted to or chosen by"
-                )
-    return found
-
-
 def unknown_attributes(suite: Suite) -> list[str]:
     """Sentences for attributes of `trust` that no data set has: nothing will be told of them."""
     trust = suite.config.trust

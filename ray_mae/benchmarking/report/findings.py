@@ -9,6 +9,7 @@ from ray_mae.benchmarking.statistics.calibration import Reliability, calibrated,
 from ray_mae.benchmarking.statistics.contrasts import Contrast, contrasts
 from ray_mae.benchmarking.statistics.curves import Curve, Saving, curves, savings
 from ray_mae.benchmarking.statistics.folds import SmallTask, fold_contrasts, small_tasks
+from ray_mae.benchmarking.statistics.leaks import Leaks, leaks
 from ray_mae.benchmarking.statistics.overall import Average, Ranks, averages, ranks
 from ray_mae.benchmarking.statistics.results import Results
 from ray_mae.benchmarking.statistics.scores import MACRO, Scored, rows_of, score_all
@@ -29,6 +30,7 @@ class Findings:
     calibration: list[Scored]
     """The same, of label tasks, with metrics of calibration."""
     reliability: list[Reliability]
+    leaks: Leaks
     small: list[SmallTask]
     """Over folds."""
     contrasts: list[Contrast]
@@ -83,6 +85,7 @@ def find(results: Results) -> Findings:
         main,
         calibration,
         reliabilities(results, main),
+        leaks(results, main),
         small,
         contrasts(results, scored, fold_contrasts(results, small)),
         found_curves,

@@ -6,6 +6,7 @@ from ray_mae.benchmarking.report.cells import (
     Section,
     Shown,
     Table,
+    by_panel,
     count,
     encoder,
     interval,
@@ -14,7 +15,6 @@ from ray_mae.benchmarking.report.cells import (
 from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import EXPOSURE, place_name
 from ray_mae.benchmarking.statistics import metrics
-from ray_mae.benchmarking.statistics.folds import FoldScores
 from ray_mae.benchmarking.statistics.scores import Scored
 from ray_mae.evaluate.pages.page import svg
 
@@ -30,11 +30,8 @@ def small_sets(found: Findings) -> Section:
         text.append(f"{task.name}: {over}, as there are {task.why}.")
         if task.without:
             text.append(f"{task.without:,} of its {task.fits:,} fits have no result.")
-        panels: dict[str, list[FoldScores]] = {}
-        for one in task.scores:
-            panels.setdefault(one.cell.head, []).append(one)
         told = {e: found.results.exposure_over_folds(e, dataset)["state"] for e in of}
-        for head, here in panels.items():
+        for head, here in by_panel(task.scores, lambda one: one.cell.head).items():
             metric = here[0].metric
             label = charts.metric_label(metric)
             values = {s.encoder: s.score() for s in here if s.complete}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ray_mae.benchmarking.report import charts, folds, sections, trust
+from ray_mae.benchmarking.report import charts, exposure, folds, protocol, sections, trust
 from ray_mae.benchmarking.report.cells import Section
 from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import cell_name, place_name, sentence
@@ -64,10 +64,10 @@ def parts_of(found: Findings) -> list[Section]:
         sections.costs(found),
         trust.subgroups(found),
         *trust.stored(found),
-        trust.exposure(found),
-        trust.variance(found),
-        trust.budget(found),
-        trust.flow(found),
-        trust.failures(found),
-        trust.protocol(found),
+        exposure.exposure(found),
+        protocol.variance(found),
+        protocol.budget(found),
+        protocol.flow(found),
+        protocol.failures(found),
+        protocol.protocol(found),
     ]

@@ -10,6 +10,7 @@ from ray_mae.benchmarking.report.cells import (
     Section,
     Shown,
     Table,
+    by_panel,
     count,
     encoder,
     heat,
@@ -33,10 +34,8 @@ from ray_mae.benchmarking.report.words import (
 )
 from ray_mae.benchmarking.statistics import metrics
 from ray_mae.benchmarking.statistics.contrasts import Contrast, headline, outcomes
-from ray_mae.benchmarking.statistics.curves import Curve
 from ray_mae.benchmarking.statistics.results import Place
 from ray_mae.benchmarking.statistics.scores import MACRO, Scored
-from ray_mae.benchmarking.statistics.views import Condition
 from ray_mae.evaluate.pages.page import svg
 
 
@@ -48,11 +47,8 @@ def seen_by(found: Findings, dataset: str) -> set[str]:
 
 def _panels(found: Findings) -> dict[tuple[Place, str], list[Scored]]:
     """Main scores by test and head."""
-    panels: dict[tuple[Place, str], list[Scored]] = {}
-    for one in found.main:
-        if one.cohort.macro:
-            panels.setdefault((one.cohort.place, one.cell.head), []).append(one)
-    return panels
+    scored = [one for one in found.main if one.cohort.macro]
+    return by_panel(scored, lambda one: (one.cohort.place, one.cell.head))
 
 
 def scores(found: Findings) -> Section:
@@ -180,9 +176,7 @@ def _contrast_table(found: Sequence[Contrast], title: str, *, label: bool = Fals
 def label_curves(found: Findings) -> Section:
     """Label efficiency."""
     of = charts.looks(list(found.results.suite.encoders))
-    groups: dict[tuple[Place, str, str], list[Curve]] = {}
-    for c in found.curves:
-        groups.setdefault((c.place, c.head, c.validation), []).append(c)
+    groups = by_panel(found.curves, lambda c: (c.place, c.head, c.validation))
     pictures, rows, saved = [], [], []
     for (place, head, validation), here in groups.items():
         title = f"{place_name(place)}: {head}"
@@ -233,9 +227,7 @@ def label_curves(found: Findings) -> Section:
 def view_choices(found: Findings) -> Section:
     """One view against two."""
     of = charts.looks(list(found.results.suite.encoders))
-    groups: dict[tuple[str, str, str], list[Condition]] = {}
-    for c in found.conditions:
-        groups.setdefault((c.task, c.dataset, c.head), []).append(c)
+    groups = by_panel(found.conditions, lambda c: (c.task, c.dataset, c.head))
     pictures, rows = [], []
     for (task, dataset, head), here in groups.items():
         name = f"{task}, {dataset}: {head} ({here[0].studies:,} studies)"
@@ -333,8 +325,8 @@ def over_tasks(found: Findings) -> Section:
         Table(
             ["Encoder", "Head", "Unseen tests", "Tests", "All tests", "Tests"], rows,
             "Macro AUROC, mean over the tasks of a cohort, then over cohorts",
-            "The first average is over tests of which no compared encoder's pretraining saw anything, "
-            "without the encoders that have none; the second over all that all encoders have.",
+            "The first average is over tests of which neither a compared encoder's pretraining nor the heads "
+            "saw anything, without the encoders that have none; the second over all that all encoders have.",
         ),
         Table(["Pair", *outcomes([])], won, "Planned contrasts, by verdict"),
         Table(["Head", "Encoder", "Mean rank", "Critical difference", "Friedman p"], order, "Ranks"),

@@ -126,6 +126,14 @@ def cautions(results: Results, unequal: Sequence[str]) -> list[str]:
     planned, mine = results.suite.statistics.resamples, results.statistics.resamples
     if planned != mine:
         found.append(f"This report was made with {mine:,} resamples; the plan says {planned:,}.")
+    tests = {(place.task, place.dataset): place for place in results.places}
+    for (task, dataset), place in tests.items():
+        if shared := results.fitted_elsewhere(place):
+            found.append(
+                f"{task}, {dataset}: {shared['patients']:,} of {shared['of']:,} test patients have the name "
+                "of one whom heads were fitted to or chosen by. It is in no headline average; scores without "
+                "them stand beside those with them."
+            )
     statuses = results.statuses()
     bad = {s: n for s, n in sorted(statuses.items()) if s not in ("done", "constant")}
     if bad:
