@@ -116,8 +116,8 @@ class Inputs:
                 np.arange(len(order)),
                 self._features.view[order].astype(np.intp),
             )
-        data = Data(self._chosen(vectors), targets[of], self._patient[of], tokens, self._kind)
-        return data, at[order]
+        chosen, patient = self._chosen(vectors), self._patient[of]
+        return Data(chosen, targets[of], patient, tokens, self._kind, at[order]), at[order]
 
     def fitted_to(self, rows: NDArray[np.intp], targets: NDArray[np.float64]) -> Data:
         """What a head is fitted to: samples, or their views where its logits are averaged."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ray_mae.benchmarking.agreement import repeated, scanner_attribute
 from ray_mae.benchmarking.fixed import fixed_settings
-from ray_mae.benchmarking.fusion import samples_with
+from ray_mae.benchmarking.fusion import BY_LOGITS, samples_with
 from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmarking.samples import (
     LabelSet,
@@ -37,6 +37,8 @@ MANY = 10_000
 FEW_DRAWS = 3
 BASELINES = 2
 """Version of what those of metadata and pixels are given: raised where they would be given other samples."""
+FUSION = 2
+"""Version of how heads whose logits are averaged over views are chosen."""
 SETTINGS_OF = {
     "linear": ("C",),
     "knn": ("k",),
@@ -291,6 +293,8 @@ def inputs_of(suite: Suite, key: FitKey) -> str:
     }
     if entry.kind in (*IMAGELESS, "pixels"):
         values["baselines"] = BASELINES
+    if key.cell.views == BY_LOGITS:
+        values["fusion"] = FUSION
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -201,16 +201,24 @@ def label_curves(found: Findings) -> Section:
                 number(s.goal), Shown(value, below, right=True),
             ]
         )  # fmt: skip
+    text = []
+    if found.curves:
+        text.append(
+            "Bands hold test patients, draws of labelled patients and seeds. The labels of the mean are the "
+            "same at every number of studies; one that a draw has one class of keeps its place with a "
+            "constant prediction, AUROC .5. Crosses: where a curve reaches .75 and .80. The area is the mean "
+            "of the curve over the logarithm of the studies."
+        )
+    pixels = [n for n, e in found.results.suite.encoders.items() if e.kind == "pixels"]
+    if found.curves and pixels:
+        text.append(
+            f"The principal components of {', '.join(pixels)} are those of all training images at every "
+            "number of studies: they take no label, as the pretrainings took none."
+        )
     goals = [f"Studies for {n.goal:g}" for n in (found.curves[0].needed if found.curves else [])]
     return Section(
         "Label efficiency",
-        [
-            "Bands hold test patients, draws of labelled patients and seeds. The labels of the mean are the "
-            "same at every number of studies; one that a draw has one class of keeps its place with "
-            "a constant "
-            "prediction, AUROC .5. Crosses: where a curve reaches .75 and .80. The area is the mean of the "
-            "curve over the logarithm of the studies."
-        ] if found.curves else [],
+        text,
         pictures,
         "24rem",
         [
