@@ -68,13 +68,15 @@ class Inputs:
         self._patient, self._condition, self._kind = patient, condition, kind
         samples = len(patient)
         rows = seen_views(features, samples, condition)
-        self._features = replace(
-            features,
-            sample=features.sample[rows],
-            view=features.view[rows],
-            vectors={pool: values[rows] for pool, values in features.vectors.items()},
-            tokens=None if features.tokens is None else features.tokens[rows],
-        )
+        if not rows.all():
+            features = replace(
+                features,
+                sample=features.sample[rows],
+                view=features.view[rows],
+                vectors={pool: values[rows] for pool, values in features.vectors.items()},
+                tokens=None if features.tokens is None else features.tokens[rows],
+            )
+        self._features = features
         everything = np.ones(len(self._features.sample), bool)
         self._means, self.usable = mean_of_views(self._features, everything, samples)
         self._pools = pools
