@@ -22,6 +22,8 @@ LEAST_PATIENTS = 5
 """Of a value in the training and in the test split: values with fewer are left out."""
 MOST_CLASSES = 10
 """Numbers of so many different values or fewer are classes."""
+BLOCK = 10_000
+"""Samples at a time."""
 COMPONENTS = 50
 RESAMPLES = 1000
 EVERYBODY = "everybody"
@@ -160,8 +162,16 @@ def _values(
 def _scaled(features: Floats, rows: dict[str, Rows]) -> dict[str, Floats]:
     """In the precision of the features, each split once."""
     there = {s: features[r] for s, r in rows.items() if len(r)}
-    scaler = StandardScaler(copy=False).fit(there["train"])
+    scaler = _scaler(there["train"])
     return {s: scaler.transform(x) for s, x in there.items()}
+
+
+def _scaler(x: Floats) -> StandardScaler:
+    """That changes arrays in place; fitted part by part, as it takes several arrays of the size of each."""
+    scaler = StandardScaler(copy=False)
+    for first in range(0, len(x), BLOCK):
+        scaler.partial_fit(x[first : first + BLOCK])
+    return scaler
 
 
 def _logistic(features: Floats, target: NDArray[Any], rows: dict[str, Rows]) -> NDArray[Any]:
@@ -291,7 +301,8 @@ def eta_squared(
         rows: samples that count.
     """
     chosen = np.asarray(rows, int)
-    scaled = StandardScaler(copy=False).fit_transform(features[chosen])
+    taken = features[chosen]
+    scaled = _scaler(taken).transform(taken)
     samples, width = scaled.shape
     solver = "covariance_eigh" if samples > width else "full"
     pca = PCA(min(COMPONENTS, samples, width), svd_solver=solver, copy=False)
