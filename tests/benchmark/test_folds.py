@@ -195,7 +195,7 @@ def test_folds_stand_beside_the_fixed_split_on_the_page_and_in_the_verdicts(tmp_
     assert "m is better than s" in verdicts[0]
     page = (config.output / "report.html").read_text()
     assert "Small sets, over folds" in page
-    assert "5 × 5 folds, as there are 60 patients, fewer than 500" in page
+    assert "5 × 5 folds (60 patients, fewer than 500)" in page
     rows = (config.output / "scores.csv").read_text()
     assert ",folds," in rows
     assert (config.output / "contrasts.csv").read_text().count(",folds,") == 1

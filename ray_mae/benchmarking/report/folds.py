@@ -27,7 +27,7 @@ def small_sets(found: Findings) -> Section:
     for task in found.small:
         dataset = found.results.task(task.name).dataset
         over = f"{task.folds} × {task.repeats} folds"
-        text.append(f"{task.name}: {over}, as there are {task.why}.")
+        text.append(f"{task.name}: {over} ({task.why}).")
         if task.without:
             text.append(f"{task.without:,} of its {task.fits:,} fits have no result.")
         told = {e: found.results.exposure_over_folds(e, dataset)["state"] for e in of}
