@@ -13,8 +13,10 @@ from ray_mae.benchmarking.features import Cache, ViewEmbedder, collator_of
 from ray_mae.benchmarking.finetuning import finetune_keys, starts_of, trials_of
 from ray_mae.benchmarking.fit import groups_of
 from ray_mae.benchmarking.fits import is_done
+from ray_mae.benchmarking.folds import fold_keys, store_of_folds
 from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of, look
 from ray_mae.benchmarking.readers import HistogramRows, ShardBatches
+from ray_mae.benchmarking.small import small_tasks
 from ray_mae.benchmarking.store import Store
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import Manifest
@@ -40,6 +42,12 @@ def forecast(config: SuiteConfig) -> dict[str, Any]:
     for group in groups_of(suite, waiting, inputs):
         width = widths.get(group.keys[0].encoder, 1)
         seconds += sum(_seconds(suite, key, width, len(group.labels)) for key in group.keys)
+    folds = fold_keys(keys, small_tasks(suite), config.views[0])
+    of_folds = store_of_folds(config.output)
+    for key in folds:
+        if not of_folds.has_fit(key):
+            labels = len(suite.label_sets[key.cell.task].names)
+            seconds += _seconds(suite, key, widths.get(key.encoder, 1), labels)
     tuned = finetune_keys(suite)
     scratch = [config.encoders[n].kind == "scratch" for n in starts_of(config)]
     trials = sum(len(trials_of(config.heads.finetune, s)) for s in scratch) if tuned else 0
@@ -47,11 +55,12 @@ def forecast(config: SuiteConfig) -> dict[str, Any]:
     return {
         "fits": len(keys) + len(tuned),
         "fits_there": len(keys) - len(waiting),
+        "fits_of_folds": len(folds),
         "fine_tunings": len(tuned) + trials * len(cells),
         "hours_embedding": round(embedding / 3600, 3),
         "hours_fits": round(seconds / 3600, 3),
         "hours_fine_tuning": "not measured: one epoch of `evaluate finetune` tells" if tuned else 0,
-        "gigabytes": round((bytes_ + _bytes_of_results(suite, keys)) / 1e9, 3),
+        "gigabytes": round((bytes_ + _bytes_of_results(suite, [*keys, *folds])) / 1e9, 3),
     }
 
 

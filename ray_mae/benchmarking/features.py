@@ -179,7 +179,11 @@ class Cache:
         return self.folder / Path(shard.file).name
 
     def read(
-        self, sample: NDArray[np.str_], splits: Sequence[str], tokens: bool = False
+        self,
+        sample: NDArray[np.str_],
+        splits: Sequence[str],
+        tokens: bool = False,
+        pool: str | None = None,
     ) -> Features:
         """Returns what is kept of some samples.
 
@@ -187,9 +191,12 @@ class Cache:
             sample: [S] identifiers, in the order that indices refer to.
             splits: whose files are read.
             tokens: whether they are read, too, where they are kept: they are much larger than vectors.
+            pool: the one vector that is read, where it is kept; default: all.
         """
         files = [self._file(s) for s in _of_splits(Manifest.read(self.shards), splits)]
         columns = [name for name in pq.read_schema(files[0]).names if tokens or name != TOKENS]
+        if f"{VECTOR}{pool}" in columns:
+            columns = [c for c in columns if not c.startswith(VECTOR) or c == f"{VECTOR}{pool}"]
         table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
         place = {name: i for i, name in enumerate(sample.tolist())}
         of = np.array([place.get(name, -1) for name in table["sample"].to_pylist()])
@@ -342,13 +349,21 @@ def mean_of_views(
         rows: [N] the views that count.
         samples: S.
     """
-    of = features.sample[rows]
+    whole = bool(rows.all())  # then nothing is copied
+    of = features.sample if whole else features.sample[rows]
     count = np.bincount(of, minlength=samples)
+    if whole and len(of) == samples and (count == 1).all():
+        return dict(features.vectors), count > 0
+    there = np.flatnonzero(count)
+    first = np.searchsorted(of, there)  # samples rise
     means = {}
     for pool, values in features.vectors.items():
-        total = np.zeros((samples, values.shape[1]), np.float64)
-        np.add.at(total, of, values[rows])
-        means[pool] = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
+        means[pool] = np.zeros((samples, values.shape[1]), np.float32)
+        if len(there):
+            total = np.add.reduceat(values if whole else values[rows], first, axis=0)
+            means[pool][there] = np.divide(
+                total, count[there, None], out=total, casting="same_kind"
+            )
     return means, count > 0
 
 

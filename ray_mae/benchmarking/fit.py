@@ -19,11 +19,12 @@ from ray_mae.benchmarking.plan import (
     inputs_of,
     keys_of,
     look,
-    shared_patients,
     unknown_attributes,
 )
 from ray_mae.benchmarking.ray_tasks import run_tasks
 from ray_mae.benchmarking.records import FitKey
+from ray_mae.benchmarking.shared import fitted_elsewhere, in_words
+from ray_mae.benchmarking.small import exposures_of_folds, small_tasks
 from ray_mae.benchmarking.smoke import smoke_check
 from ray_mae.benchmarking.store import PLAN, Store
 from ray_mae.checkpoint.format import encoder_facts, find_checkpoint, fingerprint, read_config
@@ -53,7 +54,7 @@ def fit(config: SuiteConfig) -> dict[str, Any]:
         FileNotFoundError, ValueError: something of the suite is not there, or does not go together.
     """
     suite = look(config)
-    warn([*unknown_attributes(suite), *shared_patients(suite)])
+    warn([*unknown_attributes(suite), *in_words(suite)])
     store = Store(config.output)
     for name, table in suite.samples.items():
         store.write_samples(name, table, opened=False)
@@ -143,6 +144,9 @@ def write_plan(
             for name, entry in config.datasets.items()
         },
         "exposure": exposures(suite),
+        "fitted_elsewhere": fitted_elsewhere(suite),
+        "small": (small := small_tasks(suite)),
+        "exposure_of_folds": exposures_of_folds(suite, small),
         "smoke": smoke,
         "fits": [asdict(key) for key in keys],
     }

@@ -178,7 +178,7 @@ def fit_group(group: Group) -> list[str]:
         return [key.id for key in group.keys]
     with threadpool_limits(1):
         for key, inputs in waiting:
-            _fit_one(store, problem, key, inputs, dataset)
+            fit_one(store, problem, key, inputs, dataset)
     return [key.id for key in group.keys]
 
 
@@ -187,7 +187,8 @@ def is_done(store: Store, key: FitKey, inputs: str) -> bool:
     return store.has_fit(key) and store.read_fit(key).inputs == inputs
 
 
-def _fit_one(store: Store, problem: Problem, key: FitKey, inputs: str, dataset: str) -> None:
+def fit_one(store: Store, problem: Problem, key: FitKey, inputs: str, dataset: str) -> None:
+    """Fits one of a problem and writes its row, its arrays and what it says of validation samples."""
     group, began = problem.group, time.perf_counter()
     store.forget(key)
     train, val = problem.rows(key)

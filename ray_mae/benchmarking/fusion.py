@@ -68,13 +68,15 @@ class Inputs:
         self._patient, self._condition, self._kind = patient, condition, kind
         samples = len(patient)
         rows = seen_views(features, samples, condition)
-        self._features = replace(
-            features,
-            sample=features.sample[rows],
-            view=features.view[rows],
-            vectors={pool: values[rows] for pool, values in features.vectors.items()},
-            tokens=None if features.tokens is None else features.tokens[rows],
-        )
+        if not rows.all():
+            features = replace(
+                features,
+                sample=features.sample[rows],
+                view=features.view[rows],
+                vectors={pool: values[rows] for pool, values in features.vectors.items()},
+                tokens=None if features.tokens is None else features.tokens[rows],
+            )
+        self._features = features
         everything = np.ones(len(self._features.sample), bool)
         self._means, self.usable = mean_of_views(self._features, everything, samples)
         self._pools = pools
@@ -116,8 +118,8 @@ class Inputs:
                 np.arange(len(order)),
                 self._features.view[order].astype(np.intp),
             )
-        data = Data(self._chosen(vectors), targets[of], self._patient[of], tokens, self._kind)
-        return data, at[order]
+        chosen, patient = self._chosen(vectors), self._patient[of]
+        return Data(chosen, targets[of], patient, tokens, self._kind, at[order]), at[order]
 
     def fitted_to(self, rows: NDArray[np.intp], targets: NDArray[np.float64]) -> Data:
         """What a head is fitted to: samples, or their views where its logits are averaged."""

@@ -1,7 +1,6 @@
 """`benchmark open`: reads the test labels, predicts test samples once, and counts that it did."""
 
 import getpass
-import json
 import time
 from typing import Any
 
@@ -10,11 +9,13 @@ from ray_mae.benchmarking.features import cache_of
 from ray_mae.benchmarking.finetuning import finetune_keys, predict_finetuned
 from ray_mae.benchmarking.fit import groups_of
 from ray_mae.benchmarking.fits import Opening, predict_group
+from ray_mae.benchmarking.fixed import require_fixed
+from ray_mae.benchmarking.fold_fits import fit_folds
 from ray_mae.benchmarking.plan import FIT, Suite, inputs_of, keys_of, look
 from ray_mae.benchmarking.ray_tasks import run_tasks
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.benchmarking.samples import read_samples, read_targets, with_targets
-from ray_mae.benchmarking.store import OPENED, Store
+from ray_mae.benchmarking.store import OPENED, PLAN, Store
 from ray_mae.benchmarking.trust import measure_trust
 from ray_mae.config.base import to_dict
 from ray_mae.config.suite import SuiteConfig
@@ -23,17 +24,6 @@ from ray_mae.terminal import console
 from ray_mae.train.metrics.jsonl import append_jsonl
 
 EVERY = ("train", "val", "test")
-FIXED = (
-    "encoders",
-    "datasets",
-    "tasks",
-    "contrasts",
-    "heads",
-    "label_counts",
-    "views",
-    "max_views",
-)
-"""Settings that say what is compared: they are those of the plan when the test labels are opened."""
 
 
 def open_tests(config: SuiteConfig) -> dict[str, Any]:
@@ -70,12 +60,14 @@ def open_tests(config: SuiteConfig) -> dict[str, Any]:
     sizes = [len(opening.group.keys) for opening in openings]
     done = run_tasks(predict_group, openings, "predicted", "fits", sizes)
     tuned = predict_finetuned(suite)
+    folds = fit_folds(suite, plan.get("small", {}))
     console.print("trust: subgroups, what features know, robustness")
     measure_trust(suite)
     return {
         "plan": plan["sha256"],
         "opened": len(store.opened()),
         "predicted_now": sum(done) + tuned,
+        "folds_fitted_now": folds,
         NOUNS["study"] if "study" in suite.kinds.values() else NOUNS["volume"]: {
             name: int((table.split == "test").sum()) for name, table in suite.samples.items()
         },
@@ -84,15 +76,7 @@ def open_tests(config: SuiteConfig) -> dict[str, Any]:
 
 def require_plan(suite: Suite, store: Store) -> None:
     """Raises ValueError where the suite compares other things, or a fit is missing or of other inputs."""
-    mine, planned = (
-        json.loads(json.dumps(values, default=str))
-        for values in (to_dict(suite.config), store.plan["suite"])
-    )
-    if changed := [name for name in FIXED if mine[name] != planned.get(name, mine[name])]:
-        raise ValueError(
-            f"{', '.join(changed)} of the suite are others than those of {store.folder / 'plan.json'}: run "
-            "`ray-mae benchmark fit` again"
-        )
+    require_fixed(to_dict(suite.config), store.plan["suite"], store.folder / PLAN)
     known = {planned.id for planned in list(store.keys())}
     for key in [*keys_of(suite), *finetune_keys(suite)]:
         if key.id not in known or store.read_fit(key).inputs != inputs_of(suite, key):

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.benchmarking.agreement import repeated, scanner_attribute
-from ray_mae.benchmarking.fusion import samples_with
+from ray_mae.benchmarking.fixed import fixed_settings
+from ray_mae.benchmarking.fusion import BY_LOGITS, samples_with
 from ray_mae.benchmarking.records import ALL, Cell, FitKey, SampleTable
 from ray_mae.benchmarking.samples import (
     LabelSet,
@@ -36,6 +37,8 @@ MANY = 10_000
 FEW_DRAWS = 3
 BASELINES = 2
 """Version of what those of metadata and pixels are given: raised where they would be given other samples."""
+FUSION = 2
+"""Version of how heads whose logits are averaged over views are chosen."""
 SETTINGS_OF = {
     "linear": ("C",),
     "knn": ("k",),
@@ -143,26 +146,6 @@ def _check_repeats(table: SampleTable, name: str) -> None:
     scanner = table.attributes.get(scanner_attribute(table.attributes, name), np.empty(0))
     known = np.array([value is not None for value in scanner])
     repeated(table.patient[known], scanner[known].astype(str))
-
-
-def shared_patients(suite: Suite) -> list[str]:
-    """Sentences for test patients elsewhere who, by name, are among those that heads are fitted to.
-
-    Names of two public archives may be the same by chance, so it is told and not refused.
-    """
-    found = []
-    for name, task in suite.config.tasks.items():
-        table = suite.samples[task.dataset]
-        fitted = {*table.patient[np.isin(table.split, FIT)].tolist()}
-        for dataset in task.tested_on:
-            other = suite.samples[dataset]
-            tested = {*other.patient[other.split == "test"].tolist()}
-            if both := fitted & tested:
-                found.append(
-                    f"tasks.{name}: {len(both):,} of {len(tested):,} test patients of {dataset} have the "
-                    f"name of a patient of {task.dataset} whom heads are fitted to or chosen by"
-                )
-    return found
 
 
 def unknown_attributes(suite: Suite) -> list[str]:
@@ -310,6 +293,8 @@ def inputs_of(suite: Suite, key: FitKey) -> str:
     }
     if entry.kind in (*IMAGELESS, "pixels"):
         values["baselines"] = BASELINES
+    if key.cell.views == BY_LOGITS:
+        values["fusion"] = FUSION
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -329,14 +314,10 @@ def _of_fit(task: TaskEntry) -> dict[str, Any]:
     }
 
 
-_OF_THE_MACHINE = ("output", "dry_run", "workers", "gpu", "batch_size")
-"""Settings that change no number."""
-
-
 def hash_of(plan: dict[str, Any]) -> str:
-    """Returns the hash of a plan without its own, and without what belongs to a machine."""
+    """Returns the hash of a plan without its own, and without the settings that it does not fix."""
     values = {k: v for k, v in plan.items() if k != "sha256"}
-    settings = {k: v for k, v in plan["suite"].items() if k not in _OF_THE_MACHINE}
+    settings = fixed_settings(plan["suite"])
     seconds = ("embedding_seconds", "pretraining_hours")
     values |= {
         "suite": settings,

@@ -28,7 +28,7 @@ class Cell:
     studies: int = ALL
     """Labelled ones; ALL for all; of few_shot patients of each class."""
     validation: str = "full"
-    """full or spent."""
+    """full, spent, or folds: see `benchmarking.folds`."""
     held_out: str = ""
     """Value of the task's `leave_out` that no head saw; "" where nothing is left out."""
 

@@ -23,7 +23,7 @@ CLOSE = 1e-3
 
 
 def smoke_check(suite: Suite, name: str) -> dict[str, Any]:
-    """Returns what the check of an encoder found.
+    """Returns what the check of an encoder found, of several pretrainings the worst.
 
     Args:
         suite: whose first data set of images gives the images.
@@ -44,7 +44,18 @@ def smoke_check(suite: Suite, name: str) -> dict[str, Any]:
             "wrong": False,
         }
     dataset = next(d for d, kind in suite.kinds.items() if kind == "study")
-    return check_images(found[0].path, first_images(suite.config.datasets[dataset].shards))
+    images = first_images(suite.config.datasets[dataset].shards)
+    return worst_of({s.path: check_images(s.path, images) for s in found if s.path is not None})
+
+
+def worst_of(checks: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """The check of several pretrainings by path: that which is wrong, else that which differs most."""
+    path, worst = max(checks.items(), key=lambda at: (at[1]["wrong"], at[1]["difference"] or 0.0))
+    if len(checks) == 1:
+        return worst
+    wrong = sum(check["wrong"] for check in checks.values())
+    which = f"{wrong} of {len(checks)} are wrong" if wrong else f"the worst of {len(checks)}"
+    return {**worst, "text": f"{worst['text']} ({which}, such as {path.name})"}
 
 
 def first_images(shards: Path) -> list[NDArray[np.uint8]]:

@@ -20,6 +20,7 @@ from ray_mae.benchmarking.ray_tasks import run_tasks
 from ray_mae.benchmarking.records import ALL, FitKey, SampleTable
 from ray_mae.benchmarking.sources import Source
 from ray_mae.benchmarking.store import TRUST, Store
+from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import SPLITS
 from ray_mae.evaluate.metrics import FloatArray, macro, measure, patient_resamples
 from ray_mae.files import write_whole
@@ -33,9 +34,10 @@ ROBUST = "linear"
 def measure_trust(suite: Suite) -> None:
     """Measures what the suite asks for, and writes trust.json."""
     trust = suite.config.trust
+    known, shares = _knows(suite) if trust.knows else ([], [])
     found: dict[str, list[dict[str, Any]]] = {
-        "knows": _knows(suite) if trust.knows else [],
-        "variance": list(_variance(suite)) if trust.knows else [],
+        "knows": known,
+        "variance": shares,
         "robustness": _robustness(suite) if trust.corruptions else [],
         "agreement": list(_agreement(suite)) if trust.repeats else [],
     }
@@ -60,88 +62,84 @@ def _seen(suite: Suite, dataset: str) -> Iterator[tuple[str, Source]]:
             yield name, sources[0]
 
 
-def _vectors(suite: Suite, dataset: str, source: Source, table: SampleTable) -> NDArray[np.float32]:
-    """[S, D] mean over the views of each sample."""
+def _cache(suite: Suite, dataset: str, source: Source) -> Cache:
+    """Where the features of a data set are kept, with tokens or without."""
     task = next(
         (n for n, t in suite.config.tasks.items() if dataset in (t.dataset, *t.tested_on)), None
     )
     kept = source if task is None else with_tokens(suite, source, task)
-    features: Features = cache_of(suite.config, dataset, kept).read(table.sample, SPLITS)
+    return cache_of(suite.config, dataset, kept)
+
+
+def _vectors(cache: Cache, table: SampleTable) -> NDArray[np.float32]:
+    """[S, D] mean over the views of each sample."""
+    features: Features = cache.read(table.sample, SPLITS, pool="mean")
     everything = np.ones(len(features.sample), bool)
     means, _ = mean_of_views(features, everything, len(table.sample))
     return means.get("mean", next(iter(means.values())))
 
 
-def _tasks_of(suite: Suite) -> Iterator[tuple[str, str, SampleTable]]:
-    """Tasks of labels with the first of each data set, and its samples."""
-    store, done = Store(suite.config.output), set()
-    for name, task in suite.config.tasks.items():
-        if task.kind == "labels" and task.dataset not in done:
-            done.add(task.dataset)
-            yield name, task.dataset, store.samples(task.dataset)
-
-
 @dataclass(frozen=True)
-class _Known:
-    """An encoder on a data set, of which is asked what its features know."""
+class _Asked:
+    """An encoder on a data set, of which is asked what its features know: a value that is small to send."""
 
-    suite: Suite
+    config: SuiteConfig
     task: str
     dataset: str
     encoder: str
-    source: Source
-    table: SampleTable
+    cache: Cache
 
 
-def _knows(suite: Suite) -> list[dict[str, Any]]:
-    """Attributes told by a linear head, among everybody and within the healthy."""
-    asked = [
-        _Known(suite, task, dataset, encoder, source, table)
-        for task, dataset, table in _tasks_of(suite)
-        for encoder, source in _seen(suite, dataset)
-    ]
+def _knows(suite: Suite) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Records of attributes told by a linear head, and of shares of variance: of the first task of labels of
+    each data set."""
+    asked, done = [], set()
+    for task, entry in suite.config.tasks.items():
+        if entry.kind == "labels" and entry.dataset not in done:
+            done.add(entry.dataset)
+            asked += [
+                _Asked(
+                    suite.config, task, entry.dataset, name, _cache(suite, entry.dataset, source)
+                )
+                for name, source in _seen(suite, entry.dataset)
+            ]
     found = run_tasks(_known_by, asked, "asked what they know", "encoders", [1] * len(asked))
-    return [record for records in found for record in records]
+    return [r for told, _ in found for r in told], [r for _, shares in found for r in shares]
 
 
-def _known_by(asked: _Known) -> list[dict[str, Any]]:
-    table, suite = asked.table, asked.suite
-    labels = suite.label_sets[asked.task].names
-    states = table.targets[asked.task]
+def _known_by(asked: _Asked) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Attributes told among everybody and within the healthy, and the variance between groups."""
+    trust, seed = asked.config.trust, asked.config.statistics.seed
+    table = Store(asked.config.output).samples(asked.dataset)
+    labels, states = table.names[asked.task], table.targets[asked.task]
     among: dict[str, NDArray[np.bool_] | None] = {EVERYBODY: None}
     if HEALTHY in labels:
         among[HEALTHY] = states[:, labels.index(HEALTHY)] == 1
     else:
         among[f"without {labels[0]}"] = states[:, 0] == 0
-    vectors = _vectors(suite, asked.dataset, asked.source, table)
-    records = []
-    for name in suite.config.trust.knows:
-        if name not in table.attributes:
-            continue
-        for words, within in among.items():
-            one = knows(
-                vectors, name, table.attributes[name], table.patient, table.split,
-                within=within, among=words, seed=suite.config.statistics.seed,
-            )  # fmt: skip
-            records.append({"encoder": asked.encoder, "dataset": asked.dataset, **asdict(one)})
-    return records
+    vectors = _vectors(asked.cache, table)
+    attributes = {n: table.attributes[n] for n in trust.knows if n in table.attributes}
+    of = {"encoder": asked.encoder, "dataset": asked.dataset}
+    told = [
+        {**of, **asdict(knows(
+            vectors, name, values, table.patient, table.split, within=within, among=words, seed=seed,
+        ))}
+        for name, values in attributes.items()
+        for words, within in among.items()
+    ]  # fmt: skip
+    groups = {**attributes, **_states(labels, states)}
+    shares = eta_squared(vectors, groups, table.rows("train"))
+    return told, [{**of, "group": name, **asdict(share)} for name, share in shares.items()]
 
 
-def _variance(suite: Suite) -> Iterator[dict[str, Any]]:
-    """Shares of the features' variance between groups of training samples."""
-    for task, dataset, table in _tasks_of(suite):
-        labels = suite.label_sets[task].names
-        groups = {n: table.attributes[n] for n in suite.config.trust.knows if n in table.attributes}
-        for i, label in enumerate(labels):
-            states = np.full(len(table.sample), None, dtype=object)
-            known = ~np.isnan(table.targets[task][:, i])
-            states[known] = table.targets[task][known, i].astype(int)
-            groups[label] = states
-        rows = table.rows("train")
-        for encoder, source in _seen(suite, dataset):
-            shares = eta_squared(_vectors(suite, dataset, source, table), groups, rows)
-            for name, share in shares.items():
-                yield {"encoder": encoder, "dataset": dataset, "group": name, **asdict(share)}
+def _states(labels: list[str], states: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """[S] of each label 0 or 1, None where unknown."""
+    found = {}
+    for label, column in zip(labels, states.T, strict=True):
+        known = ~np.isnan(column)
+        found[label] = np.full(len(column), None, dtype=object)
+        found[label][known] = column[known].astype(int)
+    return found
 
 
 def _agreement(suite: Suite) -> Iterator[dict[str, Any]]:
@@ -153,7 +151,7 @@ def _agreement(suite: Suite) -> Iterator[dict[str, Any]]:
     scanner = table.attributes[name]
     known = np.array([value is not None for value in scanner])
     for encoder, source in _seen(suite, dataset):
-        vectors = _vectors(suite, dataset, source, table)
+        vectors = _vectors(_cache(suite, dataset, source), table)
         found = agreement(vectors[known], table.patient[known], scanner[known].astype(str))
         yield {"encoder": encoder, "dataset": dataset, "scanner": name, **asdict(found)}
 

@@ -192,6 +192,23 @@ class Heads:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SmallSets:
+    """Folds over all labelled patients of a small data set, besides its own test split, which tells little.
+
+    They are fitted when the test labels are opened, with heads on vectors, all studies and the first views.
+    """
+
+    folds: int = setting(5, ge=3)
+    """One is tested, one chooses the settings, the others fit."""
+    repeats: int = setting(5, ge=0)
+    """How often all patients are dealt out anew; 0: no folds."""
+    patients: int = setting(500, ge=0)
+    """A data set with fewer is small."""
+    rarer: int = setting(50, ge=0)
+    """So is a task no label of which is to be expected to have so many test patients of its rarer class."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatisticsSettings:
     """How intervals come about."""
 
@@ -239,6 +256,7 @@ class SuiteConfig(ValidatedConfig):
     """Of studies: which of their views a score is of."""
     contrasts: list[list[str]] = field(default_factory=list)
     """Pairs of encoders, named before the test labels are opened: is the first better than the second?"""
+    small: SmallSets = field(default_factory=SmallSets)
     trust: Trust = field(default_factory=Trust)
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     title: str = "Benchmark"

@@ -65,6 +65,7 @@ def study_suite(root: Path, shards: Path, **changes: Any) -> SuiteConfig:
         "label_counts": {"studies": [12], "draws": 2, "validation": ["full", "spent"]},
         "views": ["all", "both_logits"],
         "contrasts": [["ours", "random"]],
+        "small": {"folds": 3, "repeats": 1},
         "statistics": {"resamples": 50},
         "batch_size": 8,
         "max_views": 4,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ray_mae.benchmarking.command import benchmark, benchmark_fit, benchmark_open, benchmark_report
+from ray_mae.benchmarking.folds import store_of_folds
 from ray_mae.benchmarking.records import Fit
 from ray_mae.benchmarking.store import Store
 from ray_mae.config import SuiteConfig
@@ -67,11 +68,29 @@ def test_predictions_are_of_test_samples_that_the_condition_shows(done: SuiteCon
     assert 0 < sizes["ours", "both_logits"] < len(test)
 
 
+def test_folds_are_fitted_when_tests_are_opened_and_cover_all_patients(done: SuiteConfig) -> None:
+    store, plan = store_of_folds(done.output), Store(done.output).plan
+    assert plan["small"]["findings"]["why"] == "36 patients, fewer than 500"
+    everybody = Store(done.output).samples("here").sample.tolist()
+    by: dict[tuple, list[str]] = {}
+    for fit in store.fits():
+        assert (fit.key.cell.validation, fit.key.cell.views) == ("folds", "all")
+        of = by.setdefault((fit.key.encoder, fit.key.pretraining, fit.key.cell.head), [])
+        of += store.predictions(fit.key, "here", "test").sample.tolist()
+    assert {encoder for encoder, _, _ in by} == set(done.encoders)
+    assert all(sorted(of) == everybody for of in by.values())
+    # its pretraining saw the training patients, whom folds test
+    assert plan["exposure"]["ours"]["here"]["state"] == "none"
+    assert plan["exposure_of_folds"]["ours"]["here"]["state"] == "patients"
+    assert plan["exposure_of_folds"]["random"]["here"]["state"] == "none"
+
+
 def test_the_labels_of_test_patients_change_nothing_that_is_fitted(
     done: SuiteConfig, tmp_path: Path
 ) -> None:
     other = study_suite(tmp_path, study_shards(tmp_path / "shards", test_labels=1))
     benchmark_fit(other)
+    assert not store_of_folds(other.output).folder.exists()
     stores = Store(done.output), Store(other.output)
     assert facts(stores[0]) == facts(stores[1])
     for fit in stores[0].fits():
@@ -177,6 +196,7 @@ def test_volumes_numbers_transfer_sites_and_fine_tuning(tmp_path: Path) -> None:
             "k": [3],
             "finetune": {"encoders": ["ours"], "epochs": 1, "seeds": [0, 1], "batch_size": 4},
         },
+        small={"folds": 3, "repeats": 1},
         trust={"knows": ["site"], "corruptions": ["noise"]},
         statistics={"resamples": 50},
         batch_size=4,

@@ -13,9 +13,10 @@ from ray_mae.benchmarking import finetuning, trust
 from ray_mae.benchmarking.dry_run import _seconds
 from ray_mae.benchmarking.fits import Opening, fit_group, predict_group
 from ray_mae.benchmarking.open import require_plan
-from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of, shared_patients
+from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of
 from ray_mae.benchmarking.records import Fit
 from ray_mae.benchmarking.samples import LabelSet, read_samples, read_targets, with_targets
+from ray_mae.benchmarking.shared import fitted_elsewhere, in_words
 from ray_mae.benchmarking.sources import Source
 from ray_mae.benchmarking.store import Store
 from ray_mae.config import SuiteConfig
@@ -63,7 +64,7 @@ def test_only_what_was_planned_is_opened(tmp_path: Path) -> None:
     )
     task = {"t": dataclasses.replace(config.tasks["t"], test=["there"])}
     for change in ({"contrasts": [["ours", "m"]]}, {"tasks": task}, {"heads": epochs}):
-        with pytest.raises(ValueError, match=f"{next(iter(change))} of the suite .* fit` again"):
+        with pytest.raises(ValueError, match=f"{next(iter(change))}.* of the suite.* fit` again"):
             require_plan(looked_at(dataclasses.replace(config, **change), OURS), store)
     other = {"ours": [dataclasses.replace(OURS["ours"][0], weights="others")]}
     with pytest.raises(ValueError, match="ours on t, finetune"):
@@ -237,10 +238,13 @@ def test_one_more_seed_or_encoder_tunes_no_other_again(tmp_path: Path) -> None:
 
 def test_test_patients_elsewhere_who_are_fitted_to_are_told(tmp_path: Path) -> None:
     looked = looked_at(suite(tmp_path))
-    (told,) = shared_patients(looked)
+    (told,) = in_words(looked)
     assert "45 of 60 test patients of there have the name of a patient of here" in told
     there = dataclasses.replace(
         looked.samples["there"], patient=np.char.add("t", looked.samples["there"].patient)
     )
     others = dataclasses.replace(looked, samples={**looked.samples, "there": there})
-    assert shared_patients(others) == []
+    assert in_words(others) == []
+    fitted = looked.samples["here"].split != "test"
+    (of_task,) = fitted_elsewhere(looked)["t"].values()
+    assert of_task["samples"] == looked.samples["here"].sample[fitted].tolist()

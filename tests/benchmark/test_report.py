@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.special import expit
 
 from ray_mae.benchmarking.records import ALL, Cell, Fit, FitKey, Predictions, SampleTable, Trial
 from ray_mae.benchmarking.report.command import FILES, INDEX, report
+from ray_mae.benchmarking.report.findings import main_of
 from ray_mae.benchmarking.report.tables import escaped
 from ray_mae.benchmarking.statistics.curves import curves
+from ray_mae.benchmarking.statistics.leaks import leaks
 from ray_mae.benchmarking.statistics.overall import averages, ranks
 from ray_mae.benchmarking.statistics.results import Results
 from ray_mae.benchmarking.statistics.scores import score_all
@@ -222,16 +225,45 @@ def test_unequal_numbers_of_trials_are_an_error_that_is_shown(small: SuiteConfig
 def test_a_second_plan_and_other_settings_are_told(small: SuiteConfig) -> None:
     with (small.output / "opened.jsonl").open("a") as file:
         file.write(json.dumps({"plan": "1" * 64, "time": "2026-02-02T00:00:00"}) + "\n")
-    changed = replace(small, contrasts=[["b", "a"]])
-    found = report(changed)
+    statistics = replace(small.statistics, resamples=100)
+    found = report(replace(small, statistics=statistics, title="Another title"))
     assert found["opened"] == 2
+    assert found["title"] == "Another title"
     assert found["cautions"] == [
         "The test labels were opened 2 times, under 2 different plans.",
-        "The settings of this report differ from those of the plan: contrasts.",
+        "This report was made with 100 resamples; the plan says 50.",
     ]
-    # the pairs that were planned are the plan's, whatever the settings say now
-    planned = {(r["a"], r["b"]) for r in rows(small, "contrasts.csv") if r["planned"] == "True"}
-    assert planned == {("a", "b")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"contrasts": [["b", "a"]]}, "contrasts of the suite"),
+        ({"trust": {"subgroups": ["sex", "age"]}}, "trust.subgroups of the suite"),
+        ({"statistics": {"margin": 0.02, "seed": 1}}, "statistics.seed, statistics.margin of"),
+        ({"small": {"repeats": 1}}, "small.repeats of the suite"),
+        ({"views": ["frontal"]}, "views of the suite"),
+    ],
+)
+def test_what_the_plan_fixed_is_not_changed_once_tests_are_open(
+    small: SuiteConfig, changes: dict, named: str
+) -> None:
+    values = to_dict(small)
+    for section, change in changes.items():
+        values[section] = {**values[section], **change} if isinstance(change, dict) else change
+    with pytest.raises(ValueError, match=named):
+        report(from_dict(SuiteConfig, values))
+
+
+def test_a_report_does_not_ask_where_shards_and_weights_lay(small: SuiteConfig) -> None:
+    values = to_dict(small)
+    values["datasets"]["home"]["shards"] = "/elsewhere"
+    values["encoders"]["a"]["paths"] = ["/elsewhere/a"]
+    report(from_dict(SuiteConfig, values))
+    del values["encoders"]["b"]
+    values["contrasts"] = []
+    with pytest.raises(ValueError, match=r"encoders\.b, contrasts of the suite"):
+        report(from_dict(SuiteConfig, values))
 
 
 def test_nothing_opened_is_one_clear_error(small: SuiteConfig) -> None:
@@ -258,11 +290,103 @@ def test_a_planted_gap_between_groups_is_larger_than_chance_makes(tmp_path: Path
     store.write_predictions(fit.key, "home", "test", fit.labels, blurred)
     found = {(g.encoder, g.attribute): g for g in gaps(Results(store, config))}
     unfair, fair = found["unfair", "sex"], found["fair", "sex"]
-    assert unfair.worst == "F"
-    assert unfair.p < 0.01
-    assert fair.p > 0.05 > unfair.p
-    assert unfair.gap.value > 3 * unfair.chance
+    ranked = unfair.spreads["auroc"]
+    assert ranked.worst == "F"
+    assert ranked.p < 0.01
+    assert fair.spreads["auroc"].p > 0.05
+    assert ranked.gap.value > 3 * ranked.chance
+    # at the threshold of 90 % specificity on validation, noise puts many of the healthy women above it
+    errors = unfair.spreads["fpr"]
+    assert (errors.worst, errors.p < 0.01) == ("F", True)
+    assert errors.gap.value > 3 * errors.chance
+    assert fair.spreads["fpr"].p > 0.05
+    group = next(g for g in fair.groups if g.name == "M")
+    assert group.scores["fpr"].value == pytest.approx(0.1, abs=0.06)
+    target = table.targets["findings-home"]
+    men = np.array([sex[s] == "M" for s in table.sample.tolist()]) & (table.split == "test")
+    assert group.prevalence == pytest.approx(target[men].mean())
+    (of_fair,) = (f for f in store.fits() if f.key.encoder == "fair")
+    said = store.predictions(of_fair.key, "home", "test")
+    row = dict(zip(said.sample.tolist(), said.values, strict=True))
+    logit = np.stack([row[s] for s in table.sample[men].tolist()])
+    assert group.scores["brier"].value == pytest.approx(
+        ((expit(logit) - target[men]) ** 2).mean(), rel=1e-4
+    )
     assert sum(g.patients for g in unfair.groups) == 300
+
+
+def test_scores_stand_with_and_without_a_planted_leak(tmp_path: Path) -> None:
+    """An encoder that has seen every fourth test sample tells these, and is no better on the others."""
+    encoders = {"clean": Truth(0.75), "leaky": Truth(0.75)}
+    contrasts = [["leaky", "clean"]]
+    plant(tmp_path, Suite(encoders, patients=400, contrasts=contrasts))
+    table = Store(tmp_path).samples("home")
+    seen = table.sample[table.split == "test"][::4]
+    of_home = {
+        "state": "patients",
+        "why": "planted",
+        "samples": seen.tolist(),
+        "which_is_known": True,
+    }
+    shutil.rmtree(tmp_path)
+    suite = Suite(
+        encoders, patients=400, contrasts=contrasts, exposure={"leaky": {"home": of_home}}
+    )
+    config = plant(tmp_path, suite)
+    store = Store(tmp_path)
+    (fit,) = (f for f in store.fits() if f.key.encoder == "leaky")
+    said = store.predictions(fit.key, "home", "test")
+    place = {name: i for i, name in enumerate(table.sample.tolist())}
+    truth = table.targets["findings-home"][[place[s] for s in said.sample.tolist()]]
+    values = np.where(np.isin(said.sample, seen)[:, None], 20 * truth - 10, said.values)
+    store.write_predictions(
+        fit.key, "home", "test", fit.labels, Predictions(said.sample, values.astype(np.float32))
+    )
+    results = Results(store, config)
+    found = leaks(results, main_of(results, list(score_all(results))))
+    of = {one.encoder: one for one in found.scores}
+    assert {e: (k.seen, k.samples, k.left) for e, k in of.items()} == {
+        "clean": (0, 400, 300), "leaky": (100, 400, 300),
+    }  # fmt: skip
+    leaky, clean = of["leaky"], of["clean"]
+    assert leaky.clean is not None
+    assert clean.clean is not None
+    assert leaky.every.value - leaky.clean.value > 0.05
+    assert abs(clean.every.value - clean.clean.value) < 0.02
+    (pair,) = found.contrasts
+    assert pair.clean is not None
+    assert pair.every.low > 0  # the leak alone
+    assert pair.clean.low < 0 < pair.clean.high
+    report(config)
+    page = (tmp_path / "report.html").read_text()
+    assert "Scores with and without rows that leak" in page
+
+
+def test_test_patients_whom_heads_were_fitted_to_are_named_and_in_no_headline(
+    tmp_path: Path,
+) -> None:
+    config = plant(
+        tmp_path, Suite({"a": Truth(0.8), "b": Truth(0.7)}, patients=150, external=["away"])
+    )
+    store = Store(tmp_path)
+    shared = store.samples("away").sample[::3].tolist()
+    told = {"patients": len(shared), "of": 150, "samples": shared}
+    none = {e: {d: {"state": "none", "why": ""} for d in ("home", "away")} for e in ("a", "b")}
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan |= {"fitted_elsewhere": {"findings-home": {"away": told}}, "exposure": none}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    index = report(config)
+    (caution,) = index["cautions"]
+    assert (
+        f"{len(shared)} of 150 test patients have the name of one whom heads were fitted" in caution
+    )
+    results = Results(Store(tmp_path), config)
+    scored = list(score_all(results))
+    assert {(a.unseen_cells, a.cells) for a in averages(results, scored)} == {(1, 2)}
+    found = leaks(results, main_of(results, scored)).scores
+    assert {(k.place.dataset, k.fitted > 0, k.samples - k.left == k.fitted) for k in found} == {
+        ("away", True, True)
+    }
 
 
 def test_ranks_take_ten_cohorts(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ray_mae.benchmarking import smoke
-from ray_mae.benchmarking.smoke import check_images, reference_features
+from ray_mae.benchmarking.smoke import check_images, reference_features, worst_of
 from tests.open_weights import makers
 
 IMAGES = [np.random.default_rng(i).integers(0, 256, (70 + i, 60), dtype=np.uint8) for i in range(8)]
@@ -63,3 +63,15 @@ def test_weights_that_name_no_library_are_not_compared_and_said_so(tmp_path: Pat
     assert found["difference"] is None
     assert not found["wrong"]
     assert "not compared" in found["text"]
+
+
+def test_one_wrong_pretraining_among_several_is_told() -> None:
+    fine = {"text": "equal", "difference": 1e-6, "wrong": False}
+    wrong = {"text": "differ from its makers'", "difference": 0.3, "wrong": True}
+    found = worst_of({Path("a"): fine, Path("b"): wrong, Path("c"): fine})
+    assert found["wrong"]
+    assert found["text"] == "differ from its makers' (1 of 3 are wrong, such as b)"
+    assert worst_of({Path("a"): fine}) == fine
+    broken = {"text": "not finite", "difference": None, "wrong": True}
+    assert worst_of({Path("a"): fine, Path("b"): broken})["wrong"]
+    assert not worst_of({Path("a"): fine, Path("b"): fine})["wrong"]

@@ -260,6 +260,9 @@ def test_numbers_and_survival_are_measured_as_libraries_do() -> None:
     # known pairs: 1 before all others, 3 before 4: of these 4, won are 1>3 and 1>4
     c = metrics.measure_of("survival", survival, np.ones((4, 1)))(risk)["harrell"][0]
     assert c == 0.5
+    # one of three is lost at 2: the pair of 3 and 4, which is not won, counts 1 / (2 / 3)²
+    weighted = metrics.measure_of("survival", survival, np.ones((4, 1)))(risk)["uno"][0]
+    assert weighted == pytest.approx((1 + 1) / (3 + 1 / (2 / 3) ** 2))
 
 
 def test_holm_stops_at_the_first_that_is_too_large() -> None:

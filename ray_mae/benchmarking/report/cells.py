@@ -1,8 +1,8 @@
 """Tables of the page: cells with what the template needs to show them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from ray_mae.benchmarking.report.words import signed
 from ray_mae.benchmarking.statistics.uncertainty import Score
 from ray_mae.evaluate.metrics import Estimate
 from ray_mae.number_text import significant
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,14 @@ class Section:
     """Encoders that its pictures mark without naming them."""
     folded: bool = False
     """Whether its tables are folded away at first."""
+
+
+def by_panel(found: Iterable[T], panel: Callable[[T], K]) -> dict[K, list[T]]:
+    """What belongs together, in the order in which it first occurs."""
+    panels: dict[K, list[T]] = {}
+    for one in found:
+        panels.setdefault(panel(one), []).append(one)
+    return panels
 
 
 def words(text: object, below: str = "") -> Shown:

@@ -164,8 +164,9 @@ def gaps(found: Sequence[Gap], of: Looks) -> bytes:
     with figure(4.4, 0.8 + 0.27 * len(found)) as (axes, out):
         for row, gap in enumerate(found):
             colour, marker = of[gap.encoder]
-            _point(axes, gap.gap, row, colour, marker)
-            axes.plot([gap.chance] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
+            spread = gap.spreads["auroc"]
+            _point(axes, spread.gap, row, colour, marker)
+            axes.plot([spread.chance] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
         _rows(axes, [gap.encoder for gap in found])
         axes.set_xlim(left=0)
         axes.set_xlabel("AUROC, best less worst group; | by chance")

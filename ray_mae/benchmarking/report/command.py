@@ -12,13 +12,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ray_mae.benchmarking.fixed import require_fixed
 from ray_mae.benchmarking.report.findings import Findings, find
 from ray_mae.benchmarking.report.page import page
 from ray_mae.benchmarking.report.tables import latex, rounded, write_parquet, write_rows
-from ray_mae.benchmarking.report.words import cautions, place_name, sentence
+from ray_mae.benchmarking.report.words import cautions, sentence, where
 from ray_mae.benchmarking.statistics.contrasts import headline
 from ray_mae.benchmarking.statistics.results import Results
-from ray_mae.benchmarking.store import Store
+from ray_mae.benchmarking.store import PLAN, Store
 from ray_mae.config.base import to_dict
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.evaluate.pages.page import plain
@@ -27,9 +28,6 @@ from ray_mae.files import write_whole
 SCORES, PARQUET, CONTRASTS = "scores.csv", "scores.parquet", "contrasts.csv"
 PAGE, LATEX, INDEX = "report.html", "tables.tex", "index.json"
 FILES = (SCORES, PARQUET, CONTRASTS, PAGE, LATEX)
-
-_OF_THE_MACHINE = ("output", "workers", "gpu", "dry_run", "batch_size", "max_views")
-"""Settings that change no number."""
 
 
 def report(config: SuiteConfig) -> dict[str, Any]:
@@ -43,25 +41,26 @@ def report(config: SuiteConfig) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: nothing was fitted yet, or no test was opened.
+        ValueError: a setting that the plan fixed is another one now.
     """
-    results = Results(Store(config.output), config)
+    store = Store(config.output)
+    if planned := store.plan.get("suite"):
+        require_fixed(to_dict(config), planned, config.output / PLAN, moved=True)
+    results = Results(store, config)
     if not results.places:
         raise FileNotFoundError(
             f"{config.output} holds no predictions of test samples: run `ray-mae benchmark open` first"
         )
     found = find(results)
-    told = cautions(results, found.unequal, changed_settings(results))
+    told = cautions(results, found.unequal)
     write_files(config.output, found, told)
     index = {
-        "title": results.suite.title,
+        "title": config.title,
         "plan": results.plan.get("sha256"),
         "opened": len(results.store.opened()),
         "fits": dict(sorted(results.statuses().items())),
         "cautions": told,
-        "verdicts": [
-            f"{place_name(c.place)}, {c.cell.head}: {sentence(c)}"
-            for c in headline(found.contrasts, results)
-        ],
+        "verdicts": [f"{where(c)}: {sentence(c)}" for c in headline(found.contrasts, results)],
         "scores": len(found.rows),
         "contrasts": len(found.contrasts),
         "files": {
@@ -81,18 +80,3 @@ def write_files(folder: Path, found: Findings, told: list[str]) -> None:
     write_rows(folder / CONTRASTS, rows, list(rows[0]) if rows else ["a", "b"])
     write_whole(folder / PAGE, page(found, told))
     write_whole(folder / LATEX, latex(found))
-
-
-def changed_settings(results: Results) -> list[str]:
-    """Names of settings that are not those of the plan, among those that could change a number."""
-    planned = results.plan.get("suite")
-    if not planned:
-        return []
-    mine, fixed = (
-        json.loads(json.dumps(v, default=str)) for v in (to_dict(results.config), planned)
-    )
-    return [
-        name
-        for name in mine
-        if name not in _OF_THE_MACHINE and mine[name] != fixed.get(name, mine[name])
-    ]

@@ -8,6 +8,8 @@ from ray_mae.benchmarking.statistics.budget import Agreement, Budget, agreements
 from ray_mae.benchmarking.statistics.calibration import Reliability, calibrated, reliabilities
 from ray_mae.benchmarking.statistics.contrasts import Contrast, contrasts
 from ray_mae.benchmarking.statistics.curves import Curve, Saving, curves, savings
+from ray_mae.benchmarking.statistics.folds import SmallTask, fold_contrasts, small_tasks
+from ray_mae.benchmarking.statistics.leaks import Leaks, leaks
 from ray_mae.benchmarking.statistics.overall import Average, Ranks, averages, ranks
 from ray_mae.benchmarking.statistics.results import Results
 from ray_mae.benchmarking.statistics.scores import MACRO, Scored, rows_of, score_all
@@ -28,6 +30,9 @@ class Findings:
     calibration: list[Scored]
     """The same, of label tasks, with metrics of calibration."""
     reliability: list[Reliability]
+    leaks: Leaks
+    small: list[SmallTask]
+    """Over folds."""
     contrasts: list[Contrast]
     curves: list[Curve]
     savings: list[Saving]
@@ -60,7 +65,7 @@ def find(results: Results) -> Findings:
     scored = list(score_all(results))
     main = main_of(results, scored)
     calibration = list(calibrated(results, main))
-    budget = budgets(results)
+    budget, small = budgets(results), small_tasks(results)
     found_curves, found_gaps = curves(results, scored), list(gaps(results))
     return Findings(
         results,
@@ -71,11 +76,18 @@ def find(results: Results) -> Findings:
             for one in calibration
             for row in rows_of(results, one)
             if row["metric"] != "log_loss" and row["label"] in {MACRO, *macro_names(one)}
+        ]
+        + [
+            one.row(results.exposure_over_folds(one.encoder, one.place.dataset)["state"])
+            for task in small
+            for one in task.scores
         ],
         main,
         calibration,
         reliabilities(results, main),
-        contrasts(results, scored),
+        leaks(results, main),
+        small,
+        contrasts(results, scored, fold_contrasts(results, small)),
         found_curves,
         savings(results, found_curves),
         conditions(results),

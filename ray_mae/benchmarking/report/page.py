@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ray_mae.benchmarking.report import charts, sections, trust
+from ray_mae.benchmarking.report import charts, exposure, folds, protocol, sections, trust
 from ray_mae.benchmarking.report.cells import Section
 from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import cell_name, place_name, sentence
@@ -36,7 +36,7 @@ def page(found: Findings, cautions: list[str]) -> str:
         environment(_TEMPLATES)
         .get_template("benchmark.html.j2")
         .render(
-            title=suite.title,
+            title=results.config.title,
             lead=f"{len(suite.encoders)} encoders; tasks: {len(suite.tasks)}; data sets tested on: "
             f"{len(tests)}; "
             f"fits: {len(results.fits):,}. Intervals are of 95 %.",
@@ -54,6 +54,7 @@ def parts_of(found: Findings) -> list[Section]:
     """The sections, in their order."""
     return [
         sections.scores(found),
+        folds.small_sets(found),
         sections.comparisons(found),
         sections.label_curves(found),
         sections.view_choices(found),
@@ -63,10 +64,10 @@ def parts_of(found: Findings) -> list[Section]:
         sections.costs(found),
         trust.subgroups(found),
         *trust.stored(found),
-        trust.exposure(found),
-        trust.variance(found),
-        trust.budget(found),
-        trust.flow(found),
-        trust.failures(found),
-        trust.protocol(found),
+        exposure.exposure(found),
+        protocol.variance(found),
+        protocol.budget(found),
+        protocol.flow(found),
+        protocol.failures(found),
+        protocol.protocol(found),
     ]

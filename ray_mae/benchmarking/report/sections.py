@@ -10,6 +10,7 @@ from ray_mae.benchmarking.report.cells import (
     Section,
     Shown,
     Table,
+    by_panel,
     count,
     encoder,
     heat,
@@ -21,6 +22,7 @@ from ray_mae.benchmarking.report.cells import (
 from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import (
     EXPOSURE,
+    VALIDATION,
     VIEWS,
     cell_name,
     checkpoints,
@@ -32,10 +34,8 @@ from ray_mae.benchmarking.report.words import (
 )
 from ray_mae.benchmarking.statistics import metrics
 from ray_mae.benchmarking.statistics.contrasts import Contrast, headline, outcomes
-from ray_mae.benchmarking.statistics.curves import Curve
 from ray_mae.benchmarking.statistics.results import Place
 from ray_mae.benchmarking.statistics.scores import MACRO, Scored
-from ray_mae.benchmarking.statistics.views import Condition
 from ray_mae.evaluate.pages.page import svg
 
 
@@ -47,11 +47,8 @@ def seen_by(found: Findings, dataset: str) -> set[str]:
 
 def _panels(found: Findings) -> dict[tuple[Place, str], list[Scored]]:
     """Main scores by test and head."""
-    panels: dict[tuple[Place, str], list[Scored]] = {}
-    for one in found.main:
-        if one.cohort.macro:
-            panels.setdefault((one.cohort.place, one.cell.head), []).append(one)
-    return panels
+    scored = [one for one in found.main if one.cohort.macro]
+    return by_panel(scored, lambda one: (one.cohort.place, one.cell.head))
 
 
 def scores(found: Findings) -> Section:
@@ -109,7 +106,7 @@ def comparisons(found: Findings) -> Section:
     planned = headline(found.contrasts, found.results)
     groups: dict[tuple[str, str], list[tuple[str, Contrast]]] = {}
     for c in planned:
-        name = f"{c.a} − {c.b}\n{place_name(c.place)}"
+        name = f"{c.a} − {c.b}\n{place_name(c.place)}{VALIDATION.get(c.cell.validation, '')}"
         groups.setdefault((c.cell.head, c.metric), []).append((name, c))
     pictures = [
         Picture(
@@ -179,9 +176,7 @@ def _contrast_table(found: Sequence[Contrast], title: str, *, label: bool = Fals
 def label_curves(found: Findings) -> Section:
     """Label efficiency."""
     of = charts.looks(list(found.results.suite.encoders))
-    groups: dict[tuple[Place, str, str], list[Curve]] = {}
-    for c in found.curves:
-        groups.setdefault((c.place, c.head, c.validation), []).append(c)
+    groups = by_panel(found.curves, lambda c: (c.place, c.head, c.validation))
     pictures, rows, saved = [], [], []
     for (place, head, validation), here in groups.items():
         title = f"{place_name(place)}: {head}"
@@ -206,16 +201,24 @@ def label_curves(found: Findings) -> Section:
                 number(s.goal), Shown(value, below, right=True),
             ]
         )  # fmt: skip
+    text = []
+    if found.curves:
+        text.append(
+            "Bands hold test patients, draws of labelled patients and seeds. The labels of the mean are the "
+            "same at every number of studies; one that a draw has one class of keeps its place with a "
+            "constant prediction, AUROC .5. Crosses: where a curve reaches .75 and .80. The area is the mean "
+            "of the curve over the logarithm of the studies."
+        )
+    pixels = [n for n, e in found.results.suite.encoders.items() if e.kind == "pixels"]
+    if found.curves and pixels:
+        text.append(
+            f"The principal components of {', '.join(pixels)} are those of all training images at every "
+            "number of studies: they take no label, as the pretrainings took none."
+        )
     goals = [f"Studies for {n.goal:g}" for n in (found.curves[0].needed if found.curves else [])]
     return Section(
         "Label efficiency",
-        [
-            "Bands hold test patients, draws of labelled patients and seeds. The labels of the mean are the "
-            "same at every number of studies; one that a draw has one class of keeps its place with "
-            "a constant "
-            "prediction, AUROC .5. Crosses: where a curve reaches .75 and .80. The area is the mean of the "
-            "curve over the logarithm of the studies."
-        ] if found.curves else [],
+        text,
         pictures,
         "24rem",
         [
@@ -232,9 +235,7 @@ def label_curves(found: Findings) -> Section:
 def view_choices(found: Findings) -> Section:
     """One view against two."""
     of = charts.looks(list(found.results.suite.encoders))
-    groups: dict[tuple[str, str, str], list[Condition]] = {}
-    for c in found.conditions:
-        groups.setdefault((c.task, c.dataset, c.head), []).append(c)
+    groups = by_panel(found.conditions, lambda c: (c.task, c.dataset, c.head))
     pictures, rows = [], []
     for (task, dataset, head), here in groups.items():
         name = f"{task}, {dataset}: {head} ({here[0].studies:,} studies)"
@@ -332,8 +333,8 @@ def over_tasks(found: Findings) -> Section:
         Table(
             ["Encoder", "Head", "Unseen tests", "Tests", "All tests", "Tests"], rows,
             "Macro AUROC, mean over the tasks of a cohort, then over cohorts",
-            "The first average is over tests of which no compared encoder's pretraining saw anything, "
-            "without the encoders that have none; the second over all that all encoders have.",
+            "The first average is over tests of which neither a compared encoder's pretraining nor the heads "
+            "saw anything, without the encoders that have none; the second over all that all encoders have.",
         ),
         Table(["Pair", *outcomes([])], won, "Planned contrasts, by verdict"),
         Table(["Head", "Encoder", "Mean rank", "Critical difference", "Friedman p"], order, "Ranks"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.benchmarking.report.findings import Findings
-from ray_mae.benchmarking.report.words import place_name
+from ray_mae.benchmarking.report.words import place_name, where
 from ray_mae.benchmarking.statistics.contrasts import headline
 from ray_mae.benchmarking.statistics.results import Place
 from ray_mae.benchmarking.statistics.uncertainty import Score
@@ -119,7 +119,7 @@ def _contrasts(found: Findings) -> str:
             " & ".join(
                 [
                     f"{escaped(c.a)} $-$ {escaped(c.b)}",
-                    escaped(f"{place_name(c.place)}, {c.cell.head}"),
+                    escaped(where(c)),
                     _latex_score(value),
                     p,
                     escaped(c.verdict),

@@ -23,6 +23,7 @@ VIEWS = {
     "first1": "first file",
     "first2": "first two files",
 }
+VALIDATION = {"spent": ", validation among them", "folds": ", over folds"}
 EXPOSURE = {
     "none": "",
     "images": "saw test images",
@@ -45,9 +46,12 @@ def cell_name(cell: Cell) -> str:
     studies = "all studies" if cell.studies == ALL else f"{cell.studies:,} studies"
     if cell.head == "few_shot" and cell.studies != ALL:
         studies = f"{cell.studies} patients of each class"
-    return (
-        f"{cell.head}, {studies}{', validation among them' if cell.validation == 'spent' else ''}"
-    )
+    return f"{cell.head}, {studies}{VALIDATION.get(cell.validation, '')}"
+
+
+def where(c: Contrast) -> str:
+    """Task, test and head of a contrast, and whether it is over folds."""
+    return f"{place_name(c.place)}, {c.cell.head}{VALIDATION.get(c.cell.validation, '')}"
 
 
 def signed(value: float) -> str:
@@ -105,7 +109,7 @@ def checkpoints(results: Results) -> list[str]:
     ]
 
 
-def cautions(results: Results, unequal: Sequence[str], changed: Sequence[str]) -> list[str]:
+def cautions(results: Results, unequal: Sequence[str]) -> list[str]:
     """What a reader must know before the numbers."""
     found = [*unequal]
     opened = results.store.opened()
@@ -114,15 +118,22 @@ def cautions(results: Results, unequal: Sequence[str], changed: Sequence[str]) -
         found.append(
             f"The test labels were opened {len(opened)} times, under {len(plans)} different plans."
         )
-    mine = results.plan.get("sha256")
-    if opened and mine is not None and plans and mine not in plans:
+    sha256 = results.plan.get("sha256")
+    if opened and sha256 is not None and plans and sha256 not in plans:
         found.append("The plan was changed after the test labels had been opened.")
     if not opened:
         found.append("There is no record of when the test labels were opened.")
-    if changed:
-        found.append(
-            f"The settings of this report differ from those of the plan: {', '.join(changed)}."
-        )
+    planned, mine = results.suite.statistics.resamples, results.statistics.resamples
+    if planned != mine:
+        found.append(f"This report was made with {mine:,} resamples; the plan says {planned:,}.")
+    tests = {(place.task, place.dataset): place for place in results.places}
+    for (task, dataset), place in tests.items():
+        if shared := results.fitted_elsewhere(place):
+            found.append(
+                f"{task}, {dataset}: {shared['patients']:,} of {shared['of']:,} test patients have the name "
+                "of one whom heads were fitted to or chosen by. It is in no headline average; scores without "
+                "them stand beside those with them."
+            )
     statuses = results.statuses()
     bad = {s: n for s, n in sorted(statuses.items()) if s not in ("done", "constant")}
     if bad:

@@ -65,20 +65,8 @@ def _calibrated(results: Results, one: Scored) -> Scored:
 
 def temperature_of(results: Results, fit: Fit, cohort: Cohort, column: int) -> float | None:
     """Of one label, from validation patients; None without their predictions."""
-    task = cohort.place.task
-    dataset = results.task(task).dataset
-    said = results.said(fit, dataset, "val")
-    table = results.tables.get(dataset)
-    if said is None or table is None or task not in table.targets:
-        return None
-    index = {sample: row for row, sample in enumerate(table.sample.tolist())}
-    samples = np.array([s for s in said[0] if s in index])
-    rows = np.array([index[s] for s in samples], dtype=np.intp)
-    name = cohort.names[column]
-    target = table.targets[task][rows, table.names[task].index(name)]
-    logit = results.aligned(fit, said, samples, cohort)[:, column]
-    known = ~np.isnan(target)
-    return temperature(target[known], logit[known])
+    found = results.validation(fit, cohort, column)
+    return None if found is None else temperature(*found)
 
 
 def reliabilities(results: Results, scored: Sequence[Scored]) -> list[Reliability]:

@@ -1,10 +1,10 @@
 """Is one encoder better than another: paired differences, and words fixed by rule.
 
 There are three families: pairs that the plan names before the test labels are opened, with all labelled
-studies; the same pairs with fewer studies and other choices of views; and all other pairs, with all labelled
-studies. The 5 % of the whole page are shared out among them, and Holm's procedure corrects within each, so
-that in a suite of equals somebody is called better in at most 5 of 100 cases. A label's own verdict needs
-that of the mean over labels of the same pair and cell.
+studies, on the fixed split and, of small sets, over folds; the same pairs with fewer studies and other
+choices of views; and all other pairs, with all labelled studies. The 5 % of the whole page are shared out
+among them, and Holm's procedure corrects within each, so that in a suite of equals somebody is called better
+in at most 5 of 100 cases. A label's own verdict needs that of the mean over labels of the same pair and cell.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -158,8 +158,16 @@ def between_runs(a: Scored, b: Scored, metric: str, label: str) -> list[Componen
     return found
 
 
-def contrasts(results: Results, scored: Iterable[Scored]) -> list[Contrast]:
-    """All of them with their verdicts: the planned ones first, in the plan's order."""
+def contrasts(
+    results: Results, scored: Iterable[Scored], of_folds: Iterable[Contrast] = ()
+) -> list[Contrast]:
+    """All of them with their verdicts: the planned ones first, in the plan's order.
+
+    Args:
+        results: of the suite.
+        scored: all of it.
+        of_folds: planned contrasts over folds of small sets, which count beside those of the fixed split.
+    """
     by_cell: dict[tuple[Place, Cell], dict[str, Scored]] = {}
     for one in scored:
         by_cell.setdefault((one.cohort.place, one.cell), {})[one.encoder] = one
@@ -188,6 +196,7 @@ def contrasts(results: Results, scored: Iterable[Scored]) -> list[Contrast]:
             for a, b in combinations(here, 2):
                 if (a, b) not in pairs and (b, a) not in pairs:
                     others += _some(compare(here[a], here[b], MACRO, margin, planned=False))
+    main += of_folds
     families = [main, planned, others]
     whole = sum(share for share, family in zip(SHARES, families, strict=True) if family)
     main, planned, others = (

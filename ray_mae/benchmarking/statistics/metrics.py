@@ -13,7 +13,7 @@ from scipy.special import expit
 from ray_mae.evaluate.calibration import CALIBRATION, TEMPERED
 from ray_mae.evaluate.metrics import BINS
 from ray_mae.evaluate.regression import measure_numbers
-from ray_mae.evaluate.survival import harrell
+from ray_mae.evaluate.survival import SURVIVAL_METRICS, measure_survival
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ NAMES = {
     "r2": "R²",
     "pearson": "Pearson r",
     "error_slope": "Slope of the error on the truth",
-    "harrell": "Harrell's C",
+    **SURVIVAL_METRICS,
     "mean": "Mean",
 }
 PRIMARY = {
@@ -41,7 +41,7 @@ PRIMARY = {
 }
 """The metric that encoders are compared by, by the task's kind."""
 BETTER_LOW = frozenset({"mae", "rmse"})
-SHARES = frozenset({"auroc", "average_precision", "harrell"})
+SHARES = frozenset({"auroc", "average_precision", *SURVIVAL_METRICS})
 """Those between 0 and 1 whose intervals are made on the logit scale where there are few patients."""
 SURPLUS = frozenset({"ece", "ece_mass", "ece_tempered"})
 """Those that resamples make larger by chance: see `evaluate.metrics.estimate`."""
@@ -59,7 +59,7 @@ BOUNDS = {
     "rmse": (0.0, np.inf),
 }
 """What a value cannot leave; 0 and 1 of all others."""
-CHANCE = {"auroc": 0.5, "harrell": 0.5}
+CHANCE = {"auroc": 0.5, **dict.fromkeys(SURVIVAL_METRICS, 0.5)}
 
 Measure = Callable[[Array], dict[str, Array]]
 """From values [S] to all metrics, each [1 + R]."""
@@ -165,10 +165,10 @@ def _numbers(target: Array, weights: NDArray) -> Measure:
 
 
 def _survival(target: Array, weights: NDArray) -> Measure:
-    """Harrell's C, see `evaluate.survival`."""
+    """See `evaluate.survival`; who is lost is estimated from all of the samples, once for all resamples."""
 
     def found(risk: Array) -> dict[str, Array]:
-        return {"harrell": harrell(target[:, 0], target[:, 1], risk, weights)}
+        return measure_survival(target[:, 0], target[:, 1], risk, weights)
 
     return found
 

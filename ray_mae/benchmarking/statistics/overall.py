@@ -31,7 +31,7 @@ class Average:
     head: str
     encoder: str
     unseen: Score | None
-    """Over the tests that the pretraining of no compared encoder saw anything of."""
+    """Over the tests that neither the heads nor the pretraining of any compared encoder saw anything of."""
     unseen_cells: int
     everything: Score | None
     """Over all tests that all encoders have."""
@@ -58,8 +58,9 @@ def averages(results: Results, scored: Sequence[Scored]) -> list[Average]:
     found = []
     for head, table in _by_head(results, scored).items():
         encoders, cells = _common(table)
-        clean = [e for e in encoders if any(results.unseen(e, p.dataset) for p in cells)]
-        unseen = [p for p in cells if all(results.unseen(e, p.dataset) for e in clean)]
+        new = [p for p in cells if not results.fitted_elsewhere(p)]
+        clean = [e for e in encoders if any(results.unseen(e, p.dataset) for p in new)]
+        unseen = [p for p in new if all(results.unseen(e, p.dataset) for e in clean)]
         for encoder in encoders:
             mine = unseen if encoder in clean else []
             found.append(

@@ -143,6 +143,19 @@ class Results:
         state = "unknown" if self.encoder(encoder).kind == "weights" else "none"
         return {"state": state, "why": "not told by the plan" if state == "unknown" else ""}
 
+    def exposure_over_folds(self, encoder: str, dataset: str) -> dict[str, Any]:
+        """The same of all patients of a small data set, whom folds test."""
+        told = self.plan.get("exposure_of_folds", {}).get(encoder, {}).get(dataset)
+        return self.exposure(encoder, dataset) if told is None else dict(told)
+
+    def fitted_elsewhere(self, place: Place) -> dict[str, Any]:
+        """Test samples of patients whom heads were fitted to or chosen by on another data set: a record with
+        the number of patients and the samples; empty where there are none."""
+        found: dict[str, Any] = (
+            self.plan.get("fitted_elsewhere", {}).get(place.task, {}).get(place.dataset, {})
+        )
+        return found
+
     def unseen(self, encoder: str, dataset: str) -> bool:
         return bool(self.exposure(encoder, dataset)["state"] == "none")
 
@@ -265,6 +278,12 @@ class Results:
             )
         )
 
+    def labels_of_mean(self, task: str) -> list[str]:
+        """Of a task of labels, those that the plan takes the mean over, whoever is tested."""
+        left_out = self._planned_left_out(task)
+        chosen = self.task(task).macro or self._planned_labels(task)
+        return [name for name in chosen if name not in left_out]
+
     def _planned_labels(self, task: str) -> list[str]:
         """Labels that training and validation have patients enough of."""
         told = self.plan.get("label_sets", {}).get(task, [])
@@ -285,6 +304,22 @@ class Results:
         return self.aligned(
             fit, found, self.tables[cohort.place.dataset].sample[cohort.rows], cohort
         )
+
+    def validation(self, fit: Fit, cohort: Cohort, column: int) -> tuple[Array, Array] | None:
+        """Targets and logits [V] of one label of the validation patients of the data set that the head was
+        fitted on; None without its predictions of them."""
+        task = cohort.place.task
+        dataset = self.task(task).dataset
+        said, table = self.said(fit, dataset, "val"), self.tables.get(dataset)
+        if said is None or table is None or task not in table.targets:
+            return None
+        index = {sample: row for row, sample in enumerate(table.sample.tolist())}
+        samples = np.array([s for s in said[0] if s in index])
+        rows = np.array([index[s] for s in samples], dtype=np.intp)
+        target = table.targets[task][rows, table.names[task].index(cohort.names[column])]
+        logit = self.aligned(fit, said, samples, cohort)[:, column]
+        known = ~np.isnan(target)
+        return target[known], logit[known]
 
     @staticmethod
     def aligned(

@@ -1,15 +1,18 @@
 """Does an encoder serve all groups alike: gaps between groups, and the gap that chance alone makes.
 
 The largest of several noisy values less the smallest is above 0 without any true difference. Beside each gap
-stands what groups of the same sizes have on average when patients are dealt out to them at random.
+stands what groups of the same sizes have on average when patients are dealt out to them at random. Errors are
+counted at one threshold for everybody, by validation patients of the data set that heads were fitted on.
+Average precision and Brier score follow the prevalence of a group: they stand beside it, and have no gap.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ray_mae.benchmarking.records import ALL, Fit
 from ray_mae.benchmarking.statistics import metrics
@@ -21,6 +24,10 @@ Array = NDArray[np.float64]
 LEAST_OF_GROUP = 20
 """Patients of each class that a group has, or it is not scored."""
 PERMUTATIONS = 1000
+SPECIFICITY = 0.9
+"""Of validation patients, at the threshold of each label."""
+GAPS = ("auroc", "fpr", "fnr")
+"""What has a gap; of errors the worst group is the one with most."""
 AGES = (
     (0, 40, "below 40"),
     (40, 60, "40 to 59"),
@@ -38,7 +45,22 @@ class Group:
     patients: int
     positive: int
     """Patients; the fewest of any label."""
-    auroc: Estimate
+    prevalence: float
+    """Share of positive samples, mean over labels."""
+    scores: dict[str, Estimate]
+    """auroc, average_precision, brier; fpr and fnr where validation gave thresholds."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The gap between groups by one metric."""
+
+    gap: Estimate
+    chance: float
+    """Mean gap of groups dealt out at random."""
+    p: float
+    """Share of these that are as large."""
+    worst: str
 
 
 @dataclass(frozen=True)
@@ -51,12 +73,8 @@ class Gap:
     attribute: str
     labels: list[str]
     groups: list[Group]
-    gap: Estimate
-    chance: float
-    """Mean gap of groups dealt out at random."""
-    p: float
-    """Share of these that are as large."""
-    worst: str
+    spreads: dict[str, Spread]
+    """By metric, of GAPS."""
     lowest: Array
     """[R] AUROC of the worst group of each resample."""
     left_out: dict[str, str]
@@ -124,44 +142,111 @@ def _gaps(
     weights = results.weights(cohort.place.dataset, cohort.patient)
     draw = np.random.default_rng(results.statistics.seed)
     dealt = _dealt(groups, cohort.patient, names, draw)  # [G, S, K]
-    shape = len(fits), len(names), len(columns)
-    resampled = np.zeros((*shape, weights.shape[1]))
-    chances = np.zeros((*shape, dealt.shape[2]))
-    said = [[results.values(fit, cohort) for fit in runs] for runs in fits.values()]
+    shape = len(names), len(columns)
+    said = {at: [results.values(fit, cohort) for fit in runs] for at, runs in fits.items()}
+    heights = {
+        at: [[threshold_of(results, fit, cohort, i) for i in columns] for fit in runs]
+        for at, runs in fits.items()
+    }
+    resampled: dict[tuple[str, str], dict[str, Array]] = {at: {} for at in fits}
+    chances: dict[tuple[str, str], dict[str, Array]] = {at: {} for at in fits}
     for k, i in enumerate(columns):
         known = cohort.known(i)
         target = cohort.truth(i)[known]
         for g in range(len(names)):
             here = members[g][known]
-            auroc = metrics.ranking_of(target[here], weights[known][here])
-            of_chance = metrics.ranking_of(target, dealt[g][known])
-            for e, of_encoder in enumerate(said):
-                values = [v[known, i] for v in of_encoder]
-                resampled[e, g, k] = np.mean([auroc(v[here])[0] for v in values], axis=0)
-                chances[e, g, k] = np.mean([of_chance(v)[0] for v in values], axis=0)
-    for e, (head, encoder) in enumerate(fits):
-        aurocs = np.stack([mean_known(of_group) for of_group in resampled[e]])  # [G, 1 + R]
-        chance = np.stack([mean_known(of_group) for of_group in chances[e]])
-        spread = np.ptp(aurocs, axis=0)
-        by_chance = np.ptp(chance, axis=0)[1:]
+            measures = (
+                (resampled, here, _measure(target[here], weights[known][here])),
+                (chances, slice(None), _measure(target, dealt[g][known])),
+            )
+            for at, values in said.items():
+                for into, rows, measure in measures:
+                    each = [
+                        measure(v[known, i][rows], height[k])
+                        for v, height in zip(values, heights[at], strict=True)
+                    ]
+                    for metric in set.intersection(*(set(of) for of in each)):
+                        mean = np.mean([of[metric] for of in each], axis=0)
+                        table = into[at].setdefault(metric, np.full((*shape, len(mean)), np.nan))
+                        table[g, k] = mean
+    counts = _counts(cohort, members, columns)
+    for at in fits:
+        yield _gap(cohort.place, at, attribute, names, [cohort.names[i] for i in columns],
+                   resampled[at], chances[at], counts, left_out)  # fmt: skip
+
+
+def _gap(
+    place: Place, at: tuple[str, str], attribute: str, names: Sequence[str], labels: list[str],
+    resampled: Mapping[str, Array], chances: Mapping[str, Array],
+    counts: Sequence[tuple[int, int, float]], left_out: dict[str, str],
+) -> Gap:  # fmt: skip
+    """From values [G, L, 1 + R] by metric, and such of groups dealt out [G, L, 1 + K]."""
+    means = {m: np.stack([mean_known(of_group) for of_group in v]) for m, v in resampled.items()}
+    spreads = {}
+    for metric in [m for m in GAPS if m in means]:
+        values = means[metric]  # [G, 1 + R]
+        by_chance = np.ptp(np.stack([mean_known(v) for v in chances[metric]]), axis=0)[1:]
         by_chance = by_chance[~np.isnan(by_chance)]
-        yield Gap(
-            cohort.place, head, encoder, attribute, [cohort.names[i] for i in columns],
-            [
-                Group(
-                    name, len(np.unique(cohort.patient[members[g]])),
-                    min(
-                        len(np.unique(cohort.patient[members[g] & (cohort.truth(i) == 1)]))
-                        for i in columns
-                    ),
-                    estimate(aurocs[g, 0], aurocs[g, 1:]),
-                )
-                for g, name in enumerate(names)
-            ],
-            estimate(spread[0], spread[1:]), float(by_chance.mean()),
-            float((np.sum(by_chance >= spread[0]) + 1) / (len(by_chance) + 1)),
-            names[int(aurocs[:, 0].argmin())], aurocs.min(0), left_out,
-        )  # fmt: skip
+        gap = np.ptp(values, axis=0)
+        worst = values[:, 0].argmin() if metric == "auroc" else values[:, 0].argmax()
+        p = float((np.sum(by_chance >= gap[0]) + 1) / (len(by_chance) + 1))
+        spreads[metric] = Spread(
+            estimate(gap[0], gap[1:]), float(by_chance.mean()), p, names[int(worst)]
+        )
+    groups = [
+        Group(name, *counts[g], {m: estimate(v[g, 0], v[g, 1:]) for m, v in means.items()})
+        for g, name in enumerate(names)
+    ]
+    head, encoder = at
+    lowest = means["auroc"].min(0)
+    return Gap(place, head, encoder, attribute, labels, groups, spreads, lowest, left_out)
+
+
+def _measure(target: Array, weights: NDArray) -> Callable[[Array, float | None], dict[str, Array]]:
+    """Returns a function from logits [S] and a threshold to metrics [R]; weights: [S, R]."""
+    ranking, every = metrics.ranking_of(target, weights), weights.astype(np.float64)
+    ill = target == 1
+    n_ill, n_well, n = (every[rows].sum(0) for rows in (ill, ~ill, slice(None)))
+
+    def found(logit: Array, height: float | None) -> dict[str, Array]:
+        auroc, precision = ranking(logit)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = {
+                "auroc": auroc,
+                "average_precision": precision,
+                "brier": (expit(logit) - target) ** 2 @ every / n,
+            }
+            if height is not None:
+                above = logit > height
+                values["fpr"] = (above & ~ill) @ every / n_well
+                values["fnr"] = (~above & ill) @ every / n_ill
+        return values
+
+    return found
+
+
+def threshold_of(results: Results, fit: Fit, cohort: Cohort, column: int) -> float | None:
+    """The logit above which SPECIFICITY of the validation patients without a label do not lie; None without
+    their predictions."""
+    found = results.validation(fit, cohort, column)
+    if found is None or not (found[0] == 0).any():
+        return None
+    target, logit = found
+    return float(np.quantile(logit[target == 0], SPECIFICITY, method="higher"))
+
+
+def _counts(
+    cohort: Cohort, members: NDArray[np.bool_], columns: Sequence[int]
+) -> list[tuple[int, int, float]]:
+    """Patients of each group, those positive of the label with fewest, and the mean share of positives."""
+    return [
+        (
+            len(np.unique(cohort.patient[here])),
+            min(len(np.unique(cohort.patient[here & (cohort.truth(i) == 1)])) for i in columns),
+            float(np.mean([np.nanmean(cohort.truth(i)[here]) for i in columns])),
+        )
+        for here in members
+    ]
 
 
 def _told(cohort: Cohort, groups: NDArray[np.str_]) -> tuple[list[str], list[int], dict[str, str]]:

@@ -52,6 +52,9 @@ class Data:
     tokens: Tokens | None = None
     kind: Kind = "labels"
     """What the targets are."""
+    views_of: NDArray[np.intp] | None = None
+    """[n] where rows are views whose logits are averaged: the study of each, from 0 on. Settings are then
+    chosen by the averages."""
 
     def __post_init__(self) -> None:
         states = self.kind in ("labels", "retrieval")
@@ -73,7 +76,10 @@ class Data:
             sample = place[tokens.sample[there]]
             tokens = Tokens(tokens.values[there], sample, tokens.view[there])
         vectors = {pool: x[index] for pool, x in self.vectors.items()}
-        return Data(vectors, self.targets[index], self.patient[index], tokens, self.kind)
+        studies = None
+        if self.views_of is not None:
+            studies = np.unique(self.views_of[index], return_inverse=True)[1]
+        return Data(vectors, self.targets[index], self.patient[index], tokens, self.kind, studies)
 
     @property
     def pools(self) -> list[str]:

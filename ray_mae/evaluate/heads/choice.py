@@ -28,6 +28,17 @@ def widened(values: list[float]) -> list[float]:
     return [*before, *values, *(values[-1] * last**k for k in range(1, WIDENED + 1))]
 
 
+def fused(data: Data, said: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Targets and what is said of rows [m, ...]; of views [S, ...], the mean over those of each study."""
+    of = data.views_of
+    if of is None:
+        return data.targets, said
+    studies, first, count = np.unique(of, return_index=True, return_counts=True)
+    total = np.zeros((len(studies), *said.shape[1:]))
+    np.add.at(total, np.searchsorted(studies, of), said)
+    return data.targets[first], total / count.reshape(-1, *[1] * (said.ndim - 1))
+
+
 def aurocs(target: FloatArray, score: FloatArray) -> NDArray[np.float64]:
     """AUROC [L, K] of scores [m, L, K] for targets [m, L]; NaN where a label has one class."""
     found = np.full(score.shape[1:], np.nan)

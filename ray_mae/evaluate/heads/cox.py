@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from ray_mae.config.suite import Heads
 from ray_mae.evaluate.heads.axes import principal_axes, scaling
 from ray_mae.evaluate.heads.base import Data, FloatArray, HeadFit, Trial
-from ray_mae.evaluate.heads.choice import best, is_at_edge, widened
+from ray_mae.evaluate.heads.choice import best, fused, is_at_edge, widened
 from ray_mae.evaluate.survival import harrell
 
 RISK = "log hazard ratio"
@@ -42,9 +42,8 @@ def fit(train: Data, val: Data, labels: list[str], settings: Heads, seed: int) -
         mean, scale = scaling(train.vectors[pool])
         path = cox_path((train.vectors[pool][known] - mean) * scale, time, event == 1, grid)
         x_val = (val.vectors[pool] - mean) * scale
-        scores = [
-            float(harrell(val.targets[:, 0], val.targets[:, 1], x_val @ w)[0]) for w, _ in path
-        ]
+        told = [fused(val, x_val @ w) for w, _ in path]
+        scores = [float(harrell(targets[:, 0], targets[:, 1], risk)[0]) for targets, risk in told]
         trials += [
             Trial({"pool": pool, "alpha": alpha}, score)
             for alpha, score in zip(grid, scores, strict=True)

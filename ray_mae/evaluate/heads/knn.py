@@ -11,6 +11,7 @@ from ray_mae.evaluate.heads.base import Data, FloatArray, HeadFit, Trial
 from ray_mae.evaluate.heads.choice import (
     aurocs,
     best,
+    fused,
     is_at_edge,
     mean_absolute_errors,
     mean_known,
@@ -31,10 +32,11 @@ def fit(train: Data, val: Data, labels: list[str], settings: Heads, seed: int) -
     numbers = train.kind == "number"
     for pool in train.pools:
         found = _neighbours(val.vectors[pool], train, pool, settings.k)  # [m, L, K]
+        targets, found = fused(val, found)
         if numbers:
-            scores = -mean_known(mean_absolute_errors(val.targets, found))
+            scores = -mean_known(mean_absolute_errors(targets, found))
         else:
-            scores = mean_known(aurocs(val.targets, found))
+            scores = mean_known(aurocs(targets, found))
         curves[pool] = scores
         trials += [
             Trial({"pool": pool, "k": k}, float(score))

@@ -13,6 +13,7 @@ from ray_mae.evaluate.heads.choice import (
     OWN_CHOICE,
     aurocs,
     best,
+    fused,
     is_at_edge,
     mean_known,
     one_class,
@@ -111,7 +112,8 @@ def _fit_pool(
     mean, scale = scaling(x)
     path = logistic_path((x - mean) * scale, train.targets[:, varying], grid)
     logits = path.logits((val.vectors[pool] - mean) * scale)
-    auroc = aurocs(val.targets[:, varying], logits)
+    targets, logits = fused(val, logits)
+    auroc = aurocs(targets[:, varying], logits)
     for_all = best(mean_known(auroc))
     if for_all is None:
         for_all = int(np.argmin(np.abs(np.log(grid))))

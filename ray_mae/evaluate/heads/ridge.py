@@ -10,6 +10,7 @@ from ray_mae.evaluate.heads.axes import principal_axes, scaling
 from ray_mae.evaluate.heads.base import Data, FloatArray, HeadFit, Trial
 from ray_mae.evaluate.heads.choice import (
     best,
+    fused,
     is_at_edge,
     mean_absolute_errors,
     mean_known,
@@ -52,7 +53,7 @@ def fit(train: Data, val: Data, labels: list[str], settings: Heads, seed: int) -
             biases.append(b)
         w, b = np.stack(weights), np.stack(biases)  # [L, K, D], [L, K]
         said = np.einsum("md,lkd->mlk", x_val, w, optimize=True) + b
-        error = mean_absolute_errors(val.targets, said)
+        error = mean_absolute_errors(*fused(val, said))
         trials += [
             Trial({"pool": pool, "alpha": alpha}, float(score))
             for alpha, score in zip(grid, -mean_known(error), strict=True)
