@@ -89,6 +89,7 @@ def test_a_lost_fine_tuning_is_chosen_by_the_same_trials(
         return []
 
     monkeypatch.setattr(tuning, "run_tasks", run)
+    monkeypatch.setattr(tuning, "gpus_per_run", lambda _: 0)
     looked = looked_at(suite(tmp_path, **TUNED), OURS)
     keys = finetuning.finetune_keys(looked)
     finetuning.finetune_all(looked, keys)
@@ -120,6 +121,7 @@ def test_a_fine_tuning_that_diverges_is_a_trial_or_a_row_that_failed(
                 training.result.write_text(json.dumps({"score": 0.6}))
 
     monkeypatch.setattr(tuning, "run_tasks", run)
+    monkeypatch.setattr(tuning, "gpus_per_run", lambda _: 0)
     monkeypatch.setattr("ray_mae.evaluate.finetune.training.finetune", diverge)
     shards = study_shards(tmp_path / "films")
     config = suite(

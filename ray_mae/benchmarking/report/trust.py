@@ -334,6 +334,11 @@ def failures(found: Findings) -> Section:
     constants = [[words(t), words(label), count(n)] for (t, label), n in sorted(constant.items())]
     smoke = found.results.plan.get("smoke") or {}
     checks = [[encoder(name), long(short(told))] for name, told in smoke.items()]
+    absent = [
+        [encoder(name), words(task), long(why)]
+        for task, by in (found.results.plan.get("left_out") or {}).items()
+        for name, why in by.items()
+    ]
     text = [] if rows or missing else ["Every fit of the plan has a result."]
     if missing:
         text.append(f"{missing} fits of the plan have no row: they were never finished.")
@@ -342,6 +347,7 @@ def failures(found: Findings) -> Section:
         text,
         tables=[
             Table(["Encoder", "Head", "Status", "Why", "Fits"], rows, "Fits without a result"),
+            Table(["Encoder", "Task", "Why"], absent, "Encoders without a row in a task"),
             Table(["Task", "Label", "Fits"], constants, "Labels of which a draw had one class"),
             Table(["Encoder", "Result"], checks, "Smoke checks of encoders"),
         ],

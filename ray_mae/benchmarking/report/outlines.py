@@ -1,0 +1,73 @@
+"""Segmentation on the page: each region, with what is counted beside the means."""
+
+from ray_mae.benchmarking.report.cells import (
+    Section,
+    Shown,
+    Table,
+    count,
+    encoder,
+    interval,
+    number,
+    words,
+)
+from ray_mae.benchmarking.report.findings import Findings
+from ray_mae.benchmarking.report.words import place_name
+from ray_mae.benchmarking.statistics import metrics
+from ray_mae.benchmarking.statistics.scores import Scored
+from ray_mae.benchmarking.statistics.segmentation import FAILED, counts, unmapped
+
+
+def outlines(found: Findings) -> Section:
+    """Dice, NSD and counts of every region, of fits with all labelled volumes."""
+    here = [s for s in found.main if s.cohort.kind == "segmentation"]
+    regions = list(dict.fromkeys((s.cohort.place, name) for s in here for name in s.cohort.names))
+    of = [(s, name) for place, name in regions for s in here if s.cohort.place == place]
+    columns = [
+        "Task", "Region", "Encoder", *(metrics.NAMES[m] for m in metrics.OUTLINES), "HD95 (mm)",
+        "Volumes with it", "Nothing found", f"Dice < {FAILED:g}", "Lesions touched",
+        "Lesions found that are none", "Empty references", "Found in empty ones", "There (ml)",
+    ]  # fmt: skip
+    return Section(
+        "Outlines, region by region",
+        _text(found, here) if here else [],
+        tables=[Table(columns, [_row(found, s, name) for s, name in of])],
+    )
+
+
+def _row(found: Findings, s: Scored, name: str) -> list[Shown]:
+    c = counts(found.results, s, name)
+    return [
+        words(place_name(s.cohort.place)),
+        words(name, "not in the mean" if name in s.cohort.left_out else ""),
+        encoder(s.encoder),
+        *(interval(s.score(m, name) if m in s.values else None) for m in metrics.OUTLINES),
+        number(c.hd95_mm), count(c.n_with), _tally(c.n_missed), _tally(c.n_failed),
+        _tally(c.lesions_hit, f" of {c.lesions:,}"), _tally(c.lesions_false),
+        count(c.n_empty), _tally(c.n_false_alarms), number(c.false_ml),
+    ]  # fmt: skip
+
+
+def _tally(mean: float, of: str = "") -> Shown:
+    """A count, mean over fits: whole where it is."""
+    return Shown(f"{mean:,.1f}".removesuffix(".0") + of, right=True)
+
+
+def _text(found: Findings, here: list[Scored]) -> list[str]:
+    head = found.results.suite.heads.segment
+    rates = ", ".join(f"{lr:g}" for lr in head.lr)
+    text = [
+        f"Dice and NSD (the share of the two surfaces within {head.tolerance_mm:g} mm of the other, and "
+        f"within {2 * head.tolerance_mm:g} mm) are means over patients, of volumes whose reference has the "
+        "region; where nothing is found they are 0. An empty reference is in no mean: it is counted, and so "
+        "are those in which the region was found all the same. HD95 is the median where there is something "
+        "and something was found. A lesion is a connected part of the reference, touched where a voxel of it "
+        "was found. Counts are means over fits.",
+        f"Every start, scratch as well, tried the learning rates {rates} with {head.steps:,} steps each; the "
+        "weights and the rate are those of the best mean Dice on validation patients.",
+    ]  # fmt: skip
+    missing = [
+        f"{place_name(place)}: {n} test volumes without a label map"
+        for place in dict.fromkeys(s.cohort.place for s in here)
+        if (n := unmapped(found.results, place.dataset, place.task))
+    ]
+    return [*text, f"Not scored: {'; '.join(missing)}."] if missing else text
