@@ -65,7 +65,8 @@ def fit(config: SuiteConfig) -> dict[str, Any]:
     warn([f"{name}: {facts['text']}" for name, facts in smoke.items() if facts.get("wrong")])
     inputs = {key: inputs_of(suite, key) for key in keys}
     waiting = [key for key in keys if not is_done(store, key, inputs[key])]
-    console.print(f"{len(keys):,} fits, {len(keys) - len(waiting):,} of them there already")
+    if keys:
+        console.print(f"{len(keys):,} fits, {len(keys) - len(waiting):,} of them there already")
     groups = list(groups_of(suite, waiting, inputs))
     run_tasks(fit_group, groups, "fitted", "fits", [len(group.keys) for group in groups])
     fitted = len(waiting) + finetune_all(suite, tuned) + segment_all(suite, segmented)

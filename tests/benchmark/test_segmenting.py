@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from ray_mae.benchmarking.command import benchmark, benchmark_fit, benchmark_open, benchmark_report
+from ray_mae.benchmarking.left_out import left_out
+from ray_mae.benchmarking.plan import Suite
 from ray_mae.benchmarking.records import Cases, Cell, Fit, FitKey, SampleTable, Trial
 from ray_mae.benchmarking.report.command import FILES, report
 from ray_mae.benchmarking.samples import fix_labels, read_samples, read_targets
+from ray_mae.benchmarking.sources import Source
 from ray_mae.benchmarking.store import Store
 from ray_mae.config import SuiteConfig
 from ray_mae.config.base import to_dict
@@ -21,7 +24,6 @@ from ray_mae.config.suite import DatasetEntry, TaskEntry
 from ray_mae.data.decoding.voxels import decode_labels, encode_labels
 from ray_mae.evaluate.segment.cases import COLUMNS, measure_case
 from tests.balls import blobs
-from tests.benchmark.suites import study_shards
 from tests.checkpoints import write_checkpoint
 
 LESIONS = {"lesions": {"kind": "segmentation", "dataset": "here", "least_patients": 2}}
@@ -151,6 +153,38 @@ def test_a_task_that_is_no_segmentation_is_named(task: dict[str, Any], text: str
         )
 
 
+def test_who_cannot_segment_is_left_out_with_the_reason(shards: Path, tmp_path: Path) -> None:
+    tokens = write_checkpoint(tmp_path / "tokens", shards, "mvmae", gamma=0.0)
+    config = SuiteConfig(
+        output=tmp_path / "suite",
+        encoders={
+            "ours": {"paths": "ours"}, "films": {"paths": "films"}, "tokens": {"paths": tokens},
+            "random": {"kind": "random", "like": "ours"}, "histogram": {"kind": "histogram"},
+            "prevalence": {"kind": "prevalence"}, "scratch": {"kind": "scratch", "like": "ours"},
+        },
+        datasets={"here": {"shards": "s"}},
+        tasks={"t": {"kind": "segmentation", "dataset": "here"}, "age": {"dataset": "here"}},
+    )  # fmt: skip
+    sources = {
+        (name, "volume"): [Source("weights", "volume", path)]
+        for name, path in (("ours", tokens), ("tokens", tokens))
+    }
+    reads = {
+        ("films", "volume"): "encoders.films reads samples of kind 'study', these are 'volume'"
+    }
+    suite = Suite(config, {}, {}, sources, {"here": "volume"}, reads)
+    told = left_out(
+        suite,
+        [FitKey(Cell("t", "segment", "all"), "ours"), FitKey(Cell("age", "linear", "all"), "ours")],
+    )
+    assert "gives tokens" in told["t"].pop("tokens")
+    assert "reads samples of kind 'study'" in told["t"].pop("films")
+    assert "kind scratch" in told["t"].pop("random")
+    assert {"histogram", "prevalence"} <= set(told["t"])
+    assert "fine-tuning alone" in told["age"]["scratch"]
+    assert told["age"]["histogram"] == "none of the task's heads (linear) takes it"
+
+
 # --------------------------------------------------------------------------- rows → scores → page
 
 
@@ -270,18 +304,13 @@ def test_a_report_of_segmentation_is_the_same_twice(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- on real Ray
 
 
-def suite_of(root: Path, here: Path, checkpoints: Path, films: Path) -> SuiteConfig:
-    ours = checkpoints / "ours"
-    if not ours.is_dir():
-        write_checkpoint(ours, here, "mdae")
-        write_checkpoint(checkpoints / "films", films, "mvmae", gamma=0.0)
+def suite_of(root: Path, here: Path, ours: Path) -> SuiteConfig:
     return SuiteConfig(
         output=root / "suite",
         encoders={
             "ours": {"paths": ours},
             "scratch": {"kind": "scratch", "like": "ours"},
             "random": {"kind": "random", "like": "ours"},
-            "films": {"paths": checkpoints / "films"},
             "pixels": {"kind": "pixels"},
         },
         datasets={"here": {"shards": here}},
@@ -308,14 +337,14 @@ def facts(store: Store) -> list[dict[str, Any]]:
 def test_volumes_are_segmented_resumed_and_reported_from_what_is_stored(
     shards: Path, tmp_path: Path
 ) -> None:
-    films = study_shards(tmp_path / "films")
-    config = suite_of(tmp_path, shards, tmp_path / "checkpoints", films)
+    ours = write_checkpoint(tmp_path / "ours", shards, "mdae")
+    config = suite_of(tmp_path, shards, ours)
     forecast = benchmark(dataclasses.replace(config, dry_run=True))
     assert (forecast["fits"], forecast["segmentations"]) == (4, 4 + 2 * 2)
     assert not config.output.exists()
 
     summary = benchmark(config)
-    assert (summary["fits"], summary["failed"], summary["opened"]) == (4, 0, 1)
+    assert (summary["fits"], summary["failed"], summary["opened"]) == ({"done": 4}, 0, 1)
     store = Store(config.output)
     fits = store.fits()
     assert {f.key.encoder for f in fits} == {"ours", "scratch"}
@@ -323,8 +352,7 @@ def test_volumes_are_segmented_resumed_and_reported_from_what_is_stored(
     assert {f.train_studies for f in fits} == {15}  # one of 16 has no label map
     # of each start one fit has the cost of the trials: two of two steps with two crops
     assert sorted(f.samples_seen for f in fits) == [4, 4, 12, 12]
-    assert set(store.plan["left_out"]["lesions"]) == {"random", "films", "pixels"}
-    assert "'study'" in store.plan["left_out"]["lesions"]["films"]
+    assert set(store.plan["left_out"]["lesions"]) == {"random", "pixels"}
     cases = store.cases(fits[0].key, "here")
     assert len(cases.sample) == 11  # one test volume has no label map
     empty = np.isnan(cases.values["dice"][:, 1])
@@ -366,8 +394,7 @@ def test_volumes_are_segmented_resumed_and_reported_from_what_is_stored(
 
     # test label maps decide nothing: turned, or not there at all
     for test in ("turned", "absent"):
-        other = suite_of(
-            tmp_path / test, volumes(tmp_path / f"of-{test}", test=test), tmp_path / "checkpoints", films
-        )  # fmt: skip
+        there = volumes(tmp_path / f"of-{test}", test=test)
+        other = suite_of(tmp_path / test, there, ours)
         benchmark_fit(other)
         assert facts(Store(other.output)) == before
