@@ -160,7 +160,16 @@ def _settings(training: Training) -> SegmentConfig:
 
 
 _OF_HEAD = (
-    *("optimizer", "decay", "weight_decay", "steps", "validate_every", "batch_size"),
+    *(
+        "optimizer",
+        "decay",
+        "warmup",
+        "clip",
+        "weight_decay",
+        "steps",
+        "validate_every",
+        "batch_size",
+    ),
     *("foreground_share", "overlap", "tolerance_mm"),
 )
 """Settings that every training of the head has."""

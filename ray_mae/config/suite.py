@@ -165,6 +165,8 @@ class SegmentHead:
     """Largest learning rates."""
     optimizer: Literal["adamw", "sgd"] = "sgd"
     decay: Literal["cosine", "poly"] = "poly"
+    warmup: float = setting(0.04, ge=0, lt=1)
+    clip: float = setting(12.0, ge=0)
     weight_decay: float = setting(3e-5, ge=0)
     steps: int = setting(25_000, ge=1)
     """Of the optimiser, for every trial and fit."""

@@ -14,7 +14,7 @@ from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import place_name
 from ray_mae.benchmarking.statistics import metrics
 from ray_mae.benchmarking.statistics.scores import Scored
-from ray_mae.benchmarking.statistics.segmentation import FAILED, counts, unmapped
+from ray_mae.benchmarking.statistics.segmentation import FAILED, Counts, counts, unmapped
 
 
 def outlines(found: Findings) -> Section:
@@ -22,26 +22,37 @@ def outlines(found: Findings) -> Section:
     here = [s for s in found.main if s.cohort.kind == "segmentation"]
     regions = list(dict.fromkeys((s.cohort.place, name) for s in here for name in s.cohort.names))
     of = [(s, name) for place, name in regions for s in here if s.cohort.place == place]
-    columns = [
-        "Task", "Region", "Encoder", *(metrics.NAMES[m] for m in metrics.OUTLINES), "HD95 (mm)",
-        "Volumes with it", "Nothing found", f"Dice < {FAILED:g}", "Lesions touched",
+    counted = [counts(found.results, s, name) for s, name in of]
+    first = ["Task", "Region", "Encoder"]
+    means = [*first, *(metrics.NAMES[m] for m in metrics.OUTLINES), "HD95 (mm)"]
+    tallies = [
+        *first, "Volumes with it", "Nothing found", f"Dice < {FAILED:g}", "Lesions touched",
         "Lesions found that are none", "Empty references", "Found in empty ones", "There (ml)",
     ]  # fmt: skip
+    pairs = list(zip(of, counted, strict=True))
     return Section(
         "Outlines, region by region",
         _text(found, here) if here else [],
-        tables=[Table(columns, [_row(found, s, name) for s, name in of])],
+        tables=[
+            Table(means, [[*_of(s, name), *_means(s, name, c)] for (s, name), c in pairs], "Means"),
+            Table(tallies, [[*_of(s, name), *_counts(c)] for (s, name), c in pairs], "Counts"),
+        ],
     )
 
 
-def _row(found: Findings, s: Scored, name: str) -> list[Shown]:
-    c = counts(found.results, s, name)
+def _of(s: Scored, name: str) -> list[Shown]:
+    out = "not in the mean" if name in s.cohort.left_out else ""
+    return [words(place_name(s.cohort.place)), words(name, out), encoder(s.encoder)]
+
+
+def _means(s: Scored, name: str, c: Counts) -> list[Shown]:
+    told = [interval(s.score(m, name) if m in s.values else None) for m in metrics.OUTLINES]
+    return [*told, number(c.hd95_mm)]
+
+
+def _counts(c: Counts) -> list[Shown]:
     return [
-        words(place_name(s.cohort.place)),
-        words(name, "not in the mean" if name in s.cohort.left_out else ""),
-        encoder(s.encoder),
-        *(interval(s.score(m, name) if m in s.values else None) for m in metrics.OUTLINES),
-        number(c.hd95_mm), count(c.n_with), _tally(c.n_missed), _tally(c.n_failed),
+        count(c.n_with), _tally(c.n_missed), _tally(c.n_failed),
         _tally(c.lesions_hit, f" of {c.lesions:,}"), _tally(c.lesions_false),
         count(c.n_empty), _tally(c.n_false_alarms), number(c.false_ml),
     ]  # fmt: skip

@@ -366,7 +366,7 @@ def protocol(found: Findings) -> Section:
         [words("Code"), words(short(results.plan.get("code")))],
         [words("Resamples of patients"), words(short(statistics.resamples))],
         [words("Margin of equivalence"), words(f"{statistics.margin:g}")],
-        [words("Heads"), words(", ".join(suite.heads.use))],
+        [words("Heads"), words(", ".join(_heads(found)))],
         [words("Views"), words(", ".join(suite.views))],
         [words("Planned contrasts"), long("; ".join(" − ".join(pair) for pair in suite.contrasts) or "none")],
     ]  # fmt: skip
@@ -389,6 +389,16 @@ def protocol(found: Findings) -> Section:
             ),
         ],
     )
+
+
+def _heads(found: Findings) -> list[str]:
+    """Names of the heads that the tasks of the suite may use."""
+    suite = found.results.suite
+    kinds = {task.kind for task in suite.tasks.values()}
+    return [
+        *(suite.heads.use if kinds - {"segmentation"} else []),
+        *(["segment"] if "segmentation" in kinds else []),
+    ]
 
 
 LIMITS = (
