@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ray_mae.benchmarking.features import Cache, cache_of
 from ray_mae.benchmarking.plan import Suite
 from ray_mae.benchmarking.sources import Source
-from ray_mae.config.suite import SuiteConfig
+from ray_mae.config.suite import SuiteConfig, TaskEntry
 from ray_mae.data.schema import Manifest
 
 
@@ -21,10 +21,15 @@ def tested_splits(config: SuiteConfig, dataset: str) -> list[str]:
     return splits_of(config, dataset) if external else ["test"]
 
 
+def frozen_tasks(config: SuiteConfig) -> dict[str, TaskEntry]:
+    """Tasks that look at features: segmentation trains on the volumes themselves."""
+    return {name: task for name, task in config.tasks.items() if task.kind != "segmentation"}
+
+
 def caches_of(suite: Suite) -> Iterator[tuple[Cache, str, str]]:
     """All caches that the fits and the opening read, with the names of encoder and data set."""
     config, done = suite.config, set()
-    frozen = {n: t for n, t in config.tasks.items() if t.kind != "segmentation"}
+    frozen = frozen_tasks(config)
     for task_name, task in frozen.items():
         kind = suite.kind_of(task_name)
         for name in config.encoders:

@@ -127,7 +127,8 @@ def train(training: Training) -> float:
         model, found = train_segmenter(run, settings, problem)
     except (Diverged, ValueError) as error:
         return note_failed(training, error)
-    model.save(run.folder)
+    if training.kept:
+        model.save(run.folder)
     result = {
         "score": found.validation.score,
         "model": str(run.folder.relative_to(training.folder)),

@@ -25,6 +25,8 @@ from ray_mae.evaluate.cohort import Cohort, read_cohort
 from ray_mae.files import write_whole
 from ray_mae.terminal import console
 
+TRIALS, MODELS = "trials", "models"
+"""Folders of the runs, in that of the suite."""
 VALIDATION = "validation.npz"
 """What a model says of validation patients, where it says anything of them that is kept."""
 
@@ -44,6 +46,11 @@ class Training:
     @property
     def result(self) -> Path:
         return self.folder / "result.json"
+
+    @property
+    def kept(self) -> bool:
+        """Whether its model is one of the fits, and not a trial."""
+        return self.folder.parent.name == MODELS
 
     @property
     def scratch(self) -> bool:
@@ -99,7 +106,7 @@ def tune(suite: Suite, keys: Sequence[FitKey], head: Tuned) -> int:
     groups = {(key.cell, key.encoder): key for key in reversed(waiting)}
     trials: dict[tuple[Cell, str], list[Training]] = {
         at: [
-            _training(suite, _of_trials(suite, key, head), settings, "trials")
+            _training(suite, _of_trials(suite, key, head), settings, TRIALS)
             for settings in head.trials(config, key.encoder)
         ]
         for at, key in groups.items()
@@ -114,7 +121,7 @@ def tune(suite: Suite, keys: Sequence[FitKey], head: Tuned) -> int:
         if best is None:
             _write_failed(suite, key, tried, _failure(trials[key.cell, key.encoder][0]))
         else:
-            fits.append(_training(suite, key, best.settings, "models"))
+            fits.append(_training(suite, key, best.settings, MODELS))
     run_tasks(head.train, fits, "trained", "fits", [1] * len(fits), gpus)
     for training in fits:
         at = training.key.cell, training.key.encoder
@@ -141,7 +148,7 @@ def _training(suite: Suite, key: FitKey, settings: dict[str, Any], where: str) -
     source = found[key.pretraining]
     inputs = inputs_of(suite, key)[:16]
     name = f"{key.id}-{inputs}"
-    if where == "trials":
+    if where == TRIALS:
         name += "-" + "-".join(f"{value:g}" for value in settings.values())
     labels = suite.label_sets[key.cell.task].names
     return Training(suite.config, key, labels, source, settings, suite.config.output / where / name)
