@@ -15,7 +15,7 @@ from ray_mae.benchmarking.fit import groups_of
 from ray_mae.benchmarking.fits import is_done
 from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of, look
 from ray_mae.benchmarking.readers import HistogramRows, ShardBatches
-from ray_mae.benchmarking.segmenting import segment_keys
+from ray_mae.benchmarking.segmenting import bytes_of_models, segment_keys
 from ray_mae.benchmarking.segmenting import trials_of as trials_of_segment
 from ray_mae.benchmarking.store import Store
 from ray_mae.config.suite import SuiteConfig
@@ -58,7 +58,9 @@ def forecast(config: SuiteConfig) -> dict[str, Any]:
         "hours_fits": round(seconds / 3600, 3),
         "hours_fine_tuning": "not measured: one epoch of `evaluate finetune` tells" if tuned else 0,
         **({"hours_segmentation": _OF_SEGMENT} if segmented else {}),
-        "gigabytes": round((bytes_ + _bytes_of_results(suite, keys)) / 1e9, 3),
+        "gigabytes": round(
+            (bytes_ + _bytes_of_results(suite, keys) + bytes_of_models(suite, segmented)) / 1e9, 3
+        ),
     }
 
 

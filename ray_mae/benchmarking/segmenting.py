@@ -93,6 +93,23 @@ def predict_segmented(suite: Suite) -> int:
     return predict_tuned(suite, segment_keys(suite), predict_one, also)
 
 
+def bytes_of_models(suite: Suite, keys: Sequence[FitKey]) -> int:
+    """What the weights of all fits take, which are kept; those of trials are not."""
+    import torch
+
+    from ray_mae.evaluate.segment.model import Segmenter
+
+    sizes: dict[str, int] = {}
+    for key in keys:
+        source = suite.sources[key.encoder, suite.kind_of(key.cell.task)][key.pretraining]
+        if key.encoder not in sizes and source.path is not None:
+            settings = cast(ResEncSettings, encoder_facts(source.path).settings)
+            with torch.device("meta"):
+                model = Segmenter(settings, [0, 1])
+            sizes[key.encoder] = sum(p.nbytes for p in model.parameters())
+    return sum(sizes[key.encoder] for key in keys)
+
+
 # ----------------------------------------------------------------------------------------- in a task
 
 

@@ -231,6 +231,7 @@ def planted(folder: Path) -> SuiteConfig:
             "dice": dice, "nsd": dice + 0.1, "nsd_twice": dice + 0.15, "hd95_mm": 10 * dice,
             "true_ml": 2.5 * targets, "found_ml": found, "lesions": 3 * targets,
             "lesions_hit": 2 * targets, "lesions_false": 1 - targets,
+            "tolerance_mm": np.full_like(targets, 1.5),
         }  # fmt: skip
         store.write_cases(key, "here", Cases(sample, patient, labels, values), "shards")
         trials = [Trial({"lr": lr}, 0.5 + lr) for lr in (0.01, 0.001)]
@@ -286,7 +287,7 @@ def test_scores_are_means_over_patients_without_empty_references(tmp_path: Path)
     assert float(mean["se_patients"]) < float(rows["ours", "macro", "dice"]["se_patients"]) / 2
     page = (tmp_path / "report.html").read_text()
     for words in (
-        "Outlines, region by region", "within 1 mm of the other, and within 2 mm", "pixels has no network",
+        "Outlines, region by region", "within 1.5 mm of the other, and within 3 mm", "pixels has no network",
         "lesions, here: 1 test volumes without a label map", "40 of 60",
     ):  # fmt: skip
         assert words in page, words
@@ -378,6 +379,7 @@ def test_volumes_are_segmented_resumed_and_reported_from_what_is_stored(
     changed = dataclasses.replace(changed, output=tmp_path / "strict")
     assert benchmark_fit(changed)["fitted_now"] == 0
     assert benchmark_open(changed)["predicted_now"] == 4
+    assert np.all(Store(changed.output).cases(lost, "here").values["tolerance_mm"] == 0.5)
 
     # neither shards nor weights are needed for the page
     benchmark_report(config)

@@ -1,5 +1,7 @@
 """Segmentation on the page: each region, with what is counted beside the means."""
 
+import numpy as np
+
 from ray_mae.benchmarking.report.cells import (
     Section,
     Shown,
@@ -64,11 +66,18 @@ def _tally(mean: float, of: str = "") -> Shown:
 
 
 def _text(found: Findings, here: list[Scored]) -> list[str]:
-    head = found.results.suite.heads.segment
+    results, head = found.results, found.results.suite.heads.segment
+    of_rows = [
+        results.cases(fit, s.cohort.place.dataset).values["tolerance_mm"]
+        for s in here
+        for fit in s.fits
+    ]
+    tolerances = np.unique(np.concatenate([np.ravel(of) for of in of_rows]))
+    within, twice = (" or ".join(f"{k * mm:g}" for mm in tolerances) for k in (1, 2))
     rates = ", ".join(f"{lr:g}" for lr in head.lr)
     text = [
-        f"Dice and NSD (the share of the two surfaces within {head.tolerance_mm:g} mm of the other, and "
-        f"within {2 * head.tolerance_mm:g} mm) are means over patients, of volumes whose reference has the "
+        f"Dice and NSD (the share of the two surfaces within {within} mm of the other, and "
+        f"within {twice} mm) are means over patients, of volumes whose reference has the "
         "region; where nothing is found they are 0. An empty reference is in no mean: it is counted, and so "
         "are those in which the region was found all the same. HD95 is the median where there is something "
         "and something was found. A lesion is a connected part of the reference, touched where a voxel of it "

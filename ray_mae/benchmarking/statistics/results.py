@@ -310,10 +310,8 @@ class Results:
             fit, found, self.tables[cohort.place.dataset].sample[cohort.rows], cohort
         )
 
-    def measured(self, fit: Fit, cohort: Cohort) -> Array:
-        """[S, L] what is measured of a fit: its values; of segmentation [S, L, M] by OUTLINES."""
-        if cohort.kind != "segmentation":
-            return self.values(fit, cohort)
+    def outlined(self, fit: Fit, cohort: Cohort) -> Array:
+        """[S, L, M] what is measured of a segmentation, by OUTLINES."""
         cases = self.cases(fit, cohort.place.dataset)
         index = {sample: i for i, sample in enumerate(cases.sample.tolist())}
         samples = self.tables[cohort.place.dataset].sample[cohort.rows].tolist()

@@ -13,7 +13,7 @@ from ray_mae.evaluate.segment.dice import dice, surface_dice
 
 COLUMNS = (
     "dice", "nsd", "nsd_twice", "hd95_mm", "true_ml", "found_ml",
-    "lesions", "lesions_hit", "lesions_false",
+    "lesions", "lesions_hit", "lesions_false", "tolerance_mm",
 )  # fmt: skip
 """What is measured, in the order of the table."""
 TOUCHING = generate_binary_structure(3, 3)
@@ -41,6 +41,7 @@ def measure_case(
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     lesions = _lesions(found, truth)
     told = {
+        "tolerance_mm": tolerance_mm,
         "true_ml": float(truth.sum()) * voxel_ml,
         "found_ml": float(found.sum()) * voxel_ml,
         **lesions,
