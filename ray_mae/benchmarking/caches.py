@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ray_mae.benchmarking.features import Cache, cache_of
 from ray_mae.benchmarking.plan import Suite
 from ray_mae.benchmarking.sources import Source
-from ray_mae.config.suite import SuiteConfig
+from ray_mae.config.suite import SuiteConfig, TaskEntry
 from ray_mae.data.schema import Manifest
 
 
@@ -15,10 +15,22 @@ def splits_of(config: SuiteConfig, dataset: str) -> list[str]:
     return [split for split in ("train", "val", "test") if split in there]
 
 
+def tested_splits(config: SuiteConfig, dataset: str) -> list[str]:
+    """Splits of the shards whose samples are tested: of an external data set all."""
+    external = config.datasets[dataset].role == "external"
+    return splits_of(config, dataset) if external else ["test"]
+
+
+def frozen_tasks(config: SuiteConfig) -> dict[str, TaskEntry]:
+    """Tasks that look at features: segmentation trains on the volumes themselves."""
+    return {name: task for name, task in config.tasks.items() if task.kind != "segmentation"}
+
+
 def caches_of(suite: Suite) -> Iterator[tuple[Cache, str, str]]:
     """All caches that the fits and the opening read, with the names of encoder and data set."""
     config, done = suite.config, set()
-    for task_name, task in config.tasks.items():
+    frozen = frozen_tasks(config)
+    for task_name, task in frozen.items():
         kind = suite.kind_of(task_name)
         for name in config.encoders:
             if config.encoders[name].kind == "scratch":
@@ -30,7 +42,7 @@ def caches_of(suite: Suite) -> Iterator[tuple[Cache, str, str]]:
                         done.add(cache.folder)
                         yield cache, name, dataset
     repeats = config.trust.repeats
-    if repeats is None or any(repeats in (t.dataset, *t.tested_on) for t in config.tasks.values()):
+    if repeats is None or any(repeats in (t.dataset, *t.tested_on) for t in frozen.values()):
         return
     for name, entry in config.encoders.items():
         for source in suite.sources.get((name, suite.kinds[repeats]), ())[:1]:

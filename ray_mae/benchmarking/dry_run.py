@@ -16,6 +16,8 @@ from ray_mae.benchmarking.fits import is_done
 from ray_mae.benchmarking.folds import fold_keys, store_of_folds
 from ray_mae.benchmarking.plan import Suite, inputs_of, keys_of, look
 from ray_mae.benchmarking.readers import HistogramRows, ShardBatches
+from ray_mae.benchmarking.segmenting import bytes_of_models, segment_keys
+from ray_mae.benchmarking.segmenting import trials_of as trials_of_segment
 from ray_mae.benchmarking.small import small_tasks
 from ray_mae.benchmarking.store import Store
 from ray_mae.config.suite import SuiteConfig
@@ -52,16 +54,28 @@ def forecast(config: SuiteConfig) -> dict[str, Any]:
     scratch = [config.encoders[n].kind == "scratch" for n in starts_of(config)]
     trials = sum(len(trials_of(config.heads.finetune, s)) for s in scratch) if tuned else 0
     cells = {key.cell for key in tuned}
+    segmented = segment_keys(suite)
+    each = len(trials_of_segment(config.heads.segment))
+    segmentations = len(segmented) + each * len({(k.cell, k.encoder) for k in segmented})
     return {
-        "fits": len(keys) + len(tuned),
+        "fits": len(keys) + len(tuned) + len(segmented),
         "fits_there": len(keys) - len(waiting),
         "fits_of_folds": len(folds),
         "fine_tunings": len(tuned) + trials * len(cells),
+        **({"segmentations": segmentations} if segmented else {}),
         "hours_embedding": round(embedding / 3600, 3),
         "hours_fits": round(seconds / 3600, 3),
         "hours_fine_tuning": "not measured: one epoch of `evaluate finetune` tells" if tuned else 0,
-        "gigabytes": round((bytes_ + _bytes_of_results(suite, [*keys, *folds])) / 1e9, 3),
+        **({"hours_segmentation": _OF_SEGMENT} if segmented else {}),
+        "gigabytes": round(
+            (bytes_ + _bytes_of_results(suite, [*keys, *folds]) + bytes_of_models(suite, segmented))
+            / 1e9,
+            3,
+        ),
     }
+
+
+_OF_SEGMENT = "not measured: a hundred steps of `evaluate segment` tell"
 
 
 def _embedding(suite: Suite) -> tuple[float, float, dict[str, int]]:

@@ -12,6 +12,7 @@ from ray_mae.benchmarking.exposure import ExposureSearch, on_ray
 from ray_mae.benchmarking.features import Cache, cache_of, fill
 from ray_mae.benchmarking.finetuning import finetune_all, finetune_keys
 from ray_mae.benchmarking.fits import Group, fit_group, is_done
+from ray_mae.benchmarking.left_out import left_out
 from ray_mae.benchmarking.plan import (
     Suite,
     counts_of,
@@ -23,6 +24,7 @@ from ray_mae.benchmarking.plan import (
 )
 from ray_mae.benchmarking.ray_tasks import run_tasks
 from ray_mae.benchmarking.records import FitKey
+from ray_mae.benchmarking.segmenting import segment_all, segment_keys
 from ray_mae.benchmarking.shared import fitted_elsewhere, in_words
 from ray_mae.benchmarking.small import exposures_of_folds, small_tasks
 from ray_mae.benchmarking.smoke import smoke_check
@@ -58,24 +60,26 @@ def fit(config: SuiteConfig) -> dict[str, Any]:
     store = Store(config.output)
     for name, table in suite.samples.items():
         store.write_samples(name, table, opened=False)
-    keys, tuned = keys_of(suite), finetune_keys(suite)
+    keys, tuned, segmented = keys_of(suite), finetune_keys(suite), segment_keys(suite)
     costs = embed(suite)
     smoke = {name: smoke_check(suite, name) for name in config.encoders}
     warn([f"{name}: {facts['text']}" for name, facts in smoke.items() if facts.get("wrong")])
     inputs = {key: inputs_of(suite, key) for key in keys}
     waiting = [key for key in keys if not is_done(store, key, inputs[key])]
-    console.print(f"{len(keys):,} fits, {len(keys) - len(waiting):,} of them there already")
+    if keys:
+        console.print(f"{len(keys):,} fits, {len(keys) - len(waiting):,} of them there already")
     groups = list(groups_of(suite, waiting, inputs))
     run_tasks(fit_group, groups, "fitted", "fits", [len(group.keys) for group in groups])
-    finetune_all(suite, tuned)
-    plan = write_plan(suite, [*keys, *tuned], costs, smoke)
-    fits = [store.read_fit(key) for key in [*keys, *tuned]]
+    fitted = len(waiting) + finetune_all(suite, tuned) + segment_all(suite, segmented)
+    every = [*keys, *tuned, *segmented]
+    plan = write_plan(suite, every, costs, smoke)
+    fits = [store.read_fit(key) for key in every]
     failed = [fit for fit in fits if fit.status == "failed"]
     warn([f"{len(failed)} fits failed, the first one: {f.reason}" for f in failed[:1]])
     return {
         "plan": plan["sha256"],
         "fits": len(fits),
-        "fitted_now": len(waiting),
+        "fitted_now": fitted,
         "failed": len(failed),
         "trials": sum(len(fit.trials) for fit in fits),
     }
@@ -148,6 +152,7 @@ def write_plan(
         "small": (small := small_tasks(suite)),
         "exposure_of_folds": exposures_of_folds(suite, small),
         "smoke": smoke,
+        "left_out": left_out(suite, keys),
         "fits": [asdict(key) for key in keys],
     }
     plan = json.loads(json.dumps(plan, default=str))

@@ -15,6 +15,7 @@ from ray_mae.benchmarking.plan import FIT, Suite, inputs_of, keys_of, look
 from ray_mae.benchmarking.ray_tasks import run_tasks
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.benchmarking.samples import read_samples, read_targets, with_targets
+from ray_mae.benchmarking.segmenting import predict_segmented, segment_keys
 from ray_mae.benchmarking.store import OPENED, PLAN, Store
 from ray_mae.benchmarking.trust import measure_trust
 from ray_mae.config.base import to_dict
@@ -59,7 +60,7 @@ def open_tests(config: SuiteConfig) -> dict[str, Any]:
     openings = list(_openings(suite))
     sizes = [len(opening.group.keys) for opening in openings]
     done = run_tasks(predict_group, openings, "predicted", "fits", sizes)
-    tuned = predict_finetuned(suite)
+    tuned = predict_finetuned(suite) + predict_segmented(suite)
     folds = fit_folds(suite, plan.get("small", {}))
     console.print("trust: subgroups, what features know, robustness")
     measure_trust(suite)
@@ -78,7 +79,7 @@ def require_plan(suite: Suite, store: Store) -> None:
     """Raises ValueError where the suite compares other things, or a fit is missing or of other inputs."""
     require_fixed(to_dict(suite.config), store.plan["suite"], store.folder / PLAN)
     known = {planned.id for planned in list(store.keys())}
-    for key in [*keys_of(suite), *finetune_keys(suite)]:
+    for key in [*keys_of(suite), *finetune_keys(suite), *segment_keys(suite)]:
         if key.id not in known or store.read_fit(key).inputs != inputs_of(suite, key):
             raise ValueError(
                 f"the suite is another one than that of {store.folder / 'plan.json'} (such as "

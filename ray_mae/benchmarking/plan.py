@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -29,7 +29,7 @@ from ray_mae.config.suite import SuiteConfig, TaskEntry
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.evaluate.heads.registry import HEADS, suiting
 
-FINETUNE = "finetune"
+FINETUNE, SEGMENT = "finetune", "segment"
 FIT = ("train", "val")
 """Splits whose labels `fit` may read."""
 MANY = 10_000
@@ -46,6 +46,7 @@ SETTINGS_OF = {
     "cox": ("alpha",),
     "attentive": ("lr", "weight_decay", "attentive_steps", "grid"),
     FINETUNE: ("finetune",),
+    SEGMENT: ("segment",),
 }
 """Settings of `heads` that a head depends on; of others none."""
 
@@ -63,6 +64,8 @@ class Suite:
     """By encoder and kind of sample; empty where it sees no image."""
     kinds: dict[str, str]
     """study or volume, by data set."""
+    unreadable: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By encoder and kind of sample: why it reads none of that kind."""
 
     def kind_of(self, task: str) -> str:
         return self.kinds[self.config.tasks[task].dataset]
@@ -103,6 +106,7 @@ def look(config: SuiteConfig) -> Suite:
     if (repeats := config.trust.repeats) is not None:
         _check_repeats(samples[repeats], repeats)
     sources: dict[tuple[str, str], list[Source]] = {}
+    unreadable: dict[tuple[str, str], str] = {}
     wanted = {kinds[task.dataset] for task in config.tasks.values()}
     wanted |= {kinds[repeats]} if repeats is not None else set()
     for name in config.encoders:
@@ -112,9 +116,10 @@ def look(config: SuiteConfig) -> Suite:
                 sources[name, kind] = sources_of(config, name, kind)
             except ValueError as error:  # it may read the other kind
                 errors.append(error)
+                unreadable[name, kind] = f"{error}"
         if len(errors) == len(wanted):
             raise errors[0]
-    return Suite(config, samples, label_sets, sources, kinds)
+    return Suite(config, samples, label_sets, sources, kinds, unreadable)
 
 
 def _check_task(
@@ -123,7 +128,13 @@ def _check_task(
     """Raises ValueError where a task could not be fitted or tested, whatever its labels are."""
     task = config.tasks[name]
     heads = task.heads or config.heads.use
-    if not suiting(heads, task.kind) and not (task.kind == "labels" and FINETUNE in heads):
+    if task.kind == "segmentation":
+        if kinds[task.dataset] != "volume":
+            raise ValueError(
+                f"tasks.{name}: segmentation is of volumes, and {task.dataset} holds "
+                f"{NOUNS[kinds[task.dataset]]}"
+            )
+    elif not suiting(heads, task.kind) and not (task.kind == "labels" and FINETUNE in heads):
         there = ", ".join(suiting(list(HEAD_NAMES), task.kind))
         raise ValueError(
             f"tasks.{name}: none of its heads ({', '.join(heads)}) is for tasks of kind {task.kind}; there "
@@ -164,7 +175,12 @@ def unknown_attributes(suite: Suite) -> list[str]:
 
 def keys_of(suite: Suite) -> list[FitKey]:
     """Returns the keys of all fits, in the order of the suite."""
-    return [key for task in suite.config.tasks for key in _of_task(suite, task)]
+    return [
+        key
+        for name, task in suite.config.tasks.items()
+        if task.kind != "segmentation"
+        for key in _of_task(suite, name)
+    ]
 
 
 def _of_task(suite: Suite, name: str) -> Iterator[FitKey]:
@@ -299,19 +315,20 @@ def inputs_of(suite: Suite, key: FitKey) -> str:
 
 
 def _of_head(values: Any) -> Any:
-    """A setting of a head; of fine-tuning without who else is tuned, and how often."""
+    """A setting of a head; of fine-tuning without who else is tuned, and how often, of segmentation without
+    what its cases are measured by."""
     if not isinstance(values, dict):
         return values
-    kept = {k: v for k, v in values.items() if k not in ("encoders", "studies", "seeds")}
+    beside = ("encoders", "studies", "seeds", "tolerance_mm")
+    kept = {k: v for k, v in values.items() if k not in beside}
     return {**kept, "seed_of_trials": values["seeds"][0]}
 
 
 def _of_fit(task: TaskEntry) -> dict[str, Any]:
     """Settings of a task that a fit depends on: not where it is tested, nor what is averaged."""
     values = to_dict(task)
-    return {
-        k: v for k, v in values.items() if k not in ("test", "macro", "cohort", "heads", "views")
-    }
+    beside = ["test", "macro", "cohort", "heads", "views", *([] if task.regions else ["regions"])]
+    return {k: v for k, v in values.items() if k not in beside}
 
 
 def hash_of(plan: dict[str, Any]) -> str:

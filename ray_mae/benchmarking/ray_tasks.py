@@ -14,7 +14,12 @@ IN_FLIGHT = 2
 
 
 def run_tasks(
-    work: Callable[[Any], T], items: Sequence[Any], verb: str, noun: str, weights: Sequence[int]
+    work: Callable[[Any], T],
+    items: Sequence[Any],
+    verb: str,
+    noun: str,
+    weights: Sequence[int],
+    gpus: int = 0,
 ) -> list[T]:
     """Runs a task of Ray for each item, as many at a time as there are CPUs and some that wait.
 
@@ -23,11 +28,12 @@ def run_tasks(
         items: its arguments.
         verb, noun: of the progress line.
         weights: of each item in it.
+        gpus: that each of them has to itself; without, Ray shows a task none.
 
     Raises:
         RuntimeError: with the first error.
     """
-    task = ray.remote(num_cpus=1, max_retries=2)(work)
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)(work)
     most = max(1, int(IN_FLIGHT * ray.cluster_resources().get("CPU", 1)))
     progress, done, total = ProgressLine(verb, noun), 0, sum(weights)
     results: list[Any] = [None] * len(items)

@@ -116,3 +116,17 @@ class Predictions:
     """[T] identifiers; those that a fit cannot see (no lateral view) are not among them."""
     values: NDArray[np.float32]
     """[T, L] logits of labels, or numbers in the target's unit; NaN where there is none."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What a fit outlined in the test volumes of one data set."""
+
+    sample: NDArray[np.str_]
+    """[T] identifiers, of those with a label map."""
+    patient: NDArray[np.str_]
+    """[T]"""
+    labels: list[str]
+    """[L] regions."""
+    values: dict[str, NDArray[np.float64]]
+    """[T, L] by the columns of `evaluate.segment.cases`; NaN where there is no such number."""

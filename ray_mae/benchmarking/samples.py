@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_mae.benchmarking.label_maps import read_regions
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.config.suite import DatasetEntry, TaskEntry
 from ray_mae.data.labels import binary_targets
@@ -121,6 +122,8 @@ def read_targets(
     if task.kind == "number" and task.labels and task.labels[0] in table.attributes:
         return _of_attribute(table, task.labels[0], splits), list(task.labels), {}
     shards = ShardSet.read(entry.shards)
+    if task.kind == "segmentation":
+        return read_regions(shards, table, task, splits, names)
     (folder,) = shards.folders
     wanted = list(names) if names is not None else (list(task.labels) or None)
     external = entry.role == "external"
@@ -200,22 +203,36 @@ def fix_labels(
     left_out: dict[str, str],
     splits: Sequence[str] = ("train", "val"),
 ) -> LabelSet:
-    """Returns the labels of a task that have patients enough of each class in each of the splits."""
-    if task.kind != "labels":
+    """Returns the labels of a task that have patients enough of each class in each of the splits; of regions
+    it is those who have it that count."""
+    if task.kind not in ("labels", "segmentation"):
         return LabelSet(list(names), dict(left_out))
     kept, out = [], dict(left_out)
     for i, name in enumerate(names):
         for split in splits:
             rows = table.split == split
-            if few := few_patients(targets[rows, i], table.patient[rows], task.least_patients):
-                out[name] = (
-                    f"{few['positive']} positive and {few['negative']} negative patients in {split}; "
-                    f"at least {task.least_patients} of each needed (least_patients)"
-                )
+            if why := _too_few(task, targets[rows, i], table.patient[rows], split):
+                out[name] = why
                 break
         else:
             kept.append(name)
     return LabelSet(kept, out)
+
+
+def _too_few(
+    task: TaskEntry, target: NDArray[np.float64], patient: NDArray[np.str_], split: str
+) -> str:
+    """Why a split cannot tell of a label [S]; "" where it can."""
+    if task.kind == "segmentation":
+        have = len(np.unique(patient[target == 1]))
+        told = f"{have} patients have it in {split}; at least {task.least_patients}"
+        return "" if have >= task.least_patients else f"{told} needed (least_patients)"
+    if few := few_patients(target, patient, task.least_patients):
+        return (
+            f"{few['positive']} positive and {few['negative']} negative patients in {split}; "
+            f"at least {task.least_patients} of each needed (least_patients)"
+        )
+    return ""
 
 
 def with_targets(

@@ -8,6 +8,7 @@ trust.json              what was measured besides when it was opened
 fits/ID.json            a row for each fit
 heads/ID.npz            what it learnt
 predictions/ID/DATASET-SPLIT.parquet
+                        what it said: a row for each sample; of segmentation one for each volume and region
 """
 
 import json
@@ -23,7 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ray_mae.benchmarking.records import Cell, Fit, FitKey, Predictions, SampleTable, Trial
+from ray_mae.benchmarking.records import (
+    Cases,
+    Cell,
+    Fit,
+    FitKey,
+    Predictions,
+    SampleTable,
+    Trial,
+)
 from ray_mae.files import replacing, write_whole
 from ray_mae.train.metrics.jsonl import read_jsonl
 
@@ -114,6 +123,31 @@ class Store:
             np.array(table["sample"].to_pylist(), dtype=np.str_),
             np.stack(values, axis=1).astype(np.float32),
         )
+
+    def write_cases(self, key: FitKey, dataset: str, found: Cases, shards: str) -> None:
+        """Of a segmentation, in place of predictions of the test split. shards: see `write_predictions`."""
+        volumes, regions = len(found.sample), len(found.labels)
+        columns = {
+            "sample": np.repeat(found.sample, regions).tolist(),
+            "patient": np.repeat(found.patient, regions).tolist(),
+            "label": found.labels * volumes,
+            **{name: values.ravel() for name, values in found.values.items()},
+        }
+        table = pa.table(columns).replace_schema_metadata({SHARDS: shards})
+        path = self._predictions(key, dataset, "test")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            pq.write_table(table, partial, compression="zstd")
+
+    def cases(self, key: FitKey, dataset: str) -> Cases:
+        table = pq.read_table(self._predictions(key, dataset, "test"))
+        sample, patient, label = (table[name].to_pylist() for name in table.column_names[:3])
+        labels = list(dict.fromkeys(label))
+        every = len(labels)
+        values = {
+            name: table[name].to_numpy().reshape(-1, every) for name in table.column_names[3:]
+        }
+        return Cases(np.array(sample[::every]), np.array(patient[::every]), labels, values)
 
     def _predictions(self, key: FitKey, dataset: str, split: str) -> Path:
         return self.folder / "predictions" / key.id / f"{dataset}-{split}.parquet"

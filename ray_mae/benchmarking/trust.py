@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_mae.benchmarking.agreement import agreement, scanner_attribute
-from ray_mae.benchmarking.caches import with_tokens
+from ray_mae.benchmarking.caches import frozen_tasks, with_tokens
 from ray_mae.benchmarking.corruptions import STRENGTHS
 from ray_mae.benchmarking.features import Cache, Features, cache_of, fill, mean_of_views
 from ray_mae.benchmarking.fit import groups_of
@@ -64,9 +64,8 @@ def _seen(suite: Suite, dataset: str) -> Iterator[tuple[str, Source]]:
 
 def _cache(suite: Suite, dataset: str, source: Source) -> Cache:
     """Where the features of a data set are kept, with tokens or without."""
-    task = next(
-        (n for n, t in suite.config.tasks.items() if dataset in (t.dataset, *t.tested_on)), None
-    )
+    tasks = frozen_tasks(suite.config)
+    task = next((n for n, t in tasks.items() if dataset in (t.dataset, *t.tested_on)), None)
     kept = source if task is None else with_tokens(suite, source, task)
     return cache_of(suite.config, dataset, kept)
 

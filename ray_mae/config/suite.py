@@ -85,7 +85,7 @@ class TaskEntry:
     """What is to be told from a sample."""
 
     kind: Literal["labels", "number", "survival", "retrieval", "segmentation"] = "labels"
-    """segmentation: by `evaluate segment`, not in the table."""
+    """segmentation: of volumes with label maps, by `heads.segment`."""
     dataset: str
     """Name of the data set whose training and validation patients fit and choose."""
     test: list[str] = field(default_factory=list)
@@ -93,6 +93,9 @@ class TaskEntry:
     labels: list[str] = field(default_factory=list)
     """Of labels and retrieval: names; default: all that have patients enough. Of number: one label or
     attribute, such as age. Of survival: the label with the time, then that with 1 where the event came."""
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    """Of segmentation: what is scored, by name, as values of the label maps, such as whole: [1, 2, 3]; a
+    value may be in several. Default: each value of the training volumes by itself."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     unmentioned: Literal["zeros", "ignore"] = "zeros"
     """As of `evaluate probe`."""
@@ -101,7 +104,7 @@ class TaskEntry:
     leave_out: str | None = None
     """Name of an attribute, such as site: each of its values is tested by heads that never saw it."""
     heads: list[str] | None = field(default=None, metadata={"some": True})
-    """Names of heads; default: all of the suite that suit it."""
+    """Names of heads; default: all of the suite that suit it. Segmentation has one of its own."""
     views: list[Views] | None = field(default=None, metadata={"some": True})
     """Default: those of the suite."""
     macro: list[str] = field(default_factory=list)
@@ -150,6 +153,37 @@ class FinetuneHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentHead:
+    """Segmentation: a U-Net from the encoder, its decoder fresh. Every start, scratch as well, tries the same
+    learning rates; then fresh seeds of the one that validation chose."""
+
+    encoders: list[str] = field(default_factory=list)
+    """Names of those that are trained, and scratch; default: all that can be."""
+    lr: list[float] = field(
+        default_factory=lambda: [1e-2, 3e-3, 1e-3], metadata={"gt": 0, "some": True}
+    )
+    """Largest learning rates."""
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    decay: Literal["cosine", "poly"] = "poly"
+    warmup: float = setting(0.04, ge=0, lt=1)
+    clip: float = setting(12.0, ge=0)
+    weight_decay: float = setting(3e-5, ge=0)
+    steps: int = setting(25_000, ge=1)
+    """Of the optimiser, for every trial and fit."""
+    validate_every: int = setting(250, ge=1)
+    batch_size: int = setting(2, ge=1)
+    """Crops."""
+    foreground_share: float = setting(0.33, ge=0, le=1)
+    overlap: float = setting(0.5, ge=0, lt=1)
+    """As of `evaluate segment`."""
+    tolerance_mm: float = setting(1.0, gt=0)
+    """Surfaces no further apart than this count as equal in NSD; in a second one twice as far apart."""
+    studies: list[int] = field(default_factory=list, metadata={"ge": 2})
+    """Numbers of labelled volumes at which it is trained, too: a draw for each seed."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"ge": 0, "some": True})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Heads:
     """What is put on an encoder, and the settings that validation chooses from: the same for all encoders."""
 
@@ -189,6 +223,8 @@ class Heads:
     tries: int = setting(20, ge=1)
     """few_shot: draws of them."""
     finetune: FinetuneHead = field(default_factory=FinetuneHead)
+    segment: SegmentHead = field(default_factory=SegmentHead)
+    """Of tasks of segmentation; `use` need not name it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,8 +325,9 @@ class SuiteConfig(ValidatedConfig):
             self._check_task(name, task)
         for name in self.heads.use:
             _known(f"heads.use names {name!r}", name, HEADS)
-        for name in self.heads.finetune.encoders:
-            _known("heads.finetune.encoders", name, self.encoders)
+        for head, tuned in (("finetune", self.heads.finetune), ("segment", self.heads.segment)):
+            for name in tuned.encoders:
+                _known(f"heads.{head}.encoders", name, self.encoders)
         for pair in self.contrasts:
             if len(pair) != 2 or pair[0] == pair[1]:
                 raise ValueError(f"contrasts are pairs of two encoders, got {pair}")
@@ -317,14 +354,28 @@ class SuiteConfig(ValidatedConfig):
             )
         for head in task.heads or ():
             _known(f"tasks.{name}.heads", head, HEADS)
-        if task.kind == "segmentation":
-            raise ValueError(
-                f"tasks.{name}: segmentation is not in the table: `evaluate segment` does it"
-            )
+        self._check_segmentation(name, task)
         if task.kind == "number" and len(task.labels) != 1:
             raise ValueError(f"tasks.{name}.labels must name the one number, such as [age]")
         if task.kind == "survival" and len(task.labels) != 2:
             raise ValueError(f"tasks.{name}.labels must name the time, then the event")
+
+    def _check_segmentation(self, name: str, task: TaskEntry) -> None:
+        if task.kind != "segmentation":
+            if task.regions:
+                raise ValueError(f"tasks.{name}.regions is of kind segmentation, not {task.kind}")
+            return
+        for unused in ("labels", "heads", "views", "leave_out"):
+            if getattr(task, unused):
+                raise ValueError(
+                    f"tasks.{name}.{unused} is not of kind segmentation: what is scored are its regions, by "
+                    "the one head that it has (heads.segment)"
+                )
+        for region, values in task.regions.items():
+            if not values or not all(1 <= value <= 255 for value in values):
+                raise ValueError(
+                    f"tasks.{name}.regions.{region} must hold values of label maps, 1 to 255, got {values}"
+                )
 
 
 def _check_each_once(settings: Any, prefix: str = "") -> None:

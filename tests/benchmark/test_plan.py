@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_mae.benchmarking import finetuning, trust
+from ray_mae.benchmarking import finetuning, trust, tuning
 from ray_mae.benchmarking.dry_run import _seconds
 from ray_mae.benchmarking.fits import Opening, fit_group, predict_group
 from ray_mae.benchmarking.open import require_plan
@@ -89,7 +89,8 @@ def test_a_lost_fine_tuning_is_chosen_by_the_same_trials(
             np.savez(training.folder / "validation.npz", sample=["s30"], values=[[0.5]])
         return []
 
-    monkeypatch.setattr(finetuning, "run_tasks", run)
+    monkeypatch.setattr(tuning, "run_tasks", run)
+    monkeypatch.setattr(tuning, "gpus_per_run", lambda _: 0)
     looked = looked_at(suite(tmp_path, **TUNED), OURS)
     keys = finetuning.finetune_keys(looked)
     finetuning.finetune_all(looked, keys)
@@ -120,7 +121,8 @@ def test_a_fine_tuning_that_diverges_is_a_trial_or_a_row_that_failed(
                 training.folder.mkdir(parents=True)
                 training.result.write_text(json.dumps({"score": 0.6}))
 
-    monkeypatch.setattr(finetuning, "run_tasks", run)
+    monkeypatch.setattr(tuning, "run_tasks", run)
+    monkeypatch.setattr(tuning, "gpus_per_run", lambda _: 0)
     monkeypatch.setattr("ray_mae.evaluate.finetune.training.finetune", diverge)
     shards = study_shards(tmp_path / "films")
     config = suite(

@@ -51,7 +51,10 @@ def test_a_suite_is_the_same_from_yaml_from_python_and_from_its_own_values(tmp_p
         ({"tasks": {"t": {"dataset": "there"}}}, "there is external, so nothing is fitted on it"),
         ({"tasks": {"t": {"dataset": "here", "heads": ["liner"]}}}, "did you mean linear"),
         ({"tasks": {"t": {"dataset": "here", "kind": "number"}}}, "must name the one number"),
-        ({"tasks": {"t": {"dataset": "here", "kind": "segmentation"}}}, "evaluate segment"),
+        (
+            {"heads": {"segment": {"encoders": ["our"]}}},
+            "heads.segment.encoders: there is no 'our'",
+        ),
         ({"contrasts": [["ours", "ours"]]}, "pairs of two encoders"),
         ({"contrasts": [["ours", "radnom"]]}, "did you mean random"),
         ({"heads": {"use": ["linear", "kn"]}}, "did you mean knn"),

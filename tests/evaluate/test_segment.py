@@ -2,13 +2,10 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,8 +13,7 @@ from safetensors.torch import save_file
 from ray_mae import cli
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import PretrainConfig, SegmentConfig
-from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_labels, encode_voxels
-from ray_mae.data.loading.order import key_of
+from ray_mae.data.decoding.voxels import decode_labels, decode_voxels, encode_labels
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.segment.command import prepare_label_maps, readable
 from ray_mae.evaluate.segment.crops import LabelledCrops, around, whole_of
@@ -27,9 +23,10 @@ from ray_mae.evaluate.segment.training import SegmentTask, segment, segmenter_of
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.evaluate.supervised.runs import Run, runs_of
 from ray_mae.transforms.volumes import VolumeAugmentation
+from tests.balls import blobs
 from tests.records import write_state
 from tests.settings import sections
-from tests.shards import record, rows_of, write_volume_shards
+from tests.shards import rows_of
 from tests.volume_batches import config as mdae_config
 from tests.volume_batches import mdae
 
@@ -52,37 +49,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = PretrainConfig(shards=folder, output=folder, **mdae_config())
     write_state(folder, config, step=1, workers=1)
     return folder
-
-
-def blobs(folder: Path, change: Callable[[dict], None] = lambda row: None) -> Path:
-    """Volumes with a bright ball, 1 in the label map, and a dark one, 4; a few have no label map."""
-    write_volume_shards(folder, train=14, held_out=6, rows_per_shard=7)
-    for shard in Manifest.read(folder).shards:
-        table = pq.read_table(folder / shard.file)
-        rows = table.to_pylist()
-        for row in rows:
-            with_balls(row)
-            if row["volume_id"] in ("train-3", "test-5"):
-                row["segmentation"] = None
-            change(row)
-        made = pa.Table.from_pylist(rows, table.schema)
-        pq.write_table(made, folder / shard.file, row_group_size=4)
-    record(folder)
-    return folder
-
-
-def with_balls(row: dict) -> None:
-    shape = tuple(row["shape"])
-    draw = np.random.default_rng(key_of(row["volume_id"]) % 2**32)
-    voxels = draw.normal(size=shape) * 0.3
-    labels = np.zeros(shape, np.uint8)
-    place = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"))
-    for value, level in ((1, 3.0), (4, -3.0)):
-        centre = [draw.integers(4, n - 4) for n in shape]
-        ball = ((place - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(0) <= 3.5**2
-        voxels[ball], labels[ball] = level, value
-    row["voxels"] = encode_voxels(voxels, "float16", 1)
-    row["segmentation"] = encode_labels(labels, 1)
 
 
 def config_of(checkpoint: Path, shards: Path, output: Path, **settings: Any) -> SegmentConfig:

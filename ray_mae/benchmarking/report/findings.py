@@ -13,6 +13,7 @@ from ray_mae.benchmarking.statistics.leaks import Leaks, leaks
 from ray_mae.benchmarking.statistics.overall import Average, Ranks, averages, ranks
 from ray_mae.benchmarking.statistics.results import Results
 from ray_mae.benchmarking.statistics.scores import MACRO, Scored, rows_of, score_all
+from ray_mae.benchmarking.statistics.segmentation import counts
 from ray_mae.benchmarking.statistics.subgroups import Gap, WorstDifference, gaps, worst_differences
 from ray_mae.benchmarking.statistics.views import Condition, conditions
 
@@ -60,6 +61,15 @@ def main_of(results: Results, scored: list[Scored]) -> list[Scored]:
     ]
 
 
+def with_counts(results: Results, one: Scored) -> list[dict[str, Any]]:
+    """Its rows of scores.csv; of segmentation each region's with what is counted of it."""
+    rows = rows_of(results, one)
+    if one.cohort.kind != "segmentation":
+        return rows
+    of = {name: counts(results, one, name).columns() for name in one.cohort.names}
+    return [row | of.get(row["label"], {}) for row in rows]
+
+
 def find(results: Results) -> Findings:
     """Computes all of it from the stored rows."""
     scored = list(score_all(results))
@@ -70,7 +80,7 @@ def find(results: Results) -> Findings:
     return Findings(
         results,
         scored,
-        [row for one in scored for row in rows_of(results, one)]
+        [row for one in scored for row in with_counts(results, one)]
         + [
             row
             for one in calibration

@@ -5,6 +5,7 @@ from pathlib import Path
 from ray_mae.benchmarking.report import charts, exposure, folds, protocol, sections, trust
 from ray_mae.benchmarking.report.cells import Section
 from ray_mae.benchmarking.report.findings import Findings
+from ray_mae.benchmarking.report.outlines import outlines
 from ray_mae.benchmarking.report.words import cell_name, place_name, sentence
 from ray_mae.benchmarking.statistics.contrasts import headline
 from ray_mae.evaluate.pages.page import environment
@@ -59,6 +60,7 @@ def parts_of(found: Findings) -> list[Section]:
         sections.label_curves(found),
         sections.view_choices(found),
         sections.per_label(found),
+        outlines(found),
         trust.calibration(found),
         sections.over_tasks(found),
         sections.costs(found),

@@ -157,6 +157,11 @@ def failures(found: Findings) -> Section:
     constants = [[words(t), words(label), count(n)] for (t, label), n in sorted(constant.items())]
     smoke = found.results.plan.get("smoke") or {}
     checks = [[encoder(name), long(short(told))] for name, told in smoke.items()]
+    absent = [
+        [encoder(name), words(task), long(why)]
+        for task, by in (found.results.plan.get("left_out") or {}).items()
+        for name, why in by.items()
+    ]
     text = [] if rows or missing else ["Every fit of the plan has a result."]
     if missing:
         text.append(f"{missing} fits of the plan have no row: they were never finished.")
@@ -165,6 +170,7 @@ def failures(found: Findings) -> Section:
         text,
         tables=[
             Table(["Encoder", "Head", "Status", "Why", "Fits"], rows, "Fits without a result"),
+            Table(["Encoder", "Task", "Why"], absent, "Encoders without a row in a task"),
             Table(["Task", "Label", "Fits"], constants, "Labels of which a draw had one class"),
             Table(["Encoder", "Result"], checks, "Smoke checks of encoders"),
         ],
@@ -183,7 +189,7 @@ def protocol(found: Findings) -> Section:
         [words("Code"), words(short(results.plan.get("code")))],
         [words("Resamples of patients"), words(short(statistics.resamples))],
         [words("Margin of equivalence"), words(f"{statistics.margin:g}")],
-        [words("Heads"), words(", ".join(suite.heads.use))],
+        [words("Heads"), words(", ".join(_heads(found)))],
         [words("Views"), words(", ".join(suite.views))],
         [words("Planned contrasts"), long("; ".join(" − ".join(pair) for pair in suite.contrasts) or "none")],
     ]  # fmt: skip
@@ -206,6 +212,16 @@ def protocol(found: Findings) -> Section:
             ),
         ],
     )
+
+
+def _heads(found: Findings) -> list[str]:
+    """Names of the heads that the tasks of the suite may use."""
+    suite = found.results.suite
+    kinds = {task.kind for task in suite.tasks.values()}
+    return [
+        *(suite.heads.use if kinds - {"segmentation"} else []),
+        *(["segment"] if "segmentation" in kinds else []),
+    ]
 
 
 LIMITS = (

@@ -186,7 +186,7 @@ def contrasts(
                     _some(found)
                 )
                 cohort = here[a].cohort
-                if cohort.kind == "labels" and len(cohort.macro) > 1:
+                if cohort.kind in ("labels", "segmentation") and len(cohort.macro) > 1:
                     for i in cohort.macro:
                         labels += _some(
                             compare(here[a], here[b], cohort.names[i], margin, planned=True)

@@ -31,13 +31,18 @@ NAMES = {
     "error_slope": "Slope of the error on the truth",
     **SURVIVAL_METRICS,
     "mean": "Mean",
+    "dice": "Dice",
+    "nsd": "NSD",
+    "nsd_twice": "NSD at twice the tolerance",
 }
+OUTLINES = ("dice", "nsd", "nsd_twice")
+"""Of a region in a volume that has it, each a mean over patients of the mean over their volumes."""
 PRIMARY = {
     "labels": "auroc",
     "number": "mae",
     "survival": "harrell",
     "retrieval": "mean",
-    "segmentation": "mean",
+    "segmentation": "dice",
 }
 """The metric that encoders are compared by, by the task's kind."""
 BETTER_LOW = frozenset({"mae", "rmse"})
@@ -84,7 +89,7 @@ def measure_of(kind: str, target: Array, weights: NDArray) -> Measure:
     What depends on the samples alone is done once, as thousands of fits are measured on them.
 
     Args:
-        kind: of the task.
+        kind: of the task. Of segmentation the values are [S, M], a column for each of OUTLINES.
         target: [S], of survival [S, 2] with time and event; of retrieval and segmentation not looked at.
         weights: [S, 1 + R], the first column of ones.
     """
@@ -173,6 +178,22 @@ def _survival(target: Array, weights: NDArray) -> Measure:
     return found
 
 
+def per_patient(weights: NDArray, patient: NDArray) -> NDArray:
+    """Weights [S, 1 + R] under which a mean over samples is one over patients, whose samples share theirs."""
+    _, of_row, counts = np.unique(patient, return_inverse=True, return_counts=True)
+    return np.asarray(weights / counts[of_row][:, None])
+
+
+def _outlines(_: Array, weights: NDArray) -> Measure:
+    """See `per_patient` for the weights."""
+    means = _means(_, weights)
+
+    def found(value: Array) -> dict[str, Array]:
+        return {name: means(value[:, m])["mean"] for m, name in enumerate(OUTLINES)}
+
+    return found
+
+
 def _means(_: Array, weights: NDArray) -> Measure:
     """Of samples that have a score each."""
     n = weights.sum(0).astype(np.float64)
@@ -189,5 +210,5 @@ _MEASURES: dict[str, Callable[[Array, NDArray], Measure]] = {
     "number": _numbers,
     "survival": _survival,
     "retrieval": _means,
-    "segmentation": _means,
+    "segmentation": _outlines,
 }

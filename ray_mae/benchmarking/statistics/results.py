@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.benchmarking.records import ALL, Cell, Fit, SampleTable
-from ray_mae.benchmarking.statistics.metrics import resample_weights
+from ray_mae.benchmarking.records import ALL, Cases, Cell, Fit, SampleTable
+from ray_mae.benchmarking.statistics.metrics import OUTLINES, resample_weights
 from ray_mae.benchmarking.statistics.uncertainty import LEAST
 from ray_mae.benchmarking.store import Store, key_of
 from ray_mae.config.base import from_dict
@@ -77,8 +77,10 @@ class Cohort:
     """Samples that some fit said nothing of."""
 
     def rarer(self, name: str) -> int:
-        """Patients of the rarer class; of numbers all patients."""
-        return self.counts[name].rarer if name in self.counts else len(np.unique(self.patient))
+        """Patients of the rarer class; of numbers and of regions all of whom it is known."""
+        if name in self.counts:
+            return self.counts[name].rarer
+        return len(np.unique(self.patient[self.known(self.names.index(name))]))
 
     def known(self, column: int) -> NDArray[np.bool_]:
         """[S] whether the target is known."""
@@ -118,6 +120,7 @@ class Results:
             fit for fit in store.fits() if planned_fits is None or fit.key.id in planned_fits
         ]
         self.tables: dict[str, SampleTable] = {}
+        self._cases: dict[tuple[str, str], Cases] = {}
         self._said: dict[tuple[str, str, str], tuple[dict[str, int], Array]] = {}
         self._weights: dict[str, tuple[dict[str, int], NDArray[np.uint16]]] = {}
         for dataset in self.suite.datasets:
@@ -167,10 +170,22 @@ class Results:
         if address not in self._said:
             if not self.store.has_predictions(fit.key, dataset, split):
                 return None
+            if self.task(fit.key.cell.task).kind == "segmentation":
+                cases = self.cases(fit, dataset)
+                rows = {sample: i for i, sample in enumerate(cases.sample.tolist())}
+                self._said[address] = rows, cases.values[OUTLINES[0]]
+                return self._said[address]
             found = self.store.predictions(fit.key, dataset, split)
             rows = {sample: i for i, sample in enumerate(found.sample.tolist())}
             self._said[address] = rows, found.values.astype(np.float64)
         return self._said[address]
+
+    def cases(self, fit: Fit, dataset: str) -> Cases:
+        """What a fit of a task of segmentation outlined in the test volumes of a data set."""
+        address = (fit.key.id, dataset)
+        if address not in self._cases:
+            self._cases[address] = self.store.cases(fit.key, dataset)
+        return self._cases[address]
 
     def scored(self, dataset: str) -> dict[Cell, dict[str, list[Fit]]]:
         """Fits with predictions of a data set's test samples, by cell and encoder in the suite's order."""
@@ -259,6 +274,15 @@ class Results:
                         f"it in the test; {least} of each are needed",
                     )
         chosen = entry.macro or self._planned_labels(task) or names
+        if entry.kind == "segmentation":
+            for i, name in enumerate(names):
+                have = len(np.unique(cohort.patient[cohort.known(i)]))
+                if have < max(LEAST, entry.least_patients):
+                    left_out.setdefault(
+                        name,
+                        f"{have} patients have it in the test; "
+                        f"{max(LEAST, entry.least_patients)} are needed",
+                    )
         if entry.kind == "retrieval":
             chosen = [name for name in RETRIEVAL if name in names] or names
         for name in names:
@@ -320,6 +344,15 @@ class Results:
         logit = self.aligned(fit, said, samples, cohort)[:, column]
         known = ~np.isnan(target)
         return target[known], logit[known]
+
+    def outlined(self, fit: Fit, cohort: Cohort) -> Array:
+        """[S, L, M] what is measured of a segmentation, by OUTLINES."""
+        cases = self.cases(fit, cohort.place.dataset)
+        index = {sample: i for i, sample in enumerate(cases.sample.tolist())}
+        samples = self.tables[cohort.place.dataset].sample[cohort.rows].tolist()
+        columns = [cases.labels.index(name) for name in cohort.names]
+        rows = np.ix_([index[sample] for sample in samples], columns)
+        return np.stack([cases.values[name][rows] for name in OUTLINES], axis=2)
 
     @staticmethod
     def aligned(

@@ -140,7 +140,8 @@ def score_place(
     weights = results.weights(cohort.place.dataset, cohort.patient)
     kind, labels, resamples = cohort.kind, len(cohort.names), weights.shape[1] - 1
     all_fits = [fit for by in cells.values() for fits in by.values() for fit in fits]
-    said = {fit.key: results.values(fit, cohort) for fit in all_fits}
+    values_of = results.outlined if kind == "segmentation" else results.values
+    said = {fit.key: values_of(fit, cohort) for fit in all_fits}
     macro = {fit.key: _Mean(resamples) for fit in all_fits}
     tables = {(cell, encoder): ({}, {}, {}) for cell, by in cells.items() for encoder in by}  # type: dict[tuple[Cell, str], tuple[dict[str, Array], dict[str, Array], dict[str, AurocError]]]
     for i, name in enumerate(cohort.names):
@@ -148,7 +149,10 @@ def score_place(
             continue
         known = cohort.known(i)
         target, patient = cohort.truth(i)[known], cohort.patient[known]
-        measure = metrics.measure_of(kind, target, weights[known])
+        shares = weights[known]
+        if kind == "segmentation":
+            shares = metrics.per_patient(shares, patient)
+        measure = metrics.measure_of(kind, target, shares)
         for (cell, encoder), (values, means, delong) in tables.items():
             fits = cells[cell][encoder]
             for f, fit in enumerate(fits):

@@ -79,6 +79,32 @@ class SegmentResult:
 
 def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> SegmentResult:
     """Train, keep the weights that are best on validation patients, segment the test patients."""
+    model, training = train_segmenter(run, config, task)
+    model.save(run.folder)
+    scores: dict[str, list[FloatArray]] = {"dice": [], "nsd": []}
+    planes: list[NDArray[np.uint8]] = []
+    for volume in task.wholes(config, "test"):
+        prediction = classes_found(model, volume, config)
+        scores["dice"].append(dice(prediction, volume.classes, len(task.values)))
+        scores["nsd"].append(
+            surface_dice(
+                prediction,
+                volume.classes,
+                len(task.values),
+                spacing_mm=volume.spacing_mm,
+                tolerance_mm=config.tolerance_mm,
+            )
+        )
+        if len(planes) < config.pictures:
+            planes.append(prediction[:, :, plane_of(volume.classes)])
+    return SegmentResult(training, np.stack(scores["dice"]), np.stack(scores["nsd"]), planes)
+
+
+def train_segmenter(run: Run, config: SegmentConfig, task: SegmentTask) -> tuple[Segmenter, Fit]:
+    """Train; returns the network with the weights that are best on validation patients.
+
+    Raises Diverged if the loss is not finite. Test volumes are not read.
+    """
     torch.set_num_threads(config.cpus_per_run)
     device = device_of_this_run()
     model = segmenter_of(run, config, task).to(device)
@@ -109,15 +135,10 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> SegmentResult
             logits = model(x)  # [B, K, S, S, S]
         return overlap_and_entropy(logits, classes)
 
-    def logits_of(volume: Whole) -> torch.Tensor:
-        x = torch.from_numpy(volume.voxels).to(device)
-        with mixed(config.precision, device):
-            return model.logits(x, overlap=config.overlap, windows=config.batch_size)
-
     def validate() -> Validation:
         scores, losses = [], []
         for volume in task.wholes(config, "val"):
-            logits = logits_of(volume)  # [K, X, Y, Z]
+            logits = logits_of(model, volume, config)  # [K, X, Y, Z]
             truth = torch.from_numpy(volume.classes.astype(np.int64)).to(device)
             losses.append(float(F.cross_entropy(logits[None], truth[None])))
             prediction = logits.argmax(0).cpu().numpy()
@@ -136,25 +157,20 @@ def segment(run: Run, config: SegmentConfig, task: SegmentTask) -> SegmentResult
         optimizer=config.optimizer,
         note=lambda record: run.note({**record, "steps": config.steps}),
     )
-    model.save(run.folder)
+    return model, training
 
-    scores: dict[str, list[FloatArray]] = {"dice": [], "nsd": []}
-    planes: list[NDArray[np.uint8]] = []
-    for volume in task.wholes(config, "test"):
-        prediction = logits_of(volume).argmax(0).cpu().numpy().astype(np.uint8)
-        scores["dice"].append(dice(prediction, volume.classes, len(task.values)))
-        scores["nsd"].append(
-            surface_dice(
-                prediction,
-                volume.classes,
-                len(task.values),
-                spacing_mm=volume.spacing_mm,
-                tolerance_mm=config.tolerance_mm,
-            )
-        )
-        if len(planes) < config.pictures:
-            planes.append(prediction[:, :, plane_of(volume.classes)])
-    return SegmentResult(training, np.stack(scores["dice"]), np.stack(scores["nsd"]), planes)
+
+def logits_of(model: Segmenter, volume: Whole, config: SegmentConfig) -> torch.Tensor:
+    """[K, X, Y, Z] of a whole volume, on the network's device."""
+    device = next(model.parameters()).device
+    x = torch.from_numpy(volume.voxels).to(device)
+    with mixed(config.precision, device):
+        return model.logits(x, overlap=config.overlap, windows=config.batch_size)
+
+
+def classes_found(model: Segmenter, volume: Whole, config: SegmentConfig) -> NDArray[np.uint8]:
+    """[X, Y, Z] the class of each voxel."""
+    return logits_of(model, volume, config).argmax(0).cpu().numpy().astype(np.uint8)
 
 
 def segmenter_of(run: Run, config: SegmentConfig, task: SegmentTask) -> Segmenter:
