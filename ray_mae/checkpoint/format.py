@@ -294,6 +294,8 @@ class EncoderFacts:
     """How the samples trained on were stored; empty where that is not known."""
     trained_on: tuple[str, ...] = ()
     """Hashes of the manifests trained on; empty where they are not known."""
+    read: tuple[str, ...] = ()
+    """What of its training samples was read beside the images: reports, labels."""
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -322,11 +324,23 @@ def encoder_facts(path: Path) -> EncoderFacts:
         config = read_config(checkpoint)
         state = read_state(checkpoint)
         spacing, form = state.get("spacing_mm"), state.get("form", {})
-        return EncoderFacts(config.encoder, config.data, spacing, form, tuple(trained_on(state)))
+        hashes, read = tuple(trained_on(state)), read_of(checkpoint, config)
+        return EncoderFacts(config.encoder, config.data, spacing, form, hashes, read)
     values = json.loads(exported.read_text())
     spacing, form = values.pop("spacing_mm", None), values.pop("form", {})
-    shards = tuple(values.pop("trained_on", ()))
-    return EncoderFacts(*sections_of(values), spacing, form, shards)
+    shards, read = tuple(values.pop("trained_on", ())), tuple(values.pop("read", ()))
+    return EncoderFacts(*sections_of(values), spacing, form, shards, read)
+
+
+def read_of(checkpoint: Path, config: PretrainConfig) -> tuple[str, ...]:
+    """Returns what a training read of its samples beside the images: reports, labels.
+
+    Args:
+        checkpoint: of it.
+        config: its settings.
+    """
+    reports = (checkpoint / TOKENIZER).is_file()
+    return (*(["reports"] if reports else []), *(["labels"] if config.label_uses else []))
 
 
 def facts_of_open(found: "OpenEncoder") -> EncoderFacts:
@@ -350,6 +364,8 @@ def write_exported(folder: Path, facts: EncoderFacts) -> None:
         values["form"] = facts.form
     if facts.trained_on:
         values["trained_on"] = facts.trained_on
+    if facts.read:
+        values["read"] = facts.read
     write_whole(folder / EXPORTED, json.dumps(values, indent=1) + "\n")
 
 

@@ -20,7 +20,7 @@ from ray_mae.benchmarking.report.cells import (
     words,
 )
 from ray_mae.benchmarking.report.findings import Findings
-from ray_mae.benchmarking.report.words import EXPOSURE, cell_name, place_name, short
+from ray_mae.benchmarking.report.words import cell_name, exposure_words, place_name, short
 from ray_mae.benchmarking.statistics.budget import NOISE
 from ray_mae.benchmarking.statistics.calibration import Reliability
 from ray_mae.benchmarking.statistics.metrics import NAMES
@@ -183,9 +183,9 @@ def exposure(found: Findings) -> Section:
             told = results.exposure(name, dataset)
             rows.append(
                 [
-                    encoder(name), words(dataset), words(EXPOSURE.get(told["state"]) or "nothing"),
+                    encoder(name), words(dataset), words(exposure_words(told) or "nothing"),
                     words(short(told.get("patients", "–"))), words(short(told.get("images", "–"))),
-                    long(told.get("why", "")),
+                    long(" ".join([told.get("why", ""), *told.get("notes", ())])),
                 ]
             )  # fmt: skip
     columns = ["Encoder", "Test", "Its pretraining", "Patients", "Images", "How that is known"]
