@@ -20,7 +20,7 @@ EDEMA, FRACTURE, NORMAL = (CHEXPERT_LABELS.index(n) for n in ("Edema", "Fracture
 
 
 def labels_of(row: dict[str, Any]) -> list[int]:
-    """By the number of a training study: 1 of 24 has a fracture, 12 an edema, 8 are normal, 3 are uncertain."""
+    """Of 24 training studies 12 have an edema, one of these a fracture; 8 are normal, 3 are uncertain."""
     i = int(row["study_id"].split("-")[1])
     states = [NEGATIVE] * 14
     if i < 1:
