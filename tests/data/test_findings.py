@@ -52,7 +52,7 @@ def weight(found: Findings, study: int, power: float, most: float = 100.0) -> fl
 
 
 def test_only_what_is_positive_counts_and_no_finding_is_none(findings: Findings) -> None:
-    assert findings.positives == {"edema": 12, "fracture": 1}
+    assert findings.positives == {"Edema": 12, "Fracture": 1}
     assert findings.samples == 24
     commonness = dict(zip(findings.keys[0].tolist(), findings.commonness[0].tolist(), strict=True))
     assert [commonness[key_of(f"train-{i}")] for i in (0, 5, 15, 21)] == [1, 12, 0, 0]
@@ -98,13 +98,13 @@ def test_samples_of_a_rare_finding_are_drawn_by_the_root_of_their_share(
     by_key = dict(zip(findings.keys[0].tolist(), extra.tolist(), strict=True))
     assert by_key[key_of("train-15")] == 0
     told = findings.table(None, (0.75, 100.0))
-    assert told["fracture"]["draws"] == pytest.approx(np.sqrt(0.75 * 24), abs=1e-4)
-    assert told["edema"]["draws"] == pytest.approx(np.sqrt(0.75 * 2), abs=1e-4)
+    assert told["Fracture"]["draws"] == pytest.approx(np.sqrt(0.75 * 24), abs=1e-4)
+    assert told["Edema"]["draws"] == pytest.approx(np.sqrt(0.75 * 2), abs=1e-4)
     assert told["none"] == {"draws": 1.0}
-    wanted = told["fracture"]["draws"] - 1 + 11 * (told["edema"]["draws"] - 1)
+    wanted = told["Fracture"]["draws"] - 1 + 11 * (told["Edema"]["draws"] - 1)
     assert extra.sum() == pytest.approx(round(wanted), abs=1e-9)
     assert by_key[key_of("train-0")] == pytest.approx(3.2426 * round(wanted) / wanted, rel=1e-4)
-    assert findings.table(None, (0.75, 2.0))["fracture"]["draws"] == 2.0
+    assert findings.table(None, (0.75, 2.0))["Fracture"]["draws"] == 2.0
     assert findings.extra_draws(0.01, 10.0)[0].tolist() == [0] * 24
 
 
@@ -113,7 +113,7 @@ def test_a_label_that_the_split_has_not_is_left_out(tmp_path: Path) -> None:
         return [NOT_LABELLED if k == FRACTURE else s for k, s in enumerate(labels_of(row))]
 
     found = read_findings(shards_with(tmp_path, all_but_one))
-    assert found.positives == {"edema": 12}
+    assert found.positives == {"Edema": 12}
     every = found.weights(1.0, 10.0).of(found.keys[0])
     assert np.unique(every).tolist() == [1.0]
 
@@ -139,7 +139,7 @@ def test_a_limit_that_repeats_nothing_is_told(findings: Findings, tmp_path: Path
     shards = shards_with(tmp_path)
     assert findings.cautions(shards, 0.5) == findings.cautions(shards, 0.0) == []
     (told,) = findings.cautions(shards, 0.01)
-    assert "the rarest finding, fracture, is in 4.2% of the studies" in told
+    assert "the rarest finding, Fracture, is in 4.2% of the studies" in told
 
 
 def test_findings_of_several_folders_count_together_by_name(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_findings_of_several_folders_count_together_by_name(tmp_path: Path) -> N
     replace(Manifest.read(other.paths[0]), labels=names).write(other.paths[0])
     rewrite(tmp_path / "b", lambda row: row.update(labels=row["labels"][::-1]))
     found = read_findings(ShardSet.read([tmp_path / "a", tmp_path / "b"]))
-    assert found.positives == {"edema": 24, "fracture": 2}
+    assert found.positives == {"Edema": 24, "Fracture": 2}
 
 
 def test_labels_of_volumes_are_findings_where_they_are_yes_or_no(tmp_path: Path) -> None:
@@ -170,5 +170,5 @@ def test_a_file_that_cannot_be_read_ends_it_or_counts_as_without_findings(tmp_pa
         read_findings(shards)
     found = read_findings(shards, skip=True)
     assert [len(keys) for keys in found.keys] == [24]
-    assert found.positives == {"edema": 10, "fracture": 1}
+    assert found.positives == {"Edema": 10, "Fracture": 1}
     assert "its samples count as having no finding" in found.cautions(shards, 0)[0]

@@ -73,7 +73,7 @@ def test_a_run_says_what_it_read_labels_for(one: Run) -> None:
     assert [use.split(" (")[1] for use in told["for"]] == [
         "method.rare_power 1)", "data.repeat_below 0.9)"
     ]  # fmt: skip
-    assert told["findings"]["edema"].keys() == {"positives", "weight", "draws"}
+    assert told["findings"]["Edema"].keys() == {"positives", "weight", "draws"}
     checkpoint = last_committed(config.output)
     assert checkpoint is not None
     assert read_config(checkpoint).label_uses == config.label_uses

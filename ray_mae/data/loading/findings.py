@@ -183,10 +183,13 @@ def read_findings(shards: ShardSet, skip: bool = False) -> Findings:
             "positive, and method.rare_power and data.repeat_below go by them: ingest with labels, or leave "
             "both settings at 0"
         )
+    written = {
+        normalised(name): name for f in shards.folders[::-1] for name in f.manifest.label_names
+    }
     empty = np.zeros(0, np.int64)
     return Findings(
         shards.kind,
-        positives,
+        {written.get(name, name): n for name, n in positives.items()},
         tuple(np.concatenate([empty, *(f.keys for f in folder)]) for folder in files),
         tuple(np.concatenate([empty, *(f.rarest(positives) for f in folder)]) for folder in files),
         tuple(file.unread for file in every if file.unread),
