@@ -48,8 +48,8 @@ def cautions(path: Path, shards: Path, mismatch: Mismatch) -> list[str]:
     facts = ckpt.encoder_facts(path)
     if "labels" in facts.read:
         found.append(
-            "The encoder's pretraining read labels of its training patients: where a head is fitted to few of "
-            "these labels, it has an advantage over encoders that read none."
+            "The encoder's pretraining read labels of its training patients: where a head is fitted to few "
+            "of these labels, it has an advantage over encoders that read none."
         )
     known = facts.trained_on
     if ckpt.fingerprint(shards) in known:

@@ -34,6 +34,9 @@ ENCODERS = {
 }
 
 
+READ = "The pretraining read labels of the train split of home."
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> SuiteConfig:
     """A suite with curves, views, groups and a test elsewhere, reported."""
@@ -51,7 +54,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> SuiteConfig:
             contrasts=[[GOOD, BAD], [GOOD, RANDOM]],
             resamples=60,
             subgroups=("sex",),
-            exposure={BAD: {"home": {"state": "images", "patients": 3, "images": 5, "why": "same pixels"}}},
+            exposure={
+                BAD: {"home": {"state": "images", "patients": 3, "images": 5, "why": "same pixels"}},
+                GOOD: {"home": {"state": "none", "why": "Its own shards.", "read": ["labels"], "notes": [READ]}},
+            },
         ),
     )  # fmt: skip
     report(config)
@@ -102,6 +108,16 @@ def test_scores_hold_the_planted_truth_and_verdicts_follow(planted: SuiteConfig)
     assert verdicts[GOOD, RANDOM, "elsewhere"] == "better"
     planned = {(r["a"], r["b"]): r["planned"] for r in rows(planted, "contrasts.csv")}
     assert planned == {(GOOD, BAD): "True", (GOOD, RANDOM): "True", (BAD, RANDOM): "False"}
+
+
+def test_an_encoder_whose_pretraining_read_labels_is_marked_and_ranked(
+    planted: SuiteConfig,
+) -> None:
+    page = (planted.output / "report.html").read_text()
+    assert page.count("read training labels") >= 2  # beside its scores, and where exposure is told
+    assert f"Its own shards. {READ}" in page
+    found = [r for r in rows(planted, "scores.csv") if r["encoder"] == GOOD and r["test"] == "home"]
+    assert {r["exposure"] for r in found} == {"none"}
 
 
 def test_the_label_set_of_a_curve_is_the_same_at_every_number_of_studies(

@@ -140,7 +140,7 @@ class Findings:
         """
         noun = NOUNS[self.kind]
         told = [
-            f"no {noun} of {folder.path} has a finding, so all weigh alike"
+            f"no {noun} of {folder.path} has a finding: they are weighted and drawn as ones without"
             for folder, rarest in zip(shards.folders, self.commonness, strict=True)
             if not rarest.any()
         ]
@@ -246,9 +246,9 @@ def _read(folder: Path, manifest: Manifest, shard: Shard, skip: bool) -> _File:
 
 
 def _of_volumes(keys: NDArray[np.int64], rows: list[dict[str, float]]) -> _File:
-    names = {name: {row.get(name, 0.0) for row in rows} for row in rows for name in row}
+    names = {name for row in rows for name in row}
     return _File(
         keys,
         {normalised(name): np.array([row.get(name) == 1 for row in rows]) for name in names},
-        tuple(normalised(name) for name, values in names.items() if not values <= {0.0, 1.0}),
+        tuple(normalised(n) for n in names if not {row.get(n, 0.0) for row in rows} <= {0.0, 1.0}),
     )

@@ -13,7 +13,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -82,7 +82,7 @@ class Extra:
     rows: NDArray[np.float64]
     """[n] of all rows of the split, in file order; they sum to a whole number."""
 
-    @property
+    @cached_property
     def total(self) -> int:
         return round(float(self.rows.sum()))
 
@@ -93,9 +93,10 @@ class Extra:
         same in every epoch, and each is rounded up as often as its fraction says.
         """
         u = float(mix(seed, Draw.REPEATS, epoch).view(np.uint64) >> np.uint64(11)) / 2.0**53
-        ends = np.minimum(self.rows.cumsum(), self.total)
-        ends[-1] = self.total  # whatever the sum was rounded to
-        return 1 + np.diff(np.floor(ends + u).astype(np.int64), prepend=0)
+        ends = np.concatenate([[0.0], self.rows.cumsum()])
+        ends[ends > self.total - 1e-6] = self.total  # whatever the sum was rounded to
+        whole = np.floor(ends + u).astype(np.int64)
+        return 1 + whole[1:] - whole[:-1]
 
 
 @dataclass(frozen=True)
