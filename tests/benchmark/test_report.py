@@ -15,6 +15,7 @@ import pytest
 from ray_mae.benchmarking.records import ALL, Cell, Fit, FitKey, Predictions, SampleTable, Trial
 from ray_mae.benchmarking.report.command import FILES, INDEX, report
 from ray_mae.benchmarking.report.tables import escaped
+from ray_mae.benchmarking.report.words import exposure_words
 from ray_mae.benchmarking.statistics.curves import curves
 from ray_mae.benchmarking.statistics.overall import averages, ranks
 from ray_mae.benchmarking.statistics.results import Results
@@ -35,6 +36,7 @@ ENCODERS = {
 
 
 READ = "The pretraining read labels of the train split of home."
+LABELS = {"read": ["labels"], "notes": [READ]}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> SuiteConfig:
             subgroups=("sex",),
             exposure={
                 BAD: {"home": {"state": "images", "patients": 3, "images": 5, "why": "same pixels"}},
-                GOOD: {"home": {"state": "none", "why": "Its own shards.", "read": ["labels"], "notes": [READ]}},
+                GOOD: {"elsewhere": {"state": "unknown", "why": "Gone.", **LABELS}},
             },
         ),
     )  # fmt: skip
@@ -110,14 +112,15 @@ def test_scores_hold_the_planted_truth_and_verdicts_follow(planted: SuiteConfig)
     assert planned == {(GOOD, BAD): "True", (GOOD, RANDOM): "True", (BAD, RANDOM): "False"}
 
 
-def test_an_encoder_whose_pretraining_read_labels_is_marked_and_ranked(
+def test_an_encoder_whose_pretraining_read_labels_is_marked(
     planted: SuiteConfig,
 ) -> None:
     page = (planted.output / "report.html").read_text()
-    assert page.count("read training labels") >= 2  # beside its scores, and where exposure is told
-    assert f"Its own shards. {READ}" in page
-    found = [r for r in rows(planted, "scores.csv") if r["encoder"] == GOOD and r["test"] == "home"]
-    assert {r["exposure"] for r in found} == {"none"}
+    # beside its scores, and where exposure is told
+    assert page.count("not known what it saw, read training labels") >= 2
+    assert f"Gone. {READ}" in page
+    alone = {"state": "none", "read": ["reports", "labels"]}
+    assert exposure_words(alone) == "read training labels"
 
 
 def test_the_label_set_of_a_curve_is_the_same_at_every_number_of_studies(
