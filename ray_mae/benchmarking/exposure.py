@@ -64,7 +64,7 @@ class _Found:
     notes: tuple[str, ...] = ()
 
 
-READ = {
+NOTES = {
     "reports": "The pretraining read reports of the train split of {shards}. Where labels are mined from "
     "such reports, it has seen what test labels are made of.",
     "labels": "The pretraining read labels of the train split of {shards}{uses}. Where heads are fitted to "
@@ -142,7 +142,8 @@ class ExposureSearch:
             return [_Found(Exposure("unknown", why))]
         shards, unknown = _pretrainings(path, self.folders)
         found = [_with_read(self._of_shards(of, name), of) for of in shards]
-        return [*found, *(_Found(Exposure("unknown", why)) for why in unknown)]
+        read = list(ckpt.encoder_facts(path).read) if unknown else []
+        return [*found, *(_Found(Exposure("unknown", why, read=read)) for why in unknown)]
 
     def _of_shards(self, of: _Pretraining, name: str) -> "_Found":
         """Of one pretraining's shards to the test samples of a data set, beside what it read of them."""
@@ -196,7 +197,7 @@ def _with_read(found: _Found, of: _Pretraining) -> _Found:
         read = " and ".join(of.read)
         exposure = replace(exposure, state="labels", why=f"{exposure.why} Their {read} were read.")
     shards, uses = of.name or "its shards", of.uses and f" ({of.uses})"
-    notes = tuple(READ[what].format(shards=shards, uses=uses) for what in of.read)
+    notes = tuple(NOTES[what].format(shards=shards, uses=uses) for what in of.read)
     return replace(found, exposure=exposure, notes=(*found.notes, *notes))
 
 

@@ -43,6 +43,8 @@ BEGUN_WITH = "begun_with"
 """Folder of a run with the weights that it begins with, where they were rewritten for it, and their table."""
 BEST = "best"
 """Folder of a run with the weights of the checkpoint that its online probe found best."""
+READ = ("reports", "labels")
+"""What a pretraining may read of its samples beside the images."""
 EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 """An exported encoder: its settings and its weights."""
 
@@ -295,7 +297,7 @@ class EncoderFacts:
     trained_on: tuple[str, ...] = ()
     """Hashes of the manifests trained on; empty where they are not known."""
     read: tuple[str, ...] = ()
-    """What of its training samples was read beside the images: reports, labels."""
+    """What of READ, in its pretraining and that of the weights it began with."""
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -324,8 +326,15 @@ def encoder_facts(path: Path) -> EncoderFacts:
         config = read_config(checkpoint)
         state = read_state(checkpoint)
         spacing, form = state.get("spacing_mm"), state.get("form", {})
-        hashes, read = tuple(trained_on(state)), read_of(checkpoint, config)
-        return EncoderFacts(config.encoder, config.data, spacing, form, hashes, read)
+        every = {*state.get("begun_with", {}).get("read", ()), *read_of(checkpoint, config)}
+        return EncoderFacts(
+            config.encoder,
+            config.data,
+            spacing,
+            form,
+            tuple(trained_on(state)),
+            tuple(what for what in READ if what in every),
+        )
     values = json.loads(exported.read_text())
     spacing, form = values.pop("spacing_mm", None), values.pop("form", {})
     shards, read = tuple(values.pop("trained_on", ())), tuple(values.pop("read", ()))
@@ -333,7 +342,7 @@ def encoder_facts(path: Path) -> EncoderFacts:
 
 
 def read_of(checkpoint: Path, config: PretrainConfig) -> tuple[str, ...]:
-    """Returns what a training read of its samples beside the images: reports, labels.
+    """Returns what of READ a training read itself, not that of the weights it began with.
 
     Args:
         checkpoint: of it.

@@ -255,6 +255,13 @@ def test_what_was_read_stays_with_what_is_exported_and_with_what_begins_from_it(
     second = of(run_on(tmp_path / "second", clean, weights=first), tested)
     assert (second.state, second.read) == ("labels", ["reports", "labels"])
     assert "the train split of seen (how often a sample is drawn" in second.notes[1]
+    # also where what it began with is gone
+    later = run_on(tmp_path / "later", clean, weights=tmp_path / "gone")
+    state = json.loads((later / ckpt.STATE).read_text())
+    begun = {"source": "gone", "family": "a checkpoint of ray-mae", "read": ["labels"]}
+    (later / ckpt.STATE).write_text(json.dumps(state | {"begun_with": begun}))
+    assert ckpt.encoder_facts(later).read == ("labels",)
+    assert (of(later, tested).state, of(later, tested).read) == ("unknown", ["labels"])
     assert origin_of(first).training["labels read for"].startswith("how often")
     assert origin_of(exported).training == {"read beside images": "reports, labels"}
 
