@@ -196,7 +196,7 @@ def _with_read(found: _Found, of: _Pretraining) -> _Found:
     if of.read and exposure.state in ("images", "patients"):
         read = " and ".join(of.read)
         exposure = replace(exposure, state="labels", why=f"{exposure.why} Their {read} were read.")
-    shards, uses = of.name or "its shards", of.uses and f" ({of.uses})"
+    shards, uses = of.name or "its shards", of.uses and f": {of.uses}"
     notes = tuple(NOTES[what].format(shards=shards, uses=uses) for what in of.read)
     return replace(found, exposure=exposure, notes=(*found.notes, *notes))
 

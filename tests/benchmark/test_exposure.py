@@ -216,8 +216,8 @@ def test_a_run_that_read_labels_says_so_and_of_which_train_split(
     own = of(run, tested)
     assert (own.state, own.read) == ("none", ["labels"])  # of no test patient
     (note,) = own.notes
-    assert "read labels of the train split of tested (weights of studies in the alignment" in note
-    assert "method.rare_power 0.5); how often a sample is drawn (data.repeat_below 0.1))" in note
+    assert "read labels of the train split of tested: weights of studies in the alignment" in note
+    assert "method.rare_power 0.5); how often a sample is drawn (data.repeat_below 0.1)." in note
     plain = of(run_on(tmp_path / "plain", tested), tested)
     assert (plain.read, plain.notes) == ([], [])
     # where its train split holds test patients, their labels were seen
@@ -254,7 +254,7 @@ def test_what_was_read_stays_with_what_is_exported_and_with_what_begins_from_it(
     clean = fresh(tmp_path / "clean", 3, "clean", train=20)
     second = of(run_on(tmp_path / "second", clean, weights=first), tested)
     assert (second.state, second.read) == ("labels", ["reports", "labels"])
-    assert "the train split of seen (how often a sample is drawn" in second.notes[1]
+    assert "the train split of seen: how often a sample is drawn" in second.notes[1]
     # also where what it began with is gone
     later = run_on(tmp_path / "later", clean, weights=tmp_path / "gone")
     state = json.loads((later / ckpt.STATE).read_text())
