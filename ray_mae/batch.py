@@ -35,6 +35,8 @@ class StudyBatch:
     """[S] bool."""
     shape: Tensor | None = None
     """[N, 2] int64, height and width of the image in the middle of its square; None: they are squares."""
+    study_weight: Tensor | None = None
+    """[S] float32, factor of the study's loss by its findings, where a run reads labels; None: all 1."""
 
     @property
     def samples(self) -> int:

@@ -26,6 +26,8 @@ class Draw(IntEnum):
 
     FOLDERS = -1
     """In the place of an epoch: which folder of shards comes when."""
+    REPEATS = -2
+    """Before an epoch: which rows are drawn again in it."""
     PLACE = 1
     """Of a study plus the slot of a view, at most 16; of a volume plus the axis of a crop, at most 3."""
     FOREGROUND = 11

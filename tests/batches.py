@@ -50,6 +50,7 @@ def part(batch: StudyBatch, studies: list[int]) -> StudyBatch:
         draw=batch.draw[of_study],
         tokens=tokens[:, : int((tokens != 0).sum(1).max())],  # as a packing would
         has_report=batch.has_report[of_study],
+        study_weight=None if batch.study_weight is None else batch.study_weight[of_study],
     )
 
 

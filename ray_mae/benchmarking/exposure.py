@@ -36,6 +36,8 @@ class Exposure:
     """Whether `samples` are all of them; not where exposure is only declared."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know that is no exposure."""
+    read: list[str] = field(default_factory=list)
+    """What the pretraining read of its own training samples beside their images: reports, labels."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class _Pretraining:
     sha256: str
     folder: Path | None
     """Where they lie; None where they are not found as they were."""
+    read: tuple[str, ...] = ()
+    """What was read of them beside the images: reports, labels."""
+    uses: str = ""
+    """What labels were read for."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,13 @@ class _Found:
     notes: tuple[str, ...] = ()
 
 
-READ_REPORTS = (
-    "The pretraining read reports of its training patients. Where labels are mined from such reports, it has "
-    "seen what test labels are made of, but not those of test patients."
-)
+NOTES = {
+    "reports": "The pretraining read reports of the train split of {shards}. Where labels are mined from "
+    "such reports, it has seen what test labels are made of.",
+    "labels": "The pretraining read labels of the train split of {shards}{uses}. Where heads are fitted to "
+    "few of these labels, it has an advantage over encoders that read none.",
+}
+"""Notes on what a pretraining read beside images."""
 
 
 class ExposureSearch:
@@ -131,15 +140,13 @@ class ExposureSearch:
                 "trained_on."
             )
             return [_Found(Exposure("unknown", why))]
-        shards, unknown, text = _pretrainings(path, self.folders)
-        found = [self._of_shards(of, name) for of in shards]
-        found += [_Found(Exposure("unknown", why)) for why in unknown]
-        return [
-            replace(each, notes=(*each.notes, READ_REPORTS)) if text else each for each in found
-        ]
+        shards, unknown = _pretrainings(path, self.folders)
+        found = [_with_read(self._of_shards(of, name), of) for of in shards]
+        read = list(ckpt.encoder_facts(path).read) if unknown else []
+        return [*found, *(_Found(Exposure("unknown", why, read=read)) for why in unknown)]
 
     def _of_shards(self, of: _Pretraining, name: str) -> "_Found":
-        """Of one pretraining's shards to the test samples of a data set."""
+        """Of one pretraining's shards to the test samples of a data set, beside what it read of them."""
         entry, manifest = self.datasets[name], self.manifests[name]
         if of.sha256 == self.sha256[name] and entry.role == "internal":
             return _Found(Exposure("none", "Pretrained on the train split of these very shards."))
@@ -183,38 +190,48 @@ class ExposureSearch:
         return self._tests[name]
 
 
-def _pretrainings(
-    path: Path, known: Mapping[str, Path]
-) -> tuple[list[_Pretraining], list[str], bool]:
-    """Shards that an encoder of ours was pretrained on, why more are not known, whether it read reports.
+def _with_read(found: _Found, of: _Pretraining) -> _Found:
+    """The same with what the pretraining read beside images: of test samples that it saw, their labels."""
+    exposure = replace(found.exposure, read=list(of.read))
+    if of.read and exposure.state in ("images", "patients"):
+        read = " and ".join(of.read)
+        exposure = replace(exposure, state="labels", why=f"{exposure.why} Their {read} were read.")
+    shards, uses = of.name or "its shards", of.uses and f": {of.uses}"
+    notes = tuple(NOTES[what].format(shards=shards, uses=uses) for what in of.read)
+    return replace(found, exposure=exposure, notes=(*found.notes, *notes))
+
+
+def _pretrainings(path: Path, known: Mapping[str, Path]) -> tuple[list[_Pretraining], list[str]]:
+    """Shards that an encoder of ours was pretrained on, and why more are not known.
 
     known: folders by fingerprint, where shards may lie that have moved.
     """
     if (path / ckpt.EXPORTED).is_file():
-        hashes = ckpt.encoder_facts(path).trained_on
+        facts = ckpt.encoder_facts(path)
+        hashes = facts.trained_on
         why = [] if hashes else ["The exported encoder does not name what it was pretrained on."]
-        return [_Pretraining("", sha, known.get(sha)) for sha in hashes], why, False
+        return [_Pretraining("", sha, known.get(sha), facts.read) for sha in hashes], why
     checkpoint = ckpt.find_checkpoint(path)
     state, config = ckpt.read_state(checkpoint), ckpt.read_config(checkpoint)
     shas = ckpt.trained_on(state)
     folders = {sha: folder for folder in config.folders if (sha := _fingerprint(folder))}
     names = [of.get("dataset", "") for of in state.get("shards", [{}] * len(shas))]
+    read, uses = ckpt.read_of(checkpoint, config), "; ".join(config.label_uses)
     found = [
-        _Pretraining(name, sha, folders.get(sha) or known.get(sha))
+        _Pretraining(name, sha, folders.get(sha) or known.get(sha), read, uses)
         for name, sha in zip(names, shas, strict=True)
     ]
     unknown: list[str] = []
-    text = (checkpoint / ckpt.TOKENIZER).is_file()
     if config.weights is None:
-        return found, unknown, text
+        return found, unknown
     if ckpt.is_ours(config.weights):
-        more, of_more, read = _pretrainings(config.weights, known)
-        return [*found, *more], of_more, text or read
+        more, of_more = _pretrainings(config.weights, known)
+        return [*found, *more], of_more
     what = state.get("begun_with", {}).get("family", config.weights.name)
     unknown.append(
         f"Its pretraining began with other weights ({what}), and what they were trained on is not known."
     )
-    return found, unknown, text
+    return found, unknown
 
 
 PER_ROUND = 64
@@ -290,4 +307,5 @@ def _worst(found: Sequence[_Found]) -> Exposure:
         sorted(overlap.samples),
         all(e.which_is_known for e in told) and not unknown,
         list(dict.fromkeys([n for each in found for n in [*each.exposure.notes, *each.notes]])),
+        list(dict.fromkeys([what for e in told for what in e.read])),
     )

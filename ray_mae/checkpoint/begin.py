@@ -145,7 +145,10 @@ def _of_ours(weights: Path, wanted: EncoderSettings, run: Path) -> Beginning:
         "source": str(folder),
         "family": "an encoder exported by ray-mae" if exported else "a checkpoint of ray-mae",
     }
-    now = ckpt.encoder_facts(folder).settings
+    facts = ckpt.encoder_facts(folder)
+    now = facts.settings
+    if facts.read:
+        table["read"] = list(facts.read)
     if _of_weights(now) == _of_weights(wanted):
         return Beginning(folder, table)
     import torch

@@ -46,7 +46,13 @@ def cautions(path: Path, shards: Path, mismatch: Mismatch) -> list[str]:
                 f"The encoder's pretraining began with {begun['source']} ({begun['family']}), whose training "
                 f"data are {begun['training_data']}: they may hold test patients."
             )
-    known = ckpt.encoder_facts(path).trained_on
+    facts = ckpt.encoder_facts(path)
+    if "labels" in facts.read:
+        found.append(
+            "The encoder's pretraining read labels of its training patients: where a head is fitted to few "
+            "of these labels, it has an advantage over encoders that read none."
+        )
+    known = facts.trained_on
     if ckpt.fingerprint(shards) in known:
         return found  # its splits kept the test patients apart
     others = "other shards than these" if known else "shards that it does not name"

@@ -45,6 +45,8 @@ BEGUN_WITH = "begun_with"
 """Folder of a run with the weights that it begins with, where they were rewritten for it, and their table."""
 BEST = "best"
 """Folder of a run with the weights of the checkpoint that its online probe found best."""
+READ = ("reports", "labels")
+"""What a pretraining may read of its samples beside the images."""
 EXPORTED, ENCODER = "encoder.json", "encoder.safetensors"
 """An exported encoder: its settings and its weights."""
 
@@ -299,6 +301,8 @@ class EncoderFacts:
     """How the samples trained on were stored; empty where that is not known."""
     trained_on: tuple[str, ...] = ()
     """Hashes of the manifests trained on; empty where they are not known."""
+    read: tuple[str, ...] = ()
+    """What of READ, in its pretraining and that of the weights it began with."""
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -327,11 +331,30 @@ def encoder_facts(path: Path) -> EncoderFacts:
         config = read_config(checkpoint)
         state = read_state(checkpoint)
         spacing, form = state.get("spacing_mm"), state.get("form", {})
-        return EncoderFacts(config.encoder, config.data, spacing, form, tuple(trained_on(state)))
+        every = {*state.get("begun_with", {}).get("read", ()), *read_of(checkpoint, config)}
+        return EncoderFacts(
+            config.encoder,
+            config.data,
+            spacing,
+            form,
+            tuple(trained_on(state)),
+            tuple(what for what in READ if what in every),
+        )
     values = json.loads(exported.read_text())
     spacing, form = values.pop("spacing_mm", None), values.pop("form", {})
-    shards = tuple(values.pop("trained_on", ()))
-    return EncoderFacts(*sections_of(values), spacing, form, shards)
+    shards, read = tuple(values.pop("trained_on", ())), tuple(values.pop("read", ()))
+    return EncoderFacts(*sections_of(values), spacing, form, shards, read)
+
+
+def read_of(checkpoint: Path, config: PretrainConfig) -> tuple[str, ...]:
+    """Returns what of READ a training read itself, not that of the weights it began with.
+
+    Args:
+        checkpoint: of it.
+        config: its settings.
+    """
+    reports = (checkpoint / TOKENIZER).is_file()
+    return (*(["reports"] if reports else []), *(["labels"] if config.label_uses else []))
 
 
 def facts_of_open(found: "OpenEncoder") -> EncoderFacts:
@@ -355,6 +378,8 @@ def write_exported(folder: Path, facts: EncoderFacts) -> None:
         values["form"] = facts.form
     if facts.trained_on:
         values["trained_on"] = facts.trained_on
+    if facts.read:
+        values["read"] = facts.read
     write_whole(folder / EXPORTED, json.dumps(values, indent=1) + "\n")
 
 

@@ -271,6 +271,11 @@ class RunConfig:
         scaling = self.scaling
         return math.ceil(scaling.most * scaling.cpus_per_worker) + 1 + self.probe.cpus
 
+    @property
+    def label_uses(self) -> tuple[str, ...]:
+        """What labels of training samples are read for, in words; empty where no label is read."""
+        return (*self.method.label_uses, *self.data.label_uses)
+
     def _default_encoder(self) -> EncoderSettings:
         """That of the weights that the run begins with, or else the method's."""
         return default_encoder(self.method, self.weights, getattr(self, "output", None))

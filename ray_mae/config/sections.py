@@ -63,6 +63,19 @@ class DataConfig:
     """Samples read together and shuffled among themselves; shards are shuffled as well."""
     corrupt: Literal["stop", "skip"] = "stop"
     """Rows of a damaged shard: end the run, or draw other samples in their place and count them."""
+    repeat_below: float = setting(0.0, ge=0, le=1)
+    """Repeat factor sampling (LVIS): samples whose rarest finding c is in a share f_c of the train split that
+    is less than this are drawn √(repeat_below/f_c) times in an epoch, on average; others once. 0 reads no
+    label. `optim.epochs` makes as many steps as without."""
+    repeat_most: float = setting(10.0, ge=1)
+    """Limit of that number."""
+
+    @property
+    def label_uses(self) -> tuple[str, ...]:
+        """What labels of training samples are read for, in words."""
+        if not self.repeat_below:
+            return ()
+        return (f"how often a sample is drawn (data.repeat_below {self.repeat_below:g})",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +249,16 @@ class MethodSettings:
     def reads_reports(self) -> bool:
         """Whether a tokenizer is needed."""
         return False
+
+    @property
+    def study_weights(self) -> tuple[float, float] | None:
+        """Power and limit of the weights of a batch's studies, by `Findings.weights`; None: it has none."""
+        return None
+
+    @property
+    def label_uses(self) -> tuple[str, ...]:
+        """What labels of training samples are read for, in words."""
+        return ()
 
     @property
     def coupled(self) -> bool:

@@ -108,6 +108,7 @@ def _metadata(
     facts: EncoderFacts, settings: ResEncSettings, name: str, authors: str, papers: list[str]
 ) -> dict[str, Any]:
     size = [f"{settings.stages.stride}*n"] * 3
+    labels = "by the help of" if "labels" in facts.read else "without"
     data = {"format": "magnitude", "modality": "MR", "dtype": "float32", "value_range": []}
     sides = f"RAS, {f'{facts.spacing_mm:g} mm' if facts.spacing_mm else 'of any spacing'}, z-scores"
     return {
@@ -121,7 +122,7 @@ def _metadata(
         },
         "name": name,
         "task": "A pretrained encoder of volumes, to be fine-tuned",
-        "description": f"nnU-Net's residual-encoder U-Net ({settings.preset}), pretrained without labels; "
+        "description": f"nnU-Net's residual-encoder U-Net ({settings.preset}), pretrained {labels} labels; "
         f"input: {sides}",
         "authors": authors,
         "copyright": f"{date.today().year}, {authors}",

@@ -81,7 +81,8 @@ def readme(card: Card) -> str:
 def _header(card: Card) -> dict[str, Any]:
     images = card.facts.settings.dimensions == 2
     kind = ["timm", "transformers"] if images else ["nnunet", "monai", "3d"]
-    tags = [*kind, "medical", "radiology", "self-supervised", "ray_mae"]
+    learnt = "weakly-supervised" if "labels" in card.facts.read else "self-supervised"
+    tags = [*kind, "medical", "radiology", learnt, "ray_mae"]
     if card.origin.method != UNKNOWN:
         tags.append(card.origin.method)
     header: dict[str, Any] = {

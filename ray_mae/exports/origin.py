@@ -45,7 +45,8 @@ def origin_of(checkpoint: Path) -> Origin:
     """
     facts = ckpt.encoder_facts(checkpoint)
     if (checkpoint / ckpt.EXPORTED).is_file():
-        return Origin(described=facts.settings.described, shards=facts.trained_on)
+        read = {"read beside images": ", ".join(facts.read)} if facts.read else {}
+        return Origin(described=facts.settings.described, training=read, shards=facts.trained_on)
     state = ckpt.read_state(ckpt.find_checkpoint(checkpoint))
     config = ckpt.run_config(state["config"])
     optim = config.optim
@@ -56,6 +57,7 @@ def origin_of(checkpoint: Path) -> Origin:
         training={
             "encoder": facts.settings.described,
             "method": config.method.described,
+            "labels read for": "; ".join(config.label_uses) or "nothing",
             "began with": _began_with(state, bool(config.weights)),
             "steps": f"{state['step']:,}",
             "samples per step": f"{optim.batch_size:,}",

@@ -26,6 +26,7 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config.base import flatten, to_dict
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import StudyDataConfig
+from ray_mae.data.loading.findings import Findings
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
@@ -49,7 +50,15 @@ from ray_mae.train.run_folder import (
     README,
     RunFolder,
 )
-from ray_mae.train.setup import Job, Plan, make_plan, names_of_method, report_section, stream_of
+from ray_mae.train.setup import (
+    Job,
+    Plan,
+    findings_of,
+    make_plan,
+    names_of_method,
+    report_section,
+    stream_of,
+)
 from ray_mae.train.trainer import Probe, fit
 
 _FREE_TO_CHANGE = {
@@ -98,7 +107,8 @@ def _pretrain(
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
-    cautions = []
+    findings = findings_of(config, shards)
+    cautions = findings.cautions(shards, config.data.repeat_below) if findings else []
     beginning = None
     if config.weights:  # a run that goes on has its own, and those of before may be gone
         weights = config.weights.resolve()
@@ -109,7 +119,7 @@ def _pretrain(
                 weights, config.encoder, config.output, lambda: names_of_method(settings, plan)
             )
             if weights.exists():
-                cautions = require_compatible(weights, shards, config.mismatch)
+                cautions += require_compatible(weights, shards, config.mismatch)
     tokenizer = _tokenizer(config, shards, first_step, beginning)
     document = yaml.safe_dump(to_dict(config), sort_keys=False)
     write_whole(config.output / CONFIG, document)
@@ -121,11 +131,13 @@ def _pretrain(
     for pair in shared:
         console.print(pair.describe())
     if first_step < plan.steps:
-        events = _train(config, plan, shards, tokenizer, beginning, began, probe)
+        events = _train(config, plan, shards, tokenizer, findings, beginning, began, probe)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
     drop_begun(config.output)
     summary = _summary(config.output, plan, began, events, shared)
+    if findings:
+        summary["labels_read"] = _labels_read(config, shards, findings)
     return write_summary(config.output, summary | ({"cautions": cautions} if cautions else {}))
 
 
@@ -134,6 +146,7 @@ def _train(
     plan: Plan,
     shards: ShardSet,
     tokenizer: str | None,
+    findings: Findings | None,
     beginning: Beginning | None,
     began: float,
     probe: Probe | None,
@@ -156,7 +169,8 @@ def _train(
     )
 
     def samples(workers: int, first_step: int) -> Stream:
-        return stream_of(config, make_plan(config, shards, workers), shards, tokenizer, first_step)
+        plan = make_plan(config, shards, workers)
+        return stream_of(config, plan, shards, tokenizer, first_step, findings)
 
     # one CPU more than the workers keep, for the tasks that read data
     worker_cpus = math.ceil(scaling.most * scaling.cpus_per_worker)
@@ -271,6 +285,18 @@ def _tokenizer(
         document = train_tokenizer(reports, data.vocabulary)
     write_whole(file, document)
     return document
+
+
+def _labels_read(config: PretrainConfig, shards: ShardSet, findings: Findings) -> dict[str, Any]:
+    """For summary.json: which labels of training samples the run was steered by, and what for."""
+    data = config.data
+    draws = (data.repeat_below, data.repeat_most) if data.repeat_below else None
+    return {
+        "for": [*config.label_uses],
+        "train_splits_of": [*shards.names],
+        "samples": findings.samples,
+        "findings": findings.table(config.method.study_weights, draws),
+    }
 
 
 def _summary(

@@ -1,14 +1,16 @@
 """What follows from the settings and the data of a run: its numbers, its method, its order of samples."""
 
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from ray_mae.config.pretrain import PretrainConfig, RunConfig
 from ray_mae.config.registry import load
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.collator import Collator
+from ray_mae.data.loading.findings import Findings, read_findings
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.stream import Stream
+from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.tokenizer import special_ids
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.registry import METHODS, run_of
@@ -157,8 +159,23 @@ def names_of_method(config: RunConfig, plan: Plan) -> list[str]:
     return list(method.state_dict())
 
 
+def findings_of(config: PretrainConfig, shards: ShardSet) -> Findings | None:
+    """Returns what the run knows of the findings of its training samples; None where it reads no label.
+
+    Raises:
+        DamagedShard: a file cannot be read.
+        ValueError: no training sample has a finding.
+    """
+    return read_findings(shards, config.data.corrupt == "skip") if config.label_uses else None
+
+
 def stream_of(
-    config: PretrainConfig, plan: Plan, shards: ShardSet, tokenizer: str | None, first_step: int
+    config: PretrainConfig,
+    plan: Plan,
+    shards: ShardSet,
+    tokenizer: str | None,
+    first_step: int,
+    findings: Findings | None = None,
 ) -> Stream:
     """Returns the run's samples from a step on.
 
@@ -168,11 +185,15 @@ def stream_of(
         shards: what it reads.
         tokenizer: JSON document, of a method that reads reports.
         first_step: steps done before.
+        findings: by `findings_of`.
     """
+    collator = collator_of(config, tokenizer)
+    if findings and (weights := config.method.study_weights):
+        collator = replace(cast(StudyCollator, collator), weights=findings.weights(*weights))
     return Stream(
         shards=shards,
-        order=order_of(config, shards),
-        collator=collator_of(config, tokenizer),
+        order=order_of(config, shards, findings),
+        collator=collator,
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,
         workers=plan.workers,
@@ -184,7 +205,7 @@ def stream_of(
 
 
 def collator_of(config: RunConfig, tokenizer: str | None) -> Collator:
-    """Returns how rows become the batches of the run.
+    """Returns how rows become the batches of the run, all studies having one weight.
 
     Args:
         config: settings of the run.
@@ -196,9 +217,18 @@ def collator_of(config: RunConfig, tokenizer: str | None) -> Collator:
     )
 
 
-def order_of(config: PretrainConfig, shards: ShardSet) -> Mixture:
-    """Returns the order of the run's training samples."""
-    return Mixture.of(shards, "train", config.seed, config.data.shuffle_window)
+def order_of(config: PretrainConfig, shards: ShardSet, findings: Findings | None = None) -> Mixture:
+    """Returns the order of the run's training samples.
+
+    Args:
+        config: settings of the run.
+        shards: what it reads.
+        findings: by `findings_of`. How many samples are of each folder does not depend on them.
+    """
+    data, extra = config.data, None
+    if findings and data.repeat_below:
+        extra = findings.extra_draws(data.repeat_below, data.repeat_most)
+    return Mixture.of(shards, "train", config.seed, data.shuffle_window, extra)
 
 
 def report_section(config: RunConfig) -> str | None:

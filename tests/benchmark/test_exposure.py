@@ -22,6 +22,7 @@ from ray_mae.config import PretrainConfig
 from ray_mae.config.suite import DatasetEntry, EncoderEntry
 from ray_mae.data.decoding.voxels import decode_voxels, encode_voxels
 from ray_mae.data.schema import Manifest
+from ray_mae.exports.origin import origin_of
 from tests.records import write_state
 from tests.settings import small
 from tests.shards import png, rewrite, write_shards, write_volume_shards
@@ -196,12 +197,73 @@ def test_a_run_has_seen_what_its_weights_have(
     clean = fresh(tmp_path / "clean", 3, "clean", train=20)
     second = run_on(tmp_path / "second", clean, weights=first)
     found = of(second, tested)
-    assert (found.state, found.patients) == ("patients", 10)
-    assert "read reports of its training patients" in found.notes[0]
+    assert (found.state, found.patients) == ("labels", 10)  # their reports were read
+    assert "read reports of the train split of seen" in found.notes[0]
     third = run_on(tmp_path / "third", clean, weights=tmp_path / "dinov2.safetensors")
     unknown = of(third, tested)
     assert unknown.state == "unknown"
     assert "other weights" in unknown.why
+
+
+def test_a_run_that_read_labels_says_so_and_of_which_train_split(
+    leaky: tuple[Path, Path, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    tested, seen, samples = leaky
+    rare = small("mvmae", rare_power=0.5, repeat_below=0.1)
+    run = tmp_path / "run"
+    run.mkdir()
+    write_state(run, PretrainConfig(shards=tested, output=run, **rare), step=1, workers=1)
+    own = of(run, tested)
+    assert (own.state, own.read) == ("none", ["labels"])  # of no test patient
+    (note,) = own.notes
+    assert "read labels of the train split of tested: weights of studies in the alignment" in note
+    assert "method.rare_power 0.5); how often a sample is drawn (data.repeat_below 0.1)." in note
+    plain = of(run_on(tmp_path / "plain", tested), tested)
+    assert (plain.read, plain.notes) == ([], [])
+    # where its train split holds test patients, their labels were seen
+    leak = tmp_path / "leak"
+    leak.mkdir()
+    write_state(leak, PretrainConfig(shards=seen, output=leak, **rare), step=1, workers=1)
+    found = of(leak, tested)
+    assert (found.state, found.patients, found.images) == ("labels", 10, 10)
+    assert set(found.samples) == samples["patients"] | samples["images"]
+    assert found.why.endswith("Their labels were read.")
+    everybody = of(run, tested, role="external")
+    assert (everybody.state, everybody.patients) == ("labels", 4)
+
+
+def test_what_was_read_stays_with_what_is_exported_and_with_what_begins_from_it(
+    leaky: tuple[Path, Path, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    tested, seen, _ = leaky
+    first = tmp_path / "first"
+    first.mkdir()
+    config = PretrainConfig(shards=seen, output=first, **small("mvmae", repeat_below=0.5))
+    write_state(first, config, step=1, workers=1)
+    (first / ckpt.TOKENIZER).write_text("{}")
+    facts = ckpt.encoder_facts(first)
+    assert facts.read == ("reports", "labels")
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    ckpt.write_exported(exported, facts)
+    assert ckpt.encoder_facts(exported).read == facts.read
+    datasets = {"d": DatasetEntry(shards=tested), "s": DatasetEntry(shards=seen)}
+    told = ExposureSearch(datasets).exposure(EncoderEntry(paths=exported), "s")
+    assert told.read == ["reports", "labels"]
+    assert "read labels of the train split of its shards." in told.notes[1]
+    clean = fresh(tmp_path / "clean", 3, "clean", train=20)
+    second = of(run_on(tmp_path / "second", clean, weights=first), tested)
+    assert (second.state, second.read) == ("labels", ["reports", "labels"])
+    assert "the train split of seen: how often a sample is drawn" in second.notes[1]
+    # also where what it began with is gone
+    later = run_on(tmp_path / "later", clean, weights=tmp_path / "gone")
+    state = json.loads((later / ckpt.STATE).read_text())
+    begun = {"source": "gone", "family": "a checkpoint of ray-mae", "read": ["labels"]}
+    (later / ckpt.STATE).write_text(json.dumps(state | {"begun_with": begun}))
+    assert ckpt.encoder_facts(later).read == ("labels",)
+    assert (of(later, tested).state, of(later, tested).read) == ("unknown", ["labels"])
+    assert origin_of(first).training["labels read for"].startswith("how often")
+    assert origin_of(exported).training == {"read beside images": "reports, labels"}
 
 
 def test_encoders_of_others_are_as_they_are_declared(

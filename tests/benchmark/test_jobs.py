@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "jobs"
 SUITES = sorted(FOLDER.glob("benchmark_*.yaml"))
 PAPERS = {
     "mvmae_tables", "mdae", "openmind", "fomo26", "cxr_lt", "alignment", "beta", "v2t_by_labels",
-    "mdae_contrasts",
+    "mdae_contrasts", "rare",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ray_mae.benchmarking.records import ALL, Cell, Fit, FitKey, Predictions, Sa
 from ray_mae.benchmarking.report.command import FILES, INDEX, report
 from ray_mae.benchmarking.report.findings import main_of
 from ray_mae.benchmarking.report.tables import escaped
+from ray_mae.benchmarking.report.words import exposure_words
 from ray_mae.benchmarking.statistics.curves import curves
 from ray_mae.benchmarking.statistics.leaks import leaks
 from ray_mae.benchmarking.statistics.overall import averages, ranks
@@ -37,6 +38,10 @@ ENCODERS = {
 }
 
 
+READ = "The pretraining read labels of the train split of home."
+LABELS = {"read": ["labels"], "notes": [READ]}
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> SuiteConfig:
     """A suite with curves, views, groups and a test elsewhere, reported."""
@@ -54,7 +59,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> SuiteConfig:
             contrasts=[[GOOD, BAD], [GOOD, RANDOM]],
             resamples=60,
             subgroups=("sex",),
-            exposure={BAD: {"home": {"state": "images", "patients": 3, "images": 5, "why": "same pixels"}}},
+            exposure={
+                BAD: {"home": {"state": "images", "patients": 3, "images": 5, "why": "same pixels"}},
+                GOOD: {"elsewhere": {"state": "unknown", "why": "Gone.", **LABELS}},
+            },
         ),
     )  # fmt: skip
     report(config)
@@ -105,6 +113,17 @@ def test_scores_hold_the_planted_truth_and_verdicts_follow(planted: SuiteConfig)
     assert verdicts[GOOD, RANDOM, "elsewhere"] == "better"
     planned = {(r["a"], r["b"]): r["planned"] for r in rows(planted, "contrasts.csv")}
     assert planned == {(GOOD, BAD): "True", (GOOD, RANDOM): "True", (BAD, RANDOM): "False"}
+
+
+def test_an_encoder_whose_pretraining_read_labels_is_marked(
+    planted: SuiteConfig,
+) -> None:
+    page = (planted.output / "report.html").read_text()
+    # beside its scores, and where exposure is told
+    assert page.count("not known what it saw, read training labels") >= 2
+    assert f"Gone. {READ}" in page
+    alone = {"state": "none", "read": ["reports", "labels"]}
+    assert exposure_words(alone) == "read training labels"
 
 
 def test_the_label_set_of_a_curve_is_the_same_at_every_number_of_studies(

@@ -4,6 +4,7 @@
     python -m tests.benchmarks.fair_table --output /tmp/table volumes     # MDAE, MAE-3D, DSM
     python -m tests.benchmarks.fair_table --output /tmp/table alignment   # its forms, at equal search of β
     python -m tests.benchmarks.fair_table --output /tmp/table length      # the same three times as long
+    python -m tests.benchmarks.fair_table --output /tmp/table rare        # weights and draws by rare findings
     python -m tests.benchmarks.fair_table --output /tmp/table real --data ../shared/data   # on real images
 
 Every pretraining has the same network, steps, batches and seeds. Phantoms say nothing of medicine: what is
@@ -63,11 +64,20 @@ LONG: dict[str, dict[str, Any]] = {
 REPORTS: dict[str, dict[str, Any]] = {
     f"v2t_{form}": {**STUDIES["v2t"], "method.alignment": form} for form in ("mse", "infonce")
 }
+RARE: dict[str, dict[str, Any]] = {
+    "mvmae": STUDIES["mvmae"],
+    "rare_more": {**STUDIES["mvmae"], "method.rare_power": 0.5},
+    "rare_less": {**STUDIES["mvmae"], "method.rare_power": -0.5},
+    "repeated": {**STUDIES["mvmae"], "data.repeat_below": 0.4},
+}
+RAREST = ["Consolidation", "Lung Opacity", "Pneumonia"]
+"""Of the findings that these phantoms have; all five are in 9 to 14 % of the studies."""
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "studies": STUDIES,
     "volumes": VOLUMES,
     "alignment": {**FORMS, **REPORTS},
     "length": LONG,
+    "rare": RARE,
     "real": {**STUDIES, **VOLUMES},
 }
 STEPS = {"volumes": 300, "length": 1500}
@@ -201,6 +211,9 @@ def _suite_of_studies(
     contrasts = [["v2t", "mvmae"], ["mvmae", "mae"], ["v2t", "v2t_beta0"], ["mvmae", "random"]]
     if forms:
         contrasts = [[name, first] for name in runs if name != first]
+    tasks: dict[str, Any] = {"findings": {"dataset": "phantoms"}}
+    if what == "rare":
+        tasks["rarest"] = {"dataset": "phantoms", "labels": RAREST}
     return {
         "title": f"Phantoms of chests: {what}",
         "output": str(root / f"table-{what}"),
@@ -211,7 +224,7 @@ def _suite_of_studies(
             "metadata": {"kind": "metadata", "columns": ["sex", "age", "manufacturer", "view"]},
         },
         "datasets": {"phantoms": {"shards": str(shards)}},
-        "tasks": {"findings": {"dataset": "phantoms"}},
+        "tasks": tasks,
         "heads": {"use": ["linear", "knn"]},
         "label_counts": {"studies": [50] if forms else [50, 200], "draws": 3},
         "views": ["all"] if forms else ["all", "frontal", "lateral", "both_features"],

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.findings import read_findings
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture, key_of
 from ray_mae.data.loading.rows import read_rows
@@ -244,3 +245,63 @@ def test_shards_that_are_away_for_a_moment_are_waited_for(shards: Path, tmp_path
     folder.rename(aside)
     with pytest.raises(OSError, match=r"train-00000.parquet could not be read for [12] s"):
         read_rows(folder / shard.file, shard, 0, columns, patience=1)
+
+
+def rare_stream(shards: Path, first_step: int = 0, steps: int = 60, workers: int = 2) -> Stream:
+    """Of studies weighted by their findings and drawn more often."""
+    plain = stream(shards, first_step, steps, workers)
+    found = read_findings(plain.shards)
+    return replace(
+        plain,
+        order=Mixture.of(plain.shards, "train", 1, 8, found.extra_draws(0.9, 10.0)),
+        collator=StudyCollator(max_views=3, seed=1, weights=found.weights(1.0, 10.0)),
+    )
+
+
+def samples_of(work: Stream) -> list[tuple[int, int, float]]:
+    """(key, draw, weight) of each sample, without the copies that fill a step up."""
+    arrays = [
+        from_block(block)
+        for block in work.read(work.first_step, work.steps)
+        if block["weight"][0].as_py()
+    ]
+    return [
+        (int(key), int(draw), float(weight))
+        for a in arrays
+        for key, draw, weight in zip(a["key"], a["draw"], a["study_weight"], strict=True)
+    ]
+
+
+def test_weighted_and_repeated_studies_come_alike_at_any_number_of_workers_and_after_a_restart(
+    shards: Path,
+) -> None:
+    whole = samples_of(rare_stream(shards))
+    for workers in (1, 3, 5):
+        assert samples_of(rare_stream(shards, workers=workers)) == whole
+    assert samples_of(rare_stream(shards, first_step=41, workers=3)) == whole[41 * 8 :]
+
+
+def test_rare_studies_are_drawn_as_often_as_told_and_each_time_anew(shards: Path) -> None:
+    work = rare_stream(shards, steps=100)
+    found, drawn = read_findings(work.shards), samples_of(work)
+    epochs = len(drawn) / work.order.samples_per_epoch
+    assert epochs > 10
+    extra = found.extra_draws(0.9, 10.0)[0]
+    keys = [key for key, _, _ in drawn]
+    for key, more in zip(found.keys[0].tolist(), extra.tolist(), strict=True):
+        assert keys.count(key) / epochs == pytest.approx(1 + more, abs=0.35)
+    assert len({draw for _, draw, _ in drawn}) == len(drawn)  # no crop and mask is there twice
+    weights = dict(zip(keys, [weight for _, _, weight in drawn], strict=True))
+    expected = work.collator.weights.of(found.keys[0])
+    assert [weights[key] for key in found.keys[0].tolist()] == expected.tolist()
+
+
+def test_a_batch_without_weights_has_none_and_one_with_them_takes_them_to_its_device(
+    shards: Path,
+) -> None:
+    rows = rows_of(shards, "train-00000.parquet", 0, StudyCollator.columns)
+    to_batch = KINDS["study"].to_batch
+    assert to_batch(StudyCollator(3).collate(rows, [0] * len(rows))).study_weight is None
+    weights = read_findings(ShardSet.read(shards)).weights(1.0, 10.0)
+    batch = to_batch(StudyCollator(3, weights=weights).collate(rows, [0] * len(rows)))
+    assert batch.to("cpu").study_weight.tolist() == weights.of(batch.key.numpy()).tolist()

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_mae.data.loading.order import Mixture, Order, RowLocation, key_of, mix, permutation
+from ray_mae.data.loading.order import (
+    Extra,
+    Mixture,
+    Order,
+    RowLocation,
+    key_of,
+    mix,
+    permutation,
+)
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from tests.shards import write_shards
@@ -216,3 +224,87 @@ def test_the_sequence_of_folders_never_changes_between_versions() -> None:
     mixture = Mixture((SMALL, replace(SMALL, folder=1)), (0.75, 0.25), 3)
     folders = [p.folder for p in mixture.locations(1020, 1040)]
     assert folders == [0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1]
+
+
+# ------------------------------------------------------------------------------------ repeated rows
+
+
+@st.composite
+def repeated(draw: st.DrawFn) -> Order:
+    """Orders of which some rows come oftener than once."""
+    made = draw(groups)
+    n = sum(rows for _, _, rows in made)
+    parts = np.array(draw(st.lists(st.integers(0, 40), min_size=n, max_size=n))) / 10
+    total = parts.sum()
+    extra = parts * (round(total) / total) if total else parts
+    return Order(made, draw(SEEDS), draw(st.integers(1, 40)), extra=Extra(extra))
+
+
+def times_of(order: Order, epoch: int) -> np.ndarray:
+    """[n] how often each row is drawn in an epoch, in file order."""
+    n = order.samples_per_epoch
+    drawn = [(p.file, p.group, p.row) for p in order.locations(epoch * n, (epoch + 1) * n)]
+    rows = [(f, g, r) for f, g, number in order.groups for r in range(number)]
+    return np.array([drawn.count(row) for row in rows])
+
+
+@given(repeated(), st.integers(0, 4))
+@settings(deadline=None, max_examples=50)
+def test_an_epoch_holds_every_row_and_some_again_as_often_as_they_are_to(order, epoch) -> None:
+    assert order.extra is not None
+    times, wanted = times_of(order, epoch), 1 + order.extra.rows
+    assert times.sum() == order.samples_per_epoch == round(wanted.sum())
+    assert (times >= np.floor(wanted - 1e-9)).all()
+    assert (times <= np.ceil(wanted + 1e-9)).all()
+
+
+@given(repeated(), st.lists(st.integers(0, 300), min_size=2, max_size=5))
+@settings(deadline=None, max_examples=50)
+def test_any_cuts_of_a_sequence_with_repeats_give_the_same_sequence(order, cuts) -> None:
+    cuts = sorted(cuts)
+    whole = list(order.locations(cuts[0], cuts[-1]))
+    assert [p for a, b in pairwise(cuts) for p in order.locations(a, b)] == whole
+    assert len(whole) == cuts[-1] - cuts[0]
+    again = replace(order, extra=Extra(order.extra.rows.copy()))  # as on another machine
+    assert list(again.locations(cuts[0], cuts[-1])) == whole
+
+
+@given(repeated(), st.integers(0, 3))
+@settings(deadline=None, max_examples=50)
+def test_no_two_drawings_of_a_row_are_alike(order, epoch) -> None:
+    n = order.samples_per_epoch
+    drawn = list(order.locations(epoch * n, (epoch + 2) * n))
+    assert len({(p.file, p.group, p.row, p.draw) for p in drawn}) == len(drawn)
+
+
+def test_a_row_is_drawn_again_as_often_as_its_share_says_over_epochs() -> None:
+    extra = np.zeros(60)
+    extra[:10], extra[10:20] = 0.3, 1.5
+    order = Order(tuple(("s", g, 10) for g in range(6)), 0, 60, extra=Extra(extra))
+    mean = np.mean([times_of(order, epoch) for epoch in range(200)], axis=0)
+    assert mean.reshape(6, 10).mean(1) == pytest.approx([1.3, 2.5, 1, 1, 1, 1])  # in each epoch
+    assert mean == pytest.approx(1 + extra, abs=0.12)
+
+
+def test_no_extra_draws_leave_the_order_as_it_is() -> None:
+    plain = Order(tuple(("s", g, 8) for g in range(8)), 0, 16)
+    none = replace(plain, extra=Extra(np.zeros(64)))
+    assert list(none.locations(0, 200)) == list(plain.locations(0, 200))
+
+
+def test_a_window_with_repeats_keeps_its_size_and_so_does_what_is_read_for_it() -> None:
+    extra = np.full(100, 3.0)
+    order = Order(tuple(("s", g, 10) for g in range(10)), 0, 80, extra=Extra(extra))
+    assert [w.draws for w in order.windows(0)] == [80] * 5
+    assert {len(w.groups) for w in order.windows(0)} == {2}
+
+
+def test_in_a_mixture_shares_of_folders_stay_as_they_are_told() -> None:
+    extra = Extra(np.array([0, 0, 0, 0, 0, 0, 2, 2.0]))
+    more = Mixture((SMALL, replace(SMALL, folder=1, extra=extra)), (0.5, 0.5), 0)
+    plain = Mixture((SMALL, replace(SMALL, folder=1)), (0.5, 0.5), 0)
+    folders = [[p.folder for p in m.locations(0, 3000)] for m in (more, plain)]
+    assert folders[0] == folders[1]
+    drawn = [p for p in more.locations(0, 2048) if p.folder == 1]
+    rare = np.mean([(p.group, p.row) in ((1, 1), (1, 2)) for p in drawn])
+    assert rare == pytest.approx(6 / 12, abs=0.01)

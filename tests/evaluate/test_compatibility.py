@@ -235,3 +235,8 @@ def test_an_exported_encoder_knows_the_shards_that_it_was_trained_on(
     (tmp_path / "encoder" / "encoder.json").write_text(json.dumps(described))
     (sentence,) = cautions(tmp_path / "encoder", Path(config["shards"]), "refuse")
     assert "on shards that it does not name" in sentence
+    (tmp_path / "encoder" / "encoder.json").write_text(
+        json.dumps(described | {"read": ["reports", "labels"]})
+    )
+    first, _ = cautions(tmp_path / "encoder", Path(config["shards"]), "refuse")
+    assert "read labels of its training patients: where a head is fitted to few" in first

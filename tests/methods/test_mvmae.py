@@ -278,3 +278,86 @@ def test_a_running_mean_follows_after_the_step_and_is_part_of_the_checkpoint() -
     twin.train()
     twin.after_step(2)  # of the two batches in training alone
     assert int(twin.centre.weight * 1000) == 190
+
+
+# ------------------------------------------------------------------------------------ rare findings
+
+FORMS = ["mse", "centred", "cosine", "infonce", "vicreg"]
+WEIGHTS = torch.tensor([0.5, 3.0, 0.25])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_one_and_none_are_the_same_to_the_bit(form: str) -> None:
+    model, batch = method(alignment=form, rare_power=0.5, rare_terms="both"), study_batch([2, 3, 1])
+    ones = replace(batch, study_weight=torch.ones(3))
+    assert torch.equal(gradients(model, ones), gradients(model, batch))
+    assert torch.equal(model(ones, 100).total, model(batch, 100).total)
+
+
+def test_without_a_power_no_label_is_read() -> None:
+    settings = method().settings
+    assert settings.study_weights is None
+    assert settings.label_uses == ()
+    told = method(rare_power=-0.5, rare_terms="both").settings
+    assert told.study_weights == (-0.5, 10.0)
+    assert "alignment and reconstruction (method.rare_power -0.5)" in told.label_uses[0]
+
+
+@pytest.mark.parametrize("form", ["mse", "centred", "cosine", "infonce"])
+@pytest.mark.parametrize("terms", ["alignment", "reconstruction", "both"])
+def test_a_study_weighs_in_the_terms_that_are_named_and_in_no_other(form: str, terms: str) -> None:
+    model = method(alignment=form, rare_power=1.0, rare_terms=terms, gamma=0.0)
+    batch = study_batch([2, 3, 2])
+    alone = {
+        "alignment": method(alignment=form, gamma=0.0, beta=2.0)(batch, 100).parts["alignment"],
+        "reconstruction": model(batch, 100).parts["reconstruction"],
+    }
+    heavy = model(replace(batch, study_weight=torch.full((3,), 3.0)), 100)
+    for name, value in alone.items():
+        factor = 3.0 if terms in (name, "both") else 1.0
+        torch.testing.assert_close(heavy.parts[name], factor * value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", ["mse", "cosine", "infonce"])
+def test_the_gradient_of_a_rare_study_is_its_weight_times_that_of_before(form: str) -> None:
+    """Also where the others are negatives: the anchor's term has the weight, and not the denominators."""
+    batch, rng = study_batch([2, 3, 2]), torch.Generator().manual_seed(0)
+    z = torch.randn(7, 8, generator=rng)
+
+    def terms(weight: torch.Tensor | None) -> list[torch.Tensor]:
+        found = []
+        for study in range(3):
+            here = z.clone().requires_grad_()
+            alignment(here, batch.study, 3, form, key=batch.study, weight=weight)[study].backward()
+            assert here.grad is not None
+            found.append(here.grad)
+        return found
+
+    for weighted, plain, weight in zip(terms(WEIGHTS), terms(None), WEIGHTS, strict=True):
+        torch.testing.assert_close(weighted, weight * plain)
+
+
+def test_of_vicreg_the_invariance_has_the_weight_and_the_spread_has_none() -> None:
+    z, study = (
+        torch.randn(5, 8, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 0, 1, 1, 2]),
+    )
+    plain, heavy = (alignment(z, study, 3, "vicreg", weight=w) for w in (None, WEIGHTS))
+    invariance = torch.stack([(z[0] - z[1]).square().mean(), (z[2] - z[3]).square().mean()])
+    torch.testing.assert_close(heavy[:2] - plain[:2], (WEIGHTS[:2] - 1) * invariance)
+    assert heavy[2] == plain[2]  # a single view has no invariance
+
+
+def test_a_weighted_batch_may_be_split_over_workers() -> None:
+    model = method(rare_power=0.5, rare_terms="both")
+    batch = replace(study_batch([2, 1, 3, 2]), study_weight=torch.tensor([0.5, 3.0, 0.25, 1.0]))
+    halves = [part(batch, [0, 1]), part(batch, [2, 3])]
+    assert halves[1].study_weight is not None
+    together = sum(gradients(model, half) for half in halves) / 2
+    torch.testing.assert_close(together, gradients(model, batch), rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_of_an_alignment_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"method.rare_power \(0.5\) weights the alignment, which"):
+        method(rare_power=0.5, beta=0.0)
+    method(rare_power=0.5, beta=0.0, rare_terms="reconstruction")

@@ -267,7 +267,12 @@ def test_own_weights_of_another_size_are_resampled_and_of_another_shape_refused(
     assert wanted.image_size == 32
     same = begin(own, wanted, tmp_path / "a", list)
     assert same.weights == own
+    assert "read" not in same.table
     assert not (tmp_path / "a").exists()
+    labelled = write_checkpoint(
+        tmp_path / "labelled", shards, "mvmae", positions="learned", gamma=0.0, repeat_below=0.5
+    )
+    assert begin(labelled, wanted, tmp_path / "c", list).table["read"] == ["labels"]
     larger = replace(wanted, image_size=64)
     method, table, _ = begun(tmp_path, own, larger)
     assert table["resampled"] == {"position": "from 4 × 4 to 8 × 8 patches (bicubic, antialiased)"}

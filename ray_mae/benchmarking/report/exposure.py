@@ -10,7 +10,7 @@ from ray_mae.benchmarking.report.cells import (
     words,
 )
 from ray_mae.benchmarking.report.findings import Findings
-from ray_mae.benchmarking.report.words import EXPOSURE, difference, place_name, short
+from ray_mae.benchmarking.report.words import difference, exposure_words, place_name, short
 
 LEAKS = (
     "Where test samples are known to have been seen, by a pretraining or, under the same name on another "
@@ -29,9 +29,9 @@ def exposure(found: Findings) -> Section:
             told = results.exposure(name, dataset)
             rows.append(
                 [
-                    encoder(name), words(dataset), words(EXPOSURE.get(told["state"]) or "nothing"),
+                    encoder(name), words(dataset), words(exposure_words(told) or "nothing"),
                     words(short(told.get("patients", "–"))), words(short(told.get("images", "–"))),
-                    long(told.get("why", "")),
+                    long(" ".join([told.get("why", ""), *told.get("notes", ())])),
                 ]
             )  # fmt: skip
     columns = ["Encoder", "Test", "Its pretraining", "Patients", "Images", "How that is known"]

@@ -21,12 +21,12 @@ from ray_mae.benchmarking.report.cells import (
 )
 from ray_mae.benchmarking.report.findings import Findings
 from ray_mae.benchmarking.report.words import (
-    EXPOSURE,
     VALIDATION,
     VIEWS,
     cell_name,
     checkpoints,
     difference,
+    exposure_words,
     place_name,
     ratio,
     studies_needed,
@@ -65,13 +65,13 @@ def scores(found: Findings) -> Section:
         pictures.append(Picture(title, svg(picture), f"{label}; the values are in the table below"))
         for s in here:
             names = [n for n in s.values if n in metrics.NAMES]
-            state = found.results.exposure(s.encoder, place.dataset)["state"]
+            told = found.results.exposure(s.encoder, place.dataset)
             rows.append(
                 [
                     words(place_name(place)),
                     words(head),
                     encoder(s.encoder),
-                    words(EXPOSURE.get(state, state)),
+                    words(exposure_words(told)),
                     count(len(s.fits)),
                     words(", ".join(metrics.NAMES[n] for n in names[:1])),
                     interval(values[s.encoder]),

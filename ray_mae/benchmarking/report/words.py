@@ -33,6 +33,15 @@ EXPOSURE = {
 }
 
 
+def exposure_words(told: Mapping[str, Any]) -> str:
+    """What a pretraining saw of a test and, where it read training labels, that; "" for nothing.
+
+    told: a record of `exposure.Exposure`.
+    """
+    read = "read training labels" if "labels" in told.get("read", ()) else ""
+    return ", ".join(filter(None, [EXPOSURE.get(told["state"], told["state"]), read]))
+
+
 def place_name(place: Place) -> str:
     """Task and test; views and what was held out where they are not the usual."""
     name = place.task if place.dataset == place.task else f"{place.task}, {place.dataset}"

@@ -16,7 +16,7 @@ class Collator(Protocol):
     """What is read of a row."""
 
     def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of a batch, by name; epochs: the epoch each row is drawn in."""
+        """The arrays of a batch, by name; epochs: which drawing of each row it is, by `RowLocation.draw`."""
         ...
 
     def describe(self, rows: list[Row]) -> dict[str, list[Any]]:

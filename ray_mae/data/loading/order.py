@@ -5,15 +5,15 @@ number of workers, so a run continues exactly, on any number of them.
 
 An epoch shuffles the row groups of all shards, cuts the result into windows of about
 `shuffle_window` rows and shuffles the rows within each window: every row once per epoch, and a
-reader touches few files at a time.
+reader touches few files at a time. With `Extra` some rows come several times, all within their window.
 """
 
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -66,6 +66,37 @@ class RowLocation:
     epoch: int
     folder: int = 0
     """Index among the folders of shards that the run reads."""
+    copy: int = 0
+    """Which of the epoch's drawings of the row."""
+
+    @property
+    def draw(self) -> int:
+        """Number of the drawing among all of the row: what is random of a sample follows from it."""
+        return self.epoch + (self.copy << 32)
+
+
+@dataclass(frozen=True, eq=False)  # by identity: orders are keys of a cache
+class Extra:
+    """How much oftener than once each row of an order is drawn in an epoch, on average."""
+
+    rows: NDArray[np.float64]
+    """[n] of all rows of the split, in file order; they sum to a whole number."""
+
+    @cached_property
+    def total(self) -> int:
+        return round(float(self.rows.sum()))
+
+    def times(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """[n] how often each row is drawn in an epoch: 1 + its extra, rounded down or up.
+
+        Systematic sampling: all are rounded by one random number of the epoch, so that their sum is the
+        same in every epoch, and each is rounded up as often as its fraction says.
+        """
+        u = float(mix(seed, Draw.REPEATS, epoch).view(np.uint64) >> np.uint64(11)) / 2.0**53
+        ends = np.concatenate([[0.0], self.rows.cumsum()])
+        ends[ends > self.total - 1e-6] = self.total  # whatever the sum was rounded to
+        whole = np.floor(ends + u).astype(np.int64)
+        return 1 + whole[1:] - whole[:-1]
 
 
 @dataclass(frozen=True)
@@ -76,17 +107,18 @@ class Window:
     """Position within the epoch of the window's first row."""
     groups: tuple[tuple[str, int, int], ...]
     """(file, row group, rows)"""
+    draws: int
+    """Samples, with those that are drawn again."""
     seed: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(rows for _, _, rows in self.groups)
+    times: tuple[NDArray[np.int64], ...] | None = field(default=None, compare=False)
+    """How often each row of each group is drawn; None: once."""
 
     def locations(self, epoch: int, folder: int) -> list[RowLocation]:
         flat = [
-            RowLocation(file, group, row, epoch, folder)
-            for file, group, rows in self.groups
+            RowLocation(file, group, row, epoch, folder, copy)
+            for i, (file, group, rows) in enumerate(self.groups)
             for row in range(rows)
+            for copy in range(1 if self.times is None else self.times[i][row])
         ]
         return [flat[i] for i in permutation(len(flat), *self.seed)]
 
@@ -101,10 +133,18 @@ class Order:
     shuffle_window: int
     folder: int = 0
     """See `RowLocation`."""
+    extra: Extra | None = None
+    """Of the rows that come oftener than once in an epoch."""
 
     @classmethod
     def of(
-        cls, manifest: Manifest, split: str, seed: int, shuffle_window: int, folder: int = 0
+        cls,
+        manifest: Manifest,
+        split: str,
+        seed: int,
+        shuffle_window: int,
+        folder: int = 0,
+        extra: Extra | None = None,
     ) -> "Order":
         groups = tuple(
             (shard.file, group, rows)
@@ -113,11 +153,11 @@ class Order:
         )
         if not groups:
             raise ValueError(f"the shards hold no study of the {split} split: nothing to read")
-        return cls(groups, seed, shuffle_window, folder)
+        return cls(groups, seed, shuffle_window, folder, extra)
 
     @property
     def samples_per_epoch(self) -> int:
-        return sum(rows for _, _, rows in self.groups)
+        return sum(rows for _, _, rows in self.groups) + (self.extra.total if self.extra else 0)
 
     def windows(self, epoch: int) -> tuple[Window, ...]:
         """The windows of an epoch, in order."""
@@ -131,22 +171,30 @@ class Order:
             windows = self.windows(epoch)
             window = windows[bisect_right([w.start for w in windows], within) - 1]
             first = within - window.start
-            last = min(window.rows, first + stop - position)
+            last = min(window.draws, first + stop - position)
             yield from window.locations(epoch, self.folder)[first:last]
             position += last - first
 
 
 @lru_cache(maxsize=4)
 def _windows(order: Order, epoch: int) -> tuple[Window, ...]:
-    shuffled = [order.groups[i] for i in permutation(len(order.groups), order.seed, epoch)]
-    ends = list(accumulate(rows for _, _, rows in shuffled))
+    sequence = permutation(len(order.groups), order.seed, epoch)
+    shuffled = [order.groups[i] for i in sequence]
+    sizes, times = [rows for _, _, rows in shuffled], None
+    if order.extra:
+        borders = np.cumsum([rows for _, _, rows in order.groups])[:-1]
+        of_group = np.split(order.extra.times(order.seed, epoch), borders)
+        times = [of_group[i] for i in sequence]
+        sizes = [int(of.sum()) for of in times]
+    ends = list(accumulate(sizes))
     windows: list[Window] = []
     first = 0
     for last, end in enumerate(ends):
-        start = ends[first] - shuffled[first][2]
+        start = ends[first] - sizes[first]
         if end - start >= order.shuffle_window or last == len(ends) - 1:
-            seed = (order.seed, epoch, len(windows))
-            windows.append(Window(start, tuple(shuffled[first : last + 1]), seed))
+            part, seed = slice(first, last + 1), (order.seed, epoch, len(windows))
+            again = tuple(times[part]) if times else None
+            windows.append(Window(start, tuple(shuffled[part]), end - start, seed, again))
             first = last + 1
     return tuple(windows)
 
@@ -167,7 +215,14 @@ class Mixture:
     seed: int
 
     @classmethod
-    def of(cls, shards: ShardSet, split: str, seed: int, shuffle_window: int) -> "Mixture":
+    def of(
+        cls,
+        shards: ShardSet,
+        split: str,
+        seed: int,
+        shuffle_window: int,
+        extra: Sequence[NDArray[np.float64]] | None = None,
+    ) -> "Mixture":
         """The order of a split.
 
         Args:
@@ -175,9 +230,17 @@ class Mixture:
             split: which rows of them.
             seed: another one gives another order.
             shuffle_window: samples of all folders together that are shuffled among themselves.
+            extra: of each folder [n], how much oftener than once rows are drawn in an epoch; see `Extra`.
         """
         orders = [
-            Order.of(f.manifest, split, seed, max(1, round(shuffle_window * f.share)), i)
+            Order.of(
+                f.manifest,
+                split,
+                seed,
+                max(1, round(shuffle_window * f.share)),
+                i,
+                Extra(extra[i]) if extra else None,
+            )
             for i, f in enumerate(shards.folders)
         ]
         return cls(tuple(orders), tuple(f.share for f in shards.folders), seed)

@@ -125,9 +125,9 @@ class Sampler:
         while True:
             lost: list[dict[str, Any]] = []
             drawn = [self._row(step, index, lost) for index in indices]
-            rows, epochs = [row for row, _ in drawn], [location.epoch for _, location in drawn]
+            rows, draws = [row for row, _ in drawn], [location.draw for _, location in drawn]
             try:
-                arrays = self._collator.collate(rows, epochs)
+                arrays = self._collator.collate(rows, draws)
                 return DrawnSamples(arrays, [location.folder for _, location in drawn], lost)
             except Exception as error:
                 self._condemn(drawn, error)
@@ -183,7 +183,7 @@ class Sampler:
 
     def _collates(self, row: Row, location: RowLocation) -> bool:
         try:
-            self._collator.collate([row], [location.epoch])
+            self._collator.collate([row], [location.draw])
         except Exception:
             return False
         return True

@@ -7,6 +7,7 @@ import numpy as np
 
 from ray_mae.data.decoding.stored_images import decode
 from ray_mae.data.letterbox import letterbox
+from ray_mae.data.loading.findings import StudyWeights
 from ray_mae.data.loading.order import key_of, mix, permutation
 from ray_mae.data.schema import VIEWS, Row
 from ray_mae.random_streams import Draw
@@ -23,6 +24,8 @@ class StudyCollator:
     """A tokenizers JSON document; None gives batches without text."""
     max_tokens: int = 128
     seed: int = 0
+    weights: StudyWeights | None = None
+    """Of training studies, by their findings; None: all alike."""
 
     kind: ClassVar[str] = "study"
     columns: ClassVar[tuple[str, ...]] = (
@@ -39,7 +42,7 @@ class StudyCollator:
         }
 
     def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of a StudyBatch, by name; epochs: the epoch each row is drawn in."""
+        """The arrays of a StudyBatch, by name; epochs: which drawing of each row it is."""
         keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
         draws = mix(self.seed, np.array(epochs), keys)
         places = [
@@ -52,7 +55,9 @@ class StudyCollator:
         study, slots = np.array(places, dtype=np.int64).reshape(-1, 2).T
         canvas, side = letterbox(images)
         tokens, has_report = self._tokens(rows)
+        weights = {"study_weight": self.weights.of(keys)} if self.weights else {}
         return {
+            **weights,
             "images": canvas,
             "side": side,
             "shape": np.array([image.shape for image in images], dtype=np.int64),

@@ -38,7 +38,7 @@ class VolumeCollator:
         }
 
     def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of a VolumeBatch, by name; epochs: the epoch each row is drawn in.
+        """The arrays of a VolumeBatch, by name; epochs: which drawing of each row it is.
 
         voxels [B, 1, S, S, S] float16 and valid [B, 1, S, S, S] bool: 0 and False around a volume
         that is smaller than the crop; key and draw [B] int64.

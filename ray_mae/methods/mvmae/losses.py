@@ -16,11 +16,15 @@ def alignment(
     reduction: str = "mean",
     temperature: float = 0.07,
     key: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """L_align (section 4.1): [S], how far apart the views of a study are; 0 with a single view.
 
     z: [N, D], one pooled vector per view; key: [N], the same wherever a study is drawn again, as at
-    the border of two epochs (infonce only; default: no study is). Forms:
+    the border of two epochs (infonce only; default: no study is).
+    weight: [S] factor of each study's term. Of infonce it is that of its anchors, and other studies stand in
+    their denominators as before; of vicreg that of the invariance alone.
+    Forms:
     centred: as mse; the caller has taken the mean of all studies off.
     mse: d_MSE of the L2-normalised vectors, mean over the study's pairs; with reduction "sum" the
     distance is summed over D, which is 2 − 2 cos. The paper's 1/(1−α) turns a mean over all
@@ -30,16 +34,22 @@ def alignment(
     z = z.float()
     u, v = study_pairs(study)
     if form == "vicreg":
-        return vicreg(z, study, studies)
+        return vicreg(z, study, studies, weight)
     n = F.normalize(z, dim=-1)
     if form == "infonce":
-        return infonce(n, study, studies, temperature, study if key is None else key)
+        terms = infonce(n, study, studies, temperature, study if key is None else key)
+        return weighted(terms, weight)
     if form == "cosine":
         distance = 1 - (n[u] * n[v]).sum(-1)
     else:
         squared = (n[u] - n[v]).square()
         distance = squared.mean(-1) if reduction == "mean" else squared.sum(-1)
-    return mean_per_study(distance, study[u], studies)
+    return weighted(mean_per_study(distance, study[u], studies), weight)
+
+
+def weighted(terms: Tensor, weight: Tensor | None) -> Tensor:
+    """Terms of studies [S] times their weights, or untouched where there are none."""
+    return terms if weight is None else weight * terms
 
 
 def caption(logits: Tensor, target: Tensor, pad: int) -> Tensor:

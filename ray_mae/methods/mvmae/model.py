@@ -16,7 +16,7 @@ from ray_mae.encoders.vit import VisionTransformer, gather, patchify
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
-from ray_mae.methods.mvmae.losses import alignment, caption
+from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.collapse import collapse_signs
 from ray_mae.methods.parts.losses import reconstruction
@@ -100,7 +100,7 @@ class Mvmae(Method):
 
         S = batch.samples
         rec = reconstruction(pixels, gather(patches, hidden), self.settings.norm_pix)  # [N]
-        rec = mean_per_study(rec, batch.study, S)  # [S]
+        rec = weighted(mean_per_study(rec, batch.study, S), self.weights(batch, "reconstruction"))
         z = self.pooled(tokens)  # [N, D]
         align = alignment(
             z if self.centre is None else self.centre(z),
@@ -110,6 +110,7 @@ class Mvmae(Method):
             reduction=self.settings.alignment_reduction,
             temperature=self.settings.alignment_temperature,
             key=batch.key[batch.study],
+            weight=self.weights(batch, "alignment"),
         )
         beta = self.beta(step)
         total = rec.mean() + (beta * align.mean() if beta else 0.0)
@@ -126,6 +127,10 @@ class Mvmae(Method):
             ratios |= collapse_signs(z.detach().float(), batch.study)
         parts = {name: value.detach() for name, value in parts.items()}
         return Losses(total, parts, ratios, each)
+
+    def weights(self, batch: StudyBatch, term: str) -> Tensor | None:
+        """[S] factors of a term of the loss by the studies' findings; None: all 1."""
+        return batch.study_weight if self.settings.rare_terms in (term, "both") else None
 
     def after_step(self, step: int) -> None:
         """The mean of the views' vectors follows the weights."""

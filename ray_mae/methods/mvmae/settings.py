@@ -54,6 +54,14 @@ class MvmaeSettings(MethodSettings):
     """infonce only: temperature of the softmax."""
     beta: float = setting(2.0, ge=0)
     """Final weight of the alignment: 0 until warm-up ends, then a half cosine up to beta."""
+    rare_power: float = setting(0.0, ge=-2, le=2)
+    """Weights of studies by the rarest of their findings c: (n_max/n_c)^rare_power, n_c studies of the train
+    split being positive, and 1 without a finding; divided by their mean over the train split. More than 0:
+    rare findings count more; less: they count less; 0 reads no label."""
+    rare_most: float = setting(10.0, gt=1)
+    """Limit of these weights, and 1/rare_most of those below 1, before they are divided."""
+    rare_terms: Literal["alignment", "reconstruction", "both"] = "alignment"
+    """What is weighted. Of infonce the terms of anchors, of vicreg the invariance."""
     gamma: float = setting(1.0, ge=0)
     """Weight of the report captioner; 0 builds none."""
     caption_depth: int = setting(4, ge=1)
@@ -94,6 +102,17 @@ class MvmaeSettings(MethodSettings):
         return self.gamma > 0
 
     @property
+    def study_weights(self) -> tuple[float, float] | None:
+        return (self.rare_power, self.rare_most) if self.rare_power else None
+
+    @property
+    def label_uses(self) -> tuple[str, ...]:
+        if not self.rare_power:
+            return ()
+        terms = "alignment and reconstruction" if self.rare_terms == "both" else self.rare_terms
+        return (f"weights of studies in the {terms} (method.rare_power {self.rare_power:g})",)
+
+    @property
     def coupled(self) -> bool:
         return self.beta > 0 and self.alignment in ("infonce", "vicreg")
 
@@ -112,3 +131,8 @@ class MvmaeSettings(MethodSettings):
         self.decoder_shape(vit).check("method", "decoder_", sincos=vit.positions == "sincos")
         if self.gamma > 0:
             multiple("encoder.width", vit.shape.width, "method.caption_heads", self.caption_heads)
+        if self.rare_power and self.rare_terms == "alignment" and not self.beta:
+            raise ValueError(
+                f"method.rare_power ({self.rare_power:g}) weights the alignment, which method.beta 0 leaves "
+                "out: set method.rare_terms to reconstruction or both, or rare_power to 0"
+            )

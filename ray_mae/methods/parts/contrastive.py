@@ -45,13 +45,16 @@ def _itself(n: int, every: int, mine: Tensor, owner: Tensor) -> Tensor:
     return diagonal
 
 
-def vicreg(z: Tensor, study: Tensor, studies: int) -> Tensor:
+def vicreg(z: Tensor, study: Tensor, studies: int, weight: Tensor | None = None) -> Tensor:
     """[S] invariance of pairs + variance and covariance over all workers' views (25 : 25 : 1).
 
     Divided by 25, so that β weighs the invariance. Bardes, Ponce, LeCun 2022, equations 1 to 6.
+    weight: [S] of the studies' invariance. Variance and covariance are of all views, and no study's own.
     """
     u, v = study_pairs(study)
     invariance = mean_per_study((z[u] - z[v]).square().mean(-1), study[u], studies)
+    if weight is not None:
+        invariance = weight * invariance
     every, *_ = gather_rows(z, study, study)
     centred = every - every.mean(0)
     variance = (1 - (centred.square().mean(0) + 1e-4).sqrt()).clamp(min=0).mean()

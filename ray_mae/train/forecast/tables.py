@@ -47,6 +47,7 @@ def plan_rows(config: RunConfig, plan: Plan, where: str, first_step: int = 0) ->
         "samples": f"{plan.samples:,} ({plan.epochs:.1f} epochs)",
         "method": f"{config.method.name}, {config.method.described}",
         "encoder": config.encoder.described,
+        **({"labels read for": "; ".join(config.label_uses)} if config.label_uses else {}),
         "engine": f"{config.engine.described}, precision {config.engine.precision}",
     }
 
