@@ -61,6 +61,8 @@ FORMS: dict[str, dict[str, Any]] = {NONE: STUDIES["mae"], **ALIGNMENT}
 LONG: dict[str, dict[str, Any]] = {
     f"{name}_long": FORMS[name] for name in (NONE, "mse_2", "infonce_2")
 }
+SEARCHED = range(3)
+"""Seeds of the search of weights."""
 REPORTS: dict[str, dict[str, Any]] = {
     f"v2t_{form}": {**STUDIES["v2t"], "method.alignment": form} for form in ("mse", "infonce")
 }
@@ -110,12 +112,11 @@ def main() -> None:
         suite = _suite_of_volumes(root, runs, shards)
     else:
         chests = _studies(root)
+        if wanted.what == "alignment":
+            methods = _of_chosen_weights(root, chests, steps)
         runs = dict(_pretrained(root, methods, chests, seeds, steps))
         suite = _suite_of_studies(root, runs, chests, wanted.what)
     began = time.time()
-    if wanted.what == "alignment":
-        _run("benchmark", "fit", "--config", str(_written(root, "alignment-search", suite)))
-        suite = _of_chosen(suite)
     _run("benchmark", "--config", str(_written(root, wanted.what, suite)))
     print(f"{wanted.what}: benchmark {time.time() - began:.0f} s, {suite['output']}/report.html")
 
@@ -126,30 +127,25 @@ def _written(root: Path, name: str, suite: dict[str, Any]) -> Path:
     return file
 
 
-def _of_chosen(suite: dict[str, Any]) -> dict[str, Any]:
-    """The suite with one weight for each form of the alignment: the one that validation patients prefer."""
+def _of_chosen_weights(root: Path, shards: Path, steps: int) -> dict[str, dict[str, Any]]:
+    """The forms of the alignment, each with the weight that validation patients prefer over a few seeds."""
+    runs = dict(_pretrained(root, FORMS, shards, SEARCHED, steps))
+    suite = _suite_of_studies(root, runs, shards, "alignment")
+    suite["output"] = str(root / "search-alignment")
+    _run("benchmark", "fit", "--config", str(_written(root, "search-alignment", suite)))
     scores: dict[str, list[float]] = {}
     for fit in Store(Path(suite["output"])).fits():
-        if fit.key.cell.studies == ALL and fit.trials:
+        if fit.key.cell.studies == ALL and fit.key.cell.head == "linear" and fit.trials:
             scores.setdefault(fit.key.encoder, []).append(max(t.score for t in fit.trials))
-    mean = {name: sum(values) / len(values) for name, values in scores.items()}
+    mean = {name: sum(scores[name]) / len(scores[name]) for name in FORMS}
     best: dict[str, str] = {}
     for name in FORMS:
         form = name.rpartition("_")[0]
         best[form] = max(name, best.get(form, name), key=mean.__getitem__)
-    print("validation AUROC:", {name: round(mean[name], 3) for name in FORMS}, "chosen:", best)
-    left = FORMS.keys() - best.values()
-    none, mse = best["none"], best["mse"]
-    forms = [name for name in best.values() if name != none]
-    return {
-        **suite,
-        "encoders": {k: v for k, v in suite["encoders"].items() if k not in left},
-        "contrasts": [
-            *[[name, none] for name in forms],
-            *[[name, mse] for name in forms if name != mse],
-            ["v2t_infonce", "v2t_mse"],
-        ],
-    }
+    print(
+        "validation AUROC", {name: round(score, 3) for name, score in mean.items()}, best.values()
+    )
+    return {name: FORMS[name] for name in best.values()} | REPORTS
 
 
 def _run(*words: str) -> None:
@@ -210,7 +206,11 @@ def _suite_of_studies(
     forms = what != "studies"
     contrasts = [["v2t", "mvmae"], ["mvmae", "mae"], ["v2t", "v2t_beta0"], ["mvmae", "random"]]
     if forms:
-        contrasts = [[name, first] for name in runs if name != first]
+        contrasts = [[name, first] for name in runs if name != first and name not in REPORTS]
+    if what == "alignment" and set(REPORTS) < set(runs):
+        mse = next(name for name in runs if name.startswith("mse"))
+        others = [name for name in runs if name not in (first, mse, *REPORTS)]
+        contrasts = [[mse, first], *([name, mse] for name in others), ["v2t_infonce", "v2t_mse"]]
     tasks: dict[str, Any] = {"findings": {"dataset": "phantoms"}}
     if what == "rare":
         tasks["rarest"] = {"dataset": "phantoms", "labels": RAREST}
@@ -225,8 +225,8 @@ def _suite_of_studies(
         },
         "datasets": {"phantoms": {"shards": str(shards)}},
         "tasks": tasks,
-        "heads": {"use": ["linear", "knn"]},
-        "label_counts": {"studies": [50] if forms else [50, 200], "draws": 3},
+        "heads": {"use": ["linear"] if forms else ["linear", "knn"]},
+        "label_counts": {"studies": [] if forms else [50, 200], "draws": 3},
         "views": ["all"] if forms else ["all", "frontal", "lateral", "both_features"],
         "contrasts": contrasts,
         "trust": {}

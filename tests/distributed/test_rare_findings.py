@@ -21,7 +21,7 @@ from ray_mae.train.pretrain import pretrain
 from ray_mae.train.run_folder import METRICS
 from tests.distributed.test_pretrain import rewind
 from tests.settings import small
-from tests.shards import rewrite, write_shards
+from tests.shards import write_shards
 
 pytestmark = pytest.mark.slow
 STEPS = 8
@@ -91,14 +91,3 @@ def test_begun_on_one_worker_it_goes_on_exactly_on_two(one: Run, tmp_path: Path)
     assert pretrain(again)["continued_from_step"] == 4
     ours, whole = figures(again.output), figures(config.output)
     assert ours[-4:] == pytest.approx(whole[4:], rel=1e-4)
-
-
-def test_labels_of_validation_and_test_patients_change_nothing(one: Run, tmp_path: Path) -> None:
-    changed = tmp_path / "changed"
-    write_shards(changed)
-    rewrite(changed, lambda row: row.update(labels=[1] * 14) if row["split"] != "train" else None)
-    other = run_of(changed, tmp_path / "other", 1)
-    pretrain(other)
-    for name in ("loss", "held_out/loss"):
-        assert figures(one[0].output, name)
-        assert figures(other.output, name) == figures(one[0].output, name)
