@@ -11,7 +11,7 @@ from ray_mae.data.schema import NOUNS
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.train.forecast.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
 from ray_mae.train.forecast.gpus import Gpu, find_gpu
-from ray_mae.train.forecast.memory import DDP, row_of
+from ray_mae.train.forecast.memory import row_of
 from ray_mae.train.setup import Plan
 
 GIB = 2.0**30
@@ -107,7 +107,7 @@ def memory_table(config: RunConfig, plan: Plan, estimate: Forecast) -> Table:
     whole = estimate.gpu is not None or estimate.memory[own].total(False) > GIB
     unit, name = (GIB, "GiB") if whole else (2.0**20, "MiB")
     table = Table(box=None, pad_edge=False, title_justify="left", title=_title(estimate.gpu, name))
-    columns = ["engine", "weights", "gradients", "optimiser", "buffers"]
+    columns = ["ZeRO", "weights", "gradients", "optimiser", "buffers"]
     columns += ["activations", "total", "recomputed"] if measured else ["total"]
     if measured:
         run = -1 if config.engine.activation_checkpointing else -2
@@ -121,8 +121,7 @@ def memory_table(config: RunConfig, plan: Plan, estimate: Forecast) -> Table:
         totals = [row.total(recompute) for recompute in ((False, True) if measured else (False,))]
         shown = [f"{total / unit:.2f}{_misfit(total, estimate.gpu)}" for total in totals]
         mark = "› " if engine == own else ""
-        name = engine if engine == DDP else f"ZeRO {engine}"
-        table.add_row(f"{mark}{name}", *(f"{part / unit:.2f}" for part in parts), *shown)
+        table.add_row(f"{mark}{engine}", *(f"{part / unit:.2f}" for part in parts), *shown)
     return table
 
 
