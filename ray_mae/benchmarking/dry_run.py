@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ray_mae.benchmarking.caches import caches_of, splits_of
 from ray_mae.benchmarking.features import Cache, ViewEmbedder, collator_of
-from ray_mae.benchmarking.finetuning import finetune_keys, starts_of, trials_of
+from ray_mae.benchmarking.finetuning import finetune_keys, trials_of
 from ray_mae.benchmarking.fit import groups_of
 from ray_mae.benchmarking.fits import is_done
 from ray_mae.benchmarking.folds import fold_keys, store_of_folds
@@ -20,6 +20,7 @@ from ray_mae.benchmarking.segmenting import bytes_of_models, segment_keys
 from ray_mae.benchmarking.segmenting import trials_of as trials_of_segment
 from ray_mae.benchmarking.small import small_tasks
 from ray_mae.benchmarking.store import Store
+from ray_mae.benchmarking.tuning import seeds_of_trials
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.heads.base import Data, Kind, Tokens
@@ -51,17 +52,23 @@ def forecast(config: SuiteConfig) -> dict[str, Any]:
             labels = len(suite.label_sets[key.cell.task].names)
             seconds += _seconds(suite, key, widths.get(key.encoder, 1), labels)
     tuned = finetune_keys(suite)
-    scratch = [config.encoders[n].kind == "scratch" for n in starts_of(config)]
-    trials = sum(len(trials_of(config.heads.finetune, s)) for s in scratch) if tuned else 0
-    cells = {key.cell for key in tuned}
+    heads = config.heads
+    trials = sum(
+        len(trials_of(heads.finetune, config.encoders[encoder].kind == "scratch"))
+        * len(seeds_of_trials(suite, cell.task, heads.finetune))
+        for cell, encoder in {(key.cell, key.encoder) for key in tuned}
+    )
     segmented = segment_keys(suite)
-    each = len(trials_of_segment(config.heads.segment))
-    segmentations = len(segmented) + each * len({(k.cell, k.encoder) for k in segmented})
+    segmentations = len(segmented) + sum(
+        len(trials_of_segment(heads.segment))
+        * len(seeds_of_trials(suite, cell.task, heads.segment))
+        for cell, _ in {(key.cell, key.encoder) for key in segmented}
+    )
     return {
         "fits": len(keys) + len(tuned) + len(segmented),
         "fits_there": len(keys) - len(waiting),
         "fits_of_folds": len(folds),
-        "fine_tunings": len(tuned) + trials * len(cells),
+        "fine_tunings": len(tuned) + trials,
         **({"segmentations": segmentations} if segmented else {}),
         "hours_embedding": round(embedding / 3600, 3),
         "hours_fits": round(seconds / 3600, 3),

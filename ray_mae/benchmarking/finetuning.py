@@ -192,6 +192,6 @@ _HEAD = Tuned(
     lambda config, encoder: trials_of(
         config.heads.finetune, config.encoders[encoder].kind == "scratch"
     ),
-    lambda config: config.heads.finetune.seeds,
+    lambda config: config.heads.finetune,
     train,
 )

@@ -250,6 +250,6 @@ def predict_one(tested: Tested) -> None:
 _HEAD = Tuned(
     "segmentation",
     lambda config, encoder: trials_of(config.heads.segment),
-    lambda config: config.heads.segment.seeds,
+    lambda config: config.heads.segment,
     train,
 )

@@ -1,6 +1,7 @@
 """Heads that train the encoder: the same number of trials for every start, then fresh seeds of the one that
 validation chose."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from ray_mae.terminal import console
 
 TRIALS, MODELS = "trials", "models"
 """Folders of the runs, in that of the suite."""
+ENOUGH = 50
+"""Validation patients of the rarer class that choose by one seed of each trial."""
 VALIDATION = "validation.npz"
 """What a model says of validation patients, where it says anything of them that is kept."""
 
@@ -65,8 +68,8 @@ class Tuned:
     """What it does, at the beginning of its line."""
     trials: Callable[[SuiteConfig, str], list[dict[str, Any]]]
     """Settings to choose from, of a suite's encoder: as many for every start."""
-    seeds: Callable[[SuiteConfig], list[int]]
-    """Of the fits; the trials have the first one."""
+    settings: Callable[[SuiteConfig], FinetuneHead | SegmentHead]
+    """Of the head."""
     train: Callable[[Training], float]
     """Trains once, unless that was done, in a task of Ray; the score on validation patients."""
 
@@ -106,8 +109,9 @@ def tune(suite: Suite, keys: Sequence[FitKey], head: Tuned) -> int:
     groups = {(key.cell, key.encoder): key for key in reversed(waiting)}
     trials: dict[tuple[Cell, str], list[Training]] = {
         at: [
-            _training(suite, _of_trials(suite, key, head), settings, TRIALS)
+            _training(suite, _of_trials(key, seed), settings, TRIALS)
             for settings in head.trials(config, key.encoder)
+            for seed in seeds_of_trials(suite, key.cell.task, head.settings(config))
         ]
         for at, key in groups.items()
     }
@@ -119,7 +123,8 @@ def tune(suite: Suite, keys: Sequence[FitKey], head: Tuned) -> int:
     for key in waiting:
         best, tried = chosen[key.cell, key.encoder]
         if best is None:
-            _write_failed(suite, key, tried, _failure(trials[key.cell, key.encoder][0]))
+            failed = filter(None, map(_failure, trials[key.cell, key.encoder]))
+            _write_failed(suite, key, tried, next(failed))
         else:
             fits.append(_training(suite, key, best.settings, MODELS))
     run_tasks(head.train, fits, "trained", "fits", [1] * len(fits), gpus)
@@ -128,7 +133,7 @@ def tune(suite: Suite, keys: Sequence[FitKey], head: Tuned) -> int:
         if reason := _failure(training):
             _write_failed(suite, training.key, chosen[at][1], reason)
         else:
-            first = training.key == _of_trials(suite, training.key, head)
+            first = training.key == _of_trials(training.key, head.settings(config).seeds[0])
             _write_fit(suite, training, chosen[at][1], trials[at] if first else [])
     return len(waiting)
 
@@ -138,9 +143,32 @@ def gpus_per_run(config: SuiteConfig) -> int:
     return 1 if gpus_wanted(config.gpu) else 0
 
 
-def _of_trials(suite: Suite, key: FitKey, head: Tuned) -> FitKey:
+def seeds_of_trials(suite: Suite, task: str, settings: FinetuneHead | SegmentHead) -> list[int]:
+    """Returns the seeds whose mean score chooses: the first alone where validation has patients enough.
+
+    Args:
+        suite: with who is in validation.
+        task: what is fitted.
+        settings: of the head.
+    """
+    table = suite.samples[suite.config.tasks[task].dataset]
+    rows = table.split == "val"
+    targets, patient = table.targets[task][rows], table.patient[rows]
+    known = ~np.isnan(targets)
+    if suite.config.tasks[task].kind == "labels":  # of the label that has most
+        classes = [[len(np.unique(patient[c == one])) for one in (0, 1)] for c in targets.T]
+        rarer = max(min(of) for of in classes)
+    else:
+        rarer = len(np.unique(patient[known.any(axis=1)]))
+    if rarer >= ENOUGH:
+        return settings.seeds[:1]
+    fresh = itertools.count(max(settings.seeds) + 1)
+    return [*settings.seeds, *itertools.islice(fresh, settings.trial_seeds)][: settings.trial_seeds]
+
+
+def _of_trials(key: FitKey, seed: int) -> FitKey:
     """The key of the trials for a fit: the same whichever of the fits that they choose for are missing."""
-    return replace(key, pretraining=0, draw=0, seed=head.seeds(suite.config)[0])
+    return replace(key, pretraining=0, draw=0, seed=seed)
 
 
 def _training(suite: Suite, key: FitKey, settings: dict[str, Any], where: str) -> Training:
@@ -166,12 +194,14 @@ def _failure(training: Training) -> str:
 
 
 def _choose(trials: Sequence[Training]) -> tuple[Trial | None, list[Trial]]:
-    """The best on validation patients, of equals the first, None where all failed; and all."""
-    found = []
+    """The best on validation patients by the mean over seeds, of equals the first, None where all failed;
+    and all. A setting of which a seed failed has failed."""
+    scores: dict[tuple[tuple[str, float], ...], list[float]] = {}
     for training in trials:
         result = _told(training)
         score = float("nan") if "failed" in result else result["score"]
-        found.append(Trial(training.settings, score))
+        scores.setdefault(tuple(training.settings.items()), []).append(score)
+    found = [Trial(dict(settings), float(np.mean(of))) for settings, of in scores.items()]
     known = [trial for trial in found if not np.isnan(trial.score)]
     return max(known, key=lambda trial: trial.score, default=None), found
 

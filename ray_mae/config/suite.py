@@ -149,6 +149,9 @@ class FinetuneHead:
     longer: float = setting(3.0, ge=1)
     """Scratch tries up to so many times the epochs, in place of layer decay: it needs longer."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"ge": 0, "some": True})
+    trial_seeds: int = setting(2, ge=1)
+    """Seeds of each trial, whose mean chooses, where validation has fewer than 50 patients of the rarer
+    class; elsewhere the first seed alone."""
     batch_size: int = setting(16, ge=1)
 
 
@@ -181,6 +184,9 @@ class SegmentHead:
     studies: list[int] = field(default_factory=list, metadata={"ge": 2})
     """Numbers of labelled volumes at which it is trained, too: a draw for each seed."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"ge": 0, "some": True})
+    trial_seeds: int = setting(2, ge=1)
+    """Seeds of each trial, whose mean chooses, where validation has fewer than 50 patients of the rarer
+    class; elsewhere the first seed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,7 +194,9 @@ def test_volumes_numbers_transfer_sites_and_fine_tuning(tmp_path: Path) -> None:
             "C": [0.1],
             "alpha": [1.0, 100.0],
             "k": [3],
-            "finetune": {"encoders": ["ours"], "epochs": 1, "seeds": [0, 1], "batch_size": 4},
+            "finetune": {
+                "encoders": ["ours"], "epochs": 1, "seeds": [0, 1], "batch_size": 4, "trial_seeds": 1,
+            },
         },
         small={"folds": 3, "repeats": 1},
         trust={"knows": ["site"], "corruptions": ["noise"]},

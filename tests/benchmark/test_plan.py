@@ -99,6 +99,8 @@ def test_a_lost_fine_tuning_is_chosen_by_the_same_trials(
     store.forget(keys[2])
     finetuning.finetune_all(looked, keys)
     trials, fits, again, lost = ran
+    assert {t.key.seed for t in trials} == {3, 4}  # validation is small
+    assert len({t.folder for t in trials}) == len(trials)
     assert [t.folder for t in again] == [t.folder for t in trials]
     assert (len(fits), [t.key for t in lost]) == (3, [keys[2]])
     assert {t.source.crop_size for t in trials} == {48}
@@ -115,7 +117,7 @@ def test_a_fine_tuning_that_diverges_is_a_trial_or_a_row_that_failed(
 
     def run(_: Any, items: Sequence[finetuning.Training], *rest: Any) -> None:
         for i, training in enumerate(items):
-            if training.folder.parent.name == "models" or i < bad:
+            if training.folder.parent.name == "models" or i < 2 * bad:  # of each two seeds
                 finetuning.train(training)
             else:
                 training.folder.mkdir(parents=True)

@@ -317,7 +317,10 @@ def suite_of(root: Path, here: Path, ours: Path) -> SuiteConfig:
         datasets={"here": {"shards": here}},
         tasks=LESIONS,
         heads={
-            "segment": {"lr": [0.01, 0.003], "steps": 2, "validate_every": 2, "seeds": [0, 1], "overlap": 0.0}
+            "segment": {
+                "lr": [0.01, 0.003], "steps": 2, "validate_every": 2, "seeds": [0, 1], "overlap": 0.0,
+                "trial_seeds": 1,
+            }
         },
         contrasts=[["ours", "scratch"]],
         statistics={"resamples": 50},
