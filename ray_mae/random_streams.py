@@ -19,6 +19,7 @@ class Stream(IntEnum):
     NOISE = 7
     WARP = 8
     REPEAT = 9
+    DECODE = 10
 
 
 class Draw(IntEnum):

@@ -11,6 +11,7 @@ from ray_mae.batch import StudyBatch
 from ray_mae.methods.base import Losses
 from ray_mae.methods.mvmae.losses import alignment
 from ray_mae.methods.mvmae.model import ramp
+from ray_mae.methods.parts.masking import some_of
 from ray_mae.methods.parts.running_mean import RunningMean
 from tests.batches import gradients, method, part, study_batch
 
@@ -222,6 +223,36 @@ def test_masks_and_crops_belong_to_the_view_not_to_its_place_in_the_batch() -> N
     model, batch = method(), study_batch([2, 1, 2])
     images = model.augment(batch, 32)
     torch.testing.assert_close(model.augment(part(batch, [1, 2]), 32), images[2:])
+
+
+def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_otherwise() -> None:
+    whole, some = method(gamma=0.0), method(gamma=0.0, decode_share=0.25)
+    some.load_state_dict(whole.state_dict())
+    seen: list[int] = []
+    some.decoder.register_forward_hook(lambda _, args, out: seen.append(out.shape[1]))
+    batch = study_batch([2, 1, 3])
+    hidden = some.encoder.patches - some.visible
+    drawn = [replace(batch, view_draw=batch.view_draw + n) for n in range(100)]
+    means = [
+        torch.stack([model(b, 100).parts["reconstruction"] for b in drawn]).mean().item()
+        for model in (some, whole)
+    ]
+    assert set(seen) == {round(0.25 * hidden)}
+    # mask tokens attend one another, so it is another task for the decoder, but hardly
+    assert means[0] == pytest.approx(means[1], rel=0.05)
+    some.eval(), whole.eval()
+    assert torch.equal(some(batch, 100).total, whole(batch, 100).total)
+    assert seen[-1] == hidden
+
+
+def test_what_is_decoded_belongs_to_the_view_and_not_to_its_mask() -> None:
+    draw = torch.arange(40) * 7919
+    hidden = torch.arange(12).expand(40, 12) + 100
+    some = some_of(draw, hidden, 4)
+    assert torch.equal(some_of(draw[5:9], hidden[5:9], 4), some[5:9])
+    assert all(len(set(row)) == 4 and sorted(row) == row for row in some.tolist())
+    counts = torch.bincount(some.flatten() - 100, minlength=12)
+    assert (counts - 40 * 4 / 12).abs().max() < 10  # any of them, as often as another
 
 
 def test_activation_checkpointing_changes_no_gradient() -> None:

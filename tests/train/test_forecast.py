@@ -83,9 +83,12 @@ def test_activations_on_meta_are_those_of_a_real_pass() -> None:
     assert live.peak >= found * 0.95
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_operations_are_those_that_pytorch_counts(name: str) -> None:
-    config = PlanConfig(samples=100, **sections(name, preset="base"))
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [*((name, {}) for name in METHODS), ("mvmae", {"decode_share": 0.25})],
+)
+def test_operations_are_those_that_pytorch_counts(name: str, values: dict[str, Any]) -> None:
+    config = PlanConfig(samples=100, **sections(name, preset="base", **values))
     made = plan_of(config, available=100, workers=1)
     with torch.device("meta"):
         method: Any = method_of(config, made, None, vocabulary=8192)

@@ -20,7 +20,7 @@ from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.collapse import collapse_signs
 from ray_mae.methods.parts.losses import reconstruction
-from ray_mae.methods.parts.masking import random_masks, visible_count
+from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
 from ray_mae.methods.parts.pictures import STUDY_TITLE, study_rows
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.running_mean import RunningMean
@@ -50,6 +50,8 @@ class Mvmae(Method):
         self.encoder, self.decoder, self.captioner = encoder, decoder, captioner
         self.image_size, self.patch_size = encoder.settings.image_size, encoder.stride
         self.visible = visible_count(encoder.patches, settings.mask_ratio)
+        hidden = encoder.patches - self.visible
+        self.decoded = max(1, round(settings.decode_share * hidden))
         self.augment, self.beta, self.gamma = augment, beta, settings.gamma
         self.vocabulary = vocabulary or Vocabulary()
         self.centre = None
@@ -94,6 +96,8 @@ class Mvmae(Method):
         images = self.augment(batch, self.image_size)  # [N, 1, H, W]
         patches = patchify(images, self.patch_size)  # [N, L, patch²]
         visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
+        if self.training and self.decoded < hidden.shape[1]:
+            hidden = some_of(batch.view_draw, hidden, self.decoded)
 
         tokens = self.encoder(images, visible, batch.view)  # [N, 1 + V, D]
         pixels = self.decoder(tokens, visible, hidden, batch.view)  # [N, M, patch²]
@@ -227,9 +231,8 @@ class Mvmae(Method):
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = 1 + self.visible
-        every = 1 + self.encoder.patches
         total = images * self.encoder.flops(tokens)
-        total += images * self.decoder.body.flops(every)
+        total += images * self.decoder.body.flops(tokens + self.decoded)
         if self.captioner is not None:
             c = self.captioner
             D, L, V = c.word.embedding_dim, c.position.num_embeddings, c.word.num_embeddings

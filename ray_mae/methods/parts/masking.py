@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ray_mae.transforms.keyed_random import MASK, uniforms
+from ray_mae.transforms.keyed_random import DECODE, MASK, uniforms
 
 
 def visible_count(patches: int, mask_ratio: float) -> int:
@@ -21,6 +21,12 @@ def random_masks(draw: Tensor, patches: int, visible: int) -> tuple[Tensor, Tens
     """
     order = uniforms(draw, patches, MASK).argsort(dim=1, stable=True)  # ties alike on any device
     return order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values
+
+
+def some_of(draw: Tensor, hidden: Tensor, count: int) -> Tensor:
+    """[N, count] of the hidden patches [N, M], ascending, drawn by the keys draw [N], whatever the mask."""
+    order = uniforms(draw, hidden.shape[1], DECODE).argsort(dim=1, stable=True)
+    return hidden.gather(1, order[:, :count].sort(dim=1).values)
 
 
 def random_blocks(draw: Tensor, blocks: int, ratio: Tensor, masking: str = "exact") -> Tensor:
