@@ -37,6 +37,8 @@ class StudyBatch:
     """[N, 2] int64, height and width of the image in the middle of its square; None: they are squares."""
     study_weight: Tensor | None = None
     """[S] float32, factor of the study's loss by its findings, where a run reads labels; None: all 1."""
+    known_most: int | None = None
+    """Views of the study that has most, where it is known beside the device; see `most_views`."""
 
     @property
     def samples(self) -> int:
@@ -48,11 +50,18 @@ class StudyBatch:
         """N, the number of views."""
         return self.images.shape[0]
 
+    @property
+    def most_views(self) -> int:
+        """Views of the study that has most: shapes depend on it, so the device should not be asked."""
+        return int(self.study.bincount().max()) if self.known_most is None else self.known_most
+
     def to(self, device: torch.device | str) -> "StudyBatch":
         """The batch on a device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: t.to(device, non_blocking=True) for k, t in tensors.items() if t is not None}
-        return replace(self, **moved)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {
+            k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, Tensor)
+        }
+        return replace(self, known_most=self.most_views, **moved)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class VolumeBatch:
     """[B] int64, stable key of the volume."""
     draw: Tensor
     """[B] int64, key of the sample's random draws in this epoch: from (seed, epoch, key)."""
+    known_draw: Tensor | None = None
+    """The same on the CPU: what depends on them can be known there, and nobody waits for the device."""
 
     @property
     def samples(self) -> int:
@@ -80,8 +91,10 @@ class VolumeBatch:
 
     def to(self, device: torch.device | str) -> "VolumeBatch":
         """The batch on a device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return replace(self, **moved)
+        names = [f.name for f in fields(self) if f.name != "known_draw"]
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        known = self.draw.cpu() if self.known_draw is None else self.known_draw
+        return replace(self, **moved, known_draw=known)
 
 
 @dataclass(frozen=True)
@@ -115,8 +128,16 @@ class WindowBatch:
         return replace(self, **moved)
 
 
-def mean_per_study(value: Tensor, study: Tensor, studies: int) -> Tensor:
-    """[S, …] mean of the values [K, …] of each study [K]; 0 for a study without any."""
+def mean_per_study(
+    value: Tensor, study: Tensor, studies: int, counts: Tensor | None = None
+) -> Tensor:
+    """[S, …] mean of the values [K, …] of each study [K]; 0 for a study without any.
+
+    counts: [K] bool, which values there are; None: all.
+    """
+    there = torch.ones_like(study) if counts is None else counts.to(study.dtype)
+    if counts is not None:
+        value = torch.where(counts.view(-1, *[1] * (value.ndim - 1)), value, 0)
     total = value.new_zeros(studies, *value.shape[1:]).index_add(0, study, value)
-    count = study.bincount(minlength=studies).clamp(min=1)
+    count = there.new_zeros(studies).index_add(0, study, there).clamp(min=1)
     return total / count.reshape(-1, *[1] * (value.ndim - 1))

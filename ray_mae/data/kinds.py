@@ -139,7 +139,8 @@ class Studies(Kind):
     def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
         from ray_mae.batch import StudyBatch
 
-        return StudyBatch(**_tensors(arrays))
+        most = int(np.bincount(arrays["study"]).max())
+        return StudyBatch(**_tensors(arrays), known_most=most)
 
     _CANVAS = 1.4
     """Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""

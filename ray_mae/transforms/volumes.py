@@ -35,9 +35,9 @@ class VolumeAugmentation:
         x is 0 where it is not valid: outside the volume, anonymised, turned in from outside.
         """
         x, valid = clean(batch)
-        warp, chosen = self._warps(batch.draw)
-        rows = chosen.nonzero()[:, 0]
-        if len(rows):
+        warp, _ = self._warps(batch.draw)
+        rows = self._turned(batch.draw if batch.known_draw is None else batch.known_draw)
+        if rows:
             x, valid = x.clone(), valid.clone()
             x[rows], valid[rows] = resample(x[rows], valid[rows], warp[rows])
         return self._mirrored(x, batch.draw), self._mirrored(valid, batch.draw)
@@ -47,14 +47,18 @@ class VolumeAugmentation:
 
         Each voxel takes the nearest label; 0 is turned in from outside.
         """
-        warp, chosen = self._warps(draw)
-        rows = chosen.nonzero()[:, 0]
-        if len(rows):
+        warp, _ = self._warps(draw)
+        rows = self._turned(draw)
+        if rows:
             grid = _grid(warp[rows], len(rows), labels.shape[-1])
             moved = F.grid_sample(labels[rows].float(), grid, mode="nearest", align_corners=False)
             labels = labels.clone()
             labels[rows] = moved.to(labels.dtype)
         return self._mirrored(labels, draw)
+
+    def _turned(self, draw: Tensor) -> list[int]:
+        """Rows that are turned or scaled, by their draws [B]."""
+        return [row for row, chosen in enumerate(self._warps(draw)[1].tolist()) if chosen]
 
     def _mirrored(self, x: Tensor, draw: Tensor) -> Tensor:
         if not self.mirror:

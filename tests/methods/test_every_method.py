@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ray_mae import cli, load_encoder
 from ray_mae.config import ExportConfig, MethodSettings, PretrainConfig
@@ -70,6 +71,24 @@ def gradients(model: Method, batch: Any) -> Tensor:
     return torch.cat(
         [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()]
     )
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations whose result the host must know before it can go on: on a GPU each is a wait."""
+
+    OPERATIONS = (
+        *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "bincount"),
+        *("unique_dim", "_unique2", "unique_consecutive", "argwhere"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in self.OPERATIONS:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def require_close(a: Tensor, b: Tensor) -> None:
@@ -229,6 +248,16 @@ def test_bf16_weights_give_a_float32_loss_close_to_that_of_float32(name: str) ->
     rounded = model.bfloat16()(batch, STEP).total
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0)
+
+
+def test_no_step_waits_for_the_device(name: str) -> None:
+    """Of a batch as a run has it: how many views a study has at most is known beside the device."""
+    model, batch = model_of(name), batch_of(name)
+    batch = batch.to("cpu")
+    model.train()
+    with Waits() as waits:
+        model(batch, STEP).total.backward()
+    assert waits.found == []
 
 
 def test_pictures_are_grey_values(name: str) -> None:

@@ -60,11 +60,13 @@ class Captioner(nn.Module):
         view: Tensor,
         group: Tensor | None = None,
         parallel: Tensor | None = None,
+        *,
+        most: int = 1,
     ) -> Tensor:
         """Logits [K, L, vocabulary] of the token that follows each of text [K, L].
 
         tokens: [N, 1 + V, D] of views [N], patch indices index [N, V]. Without group, K = N and
-        text k reads view k; with group [N], text k reads all views n with group[n] == k.
+        text k reads view k; with group [N], text k reads all views n with group[n] == k, `most` at most.
         parallel: [K] bool, texts that see only mask tokens, in both directions (CapPa): all L of them,
         so L must not depend on how long this or another report is.
         """
@@ -72,7 +74,7 @@ class Captioner(nn.Module):
         memory = tokens + self.memory_position(slot) + self.memory_view(view)[:, None]
         absent = None
         if group is not None:
-            memory, absent = pad_groups(memory, group, text.shape[0])
+            memory, absent = pad_groups(memory, group, text.shape[0], most)
 
         length = text.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=text.device).triu(1)  # hidden
@@ -91,16 +93,15 @@ class Captioner(nn.Module):
         return self.logits(x)
 
 
-def pad_groups(memory: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+def pad_groups(memory: Tensor, group: Tensor, groups: int, most: int) -> tuple[Tensor, Tensor]:
     """Rows [N, T, D] side by side by group: [K, G·T, D], and where nothing is [K, G·T] bool.
 
-    group: [N], non-decreasing.
+    group: [N], non-decreasing; most: G, rows of the largest group.
     """
     _, T, D = memory.shape
-    count = torch.bincount(group, minlength=groups)  # [K]
+    count = group.new_zeros(groups).index_add(0, group, torch.ones_like(group))  # [K]
     first = count.cumsum(0) - count
     within = torch.arange(group.shape[0], device=group.device) - first[group]  # [N]
-    most = int(count.max())
     padded = memory.new_zeros(groups, most, T, D)
     padded[group, within] = memory
     absent = torch.arange(most, device=group.device) >= count[:, None]  # [K, G]

@@ -17,11 +17,13 @@ def alignment(
     temperature: float = 0.07,
     key: Tensor | None = None,
     weight: Tensor | None = None,
+    most: int | None = None,
 ) -> Tensor:
     """L_align (section 4.1): [S], how far apart the views of a study are; 0 with a single view.
 
     z: [N, D], one pooled vector per view; key: [N], the same wherever a study is drawn again, as at
     the border of two epochs (infonce only; default: no study is).
+    most: views of a study at most; None: all could be of one.
     weight: [S] factor of each study's term. Of infonce it is that of its anchors, and other studies stand in
     their denominators as before; of vicreg that of the invariance alone.
     Forms:
@@ -31,20 +33,20 @@ def alignment(
     positions into one over visible ones; the pooled mean is that already.
     cosine: 1 − cos. infonce: other studies' views are negatives. vicreg: Bardes et al. 2022.
     """
-    z = z.float()
-    u, v = study_pairs(study)
+    z, most = z.float(), z.shape[0] if most is None else most
     if form == "vicreg":
-        return vicreg(z, study, studies, weight)
+        return vicreg(z, study, studies, most, weight)
     n = F.normalize(z, dim=-1)
     if form == "infonce":
         terms = infonce(n, study, studies, temperature, study if key is None else key)
         return weighted(terms, weight)
+    u, v, together = study_pairs(study, most)
     if form == "cosine":
         distance = 1 - (n[u] * n[v]).sum(-1)
     else:
         squared = (n[u] - n[v]).square()
         distance = squared.mean(-1) if reduction == "mean" else squared.sum(-1)
-    return weighted(mean_per_study(distance, study[u], studies), weight)
+    return weighted(mean_per_study(distance, study[u], studies, together), weight)
 
 
 def weighted(terms: Tensor, weight: Tensor | None) -> Tensor:

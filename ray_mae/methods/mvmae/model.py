@@ -114,6 +114,7 @@ class Mvmae(Method):
             reduction=self.settings.alignment_reduction,
             temperature=self.settings.alignment_temperature,
             key=batch.key[batch.study],
+            most=batch.most_views,
             weight=self.weights(batch, "alignment"),
         )
         beta = self.beta(step)
@@ -163,7 +164,9 @@ class Mvmae(Method):
             words = nn.functional.pad(words, (0, full - words.shape[1]), value=self.vocabulary.pad)
         read, target = words[:, :-1], words[:, 1:]
         if self.settings.caption_memory == "study":
-            logits = self.captioner(read, tokens, visible, batch.view, batch.study, parallel)
+            logits = self.captioner(
+                read, tokens, visible, batch.view, batch.study, parallel, most=batch.most_views
+            )
             loss = caption(logits, target, self.vocabulary.pad)  # [S]
         else:
             of = batch.study  # each view tells its study's report
@@ -218,7 +221,8 @@ class Mvmae(Method):
         ended = torch.zeros(batch.samples, dtype=torch.bool, device=view.device)
         longest = min(max_tokens, self.captioner.position.num_embeddings)
         while text.shape[1] < longest and not ended.all():
-            logits = self.captioner(text, tokens, index, view, group)[:, -1]
+            logits = self.captioner(text, tokens, index, view, group, most=batch.most_views)
+            logits = logits[:, -1]
             following = torch.where(ended, self.vocabulary.pad, logits.argmax(-1))
             ended |= following == self.vocabulary.last
             text = torch.cat([text, following[:, None]], dim=1)

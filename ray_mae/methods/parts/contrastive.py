@@ -7,11 +7,19 @@ from ray_mae.batch import mean_per_study
 from ray_mae.methods.parts.collectives import gather_rows
 
 
-def study_pairs(study: Tensor) -> tuple[Tensor, Tensor]:
-    """P(i): each unordered pair of views of one study, as two index vectors [P]."""
-    same = study[:, None] == study[None, :]  # [N, N]
-    u, v = same.triu(diagonal=1).nonzero(as_tuple=True)
-    return u, v
+def study_pairs(study: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """P(i): each unordered pair of views of one study, as two index vectors [P], among others.
+
+    Their number depends on shapes alone, so that nobody waits for the device: all pairs of views that are
+    less than `most` apart, and [P] bool, which of them are of one study.
+
+    study: [N], non-decreasing; most: views of a study at most.
+    """
+    index = torch.arange(study.shape[0], device=study.device)
+    apart = range(1, min(most, study.shape[0]))
+    u = torch.cat([index[:0], *(index[:-k] for k in apart)])
+    v = torch.cat([index[:0], *(index[k:] for k in apart)])
+    return u, v, study[u] == study[v]
 
 
 def infonce(n: Tensor, study: Tensor, studies: int, temperature: float, key: Tensor) -> Tensor:
@@ -45,14 +53,17 @@ def _itself(n: int, every: int, mine: Tensor, owner: Tensor) -> Tensor:
     return diagonal
 
 
-def vicreg(z: Tensor, study: Tensor, studies: int, weight: Tensor | None = None) -> Tensor:
+def vicreg(
+    z: Tensor, study: Tensor, studies: int, most: int, weight: Tensor | None = None
+) -> Tensor:
     """[S] invariance of pairs + variance and covariance over all workers' views (25 : 25 : 1).
 
     Divided by 25, so that β weighs the invariance. Bardes, Ponce, LeCun 2022, equations 1 to 6.
-    weight: [S] of the studies' invariance. Variance and covariance are of all views, and no study's own.
+    most: views of a study at most. weight: [S] of the studies' invariance. Variance and covariance are of all
+    views, and no study's own.
     """
-    u, v = study_pairs(study)
-    invariance = mean_per_study((z[u] - z[v]).square().mean(-1), study[u], studies)
+    u, v, together = study_pairs(study, most)
+    invariance = mean_per_study((z[u] - z[v]).square().mean(-1), study[u], studies, together)
     if weight is not None:
         invariance = weight * invariance
     every, *_ = gather_rows(z, study, study)
