@@ -22,7 +22,13 @@ from ray_mae.benchmarking.statistics.contrasts import (
 from ray_mae.benchmarking.statistics.curves import reached
 from ray_mae.benchmarking.statistics.metrics import resample_weights
 from ray_mae.benchmarking.statistics.scores import Scored
-from ray_mae.benchmarking.statistics.uncertainty import TOO_FEW, holm
+from ray_mae.benchmarking.statistics.uncertainty import (
+    TOO_FEW,
+    Component,
+    detectable,
+    holm,
+    p_value,
+)
 from ray_mae.evaluate.metrics import measure
 from tests.benchmark.memory import cohort_of, scored
 from tests.benchmark.planted import auroc_of, d_of
@@ -133,6 +139,20 @@ def equals(seed: int, encoders: int, seeds: int = 1) -> list[Scored]:
         for k in range(encoders)
     }
     return scored(cohort_of(target, patient), logits, 100, seed)
+
+
+@pytest.mark.parametrize(("runs", "level"), [(3, 0.05), (3, 0.005), (5, 0.05), (40, 0.05)])
+def test_what_could_have_been_seen_is_seen_in_four_of_five_cases(runs: int, level: float) -> None:
+    """With few seeds as with many: the same t distribution says what is told apart and what could be."""
+    rng = np.random.default_rng(0)
+    spread = np.sqrt(2.0)
+    true = detectable([Component("pretraining", spread**2 / runs, runs - 1)], level)
+    found = 0
+    for _ in range(4000):
+        values = true + spread * rng.normal(size=runs)
+        component = Component("pretraining", float(np.var(values, ddof=1)) / runs, runs - 1)
+        found += p_value(float(values.mean()), [component]) < level
+    assert found / 4000 == pytest.approx(0.8, abs=0.04)
 
 
 @pytest.mark.parametrize(

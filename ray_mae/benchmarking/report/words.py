@@ -79,7 +79,9 @@ def verdict(c: Contrast) -> str:
     """The words alone, with what could have been seen."""
     words = c.verdict
     if words == NOT_TOLD:
-        words += f", could have seen ≥ {significant(c.mdd_corrected)}"
+        seen = c.mdd_corrected
+        least = f"≥ {significant(seen)}" if c.metric not in metrics.SHARES or seen < 1 else "none"
+        words += f", could have seen {least}"
     if c.equivalent:
         words += ", equal within the margin"
     return words

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from ray_mae.benchmarking.records import ALL, Cell
 from ray_mae.benchmarking.statistics import metrics
@@ -23,16 +22,15 @@ from ray_mae.benchmarking.statistics.scores import MACRO, Scored, cell_columns, 
 from ray_mae.benchmarking.statistics.uncertainty import (
     FACTORS,
     FEW,
-    POWER,
     TOO_FEW,
     Component,
     components_of_runs,
+    detectable,
     equivalent,
     holm,
     level_means,
     of_patients,
     p_value,
-    total,
     two_runs,
 )
 from ray_mae.evaluate.intervals import over_components
@@ -69,19 +67,14 @@ class Contrast:
     """Whether the mean over labels tells the two apart; of the mean itself True."""
 
     @property
-    def error(self) -> float:
-        """Standard error of the difference."""
-        return float(np.sqrt(total(self.components)[0]))
-
-    @property
     def mdd(self) -> float:
         """The smallest true difference that this comparison alone would have found in 80 of 100 cases."""
-        return POWER * self.error
+        return detectable(self.components, LEVEL)
 
     @property
     def mdd_corrected(self) -> float:
         """The same where it has to stand beside all others of its family."""
-        return float(norm.ppf(1 - self.level / 2) + norm.ppf(0.8)) * self.error
+        return detectable(self.components, self.level)
 
     @property
     def verdict(self) -> str:

@@ -7,11 +7,14 @@ those of Welch and Satterthwaite.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import expit, logit
+from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 from ray_mae.evaluate.delong import AurocError, logit_interval
@@ -23,8 +26,8 @@ FACTORS = ("pretraining", "draw", "seed")
 LEAST, FEW, SMALL = 5, 10, 50
 """Patients of the rarer class: below LEAST a label is left out, below FEW it has no interval, below SMALL its
 interval is made on the logit scale."""
-POWER = 2.8
-"""Standard errors that a true difference must have to be found in 80 of 100 cases at 5 %."""
+POWER = 0.8
+"""Of the cases in which a true difference is to be found."""
 TOO_FEW = "too few to tell"
 TWO_RUNS = "no interval: of two seeds or draws there is none, of three there is"
 
@@ -168,6 +171,33 @@ def p_value(difference: float, components: Sequence[Component]) -> float:
     if variance == 0:
         return float(difference == 0)
     return float(2 * student.sf(abs(difference) / variance**0.5, freedom))
+
+
+def detectable(components: Sequence[Component], level: float) -> float:
+    """The smallest true difference that a test at this level finds in 80 of 100 cases.
+
+    By the same Student's t as the p value: with three seeds it is many standard errors, not 2.8.
+    """
+    variance, freedom = total(components)
+    if np.isnan(variance):
+        return np.nan
+    return _errors_to_be_found(level, freedom) * float(variance**0.5)
+
+
+@lru_cache(maxsize=10_000)
+def _errors_to_be_found(level: float, freedom: float) -> float:
+    """True standard errors of a difference whose estimate is beyond the limit with POWER.
+
+    The limit moves with the estimated error, a root of chi squared: the mean over its quantiles.
+    """
+    limit = student.ppf(1 - level / 2, freedom)
+    quantiles = (np.arange(400) + 0.5) / 400
+    estimated = np.sqrt(chi2.ppf(quantiles, freedom) / freedom) if np.isfinite(freedom) else 1.0
+
+    def lacking(errors: float) -> float:
+        return float(np.mean(norm.cdf(errors - limit * estimated))) - POWER
+
+    return float(brentq(lacking, 0.0, 10 + limit * np.max(estimated)))
 
 
 def equivalent(difference: float, components: Sequence[Component], margin: float) -> bool:
