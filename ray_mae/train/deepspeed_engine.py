@@ -2,6 +2,8 @@
 
 import math
 import os
+import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,13 +41,14 @@ class DeepSpeedEngine(Engine):
         self.stage = max(config.zero_stage, 1) if self.precision == "bf16" else config.zero_stage
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
-        import deepspeed
+        with _without("mlflow"):  # its autotuner would import it: three seconds of each worker
+            import deepspeed
 
         deepspeed.utils.logger.setLevel("ERROR")
         if not torch.cuda.is_available():
             # a faster all-reduce between processes of one machine, which DeepSpeed would compile for
-            # two minutes on its first run; gloo does without
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            # two minutes on its first run; gloo does without. No operator of its own is looked for
+            deepspeed.ops.__compatible_ops__ = defaultdict(bool)
         self._frozen: dict[str, Tensor] = {}
         self._keep_frozen(module)
         optimizer = optimizer_of(self._groups, optim)
@@ -163,3 +166,16 @@ class DeepSpeedEngine(Engine):
                 group["weight_decay"] = value
         if path is None:
             raise FileNotFoundError(f"{folder / TAG} holds no DeepSpeed checkpoint")
+
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """A block in which a package cannot be imported, unless it is already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
