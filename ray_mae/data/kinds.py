@@ -94,7 +94,7 @@ class Kind(ABC):
 
     @abstractmethod
     def empty_batch(
-        self, size: int, samples: int, inputs: int, *, tokens: int | None = None
+        self, size: int, samples: int, inputs: int, *, most: int = 1, tokens: int | None = None
     ) -> Any:
         """Returns a batch without content, on PyTorch's meta device.
 
@@ -102,6 +102,7 @@ class Kind(ABC):
             size: side of what the encoder sees, in pixels or voxels.
             samples: in the batch.
             inputs: of all of them together.
+            most: inputs of one sample.
             tokens: length of a report; None where none is read.
         """
 
@@ -146,7 +147,7 @@ class Studies(Kind):
     """Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""
 
     def empty_batch(
-        self, size: int, samples: int, inputs: int, *, tokens: int | None = None
+        self, size: int, samples: int, inputs: int, *, most: int = 1, tokens: int | None = None
     ) -> Any:
         import torch
 
@@ -163,6 +164,7 @@ class Studies(Kind):
             view_draw=_empty(inputs),
             tokens=_empty(samples, tokens or 1),
             has_report=_empty(samples, dtype=torch.bool),
+            known_most=most,
         )
 
 
@@ -207,7 +209,7 @@ class Volumes(Kind):
         return (WindowBatch if "weight" in arrays else VolumeBatch)(**_tensors(arrays))
 
     def empty_batch(
-        self, size: int, samples: int, inputs: int, *, tokens: int | None = None
+        self, size: int, samples: int, inputs: int, *, most: int = 1, tokens: int | None = None
     ) -> Any:
         import torch
 
@@ -219,6 +221,7 @@ class Volumes(Kind):
             valid=_empty(*shape, dtype=torch.bool),
             key=_empty(samples),
             draw=_empty(samples),
+            known_draw=torch.arange(samples, device="cpu"),
         )
 
 

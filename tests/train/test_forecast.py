@@ -85,7 +85,7 @@ def test_activations_on_meta_are_those_of_a_real_pass() -> None:
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [*((name, {}) for name in METHODS), ("mvmae", {"decode_share": 0.25})],
+    [*((name, {}) for name in METHODS), ("mvmae", {"gamma": 0.0, "decode_share": 0.25})],
 )
 def test_operations_are_those_that_pytorch_counts(name: str, values: dict[str, Any]) -> None:
     config = PlanConfig(samples=100, **sections(name, preset="base", **values))

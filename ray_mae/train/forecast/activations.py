@@ -56,19 +56,13 @@ class LiveBytes(TorchDispatchMode):
 class _Shapes(LiveBytes):
     """Answers what no shape tells: how many elements are not zero, what a number is."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self._number = number
-
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func._schema.name
-        if name == "aten::nonzero":  # pairs of views, volumes that are turned: small, or soon gone
+        on_meta = any(isinstance(a, Tensor) and a.is_meta for a in args)
+        if name == "aten::nonzero" and on_meta:  # small, or soon gone
             return args[0].new_empty((1, args[0].ndim), dtype=torch.long)
-        if name == "aten::bincount":
-            bins = kwargs.get("minlength") or args[2]
-            return args[0].new_empty(bins, dtype=torch.long)
-        if name == "aten::_local_scalar_dense":
-            return self._number
+        if name == "aten::_local_scalar_dense" and on_meta:
+            return 0
         return super().call(func, args, kwargs)
 
 
@@ -102,7 +96,7 @@ def _fused_attention() -> Iterator[None]:
         F.scaled_dot_product_attention = before
 
 
-def activation_bytes(method: nn.Module, batch: Any, precision: str, most_views: int = 1) -> int:
+def activation_bytes(method: nn.Module, batch: Any, precision: str) -> int:
     """The most bytes alive in a forward and backward pass beside weights and their gradients.
 
     method, batch: on the meta device; the method is converted to the precision, fp32 or bf16.
@@ -111,7 +105,7 @@ def activation_bytes(method: nn.Module, batch: Any, precision: str, most_views: 
     method = method.to(torch.bfloat16 if precision == "bf16" else torch.float32).train()
     for parameter in method.parameters():  # counted elsewhere
         parameter.register_post_accumulate_grad_hook(_drop)
-    live = _Shapes(most_views)
+    live = _Shapes()
     with torch.device("meta"), _fused_attention(), live:
         loss = method(batch, _FAR).total
         loss.backward()

@@ -240,6 +240,10 @@ def _activations(
     reports = config.method.reads_reports
     tokens = cast(StudyDataConfig, config.data).max_tokens if reports else None
     batch = kind.empty_batch(
-        config.encoder.input_size, plan.micro_batch_size, number, tokens=tokens
+        config.encoder.input_size,
+        plan.micro_batch_size,
+        number,
+        most=kind.most_inputs(config.data),
+        tokens=tokens,
     )
-    return activation_bytes(method, batch, precision, kind.most_inputs(config.data))
+    return activation_bytes(method, batch, precision)
