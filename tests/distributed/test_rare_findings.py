@@ -1,4 +1,4 @@
-"""Runs that weigh and repeat studies with rare findings: the same on any workers, continued, and declared."""
+"""Runs that weigh and repeat studies with rare findings, by DDP: the same on any workers, and declared."""
 
 import shutil
 from dataclasses import replace
@@ -44,7 +44,7 @@ def run_of(shards: Path, output: Path, workers: int, **settings: Any) -> Pretrai
             shuffle_window=8, **values,
         ),
         optim=OptimConfig(batch_size=8, micro_batch_size=2, steps=STEPS, base_lr=0.05),
-        engine=EngineConfig(zero_stage=1, precision="fp32"),
+        engine=EngineConfig(name="ddp", precision="fp32"),  # the others here have DeepSpeed's
         scaling=ScalingConfig(workers=workers, cpus_per_worker=0.5),
         checkpoint=CheckpointConfig(every=4),
         tracking=TrackingConfig(every=1, pictures_every=4, pictures=2),
