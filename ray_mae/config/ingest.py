@@ -250,7 +250,7 @@ class IngestConfig(ValidatedConfig):
     """Name of the data set, written into every row."""
     image_size: int = setting(256, ge=16, le=4096)
     """Stored size of the short side of an image, in pixels; images are never enlarged."""
-    # measured on X-rays at 256 px by tests/benchmarks/encodings.py
+    # measured on X-rays at 256 px by benchmarks/encodings.py
     encoding: Literal["zstd", "png", "jpeg"] = "zstd"
     """How stored images are encoded (8 bit, one channel): zstd and png are exact, zstd is read seven times as
     fast and takes a tenth more bytes; jpeg takes half of them, and is wrong by about a grey level."""

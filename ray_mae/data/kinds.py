@@ -112,7 +112,7 @@ class Studies(Kind):
 
     name = "study"
     inputs = "views"
-    stored_bytes = 39e3  # zstd of 256 px, measured by tests/benchmarks/encodings.py
+    stored_bytes = 39e3  # zstd of 256 px, measured by benchmarks/encodings.py
     utilisation = 0.3
     unlabelled = ""
     seen = "views as a whole, in training cropped at random."

@@ -1,6 +1,6 @@
 """A cluster without nodes gets those that its jobs want, and is without nodes again; what is shown of them.
 
-Real raylets on this machine, started and ended by Ray's autoscaler (`tests.benchmarks.autoscaling` also
+Real raylets on this machine, started and ended by Ray's autoscaler (`benchmarks.autoscaling` also
 takes one away), and a real Prometheus where it is installed.
 """
 
@@ -21,9 +21,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.autoscaling import POOLS, Pool, command, start_ingest
 from ray_mae.checkpoint.format import find_checkpoint, read_state
 from ray_mae.data.schema import Manifest
-from tests.benchmarks.autoscaling import POOLS, Pool, command, start_ingest
 from tests.cluster.head import free_ports, head
 from tests.cluster.monitoring import MONITORING, labels_of, needs, of_gpus, queries, rules
 from tests.shards import write_volume_shards

@@ -4,7 +4,7 @@ Below the bright scalp lies dark bone: going inwards from the surface of the upp
 value rises, falls and rises again. A brain that was extracted rises alone, and around it every voxel has one
 value. What shows neither (part of a head, another part of the body, CT and other pictures in which bone is
 not dark) stays unknown. No face is looked for: a head whose face was removed shows its skull all the same.
-Measured by tests/benchmarks/faces.py.
+Measured by benchmarks/faces.py.
 """
 
 import warnings

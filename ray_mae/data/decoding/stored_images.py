@@ -1,6 +1,6 @@
 """Images as bytes: how a view lies in a row of STUDY_SCHEMA.
 
-Three encodings, measured on real radiographs by tests/benchmarks/encodings.py. `zstd` is exact as PNG is:
+Three encodings, measured on real radiographs by benchmarks/encodings.py. `zstd` is exact as PNG is:
 each row of the image minus the row above, modulo 256, compressed. It takes a tenth more bytes than PNG and is
 decoded seven times as fast, and encoded twenty times.
 """

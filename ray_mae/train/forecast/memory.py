@@ -1,7 +1,7 @@
 """What an engine leaves on each worker: bytes of weights, gradients and optimiser states. Needs no PyTorch.
 
 The theory is that of Rajbhandari et al. 2020 (ZeRO), with what DeepSpeed keeps beside it, as measured by
-tests/benchmarks/zero_memory.py.
+benchmarks/zero_memory.py.
 """
 
 from dataclasses import dataclass

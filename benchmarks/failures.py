@@ -1,6 +1,6 @@
 """What failures cost a run: steps repeated, samples lost, seconds to the next step.
 
-    python -m tests.benchmarks.failures --output DIR [--only NAME …]
+    python -m benchmarks.failures --output DIR [--only NAME …]
 
 Each failure is done to a run of its own on generated volumes; its losses are compared with those of an
 undisturbed run, step by step, and drawn beside them in DIR/losses.png. A file system of a few MB is
@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.curves import Curve, draw, losses
 from ray_mae.checkpoint.format import last_committed, read_state
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import (
@@ -37,7 +38,6 @@ from ray_mae.config.base import to_dict
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import pretrain
 from ray_mae.train.run_folder import EVENTS, RunFolder
-from tests.benchmarks.curves import Curve, draw, losses
 from tests.processes import kill_a_worker
 from tests.settings import sections
 from tests.shards import damage, write_volume_shards

@@ -1,6 +1,6 @@
 """What a search was worth, on the test patients that it never saw, beside settings drawn at random.
 
-    python tests/benchmarks/search.py --search DIR --random DIR --output DIR
+    python -m benchmarks.search --search DIR --random DIR --output DIR
 
 --search: the output of `ray-mae tune`, with repeats; --random: of another one with
 `--sampler random --asha.stop no`. Every whole trial of --random, and every repeat of the best setting of

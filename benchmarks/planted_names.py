@@ -1,6 +1,6 @@
 """Names planted in sentences of four languages: how many the rules find, the detector, and both.
 
-    python -m tests.benchmarks.planted_names [--model FOLDER] [--labels PATIENT STAFF] [--reports TABLE.csv]
+    python -m benchmarks.planted_names [--model FOLDER] [--labels PATIENT STAFF] [--reports TABLE.csv]
 
 Without --model a small classifier is trained first, on other sentences and other names than it is tried
 on: it shows that the way from a model to the quarantine works, and not what a published model finds.

@@ -1,6 +1,6 @@
 """What comparing the checksums of shards costs whoever reads them for the first time on a node.
 
-    python -m tests.benchmarks.checksums --output DIR [--rounds N] [--train STUDIES]
+    python -m benchmarks.checksums --output DIR [--rounds N] [--train STUDIES]
 
 Batches of generated studies are read for one epoch as for training, as fast as one process can, in turn:
 on a node that knows no checksum, so that every file is read once more in the background, and on one that

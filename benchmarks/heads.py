@@ -1,6 +1,6 @@
 """Seconds of the linear head against one scikit-learn fit for each label and C, side by side.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/heads.py [SAMPLES] [FEATURES] [LABELS] [SKLEARN_LABELS]
+    OMP_NUM_THREADS=1 python -m benchmarks.heads [SAMPLES] [FEATURES] [LABELS] [SKLEARN_LABELS]
 
 scikit-learn fits SKLEARN_LABELS of the labels at every C, and its seconds are scaled to all of them. AUROC
 on other samples is compared at every C. Seconds are of the process, as other programs share the machine.

@@ -1,6 +1,6 @@
 """How fast ingest is, beside a bare loop of pydicom, with more workers, and after a kill in the middle.
 
-    python tests/benchmarks/ingest.py [--files 20000] [--side 128] [--cores 1,2]
+    python -m benchmarks.ingest [--files 20000] [--side 128] [--cores 1,2]
 
 Writes a generated archive of small DICOM files, two views a study. Memory is that of the processes of
 the job (proportional share, as /proc counts it), sampled once a second.

@@ -1,6 +1,6 @@
 """How a run ends: what is printed, the exit code, after how long, and how many steps are lost.
 
-    python -m tests.benchmarks.ends --output DIR [--only NAME …]
+    python -m benchmarks.ends --output DIR [--only NAME …]
 
 Each end is given to a run of its own, started by `ray-mae pretrain` on generated volumes with two workers.
 Then checkpoints are damaged, one file at a time, and the same command goes on. A row of JSON for each.
@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from benchmarks.curves import losses
 from ray_mae.checkpoint.format import last_committed, read_state
 from ray_mae.checkpoint.integrity import DAMAGED
 from ray_mae.config import (
@@ -31,7 +32,6 @@ from ray_mae.config import (
     TrackingConfig,
 )
 from ray_mae.config.base import to_dict
-from tests.benchmarks.curves import losses
 from tests.settings import sections
 from tests.shards import write_volume_shards
 

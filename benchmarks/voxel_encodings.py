@@ -1,6 +1,6 @@
 """Bytes, time and error of the encodings a stored volume could have, measured on real volumes.
 
-    python tests/benchmarks/voxel_encodings.py --source FOLDER [--limit 12] [--spacing-mm 1]
+    python -m benchmarks.voxel_encodings --source FOLDER [--limit 12] [--spacing-mm 1]
 
 The defaults of `ingest --volumes.dtype` and `--volumes.compression`, and the byte planes of
 `ray_mae.data.decoding.voxels`, were chosen by this table.
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from ray_mae.data.decoding.preprocessing import prepare_file
+from ray_mae.config import VolumeSettings
+from ray_mae.data.decoding.preprocessing import Preparation
 from ray_mae.data.decoding.voxels import STEP
+from ray_mae.data.quarantine import QuarantineError
 
 Bytes = Callable[[np.ndarray], bytes]
 DTYPES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
@@ -81,11 +83,12 @@ def main() -> None:
     args = parser.parse_args()
 
     paths = sorted(args.source.rglob("*.nii*"))
+    preparation = Preparation.of(VolumeSettings(spacing_mm=args.spacing_mm))
     volumes = []
     for path in paths[:: max(1, len(paths) // args.limit)]:
         try:
-            volumes.append(prepare_file(path, args.spacing_mm))
-        except ValueError as reason:
+            volumes.append(preparation.prepare([path], {}).image.values)
+        except QuarantineError as reason:
             print(reason)
     mean = np.mean([volume.size for volume in volumes]) / 1e6
     print(f"{len(volumes)} volumes at {args.spacing_mm} mm, {mean:.2f} million voxels on average")

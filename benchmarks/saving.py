@@ -1,6 +1,6 @@
 """What checkpoints cost a run, copied while training goes on and with training waiting.
 
-    python -m tests.benchmarks.saving --output DIR [--every STEPS] [--steps STEPS] [--preset base]
+    python -m benchmarks.saving --output DIR [--every STEPS] [--steps STEPS] [--preset base]
 
 One run each on generated volumes, with the same settings. DIR is best on the storage in question.
 """

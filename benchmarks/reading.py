@@ -1,6 +1,6 @@
 """Images read and packed a second by one core: `Stream.read`, as a task of Ray Data calls it.
 
-    python -m tests.benchmarks.reading --shards shards/png shards/zstd [--steps 12] [--rounds 2]
+    python -m benchmarks.reading --shards shards/png shards/zstd [--steps 12] [--rounds 2]
 
 CPU seconds of one process. The first round compares each file with its checksum as well.
 """

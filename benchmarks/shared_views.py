@@ -1,6 +1,6 @@
 """What the two views of a study share in each encoder's vectors: the disease, the person, or nothing.
 
-    python -m tests.benchmarks.shared_views SUITE.yaml [DATASET]
+    python -m benchmarks.shared_views SUITE.yaml [DATASET]
 
 Reads the vectors that `ray-mae benchmark` kept of studies with a frontal and a lateral view. An alignment
 that works lifts three columns: vectors of one study are nearer than those of others (rank), a head that saw

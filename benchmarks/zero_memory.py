@@ -1,6 +1,6 @@
 """Bytes per worker of DDP and of ZeRO 0 to 3, measured beside the theory of ray_mae.train.forecast.memory.
 
-    python -m tests.benchmarks.zero_memory [--workers 1,2] [--precision fp32,bf16] [--width 256]
+    python -m benchmarks.zero_memory [--workers 1,2] [--precision fp32,bf16] [--width 256]
 
 Real DeepSpeed engines on the CPU, one process per worker. Every tensor that lives counts, each storage
 once: `kept` is when a backward pass has ended and no activation is left. `peak` is the most that was

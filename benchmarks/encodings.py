@@ -1,6 +1,6 @@
 """Bytes, time and error of the encodings a stored image could have, measured on real images.
 
-    python tests/benchmarks/encodings.py --source FOLDER [--limit 200] [--short-side 256]
+    python -m benchmarks.encodings --source FOLDER [--limit 200] [--short-side 256]
 
 The default of `ingest --encoding` and of its parameters was chosen by this table.
 """

@@ -1,6 +1,6 @@
 """What loading an encoder takes: seconds, memory, modules and packages, each time in a fresh process.
 
-python -m tests.benchmarks.loading --checkpoint encoder [encoder …]
+python -m benchmarks.loading --checkpoint encoder [encoder …]
 """
 
 import argparse

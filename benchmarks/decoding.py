@@ -1,6 +1,6 @@
 """What reconstructing a share of the hidden patches saves: CPU seconds of a step, in turn in one process.
 
-    python -m tests.benchmarks.decoding [--preset small] [--image-size 224] [--views 8] [--rounds 3]
+    python -m benchmarks.decoding [--preset small] [--image-size 224] [--views 8] [--rounds 3]
 
 MVMAE and MVMAE-V2T with the settings of the paper (90 % hidden) and random weights; a step is forward and
 backward of one micro-batch. One thread, so that seconds are work and not waiting.

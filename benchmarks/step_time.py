@@ -1,6 +1,6 @@
 """What Ray and DeepSpeed cost: a whole run against a bare PyTorch loop over the same model.
 
-    python tests/benchmarks/step_time.py --shards DIR [--steps 60] [--workers 1] [--side 128]
+    python -m benchmarks.step_time --shards DIR [--steps 60] [--workers 1] [--side 128]
 
 The shards decide the method: MVMAE-V2T of studies, MDAE of volumes. Both run in turn on this machine,
 with the same settings and as many threads. The bare loop has its batches in memory; the run streams

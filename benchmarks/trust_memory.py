@@ -1,6 +1,6 @@
 """Time and memory of what looks at all features of a data set at once, on generated ones.
 
-    python -m tests.benchmarks.trust_memory --views 300000 --width 768 --part knows
+    python -m benchmarks.trust_memory --views 300000 --width 768 --part knows
 
 Each part in a process of its own: its peak of memory, less that of the features, which are there before it.
 """

@@ -1,6 +1,6 @@
 """DDP beside DeepSpeed's ZeRO: seconds of a step and of a start, in turn on this machine.
 
-    python -m tests.benchmarks.engines [--workers 1,2] [--preset tiny] [--image-size 128] [--steps 12]
+    python -m benchmarks.engines [--workers 1,2] [--preset tiny] [--image-size 128] [--steps 12]
 
 The same method, batch in memory and settings; every measure is a group of processes of its own, and both
 engines take turns. On a CPU they talk by gloo, on GPUs by nccl, one process for each GPU.

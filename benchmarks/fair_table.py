@@ -1,11 +1,11 @@
 """The claims of both papers on phantoms: pretrainings of several seeds, compared by `ray-mae benchmark`.
 
-    python -m tests.benchmarks.fair_table --output /tmp/table studies     # MVMAE, MAE, V2T with β and without
-    python -m tests.benchmarks.fair_table --output /tmp/table volumes     # MDAE, MAE-3D, DSM
-    python -m tests.benchmarks.fair_table --output /tmp/table alignment   # its forms, at equal search of β
-    python -m tests.benchmarks.fair_table --output /tmp/table length      # the same three times as long
-    python -m tests.benchmarks.fair_table --output /tmp/table rare        # weights and draws by rare findings
-    python -m tests.benchmarks.fair_table --output /tmp/table real --data ../shared/data   # on real images
+    python -m benchmarks.fair_table --output /tmp/table studies     # MVMAE, MAE, V2T with β and without
+    python -m benchmarks.fair_table --output /tmp/table volumes     # MDAE, MAE-3D, DSM
+    python -m benchmarks.fair_table --output /tmp/table alignment   # its forms, at equal search of β
+    python -m benchmarks.fair_table --output /tmp/table length      # the same three times as long
+    python -m benchmarks.fair_table --output /tmp/table rare        # weights and draws by rare findings
+    python -m benchmarks.fair_table --output /tmp/table real --data ../shared/data   # on real images
 
 Every pretraining has the same network, steps, batches and seeds. Phantoms say nothing of medicine: what is
 shown is whether the product, at the size of its demo, does what the papers say. What is there stays, so the

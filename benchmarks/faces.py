@@ -1,6 +1,6 @@
 """How often a skull is seen where there is one, and not where there is none.
 
-    python -m tests.benchmarks.faces --source ../shared/data/mri
+    python -m benchmarks.faces --source ../shared/data/mri
 
 On the real volumes of a folder with metadata.csv (path, kind, skull).
 """

@@ -1,6 +1,6 @@
 """A pool of nodes that grows from zero for a run, loses a node, and goes back to zero: the trace of it.
 
-    python -m tests.benchmarks.autoscaling [--command pretrain|ingest] [--no-kill]
+    python -m benchmarks.autoscaling [--command pretrain|ingest] [--no-kill]
 
 The nodes are real raylets on this machine, started and ended by Ray's autoscaler.
 """

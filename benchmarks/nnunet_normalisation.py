@@ -1,7 +1,7 @@
 """How far nnU-Net's normalisation moves the features of volumes, through its own preprocessing.
 
 It takes an environment with nnunetv2 and this package (`pip install nnunetv2 ray-mae`):
-python -m tests.benchmarks.nnunet_normalisation --checkpoint encoder
+python -m benchmarks.nnunet_normalisation --checkpoint encoder
 """
 
 import argparse
