@@ -69,6 +69,28 @@ def metrics_interval() -> float:
     return milliseconds / 1000
 
 
+def trainer(*arguments: Any, cleaner: bool, **options: Any) -> Any:
+    """Returns Ray Train's `DataParallelTrainer`.
+
+    Args:
+        arguments: of the trainer.
+        cleaner: whether an actor takes back the workers' places should the controller be killed. It
+            costs seconds of start-up.
+        options: of the trainer.
+    """
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    class Trainer(DataParallelTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            every = super()._create_default_callbacks()
+            return [c for c in every if cleaner or not isinstance(c, PlacementGroupCleanerCallback)]
+
+    return Trainer(*arguments, **options)
+
+
 def cluster_status() -> tuple[Any, bool]:
     """Returns the autoscaler's `ClusterStatus`, and whether a request fits no type of node that may start.
 

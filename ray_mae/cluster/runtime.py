@@ -50,6 +50,14 @@ _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _WATCHER_WANTED = _WATCHER in os.environ
 
 
+_started = False
+
+
+def started_here() -> bool:
+    """Returns whether this process started its Ray, which ends with it and with all that it holds."""
+    return _started
+
+
 def connect(cpus: int = 1, dashboard: bool = False) -> None:
     """Joins the cluster of RAY_ADDRESS or of this job; without one, starts Ray on this machine.
 
@@ -81,6 +89,8 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
         os.environ.setdefault(
             "RAY_worker_maximum_startup_concurrency", str(4 * (os.cpu_count() or 1))
         )
+        # a process for each core, which Ray Train's and Ray Data's actors could not use
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         # nobody takes this machine away, and an actor that watches for it costs seconds of start-up
         os.environ.setdefault(_WATCHER, "0")
         with warnings.catch_warnings():
@@ -93,6 +103,8 @@ def connect(cpus: int = 1, dashboard: bool = False) -> None:
                 include_dashboard=dashboard,
                 _temp_dir=folder,
             )
+        global _started
+        _started = True
     from ray.data import DataContext
 
     DataContext.get_current().enable_progress_bars = False
@@ -195,7 +207,9 @@ def cluster(cpus: int = 1, dashboard: bool = False) -> Iterator[None]:
     finally:
         ended.set()
         if not joined:
+            global _started
             ray.shutdown()
+            _started = False
 
 
 def cause_of_loss(error: Exception) -> str:

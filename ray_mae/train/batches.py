@@ -3,6 +3,9 @@
 import json
 import re
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -28,11 +31,27 @@ class MicroBatch(NamedTuple):
     """Rows that could not be read, in whose place others are in the batch."""
 
 
+def begin_reading(shard: Any) -> Iterator[Any]:
+    """Asks for this worker's first block at once, so that it is read while the network is built.
+
+    Args:
+        shard: this worker's share of the run's dataset.
+
+    Returns:
+        Its blocks.
+    """
+    blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+    reader = ThreadPoolExecutor(1, thread_name_prefix="first block")
+    first = reader.submit(lambda: [*islice(blocks, 1)])
+    reader.shutdown(wait=False)
+    return chain.from_iterable(part() for part in (first.result, lambda: blocks))
+
+
 class Batches:
     """Micro-batches of this worker in the run's order, and the time spent waiting for them."""
 
-    def __init__(self, shard: Any, kind: Kind, device: torch.device) -> None:
-        self._blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+    def __init__(self, blocks: Iterator[Any], kind: Kind, device: torch.device) -> None:
+        self._blocks = blocks
         self._kind, self._device = kind, device
         self._waited = 0.0
 

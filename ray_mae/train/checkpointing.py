@@ -271,14 +271,23 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
     return f"weights of {checkpoint}: {len(fits)} taken{fresh}"
 
 
-def restore(engine: Engine) -> int:
-    """Loads the last committed checkpoint, if any; returns the next step.
+def saved_step() -> int:
+    """Returns the step to go on with: that of the last committed checkpoint, 0 where there is none."""
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return 0
+    with saved.as_directory() as path:
+        return int(ckpt.read_state(Path(path))["step"])
+
+
+def restore(engine: Engine) -> None:
+    """Loads the last committed checkpoint, if any.
 
     One by another number of workers, or of another ZeRO stage, becomes a universal one on the way.
     """
     saved = ray.train.get_checkpoint()
     if saved is None:
-        return 0
+        return
     with saved.as_directory() as path:
         folder = Path(path)
         state = ckpt.read_state(folder)
@@ -293,7 +302,6 @@ def restore(engine: Engine) -> int:
                 engine.load(whole, universal=True)
         if engine.has_frozen:
             engine.set_frozen({n: torch.from_numpy(w) for n, w in ckpt.all_weights(folder).items()})
-    return int(state["step"])
 
 
 def _require_whole(checkpoint: Path, workers: int) -> None:

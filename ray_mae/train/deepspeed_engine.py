@@ -51,7 +51,7 @@ class DeepSpeedEngine(Engine):
             deepspeed.ops.__compatible_ops__ = defaultdict(bool)
         self._frozen: dict[str, Tensor] = {}
         self._keep_frozen(module)
-        optimizer = optimizer_of(self._groups, optim)
+        optimizer = optimizer_of(self._groups, optim, own=False)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,

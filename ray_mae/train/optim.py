@@ -1,7 +1,9 @@
 """The optimiser of a run: groups of parameters, learning rate by step, precision."""
 
+import inspect
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -68,7 +70,7 @@ def _is_parameter(module: nn.Module, name: str) -> bool:
 
 
 def optimizer_of(
-    groups: list[dict[str, Any]], optim: OptimConfig, *, fused: bool = False
+    groups: list[dict[str, Any]], optim: OptimConfig, *, fused: bool = False, own: bool = True
 ) -> torch.optim.Optimizer:
     """Returns AdamW or SGD; the loop sets the learning rate before each step.
 
@@ -76,13 +78,28 @@ def optimizer_of(
         groups: by `parameter_groups`.
         optim: settings.
         fused: all of a step in one operator, of parameters that are where they stay.
+        own: of a class that starts faster; DeepSpeed knows PyTorch's alone.
     """
-    if optim.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True, fused=fused
-        )
     # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes
-    return torch.optim.AdamW(groups, lr=optim.base_lr, betas=optim.betas, fused=fused)
+    kind: Any = torch.optim.SGD if optim.optimizer == "sgd" else torch.optim.AdamW
+    if own:
+        kind = _without_compiler(kind)
+    if optim.optimizer == "sgd":
+        return kind(groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True, fused=fused)
+    return kind(groups, lr=optim.base_lr, betas=optim.betas, fused=fused)
+
+
+@lru_cache
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The same optimiser, which does not import PyTorch's compiler: a second or two of each process.
+
+    PyTorch's own does so at the first step and in a few methods, only to ask not to be compiled; we
+    compile networks alone.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
+        vars(method).setdefault("__dynamo_disable", method)  # where the answer is looked for first
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 POWER = 0.9

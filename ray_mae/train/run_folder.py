@@ -114,8 +114,8 @@ class RunFolder:
         return any(event["event"] == name for event in self.events())
 
     def first_step(self) -> int:
-        """Returns the step with which the first worker went on when it last began."""
-        return int([e["first_step"] for e in self.events() if "first_step" in e][-1])
+        """Returns after which step the first worker goes on, as it said when it last began."""
+        return int([e["reads_after"] for e in self.events() if "reads_after" in e][-1])
 
     def drop_metrics_after(self, step: int) -> None:
         """Drops the metrics after `step`, which a continued run will write again."""

@@ -15,7 +15,7 @@ from ray_mae.checkpoint.integrity import SNAPSHOT
 from ray_mae.cluster import ray_private
 from ray_mae.cluster.admission import describe_no_reader, worker_resources
 from ray_mae.cluster.interruption import Interrupted, StopSignal
-from ray_mae.cluster.runtime import cause_of_loss, gpus_wanted
+from ray_mae.cluster.runtime import cause_of_loss, gpus_wanted, started_here
 from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.data.loading.stream import Stream
 from ray_mae.terminal import console
@@ -77,7 +77,6 @@ def fit(
         os.environ["RAY_TRAIN_METRICS_ENABLED"] = "0"
     import ray.exceptions
     import ray.train
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.validation_config import ValidationConfig, ValidationTaskConfig
 
     from ray_mae.train.ray_backend import ProcessGroup, StreamConfig
@@ -94,8 +93,9 @@ def fit(
             folder.note(line)
         return samples(workers, first_step)
 
-    trainer = DataParallelTrainer(
+    trainer = ray_private.trainer(
         _train,
+        cleaner=not started_here(),
         train_loop_config=asdict(job),
         backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
