@@ -10,11 +10,10 @@ reader touches few files at a time. With `Extra` some rows come several times, a
 
 import hashlib
 import math
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +122,7 @@ class Window:
         return [flat[i] for i in permutation(len(flat), *self.seed)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: orders are keys of a cache, and may be of many groups
 class Order:
     """The order of one split's samples in one folder of shards."""
 
@@ -157,9 +156,9 @@ class Order:
 
     @property
     def samples_per_epoch(self) -> int:
-        return sum(rows for _, _, rows in self.groups) + (self.extra.total if self.extra else 0)
+        return int(_first_rows(self)[-1]) + (self.extra.total if self.extra else 0)
 
-    def windows(self, epoch: int) -> tuple[Window, ...]:
+    def windows(self, epoch: int) -> "Windows":
         """The windows of an epoch, in order."""
         return _windows(self, epoch)
 
@@ -168,35 +167,84 @@ class Order:
         position = start
         while position < stop:
             epoch, within = divmod(position, self.samples_per_epoch)
-            windows = self.windows(epoch)
-            window = windows[bisect_right([w.start for w in windows], within) - 1]
-            first = within - window.start
-            last = min(window.draws, first + stop - position)
-            yield from window.locations(epoch, self.folder)[first:last]
+            start, drawn = _drawn(self, epoch, self.windows(epoch).index_at(within))
+            first = within - start
+            last = min(len(drawn), first + stop - position)
+            yield from drawn[first:last]
             position += last - first
 
 
+@dataclass(frozen=True, eq=False)
+class Windows(Sequence[Window]):
+    """The windows of an epoch. They are made when they are asked for: an archive has thousands."""
+
+    order: Order
+    epoch: int
+    sequence: NDArray[np.intp]
+    """[G] row groups, shuffled."""
+    ends: NDArray[np.int64]
+    """[G] samples of the epoch up to the end of each of them."""
+    borders: NDArray[np.intp]
+    """[W + 1] where in the sequence windows begin; the last one is its length."""
+    times: NDArray[np.int64] | None
+    """[n] how often each row of the split is drawn, in file order; None: once."""
+
+    def __len__(self) -> int:
+        return len(self.borders) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        first, last = self.borders[number], self.borders[number + 1]
+        members = self.sequence[first:last]
+        times = None
+        if self.times is not None:
+            rows = _first_rows(self.order)
+            times = tuple(self.times[rows[i] : rows[i + 1]] for i in members)
+        start = int(self.ends[first - 1]) if first else 0
+        return Window(
+            start,
+            tuple(self.order.groups[i] for i in members),
+            int(self.ends[last - 1]) - start,
+            (self.order.seed, self.epoch, number),
+            times,
+        )
+
+    def index_at(self, position: int) -> int:
+        """Which window a position within the epoch lies in."""
+        group = np.searchsorted(self.ends, position, side="right")
+        return int(np.searchsorted(self.borders, group, side="right")) - 1
+
+
+@lru_cache(maxsize=16)
+def _first_rows(order: Order) -> NDArray[np.int64]:
+    """[G + 1] rows of the split before each row group; the last one is of all."""
+    return np.concatenate([[0], np.cumsum([rows for _, _, rows in order.groups], dtype=np.int64)])
+
+
+@lru_cache(maxsize=8)  # the steps of a window follow each other
+def _drawn(order: Order, epoch: int, index: int) -> tuple[int, list[RowLocation]]:
+    """Where a window begins within its epoch, and its samples in turn."""
+    window = order.windows(epoch)[index]
+    return window.start, window.locations(epoch, order.folder)
+
+
 @lru_cache(maxsize=4)
-def _windows(order: Order, epoch: int) -> tuple[Window, ...]:
-    sequence = permutation(len(order.groups), order.seed, epoch)
-    shuffled = [order.groups[i] for i in sequence]
-    sizes, times = [rows for _, _, rows in shuffled], None
+def _windows(order: Order, epoch: int) -> Windows:
+    first_rows, times = _first_rows(order), None
+    before = first_rows
     if order.extra:
-        borders = np.cumsum([rows for _, _, rows in order.groups])[:-1]
-        of_group = np.split(order.extra.times(order.seed, epoch), borders)
-        times = [of_group[i] for i in sequence]
-        sizes = [int(of.sum()) for of in times]
-    ends = list(accumulate(sizes))
-    windows: list[Window] = []
-    first = 0
-    for last, end in enumerate(ends):
-        start = ends[first] - sizes[first]
-        if end - start >= order.shuffle_window or last == len(ends) - 1:
-            part, seed = slice(first, last + 1), (order.seed, epoch, len(windows))
-            again = tuple(times[part]) if times else None
-            windows.append(Window(start, tuple(shuffled[part]), end - start, seed, again))
-            first = last + 1
-    return tuple(windows)
+        times = order.extra.times(order.seed, epoch)
+        before = np.concatenate([[0], times.cumsum()])[first_rows]
+    sequence = permutation(len(order.groups), order.seed, epoch)
+    ends = np.cumsum(np.diff(before)[sequence])
+    borders = [0]
+    while borders[-1] < len(ends):
+        start = ends[borders[-1] - 1] if borders[-1] else 0
+        last = int(np.searchsorted(ends, start + order.shuffle_window))
+        borders.append(min(last + 1, len(ends)))
+    return Windows(order, epoch, sequence, ends, np.array(borders), times)
 
 
 @dataclass(frozen=True)

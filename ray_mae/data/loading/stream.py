@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -211,7 +211,14 @@ class _Tasks(Datasource):
 
 
 def _call(reader: Any, arguments: tuple) -> Iterator[pa.Table]:
-    yield from ray.get(reader).read(*arguments)
+    yield from _reader_of(reader).read(*arguments)
+
+
+@lru_cache(maxsize=2)
+def _reader_of(reader: Any) -> Reader:
+    """What a reference stands for, unpacked once in a process: an order of a large archive takes long."""
+    unpacked: Reader = ray.get(reader)
+    return unpacked
 
 
 class _Pace(ExecutionCallback):
