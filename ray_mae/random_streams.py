@@ -29,6 +29,8 @@ class Draw(IntEnum):
     """In the place of an epoch: which folder of shards comes when."""
     REPEATS = -2
     """Before an epoch: which rows are drawn again in it."""
+    VOCABULARY = -3
+    """Which files a tokenizer is trained on, of a large archive."""
     PLACE = 1
     """Of a study plus the slot of a view, at most 16; of a volume plus the axis of a crop, at most 3."""
     FOREGROUND = 11

@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -276,13 +277,14 @@ def _tokenizer(
     elif data.tokenizer:
         document = load_tokenizer(data.tokenizer)
     else:
-        reports = list(training_reports(shards, section))
-        if not reports:
+        reports = training_reports(shards, section)
+        first = next(reports, None)
+        if first is None:
             raise ValueError(
                 f"no study of {', '.join(map(str, shards.paths))} has a report to train the captioner on: "
                 "ingest with reports, or set method.gamma to 0 (MVMAE without text)"
             )
-        document = train_tokenizer(reports, data.vocabulary)
+        document = train_tokenizer(chain([first], reports), data.vocabulary)
     write_whole(file, document)
     return document
 

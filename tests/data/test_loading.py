@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading import tokenizer
 from ray_mae.data.loading.findings import read_findings
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture, key_of
@@ -105,6 +106,18 @@ def test_reports_become_tokens_with_first_and_last_and_missing_ones_are_marked(
     assert (arrays["tokens"][:, 0] == ids.first).all()
     assert ((arrays["tokens"] == ids.last).sum(1) == 1).all()
     assert decode_tokens(document, arrays["tokens"][1, 1:].tolist()) == "no acute process 1."
+
+
+def test_of_a_large_archive_some_files_make_the_vocabulary(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = list(training_reports(ShardSet.read(shards), "impression"))
+    monkeypatch.setattr(tokenizer, "MOST_REPORTS", len(every) - 8)
+    some = list(training_reports(ShardSet.read(shards), "impression"))
+    assert len(some) == len(every) - 8
+    assert set(some) < set(every)
+    assert some[0] != every[0]  # not the first files, which may be of the first patients
+    assert some == list(training_reports(ShardSet.read(shards), "impression"))
 
 
 def words_of(document: str) -> set[str]:

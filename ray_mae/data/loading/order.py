@@ -122,7 +122,9 @@ class Window:
         return [flat[i] for i in permutation(len(flat), *self.seed)]
 
 
-@dataclass(frozen=True, eq=False)  # by identity: orders are keys of a cache, and may be of many groups
+@dataclass(
+    frozen=True, eq=False
+)  # by identity: orders are keys of a cache, and may be of many groups
 class Order:
     """The order of one split's samples in one folder of shards."""
 

@@ -2,16 +2,20 @@
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ray_mae.data.loading.order import permutation
+from ray_mae.data.schema import Shard
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.random_streams import Draw
 
 PAD, UNKNOWN, FIRST, LAST, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, FIRST, LAST, MASK)  # BERT's names, so that its vocabularies fit
@@ -19,6 +23,8 @@ SPECIAL = (PAD, UNKNOWN, FIRST, LAST, MASK)  # BERT's names, so that its vocabul
 # A vocabulary travels with every checkpoint: what is written of a few patients, perhaps a name that no
 # rule found, must not become part of it, however often it is written.
 MIN_PATIENTS = 5
+MOST_REPORTS = 500_000
+"""That a vocabulary is trained on: more change no word that matters, and take minutes and gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,21 @@ def report_text(row: dict, section: str) -> str | None:
 
 
 def training_reports(shards: ShardSet, section: str) -> Iterator[tuple[str, str]]:
-    """Yields patient and text of each report of the training split.
+    """Yields patient and text of each report of the training split, or of MOST_REPORTS of them.
 
     Args:
-        shards: folders of studies.
+        shards: folders of studies. Of more studies than MOST_REPORTS, whole files are taken in a fixed
+            random order until there are as many.
         section: as of `report_text`.
     """
-    for path, _ in shards.of_split("train"):
+    files = shards.of_split("train")
+    if shards.rows("train") > MOST_REPORTS:
+        files = [files[i] for i in permutation(len(files), Draw.VOCABULARY)]
+    return islice(_reports(files, section), MOST_REPORTS)
+
+
+def _reports(files: Sequence[tuple[Path, Shard]], section: str) -> Iterator[tuple[str, str]]:
+    for path, _ in files:
         table = pq.read_table(path, columns=["patient_id", "findings", "impression"])
         for row in table.to_pylist():
             text = report_text(row, section)

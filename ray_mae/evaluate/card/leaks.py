@@ -18,7 +18,6 @@ from ray_mae.data.decoding.voxels import decode_voxels
 from ray_mae.data.loading.integrity import check_content
 from ray_mae.data.look_alikes import ContentIndex, Item, Pairs, bits_of
 from ray_mae.data.paths import local_file
-from ray_mae.data.patients import Patients
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.evaluate.card.charts import contact_sheet, rows_at, tile
 from ray_mae.evaluate.card.volumes import middles
@@ -47,9 +46,9 @@ class CardShards:
             self.small["split"].to_pylist(), self.small["patient_id"].to_pylist(), strict=True
         )
 
-    def patients(self) -> Patients:
+    def patients(self) -> dict[str, set[str]]:
         """By split."""
-        by_split: Patients = {split: set() for split in SPLITS}
+        by_split: dict[str, set[str]] = {split: set() for split in SPLITS}
         for split, patient in self.splits_and_patients():
             by_split[split].add(patient)
         return by_split
