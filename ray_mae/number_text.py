@@ -21,3 +21,21 @@ def with_interval(value: float, low: float, high: float) -> str:
     if low != low:
         return f"{significant(value)} (no interval)"
     return f"{significant(value)} [{significant(low)}, {significant(high)}]"
+
+
+def hours_text(hours: float) -> str:
+    """Returns a duration in the unit that fits it, from seconds to days."""
+    if hours >= 100:
+        return f"{hours / 24:.1f} days"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{60 * hours:.0f} minutes" if hours > 0.05 else f"{3600 * hours:.0f} seconds"
+
+
+def size_text(number: float) -> str:
+    """Returns bytes in the unit that fits them, from B to TB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

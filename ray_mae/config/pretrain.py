@@ -340,6 +340,10 @@ class PlanConfig(RunConfig, ValidatedConfig):
     """The same: its memory in GiB."""
     mfu: float | None = setting(None, gt=0, le=1)
     """Share of the peak that a run uses; default: 0.3 for studies, 0.15 for volumes, which is a guess."""
+    gpus_per_node: int = setting(8, ge=1)
+    """Of the nodes that a run on more GPUs would have."""
+    node_gbps: float = setting(200.0, gt=0)
+    """Gbit/s between nodes: 25 to 100 of usual cloud nodes, 400 to 3200 of those made for training."""
     price_per_gpu_hour: float | None = setting(None, ge=0)
     """In any currency: what the run costs is shown in the same."""
     output: Path | None = None

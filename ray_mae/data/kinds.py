@@ -81,6 +81,14 @@ class Kind(ABC):
         )
 
     @abstractmethod
+    def read_per_core(self, size: int) -> float:
+        """Returns inputs that a core reads and packs in a second, by benchmarks/reading.py.
+
+        Args:
+            size: side of what the encoder sees, in pixels or voxels.
+        """
+
+    @abstractmethod
     def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
         """How many inputs a training sample has, of so many that are stored of it on average."""
 
@@ -130,6 +138,9 @@ class Studies(Kind):
         self, size: int, seed: int = 0, max_views: int = MOST_VIEWS
     ) -> Collator:
         return StudyCollator(max_views=max_views, seed=seed)
+
+    def read_per_core(self, size: int) -> float:
+        return 3_000.0  # of 256 px, whatever is cut from them
 
     def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
         return min(stored, self.most_inputs(data))
@@ -196,6 +207,9 @@ class Volumes(Kind):
 
     def whole_collator(self, size: int) -> Collator:
         return VolumeWindowCollator(size)
+
+    def read_per_core(self, size: int) -> float:
+        return 180e6 / size**3  # voxels; larger crops are faster
 
     def inputs_per_sample(self, stored: float, data: DataConfig) -> float:
         return 1.0

@@ -14,6 +14,7 @@ from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, inputs_of, measure_on_meta
 from ray_mae.train.forecast.gpus import Gpu, named_gpu
 from ray_mae.train.forecast.memory import DDP
+from ray_mae.train.forecast.scaling import SUSTAINED, Network, curve, scaling_table
 from ray_mae.train.forecast.tables import (
     as_table,
     forecast_rows,
@@ -69,10 +70,18 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     ):
         console.print(as_table(describe_beginning(table)))
     console.print(memory_table(config, run_plan, estimate))
+    points = []
+    if estimate.gpu:
+        network = Network(
+            config.gpus_per_node, SUSTAINED * 1e9 * estimate.gpu.link, config.node_gbps * 1e9 / 8
+        )
+        points = curve(config, run_plan, inputs, estimate, network)
+        console.print(scaling_table(config, run_plan, estimate, network, points))
     for pair in shared:
         console.print(pair.describe())
     summary = _summary(run_plan, inputs, estimate, config.engine.activation_checkpointing) | {
-        "cost": cost
+        "cost": cost,
+        "scaling": [asdict(point) for point in points],
     }
     if shared:
         summary["shared_patients"] = summarise_shared(shared)
@@ -114,11 +123,11 @@ def _gpu(config: PlanConfig) -> Gpu | None:
         assert config.gpu_memory is not None
         return Gpu(config.gpu or "GPU", config.gpu_memory, peak, peak)
     peak = config.peak_tflops
-    return Gpu(
-        named.name,
-        config.gpu_memory or named.memory,
-        named.bf16 and (peak or named.bf16),
-        peak or named.fp32,
+    return replace(
+        named,
+        memory=config.gpu_memory or named.memory,
+        bf16=named.bf16 and (peak or named.bf16),
+        fp32=peak or named.fp32,
     )
 
 

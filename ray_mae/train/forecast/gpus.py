@@ -16,6 +16,8 @@ class Gpu:
     """Dense tensor-core peak with fp32 sums, in TFLOP/s, without sparsity; None: it has no bf16."""
     fp32: float
     """Peak in TFLOP/s without tensor cores (TF32 is above it)."""
+    link: float = 25.0
+    """GB/s that it exchanges with others of its node, one way: NVLink, or PCIe 4 with 16 lanes."""
 
     def peak(self, precision: str) -> float:
         """TFLOP/s in fp32 or bf16; "auto" is what the engine would choose."""
@@ -29,15 +31,15 @@ class Gpu:
 
 
 GPUS = (
-    Gpu("B200", 178, 2250, 75),
-    Gpu("H200", 139, 989, 67),
-    Gpu("H200 NVL", 139, 835, 60),
-    Gpu("GH200", 94, 989, 67),
-    Gpu("H100", 79, 989, 67),
-    Gpu("H100 NVL", 93, 835, 60),
-    Gpu("H100 PCIe", 79, 756, 51),
-    Gpu("A100", 79, 312, 19.5),
-    Gpu("A100 40GB", 39, 312, 19.5),
+    Gpu("B200", 178, 2250, 75, 900),
+    Gpu("H200", 139, 989, 67, 450),
+    Gpu("H200 NVL", 139, 835, 60, 450),
+    Gpu("GH200", 94, 989, 67, 450),
+    Gpu("H100", 79, 989, 67, 450),
+    Gpu("H100 NVL", 93, 835, 60, 300),
+    Gpu("H100 PCIe", 79, 756, 51, 50),
+    Gpu("A100", 79, 312, 19.5, 300),
+    Gpu("A100 40GB", 39, 312, 19.5, 300),
     Gpu("A40", 44, 150, 37.4),
     Gpu("A30", 23, 165, 10.3),
     Gpu("A10", 22, 125, 31.2),
@@ -47,12 +49,12 @@ GPUS = (
     Gpu("L4", 22, 121, 30.3),
     Gpu("RTX 6000 Ada", 47, 364, 91.1),
     Gpu("RTX A6000", 47, 155, 38.7),
-    Gpu("RTX 5090", 31, 209, 104.8),
+    Gpu("RTX 5090", 31, 209, 104.8, 50),
     Gpu("RTX 4090", 23, 165, 82.6),
     Gpu("RTX 3090", 23, 71, 35.6),
-    Gpu("V100", 16, None, 15.7),
-    Gpu("V100 32GB", 32, None, 15.7),
-    Gpu("T4", 15, None, 8.1),
+    Gpu("V100", 16, None, 15.7, 150),
+    Gpu("V100 32GB", 32, None, 15.7, 150),
+    Gpu("T4", 15, None, 8.1, 12),
 )
 
 

@@ -9,6 +9,7 @@ from ray_mae.config.pretrain import PretrainConfig, RunConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.schema import NOUNS
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.number_text import hours_text, size_text
 from ray_mae.train.forecast.forecast import USABLE, Forecast, Inputs, Size, forecast, inputs_of
 from ray_mae.train.forecast.gpus import Gpu, find_gpu
 from ray_mae.train.forecast.memory import row_of
@@ -82,7 +83,7 @@ def forecast_rows(
     rows = {
         "parameters": f"{estimate.parameters / 1e6:.1f} M (encoder {estimate.encoder / 1e6:.1f} M)",
         "work": f"{estimate.flops / 1e9:.4g} GFLOP per {one}{views}, forward and backward",
-        "storage": f"{_size(inputs.stored)} of shards{guess}, {each}{_size(estimate.checkpoint)}",
+        "storage": f"{size_text(inputs.stored)} of shards{guess}, {each}{size_text(estimate.checkpoint)}",
     }
     gpu = estimate.gpu
     if gpu is None:
@@ -94,8 +95,8 @@ def forecast_rows(
     if estimate.hours is not None:
         rate = plan.samples / estimate.hours / 3600
         rows["time"] = (
-            f"{_hours(estimate.hours)} at {estimate.mfu:.0%} of the peak (assumed), {rate:,.0f} "
-            f"{NOUNS[plan.kind]}/s, {_size(rate * inputs.sample_bytes)}/s to read"
+            f"{hours_text(estimate.hours)} at {estimate.mfu:.0%} of the peak (assumed), {rate:,.0f} "
+            f"{NOUNS[plan.kind]}/s, {size_text(rate * inputs.sample_bytes)}/s to read"
         )
     return rows
 
@@ -144,22 +145,6 @@ def _misfit(size: float, gpu: Gpu | None) -> str:
     return " ✗" if gpu and size > USABLE * gpu.memory * GIB else ""
 
 
-def _hours(hours: float) -> str:
-    if hours >= 100:
-        return f"{hours / 24:.1f} days"
-    if hours >= 1:
-        return f"{hours:.1f} hours"
-    return f"{60 * hours:.0f} minutes" if hours > 0.05 else f"{3600 * hours:.0f} seconds"
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
-
-
 class StartTables:
     """Makes the forecast of a run when its workers are up, and another after the second report."""
 
@@ -201,9 +186,9 @@ class StartTables:
         if self._forecast is None or self._reports != self._REPORTS:
             return None
         whole = self._plan.samples / max(record["samples_per_s"], 1e-9) / 3600
-        text = f"at this speed the whole run takes {_hours(whole)}"
+        text = f"at this speed the whole run takes {hours_text(whole)}"
         if self._forecast.hours is not None:
-            text += f" (forecast {_hours(self._forecast.hours)})"
+            text += f" (forecast {hours_text(self._forecast.hours)})"
         if "mfu" in record:
             text += f"; {record['mfu']:.1%} of the peak are used"
         if "gpu_gib" in record:
