@@ -48,6 +48,35 @@ def test_settings_of_all_methods_and_encoders_do_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_run_starts_without_what_it_does_not_use() -> None:
+    """A dozen processes of a run import this: the controller, the readers, the workers."""
+    code = (
+        "import sys; import ray_mae.train.trainer; "
+        "sys.exit(bool({'torch', 'scipy', 'sklearn', 'matplotlib', 'monai'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_optimiser_steps_as_pytorch_s_own_and_without_its_compiler(optimizer: str) -> None:
+    code = (
+        "import sys, torch; from ray_mae.config import OptimConfig; "
+        "from ray_mae.train.optim import optimizer_of\n"
+        f"optim = OptimConfig(optimizer={optimizer!r})\n"
+        "of = {True: [], False: []}\n"
+        "for own in of:\n"
+        "    torch.manual_seed(0); net = torch.nn.Linear(3, 3)\n"
+        "    tune = optimizer_of([{'params': [*net.parameters()]}], optim, own=own)\n"
+        "    for _ in range(3): net(torch.ones(2, 3)).sum().backward(); tune.step(); tune.zero_grad()\n"
+        "    tune.load_state_dict(tune.state_dict())\n"
+        "    of[own] = net.weight.tolist()\n"
+        "    if own and 'torch._dynamo' in sys.modules: sys.exit('the compiler is imported')\n"
+        "sys.exit(of[True] != of[False])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_data_tasks_do_not_import_torch() -> None:
     """Processes that only read data start fast."""
     code = (

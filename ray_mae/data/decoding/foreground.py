@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 # Air is below this share of the range between the 2nd and 98th percentile (as in FSL's BET).
 AIR = 0.1
@@ -50,6 +49,8 @@ def extent(
     Returns:
         The box as slices of voxel indices, and the share; an empty box and 0 for an empty mask.
     """
+    from scipy import ndimage  # here: every process of a run reads this file, and few call this
+
     steps = [
         max(1, min(round(COARSE_MM / s), n // LEAST_COARSE))
         for s, n in zip(spacing, mask.shape, strict=True)
