@@ -5,6 +5,7 @@
     python -m benchmarks.fair_table --output /tmp/table alignment   # its forms, at equal search of β
     python -m benchmarks.fair_table --output /tmp/table length      # the same three times as long
     python -m benchmarks.fair_table --output /tmp/table rare        # weights and draws by rare findings
+    python -m benchmarks.fair_table --output /tmp/table decode      # a share of the hidden patches decoded
     python -m benchmarks.fair_table --output /tmp/table real --data ../shared/data   # on real images
 
 Every pretraining has the same network, steps, batches and seeds. Phantoms say nothing of medicine: what is
@@ -72,6 +73,13 @@ RARE: dict[str, dict[str, Any]] = {
     "rare_less": {**STUDIES["mvmae"], "method.rare_power": -0.5},
     "repeated": {**STUDIES["mvmae"], "data.repeat_below": 0.4},
 }
+DECODE: dict[str, dict[str, Any]] = {
+    "mvmae": STUDIES["mvmae"],
+    "decode_50": {**STUDIES["mvmae"], "method.decode_share": 0.5},
+    "decode_25": {**STUDIES["mvmae"], "method.decode_share": 0.25},
+    "v2t": STUDIES["v2t"],
+    "v2t_decode_25": {**STUDIES["v2t"], "method.decode_share": 0.25},
+}
 RAREST = ["Consolidation", "Lung Opacity", "Pneumonia"]
 """Of the findings that these phantoms have; all five are in 9 to 14 % of the studies."""
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -80,6 +88,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "alignment": {**FORMS, **REPORTS},
     "length": LONG,
     "rare": RARE,
+    "decode": DECODE,
     "real": {**STUDIES, **VOLUMES},
 }
 STEPS = {"volumes": 300, "length": 1500}
@@ -211,6 +220,8 @@ def _suite_of_studies(
         mse = next(name for name in runs if name.startswith("mse"))
         others = [name for name in runs if name not in (first, mse, *REPORTS)]
         contrasts = [[mse, first], *([name, mse] for name in others), ["v2t_infonce", "v2t_mse"]]
+    if what == "decode":
+        contrasts = [["decode_50", "mvmae"], ["decode_25", "mvmae"], ["v2t_decode_25", "v2t"]]
     tasks: dict[str, Any] = {"findings": {"dataset": "phantoms"}}
     if what == "rare":
         tasks["rarest"] = {"dataset": "phantoms", "labels": RAREST}
