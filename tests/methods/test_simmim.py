@@ -287,13 +287,13 @@ def test_every_parameter_is_trained(make: Any, batch: Any) -> None:
 @pytest.mark.parametrize(("make", "batch"), BOTH, ids=["studies", "volumes"])
 def test_a_few_steps_lower_the_loss(make: Any, batch: Any) -> None:
     model = make()
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
     losses = []
-    for _ in range(30):
+    for _ in range(12):
         loss = model(batch, 0).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
-    assert losses[-1] < sum(losses[5:10]) / 5  # and goes on falling
+    assert losses[-1] < sum(losses[4:8]) / 4  # and goes on falling

@@ -96,7 +96,8 @@ def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[flo
     [("fp32", DDP), ("fp32", 0), ("fp32", 3), ("bf16", DDP), ("bf16", 1)],
 )
 @pytest.mark.parametrize(
-    ("accumulation", "way"), [(1, "loss alone"), (2, "loss and gradient")]
+    ("accumulation", "way"),
+    [(1, "loss alone"), pytest.param(2, "loss and gradient", marks=pytest.mark.slow)],
 )  # of the four pairs two that differ in both
 def test_a_step_with_a_loss_that_is_not_finite_never_was(
     precision: str, stage: int, accumulation: int, way: str
