@@ -52,7 +52,7 @@ class Outcome:
     def _read(self) -> list[float]:
         if self._event is not None:
             self._event.synchronize()
-        return self._values.tolist()  # type: ignore[no-any-return]
+        return self._values.tolist()
 
 
 class Outcomes:
@@ -79,4 +79,3 @@ class Outcomes:
             if not (every or len(self._open) > self.AHEAD or outcome.known):
                 return
             yield self._open.popleft()
-
