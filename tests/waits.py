@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
+
+from ray_mae.batch import VolumeBatch
 
 _READS = {
     *("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__"),
@@ -18,6 +21,14 @@ _READS = {
 _INDEXES = {"__getitem__", "__setitem__"}
 _COPIES = {"tensor", "as_tensor", "new_tensor"}
 """They make a tensor of the host's numbers: on a device a copy that is waited for."""
+
+
+def on_device(batch: Any) -> Any:
+    """A batch as a worker moves it to its device, where that is a CPU."""
+    batch = batch.to("cpu")
+    if isinstance(batch, VolumeBatch):  # the host's is another tensor than the device's
+        return replace(batch, known_draw=batch.draw.clone())
+    return batch
 
 
 class Waits:

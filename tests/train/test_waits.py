@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ray_mae.batch import VolumeBatch
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.methods.registry import METHODS
 from ray_mae.train import engine as engines
@@ -25,7 +23,7 @@ from ray_mae.train.worker import take_step
 from tests.batches import VOCABULARY, study_batch
 from tests.settings import build_of, small
 from tests.volume_batches import volume_batch
-from tests.waits import Waits
+from tests.waits import Waits, on_device
 
 FIRST, STEPS, MICRO = 100, 2, 1
 
@@ -54,12 +52,7 @@ class Given:
         whole = (
             study_batch([2, 1, 3, 2]) if study else volume_batch(4, 0, run["encoder"].input_size)
         )
-        batch = whole.to("cpu")
-        if isinstance(
-            batch, VolumeBatch
-        ):  # what the host knows is another tensor than the device's
-            batch = replace(batch, known_draw=batch.draw.clone())
-        self.micro = MicroBatch(batch, 1.0, torch.tensor([0, 1, 0, 1]), [])
+        self.micro = MicroBatch(on_device(whole), 1.0, torch.tensor([0, 1, 0, 1]), [])
         self.prepared = 0
 
     def next(self, step: int) -> MicroBatch:
@@ -105,7 +98,6 @@ def test_no_step_waits_for_the_device(name: str, engine: str, tmp_path: Path) ->
     assert given.prepared == STEPS * MICRO
     metrics = averages.take(made.device, 0.0)
     assert metrics["loss"] > 0
-    assert not made.skipped
 
 
 @pytest.mark.parametrize("form", ["infonce", "vicreg", "centred"])
