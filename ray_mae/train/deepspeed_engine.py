@@ -39,7 +39,8 @@ class DeepSpeedEngine(Engine):
         super().__init__(module, config, optim)
         # DeepSpeed's bf16 without ZeRO keeps no fp32 weights that could be saved, and adds up
         # gradients in bf16; stage 1 computes the same and does both
-        self.stage = max(config.zero_stage, 1) if self.precision == "bf16" else config.zero_stage
+        stage = config.chosen.zero_stage or 0
+        self.stage = max(stage, 1) if self.precision == "bf16" else stage
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
         with _without("mlflow"):  # its autotuner would import it: three seconds of each worker

@@ -156,6 +156,7 @@ def engine_of(
         micro_batch_size: samples of a worker at once.
         accumulation: micro-batches of a step on each worker.
     """
+    config = config.chosen
     if config.name == "ddp":
         from ray_mae.train.ddp_engine import DdpEngine
 
