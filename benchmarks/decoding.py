@@ -1,17 +1,17 @@
 """What reconstructing a share of the hidden patches saves: CPU seconds of a step, in turn in one process.
 
-    python -m benchmarks.decoding [--preset small] [--image-size 224] [--views 8] [--rounds 3]
+    python -m benchmarks.decoding [--preset small] [--image-size 224] [--views 8] [--rounds 3] [--record]
 
 MVMAE and MVMAE-V2T with the settings of the paper (90 % hidden) and random weights; a step is forward and
 backward of one micro-batch. One thread, so that seconds are work and not waiting.
 """
 
-import argparse
 import statistics
 import time
 
 import torch
 
+from benchmarks.record import Cell, finish, parser_of
 from tests.batches import VOCABULARY, study_batch
 from tests.settings import build_of, sections
 
@@ -19,7 +19,7 @@ SHARES = (1.0, 0.5, 0.25)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--views", type=int, default=8, help="two of each study")
@@ -27,6 +27,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     batch = study_batch([2] * (given.views // 2), canvas=round(1.2 * given.image_size))
+    rows: list[dict[str, Cell]] = []
     for gamma, name in ((0.0, "MVMAE"), (1.0, "MVMAE-V2T")):
         values = {"preset": given.preset, "image_size": given.image_size, "gamma": gamma}
         models = {
@@ -45,10 +46,20 @@ def main() -> None:
         whole = statistics.median(seconds[1.0][1:])
         for share in SHARES:
             step = statistics.median(seconds[share][1:])
-            print(
-                f"{name:>9}, share {share:4}: {step:6.2f} s, {step / whole:.2f} of the whole",
-                flush=True,
+            rows.append(
+                {
+                    "method": name,
+                    "decode_share": share,
+                    "CPU s a step": step,
+                    "of the whole": step / whole,
+                }
             )
+    finish(
+        given,
+        rows,
+        f"ViT of preset {given.preset} at {given.image_size} px, {given.views} views; the median of "
+        f"{given.rounds} rounds.",
+    )
 
 
 if __name__ == "__main__":

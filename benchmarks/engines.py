@@ -1,9 +1,9 @@
-"""DDP beside DeepSpeed's ZeRO: seconds of a step and of a start, in turn on this machine.
+"""DDP beside DeepSpeed's ZeRO: a step and a start of each, in turn on this machine.
 
-    python -m benchmarks.engines [--workers 1,2] [--preset tiny] [--image-size 128] [--steps 12]
+    python -m benchmarks.engines [--workers 1,2] [--preset tiny] [--image-size 128] [--steps 12] [--record]
 
 The same method, batch in memory and settings; every measure is a group of processes of its own, and both
-engines take turns. On a CPU they talk by gloo, on GPUs by nccl, one process for each GPU.
+engines take turns. CPU seconds are those of the first worker. On a CPU they talk by gloo, on GPUs by nccl, one process for each GPU.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from benchmarks.record import Cell, finish, parser_of
 from ray_mae.config import EngineConfig, OptimConfig
 from tests.batches import VOCABULARY, study_batch
 from tests.settings import build_of, sections
@@ -54,25 +55,27 @@ def measure(rank: int, workers: int, engine: str, given: argparse.Namespace, fol
     settings = EngineConfig(**ENGINES[engine], precision=given.precision)
     made = engine_of(module, settings, OptimConfig(), micro_batch_size=MICRO, accumulation=1)
     batch = batch.to(made.device)
-    seconds = []
+    seconds, spent = [], []
     for step in range(given.steps + 2):
         if gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter())
+        spent.append(time.process_time())
         made.backward(made(batch, step).total)
         made.step(1e-4)
     start = seconds[1] - began
     steps = [b - a for a, b in pairwise(seconds[2:])]
     dist.barrier()
     if rank == 0:
-        found = {"start": start, "step": statistics.median(steps)}
+        cpu = statistics.median(b - a for a, b in pairwise(spent[2:]))
+        found = {"start": start, "step": statistics.median(steps), "cpu": cpu}
         with open(f"{folder}/found.json", "w") as file:
             json.dump(found, file)
     dist.destroy_process_group()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--workers", default="1,2")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--image-size", type=int, default=128)
@@ -80,6 +83,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    rows: list[dict[str, Cell]] = []
     for workers in map(int, given.workers.split(",")):
         found: dict[str, list[dict[str, float]]] = {name: [] for name in ENGINES}
         for _ in range(given.rounds):
@@ -93,15 +97,29 @@ def main() -> None:
                     )
                     with open(f"{folder}/found.json") as file:
                         found[name].append(json.load(file))
-        base = statistics.median(run["step"] for run in found["ddp"])
-        for name, runs in found.items():
-            step = statistics.median(run["step"] for run in runs)
-            start = statistics.median(run["start"] for run in runs)
-            print(
-                f"{workers} workers, {name:>7}: {1e3 * step:7.1f} ms a step ({step / base:.2f} × ddp), "
-                f"first step after {start:.1f} s",
-                flush=True,
+        found_of = {
+            name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+            for name, runs in found.items()
+        }
+        for name, of in found_of.items():
+            rows.append(
+                {
+                    "workers": workers,
+                    "engine": name,
+                    "ms a step": 1e3 * of["step"],
+                    "of DDP": of["step"] / found_of["ddp"]["step"],
+                    "CPU ms a step": 1e3 * of["cpu"],
+                    "CPU of DDP": of["cpu"] / found_of["ddp"]["cpu"],
+                    "first step after s": of["start"],
+                }
             )
+    finish(
+        given,
+        rows,
+        f"MVMAE, ViT of preset {given.preset} at {given.image_size} px, {2 * MICRO} views a worker, "
+        f"{given.precision}; the median of {given.rounds} rounds of {given.steps} steps. The start is from a "
+        "network to its first step, the import of DeepSpeed included.",
+    )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
             "saved": time.strftime("%F %T", time.localtime((path / ckpt.STATE).stat().st_mtime)),
             "MB": round(integrity.size_of(path) / 1e6, 1),
             "workers": state["workers"],
-            "zero_stage": state["zero_stage"],
+            **_engine_of(state),
             **{k: round(v, 4) for k, v in metrics.items() if k == "probe_auroc"},
             **({"marks": ", ".join(marks)} if marks else {}),
         }
@@ -40,6 +40,12 @@ def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
         step = best_weights["step"]
         rows[ckpt.BEST] = {"step": step, "probe_auroc": round(best_weights["probe_auroc"], 4)}
     return {**rows, "never_committed": [path.name for path in ckpt.never_committed(run)]}
+
+
+def _engine_of(state: dict[str, Any]) -> dict[str, Any]:
+    """What wrote a checkpoint, by its state.json."""
+    name = state.get("engine", "deepspeed")  # there was no other
+    return {"engine": name} | ({"zero_stage": state["zero_stage"]} if name == "deepspeed" else {})
 
 
 def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:
@@ -89,9 +95,10 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
         )
     state = ckpt.read_state(checkpoint)
     if config.to == "universal" and not list((checkpoint / ckpt.TAG).glob(OPTIMIZER_PARTS)):
+        wrote = " ".join(map(str, _engine_of(state).values()))
         raise ValueError(
-            f"{checkpoint} has no parts of an optimiser (ZeRO {state['zero_stage']}): with ZeRO 0 any number "
-            "of workers goes on with it as it is, and weights alone have none"
+            f"{checkpoint} has no parts of an optimiser ({wrote}): with DDP or ZeRO 0 any number of workers "
+            "goes on with it as it is, and weights alone have none"
         )
     with extract_weights(checkpoint, output, format=config.to) as folder:
         if config.to == "universal":
@@ -99,6 +106,7 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
     return {
         "checkpoint": str(checkpoint),
         "step": state["step"],
+        **_engine_of(state),
         "output": str(output),
         "files": len(integrity.files_of(output)),
         "MB": round(integrity.size_of(output) / 1e6, 1),

@@ -23,11 +23,13 @@ from ray_mae.config.values import convert_fields, section
 class EngineConfig:
     """How workers train together."""
 
-    name: Literal["deepspeed", "ddp"] = "deepspeed"
-    """deepspeed: ZeRO, which partitions; ddp: PyTorch's DistributedDataParallel, all on every worker."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """deepspeed only, what is partitioned over workers: 1 optimiser states, 2 gradients too, 3 parameters
-    too."""
+    name: Literal["auto", "ddp", "deepspeed"] = "auto"
+    """ddp: PyTorch's DistributedDataParallel, all on every worker, the faster of the two; deepspeed: ZeRO,
+    which partitions, for networks that do not fit otherwise (see `plan`). auto: deepspeed where zero_stage is
+    given, else ddp; a run that goes on keeps its own."""
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    """deepspeed only, what is partitioned over workers: 1 optimiser states (default), 2 gradients too, 3
+    parameters too."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where a GPU supports it, else fp32."""
     activation_checkpointing: bool = False
@@ -36,9 +38,18 @@ class EngineConfig:
     """torch.compile the networks (GPU; the first steps are slow)."""
 
     @property
+    def chosen(self) -> "EngineConfig":
+        """With the engine's own name, and a stage where it has one."""
+        if self.name == "ddp" or (self.name == "auto" and self.zero_stage is None):
+            return replace(self, name="ddp", zero_stage=None)
+        stage = 1 if self.zero_stage is None else self.zero_stage
+        return replace(self, name="deepspeed", zero_stage=stage)
+
+    @property
     def described(self) -> str:
         """In words."""
-        return "DDP" if self.name == "ddp" else f"DeepSpeed ZeRO {self.zero_stage}"
+        chosen = self.chosen
+        return "DDP" if chosen.name == "ddp" else f"DeepSpeed ZeRO {chosen.zero_stage}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +252,7 @@ class RunConfig:
     """What becomes of shards that are stored otherwise than those behind `weights` where nobody can mean it
     (spacing, orientation, grey values, small images): they are refused, or the difference is told."""
     engine: EngineConfig = field(default_factory=EngineConfig)
-    """DeepSpeed."""
+    """DDP or DeepSpeed."""
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     """Workers."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -284,6 +295,10 @@ class RunConfig:
         """Raises ValueError, naming settings, where method, encoder and data do not fit together."""
         self.encoder.check()
         self.method.check(self.encoder, self.data)
+        if self.engine.name == "ddp" and self.engine.zero_stage:
+            raise ValueError(
+                f"engine.zero_stage {self.engine.zero_stage} is DeepSpeed's: leave it out, or engine.name ddp"
+            )
         layers = self.encoder.layers
         if layers is not None and self.optim.freeze > layers:
             raise ValueError(
@@ -294,7 +309,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunConfig, ValidatedConfig):
-    """Pretrain an encoder from shards, on Ray Train and DeepSpeed."""
+    """Pretrain an encoder from shards, on Ray Train."""
 
     shards: list[Path] | Path
     """Folder that `ingest` wrote, or several of one kind: [A, B]."""

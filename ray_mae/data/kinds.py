@@ -97,8 +97,13 @@ class Kind(ABC):
         """The most inputs of one training sample."""
 
     @abstractmethod
-    def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
-        """Returns the arrays of a collator as a batch on the CPU (copied: Ray's are read-only)."""
+    def to_batch(self, arrays: dict[str, np.ndarray], *, pin: bool = False) -> Any:
+        """Returns the arrays of a collator as a batch on the CPU (copied: Ray's are read-only).
+
+        Args:
+            arrays: by name.
+            pin: into memory that a GPU reads while the host goes on.
+        """
 
     @abstractmethod
     def empty_batch(
@@ -148,11 +153,11 @@ class Studies(Kind):
     def most_inputs(self, data: DataConfig) -> int:
         return cast(StudyDataConfig, data).max_views
 
-    def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
+    def to_batch(self, arrays: dict[str, np.ndarray], *, pin: bool = False) -> Any:
         from ray_mae.batch import StudyBatch
 
         most = int(np.bincount(arrays["study"]).max())
-        return StudyBatch(**_tensors(arrays), known_most=most)
+        return StudyBatch(**_tensors(arrays, pin), known_most=most)
 
     _CANVAS = 1.4
     """Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""
@@ -217,10 +222,10 @@ class Volumes(Kind):
     def most_inputs(self, data: DataConfig) -> int:
         return 1
 
-    def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
+    def to_batch(self, arrays: dict[str, np.ndarray], *, pin: bool = False) -> Any:
         from ray_mae.batch import VolumeBatch, WindowBatch
 
-        return (WindowBatch if "weight" in arrays else VolumeBatch)(**_tensors(arrays))
+        return (WindowBatch if "weight" in arrays else VolumeBatch)(**_tensors(arrays, pin))
 
     def empty_batch(
         self, size: int, samples: int, inputs: int, *, most: int = 1, tokens: int | None = None
@@ -261,10 +266,11 @@ def of_encoder(settings: EncoderSettings) -> Kind:
     return KINDS["study" if settings.dimensions == 2 else "volume"]
 
 
-def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _tensors(arrays: dict[str, np.ndarray], pin: bool) -> dict[str, Any]:
     import torch
 
-    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    return {name: t.pin_memory() for name, t in tensors.items()} if pin else tensors
 
 
 def _empty(*shape: int, dtype: Any = None) -> Any:

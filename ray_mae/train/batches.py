@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -48,11 +49,21 @@ def begin_reading(shard: Any) -> Iterator[Any]:
 
 
 class Batches:
-    """Micro-batches of this worker in the run's order, and the time spent waiting for them."""
+    """Micro-batches of this worker in the run's order, and the time spent waiting for them.
+
+    On a GPU they are copied from pinned memory by a stream of its own, while the one before trains.
+
+    Args:
+        blocks: of this worker, by `begin_reading`.
+        kind: of its samples.
+        device: of the worker.
+    """
 
     def __init__(self, blocks: Iterator[Any], kind: Kind, device: torch.device) -> None:
         self._blocks = blocks
         self._kind, self._device = kind, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._ahead: tuple[int, MicroBatch] | Exception | None = None
         self._waited = 0.0
 
     def next(self, step: int) -> MicroBatch:
@@ -61,6 +72,37 @@ class Batches:
         Raises:
             FatalError: the shards are damaged.
         """
+        loaded, self._ahead = self._ahead or self._load(), None
+        if isinstance(loaded, Exception):
+            raise loaded
+        of_step, micro = loaded
+        if of_step != step:
+            raise RuntimeError(
+                f"step {step} was given a micro-batch of step {of_step}: Ray Data did not deal the blocks in "
+                "turn; please report this with the versions in state.json"
+            )
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_stream(self._stream)
+            for tensor in (micro.folders, *vars(micro.batch).values()):
+                if isinstance(tensor, torch.Tensor) and tensor.is_cuda:
+                    tensor.record_stream(current)  # or its memory could be given away too early
+        return micro
+
+    def prepare(self) -> None:
+        """Begins to copy the next micro-batch to a GPU; to be called when this one has work there.
+
+        What goes wrong is raised by `next`, since it is of a step to come.
+        """
+        if self._stream is None or self._ahead is not None:
+            return
+        try:
+            self._ahead = self._load()
+        except Exception as error:
+            self._ahead = error
+
+    def _load(self) -> tuple[int, MicroBatch]:
+        """The next micro-batch and its step."""
         start = time.perf_counter()
         try:
             block = next(self._blocks)
@@ -68,16 +110,19 @@ class Batches:
             if damage := _DAMAGE.search(f"{error}"):
                 raise FatalError(damage[1]) from error
             raise
-        if block.num_rows != 1 or block["step"][0].as_py() != step:
-            raise RuntimeError(
-                f"step {step} was given a micro-batch of step {block['step'].to_pylist()}: Ray Data "
-                "did not deal the blocks in turn; please report this with the versions in state.json"
-            )
-        batch = self._kind.to_batch(from_block(block)).to(self._device)
+        if block.num_rows != 1:
+            raise RuntimeError(f"Ray Data gave {block.num_rows} micro-batches in one block, not 1")
+        pin = self._stream is not None
+        batch = self._kind.to_batch(from_block(block), pin=pin)
+        folders = torch.tensor(block["folders"][0].as_py(), pin_memory=pin)
+        with torch.cuda.stream(self._stream) if pin else nullcontext():
+            batch = batch.to(self._device)
+            folders = folders.to(self._device, non_blocking=True)
         self._waited += time.perf_counter() - start
         lost = json.loads(block["lost"][0].as_py())
-        folders = torch.tensor(block["folders"][0].as_py(), device=self._device)
-        return MicroBatch(batch, block["weight"][0].as_py(), folders, lost)
+        return block["step"][0].as_py(), MicroBatch(
+            batch, block["weight"][0].as_py(), folders, lost
+        )
 
     def take_waited(self) -> float:
         """Returns seconds waited since the last call."""

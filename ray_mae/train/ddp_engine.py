@@ -1,6 +1,5 @@
 """PyTorch's DistributedDataParallel as an engine: everything on every worker."""
 
-import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,7 +14,8 @@ from ray_mae.checkpoint.format import OPTIMIZER, all_weights
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.methods.base import Method
 from ray_mae.train.engine import Engine, poisoned
-from ray_mae.train.optim import optimizer_of
+from ray_mae.train.optim import optimizer_of, with_momentum
+from ray_mae.train.outcomes import Outcome
 
 
 class DdpEngine(Engine):
@@ -31,7 +31,7 @@ class DdpEngine(Engine):
             torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         )
         super().__init__(module.to(self._device), config, optim)
-        self._optimizer = optimizer_of(self._groups, optim, fused=True)
+        self._optimizer = with_momentum(optimizer_of(self._groups, optim, fused=True))
         self._accumulation, self._micro = accumulation, 0
         self._shared: nn.Module = module
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -67,12 +67,13 @@ class DdpEngine(Engine):
         if not last:
             return
         self._set_rates(lr, self._optimizer.param_groups)
-        limit = self._clip or float("inf")
-        self._norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
-        self.skipped = not math.isfinite(self._norm)
-        if not self.skipped:
-            self._optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._clip or float("inf"))
+        taken = norm.isfinite()
+        # the fused operator looks at it on the device, as it does for a GradScaler
+        self._optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
+        self._optimizer.step()
         self._optimizer.zero_grad()
+        self.outcome = Outcome(norm, taken)
 
     @property
     def _last(self) -> bool:
@@ -105,3 +106,4 @@ class DdpEngine(Engine):
         self.module.load_state_dict(saved)
         states = torch.load(folder / OPTIMIZER, map_location=self._device, weights_only=True)
         self._optimizer.load_state_dict(states)
+        with_momentum(self._optimizer)

@@ -19,6 +19,7 @@ from ray_mae.methods.base import Method
 from ray_mae.train.engine import Engine, poisoned
 from ray_mae.train.forecast.memory import bucket
 from ray_mae.train.optim import optimizer_of
+from ray_mae.train.outcomes import Outcome
 
 
 class DeepSpeedEngine(Engine):
@@ -38,7 +39,8 @@ class DeepSpeedEngine(Engine):
         super().__init__(module, config, optim)
         # DeepSpeed's bf16 without ZeRO keeps no fp32 weights that could be saved, and adds up
         # gradients in bf16; stage 1 computes the same and does both
-        self.stage = max(config.zero_stage, 1) if self.precision == "bf16" else config.zero_stage
+        stage = config.chosen.zero_stage or 0
+        self.stage = max(stage, 1) if self.precision == "bf16" else stage
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
         with _without("mlflow"):  # its autotuner would import it: three seconds of each worker
@@ -97,14 +99,15 @@ class DeepSpeedEngine(Engine):
         if last and self.stage == 0:
             # DeepSpeed would take any step; the gradients are the same on every worker by now
             limit = self._clip or float("inf")
-            self._norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
-            self.skipped = not math.isfinite(self._norm)
+            norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), limit))
+            self.outcome = Outcome.of(norm, math.isfinite(norm))
             if self.skipped:
                 self.module.zero_grad(set_to_none=True)
         self._engine.step()
-        if last and self.stage:
-            self.skipped = not self._engine.was_step_applied()
-            self._norm = self._engine.get_global_grad_norm()
+        if last and self.stage:  # which has waited for the device itself
+            norm = self._engine.get_global_grad_norm()
+            taken = self._engine.was_step_applied()
+            self.outcome = Outcome.of(math.nan if norm is None else float(norm), taken)
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:

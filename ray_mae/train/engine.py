@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.methods.base import Method
 from ray_mae.train.optim import resolve_precision, scaled_groups
+from ray_mae.train.outcomes import Outcome
 
 
 class Engine(ABC):
@@ -30,10 +31,9 @@ class Engine(ABC):
         self.precision = resolve_precision(config.precision)
         self.stage = 0
         """Of ZeRO."""
-        self.skipped = False
-        """Whether the last step changed nothing, since its gradient is not finite on some worker."""
+        self.outcome: Outcome
+        """Of the last step."""
         self._clip = optim.clip
-        self._norm: float | None = None
         self._groups = scaled_groups(
             module, optim.weight_decay, partial(_rate_of, module, optim.layer_decay)
         )
@@ -68,7 +68,7 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self, lr: float) -> None:
-        """After each micro-batch; the last one of a step changes the weights, unless it is `skipped`."""
+        """After each micro-batch; the last one of a step changes the weights and has an `outcome`."""
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
@@ -96,16 +96,26 @@ class Engine(ABC):
                 stage.
         """
 
+    @property
+    def skipped(self) -> bool:
+        """Whether the last step changed nothing, since its gradient is not finite on some worker; waits."""
+        return self.outcome.skipped
+
     def gradient_norm(self) -> dict[str, float]:
-        """The metric `gradient_norm`: of the last step, before clipping; none of a skipped one."""
-        return {} if self._norm is None or self.skipped else {"gradient_norm": float(self._norm)}
+        """The metric `gradient_norm`: of the last step, before clipping; none of a skipped one; waits."""
+        return {} if self.skipped else {"gradient_norm": self.outcome.norm}
 
     def after_step(self, step: int) -> None:
-        """Lets the method follow a step that was taken; see `Method.after_step`."""
+        """Lets the method follow a step; see `Method.after_step`. One that was skipped leaves no trace."""
         if type(self.module).after_step is Method.after_step:
             return  # or ZeRO 3 would gather all parameters for nothing
         with self.whole() as module, torch.no_grad():
+            before = {name: buffer.clone() for name, buffer in module.named_buffers()}
             cast(Method, module).after_step(step)
+            # on the device: it may not have come to the step yet
+            taken = self.outcome.taken.to(self.device, non_blocking=True)
+            for name, buffer in module.named_buffers():
+                buffer.copy_(torch.where(taken, buffer, before[name]))
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
@@ -146,6 +156,7 @@ def engine_of(
         micro_batch_size: samples of a worker at once.
         accumulation: micro-batches of a step on each worker.
     """
+    config = config.chosen
     if config.name == "ddp":
         from ray_mae.train.ddp_engine import DdpEngine
 

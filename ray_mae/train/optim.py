@@ -102,6 +102,19 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Opt
     return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
+def with_momentum(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Gives an SGD its momentum of zeros, which is where it begins; returns the optimiser.
+
+    Its fused operator would make it of memory as it comes, and leave it so where a first step is skipped.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
 POWER = 0.9
 """Of nnU-Net's polynomial decay."""
 

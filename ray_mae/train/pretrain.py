@@ -25,7 +25,7 @@ from ray_mae.cluster.admission import (
 from ray_mae.cluster.pending_nodes import report_pending_nodes
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config.base import flatten, to_dict
-from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.pretrain import EngineConfig, PretrainConfig
 from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.loading.findings import Findings
 from ray_mae.data.loading.stream import Stream
@@ -105,6 +105,7 @@ def _pretrain(
     """The same, of checked settings, in a folder that nobody else writes to."""
     shared = find_shared_patients(shards)
     integrity.drop_damaged(config.output, console.print)
+    config = replace(config, engine=_engine_of(config))
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
@@ -195,6 +196,15 @@ def _train(
     return folder.events()
 
 
+def _engine_of(config: PretrainConfig) -> EngineConfig:
+    """The run's engine by its own name: what it was begun with, unless the settings name one."""
+    engine, last = config.engine, ckpt.last_committed(config.output)
+    if last is not None and engine.name == "auto" and engine.zero_stage is None:
+        begun = ckpt.read_config(last).engine.chosen
+        return replace(engine, name=begun.name, zero_stage=begun.zero_stage)
+    return engine.chosen
+
+
 def _first_step(config: PretrainConfig, shards: ShardSet) -> int:
     """The step to go on with; refuses to go on with settings that make another run of it."""
     last = ckpt.last_committed(config.output)
@@ -203,19 +213,29 @@ def _first_step(config: PretrainConfig, shards: ShardSet) -> int:
         return 0
     state = ckpt.read_state(last)
     # through the schema, so that a setting that came later has its default in an older run, too
-    before, now = (flatten(to_dict(c)) for c in (ckpt.read_config(last), config))
+    begun = ckpt.read_config(last)
+    begun = replace(begun, engine=begun.engine.chosen)
+    before, now = (flatten(to_dict(c)) for c in (begun, config))
     changed = [
         path
         for path, value in now.items()
         if not _FREE_TO_CHANGE & {*path.split(".")} and before.get(path) != value
     ]
     stage, was = config.engine.zero_stage, state["zero_stage"]
+    fresh = (
+        f"or begin another run from its weights alone with --weights {last} and another --output"
+    )
+    if "engine.name" in changed:
+        raise ValueError(
+            f"{last} was written by {begun.engine.described}, and {config.engine.described} cannot read its "
+            f"optimiser states: continue with engine.name {begun.engine.name}, {fresh}"
+        )
     if "engine.zero_stage" in changed:
+        assert stage is not None  # DDP has none, and the names are the same
         if FAMILIES[stage] != FAMILIES[was]:
             raise ValueError(
                 f"{last} was written with ZeRO {was}, and ZeRO {stage} cannot read its optimiser states: "
-                f"continue with engine.zero_stage {FAMILIES[was]}, or begin another run from its weights "
-                f"alone with --weights {last} and another --output"
+                f"continue with engine.zero_stage {FAMILIES[was]}, {fresh}"
             )
         changed.remove("engine.zero_stage")
     if config.engine.precision in ("auto", state.get("precision")):  # the workers look what auto is

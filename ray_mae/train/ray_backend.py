@@ -17,6 +17,7 @@ import ray.train
 from ray.data import DataIterator, ExecutionOptions
 from ray.train.backend import Backend, BackendConfig
 
+from ray_mae.cluster.slurm import interface_of
 from ray_mae.data.loading.stream import Stream
 
 # ------------------------------------------------------------------------------------ process group
@@ -80,7 +81,7 @@ def _serve() -> tuple[str, int] | None:
 
 
 def _join(address: str, port: int) -> None:
-    """What `torchrun` would set, and the process group: nccl on GPUs, else gloo."""
+    """What `torchrun` would set, and the process group: gloo, with nccl for what lies on GPUs."""
     import torch
     from ray.train.torch import get_device
 
@@ -98,11 +99,13 @@ def _join(address: str, port: int) -> None:
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        if interface := interface_of(ray.util.get_node_ip_address()):  # nccl finds one by itself
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     store = _store or torch.distributed.TCPStore(  # type: ignore[attr-defined]
         address, port, None, is_master=False, timeout=TIMEOUT, wait_for_workers=False
     )
     torch.distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=store,
         rank=rank,
         world_size=workers,

@@ -35,6 +35,7 @@ from ray_mae.train.metrics.metrics import (
 )
 from ray_mae.train.metrics.run_log import RunLog
 from ray_mae.train.optim import learning_rate
+from ray_mae.train.outcomes import Outcome, Outcomes
 from ray_mae.train.recovery.lost_samples import LostRows, SkippedSteps
 from ray_mae.train.recovery.preemption import Preemption
 from ray_mae.train.recovery.pulse import Pulse
@@ -114,7 +115,7 @@ def train(job: Job, stack: ExitStack) -> None:
     batches = Batches(blocks, KINDS[plan.kind], engine.device)
     averages = MetricAverages(workers, shards.names)
     order = order_of(config, shards)
-    preemption, pulse = Preemption(), Pulse(folder.attempt, engine.device, first_step)
+    preemption, pulse = Preemption(), Pulse(folder.attempt, first_step)
     stack.callback(pulse.close)
     lost_rows = LostRows(folder, rank)
     skipped = SkippedSteps(folder, shards.paths, rank, config.optim.max_skipped)
@@ -122,6 +123,17 @@ def train(job: Job, stack: ExitStack) -> None:
     peak = peak_of(engine.device, engine.precision, config.tracking.peak_tflops)
     checkpoints = Checkpoints(engine, config.checkpoint.upload, folder, job, event)
     stack.push(checkpoints.settle)
+    outcomes = Outcomes()
+
+    def settle(*, every: bool) -> None:
+        """Counts steps by what came of them; every: of all so far, which waits for the device."""
+        for step, outcome in outcomes.settled(every=every):
+            if outcome.skipped:
+                event(skipped.add(step, averages.drop()))
+            else:
+                skipped.applied()
+                averages.keep()
+
     stopping = False
     for step in range(first_step, plan.steps):
         last = step + 1 == plan.steps
@@ -134,21 +146,11 @@ def train(job: Job, stack: ExitStack) -> None:
             steps=plan.steps,
             decay=config.optim.decay,
         )
-        for micro in range(plan.accumulation):
-            pulse.step, pulse.doing = step, "reading data"
-            part = batches.next(step)
-            pulse.doing = "training"
-            lost_rows.add(step, part.lost)
-            losses = engine(part.batch, step, report and micro == 0)
-            engine.backward(losses.total * part.weight)
-            engine.step(lr)
-            averages.add(losses, part)
-        if engine.skipped:
-            event(skipped.add(step, averages.drop()))
-        else:
-            engine.after_step(step + 1)
-            skipped.applied()
-            averages.keep()
+        outcome = take_step(
+            engine, batches, averages, lost_rows, pulse, step, lr, plan.accumulation, watch=report
+        )
+        outcomes.add(step, outcome)
+        settle(every=report or step == first_step)
         if step == first_step:
             event("first step")
         if report:
@@ -190,6 +192,7 @@ def train(job: Job, stack: ExitStack) -> None:
         stopping = pulse.stop_requested(step + 1) and not last
         due = (step + 1) % config.checkpoint.every == 0 or last
         if due or notice or stopping:
+            settle(every=True)
             saved = (step + 1) // config.checkpoint.every
             probed = due and bool(config.probe.every) and (last or saved % config.probe.every == 0)
             began = time.perf_counter()
@@ -203,6 +206,49 @@ def train(job: Job, stack: ExitStack) -> None:
         log.close()
     event(STOPPED if stopping else "done")
     events.close()
+
+
+def take_step(
+    engine: Engine,
+    batches: Batches,
+    averages: MetricAverages,
+    lost_rows: LostRows,
+    pulse: Pulse,
+    step: int,
+    lr: float,
+    micro_batches: int,
+    *,
+    watch: bool,
+) -> Outcome:
+    """Takes one step of the optimiser. Nothing in it waits for the device.
+
+    Args:
+        engine: of this worker.
+        batches: what it is given.
+        averages: of metrics; whether this step counts is for the caller to say, when its outcome is known.
+        lost_rows: of this worker.
+        pulse: is told what the worker is at.
+        step: steps done before.
+        lr: learning rate.
+        micro_batches: of this worker in a step.
+        watch: also record what is too costly for every step.
+
+    Returns:
+        What came of it, which is known later.
+    """
+    for micro in range(micro_batches):
+        pulse.step, pulse.doing = step, "reading data"
+        part = batches.next(step)
+        pulse.doing = "training"
+        lost_rows.add(step, part.lost)
+        losses = engine(part.batch, step, watch and micro == 0)
+        engine.backward(losses.total * part.weight)
+        batches.prepare()
+        engine.step(lr)
+        averages.add(losses, part)
+    engine.after_step(step + 1)
+    averages.end_step()
+    return engine.outcome
 
 
 def _read_shards(config: PretrainConfig, facts: dict[str, Any]) -> ShardSet:

@@ -35,9 +35,8 @@ class VolumeAugmentation:
         x is 0 where it is not valid: outside the volume, anonymised, turned in from outside.
         """
         x, valid = clean(batch)
-        warp, _ = self._warps(batch.draw)
-        rows = self._turned(batch.draw if batch.known_draw is None else batch.known_draw)
-        if rows:
+        warp, rows = self._turned(batch.draw, batch.known_draw)
+        if len(rows):
             x, valid = x.clone(), valid.clone()
             x[rows], valid[rows] = resample(x[rows], valid[rows], warp[rows])
         return self._mirrored(x, batch.draw), self._mirrored(valid, batch.draw)
@@ -47,18 +46,22 @@ class VolumeAugmentation:
 
         Each voxel takes the nearest label; 0 is turned in from outside.
         """
-        warp, _ = self._warps(draw)
-        rows = self._turned(draw)
-        if rows:
+        warp, rows = self._turned(draw)
+        if len(rows):
             grid = _grid(warp[rows], len(rows), labels.shape[-1])
             moved = F.grid_sample(labels[rows].float(), grid, mode="nearest", align_corners=False)
             labels = labels.clone()
             labels[rows] = moved.to(labels.dtype)
         return self._mirrored(labels, draw)
 
-    def _turned(self, draw: Tensor) -> list[int]:
-        """Rows that are turned or scaled, by their draws [B]."""
-        return [row for row, chosen in enumerate(self._warps(draw)[1].tolist()) if chosen]
+    def _turned(self, draw: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """[B, 3, 3] as of `_warps`; [T] rows that are turned or scaled, beside the draws [B].
+
+        known: the draws on the CPU, which say how many rows they are without a wait for the device.
+        """
+        warp, chosen = self._warps(draw)
+        number = int(self._warps(draw if known is None else known)[1].sum())
+        return warp, chosen.int().argsort(descending=True, stable=True)[:number]
 
     def _mirrored(self, x: Tensor, draw: Tensor) -> Tensor:
         if not self.mirror:

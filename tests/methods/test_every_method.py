@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ray_mae import cli, load_encoder
 from ray_mae.config import ExportConfig, MethodSettings, PretrainConfig
@@ -24,6 +23,7 @@ from tests import batches, volume_batches
 from tests.records import write_state
 from tests.settings import build_of, small
 from tests.shards import write_shards, write_volume_shards
+from tests.waits import Waits, on_device
 
 JOBS = Path(__file__).parents[2] / "jobs"
 STEP = 100
@@ -71,24 +71,6 @@ def gradients(model: Method, batch: Any) -> Tensor:
     return torch.cat(
         [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()]
     )
-
-
-class Waits(TorchDispatchMode):
-    """Counts operations whose result the host must know before it can go on: on a GPU each is a wait."""
-
-    OPERATIONS = (
-        *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "bincount"),
-        *("unique_dim", "_unique2", "unique_consecutive", "argwhere"),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in self.OPERATIONS:
-            self.found.append(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 def require_close(a: Tensor, b: Tensor) -> None:
@@ -251,11 +233,10 @@ def test_bf16_weights_give_a_float32_loss_close_to_that_of_float32(name: str) ->
 
 
 def test_no_step_waits_for_the_device(name: str) -> None:
-    """Of a batch as a run has it: how many views a study has at most is known beside the device."""
-    model, batch = model_of(name), batch_of(name)
-    batch = batch.to("cpu")
+    """Of a batch as a run has it: what the host knows of it lies beside the device."""
+    model, batch = model_of(name), on_device(batch_of(name))
     model.train()
-    with Waits() as waits:
+    with Waits(model, batch) as waits:
         model(batch, STEP).total.backward()
     assert waits.found == []
 

@@ -19,6 +19,7 @@ FOLDERS = torch.zeros(2, dtype=torch.long)
 def step(averages: MetricAverages, loss: float) -> None:
     batch: Any = SimpleNamespace(key=torch.tensor([1, 2]), samples=2, inputs=4)
     averages.add(Losses(torch.tensor(loss), {}), MicroBatch(batch, 1.0, FOLDERS, []))
+    averages.end_step()
     averages.keep()
 
 
@@ -41,6 +42,7 @@ def test_a_step_that_was_skipped_is_in_no_metric() -> None:
     step(averages, 1.0)
     batch: Any = SimpleNamespace(key=torch.tensor([1, 2]), samples=2, inputs=4)
     averages.add(Losses(torch.tensor(torch.nan), {}), MicroBatch(batch, 1.0, FOLDERS, []))
+    averages.end_step()
     (dropped,) = averages.drop()
     assert dropped.key.tolist() == [1, 2]
     assert averages.take(torch.device("cpu"), 0.0)["loss"] == 1.0
@@ -52,6 +54,7 @@ def test_of_several_folders_each_has_its_own_loss() -> None:
     each = torch.tensor([1.0, 5.0, 3.0])
     micro = MicroBatch(batch, 1.0, torch.tensor([0, 1, 0]), [])
     averages.add(Losses(each.mean(), {}, each=each), micro)
+    averages.end_step()
     averages.keep()
     metrics = averages.take(torch.device("cpu"), 0.0)
     losses = {name: value for name, value in metrics.items() if name.startswith("loss/")}

@@ -29,11 +29,13 @@ def infonce(n: Tensor, study: Tensor, studies: int, temperature: float, key: Ten
     and every view of another study, on any worker, a negative (van den Oord et al. 2018).
     A study that was drawn twice is no negative of itself.
     """
-    every, owner, mine, keys = gather_rows(n, study, key)  # [A, D], [A] over all workers, [N], [A]
+    every, owner, mine, keys, first = gather_rows(
+        n, study, key
+    )  # [A, D], [A] over all workers, [N], [A]
     logits = n @ every.T / temperature  # [N, A]
     positive = mine[:, None] == owner[None, :]
-    itself = _itself(n.shape[0], every.shape[0], mine, owner)
-    positive &= ~itself
+    own = first + torch.arange(n.shape[0], device=n.device)  # an anchor meets itself
+    positive &= own[:, None] != torch.arange(every.shape[0], device=n.device)
     never = -1e9  # finite, so that an anchor without negatives has no NaN gradient
     again = key[:, None] == keys[None, :]  # the anchor itself, its study, and its study once more
     negatives = logits.masked_fill(again, never).logsumexp(1, keepdim=True)  # [N, 1]
@@ -42,15 +44,6 @@ def infonce(n: Tensor, study: Tensor, studies: int, temperature: float, key: Ten
     count = positive.sum(1)
     per_view = torch.where(positive, loss, 0).sum(1) / count.clamp(min=1)  # [N]
     return mean_per_study(per_view, study, studies)
-
-
-def _itself(n: int, every: int, mine: Tensor, owner: Tensor) -> Tensor:
-    """[N, A] where an anchor meets itself: our rows are a run in the gathered ones."""
-    first = int((owner == mine[0]).nonzero()[0])
-    diagonal = torch.zeros(n, every, dtype=torch.bool, device=owner.device)
-    index = torch.arange(n, device=owner.device)
-    diagonal[index, first + index] = True
-    return diagonal
 
 
 def vicreg(
@@ -66,7 +59,7 @@ def vicreg(
     invariance = mean_per_study((z[u] - z[v]).square().mean(-1), study[u], studies, together)
     if weight is not None:
         invariance = weight * invariance
-    every, *_ = gather_rows(z, study, study)
+    every = gather_rows(z, study, study).every
     centred = every - every.mean(0)
     variance = (1 - (centred.square().mean(0) + 1e-4).sqrt()).clamp(min=0).mean()
     covariance = centred.T @ centred / max(1, every.shape[0] - 1)

@@ -27,7 +27,7 @@ class RunningMean(nn.Module):
         """[N, D] vectors minus the mean so far; at the first step there is none to take off."""
         if self.training:
             x = z.detach().float()
-            total = torch.cat([x.sum(0), x.new_tensor([len(x)])])
+            total = torch.cat([x.sum(0), x.new_full((1,), len(x))])
             self._pending = total if self._pending is None else self._pending + total
         return z - (self.mean / self.weight.clamp(min=1e-6)).to(z.dtype)
 

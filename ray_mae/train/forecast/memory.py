@@ -62,7 +62,8 @@ def real_stage(stage: int, precision: str) -> int:
 
 def row_of(engine: EngineConfig, precision: str) -> str:
     """The row of a table of memory that an engine has: DDP, or the stage that DeepSpeed really takes."""
-    return DDP if engine.name == "ddp" else str(real_stage(engine.zero_stage, precision))
+    engine = engine.chosen
+    return DDP if engine.name == "ddp" else str(real_stage(engine.zero_stage or 0, precision))
 
 
 def ddp_states(parameters: int, *, precision: str, optimizer: str = "adamw") -> States:
@@ -106,9 +107,10 @@ def checkpoint_bytes(
 ) -> float:
     """Of one checkpoint, over all workers: fp32 weights to load, DeepSpeed's own, optimiser states."""
     plain = parameters * (4.0 + 4 * moments(optimizer))
+    engine = engine.chosen
     if engine.name == "ddp":
         return plain
-    stage = real_stage(engine.zero_stage, precision)
+    stage = real_stage(engine.zero_stage or 0, precision)
     own = 0 if stage == 0 else 4
     # ZeRO 3 saves the optimiser's copy of the weights alone
     weights = 0 if stage == 3 else 2 if precision == "bf16" else 4

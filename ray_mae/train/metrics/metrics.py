@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,10 +42,11 @@ class MetricAverages:
         self._workers, self._folders = workers, folders
         self._spikes = Spikes()
         self._step: list[_Pass] = []
+        self._ended: deque[list[_Pass]] = deque()
         self.start()
 
     def add(self, losses: Losses, micro: MicroBatch) -> None:
-        """Adds a micro-batch; whether it counts is known at the end of its step."""
+        """Adds a micro-batch; whether it counts is known after the end of its step."""
         if not micro.weight:
             return
         values = {"loss": losses.total, **losses.parts}
@@ -54,11 +56,16 @@ class MetricAverages:
         self._samples += micro.batch.samples
         self._inputs += micro.batch.inputs
 
+    def end_step(self) -> None:
+        """Ends a step, for which `keep` or `drop` is to be called once; the oldest goes first."""
+        self._ended.append(self._step)
+        self._step = []
+
     def keep(self) -> None:
-        """Counts the step, which was taken."""
+        """Counts a step, which was taken."""
         loss: Tensor | float = 0.0
         weights = 0.0
-        for step, losses, micro in self._step:
+        for step, losses, micro in self._ended.popleft():
             for name, value in step.values.items():
                 self._add(name, value.float() * micro.weight, micro.weight)
             for name, pair in {**losses.ratios, **self._by_folder(losses, micro)}.items():
@@ -66,12 +73,10 @@ class MetricAverages:
             loss = loss + step.values["loss"].float() * micro.weight
             weights += micro.weight
         self._steps.append((loss, weights))
-        self._step = []
 
     def drop(self) -> list[StepLosses]:
-        """Leaves out the step, which was skipped; returns what it would have added."""
-        dropped, self._step = [passed.step for passed in self._step], []
-        return dropped
+        """Leaves out a step, which was skipped; returns what it would have added."""
+        return [passed.step for passed in self._ended.popleft()]
 
     def take(self, device: torch.device, waited: float) -> dict[str, float]:
         """Returns means since the last call over the steps taken; called by every worker at one step.

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ray_mae.cluster import ray_private
 
@@ -38,17 +37,16 @@ class Pulse:
 
     Args:
         attempt: start of the run.
-        device: of the tensor that carries the answer.
         step: the first one.
     """
 
     ASK_S = 1.0
     """Between two questions, about."""
 
-    def __init__(self, attempt: str, device: Any, step: int) -> None:
+    def __init__(self, attempt: str, step: int) -> None:
         import torch.distributed as dist
 
-        self._attempt, self._device, self._every = attempt, device, 1
+        self._attempt, self._every = attempt, 1
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self.step, self.doing = step, "starting"
         self._asked, self._ended = threading.Event(), threading.Event()
@@ -93,7 +91,7 @@ class Pulse:
         import torch
         import torch.distributed as dist
 
-        answer = torch.tensor(int(self._asked.is_set()), device=self._device)
+        answer = torch.tensor(int(self._asked.is_set()))  # on the CPU: nobody waits for a device
         dist.broadcast(answer, 0)
         return bool(answer.item())
 
