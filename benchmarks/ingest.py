@@ -4,9 +4,9 @@
 
 The files of each folder are written again and again, under other names and of other patients, until there
 are as many as asked for. The bare loop calls the same functions in one process without Ray: read, decode,
-window, shrink and encode an image; read, crop, z-score, resample and encode a volume. It lists nothing, groups
-nothing into studies, writes and compares no shard, and a file that crashes its decoder would end it. CPU
-seconds are those of all processes of the job after Ray's start; times are of the whole command after it.
+window, shrink and encode an image; read, crop, z-score, resample and encode a volume. It lists nothing,
+groups nothing into studies, writes no shard, and a file that crashes its decoder would end it. CPU seconds
+are those of all processes of the job after Ray's start; times are of the whole command after it.
 """
 
 import json
