@@ -3,11 +3,9 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import ray.data
-
-T = TypeVar("T")
 
 _AT_LEAST, _PER_CPU = 64, 8
 """Items under way at a time. They lie in Ray's memory, where those of a large archive have no room."""
@@ -18,7 +16,7 @@ def to_json(value: Any, *, sort_keys: bool = False) -> str:
     return json.dumps(value, default=vars, sort_keys=sort_keys)
 
 
-def parallel_map(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
+def parallel_map(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """Apply a function to each item, in one Ray Data task per item.
 
     Items and results travel as JSON: Arrow would guess types from nested Python values, and another
