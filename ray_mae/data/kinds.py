@@ -11,6 +11,7 @@ import numpy as np
 from ray_mae.config.sections import DataConfig, EncoderSettings, StudyDataConfig
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.study_collator import StudyCollator
+from ray_mae.data.loading.view_windows import WindowJitter
 from ray_mae.data.loading.volume_collator import VolumeCollator
 from ray_mae.data.loading.volume_windows import VolumeWindowCollator
 from ray_mae.data.schema import NOUNS
@@ -121,10 +122,17 @@ class Studies(Kind):
         self, size: int, data: DataConfig, *, seed: int, tokenizer: str | None = None
     ) -> Collator:
         studies = cast(StudyDataConfig, data)
-        return StudyCollator(studies.max_views, studies.text, tokenizer, studies.max_tokens, seed)
+        return StudyCollator(
+            studies.max_views,
+            studies.text,
+            tokenizer,
+            studies.max_tokens,
+            seed,
+            windows=WindowJitter(studies.window_jitter),
+        )
 
     def supervised_collator(self, size: int, seed: int, max_views: int = MOST_VIEWS) -> Collator:
-        return StudyCollator(max_views=max_views, seed=seed)
+        return StudyCollator(max_views=max_views, seed=seed, windows=WindowJitter())
 
     def evaluation_collator(
         self, size: int, seed: int = 0, max_views: int = MOST_VIEWS

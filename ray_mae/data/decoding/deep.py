@@ -49,14 +49,15 @@ def resize(image: Grey, height: int, width: int, filter: Image.Resampling) -> Gr
     if image.dtype == np.uint8:
         return np.asarray(Image.fromarray(image).resize((width, height), filter))
 
-    def resized(values: Grey) -> NDArray[np.float32]:
-        floats = Image.fromarray(values.astype(np.float32))
-        return np.asarray(floats.resize((width, height), filter))
+    def resized(values: NDArray[np.float32], high: int) -> NDArray[np.float32]:
+        return np.asarray(Image.fromarray(values).resize((width, high), filter))
 
-    shown = image.clip(BLACK, WHITE)
-    inside = resized(shown).clip(BLACK, WHITE)
-    if not np.array_equal(shown, image):
-        whole = resized(image)
+    values = image.astype(np.float32)
+    shown = values.clip(BLACK, WHITE)
+    inside = resized(shown, image.shape[0]).clip(BLACK, WHITE)  # of 8 bits each pass is cut off
+    inside = resized(inside, height).clip(BLACK, WHITE)
+    if not np.array_equal(shown, values):
+        whole = resized(values, height)
         inside = np.where(inside <= BLACK, np.minimum(whole, BLACK), inside)
         inside = np.where(inside >= WHITE, np.maximum(whole, WHITE), inside)
     return np.rint(inside).clip(0, _HIGHEST).astype(np.uint16)
