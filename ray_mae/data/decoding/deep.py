@@ -16,6 +16,8 @@ BLACK, WHITE = 1 << 14, 3 << 14
 ROOM = 0.5
 """On either side of the window, of its width."""
 _HIGHEST = (1 << 16) - 1
+_ROUNDED = (WHITE - BLACK) / 255 / 2
+"""So near its end the window shows values of 8 bits as the end."""
 
 Grey: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """An image [H, W] of 8 or of 16 bits."""
@@ -58,6 +60,6 @@ def resize(image: Grey, height: int, width: int, filter: Image.Resampling) -> Gr
     inside = resized(inside, height).clip(BLACK, WHITE)
     if not np.array_equal(shown, values):
         whole = resized(values, height)
-        inside = np.where(inside <= BLACK, np.minimum(whole, BLACK), inside)
-        inside = np.where(inside >= WHITE, np.maximum(whole, WHITE), inside)
+        inside = np.where(inside < BLACK + _ROUNDED, np.minimum(whole, BLACK), inside)
+        inside = np.where(inside > WHITE - _ROUNDED, np.maximum(whole, WHITE), inside)
     return np.rint(inside).clip(0, _HIGHEST).astype(np.uint16)
