@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from ray_mae.config.sections import DataConfig, EncoderSettings, StudyDataConfig
+from ray_mae.data.letterbox import letterbox, unflatten
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.view_windows import WindowJitter
@@ -146,10 +147,16 @@ class Studies(Kind):
         return cast(StudyDataConfig, data).max_views
 
     def to_batch(self, arrays: dict[str, np.ndarray]) -> Any:
+        import torch
+
         from ray_mae.batch import StudyBatch
 
+        others = {name: array for name, array in arrays.items() if name != "pixels"}
+        canvas, side = letterbox(unflatten(arrays["pixels"], arrays["shape"]))
         most = int(np.bincount(arrays["study"]).max())
-        return StudyBatch(**_tensors(arrays), known_most=most)
+        return StudyBatch(
+            torch.from_numpy(canvas), torch.from_numpy(side), **_tensors(others), known_most=most
+        )
 
     _CANVAS = 1.4
     """Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""

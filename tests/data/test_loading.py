@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.letterbox import flatten, letterbox, unflatten
 from ray_mae.data.loading.findings import read_findings
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture, key_of
@@ -66,6 +67,21 @@ def test_a_portrait_image_is_letterboxed_without_loss(shards: Path) -> None:
     assert batch.side.tolist() == [48, 48, 48]  # 40 × 48 images
     assert (batch.images[:, :, :4] == 0).all()
     assert (batch.images[:, :, -4:] == 0).all()
+
+
+def test_images_of_any_shapes_travel_flat_and_come_back() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(3, 5), (1, 1), (7, 2), (4, 4)]
+    images = [rng.integers(1, 256, shape, dtype=np.uint8) for shape in shapes]
+    pixels, shape = flatten(images)
+    assert pixels.size == sum(image.size for image in images)  # and no padding
+    for image, back in zip(images, unflatten(pixels, shape), strict=True):
+        np.testing.assert_array_equal(back, image)
+    canvas, side = letterbox(unflatten(pixels, shape))
+    assert canvas.shape == (4, 1, 7, 7)
+    assert side.tolist() == [5, 1, 7, 4]
+    np.testing.assert_array_equal(canvas[0, 0, 1:4, :5], images[0])
+    assert canvas.sum() == pixels.sum()
 
 
 def test_too_many_views_give_a_choice_that_changes_with_the_epoch(shards: Path) -> None:

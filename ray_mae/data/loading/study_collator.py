@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ray_mae.data.decoding.stored_images import DEFAULT, decode
-from ray_mae.data.letterbox import letterbox
+from ray_mae.data.letterbox import flatten
 from ray_mae.data.loading.findings import StudyWeights
 from ray_mae.data.loading.order import key_of, mix, permutation
 from ray_mae.data.loading.view_windows import WindowJitter
@@ -46,7 +46,10 @@ class StudyCollator:
         }
 
     def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of a StudyBatch, by name; epochs: which drawing of each row it is."""
+        """The arrays of a StudyBatch, by name, its images as of `flatten`.
+
+        epochs: which drawing of each row it is.
+        """
         keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
         draws = mix(self.seed, np.array(epochs), keys)
         places = [
@@ -60,14 +63,13 @@ class StudyCollator:
         contents = [view["image"] for view in views]
         windows = self.windows.of(contents, view_draws) if self.windows else repeat(DEFAULT)
         images = [decode(data, window) for data, window in zip(contents, windows, strict=False)]
-        canvas, side = letterbox(images)
+        pixels, shape = flatten(images)
         tokens, has_report = self._tokens(rows)
         weights = {"study_weight": self.weights.of(keys)} if self.weights else {}
         return {
             **weights,
-            "images": canvas,
-            "side": side,
-            "shape": np.array([image.shape for image in images], dtype=np.int64),
+            "pixels": pixels,
+            "shape": shape,
             "study": study,
             "view": np.array([VIEWS.index(view["view"]) for view in views], dtype=np.int64),
             "key": keys,
