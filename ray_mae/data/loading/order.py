@@ -113,14 +113,18 @@ class Window:
     times: tuple[NDArray[np.int64], ...] | None = field(default=None, compare=False)
     """How often each row of each group is drawn; None: once."""
 
-    def locations(self, epoch: int, folder: int) -> list[RowLocation]:
-        flat = [
-            RowLocation(file, group, row, epoch, folder, copy)
-            for i, (file, group, rows) in enumerate(self.groups)
-            for row in range(rows)
-            for copy in range(1 if self.times is None else self.times[i][row])
+    def locations(self, epoch: int, folder: int, first: int, last: int) -> list[RowLocation]:
+        """Those of the samples first … last − 1: a step draws few of a window."""
+        sizes = np.array([rows for _, _, rows in self.groups])
+        times = np.ones(sizes.sum(), np.int64) if self.times is None else np.hstack(self.times)
+        row, copy = _count_up(sizes), _count_up(times)
+        group = np.repeat(np.repeat(np.arange(len(sizes)), sizes), times)
+        chosen = permutation(len(group), *self.seed)[first:last]
+        columns = (group[chosen], np.repeat(row, times)[chosen], copy[chosen])
+        return [
+            RowLocation(self.groups[of][0], self.groups[of][1], index, epoch, folder, number)
+            for of, index, number in zip(*(column.tolist() for column in columns), strict=True)
         ]
-        return [flat[i] for i in permutation(len(flat), *self.seed)]
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,13 @@ class Order:
             window = windows[bisect_right([w.start for w in windows], within) - 1]
             first = within - window.start
             last = min(window.draws, first + stop - position)
-            yield from window.locations(epoch, self.folder)[first:last]
+            yield from window.locations(epoch, self.folder, first, last)
             position += last - first
+
+
+def _count_up(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """From 0 to each of the sizes − 1, one after the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 @lru_cache(maxsize=4)
