@@ -8,7 +8,7 @@ small differences of either sign are made small numbers first, and their lower a
 
 import io
 import struct
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import zstandard
@@ -18,6 +18,7 @@ from PIL import Image
 from ray_mae.data.decoding.deep import BLACK, WHITE, Grey
 
 Encoding = Literal["zstd", "png", "jpeg"]
+Bytes: TypeAlias = bytes | memoryview
 EXACT = ("zstd", "png")
 """Encodings that give back what was stored."""
 
@@ -71,12 +72,12 @@ def encode(
     return file.getvalue()
 
 
-def is_deep(data: bytes) -> bool:
+def is_deep(data: Bytes) -> bool:
     """Whether the bytes of `encode` are an image of more than 8 bits."""
-    return data.startswith(MAGIC_DEEP)
+    return bytes(data[: len(MAGIC_DEEP)]) == MAGIC_DEEP
 
 
-def decode(data: bytes, window: Window = DEFAULT) -> NDArray[np.uint8]:
+def decode(data: Bytes, window: Window = DEFAULT) -> NDArray[np.uint8]:
     """Decode the bytes of `encode` to an image [H, W], as a window shows it.
 
     Of images with more than 8 bits it is chosen before they are rounded to 8.
@@ -88,7 +89,7 @@ def decode(data: bytes, window: Window = DEFAULT) -> NDArray[np.uint8]:
         values, bits = decode_deep(data)
         black, white = BLACK >> (16 - bits), WHITE >> (16 - bits)
         return _shown(values, black, white, window)
-    if data.startswith(MAGIC):
+    if bytes(data[: len(MAGIC)]) == MAGIC:
         (_, height, width), packed = _unpacked(data, _HEADER)
         image = _summed(_difference(packed, height, width, 1).reshape(height, width))
     else:
@@ -97,7 +98,7 @@ def decode(data: bytes, window: Window = DEFAULT) -> NDArray[np.uint8]:
     return image if window == DEFAULT else _shown(np.arange(256), 0, 255, window).take(image)
 
 
-def decode_deep(data: bytes) -> tuple[NDArray[np.uint16], int]:
+def decode_deep(data: Bytes) -> tuple[NDArray[np.uint16], int]:
     """The values [H, W] of an image of more than 8 bits as they are stored, and how many bits they have.
 
     Raises:
@@ -136,7 +137,7 @@ def _shown(
     return shown.clip(0, 255, out=shown).astype(np.uint8)
 
 
-def _unpacked(data: bytes, header: struct.Struct) -> tuple[tuple[Any, ...], memoryview]:
+def _unpacked(data: Bytes, header: struct.Struct) -> tuple[tuple[Any, ...], memoryview]:
     try:
         return header.unpack_from(data), memoryview(data)[header.size :]
     except struct.error as error:

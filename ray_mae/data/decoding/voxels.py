@@ -90,7 +90,7 @@ def _compress(array: NDArray[np.generic], level: int) -> bytes:
 
 
 def _decompress(
-    data: bytes, row: Mapping[str, Any], kind: np.dtype[Any], part: Part = ()
+    data: bytes | memoryview, row: Mapping[str, Any], kind: np.dtype[Any], part: Part = ()
 ) -> NDArray[Any]:
     if row["encoding"] != ENCODING:
         raise ValueError(

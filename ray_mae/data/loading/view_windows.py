@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.decoding.stored_images import DEFAULT, Window, is_deep
+from ray_mae.data.decoding.stored_images import DEFAULT, Bytes, Window, is_deep
 from ray_mae.data.loading.order import mix
 from ray_mae.random_streams import Draw
 
@@ -22,7 +22,7 @@ class WindowJitter:
 
     OF_DEEP: ClassVar[float] = 0.3
 
-    def of(self, images: Sequence[bytes], draws: NDArray[np.int64]) -> Iterator[Window]:
+    def of(self, images: Sequence[Bytes], draws: NDArray[np.int64]) -> Iterator[Window]:
         """The window of each view; images: [N] as stored, draws: [N] of the views."""
         widths, centres = (_uniform(draws, axis) for axis in range(2))
         for data, width, centre in zip(images, widths, centres, strict=True):
