@@ -1,141 +1,201 @@
-"""How fast ingest is, beside a bare loop of pydicom, with more workers, and after a kill in the middle.
+"""How fast ingest is beside a bare loop of the same work, on real files, by one worker and by more.
 
-    python -m benchmarks.ingest [--files 20000] [--side 128] [--cores 1,2]
+    python -m benchmarks.ingest --images FOLDER --dicom FOLDER --volumes FOLDER [--files 6000,600,60]
 
-Writes a generated archive of small DICOM files, two views a study. Memory is that of the processes of
-the job (proportional share, as /proc counts it), sampled once a second.
+The files of each folder are written again and again, under other names and of other patients, until there
+are as many as asked for. The bare loop calls the same functions in one process without Ray: read, decode,
+window, shrink and encode an image; read, crop, z-score, resample and encode a volume. It lists nothing,
+groups nothing into studies, writes no shard, and a file that crashes its decoder would end it. CPU seconds
+are those of all processes of the job after Ray's start; times are of the whole command after it.
 """
 
-import argparse
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
-import numpy as np
-import psutil
 from pydicom import dcmread
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+
+from benchmarks.record import finish, parser_of
+from ray_mae.config import IngestConfig
+from ray_mae.data.decoding.image_preprocessing import ImagePreparation
+from ray_mae.data.decoding.preprocessing import Preparation
+from ray_mae.data.decoding.voxels import encode_voxels
+from ray_mae.data.quarantine import QuarantineError
 
 INGEST = """
-import sys
+import json, sys, time
 import ray_mae.cluster.runtime  # before ray, which would make a second environment under `uv run`
-import ray
+import psutil, ray
 from pathlib import Path
 from ray_mae.config import IngestConfig
 from ray_mae.data.ingest.job import ingest
-ray.init(address="local", num_cpus=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
+
+def spent():
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        times = process.cpu_times()
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+archive, source, output, workers = sys.argv[1:]
+ray.init(address="local", num_cpus=int(workers), include_dashboard=False, log_to_driver=False)
 ray.data.DataContext.get_current().enable_progress_bars = False
-ingest(IngestConfig(archive="dicom", source=Path(sys.argv[1]), output=Path(sys.argv[2]),
-                    insecure_pseudonyms=True, studies_per_shard=256))
+time.sleep(3)  # what Ray starts in the background
+before, began = spent(), time.monotonic()
+ingest(IngestConfig(archive=archive, source=Path(source), output=Path(output), insecure_pseudonyms=True))
+print(json.dumps([time.monotonic() - began, spent() - before]))
 """
 
-
-def write_archive(root: Path, files: int, side: int) -> None:
-    """Radiographs of noise and a ramp, a folder for every 500 studies."""
-    rng = np.random.default_rng(0)
-    ramp = np.arange(side * side, dtype=np.uint16).reshape(side, side) % 4000
-    for number in range(files):
-        study = number // 2
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
-        meta.MediaStorageSOPInstanceUID = f"1.2.{number}"
-        ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-        ds.SOPClassUID, ds.SOPInstanceUID = ComputedRadiographyImageStorage, f"1.2.{number}"
-        ds.StudyInstanceUID, ds.PatientID, ds.Modality = f"1.1.{study}", f"p{study}", "DX"
-        ds.ViewPosition, ds.PhotometricInterpretation = ("PA", "LL")[number % 2], "MONOCHROME2"
-        ds.Rows = ds.Columns = side
-        ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
-        ds.PixelData = (ramp + rng.integers(0, 90, ramp.shape, dtype=np.uint16)).tobytes()
-        path = root / f"{study // 500:03d}" / f"{number}.dcm"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ds.save_as(path, enforce_file_format=True)
+IMAGES = (".png", ".jpg", ".jpeg")
+Write = Callable[[Sequence[Path], Path, int], tuple[str, Path]]
+"""Writes an archive of so many copies into a folder; its name as ingest has it, and its source."""
 
 
-def bare_loop(root: Path) -> float:
-    """Images per second of reading and decoding and nothing else, on one core."""
-    paths = sorted(root.rglob("*.dcm"))[:4000]
-    began = time.monotonic()
-    for path in paths:
-        _ = dcmread(path).pixel_array
-    return len(paths) / (time.monotonic() - began)
+def write_table(files: Sequence[Path], root: Path, count: int) -> tuple[str, Path]:
+    """Images of a table, two of each study."""
+    rows = ["study,patient,path,view"]
+    for number, file in enumerate(islice(cycle(files), count)):
+        name = f"{number // 1000:03d}/{number}{file.suffix}"
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, root / name)
+        rows.append(f"s{number // 2},p{number // 4},{name},frontal")
+    (root / "table.csv").write_text("\n".join(rows) + "\n")
+    return "table", root / "table.csv"
 
 
-def run(source: Path, output: Path, cores: int, kill_after: int | None = None) -> dict[str, float]:
-    """One ingest in a process of its own; killed when so many shards are there, if that is asked."""
-    began = time.monotonic()
-    job = subprocess.Popen(
-        [sys.executable, "-c", INGEST, str(source), str(output), str(cores)],
-        start_new_session=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    peak, ours = [0.0, 0.0], psutil.Process(job.pid)
-    done = threading.Event()
+def write_dicom(files: Sequence[Path], root: Path, count: int) -> tuple[str, Path]:
+    """DICOM files, two of each study, their pixel data as it is."""
+    datasets = [dcmread(file) for file in files]
+    for number, ds in enumerate(islice(cycle(datasets), count)):
+        ds.PatientID, ds.StudyInstanceUID = f"p{number // 4}", f"1.2.{number // 2}"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.3.{number}"
+        path = root / f"{number // 1000:03d}" / f"{number}.dcm"
+        path.parent.mkdir(exist_ok=True)
+        ds.save_as(path)
+    return "dicom", root
 
-    def watch() -> None:
-        while not done.wait(1):
+
+def write_scans(files: Sequence[Path], root: Path, count: int) -> tuple[str, Path]:
+    """NIfTI files, a folder for each patient."""
+    for number, file in enumerate(islice(cycle(files), count)):
+        path = root / f"sub-{number}" / f"T1w{''.join(file.suffixes[-2:])}"
+        path.parent.mkdir()
+        shutil.copyfile(file, path)
+    return "nifti", root
+
+
+def prepare_image(path: Path, config: IngestConfig) -> None:
+    """What ingest does of an image in the decoder process."""
+    ImagePreparation.of(config).prepare(path)
+
+
+def prepare_volume(path: Path, config: IngestConfig) -> None:
+    """The same of a volume."""
+    prepared = Preparation.of(config.volumes).prepare([path], {})
+    encode_voxels(prepared.image.values, config.volumes.dtype, config.volumes.compression)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An archive to be ingested."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    write: Write
+    prepare: Callable[[Path, IngestConfig], None]
+
+    def usable(self, folder: Path) -> list[Path]:
+        """The files of a folder that ingest takes."""
+        config = IngestConfig(archive="dicom", source=folder, output=folder)
+        found = []
+        for path in sorted(p for p in folder.rglob("*") if p.name.endswith(self.suffixes)):
             try:
-                driver = ours.memory_info().rss / 2**20
-                tree = [ours, *ours.children(recursive=True)]
-                total = sum(p.memory_full_info().pss for p in tree) / 2**20
-            except (psutil.Error, OSError):
+                self.prepare(path, config)
+            except QuarantineError as reason:
+                print(f"{path.name} is left out: {reason}")
                 continue
-            peak[:] = max(peak[0], driver), max(peak[1], total)
+            found.append(path)
+        return found
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    while job.poll() is None:
-        time.sleep(0.2)
-        if kill_after is not None and len(list(output.glob("*.parquet"))) >= kill_after:
-            os.killpg(job.pid, signal.SIGKILL)
-            for child in ours.children(recursive=True):
-                child.kill()
-            kill_after = None
-    done.set()
-    watcher.join()
-    return {"seconds": time.monotonic() - began, "driver_MB": peak[0], "all_MB": peak[1]}
+    def loop(self, files: Sequence[Path]) -> float:
+        """CPU seconds of a file in a bare loop."""
+        config = IngestConfig(archive="dicom", source=files[0], output=files[0])
+        began = time.process_time()
+        for path in files:
+            self.prepare(path, config)
+        return (time.process_time() - began) / len(files)
 
 
-def digests(output: Path) -> dict[str, str]:
-    return {
-        s["file"]: s["sha256"] for s in json.loads((output / "manifest.json").read_text())["shards"]
-    }
+CASES = (
+    Case("PNG and JPEG", IMAGES, write_table, prepare_image),
+    Case("DICOM", (".dcm",), write_dicom, prepare_image),
+    Case("NIfTI", (".nii", ".nii.gz"), write_scans, prepare_volume),
+)
+
+
+def ingest(archive: str, source: Path, output: Path, workers: int) -> tuple[float, float]:
+    """Seconds and CPU seconds of one ingest in a process of its own."""
+    job = subprocess.run(
+        [sys.executable, "-c", INGEST, archive, str(source), str(output), str(workers)],
+        stdout=subprocess.PIPE, check=True, text=True,
+    )  # fmt: skip
+    seconds, spent = json.loads(job.stdout.splitlines()[-1])
+    return seconds, spent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--side", type=int, default=128, help="pixels")
-    parser.add_argument("--cores", default="1,2", help="workers to compare")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ingest-bench-") as folder:
-        root, work = Path(folder, "archive"), Path(folder)
-        write_archive(root, args.files, args.side)
-        bare = bare_loop(root)
-        print(f"bare pydicom loop: {bare:.0f} images/s on one core", flush=True)
-        for cores in map(int, args.cores.split(",")):
-            took = run(root, work / f"of-{cores}", cores)
-            said = json.loads((work / f"of-{cores}" / "summary.json").read_text())
-            rate = said["images"]["out"] / took["seconds"]
-            print(f"{cores} workers: {said['images']['out']} images in {took['seconds']:.0f} s with "
-                  f"start-up, {rate:.0f}/s, {rate / cores:.0f}/s per worker = "
-                  f"{rate / cores / bare:.0%} of the bare loop; memory at most {took['driver_MB']:.0f} MB "
-                  f"in the driver, {took['all_MB']:.0f} MB in all processes", flush=True)  # fmt: skip
-        shards = len(digests(work / f"of-{cores}"))
-        run(root, work / "killed", cores, kill_after=shards // 2)
-        left = len(list((work / "killed" / ".ingest").glob("*.parquet.json")))
-        took = run(root, work / "killed", cores)
-        said = json.loads((work / "killed" / "summary.json").read_text())
-        print(f"killed with {left} of {shards} shards noted; started again: {said['shards']}, "
-              f"{took['seconds']:.0f} s; same shards as an undisturbed run: "
-              f"{digests(work / 'killed') == digests(work / f'of-{cores}')}")  # fmt: skip
+    parser = parser_of(__doc__)
+    parser.add_argument("--images", type=Path, help="folder of radiographs as PNG and JPEG")
+    parser.add_argument("--dicom", type=Path, help="folder of radiographs as DICOM")
+    parser.add_argument("--volumes", type=Path, help="folder of NIfTI files")
+    parser.add_argument("--files", default="6000,600,60", help="of each, so many")
+    parser.add_argument("--workers", default="1,2", help="to compare")
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    rows = []
+    folders = (given.images, given.dicom, given.volumes)
+    for case, folder, count in zip(CASES, folders, map(int, given.files.split(",")), strict=True):
+        if folder is None:
+            continue
+        files = case.usable(folder)
+        with tempfile.TemporaryDirectory(prefix="ingest-bench-") as work:
+            root = Path(work, "archive")
+            root.mkdir()
+            archive, source = case.write(files, root, count)
+            written = sorted(p for p in root.rglob("*") if p.name.endswith(case.suffixes))
+            bare = case.loop(written[:: max(1, len(written) // (count // 4))])
+            for workers in map(int, given.workers.split(",")):
+                output = Path(work, f"of-{workers}")
+                seconds, spent = ingest(archive, source, output, workers)
+                summary = json.loads((output / "summary.json").read_text())
+                taken = summary["images" if archive != "nifti" else "volumes"]["out"]
+                rows.append(
+                    {
+                        "files": f"{len(written):,} {case.name}",
+                        "KiB a file": sum(p.stat().st_size for p in written) / count / 1024,
+                        "workers": workers,
+                        "taken": taken,
+                        "bare loop, ms a file": 1e3 * bare,
+                        "ingest, CPU ms a file": 1e3 * spent / count,
+                        "of the loop's speed by CPU": count * bare / spent,
+                        "files/s": count / seconds,
+                        "of the loop's speed by time, a worker": count * bare / seconds / workers,
+                    }
+                )
+                print(rows[-1], flush=True)
+    finish(
+        given,
+        rows,
+        "Both do the same to the pixels; ingest besides lists, groups, isolates, compares and writes.",
+    )
 
 
 if __name__ == "__main__":

@@ -37,3 +37,5 @@ class Draw(IntEnum):
     """Of a volume: whether a crop is around a voxel of a class, of which class, and around which voxel."""
     CLASS = 12
     VOXEL = 13
+    WINDOW = 14
+    """Of a view: the window that shows it, by its width and its centre."""

@@ -252,8 +252,13 @@ class IngestConfig(ValidatedConfig):
     """Stored size of the short side of an image, in pixels; images are never enlarged."""
     # measured on X-rays at 256 px by benchmarks/encodings.py
     encoding: Literal["zstd", "png", "jpeg"] = "zstd"
-    """How stored images are encoded (8 bit, one channel): zstd and png are exact, zstd is read seven times as
+    """How stored images are encoded (one channel): zstd and png are exact, zstd is read seven times as
     fast and takes a tenth more bytes; jpeg takes half of them, and is wrong by about a grey level."""
+    bits: Literal[8, 12, 16] = 8
+    """Of a stored pixel, at most. 8: what the image's own window shows (without one, percentiles of its
+    values). 12 and 16: what lies half a window's width beyond it as well, so that training chooses windows
+    anew (data.window_jitter) and evaluation sees the image's own; 1.8 and 3 times the bytes, with encoding
+    zstd. Files of 8 bits stay so."""
     jpeg_quality: int = setting(95, ge=50, le=100)
     """Quality of the jpeg encoding."""
     studies_per_shard: int = setting(512, ge=1)
@@ -310,6 +315,8 @@ class IngestConfig(ValidatedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.bits > 8 and self.encoding != "zstd":
+            raise ValueError(f"bits {self.bits} wants encoding zstd: {self.encoding} is for 8 bits")
         can = ATTRIBUTES_OF[self.archive]
         if never := [name for name in self.attributes if name not in can]:
             raise ValueError(

@@ -102,6 +102,10 @@ class StudyDataConfig(DataConfig):
     """Share of the views whose brightness and contrast are changed."""
     flip: bool = False
     """Mirror half of the views. Off: left and right carry meaning in medicine."""
+    window_jitter: float | None = setting(None, ge=0, le=0.5)
+    """How far the window of each view, from black to white, is chosen anew: its width within 1 ± this, its
+    centre moved by up to half of this, in widths of the image's own window. Null: 0.3 for views stored with
+    more than 8 bits (ingest's bits), 0 for others, of which nothing is kept beyond the window."""
 
 
 @dataclass(frozen=True, kw_only=True)

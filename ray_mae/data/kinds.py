@@ -9,8 +9,10 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from ray_mae.config.sections import DataConfig, EncoderSettings, StudyDataConfig
+from ray_mae.data.letterbox import letterbox, unflatten
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.study_collator import StudyCollator
+from ray_mae.data.loading.view_windows import WindowJitter
 from ray_mae.data.loading.volume_collator import VolumeCollator
 from ray_mae.data.loading.volume_windows import VolumeWindowCollator
 from ray_mae.data.schema import NOUNS
@@ -134,10 +136,17 @@ class Studies(Kind):
         self, size: int, data: DataConfig, *, seed: int, tokenizer: str | None = None
     ) -> Collator:
         studies = cast(StudyDataConfig, data)
-        return StudyCollator(studies.max_views, studies.text, tokenizer, studies.max_tokens, seed)
+        return StudyCollator(
+            studies.max_views,
+            studies.text,
+            tokenizer,
+            studies.max_tokens,
+            seed,
+            windows=WindowJitter(studies.window_jitter),
+        )
 
     def supervised_collator(self, size: int, seed: int, max_views: int = MOST_VIEWS) -> Collator:
-        return StudyCollator(max_views=max_views, seed=seed)
+        return StudyCollator(max_views=max_views, seed=seed, windows=WindowJitter())
 
     def evaluation_collator(
         self, size: int, seed: int = 0, max_views: int = MOST_VIEWS
@@ -156,8 +165,11 @@ class Studies(Kind):
     def to_batch(self, arrays: dict[str, np.ndarray], *, pin: bool = False) -> Any:
         from ray_mae.batch import StudyBatch
 
+        others = {name: array for name, array in arrays.items() if name != "pixels"}
+        canvas, side = letterbox(unflatten(arrays["pixels"], arrays["shape"]))
         most = int(np.bincount(arrays["study"]).max())
-        return StudyBatch(**_tensors(arrays, pin), known_most=most)
+        images = _tensors({"images": canvas, "side": side}, pin, copy=False)
+        return StudyBatch(**images, **_tensors(others, pin), known_most=most)
 
     _CANVAS = 1.4
     """Side of the canvas of stored images over the encoder's: 224 px are cut from 256 × 313 or so."""
@@ -266,10 +278,12 @@ def of_encoder(settings: EncoderSettings) -> Kind:
     return KINDS["study" if settings.dimensions == 2 else "volume"]
 
 
-def _tensors(arrays: dict[str, np.ndarray], pin: bool) -> dict[str, Any]:
+def _tensors(arrays: dict[str, np.ndarray], pin: bool, *, copy: bool = True) -> dict[str, Any]:
     import torch
 
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    tensors = {
+        name: torch.from_numpy(array.copy() if copy else array) for name, array in arrays.items()
+    }
     return {name: t.pin_memory() for name, t in tensors.items()} if pin else tensors
 
 

@@ -3,17 +3,20 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import ray.data
-
-T = TypeVar("T")
 
 _AT_LEAST, _PER_CPU = 64, 8
 """Items under way at a time. They lie in Ray's memory, where those of a large archive have no room."""
 
 
-def parallel_map(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
+def to_json(value: Any, *, sort_keys: bool = False) -> str:
+    """JSON of plain values and of dataclasses of them, as of `asdict`, without the copies that makes."""
+    return json.dumps(value, default=vars, sort_keys=sort_keys)
+
+
+def parallel_map(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """Apply a function to each item, in one Ray Data task per item.
 
     Items and results travel as JSON: Arrow would guess types from nested Python values, and another
@@ -21,14 +24,14 @@ def parallel_map(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
 
     Args:
         work: the function. What it names travels to the workers.
-        items: what JSON can hold. Only some hundred at a time are under way, so there may be any number.
+        items: what `to_json` takes. Only some hundred at a time are under way, so there may be any number.
 
     Yields:
         The results, in the order in which they are ready.
     """
     remaining = iter(items)
     at_a_time = max(_AT_LEAST, int(_PER_CPU * ray.cluster_resources().get("CPU", 0)))
-    while rows := [{"item": json.dumps(item)} for item in islice(remaining, at_a_time)]:
+    while rows := [{"item": to_json(item)} for item in islice(remaining, at_a_time)]:
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             lambda row: {"result": json.dumps(work(json.loads(row["item"])))}
         )

@@ -7,8 +7,8 @@ from typing import Any
 from ray_mae.config import IngestConfig
 
 StoredForm = dict[str, Any]
-"""Plain values by name: normalisation; of volumes orientation and contrasts, of studies image_size, encoding
-and views. Contrasts and views are counts by split. Empty where shards of earlier versions do not say."""
+"""Plain values by name: normalisation; of volumes orientation and contrasts, of studies image_size, encoding,
+bits and views. Contrasts and views are counts by split. Empty where shards of earlier versions do not say."""
 
 CONTENTS = {"contrasts": "modality/", "views": "views/"}
 """What is counted, and how its counts of a shard begin."""
@@ -30,9 +30,10 @@ def stored_form(
     else:
         name = "views"
         form = {
-            "normalisation": "grey values of 8 bit",
+            "normalisation": "grey values of 8 bit",  # as they are seen, of whatever bits
             "image_size": config.image_size,
             "encoding": config.encoding,
+            "bits": config.bits,
         }
     by_split: dict[str, Counter[str]] = {}
     for result in results:

@@ -79,7 +79,7 @@ def test_an_unusable_file_is_refused_with_its_reason(tmp_path: Path) -> None:
 def test_memory_that_was_short_says_nothing_of_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(image: Image.Image, *, negative: bool) -> None:
+    def short(image: Image.Image, **_: bool) -> None:
         raise MemoryError
 
     path = saved(tmp_path / "a.png", Image.fromarray(GREY))

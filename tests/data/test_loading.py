@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading import tokenizer
+from ray_mae.data.letterbox import flatten, letterbox, unflatten
+from ray_mae.data.loading.arrow_rows import rows_of as arrow_rows
 from ray_mae.data.loading.findings import read_findings
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture, key_of
@@ -67,6 +70,51 @@ def test_a_portrait_image_is_letterboxed_without_loss(shards: Path) -> None:
     assert batch.side.tolist() == [48, 48, 48]  # 40 × 48 images
     assert (batch.images[:, :, :4] == 0).all()
     assert (batch.images[:, :, -4:] == 0).all()
+
+
+@pytest.mark.parametrize("cut", [slice(0, None), slice(2, 5), slice(0, 0)])
+def test_rows_are_those_of_arrow_and_their_bytes_are_not_copied(cut: slice) -> None:
+    view = pa.struct([("image", pa.large_binary()), ("view", pa.string())])
+    schema = pa.schema(
+        [("name", pa.string()), ("voxels", pa.large_binary()), ("views", pa.list_(view)),
+         ("labels", pa.map_(pa.string(), pa.float64())), ("shape", pa.list_(pa.int32(), 2)),
+         ("other", pa.list_(pa.string()))]
+    )  # fmt: skip
+    rows = [
+        {"name": f"n{i}" if i else None, "voxels": bytes(range(i)) if i != 3 else None,
+         "views": [{"image": b"a" * j, "view": None if j else "x"} for j in range(i % 4)],
+         "labels": [("a", float(i))], "shape": [i, 2], "other": None if i % 2 else ["b"]}
+        for i in range(7)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schema)
+    for one in (
+        table.slice(*cut.indices(7)[:1], len(rows[cut])),
+        table.take(pa.array(range(7))[cut]),
+    ):
+        found = arrow_rows(one)
+        assert [type(row["voxels"]) for row in found if row["voxels"]][:1] in ([], [memoryview])
+        assert json.dumps(found, default=_text) == json.dumps(one.to_pylist(), default=_text)
+    halves = pa.concat_tables([table.slice(0, 3), table.slice(3)])
+    assert json.dumps(arrow_rows(halves), default=_text) == json.dumps(rows, default=_text)
+
+
+def _text(value: object) -> str:
+    return bytes(value).hex()  # type: ignore[call-overload, no-any-return]
+
+
+def test_images_of_any_shapes_travel_flat_and_come_back() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(3, 5), (1, 1), (7, 2), (4, 4)]
+    images = [rng.integers(1, 256, shape, dtype=np.uint8) for shape in shapes]
+    pixels, shape = flatten(images)
+    assert pixels.size == sum(image.size for image in images)  # and no padding
+    for image, back in zip(images, unflatten(pixels, shape), strict=True):
+        np.testing.assert_array_equal(back, image)
+    canvas, side = letterbox(unflatten(pixels, shape))
+    assert canvas.shape == (4, 1, 7, 7)
+    assert side.tolist() == [5, 1, 7, 4]
+    np.testing.assert_array_equal(canvas[0, 0, 1:4, :5], images[0])
+    assert canvas.sum() == pixels.sum()
 
 
 def test_too_many_views_give_a_choice_that_changes_with_the_epoch(shards: Path) -> None:

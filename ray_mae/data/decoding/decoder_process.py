@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ START_SECONDS = 600.0
 # of a volume at its own and at the stored spacing, with its masks; and room for the file itself, for
 # threads of decoders, for what Python needs.
 BYTES_PER_PIXEL, BYTES_PER_VOXEL, ROOM = 32, 48, 1 << 30
+PIPE_BYTES = 1 << 16
+"""That a pipe holds: a small image comes by one reading, with the messages around it."""
 AT_A_TIME = 32
 """Headers by one request: asking takes as long as reading a small one."""
 
@@ -94,7 +96,7 @@ def prepare_image_isolated(path: Path, preparation: ImagePreparation) -> Prepare
             took too long or found no memory, twice.
     """
     limits = _limits_of_image(preparation.max_pixels)
-    fields, parts = _decode("image", [path], limits, preparation=asdict(preparation))
+    fields, parts = _decode("image", [path], limits, preparation=vars(preparation))
     header = fields.pop("header")
     return PreparedImage(image=parts[0], header=header and Header(**header), **fields)
 
@@ -253,6 +255,7 @@ class DecoderProcess:
         assert self.process.stdin
         assert self.process.stdout
         self.requests, self.replies = self.process.stdin, self.process.stdout
+        self._ahead = bytearray()  # of the replies, what was read with what came before
         atexit.register(self.stop)
         try:
             self.receive(deadline=time.monotonic() + START_SECONDS)  # it says when it has started
@@ -273,22 +276,24 @@ class DecoderProcess:
             raise QuarantineError(*reply["problem"]) from (
                 OSError(code, os.strerror(code)) if code else None
             )
-        return reply["fields"], [bytes(self.receive(deadline)) for _ in range(reply["parts"])]
+        return reply["fields"], [self.receive(deadline) for _ in range(reply["parts"])]
 
-    def receive(self, deadline: float) -> bytearray:
+    def receive(self, deadline: float) -> bytes:
         """The next message: its length in 8 bytes, then its bytes."""
         return self._bytes(int.from_bytes(self._bytes(8, deadline)), deadline)
 
-    def _bytes(self, count: int, deadline: float) -> bytearray:
-        received = bytearray()
-        while len(received) < count:
+    def _bytes(self, count: int, deadline: float) -> bytes:
+        while len(self._ahead) < count:
             ready, _, _ = select.select([self.replies], [], [], max(0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError
-            part = os.read(self.replies.fileno(), count - len(received))
+            part = os.read(self.replies.fileno(), max(count - len(self._ahead), PIPE_BYTES))
             if not part:
                 raise EOFError
-            received += part
+            self._ahead += part
+        with memoryview(self._ahead) as ahead:
+            received = bytes(ahead[:count])
+        del self._ahead[:count]
         return received
 
     def stop(self) -> int:

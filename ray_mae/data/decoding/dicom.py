@@ -27,6 +27,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from ray_mae.data.decoding.deep import Grey
 from ray_mae.data.decoding.dicom_codecs import coded_size
 from ray_mae.data.decoding.dicom_content import (
     CONTENT_TAGS,
@@ -314,17 +315,22 @@ def _stored_pixels(ds: Dataset, *, radiograph: bool) -> NDArray[np.generic]:
 
 
 def read_dicom(
-    path: Path, max_pixels: int, check: Callable[[Header], None] | None = None
-) -> tuple[NDArray[np.uint8], Header]:
+    path: Path,
+    max_pixels: int,
+    check: Callable[[Header], None] | None = None,
+    *,
+    deep: bool = False,
+) -> tuple[Grey, Header]:
     """Read a radiograph as a viewer would show it.
 
     Args:
         path: of the file, on this machine.
         max_pixels: rows times columns at most.
         check: raises QuarantineError for a header whose pixels need not be decoded.
+        deep: 16 bits where the file has more than 8 of grey.
 
     Returns:
-        The image [H, W] in grey values of 8 bits, bright is dense, its pixels square; and the header.
+        The image [H, W] in grey values of 8 or 16 bits, bright is dense, its pixels square; and the header.
 
     Raises:
         QuarantineError: for everything that can be wrong with the file.
@@ -337,7 +343,7 @@ def read_dicom(
     pixels = _stored_pixels(ds, radiograph=True)
     try:
         with quiet():
-            grey = to_grey(pixels, ds, raw=header.for_processing)
+            grey = to_grey(pixels, ds, raw=header.for_processing, deep=deep)
             return with_square_pixels(grey, _aspect(ds), max_pixels), header
     except QuarantineError:
         raise

@@ -20,10 +20,12 @@ def decode_image(path: Path | str, **settings: Any) -> NDArray[np.uint8]:
     Args:
         path: a DICOM, PNG or JPEG file.
         settings: those of `ingest` that images have, where they are not its defaults: image_size, max_pixels,
-            max_aspect, encoding, jpeg_quality, burned_in, secondary_captures, body_parts.
+            max_aspect, bits, encoding, jpeg_quality,
+            burned_in, secondary_captures, body_parts.
 
     Returns:
-        Grey values [H, W], black to white, with image_size (256) pixels along the short side at most.
+        Grey values [H, W] as the default window shows them, black to white, with image_size (256) pixels
+        along the short side at most.
 
     Raises:
         ValueError: `ingest` would put the image into quarantine, with the reason; or a setting is wrong.

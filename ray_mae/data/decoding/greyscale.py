@@ -2,7 +2,7 @@
 
 The steps are those of DICOM PS3.3 C.11: modality LUT or rescale, then VOI LUT or window, then
 MONOCHROME1 inverted. pydicom does each; here is which of them apply, and what if a tag is wrong. At
-the end stand 8 bits, by a function of the values alone.
+the end stand 8 bits, or 16 as of `ray_mae.data.decoding.deep`, by a function of the values alone.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
+from ray_mae.data.decoding.deep import ROOM, Grey, resize, values_of_levels
 from ray_mae.data.quarantine import QuarantineError
 
 # Where no window is given, grey values between these percentiles of the pixels fill the range.
@@ -22,7 +23,9 @@ LOW, HIGH = 0.5, 99.5
 def to_grey_levels(
     pixels: NDArray[np.generic],
     display: Callable[[NDArray[np.int_], NDArray[np.int_]], NDArray[np.float64]],
-) -> NDArray[np.uint8]:
+    *,
+    deep: bool = False,
+) -> Grey:
     """Map integers of up to 16 bits to grey levels, by a function of their values alone.
 
     The function is evaluated 65,536 times at most, instead of once for each of millions of pixels.
@@ -30,10 +33,11 @@ def to_grey_levels(
     Args:
         pixels: [H, W].
         display: gets each value from the least to the greatest [K] and how often it occurs [K], and
-            returns grey levels in [0, 1].
+            returns grey levels, which are shown from 0 to 1.
+        deep: 16 bits instead of 8.
 
     Returns:
-        The image [H, W] in 8 bits.
+        The image [H, W].
 
     Raises:
         QuarantineError: all pixels have one value.
@@ -46,26 +50,28 @@ def to_grey_levels(
     counts = np.bincount(index.ravel(), minlength=high - low + 1)
     with np.errstate(all="ignore"):
         levels = display(np.arange(low, high + 1), counts)
-    return np.asarray(np.rint(255 * levels).astype(np.uint8).take(index))
+    return np.asarray(values_of_levels(levels, deep=deep).take(index))
 
 
 def robust_range(
     real: NDArray[np.float64] | NDArray[np.int_], counts: NDArray[np.int_]
 ) -> NDArray[np.float64]:
-    """Grey levels in [0, 1]: from the LOW to the HIGH percentile of the pixels, or their whole range."""
+    """Grey levels: 0 and 1 are the LOW and HIGH percentiles of the pixels, or the ends of their range."""
     below = np.cumsum(counts) / max(counts.sum(), 1)
     ends = real[np.searchsorted(below, [LOW / 100, HIGH / 100]).clip(max=len(real) - 1)]
     low, high = float(ends.min()), float(ends.max())
     if low == high:
         low, high = float(real.min()), float(real.max())
-    return ((real - low) / (high - low)).clip(0, 1)
+    return np.asarray((real - low) / (high - low))
 
 
 # A window or table that shows nearly all pixels within so small a part of the grey range is wrong.
 LEAST_CONTRAST = 8 / 255
 
 
-def to_grey(pixels: NDArray[np.generic], ds: Dataset, *, raw: bool = False) -> NDArray[np.uint8]:
+def to_grey(
+    pixels: NDArray[np.generic], ds: Dataset, *, raw: bool = False, deep: bool = False
+) -> Grey:
     """Turn decoded stored values into the image that a viewer would show.
 
     Args:
@@ -73,9 +79,10 @@ def to_grey(pixels: NDArray[np.generic], ds: Dataset, *, raw: bool = False) -> N
         ds: the tags that explain them.
         raw: whether these are a detector's values: what they mean is then the sign of their relation to
             the X-rays, whatever PhotometricInterpretation says.
+        deep: 16 bits where the file has more than 8 of grey.
 
     Returns:
-        The image [H, W] in 8 bits: what is padding by the header is black.
+        The image [H, W]: what is padding by the header is black.
 
     Raises:
         QuarantineError: the values are no image, or all the same.
@@ -92,7 +99,10 @@ def to_grey(pixels: NDArray[np.generic], ds: Dataset, *, raw: bool = False) -> N
     if pixels.ndim != 2:
         raise QuarantineError("multi-frame", f"pixels of shape {pixels.shape}")
 
-    return to_grey_levels(pixels, lambda values, counts: _display(values, counts, ds, raw))
+    def display(values: NDArray[np.int_], counts: NDArray[np.int_]) -> NDArray[np.float64]:
+        return _display(values, counts, ds, raw)
+
+    return to_grey_levels(pixels, display, deep=deep and ds.BitsStored > 8)
 
 
 def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
@@ -113,14 +123,14 @@ def luminance(colours: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
 def _display(
     values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset, raw: bool
 ) -> NDArray[np.float64]:
-    """Grey level in [0, 1] of each stored value [K], which occurs so many times [K]."""
+    """Grey level of each stored value [K], which occurs so many times [K]; shown from 0 to 1."""
     padding = _padding(values, counts, ds)
     levels = _before_inversion(values, np.where(padding, 0, counts), ds)
     sign = ds.get("PixelIntensityRelationshipSign")
     inverted = ds.PhotometricInterpretation == "MONOCHROME1"
     if raw and sign in (1, -1):
         inverted = sign == 1  # more of it is more radiation, and that is less tissue
-    return np.where(padding, 0.0, 1 - levels if inverted else levels)
+    return np.where(padding, -ROOM, 1 - levels if inverted else levels)  # black in any window
 
 
 def _before_inversion(
@@ -138,7 +148,8 @@ def _before_inversion(
 
 
 def _contrast(levels: NDArray[np.float64], counts: NDArray[np.int_]) -> float:
-    """Range of grey levels [K] in which most pixels lie, by how often each occurs [K]: outliers apart."""
+    """Range of shown levels [K] in which most pixels lie, by how often each occurs [K]: outliers apart."""
+    levels = levels.clip(0, 1)
     order = np.argsort(levels, kind="stable")
     below = np.cumsum(counts[order])
     ends = np.searchsorted(below, below[-1] * np.array([LOW, HIGH]) / 100)
@@ -172,7 +183,7 @@ def _apply_voi_table(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float
 
 
 def _apply_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64] | None:
-    """Grey levels in [0, 1] by the first window, None if there is no valid one."""
+    """Grey levels by the first window, None if there is no valid one; shown from 0 to 1."""
     if not (ds.get("WindowWidth") and "WindowCenter" in ds):
         return None
     try:
@@ -180,7 +191,18 @@ def _apply_window(real: NDArray[np.float64], ds: Dataset) -> NDArray[np.float64]
         shown = apply_windowing(np.concatenate([[-1e12], real, [1e12]]), ds)
     except Exception:
         return None
-    return np.asarray((shown[1:-1] - shown[0]) / (shown[-1] - shown[0]))
+    return _beyond(real, np.asarray((shown[1:-1] - shown[0]) / (shown[-1] - shown[0])))
+
+
+def _beyond(real: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Levels [K] in [0, 1] of values [K], with those of the values that a straight window cuts off."""
+    within = np.flatnonzero((levels > 0) & (levels < 1))
+    if not within.size or np.ptp(real[within]) == 0:
+        return levels
+    a, b = within[[real[within].argmin(), real[within].argmax()]]
+    straight = levels[a] + (real - real[a]) * (levels[b] - levels[a]) / (real[b] - real[a])
+    dark, bright = np.minimum(straight, 0), np.maximum(straight, 1)
+    return np.where(levels <= 0, dark, np.where(levels >= 1, bright, levels))
 
 
 def _padding(values: NDArray[np.int_], counts: NDArray[np.int_], ds: Dataset) -> NDArray[np.bool_]:
@@ -206,9 +228,7 @@ SQUARE = 0.02
 """How far height over width of a pixel may be from 1 without being seen."""
 
 
-def with_square_pixels(
-    image: NDArray[np.uint8], aspect: float, max_pixels: int
-) -> NDArray[np.uint8]:
+def with_square_pixels(image: Grey, aspect: float, max_pixels: int) -> Grey:
     """Stretch an image whose pixels are not square along the side on which they are longer.
 
     Args:
@@ -222,5 +242,4 @@ def with_square_pixels(
     high, wide = (height * aspect, width) if aspect > 1 else (height, width / aspect)
     if high * wide > max_pixels:
         high, wide = (height, width / aspect) if aspect > 1 else (height * aspect, width)
-    size = (max(1, round(wide)), max(1, round(high)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return resize(image, max(1, round(high)), max(1, round(wide)), Image.Resampling.BICUBIC)

@@ -4,10 +4,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ray_mae.config import BodyPart, IngestConfig
+from ray_mae.data.decoding.deep import Grey
 from ray_mae.data.decoding.dicom import Header, is_dicom, read_dicom
 from ray_mae.data.decoding.images import read_image, shrink
 from ray_mae.data.decoding.stored_images import Encoding, encode
@@ -39,6 +37,7 @@ class ImagePreparation:
     burned_in: Rule
     secondary_captures: Rule
     body_parts: list[BodyPart] | None
+    bits: int = 8
 
     @classmethod
     def of(cls, config: IngestConfig) -> "ImagePreparation":
@@ -59,17 +58,17 @@ class ImagePreparation:
         if long > self.max_aspect * short:
             raise QuarantineError("elongated", f"{image.shape[0]} x {image.shape[1]} pixels")
         image = shrink(image, self.image_size)
-        stored = encode(image, self.encoding, self.jpeg_quality)
+        stored = encode(image, self.encoding, self.jpeg_quality, self.bits)
         return PreparedImage(stored, image.shape[0], image.shape[1], header)
 
-    def _read(self, path: Path) -> tuple[NDArray[np.uint8], Header | None]:
+    def _read(self, path: Path) -> tuple[Grey, Header | None]:
         try:
             dicom = path.suffix.lower() == ".dcm" or is_dicom(path)
         except (OSError, ValueError):
             dicom = False  # the reader of images says what is wrong with it
         if dicom:
-            return read_dicom(path, self.max_pixels, self.check)
-        return read_image(path, self.max_pixels), None
+            return read_dicom(path, self.max_pixels, self.check, deep=self.bits > 8)
+        return read_image(path, self.max_pixels, deep=self.bits > 8), None
 
     def check(self, header: Header) -> None:
         """Raise QuarantineError if the header says that the image is none of those wanted."""

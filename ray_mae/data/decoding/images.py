@@ -5,10 +5,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ray_mae.data.decoding.deep import Grey, resize, turned
 from ray_mae.data.decoding.greyscale import (
     MOST_ASPECT,
     robust_range,
@@ -25,12 +25,13 @@ MOST_SCANS = 200
 """Of a progressive JPEG: encoders write some ten."""
 
 
-def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+def read_image(path: Path, max_pixels: int, *, deep: bool = False) -> Grey:
     """Read a file of one of FORMATS as grey values of 8 bits.
 
     Args:
         path: of the file, on this machine.
         max_pixels: height times width at most.
+        deep: 16 bits where the file has them.
 
     Returns:
         The image [H, W].
@@ -54,7 +55,7 @@ def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
                 negative = _white_is_zero(image)
                 image.load()  # turns a TIFF upright by itself, and would again in between
                 upright = ImageOps.exif_transpose(image)
-                grey = _grey(upright, negative=negative)
+                grey = _grey(upright, negative=negative, deep=deep)
                 grey = with_square_pixels(grey, 1 / aspect if sideways else aspect, max_pixels)
     except FileNotFoundError as error:
         raise QuarantineError("missing") from error
@@ -109,7 +110,7 @@ def _white_is_zero(image: Image.Image) -> bool:
     return bool(image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
-def _grey(image: Image.Image, *, negative: bool = False) -> NDArray[np.uint8]:
+def _grey(image: Image.Image, *, negative: bool, deep: bool) -> Grey:
     """16 bits: the robust range of the values; colour: luminance; transparent: black.
 
     negative: of 16 bits, whether high values are dark.
@@ -120,19 +121,19 @@ def _grey(image: Image.Image, *, negative: bool = False) -> NDArray[np.uint8]:
             raise QuarantineError(
                 "undecodable", f"pixels of mode {image.mode}, 8 or 16 bits expected"
             )
-        grey = to_grey_levels(values, robust_range)
-        return 255 - grey if negative else grey
+        grey = to_grey_levels(values, robust_range, deep=deep)
+        return turned(grey) if negative else grey
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return np.asarray(image.convert("L"))
 
 
-def shrink(image: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+def shrink(image: Grey, short_side: int) -> Grey:
     """Shrink an image [H, W] to `short_side` pixels along its short side, antialiased; never enlarge it."""
     height, width = image.shape
     scale = short_side / min(height, width)
     if scale >= 1:
         return image
-    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    high, wide = (max(short_side, round(side * scale)) for side in image.shape)
+    return resize(image, high, wide, Image.Resampling.LANCZOS)

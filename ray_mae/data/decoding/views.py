@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 # In English, German, Spanish, French, Italian, Portuguese and Dutch, without accents.
 FRONTAL = frozenset("frontal frontale frontales frontaal pa ap frente".split())
@@ -33,6 +34,10 @@ _SPELLINGS = (
 )  # fmt: skip
 
 
+MOST_CELLS = 4096
+"""Different ones that are kept with what they mean: a column has few."""
+
+
 def _words(text: str) -> list[str]:
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     for spelling, word in _SPELLINGS:
@@ -40,6 +45,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[A-Za-z]+", text)
 
 
+@lru_cache(MOST_CELLS)
 def view_of(text: str | None) -> str | None:
     """frontal, lateral, unknown (it names another view, or both), or None: it names no view."""
     words = {w.lower() for w in _words(text or "")}
@@ -51,6 +57,7 @@ def view_of(text: str | None) -> str | None:
     return "frontal" if frontal else "lateral" if lateral else None
 
 
+@lru_cache(MOST_CELLS)
 def position_of(text: str | None) -> str | None:
     """The archive's own words for the position, less every word that is not known to be one."""
     known = FRONTAL | LATERAL | NEITHER | _MANNERS

@@ -45,11 +45,16 @@ def encode_valid(valid: NDArray[np.bool_]) -> bytes:
     return np.packbits(valid).tobytes()
 
 
-def decode_voxels(row: Mapping[str, Any]) -> NDArray[np.floating]:
+Part = tuple[slice, ...]
+"""Of a volume, along each axis."""
+
+
+def decode_voxels(row: Mapping[str, Any], part: Part = ()) -> NDArray[np.floating]:
     """Decode the z-scores of a row of VOLUME_SCHEMA.
 
     Args:
         row: with voxels, encoding, dtype and shape.
+        part: of the volume; () is all of it.
 
     Returns:
         [X, Y, Z], float16 or float32.
@@ -58,7 +63,7 @@ def decode_voxels(row: Mapping[str, Any]) -> NDArray[np.floating]:
         ValueError: this version cannot read the row, or bytes are missing.
     """
     kind = np.dtype(row["dtype"])
-    stored = _decompress(row["voxels"], row, kind)
+    stored = _decompress(row["voxels"], row, kind, part)
     return stored.astype(np.float32) * np.float32(STEP) if kind == np.int16 else stored
 
 
@@ -84,7 +89,9 @@ def _compress(array: NDArray[np.generic], level: int) -> bytes:
     return zstandard.compress(np.ascontiguousarray(planes.T).tobytes(), level)
 
 
-def _decompress(data: bytes, row: Mapping[str, Any], kind: np.dtype[Any]) -> NDArray[Any]:
+def _decompress(
+    data: bytes | memoryview, row: Mapping[str, Any], kind: np.dtype[Any], part: Part = ()
+) -> NDArray[Any]:
     if row["encoding"] != ENCODING:
         raise ValueError(
             f"volume {row.get('volume_id')} is encoded as {row['encoding']!r}, this ray_mae reads "
@@ -98,8 +105,9 @@ def _decompress(data: bytes, row: Mapping[str, Any], kind: np.dtype[Any]) -> NDA
             f"volume {row.get('volume_id')} holds {len(raw)} bytes where its shape {shape} of "
             f"{kind} needs {size}: restore the shard or ingest it again"
         )
-    planes = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1)
-    together = np.empty(planes.shape[::-1], np.uint8)
-    for index, plane in enumerate(planes):  # many times faster than numpy's transposed copy
-        together[:, index] = plane
-    return together.view(kind.newbyteorder("<")).reshape(shape)
+    *lower, highest = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, *shape)
+    together = highest[part].astype(f"u{kind.itemsize}")
+    for plane in reversed(lower):  # ten times as fast as moving bytes between one another
+        together <<= 8
+        together |= plane[part]
+    return together.view(kind)

@@ -4,7 +4,7 @@ import json
 import time
 from array import array
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -206,7 +206,7 @@ def _write_shards(
     kind = job.plan  # not the job: what the task names travels to the workers
     for result in parallel_map(
         lambda fields: write_shard(kind.from_json(fields), root, output),
-        (asdict(plan) for plan in job.plans if plan.file not in earlier_files),
+        (plan for plan in job.plans if plan.file not in earlier_files),
     ):
         if result["rows"] and not (output / result["file"]).is_file():
             raise ValueError(

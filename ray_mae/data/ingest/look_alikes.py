@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +67,7 @@ def _find_groups(job: IngestJob, root: Path) -> tuple[list[list[str]], int]:
     index, patients = ContentIndex(), []
     kind = job.plan  # not the job: what the task names travels to the workers
     seen: set[tuple[str, str]] = set()
-    for looks in parallel_map(
-        lambda fields: _looks(kind.from_json(fields), root), (asdict(plan) for plan in job.plans)
-    ):
+    for looks in parallel_map(lambda fields: _looks(kind.from_json(fields), root), job.plans):
         for patient, bits in looks:
             if (patient, bits) not in seen:
                 seen.add((patient, bits))

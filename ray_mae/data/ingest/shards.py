@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
+from ray_mae.data.parallel_map import to_json
 from ray_mae.data.paths import (
     atomic_write,
     is_remote,
@@ -58,7 +59,7 @@ class ShardPlan(ABC):
     @classmethod
     @abstractmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """The plan of `asdict`."""
+        """The plan that has become JSON and plain values of it."""
 
     @property
     @abstractmethod
@@ -96,7 +97,7 @@ class ShardPlan(ABC):
 
     def fingerprint(self) -> str:
         """Changes if the plan does, or the software that follows it."""
-        planned = json.dumps([version("ray-mae"), asdict(self)], sort_keys=True)
+        planned = to_json([version("ray-mae"), self], sort_keys=True)
         return hashlib.sha256(planned.encode()).hexdigest()
 
     def state_of_sources(self, root: Path) -> str:
@@ -135,6 +136,8 @@ class IngestJob:
 
 def earlier_result(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any] | None:
     """The result of a shard that an earlier run made of these files by this very plan, else None."""
+    if _read_note(plan.file, output) is None:  # the state of thousands of files may take long
+        return None
     result = _note_on(plan, plan.state_of_sources(root), output)
     if result is None:
         return None

@@ -113,18 +113,21 @@ class Window:
     """How often each row of each group is drawn; None: once."""
 
     def locations(self, epoch: int, folder: int) -> list[RowLocation]:
-        flat = [
-            RowLocation(file, group, row, epoch, folder, copy)
-            for i, (file, group, rows) in enumerate(self.groups)
-            for row in range(rows)
-            for copy in range(1 if self.times is None else self.times[i][row])
+        sizes = np.array([rows for _, _, rows in self.groups])
+        times = np.ones(sizes.sum(), np.int64) if self.times is None else np.hstack(self.times)
+        row, copy = _count_up(sizes), _count_up(times)
+        group = np.repeat(np.repeat(np.arange(len(sizes)), sizes), times)
+        chosen = permutation(len(group), *self.seed)
+        columns = (group[chosen], np.repeat(row, times)[chosen], copy[chosen])
+        return [
+            RowLocation(self.groups[of][0], self.groups[of][1], index, epoch, folder, number)
+            for of, index, number in zip(*(column.tolist() for column in columns), strict=True)
         ]
-        return [flat[i] for i in permutation(len(flat), *self.seed)]
 
 
 @dataclass(
     frozen=True, eq=False
-)  # by identity: orders are keys of a cache, and may be of many groups
+)  # by identity: orders are keys of caches, and may be of many groups
 class Order:
     """The order of one split's samples in one folder of shards."""
 
@@ -230,6 +233,11 @@ def _drawn(order: Order, epoch: int, index: int) -> tuple[int, list[RowLocation]
     """Where a window begins within its epoch, and its samples in turn."""
     window = order.windows(epoch)[index]
     return window.start, window.locations(epoch, order.folder)
+
+
+def _count_up(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """From 0 to each of the sizes − 1, one after the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 @lru_cache(maxsize=4)

@@ -11,6 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_mae.data.loading.arrow_rows import rows_of
 from ray_mae.data.loading.integrity import DamagedShard, check_content, checksum_of
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.paths import is_transient
@@ -51,7 +52,7 @@ def read_rows(
     def read() -> list[Row]:
         check_content(path, shard, wait)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read_row_group(group, columns=list(columns)).to_pylist()
+            return rows_of(file.read_row_group(group, columns=list(columns)))
 
     try:
         return _retry_away(read, path, patience)

@@ -1,14 +1,16 @@
 """Rows of studies → the arrays of a packed batch, without PyTorch."""
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ray_mae.data.decoding.stored_images import decode
-from ray_mae.data.letterbox import letterbox
+from ray_mae.data.decoding.stored_images import DEFAULT, decode
+from ray_mae.data.letterbox import flatten
 from ray_mae.data.loading.findings import StudyWeights
 from ray_mae.data.loading.order import key_of, mix, permutation
+from ray_mae.data.loading.view_windows import WindowJitter
 from ray_mae.data.schema import VIEWS, Row
 from ray_mae.random_streams import Draw
 
@@ -26,6 +28,8 @@ class StudyCollator:
     seed: int = 0
     weights: StudyWeights | None = None
     """Of training studies, by their findings; None: all alike."""
+    windows: WindowJitter | None = None
+    """How training chooses the windows of views anew; None: each as its file has it."""
 
     kind: ClassVar[str] = "study"
     columns: ClassVar[tuple[str, ...]] = (
@@ -42,7 +46,10 @@ class StudyCollator:
         }
 
     def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of a StudyBatch, by name; epochs: which drawing of each row it is."""
+        """The arrays of a StudyBatch, by name, its images as of `flatten`.
+
+        epochs: which drawing of each row it is.
+        """
         keys = np.array([key_of(row["study_id"]) for row in rows], dtype=np.int64)
         draws = mix(self.seed, np.array(epochs), keys)
         places = [
@@ -51,21 +58,23 @@ class StudyCollator:
             for slot in self._chosen(len(row["views"]), int(draws[index]))
         ]
         views = [rows[index]["views"][slot] for index, slot in places]
-        images = [decode(view["image"]) for view in views]
         study, slots = np.array(places, dtype=np.int64).reshape(-1, 2).T
-        canvas, side = letterbox(images)
+        view_draws = mix(draws[study], Draw.PLACE + slots)
+        contents = [view["image"] for view in views]
+        windows = self.windows.of(contents, view_draws) if self.windows else repeat(DEFAULT)
+        images = [decode(data, window) for data, window in zip(contents, windows, strict=False)]
+        pixels, shape = flatten(images)
         tokens, has_report = self._tokens(rows)
         weights = {"study_weight": self.weights.of(keys)} if self.weights else {}
         return {
             **weights,
-            "images": canvas,
-            "side": side,
-            "shape": np.array([image.shape for image in images], dtype=np.int64),
+            "pixels": pixels,
+            "shape": shape,
             "study": study,
             "view": np.array([VIEWS.index(view["view"]) for view in views], dtype=np.int64),
             "key": keys,
             "draw": draws,
-            "view_draw": mix(draws[study], Draw.PLACE + slots),
+            "view_draw": view_draws,
             "tokens": tokens,
             "has_report": has_report,
         }

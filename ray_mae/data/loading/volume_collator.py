@@ -50,7 +50,7 @@ class VolumeCollator:
         for index, row in enumerate(rows):
             draw = None if self.centre else int(draws[index])
             source, target = crop_slices(tuple(row["shape"]), self.crop_size, draw)
-            voxels[index, 0][target] = decode_voxels(row)[source]
+            voxels[index, 0][target] = decode_voxels(row, source)
             mask = decode_valid(row)
             valid[index, 0][target] = True if mask is None else mask[source]
         return {"voxels": voxels, "valid": valid, "key": keys, "draw": draws}

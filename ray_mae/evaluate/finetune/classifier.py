@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ray_mae.batch import StudyBatch, VolumeBatch, mean_per_study
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.data.kinds import KINDS
-from ray_mae.data.letterbox import letterbox
+from ray_mae.data.letterbox import flatten
 from ray_mae.data.loading.volume_collator import crop_slices
 from ray_mae.data.schema import VIEWS
 from ray_mae.data.shard_set import ShardSet
@@ -177,11 +177,10 @@ class FinetunedClassifier:
             raise ValueError(
                 f"views must be one of {', '.join(VIEWS)} for each of {len(images)} images, got {names}"
             )
-        canvas, side = letterbox(images)
+        pixels, shape = flatten(images)
         arrays: dict[str, NDArray] = {
-            "images": canvas,
-            "side": side,
-            "shape": np.array([image.shape for image in images], np.int64),
+            "pixels": pixels,
+            "shape": shape,
             "study": np.zeros(len(images), np.int64),
             "view": np.array([VIEWS.index(name) for name in names]),
             **dict.fromkeys(("key", "draw"), np.zeros(1, np.int64)),

@@ -57,7 +57,7 @@ class LabelledCrops:
         for index, row in enumerate(rows):
             labels = classes_of(row, self.values)
             source, target = self._place(labels, int(draws[index]))
-            voxels[index, 0][target] = decode_voxels(row)[source]
+            voxels[index, 0][target] = decode_voxels(row, source)
             mask = decode_valid(row)
             valid[index, 0][target] = True if mask is None else mask[source]
             classes[index, 0][target] = labels[source]
