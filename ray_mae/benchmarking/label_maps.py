@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.config.suite import TaskEntry
-from ray_mae.data.paths import open_parquet
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.segment.crops import values_in
 

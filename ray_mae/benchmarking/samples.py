@@ -11,7 +11,7 @@ from ray_mae.benchmarking.label_maps import read_regions
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.config.suite import DatasetEntry, TaskEntry
 from ray_mae.data.labels import binary_targets
-from ray_mae.data.paths import open_parquet
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.schema import Row
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import check_splits, label_targets

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ray_mae.benchmarking.plan import Suite
 from ray_mae.data.decoding.stored_images import decode
-from ray_mae.data.paths import open_parquet
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.schema import Manifest
 
 IMAGES = 8

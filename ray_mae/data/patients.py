@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_mae.data.paths import open_parquet, resolve_path
+from ray_mae.data.parquet import open_parquet
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
 

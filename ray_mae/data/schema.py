@@ -138,6 +138,9 @@ class Shard:
     images: int
     bytes: int
     sha256: str
+    footer: str = ""
+    """SHA-256 of the Parquet footer, by which a reader over a network knows the file; "": of an earlier
+    version."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
-        path = resolve_path(Path(folder)) / cls.FILE
+        path = resolve_path(folder) / cls.FILE
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.shard_set import ShardSet
 
 PAD, UNKNOWN, FIRST, LAST, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -54,8 +54,9 @@ def training_reports(shards: ShardSet, section: str) -> Iterator[tuple[str, str]
         shards: folders of studies.
         section: as of `report_text`.
     """
-    for path, _ in shards.of_split("train"):
-        table = pq.read_table(path, columns=["patient_id", "findings", "impression"])
+    for path, shard in shards.of_split("train"):
+        with open_parquet(path, shard) as file:
+            table = file.read(columns=["patient_id", "findings", "impression"])
         for row in table.to_pylist():
             text = report_text(row, section)
             if text:

@@ -12,7 +12,8 @@ import pyarrow as pa
 from ray_mae.config import InspectConfig
 from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.loading.integrity import check_sizes
-from ray_mae.data.paths import open_parquet, resolve_path
+from ray_mae.data.parquet import open_parquet
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import ATTRIBUTES, FACES, NOUNS, PSEUDONYMS, SPLITS, Manifest
 from ray_mae.evaluate.card import croissant
