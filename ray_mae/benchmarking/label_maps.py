@@ -67,7 +67,7 @@ def _values(
     wanted = {*table.sample[np.isin(table.split, splits)].tolist()}
     found: dict[str, frozenset[int] | None] = {}
     for shard in folder.manifest.shards:
-        with open_parquet(folder.path / shard.file) as file:
+        with open_parquet(folder.path / shard.file, shard) as file:
             names = file.read(columns=["volume_id"])["volume_id"].to_pylist()
         if not wanted & {*names}:
             continue

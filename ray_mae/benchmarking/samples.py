@@ -49,7 +49,7 @@ def read_samples(entry: DatasetEntry) -> SampleTable:
     columns = [f"{kind}_id", "patient_id", "split"]
     rows: list[Row] = []
     for shard in folder.manifest.shards:
-        with open_parquet(folder.path / shard.file) as file:
+        with open_parquet(folder.path / shard.file, shard) as file:
             there = file.schema_arrow.names
             own = [name for name in (*OF_MANIFEST, *attributes) if name in there]
             inner = ["views.list.element.view", "views.list.element.position"]
@@ -131,7 +131,7 @@ def read_targets(
     rows: list[Row] = []
     for shard in folder.manifest.shards:
         if (TEST if external else shard.split) in splits:
-            with open_parquet(folder.path / shard.file) as file:
+            with open_parquet(folder.path / shard.file, shard) as file:
                 rows += file.read(columns=columns).to_pylist()
     if names is None and wanted:
         check_there(shards, rows, wanted)

@@ -33,13 +33,7 @@ _TRANSIENT = frozenset(
         " ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENOTCONN EREMOTEIO"
     ).split()
 )
-_CODES = {
-    FileNotFoundError: errno.ENOENT,
-    PermissionError: errno.EACCES,
-    IsADirectoryError: errno.EISDIR,
-    NotADirectoryError: errno.ENOTDIR,
-}
-_PERMANENT = tuple(_CODES)
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 BLOCK = 1 << 17
 """Bytes that are fetched of a file in a store at a time: the headers of most files."""
 WAITS = (0.5, 2.0, 8.0)
@@ -234,16 +228,13 @@ def with_os_errors(work: Callable[[], T]) -> T:
         work: what to do.
 
     Raises:
-        OSError: with the `errno` of what is not there or not ours to read; with EIO for all others, which
-            may be gone a moment later.
+        OSError: of its own type where something is not there or not ours to read; EIO for all others,
+            which may be gone a moment later.
     """
     try:
         return work()
-    except _PERMANENT as error:
-        if error.errno is not None:
-            raise
-        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-        raise type(error)(code, error_text(error)) from error
+    except _PERMANENT:
+        raise
     except Exception as error:
         raise OSError(errno.EIO, error_text(error)) from error
 

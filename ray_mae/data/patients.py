@@ -38,7 +38,7 @@ def read_patients(folder: Path, manifest: Manifest) -> Patients:
     for shard in manifest.shards:
         with (
             suppress(OSError, pa.ArrowException),
-            open_parquet(resolve_path(folder) / shard.file) as file,
+            open_parquet(resolve_path(folder) / shard.file, shard) as file,
         ):
             column = file.read(columns=["patient_id"])["patient_id"]
             patients[shard.split].update(column.unique().to_pylist())

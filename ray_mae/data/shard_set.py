@@ -81,7 +81,7 @@ class ShardSet:
     @classmethod
     def single(cls, path: Path, manifest: Manifest) -> "ShardSet":
         """One folder, as its manifest was when it was read."""
-        return cls((Folder(path, manifest, manifest.dataset, 1.0),))
+        return cls((Folder(resolve_url(path), manifest, manifest.dataset, 1.0),))
 
     def __len__(self) -> int:
         return len(self.folders)

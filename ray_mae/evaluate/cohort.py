@@ -126,7 +126,7 @@ def read_cohort(
     for i, folder in enumerate(shards.folders):
         first = len(rows)
         for shard in (s for s in folder.manifest.shards if s.split in splits):
-            with open_parquet(folder.path / shard.file) as file:
+            with open_parquet(folder.path / shard.file, shard) as file:
                 rows += file.read(columns=columns).to_pylist()
             location += [
                 RowLocation(shard.file, group, row, 0, i)

@@ -35,6 +35,8 @@ class Batches:
         self._blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
         self._kind, self._device = kind, device
         self._waited = 0.0
+        self._note = ""
+        self._told: set[str] = set()
 
     def next(self, step: int) -> MicroBatch:
         """Returns the next micro-batch of this optimiser step.
@@ -57,8 +59,17 @@ class Batches:
         batch = self._kind.to_batch(from_block(block)).to(self._device)
         self._waited += time.perf_counter() - start
         lost = json.loads(block["lost"][0].as_py())
+        self._note = self._note or block["note"][0].as_py()
         folders = torch.tensor(block["folders"][0].as_py(), device=self._device)
         return MicroBatch(batch, block["weight"][0].as_py(), folders, lost)
+
+    def take_note(self) -> str:
+        """Returns what the readers have to say, each thing once; "" for nothing."""
+        note, self._note = self._note, ""
+        if note in self._told:
+            return ""
+        self._told.add(note)
+        return note
 
     def take_waited(self) -> float:
         """Returns seconds waited since the last call."""

@@ -260,4 +260,4 @@ class NodeCache:
         self._rests_until = time.monotonic() + _REST
 
     def _note(self, problem: str) -> None:
-        self._problem = self._problem or f"the cache {self._place} {problem}"
+        self._problem = self._problem or f"warning: the cache {self._place} {problem}"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ray_mae.data.loading.integrity import DamagedShard, check_content, checksum_of
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.parquet import GroupSource, fetch_group, open_parquet
-from ray_mae.data.paths import is_remote, is_transient, resolve_path, sha256_of
+from ray_mae.data.paths import is_remote, is_transient, resolve_path, resolve_url, sha256_of
 from ray_mae.data.retry import doubling_waits, retry
 from ray_mae.data.schema import Manifest, Row, Shard
 
@@ -51,6 +51,8 @@ def read_rows(
         DamagedShard: the file is damaged or another one, or not there although its folder is.
         OSError: storage was away for longer.
     """
+
+    path = resolve_url(path)
 
     def read() -> list[Row]:
         if is_remote(path):
@@ -90,7 +92,8 @@ def damage_by(error: Exception, path: Path, shard: Shard, part: str) -> DamagedS
     """
     if isinstance(error, DamagedShard):
         return error
-    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+    of_system = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+    if of_system or isinstance(error, PermissionError):  # which stores raise without a number
         raise error
     return DamagedShard(describe_damage(path, shard, f"{part}: {error}"))
 

@@ -140,9 +140,8 @@ def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
     check_sizes(shards, manifest)
     tables = []
     for shard in manifest.shards:
-        with open_parquet(
-            shards / shard.file
-        ) as file:  # reads parts of a struct; a dataset does not
+        # reads parts of a struct; a dataset does not
+        with open_parquet(shards / shard.file, shard) as file:
             tables.append(file.read(columns=_SMALL[manifest.kind]))
     return pa.concat_tables(tables)
 
