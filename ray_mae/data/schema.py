@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ray_mae.data.labels import CHEXPERT_LABELS
-from ray_mae.data.paths import resolve_path
+from ray_mae.data.paths import resolve_path, with_os_errors
 from ray_mae.files import write_whole
 
 SCHEMA_VERSION = 1
@@ -189,11 +189,11 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
         path = resolve_path(folder) / cls.FILE
-        if not path.is_file():
+        if not with_os_errors(path.is_file):
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"
             )
-        raw = json.loads(path.read_text())
+        raw = json.loads(with_os_errors(path.read_text))
         if raw.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"{path} has schema version {raw.get('schema_version')}, this ray_mae reads "
