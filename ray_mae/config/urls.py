@@ -27,6 +27,9 @@ TAKES_URL: dict[str, frozenset[str]] = {
 _URL = re.compile(r"(?P<scheme>[A-Za-z][\w+.:-]+?):/+(?P<rest>.*)", re.DOTALL)
 
 
+_WITH_SECRET = re.compile(r"[^/@]*:[^/]*@")
+
+
 def is_url(path: Path | str) -> bool:
     """Returns whether a path was given as a URL, of whose two slashes pathlib keeps one."""
     return _URL.fullmatch(str(path)) is not None
@@ -76,6 +79,11 @@ def refuse_urls(config: Any) -> None:
     takes = TAKES_URL.get(type(config).__name__, frozenset())
     for name, path in path_settings(config):
         match = _URL.fullmatch(str(path))
+        if match and _WITH_SECRET.match(match["rest"]):
+            raise ValueError(
+                f"--{name} is a URL with a password, which would be written to files that others can read: "
+                "leave it out, and give it by the environment (docs/object_stores.md)"
+            )
         taken = any(fnmatchcase(name, one) for one in takes)
         if match is None or (taken and "::" not in match["scheme"]):
             continue
