@@ -371,6 +371,24 @@ def test_a_damaged_disk_costs_what_was_on_it(
     assert sum("cannot be used" in block["note"][0].as_py() for block in read) == 1
 
 
+def test_a_file_that_was_restored_is_fetched_again_on_every_node(
+    shards: Path, remote: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = remote_stream(remote, cache=CacheSettings(tmp_path, 64 << 20))
+    first = Manifest.read(shards).of_split("train")[0]
+    whole = (shards / first.file).read_bytes()
+    for damaged in (5000, len(whole) - 500):  # a page, the footer
+        forget(monkeypatch)
+        content = bytearray(whole)
+        content[damaged] ^= 1
+        (remote / first.file).write_bytes(bytes(content))
+        with pytest.raises(DamagedShard, match=first.file):
+            blocks(cached)
+        (remote / first.file).write_bytes(whole)
+        assert blocks(cached) == blocks(stream(shards, steps=5))
+        shutil.rmtree(next(tmp_path.glob("ray_mae-*")))
+
+
 def test_its_own_pieces_stay_and_those_of_others_that_were_not_used_for_longest_make_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,7 +481,7 @@ def test_a_piece_that_a_killed_process_had_begun_is_nobody_s(
     shard = Shard("a", "train", 1, [1], 1, 1, "0" * 64)
     limit = INDEX_BYTES + 4096 + 512
     killed = NodeCache(tmp_path, limit, "me")
-    assert killed._reserve("f" * 32, 4000, time.time())
+    assert killed._reserve("f" * 32, "of", 4000, time.time())
     (killed._place / "ff").mkdir()
     (killed._place / "ff" / ("f" * 32)).write_bytes(b"half")
     killed.close()

@@ -36,8 +36,8 @@ _SEEN = 60.0  # seconds between two notes that a piece was used
 _WAIT = 60.0  # seconds for the index
 
 _TABLES = (
-    "CREATE TABLE pieces (name TEXT PRIMARY KEY, owner TEXT, bytes INTEGER, used REAL, ready INTEGER)"
-    " WITHOUT ROWID",
+    "CREATE TABLE pieces (name TEXT PRIMARY KEY, file TEXT, owner TEXT, bytes INTEGER, used REAL,"
+    " ready INTEGER) WITHOUT ROWID",
     "CREATE INDEX by_use ON pieces (used)",
     "CREATE TABLE total (bytes INTEGER)",
     "INSERT INTO total VALUES (0)",
@@ -60,7 +60,11 @@ class CacheSettings:
             columns: of them.
         """
         reader = repr([*map(str, folders), *columns])
-        return NodeCache(self.folder, self.limit, hashlib.sha256(reader.encode()).hexdigest()[:32])
+        return NodeCache(self.folder, self.limit, _name(reader))
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class NodeCache:
@@ -86,17 +90,26 @@ class NodeCache:
         """
         if shard is None:
             return fetch(path, shard, ranges)
-        identity = shard.sha256 or f"{path} {shard.bytes}"
-        names = {
-            (start, end): hashlib.sha256(f"{identity} {start} {end}".encode()).hexdigest()[:32]
-            for start, end in ranges
-        }
+        file = _name(shard.sha256 or f"{path} {shard.bytes}")
+        names = {(start, end): _name(f"{file} {start} {end}") for start, end in ranges}
         held = {where: self._get(name) for where, name in names.items()}
         missing = [where for where, content in held.items() if content is None]
         for where, (_, content) in zip(missing, fetch(path, shard, missing), strict=True):
             held[where] = content
-            self._put(names[where], content)
+            self._put(names[where], file, content)
         return [(where[0], content) for where, content in held.items() if content is not None]
+
+    def forget(self, path: Path, shard: Shard) -> None:
+        """Removes all of a file, whose bytes were damaged when they came."""
+        try:
+            with self._transaction() as index:
+                file = _name(shard.sha256 or f"{path} {shard.bytes}")
+                for name, size in index.execute(
+                    "SELECT name, bytes FROM pieces WHERE file = ? AND ready", [file]
+                ).fetchall():
+                    self._remove(index, name, size)
+        except (OSError, sqlite3.Error) as error:
+            self._rest(error)
 
     def take_problem(self) -> str:
         """Why pieces are not kept, in words; once: "" from then on, and where there is no reason."""
@@ -142,13 +155,13 @@ class NodeCache:
             self._rest(error)
             return None
 
-    def _put(self, name: str, piece: bytes) -> None:
+    def _put(self, name: str, of: str, piece: bytes) -> None:
         """Keeps a piece, if there is room for it."""
         if time.monotonic() < self._rests_until:
             return
         try:
             now = time.time()
-            if not self._reserve(name, len(piece), now):
+            if not self._reserve(name, of, len(piece), now):
                 return
             try:
                 self._file(name).parent.mkdir(mode=0o700, exist_ok=True)
@@ -167,7 +180,7 @@ class NodeCache:
         except (OSError, sqlite3.Error) as error:
             self._rest(error)
 
-    def _reserve(self, name: str, size: int, now: float) -> bool:
+    def _reserve(self, name: str, of: str, size: int, now: float) -> bool:
         """Enters a piece in the index, before it is written. False where there is no room for it."""
         room = -(-(size + _DIGEST) // _BLOCK) * _BLOCK + _ENTRY
         with self._transaction() as index:
@@ -182,7 +195,7 @@ class NodeCache:
                 )
                 return False
             index.execute(
-                "INSERT INTO pieces VALUES (?, ?, ?, ?, 0)", [name, self._owner, room, now]
+                "INSERT INTO pieces VALUES (?, ?, ?, ?, ?, 0)", [name, of, self._owner, room, now]
             )
             index.execute("UPDATE total SET bytes = bytes + ?", [room])
         return True

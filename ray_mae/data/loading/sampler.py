@@ -13,7 +13,7 @@ from ray_mae.data.loading.node_cache import NodeCache
 from ray_mae.data.loading.order import Mixture, RowLocation, permutation
 from ray_mae.data.loading.read_ahead import Group, ReadAhead, groups_in_turn
 from ray_mae.data.loading.rows import describe_damage, is_damaged, read_rows
-from ray_mae.data.parquet import fetch, fetch_group
+from ray_mae.data.parquet import GroupSource, fetch, fetch_group
 from ray_mae.data.paths import is_remote
 from ray_mae.data.schema import Row, Shard
 from ray_mae.data.shard_set import ShardSet
@@ -50,6 +50,7 @@ class WindowReader:
         self._held = 0
         self._read: dict[Path, Shard] = {}
         self._damaged: dict[tuple[int, str, int], DamagedShard] = {}
+        self._cache = cache
         self._fetch = cache.fetch if cache else fetch
         self._ahead: ReadAhead | None = None
 
@@ -90,15 +91,7 @@ class WindowReader:
             raise self._damaged[at]
         if at not in self._groups:
             try:
-                rows = read_rows(
-                    self.path(location),
-                    self.shard(location),
-                    location.group,
-                    self._columns,
-                    self._patience,
-                    self._wait,
-                    self._ahead or partial(fetch_group, how=self._fetch),
-                )
+                rows = self._rows(location)
             except DamagedShard as error:
                 self._damaged[at] = error
                 raise
@@ -108,6 +101,24 @@ class WindowReader:
                 self._held -= len(self._groups.pop(next(iter(self._groups))))
             self._groups[at] = rows
         return self._groups[at][location.row]
+
+    def _rows(self, location: RowLocation) -> list[Row]:
+        path, shard = self.path(location), self.shard(location)
+        fetched_now = partial(fetch_group, how=self._fetch)
+
+        def read(source: GroupSource) -> list[Row]:
+            return read_rows(
+                *(path, shard, location.group, self._columns),
+                *(self._patience, self._wait, source),
+            )
+
+        try:
+            return read(self._ahead or fetched_now)
+        except DamagedShard:
+            if not self._cache or not is_remote(path):
+                raise
+            self._cache.forget(path, shard)  # the file may have been restored since then
+            return read(fetched_now)
 
 
 class DrawnSamples(NamedTuple):

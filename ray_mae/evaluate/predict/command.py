@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from ray_mae.data.ingest.shards import ShardPlan
 from ray_mae.data.kinds import of_encoder, require_kind
 from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.loading.stream import dataset_of
-from ray_mae.data.paths import atomic_write, real_path
+from ray_mae.data.paths import atomic_write, real_path, resolve_url
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
@@ -53,6 +53,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         ValueError: the source is none for this classifier, or not one of its files can be used.
     """
     began = time.time()
+    config = replace(config, source=resolve_url(config.source))
     labels = classifier_labels(config.checkpoint)
     facts = encoder_facts(config.checkpoint)
     kind = of_encoder(facts.settings)
