@@ -2,11 +2,13 @@
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from ray_mae.cluster.runtime import cluster
+from tests.object_store import s3_server
 
 
 def pytest_configure() -> None:
@@ -27,3 +29,16 @@ def local_ray() -> Iterator[None]:
     """CPUs for two training workers and for reading data; ended with the module."""
     with cluster(cpus=3):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """An S3 server for all tests of this process: the URL of its bucket."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def store(s3: str) -> str:
+    """The URL of a folder of one test's own in an object store."""
+    return f"{s3}/{uuid.uuid4().hex}"

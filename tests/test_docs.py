@@ -31,7 +31,7 @@ def test_every_public_archive_has_a_command() -> None:
 
 COMMANDS = [
     shlex.split(command)
-    for page in ("volumes.md", "publish.md")
+    for page in ("volumes.md", "publish.md", "object_stores.md")
     for command in re.findall(r"^    ray-mae (.*)$", (DOCS / page).read_text(), re.MULTILINE)
 ]
 

@@ -21,6 +21,7 @@ from ray_mae.config import AdaptConfig, PretrainConfig
 from ray_mae.config.adapt import RANDOM
 from ray_mae.config.base import to_dict
 from ray_mae.config.pretrain import default_encoder
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate import baselines
@@ -58,7 +59,7 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         Interrupted: a signal ended it; the same command goes on.
     """
     began = time.time()
-    config = replace(config, shards=config.shards.resolve(), output=config.output.resolve())
+    config = replace(config, shards=real_path(config.shards), output=config.output.resolve())
     config.output.mkdir(parents=True, exist_ok=True)
     with hold(config.output, "ray-mae adapt"):
         return _adapt(config, began)

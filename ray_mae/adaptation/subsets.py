@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ray_mae.data.paths import sha256_of
+from ray_mae.data.parquet import footer_sha256, open_parquet
+from ray_mae.data.paths import is_remote, local_file, sha256_of
 from ray_mae.data.schema import Manifest, Shard
 from ray_mae.files import replacing
 
@@ -40,11 +41,20 @@ def write_subset(source: Path, patients: set[str], target: Path) -> Manifest:
                 shards.append(part)
         else:
             (target / shard.file).parent.mkdir(parents=True, exist_ok=True)
-            os.symlink((source / shard.file).resolve(), target / shard.file)
+            _lend(source / shard.file, target / shard.file)
             shards.append(shard)
     subset = replace(manifest, shards=shards)
     subset.write(target)
     return subset
+
+
+def _lend(source: Path, target: Path) -> None:
+    """A file under another name: by a link, or of one in a store as a copy."""
+    if is_remote(source):
+        with local_file(source) as file:
+            shutil.copyfile(file, target)
+    else:
+        os.symlink(source.resolve(), target)
 
 
 def _part(source: Path, target: Path, shard: Shard, patients: set[str]) -> Shard | None:
@@ -53,7 +63,7 @@ def _part(source: Path, target: Path, shard: Shard, patients: set[str]) -> Shard
     wanted = pa.array(sorted(patients))
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        pq.ParquetFile(source) as file,
+        open_parquet(source, shard) as file,
         replacing(target) as temporary,
         pq.ParquetWriter(
             temporary, file.schema_arrow, compression="zstd", write_page_checksum=True
@@ -76,6 +86,7 @@ def _part(source: Path, target: Path, shard: Shard, patients: set[str]) -> Shard
         images=images,
         bytes=target.stat().st_size,
         sha256=sha256_of(target),
+        footer=footer_sha256(target),
     )
 
 

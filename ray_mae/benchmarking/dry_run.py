@@ -22,6 +22,7 @@ from ray_mae.benchmarking.small import small_tasks
 from ray_mae.benchmarking.store import Store
 from ray_mae.benchmarking.tuning import seeds_of_trials
 from ray_mae.config.suite import SuiteConfig
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.heads.base import Data, Kind, Tokens
 from ray_mae.evaluate.heads.registry import HEADS
@@ -114,7 +115,7 @@ def _blocks(
     cache: Cache, config: SuiteConfig, manifest: Manifest, splits: list[str]
 ) -> Iterator[pa.Table]:
     """Features of one batch after the other, in this process."""
-    folder = cache.shards.resolve()
+    folder = real_path(cache.shards)
     shards = [shard for split in splits for shard in manifest.of_split(split)]
     if cache.source.kind == "histogram":
         histograms = HistogramRows(folder, manifest.kind, config.max_views)

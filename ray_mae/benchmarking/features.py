@@ -22,6 +22,7 @@ from ray_mae.config.suite import SuiteConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.loading.stream import dataset_of, from_block
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import NOUNS, Manifest, Shard
 from ray_mae.files import replacing
 from ray_mae.terminal import ProgressLine, console
@@ -255,7 +256,7 @@ def fill(
 def _fill_alike(
     config: SuiteConfig, caches: Sequence[Cache], shards: Sequence[Shard], title: str
 ) -> None:
-    folder, source = caches[0].shards.resolve(), caches[0].source
+    folder, source = real_path(caches[0].shards), caches[0].source
     manifest = Manifest.read(folder)
     check_sizes(folder, manifest)
     noun, total = NOUNS[manifest.kind], sum(shard.rows for shard in shards)

@@ -27,6 +27,7 @@ from ray_mae.benchmarking.tuning import (
 from ray_mae.config import FinetuneConfig
 from ray_mae.config.suite import FinetuneHead, SuiteConfig
 from ray_mae.data.loading.stream import from_block
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.supervised.runs import Run
 from ray_mae.files import write_whole
@@ -97,7 +98,7 @@ def train(training: Training) -> float:
     if (score := earlier(training)) is not None:
         return score
     config, key, began = training.config, training.key, time.perf_counter()
-    shards = config.datasets[config.tasks[key.cell.task].dataset].shards.resolve()
+    shards = real_path(config.datasets[config.tasks[key.cell.task].dataset].shards)
     shown = shown_to(training)
     chosen: dict[str, Any] = training.settings
     assert training.source.path is not None
@@ -172,7 +173,7 @@ def predict_one(tested: Tested) -> None:
     kind = KINDS[manifest.kind]
     collator = kind.evaluation_collator(model.encoder.settings.input_size, 0, config.max_views)
     reader = ShardBatches(
-        entry.shards.resolve(), collator, config.batch_size, f"{manifest.kind}_id"
+        real_path(entry.shards), collator, config.batch_size, f"{manifest.kind}_id"
     )
     names: list[str] = []
     logits = []

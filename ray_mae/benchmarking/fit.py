@@ -32,6 +32,7 @@ from ray_mae.benchmarking.store import PLAN, Store
 from ray_mae.checkpoint.format import encoder_facts, find_checkpoint, fingerprint, read_config
 from ray_mae.config.base import to_dict
 from ray_mae.config.suite import SuiteConfig
+from ray_mae.data.paths import resolve_url
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.features import what_is_seen
 from ray_mae.evaluate.heads.registry import HEADS
@@ -218,7 +219,7 @@ def pretraining_hours(path: Any) -> float | None:
 
 def _flow(shards: Any) -> dict[str, Any]:
     """What the ingest says went in and out."""
-    summary = shards / "summary.json"
+    summary = resolve_url(shards) / "summary.json"
     if not summary.is_file():
         return {}
     values = json.loads(summary.read_text())

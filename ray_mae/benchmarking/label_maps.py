@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.config.suite import TaskEntry
-from ray_mae.data.paths import open_parquet
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.segment.crops import values_in
 
@@ -67,7 +67,7 @@ def _values(
     wanted = {*table.sample[np.isin(table.split, splits)].tolist()}
     found: dict[str, frozenset[int] | None] = {}
     for shard in folder.manifest.shards:
-        with open_parquet(folder.path / shard.file) as file:
+        with open_parquet(folder.path / shard.file, shard) as file:
             names = file.read(columns=["volume_id"])["volume_id"].to_pylist()
         if not wanted & {*names}:
             continue

@@ -11,7 +11,7 @@ from ray_mae.benchmarking.label_maps import read_regions
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.config.suite import DatasetEntry, TaskEntry
 from ray_mae.data.labels import binary_targets
-from ray_mae.data.paths import open_parquet
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.schema import Row
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import check_splits, label_targets
@@ -49,7 +49,7 @@ def read_samples(entry: DatasetEntry) -> SampleTable:
     columns = [f"{kind}_id", "patient_id", "split"]
     rows: list[Row] = []
     for shard in folder.manifest.shards:
-        with open_parquet(folder.path / shard.file) as file:
+        with open_parquet(folder.path / shard.file, shard) as file:
             there = file.schema_arrow.names
             own = [name for name in (*OF_MANIFEST, *attributes) if name in there]
             inner = ["views.list.element.view", "views.list.element.position"]
@@ -131,7 +131,7 @@ def read_targets(
     rows: list[Row] = []
     for shard in folder.manifest.shards:
         if (TEST if external else shard.split) in splits:
-            with open_parquet(folder.path / shard.file) as file:
+            with open_parquet(folder.path / shard.file, shard) as file:
                 rows += file.read(columns=columns).to_pylist()
     if names is None and wanted:
         check_there(shards, rows, wanted)

@@ -31,6 +31,7 @@ from ray_mae.benchmarking.tuning import (
 from ray_mae.checkpoint.format import encoder_facts
 from ray_mae.config import SegmentConfig, VolumeDataConfig
 from ray_mae.config.suite import SegmentHead
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.resenc_settings import ResEncSettings
@@ -125,7 +126,7 @@ def train(training: Training) -> float:
         return score
     config, key, began = training.config, training.key, time.perf_counter()
     task = config.tasks[key.cell.task]
-    shards = config.datasets[task.dataset].shards.resolve()
+    shards = real_path(config.datasets[task.dataset].shards)
     shown = shown_to(training)
     settings = _settings(training)
     facts = encoder_facts(settings.checkpoint)
@@ -165,7 +166,7 @@ def _settings(training: Training) -> SegmentConfig:
     chosen: dict[str, Any] = training.settings
     return SegmentConfig(
         checkpoint=training.source.path,
-        shards=config.datasets[config.tasks[training.key.cell.task].dataset].shards.resolve(),
+        shards=real_path(config.datasets[config.tasks[training.key.cell.task].dataset].shards),
         output=training.folder,
         compare=["random" if training.scratch else "trained"],
         seeds=[training.key.seed],
@@ -206,7 +207,7 @@ def predict_one(tested: Tested) -> None:
     model = load_segmenter(folder / json.loads((folder / "result.json").read_text())["model"])
     model.to(device_of_this_run())
     head = config.heads.segment
-    shards = config.datasets[tested.dataset].shards.resolve()
+    shards = real_path(config.datasets[tested.dataset].shards)
     splits = tested_splits(config, tested.dataset)
     cohort = read_cohort(ShardSet.read(shards), splits)
     table = store.samples(tested.dataset)

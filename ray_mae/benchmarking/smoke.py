@@ -14,7 +14,7 @@ from PIL import Image
 
 from ray_mae.benchmarking.plan import Suite
 from ray_mae.data.decoding.stored_images import decode
-from ray_mae.data.paths import open_parquet
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.schema import Manifest
 
 IMAGES = 8
@@ -62,7 +62,7 @@ def first_images(shards: Path) -> list[NDArray[np.uint8]]:
     """The first images of a data set, [H, W] each."""
     manifest, images = Manifest.read(shards), []
     for shard in manifest.shards:
-        with open_parquet(shards / shard.file) as file:
+        with open_parquet(shards / shard.file, shard) as file:
             for group in range(file.num_row_groups):
                 for row in file.read_row_group(group, columns=["views"]).to_pylist():
                     images += [decode(view["image"]) for view in row["views"]]

@@ -270,7 +270,7 @@ def shown_to(training: Training) -> Shown:
     """Reads the samples that a training is to see: those of its draw."""
     config, key = training.config, training.key
     dataset = config.tasks[key.cell.task].dataset
-    cohort = read_cohort(ShardSet.read(config.datasets[dataset].shards.resolve()), FIT)
+    cohort = read_cohort(ShardSet.read(config.datasets[dataset].shards), FIT)
     table = Store(config.output).samples(dataset, opened=False)
     place = {name: i for i, name in enumerate(table.sample.tolist())}
     order = [place[name] for name in cohort.name.tolist()]

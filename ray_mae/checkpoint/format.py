@@ -24,6 +24,7 @@ from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.migrate import migrate_exported
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
+from ray_mae.data.paths import resolve_url
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.data.stored_form import StoredForm
@@ -113,7 +114,7 @@ def facts_of(shards: ShardSet) -> dict[str, Any]:
 
 def fingerprint(shards: Path) -> str:
     """Returns the SHA-256 of a folder's manifest, which names every shard by its own hash."""
-    return hashlib.sha256((shards / Manifest.FILE).read_bytes()).hexdigest()
+    return hashlib.sha256((resolve_url(shards) / Manifest.FILE).read_bytes()).hexdigest()
 
 
 def trained_on(state: dict[str, Any]) -> list[str]:

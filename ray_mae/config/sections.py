@@ -63,6 +63,11 @@ class DataConfig:
     """Samples read together and shuffled among themselves; shards are shuffled as well."""
     corrupt: Literal["stop", "skip"] = "stop"
     """Rows of a damaged shard: end the run, or draw other samples in their place and count them."""
+    cache: Path | None = None
+    """Of shards in an object store: a folder on a disk of each node for what it has read, so that it is
+    fetched once and not in every epoch."""
+    cache_gib: float = setting(100.0, gt=0)
+    """Size of that cache on each node, at most. What does not fit is fetched in every epoch."""
     repeat_below: float = setting(0.0, ge=0, le=1)
     """Repeat factor sampling (LVIS): samples whose rarest finding c is in a share f_c of the train split that
     is less than this are drawn √(repeat_below/f_c) times in an epoch, on average; others once. 0 reads no

@@ -3,16 +3,31 @@
 import dataclasses
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 TAKES_URL: dict[str, frozenset[str]] = {
     "IngestConfig": frozenset({"source", "output", "reports", "tables", "volumes.table"}),
     "InspectConfig": frozenset({"shards", "against", "output"}),
+    "PretrainConfig": frozenset({"shards"}),
+    "PlanConfig": frozenset({"shards"}),
+    "TuneConfig": frozenset({"shards"}),
+    "AdaptConfig": frozenset({"shards"}),
+    "EmbedConfig": frozenset({"shards"}),
+    "PredictConfig": frozenset({"source"}),
+    "ProbeConfig": frozenset({"shards"}),
+    "FinetuneConfig": frozenset({"shards"}),
+    "SegmentConfig": frozenset({"shards"}),
+    "SuiteConfig": frozenset({"datasets.*.shards"}),
+    "DoctorConfig": frozenset({"shards"}),
 }
-"""Names of the settings by the class that holds them."""
+"""Names of the settings by the class that holds them; * stands for any name."""
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][\w+.:-]+?):/+(?P<rest>.*)", re.DOTALL)
+
+
+_WITH_SECRET = re.compile(r"[^/@]*:[^/]*@")
 
 
 def is_url(path: Path | str) -> bool:
@@ -64,11 +79,17 @@ def refuse_urls(config: Any) -> None:
     takes = TAKES_URL.get(type(config).__name__, frozenset())
     for name, path in path_settings(config):
         match = _URL.fullmatch(str(path))
-        if match is None or (name in takes and "::" not in match["scheme"]):
+        if match and _WITH_SECRET.match(match["rest"]):
+            raise ValueError(
+                f"--{name} is a URL with a password, which would be written to files that others can read: "
+                "leave it out, and give it by the environment (docs/object_stores.md)"
+            )
+        taken = any(fnmatchcase(name, one) for one in takes)
+        if match is None or (taken and "::" not in match["scheme"]):
             continue
         if match["scheme"].lower() in ("file", "local"):
             remedy = f"give the path itself, /{match['rest']}"
-        elif name in takes:
+        elif taken:
             remedy = "give the URL of the store itself"
         else:
             remedy = "give a path, on a cluster one that every node mounts"

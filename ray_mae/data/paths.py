@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-import pyarrow.parquet as pq
-
 from ray_mae.cluster.proxies import describe_proxy
 from ray_mae.data.quarantine import QuarantineError, error_text
 from ray_mae.data.retry import retry
@@ -49,11 +47,11 @@ def store_of(path: str) -> str | None:
     return None if store in _ON_DISK else store
 
 
-def resolve_path(path: Path) -> Path:
+def resolve_path(path: Path | str) -> Path:
     """Make a path absolute, since workers may have another working folder.
 
     Args:
-        path: on disk, or a URL of fsspec (s3://, gs://, file:// …) as a `Path`.
+        path: on disk, a URL of fsspec (s3://, gs://, file:// …) as a `Path`, or a `UPath`.
 
     Returns:
         The absolute path; of a URL a `UPath`.
@@ -61,9 +59,11 @@ def resolve_path(path: Path) -> Path:
     Raises:
         ValueError: the URL's store is not known, or its package is not installed.
     """
+    if not isinstance(path, (str, Path)):
+        return path
     match = _URL.fullmatch(str(path))
     if not match:
-        return path.absolute()
+        return Path(path).absolute()
     from upath import UPath
 
     # pathlib has folded the two slashes of the URL into one
@@ -96,6 +96,18 @@ def source_path(root: Path, listed: str) -> Path:
         ) from error
 
 
+def real_path(path: Path | str) -> Path:
+    """`resolve_path` of what must be the same on every node: links of a path on disk are followed."""
+    resolved = resolve_path(path)
+    return resolved if is_remote(resolved) else resolved.resolve()
+
+
+def resolve_url(path: Path) -> Path:
+    """Return the `UPath` of a URL; a path on disk as it is. Raises ValueError as `resolve_path`."""
+    resolved = resolve_path(path)
+    return resolved if is_remote(resolved) else path
+
+
 def is_remote(path: Path) -> bool:
     """Whether the path is one over fsspec."""
     return not isinstance(path, Path)
@@ -118,6 +130,7 @@ def list_sizes(folder: Path) -> dict[str, int]:
         with os.scandir(folder) as local:
             return {entry.name: entry.stat().st_size for entry in local if entry.is_file()}
     store: Any = folder
+    store.fs.invalidate_cache(store.path)  # of what was there before
     entries = retry_transient(lambda: store.fs.ls(store.path, detail=True))
     return {
         entry["name"].rpartition("/")[2]: entry["size"]
@@ -184,14 +197,6 @@ def local_file(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
         yield Path(copy)
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file. Of one in a store only what is asked for is read."""
-    if not is_remote(path):
-        return pq.ParquetFile(path)
-    store: Any = path
-    return pq.ParquetFile(store.path, filesystem=store.fs)
-
-
 @contextmanager
 def open_binary(path: Path) -> Iterator[BinaryIO]:
     """Open a file to read parts of it: of one in a store only their blocks are fetched."""
@@ -200,7 +205,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     store: Any = path
-    with _with_os_errors(lambda: store.fs.open(store.path, "rb", block_size=BLOCK)) as file:
+    with with_os_errors(lambda: store.fs.open(store.path, "rb", block_size=BLOCK)) as file:
         yield cast(BinaryIO, _InStore(file))
 
 
@@ -213,11 +218,19 @@ class _InStore:
 
     def read(self, size: int = -1) -> bytes:
         """As of a file."""
-        return _with_os_errors(lambda: self._file.read(size))
+        return with_os_errors(lambda: self._file.read(size))
 
 
-def _with_os_errors(work: Callable[[], T]) -> T:
-    """The result of work with a store, whose transient errors are raised as EIO, whatever their type."""
+def with_os_errors(work: Callable[[], T]) -> T:
+    """Return the result of work with a store, whose errors are those of a file, whatever their type.
+
+    Args:
+        work: what to do.
+
+    Raises:
+        OSError: of its own type where something is not there or not ours to read; EIO for all others,
+            which may be gone a moment later.
+    """
     try:
         return work()
     except _PERMANENT:

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_mae.data.paths import open_parquet, resolve_path
+from ray_mae.data.parquet import open_parquet
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
 
@@ -30,7 +31,7 @@ def read_patients(folder: Path, manifest: Manifest) -> Patients:
     for shard in manifest.shards:
         with (
             suppress(OSError, pa.ArrowException),
-            open_parquet(resolve_path(folder) / shard.file) as file,
+            open_parquet(resolve_path(folder) / shard.file, shard) as file,
         ):
             column = file.read(columns=["patient_id"])["patient_id"]
             parts[shard.split].append(column.unique())

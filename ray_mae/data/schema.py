@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ray_mae.data.labels import CHEXPERT_LABELS
-from ray_mae.data.paths import resolve_path
+from ray_mae.data.paths import resolve_path, with_os_errors
 from ray_mae.files import write_whole
 
 SCHEMA_VERSION = 1
@@ -138,6 +138,9 @@ class Shard:
     images: int
     bytes: int
     sha256: str
+    footer: str = ""
+    """SHA-256 of the Parquet footer, by which a reader over a network knows the file; "": of an earlier
+    version."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +188,12 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
-        path = resolve_path(Path(folder)) / cls.FILE
-        if not path.is_file():
+        path = resolve_path(folder) / cls.FILE
+        if not with_os_errors(path.is_file):
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"
             )
-        raw = json.loads(path.read_text())
+        raw = json.loads(with_os_errors(path.read_text))
         if raw.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"{path} has schema version {raw.get('schema_version')}, this ray_mae reads "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_mae.data.loading.integrity import check_sizes
+from ray_mae.data.paths import resolve_url
 from ray_mae.data.schema import NOUNS, Manifest, Shard
 from ray_mae.data.stored_form import StoredForm, join_forms
 
@@ -35,7 +36,7 @@ class ShardSet:
         """Reads the manifests.
 
         Args:
-            paths: of one or several folders that `ingest` wrote.
+            paths: of one or several folders that `ingest` wrote, on disk or in a store.
             shares: of the samples to draw from each, in any unit; by default each has the share that it
                 has of all training samples, so that every sample is drawn equally often.
 
@@ -43,7 +44,7 @@ class ShardSet:
             FileNotFoundError: where a folder holds no shards.
             ValueError: where folders cannot go together, or a share has no samples behind it.
         """
-        paths = [paths] if isinstance(paths, Path) else list(paths)
+        paths = [resolve_url(path) for path in (paths if isinstance(paths, Sequence) else [paths])]
         if not paths:
             raise ValueError("shards names no folder: give one or several that `ingest` wrote")
         if shares is not None and len(shares) != len(paths):
@@ -80,7 +81,7 @@ class ShardSet:
     @classmethod
     def single(cls, path: Path, manifest: Manifest) -> "ShardSet":
         """One folder, as its manifest was when it was read."""
-        return cls((Folder(path, manifest, manifest.dataset, 1.0),))
+        return cls((Folder(resolve_url(path), manifest, manifest.dataset, 1.0),))
 
     def __len__(self) -> int:
         return len(self.folders)

@@ -13,6 +13,7 @@ from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.data.kinds import of_encoder, require_kind
 from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.loading.stream import FileOrder, from_block
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.baselines import PIXELS, RANDOM, TRAINED
 from ray_mae.terminal import ProgressLine, console
@@ -84,8 +85,8 @@ def features(
         if sees == "windows"
         else kind.evaluation_collator(size, seed, max_views)
     )
-    check_sizes(shards.resolve(), manifest)
-    reader = FileOrder(shards.resolve(), collator, batch_size)
+    check_sizes(real_path(shards), manifest)
+    reader = FileOrder(real_path(shards), collator, batch_size)
     batches = reader.dataset(manifest, splits)
     return batches.map_batches(
         Embedder,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.sections import Paper
+from ray_mae.data.paths import resolve_url
 
 UNKNOWN = "unknown"
 CARD = "card.json"
@@ -109,7 +110,7 @@ def read_cards(given: Sequence[Path], folders: Sequence[Path]) -> list[dict[str,
                 f"{folder / CARD} is missing: run `ray-mae inspect --shards SHARDS --output {folder}`, or "
                 "leave the folder out of cards"
             )
-    files = [folder / CARD for folder in (given or folders)]
+    files = [resolve_url(folder) / CARD for folder in (given or folders)]
     return [json.loads(file.read_text()) for file in files if file.is_file()]
 
 

@@ -17,6 +17,7 @@ from ray_mae.cluster.interruption import Interrupted, StopSignal
 from ray_mae.cluster.ray_private import dashboard_url
 from ray_mae.cluster.runtime import cluster, gpus_wanted
 from ray_mae.config import TuneConfig, TuneReportConfig
+from ray_mae.data.paths import real_path
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.lock import hold
@@ -53,7 +54,7 @@ def tune(config: TuneConfig) -> dict[str, Any]:
         Interrupted: A signal ended it, once the trials under way were saved.
     """
     began = time.time()
-    folders = [path.resolve() for path in config.folders]
+    folders = [real_path(path) for path in config.folders]
     config = replace(config, shards=folders, output=config.output.resolve())
     parameters = read_space(config.space)
     _check(config, parameters)

@@ -65,6 +65,8 @@ class Batches:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: tuple[int, MicroBatch] | Exception | None = None
         self._waited = 0.0
+        self._note = ""
+        self._told: set[str] = set()
 
     def next(self, step: int) -> MicroBatch:
         """Returns the next micro-batch of this optimiser step.
@@ -120,9 +122,18 @@ class Batches:
             folders = folders.to(self._device, non_blocking=True)
         self._waited += time.perf_counter() - start
         lost = json.loads(block["lost"][0].as_py())
+        self._note = self._note or block["note"][0].as_py()
         return block["step"][0].as_py(), MicroBatch(
             batch, block["weight"][0].as_py(), folders, lost
         )
+
+    def take_note(self) -> str:
+        """Returns what the readers have to say, each thing once; "" for nothing."""
+        note, self._note = self._note, ""
+        if note in self._told:
+            return ""
+        self._told.add(note)
+        return note
 
     def take_waited(self) -> float:
         """Returns seconds waited since the last call."""

@@ -30,6 +30,7 @@ from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.loading.findings import Findings
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
+from ray_mae.data.paths import real_path
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.files import write_whole
@@ -54,6 +55,7 @@ from ray_mae.train.run_folder import (
 from ray_mae.train.setup import (
     Job,
     Plan,
+    cache_of,
     findings_of,
     make_plan,
     names_of_method,
@@ -65,6 +67,7 @@ from ray_mae.train.trainer import Probe, fit
 _FREE_TO_CHANGE = {
     *("shards", "output", "weights", "mismatch"),
     *("scaling", "checkpoint", "tracking", "probe", "max_skipped", "corrupt"),
+    *("cache", "cache_gib"),
 }
 """Settings that may differ when a run is continued."""
 
@@ -87,10 +90,11 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         Interrupted: a signal ended it, after a last checkpoint.
     """
     began = time.time()
-    shards = ShardSet.read([path.resolve() for path in config.folders], config.shares)
+    shards = ShardSet.read([real_path(path) for path in config.folders], config.shares)
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
+    cache_of(config, shards)
     check_machine(config.scaling)
     if config.data.corrupt == "stop":
         shards.check_sizes()

@@ -32,6 +32,8 @@ def is_full(error: BaseException, folder: Path) -> bool:
     """Returns whether something could not be written because `folder` has no room left."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
+    if not isinstance(folder, Path):  # of an object store, which has no size
+        return False
     if any(os.strerror(number) in str(error) for number in _FULL):  # as safetensors says
         return True
     try:  # PyTorch's own error does not tell

@@ -8,10 +8,12 @@ from ray_mae.config.registry import load
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.findings import Findings, read_findings
+from ray_mae.data.loading.node_cache import CacheSettings
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.tokenizer import special_ids
+from ray_mae.data.paths import is_remote
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.registry import METHODS, run_of
 
@@ -201,7 +203,27 @@ def stream_of(
         steps=plan.steps,
         corrupt=config.data.corrupt,
         patience=config.scaling.storage_patience,
+        cache=cache_of(config, shards),
     )
+
+
+def cache_of(config: RunConfig, shards: ShardSet) -> CacheSettings | None:
+    """Returns the cache on the nodes' disks; None where there is none.
+
+    Args:
+        config: settings of the run.
+        shards: what it reads.
+
+    Raises:
+        ValueError: there is to be one, and no shards that it could hold.
+    """
+    if config.data.cache is None:
+        return None
+    if not any(map(is_remote, shards.paths)):
+        raise ValueError(
+            f"data.cache is for shards in an object store, and {shards.paths[0]} is on a disk: leave it out"
+        )
+    return CacheSettings(config.data.cache.absolute(), round(config.data.cache_gib * 2**30))
 
 
 def collator_of(config: RunConfig, tokenizer: str | None) -> Collator:

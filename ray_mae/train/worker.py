@@ -178,7 +178,8 @@ def train(job: Job, stack: ExitStack) -> None:
                 averages.leave_out(time.perf_counter() - began)
             if config.data.corrupt == "skip":
                 values |= lost_rows.metrics(engine.device, workers)
-            for warning in (lost_rows.warning(values), collapse.warning(values)):
+            warnings = lost_rows.warning(values), collapse.warning(values), batches.take_note()
+            for warning in warnings:
                 if warning:
                     event(warning)
             if log:

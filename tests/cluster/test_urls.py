@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import yaml
 
 from ray_mae import cli
-from ray_mae.config import IngestConfig, InspectConfig
+from ray_mae.config.suite import SuiteConfig
 from ray_mae.config.urls import TAKES_URL, is_url
 from ray_mae.methods.registry import config_class
 
@@ -57,20 +58,30 @@ def words(command: str, **paths_given: str) -> list[str]:
 
 
 def test_the_table_names_settings_that_there_are() -> None:
-    assert {
-        "IngestConfig": {"source", "output", "reports", "tables", "volumes.table"},
-        "InspectConfig": {"shards", "against", "output"},
-    } == TAKES_URL
-    for cls in (IngestConfig, InspectConfig):
-        assert TAKES_URL[cls.__name__] <= {name for name, _ in paths(cls)}
+    classes = {settings_of(command).__name__: settings_of(command) for command in cli.COMMANDS}
+    for name, settings in TAKES_URL.items():
+        there = {path for path, _ in paths(classes[name])}
+        assert {one for one in settings if "*" not in one} <= there
     assert len(EVERY) > 40
+
+
+def test_shards_may_lie_in_a_store_wherever_they_are_read() -> None:
+    for command, name in EVERY:
+        if name in ("shards", "against"):
+            assert name in TAKES_URL[settings_of(command).__name__], command
+    suite = yaml.safe_load((ROOT / "jobs/benchmark_phantoms.yaml").read_text())
+    for entry in suite["datasets"].values():
+        entry["shards"] = "s3://b/x"
+    SuiteConfig(**suite, output=Path("/x"))
+    with pytest.raises(ValueError, match=r"--encoders\.own\.paths s3://b/x is a URL"):
+        SuiteConfig(**suite | {"encoders": {"own": {"paths": "s3://b/x"}}}, output=Path("/x"))
 
 
 @pytest.mark.parametrize(("command", "name"), [e for e in EVERY if e[0] != "submit"])
 def test_a_command_refuses_a_url_that_it_cannot_use_and_takes_the_others(
     command: str, name: str
 ) -> None:
-    takes = name in TAKES_URL.get(cli.COMMANDS[command][0].__name__, ())
+    takes = name in TAKES_URL.get(settings_of(command).__name__, ())
     value = "[s3://b/x]" if name == "against" else "s3://b/x"
     if takes:
         cli.parsed(words(command, **{name: value}))
@@ -94,7 +105,7 @@ def test_every_spelling_of_a_url_is_seen(value: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         cli.parsed(words("pretrain", output=value))
     with pytest.raises(ValueError, match=remedy):
-        cli.parsed(words("pretrain", shards=f"[/data/a,{value}]"))
+        cli.parsed(words("pretrain", weights=value))
     with pytest.raises(ValueError, match=remedy):
         cli.parsed(words("doctor", output=value))
     with pytest.raises(ValueError, match="URL"):  # as in Python, where a path may be a string
@@ -107,9 +118,18 @@ def test_paths_with_colons_are_paths(value: str) -> None:
     cli.parsed(words("pretrain", output=value))
 
 
+@pytest.mark.parametrize("command", ["pretrain", "ingest"])
+def test_a_url_with_a_password_is_refused_and_not_repeated(command: str) -> None:
+    with pytest.raises(ValueError, match="is a URL with a password") as refused:
+        cli.parsed(words(command, output="s3://KEY:YPSILANTI@b/x"))
+    assert "YPSILANTI" not in str(refused.value)
+
+
 def test_a_chain_of_stores_is_refused_where_a_url_is_taken() -> None:
     with pytest.raises(ValueError, match="give the URL of the store itself"):
         cli.parsed(words("ingest", source="simplecache::s3://b/x"))
+    with pytest.raises(ValueError, match="give the URL of the store itself"):
+        cli.parsed(words("pretrain", shards="[/data/a,simplecache::s3://b/x]"))
 
 
 def test_file_urls_are_paths_to_commands_that_take_urls() -> None:

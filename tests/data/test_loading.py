@@ -12,8 +12,8 @@ import pytest
 import ray
 
 from ray_mae.data.kinds import KINDS
-from ray_mae.data.loading import tokenizer
 from ray_mae.data.letterbox import flatten, letterbox, unflatten
+from ray_mae.data.loading import tokenizer
 from ray_mae.data.loading.arrow_rows import rows_of as arrow_rows
 from ray_mae.data.loading.findings import read_findings
 from ray_mae.data.loading.integrity import DamagedShard

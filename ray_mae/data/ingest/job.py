@@ -259,7 +259,9 @@ def _manifest(
 ) -> Manifest:
     fields = ("file", "split", "rows", "row_groups", "images", "bytes", "sha256")
     shards = [
-        Shard(**{name: result[name] for name in fields}) for result in results if result["rows"]
+        Shard(**{name: result[name] for name in fields}, footer=result.get("footer", ""))
+        for result in results
+        if result["rows"]
     ]
     order = {split: i for i, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.file))

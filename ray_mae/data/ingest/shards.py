@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ray_mae.data.disk_list import DiskList
 from ray_mae.data.ingest.quarantine_table import QuarantineTable
 from ray_mae.data.parallel_map import to_json
+from ray_mae.data.parquet import footer_sha256
 from ray_mae.data.paths import (
     atomic_write,
     is_remote,
@@ -221,7 +222,13 @@ def _write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
     first = list(islice(rows, plan.rows_per_row_group))
     if not first:  # nothing of the plan is usable: there is no file
         remove(target)
-        written: dict[str, Any] = {"rows": 0, "row_groups": [], "bytes": 0, "sha256": ""}
+        written: dict[str, Any] = {
+            "rows": 0,
+            "row_groups": [],
+            "bytes": 0,
+            "sha256": "",
+            "footer": "",
+        }
     else:
         with atomic_write(target, notes) as file:
             row_groups = _write_rows(file, chain([first], _groups(rows, plan)), schema, plan)
@@ -230,6 +237,7 @@ def _write_shard(plan: ShardPlan, root: Path, output: Path) -> dict[str, Any]:
                 "row_groups": row_groups,
                 "bytes": file.stat().st_size,
                 "sha256": sha256_of(file),
+                "footer": footer_sha256(file),
             }
     if written["rows"] and not is_remote(target):
         written["written_ns"] = target.stat().st_mtime_ns

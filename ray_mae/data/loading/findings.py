@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ray_mae.data.labels import POSITIVE, label_named, normalised
-from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.loading.rows import describe_damage
+from ray_mae.data.loading.rows import damage_by
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.schema import NOUNS, Manifest, Shard
 from ray_mae.data.shard_set import ShardSet
 
@@ -222,15 +221,16 @@ class _File:
 def _read(folder: Path, manifest: Manifest, shard: Shard, skip: bool) -> _File:
     column = f"{manifest.kind}_id"
     try:
-        table = pq.read_table(folder / shard.file, columns=[column, "labels"])
+        with open_parquet(folder / shard.file, shard) as file:
+            table = file.read(columns=[column, "labels"])
     except (OSError, pa.ArrowException) as error:
-        text = describe_damage(folder / shard.file, shard, f"labels: {error}")
+        damage = damage_by(error, folder / shard.file, shard, "labels")
         if not skip:
-            raise DamagedShard(text) from error
+            raise damage from error
         return _File(
             np.zeros(shard.rows, np.int64),
             {},
-            unread=f"{text}; its samples count as having no finding",
+            unread=f"{damage}; its samples count as having no finding",
         )
     keys = np.array([key_of(name) for name in table[column].to_pylist()], np.int64)
     if manifest.kind == "volume":

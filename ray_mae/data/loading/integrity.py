@@ -43,7 +43,9 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
     if wrong:
         size = sizes.get(wrong[0].file)
         more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
-        raise DamagedShard(_exchanged(folder / wrong[0].file, _compared(size, wrong[0]) + more))
+        raise DamagedShard(
+            describe_exchange(folder / wrong[0].file, _compared(size, wrong[0]) + more)
+        )
 
 
 def check_content(path: Path, shard: Shard, wait: bool = False) -> None:
@@ -61,12 +63,12 @@ def check_content(path: Path, shard: Shard, wait: bool = False) -> None:
     """
     state = path.stat()
     if state.st_size != shard.bytes:
-        raise DamagedShard(_exchanged(path, _compared(state.st_size, shard)))
+        raise DamagedShard(describe_exchange(path, _compared(state.st_size, shard)))
     if not shard.sha256:
         return
     if (actual := _CHECKS.ask(_version(path, state), wait)) not in (None, shard.sha256):
         raise DamagedShard(
-            _exchanged(path, f"sha256 {actual}, {Manifest.FILE} says {shard.sha256}")
+            describe_exchange(path, f"sha256 {actual}, {Manifest.FILE} says {shard.sha256}")
         )
 
 
@@ -82,7 +84,8 @@ def _compared(size: int | None, shard: Shard) -> str:
     return f"{held}, {Manifest.FILE} says {shard.bytes:,}"
 
 
-def _exchanged(path: Path, difference: str) -> str:
+def describe_exchange(path: Path, difference: str) -> str:
+    """Returns the text of an error: the file, how it differs from what ingest wrote, and what to do."""
     return (
         f"{path} is not the file that ingest wrote ({difference}): restore it from a copy, or ingest again "
         "and begin another run; with data.corrupt skip a run goes on without what is damaged"

@@ -1,4 +1,4 @@
-"""Rows of shards from disk: what passes is waited for, what is damaged is named.
+"""Rows of shards: what passes is waited for, what is damaged is named.
 
 Keys of samples are traced back to their identifiers here, too.
 """
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from ray_mae.data.loading.arrow_rows import rows_of
 from ray_mae.data.loading.integrity import DamagedShard, check_content, checksum_of
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.paths import is_transient
+from ray_mae.data.parquet import GroupSource, fetch_group, open_parquet
+from ray_mae.data.paths import is_remote, is_transient, resolve_path, resolve_url, sha256_of
 from ray_mae.data.retry import doubling_waits, retry
 from ray_mae.data.schema import Manifest, Row, Shard
 
@@ -30,11 +31,13 @@ def read_rows(
     columns: Sequence[str],
     patience: float = PATIENCE,
     wait: bool = False,
+    source: GroupSource | None = None,
 ) -> list[Row]:
     """Reads the rows of one row group, and waits for storage that is away.
 
-    Checksums of pages are compared, where the shard has them, and that of the whole file with the
-    manifest's: see `check_content`.
+    Checksums of pages are compared, where the shard has them. On disk that of the whole file is compared
+    with the manifest's, too: see `check_content`. Of a file in a store that would fetch all of it: size,
+    row groups and the checksum of its footer are compared, see `read_footer`.
 
     Args:
         path: of the shard.
@@ -42,26 +45,29 @@ def read_rows(
         group: index of the row group.
         columns: to read.
         patience: seconds that the shard may be away.
-        wait: for the checksum of the file, before its rows are used.
+        wait: for the checksum of a file on disk, before its rows are used.
+        source: how a row group in a store is fetched; by default `fetch_group`.
 
     Raises:
         DamagedShard: the file is damaged or another one, or not there although its folder is.
         OSError: storage was away for longer.
     """
 
+    path = resolve_url(path)
+
     def read() -> list[Row]:
-        check_content(path, shard, wait)
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if is_remote(path):
+            opened = (source or fetch_group)(path, shard, group, columns).open(path)
+        else:
+            check_content(path, shard, wait)
+            opened = pq.ParquetFile(path, page_checksum_verification=True)
+        with opened as file:
             return rows_of(file.read_row_group(group, columns=list(columns)))
 
     try:
         return _retry_away(read, path, patience)
-    except DamagedShard:
-        raise
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-            raise  # of the system, not of Parquet
-        raise DamagedShard(describe_damage(path, shard, f"row group {group}: {error}")) from error
+        raise damage_by(error, path, shard, f"row group {group}") from error
 
 
 def _retry_away(read: Callable[[], T], path: Path, patience: float) -> T:
@@ -70,7 +76,7 @@ def _retry_away(read: Callable[[], T], path: Path, patience: float) -> T:
     def is_away(error: Exception) -> bool:
         if not isinstance(error, OSError):
             return False
-        return not (path.parent / Manifest.FILE).is_file() or is_transient(error, remote=False)
+        return is_transient(error, remote=False) or not (path.parent / Manifest.FILE).is_file()
 
     def timeout(error: Exception, seconds: float) -> TimeoutError:
         return TimeoutError(
@@ -78,6 +84,19 @@ def _retry_away(read: Callable[[], T], path: Path, patience: float) -> T:
         )
 
     return retry(read, is_away, timeout, doubling_waits(longest=10.0), patience)
+
+
+def damage_by(error: Exception, path: Path, shard: Shard, part: str) -> DamagedShard:
+    """Returns an error of reading a part of a shard as one of the shard.
+
+    Raises the error itself where it is of the system, and says nothing of the file.
+    """
+    if isinstance(error, DamagedShard):
+        return error
+    of_system = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+    if of_system or isinstance(error, PermissionError):  # which stores raise without a number
+        raise error
+    return DamagedShard(describe_damage(path, shard, f"{part}: {error}"))
 
 
 def describe_damage(path: Path, shard: Shard, problem: str) -> str:
@@ -98,7 +117,9 @@ def is_damaged(path: Path, shard: Shard) -> bool:
 
 
 def _actual_sha256(path: Path) -> str:
-    return checksum_of(path) if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    return sha256_of(path) if is_remote(path) else checksum_of(path)
 
 
 def names_of(shards: Path, keys: Collection[int]) -> dict[int, str]:
@@ -110,6 +131,7 @@ def names_of(shards: Path, keys: Collection[int]) -> dict[int, str]:
         shards: folder of shards.
         keys: by `key_of`.
     """
+    shards = resolve_path(shards)
     manifest, keys = Manifest.read(shards), set(keys)
     column = f"{manifest.kind}_id"
     names: dict[int, str] = {}
@@ -117,7 +139,8 @@ def names_of(shards: Path, keys: Collection[int]) -> dict[int, str]:
         if len(names) == len(keys):
             break
         try:
-            table = pq.read_table(shards / shard.file, columns=[column])
+            with open_parquet(shards / shard.file, shard) as file:
+                table = file.read(columns=[column])
         except (OSError, pa.ArrowException):  # damaged: its samples keep their keys
             continue
         for name in table[column].to_pylist():

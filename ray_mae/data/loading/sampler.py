@@ -1,7 +1,7 @@
 """The samples of a step, and what takes the place of rows that cannot be read."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,8 +9,12 @@ import numpy as np
 
 from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.integrity import DamagedShard, check_content
+from ray_mae.data.loading.node_cache import NodeCache
 from ray_mae.data.loading.order import Mixture, RowLocation, permutation
+from ray_mae.data.loading.read_ahead import Group, ReadAhead, groups_in_turn
 from ray_mae.data.loading.rows import describe_damage, is_damaged, read_rows
+from ray_mae.data.parquet import GroupSource, fetch, fetch_group
+from ray_mae.data.paths import is_remote
 from ray_mae.data.schema import Row, Shard
 from ray_mae.data.shard_set import ShardSet
 
@@ -25,6 +29,7 @@ class WindowReader:
         window: int,
         patience: float,
         wait: bool = False,
+        cache: NodeCache | None = None,
     ) -> None:
         """
         Args:
@@ -33,6 +38,7 @@ class WindowReader:
             window: rows that are shuffled among themselves; two are kept.
             patience: seconds that a shard may be away.
             wait: for the checksum of each file, before its rows are used.
+            cache: on the node's disk, of what lies in a store.
         """
         self.folders = shards.paths
         self._shards = [
@@ -44,6 +50,25 @@ class WindowReader:
         self._held = 0
         self._read: dict[Path, Shard] = {}
         self._damaged: dict[tuple[int, str, int], DamagedShard] = {}
+        self._cache = cache
+        self._fetch = cache.fetch if cache else fetch
+        self._ahead: ReadAhead | None = None
+
+    def look_ahead(self, locations: Iterator[RowLocation]) -> None:
+        """Begins to fetch what lies in a store, before its rows are asked for.
+
+        Args:
+            locations: of all samples that will be, in order.
+        """
+        if any(map(is_remote, self.folders)):
+            groups = (Group(self.path(at), self.shard(at), at.group) for at in locations)
+            turns = (g for g in groups_in_turn(groups, self._limit) if is_remote(g.path))
+            self._ahead = ReadAhead(turns, self._columns, self._fetch)
+
+    def close(self) -> None:
+        """Ends what is still being fetched."""
+        if self._ahead:
+            self._ahead.close()
 
     def path(self, location: RowLocation) -> Path:
         """The file that a row lies in."""
@@ -52,7 +77,8 @@ class WindowReader:
     def finish(self) -> None:
         """Waits for the checksums of all files that were read. Raises DamagedShard."""
         for path, shard in self._read.items():
-            check_content(path, shard, wait=True)
+            if not is_remote(path):
+                check_content(path, shard, wait=True)
 
     def shard(self, location: RowLocation) -> Shard:
         """The manifest's entry of that file."""
@@ -65,14 +91,7 @@ class WindowReader:
             raise self._damaged[at]
         if at not in self._groups:
             try:
-                rows = read_rows(
-                    self.path(location),
-                    self.shard(location),
-                    location.group,
-                    self._columns,
-                    self._patience,
-                    self._wait,
-                )
+                rows = self._rows(location)
             except DamagedShard as error:
                 self._damaged[at] = error
                 raise
@@ -82,6 +101,24 @@ class WindowReader:
                 self._held -= len(self._groups.pop(next(iter(self._groups))))
             self._groups[at] = rows
         return self._groups[at][location.row]
+
+    def _rows(self, location: RowLocation) -> list[Row]:
+        path, shard = self.path(location), self.shard(location)
+        fetched_now = partial(fetch_group, how=self._fetch)
+
+        def read(source: GroupSource) -> list[Row]:
+            return read_rows(
+                *(path, shard, location.group, self._columns),
+                *(self._patience, self._wait, source),
+            )
+
+        try:
+            return read(self._ahead or fetched_now)
+        except DamagedShard:
+            if not self._cache or not is_remote(path):
+                raise
+            self._cache.forget(path, shard)  # the file may have been restored since then
+            return read(fetched_now)
 
 
 class DrawnSamples(NamedTuple):

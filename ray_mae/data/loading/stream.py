@@ -24,6 +24,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from ray_mae.cluster.ray_private import ExecutionCallback
 from ray_mae.data.loading.collator import Collator
+from ray_mae.data.loading.node_cache import CacheSettings, NodeCache
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.rows import PATIENCE, read_rows
 from ray_mae.data.loading.sampler import Sampler, WindowReader
@@ -87,12 +88,14 @@ class Stream:
     """What is done about rows that cannot be read; see `Sampler`."""
     patience: float = PATIENCE
     """Seconds that the shards may be away."""
+    cache: CacheSettings | None = None
+    """On the disks of the nodes, of shards in a store."""
 
     def dataset(self) -> Dataset:
         """A lazy dataset: one row per micro-batch; `step` counts optimiser steps, `weight` is its loss's.
 
         The weights of a step have the mean 1 over all its rows. `folders` and
-        `lost` (as JSON): see `DrawnSamples`.
+        `lost` (as JSON): see `DrawnSamples`. `note`: what is to be said of the cache, once.
         """
         # Tasks of a few windows: those at their borders are read twice. Not too many tasks: Ray Data
         # makes all of them at the start.
@@ -117,14 +120,27 @@ class Stream:
 
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """The micro-batches of steps first … last − 1, one block each."""
-        weight = self._dealt * self.micro_batch_size / self.batch_size
+        cache = self.cache.open(self.shards.paths, self.collator.columns) if self.cache else None
         reader = WindowReader(
             self.shards,
             self.collator.columns,
             self.order.shuffle_window,
             self.patience,
             wait=self.corrupt == "skip",  # what takes its place must not depend on time
+            cache=cache,
         )
+        reader.look_ahead(self.order.locations(first * self.batch_size, last * self.batch_size))
+        try:
+            yield from self._read(reader, first, last, cache)
+        finally:
+            reader.close()
+            if cache:
+                cache.close()
+
+    def _read(
+        self, reader: WindowReader, first: int, last: int, cache: NodeCache | None
+    ) -> Iterator[pa.Table]:
+        weight = self._dealt * self.micro_batch_size / self.batch_size
         sampler = Sampler(self.order, self.collator, reader, self.batch_size, self.corrupt)
         for step in range(first, last):
             for start in range(0, self.batch_size, self.micro_batch_size):
@@ -137,9 +153,12 @@ class Stream:
                     weight=weight,
                     folders=draw.folders,
                     lost=json.dumps(draw.lost),
+                    note=cache.take_problem() if cache else "",
                 )
             for _ in range(self._dealt - self.batch_size // self.micro_batch_size):
-                yield to_block(draw.arrays, step=step, weight=0.0, folders=draw.folders, lost="[]")
+                yield to_block(
+                    draw.arrays, step=step, weight=0.0, folders=draw.folders, lost="[]", note=""
+                )
 
 
 @dataclass(frozen=True)

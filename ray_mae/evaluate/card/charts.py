@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from ray_mae.data.loading.rows import read_rows
-from ray_mae.data.paths import is_remote, local_file
 from ray_mae.data.schema import Manifest
 from ray_mae.evaluate.pages.charts import COLOURS, figure
 
@@ -100,9 +99,6 @@ def rows_at(
         for group, size in enumerate(shard.row_groups):
             here = [i - first for i in index if first <= i < first + size]
             if here:
-                path = shards / shard.file
-                with local_file(path) as file:
-                    # a copy is here as a whole, and gone before the background comes to it
-                    rows = read_rows(file, shard, group, columns, wait=is_remote(path))
+                rows = read_rows(shards / shard.file, shard, group, columns)
                 yield from (rows[i] for i in here)
             first += size

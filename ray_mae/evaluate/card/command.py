@@ -12,7 +12,8 @@ import pyarrow as pa
 from ray_mae.config import InspectConfig
 from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.loading.integrity import check_sizes
-from ray_mae.data.paths import open_parquet, resolve_path
+from ray_mae.data.parquet import open_parquet
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import ATTRIBUTES, FACES, NOUNS, PSEUDONYMS, SPLITS, Manifest
 from ray_mae.evaluate.card import croissant
@@ -139,9 +140,8 @@ def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
     check_sizes(shards, manifest)
     tables = []
     for shard in manifest.shards:
-        with open_parquet(
-            shards / shard.file
-        ) as file:  # reads parts of a struct; a dataset does not
+        # reads parts of a struct; a dataset does not
+        with open_parquet(shards / shard.file, shard) as file:
             tables.append(file.read(columns=_SMALL[manifest.kind]))
     return pa.concat_tables(tables)
 

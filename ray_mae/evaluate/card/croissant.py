@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_mae.data.paths import open_parquet
+from ray_mae.data.parquet import open_parquet
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 
 FILE = "croissant.json"

@@ -13,6 +13,7 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import FinetuneConfig
 from ray_mae.data.kinds import KINDS, of_encoder, require_kind
 from ray_mae.data.labels import policy_in_words
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import NOUNS, SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.calibration import temperature
@@ -156,7 +157,7 @@ def prepare_labels(config: FinetuneConfig) -> Preparation[FinetuneTask]:
         )
     targets = targets[:, columns]
     task = FinetuneTask(
-        config.shards.resolve(),
+        real_path(config.shards),
         manifest,
         cohort,
         [names[i] for i in columns],

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from ray_mae.data.ingest.shards import ShardPlan
 from ray_mae.data.kinds import of_encoder, require_kind
 from ray_mae.data.loading.integrity import check_sizes
 from ray_mae.data.loading.stream import dataset_of
-from ray_mae.data.paths import atomic_write
+from ray_mae.data.paths import atomic_write, real_path, resolve_url
 from ray_mae.data.quarantine import QuarantineRow
 from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
@@ -53,6 +53,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         ValueError: the source is none for this classifier, or not one of its files can be used.
     """
     began = time.time()
+    config = replace(config, source=resolve_url(config.source))
     labels = classifier_labels(config.checkpoint)
     facts = encoder_facts(config.checkpoint)
     kind = of_encoder(facts.settings)
@@ -69,9 +70,9 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             warn(cautions)
             shards = [s for s in manifest.shards if s.split in config.splits]
             total = sum(shard.rows for shard in shards)
-            check_sizes(config.source.resolve(), manifest)
+            check_sizes(real_path(config.source), manifest)
             calls: list[tuple] = [(asdict(shard),) for shard in shards]
-            reader: Any = OfShards(config.source.resolve(), collator, config.batch_size)
+            reader: Any = OfShards(real_path(config.source), collator, config.batch_size)
         else:
             progress = ProgressLine("listed", "files")
             source = read_source(config, form, kind.name, facts, progress.show)

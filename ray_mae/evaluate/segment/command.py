@@ -15,6 +15,7 @@ from ray_mae.cluster.runtime import cluster
 from ray_mae.config import SegmentConfig, VolumeDataConfig
 from ray_mae.data.kinds import of_encoder
 from ray_mae.data.parallel_map import parallel_map
+from ray_mae.data.paths import real_path
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.resenc_settings import ResEncSettings
@@ -162,7 +163,7 @@ def prepare_label_maps(
     Raises:
         ValueError: where a split has no label map, or those of the training volumes are empty.
     """
-    shards = config.shards.resolve()
+    shards = real_path(config.shards)
     cohort = read_cohort(ShardSet.read(shards))
     items = [{"shards": str(shards), "shard": asdict(shard)} for shard in manifest.shards]
     by_file = {result["file"]: result["values"] for result in parallel_map(_named_values, items)}

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_vox
 from ray_mae.data.loading.order import key_of, mix
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.volume_collator import VolumeCollator, crop_slices
+from ray_mae.data.paths import resolve_path
 from ray_mae.data.schema import Row, Shard
 from ray_mae.random_streams import Draw
 
@@ -114,7 +114,7 @@ def values_in(item: dict[str, Any]) -> list[list[int] | None]:
     """
     columns = ("volume_id", "segmentation", "encoding", "shape")
     shard = Shard(**item["shard"])
-    path = Path(item["shards"]) / shard.file
+    path = resolve_path(item["shards"]) / shard.file
     values: list[list[int] | None] = []
     for group in range(len(shard.row_groups)):
         for row in read_rows(path, shard, group, columns):
