@@ -1,10 +1,9 @@
 """How a setting carries its bounds, and how a whole tree of settings is checked."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any, TypeVar
 
-from ray_mae.config.urls import refuse_urls
+from ray_mae.config.urls import as_url, is_path, refuse_urls
 from ray_mae.config.values import convert_fields, section
 
 T = TypeVar("T")
@@ -106,10 +105,10 @@ def to_dict(settings: Any) -> dict[str, Any]:
             value = to_dict(value)
         elif isinstance(value, dict):
             value = {n: to_dict(v) if dataclasses.is_dataclass(v) else v for n, v in value.items()}
-        elif isinstance(value, Path):
-            value = str(value)
+        elif is_path(value):
+            value = as_url(value)
         elif isinstance(value, (tuple, list)):
-            value = [str(v) if isinstance(v, Path) else v for v in value]
+            value = [as_url(v) if is_path(v) else v for v in value]
         out[field.name] = value
     return out
 

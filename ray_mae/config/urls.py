@@ -9,10 +9,14 @@ from typing import Any, get_args, get_type_hints
 TAKES_URL: dict[str, frozenset[str]] = {
     "IngestConfig": frozenset({"source", "output", "reports", "tables", "volumes.table"}),
     "InspectConfig": frozenset({"shards", "against", "output"}),
+    "PretrainConfig": frozenset({"output", "weights"}),
 }
 """Names of the settings by the class that holds them."""
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][\w+.:-]+?):/+(?P<rest>.*)", re.DOTALL)
+
+
+_ON_DISK = ("file", "local")
 
 
 def is_url(path: Path | str) -> bool:
@@ -20,10 +24,31 @@ def is_url(path: Path | str) -> bool:
     return _URL.fullmatch(str(path)) is not None
 
 
+def is_path(value: Any) -> bool:
+    """Returns whether a value is a path: on disk, or over fsspec."""
+    return isinstance(value, Path) or hasattr(value, "protocol")
+
+
 def as_url(path: Path | str) -> str:
     """Returns a URL with both of its slashes; a path on disk as it is."""
     match = _URL.fullmatch(str(path))
     return f"{match['scheme']}://{match['rest']}" if match else str(path)
+
+
+def opened(path: Path) -> Path:
+    """Returns a path; of a URL one over fsspec, which joins, lists, reads and writes as pathlib's do.
+
+    A URL that is refused anyway, or whose store fsspec does not know, stays what it is.
+    """
+    match = _URL.fullmatch(str(path))
+    if match is None or match["scheme"].lower() in _ON_DISK or "::" in match["scheme"]:
+        return path
+    from upath import UPath
+
+    try:  # others write as well: what was listed before may be out of date
+        return UPath(as_url(path), use_listings_cache=False)
+    except (ValueError, ImportError):
+        return path
 
 
 def path_settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -66,7 +91,7 @@ def refuse_urls(config: Any) -> None:
         match = _URL.fullmatch(str(path))
         if match is None or (name in takes and "::" not in match["scheme"]):
             continue
-        if match["scheme"].lower() in ("file", "local"):
+        if match["scheme"].lower() in _ON_DISK:
             remedy = f"give the path itself, /{match['rest']}"
         elif name in takes:
             remedy = "give the URL of the store itself"

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from ray_mae.checkpoint.format import facts_of
 from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.urls import opened
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture
@@ -76,7 +77,7 @@ def train(job: Job, stack: ExitStack) -> None:
     method = method_of(config, plan, job.tokenizer)
     size = _size(method)
     if job.weights and not begun:
-        event(begin_with(method, Path(job.weights)))
+        event(begin_with(method, opened(Path(job.weights))))
     engine = engine_of(
         method,
         config.engine,
