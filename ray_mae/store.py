@@ -8,14 +8,15 @@ files that nobody else reads meanwhile are written on this machine and put into 
 import errno
 import fcntl
 import functools
+import hashlib
 import os
 import shutil
 import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from ray_mae.config.urls import as_url
 from ray_mae.data.paths import is_remote, resolve_path, retry_transient
 from ray_mae.data.quarantine import error_text
 from ray_mae.data.retry import doubling_waits, retry
+from ray_mae.files import write_whole
 from ray_mae.summary import FILE as SUMMARY
 
 T = TypeVar("T")
@@ -100,33 +102,34 @@ def put_folder(source: Path, target: Path, last: str | None = None) -> None:
             with_os_errors(functools.partial(copy.fs.put_file, str(path), copy.path))
 
 
+def storage_of(folder: Path) -> tuple[str, Any]:
+    """Returns a folder and its file system as Ray takes them: None for that of this machine."""
+    if not is_remote(folder):
+        return str(folder), None
+    import pyarrow.fs
+
+    store: Any = folder
+    return store.path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store.fs))
+
+
 # ------------------------------------------------------------------------------------------ reading
 
 
-@contextmanager
-def fetched(path: Path, names: Sequence[str] | None = None) -> Iterator[Path]:
-    """A file or folder as one of this machine: itself, or of one in a store a copy that is kept for a day.
+def fetch(path: Path, names: Sequence[str] | None = None) -> Path:
+    """Returns a file or folder of this machine: itself, or of one in a store a copy that is kept for a day.
 
     Processes of a machine share the copy, which is known by the sizes and the times of the objects.
 
     Args:
         path: of the file or folder.
-        names: of the files that are wanted of the folder, those that are there; None: all below it.
+        names: of the files or folders that are wanted of a folder, as far as they are there; None: all.
 
     Raises:
         FileNotFoundError: it is not there.
         OSError: the store cannot be read, after several attempts.
     """
     if not is_remote(path):
-        yield path
-        return
-    yield fetch(path, names)
-
-
-def fetch(path: Path, names: Sequence[str] | None = None) -> Path:
-    """Returns the copy of `fetched`."""
-    import hashlib
-
+        return path
     store: Any = path
     objects = retry_transient(lambda: store.fs.find(store.path, detail=True))
     wanted = {}
@@ -214,13 +217,17 @@ class Mirror:
     ) -> None:
         self.close()
 
-    def fetch(self) -> None:
-        """Gets what the store has below the folder."""
+    def fetch(self, names: Sequence[str] | None = None) -> None:
+        """Gets what the store has below the folder.
+
+        Args:
+            names: of files, where not all are wanted.
+        """
         store: Any = self._folder
         objects = retry_transient(lambda: store.fs.find(store.path, detail=True))
         for name, facts in objects.items():
             inner = name[len(store.path) :].strip("/")
-            if facts["type"] == "file" and inner:
+            if facts["type"] == "file" and inner and (names is None or inner in names):
                 copy = self.local / inner
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 retry_transient(functools.partial(store.fs.get_file, name, str(copy)))
@@ -273,7 +280,7 @@ class Mirror:
     def _put_file(self, path: Path, target: Any) -> None:
         if path.suffix in _TEXTS:
             here = str(self.local).encode()
-            target.write_bytes(path.read_bytes().replace(here, as_url(self._folder).encode()))
+            write_whole(target, path.read_bytes().replace(here, as_url(self._folder).encode()))
         elif path.suffix in _DATABASES:
             with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
                 copy = Path(folder, path.name)
@@ -306,6 +313,10 @@ def _stays(inner: Path) -> bool:
     return any(part.startswith(".") for part in inner.parts) or inner.name.endswith(_UNFINISHED)
 
 
+_MIRRORED: dict[Path, str] = {}
+"""Folders of this machine that commands work in, and the URLs that they stand for."""
+
+
 def writes_to_stores(
     *, goes_on: bool = False
 ) -> Callable[[Callable[[C], dict[str, Any]]], Callable[[C], dict[str, Any]]]:
@@ -331,12 +342,30 @@ def writes_to_stores(
                 if goes_on:
                     mirror.fetch()
                 values: Any = config
+                _MIRRORED[mirror.local] = as_url(output)
                 summary = command(replace(values, output=mirror.local))
                 return _renamed(summary, str(mirror.local), as_url(output))
 
         return wrapped
 
     return decorate
+
+
+def require_one_node(output: Path) -> None:
+    """Raises ValueError where tasks on other nodes would write to a folder that is mirrored from this one.
+
+    Args:
+        output: of a command, as it was given or by `writes_to_stores`.
+    """
+    import ray
+
+    place = next((there for here, there in _MIRRORED.items() if here == output), None)
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if place is not None and nodes > 1:
+        raise ValueError(
+            f"--output {place} is a URL, and tasks of this command write to its output from {nodes} nodes: "
+            "give a path that every node mounts, or run it on one node"
+        )
 
 
 def _renamed(value: Any, here: str, there: str) -> Any:

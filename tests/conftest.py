@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ray_mae.cluster.runtime import cluster
+from tests.object_store import s3_server
 
 
 def pytest_configure() -> None:
@@ -27,3 +28,10 @@ def local_ray() -> Iterator[None]:
     """CPUs for two training workers and for reading data; ended with the module."""
     with cluster(cpus=3):
         yield
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """URL of a bucket at an S3 server of this machine."""
+    with s3_server() as url:
+        yield url

@@ -10,6 +10,22 @@ TAKES_URL: dict[str, frozenset[str]] = {
     "IngestConfig": frozenset({"source", "output", "reports", "tables", "volumes.table"}),
     "InspectConfig": frozenset({"shards", "against", "output"}),
     "PretrainConfig": frozenset({"output", "weights"}),
+    "PlanConfig": frozenset({"output", "weights"}),
+    "TuneConfig": frozenset({"output", "run.weights"}),
+    "TuneReportConfig": frozenset({"output"}),
+    "AdaptConfig": frozenset({"output"}),
+    "SuiteConfig": frozenset({"output"}),
+    "CheckpointListConfig": frozenset({"run"}),
+    "CheckpointVerifyConfig": frozenset({"path"}),
+    "CheckpointInspectConfig": frozenset({"path"}),
+    "CheckpointConvertConfig": frozenset({"checkpoint", "output"}),
+    "EmbedConfig": frozenset({"checkpoint", "output"}),
+    "ProbeConfig": frozenset({"checkpoint", "output"}),
+    "FinetuneConfig": frozenset({"checkpoint", "output"}),
+    "SegmentConfig": frozenset({"checkpoint", "output"}),
+    "PredictConfig": frozenset({"checkpoint", "output"}),
+    "ExportConfig": frozenset({"checkpoint", "output"}),
+    "PublishConfig": frozenset({"checkpoint", "output"}),
 }
 """Names of the settings by the class that holds them."""
 

@@ -104,7 +104,7 @@ def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     """Adds one record to a JSON-lines file, in one write."""
     line = json.dumps(record) + "\n"
     if is_remote(path):
-        with_os_errors(lambda: _new_part(path).write_bytes(line.encode()))
+        with_os_errors(lambda: write_whole(_new_part(path), line))
         return
     with path.open("a") as file:
         file.write(line)
@@ -261,7 +261,7 @@ class StoreLines(JsonLines):
             if not lines:
                 return
             content = self._content + lines
-            with_os_errors(lambda: self._part.write_bytes(content))
+            with_os_errors(lambda: write_whole(self._part, content))
             with self._lock:
                 self._pending = self._pending[len(lines) :]
             self._content = content

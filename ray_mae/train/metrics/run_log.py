@@ -130,5 +130,6 @@ class RunLog:
 
 
 def _size(writer: Any) -> int:
-    """Bytes of the file that a TensorBoard writer has written so far."""
-    return Path(writer.file_writer.event_writer._file_name).stat().st_size
+    """Bytes of the file that a TensorBoard writer has written so far; 0 of one that is closed."""
+    file = writer.file_writer and writer.file_writer.event_writer._file_name
+    return Path(file).stat().st_size if file else 0
