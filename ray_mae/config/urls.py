@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 TAKES_URL: dict[str, frozenset[str]] = {
     "IngestConfig": frozenset({"source", "output", "reports", "tables", "volumes.table"}),
     "InspectConfig": frozenset({"shards", "against", "output"}),
+    "DoctorConfig": frozenset({"output"}),
     "PretrainConfig": frozenset({"output", "weights"}),
     "PlanConfig": frozenset({"output", "weights"}),
     "TuneConfig": frozenset({"output", "run.weights"}),
@@ -62,7 +63,8 @@ def opened(path: Path) -> Path:
     from upath import UPath
 
     try:  # others write as well: what was listed before may be out of date
-        return UPath(as_url(path), use_listings_cache=False)
+        url = f"{match['scheme'].lower()}://{match['rest']}"
+        return UPath(url, use_listings_cache=False)
     except (ValueError, ImportError):
         return path
 
@@ -105,12 +107,21 @@ def refuse_urls(config: Any) -> None:
     takes = TAKES_URL.get(type(config).__name__, frozenset())
     for name, path in path_settings(config):
         match = _URL.fullmatch(str(path))
-        if match is None or (name in takes and "::" not in match["scheme"]):
+        if match is None:
+            continue
+        read_only = name.endswith("output") and match["scheme"].lower() in ("http", "https")
+        if name in takes and not isinstance(path, Path) and not read_only:
             continue
         if match["scheme"].lower() in _ON_DISK:
             remedy = f"give the path itself, /{match['rest']}"
-        elif name in takes:
+        elif name in takes and "::" in match["scheme"]:
             remedy = "give the URL of the store itself"
+        elif name in takes and read_only:
+            remedy = "it can only be read: give a path, or the URL of an object store"
+        elif name in takes:
+            remedy = (
+                "fsspec knows no such store: give a path, on a cluster one that every node mounts"
+            )
         else:
             remedy = "give a path, on a cluster one that every node mounts"
         raise ValueError(f"--{name} {as_url(path)} is a URL that cannot be used here: {remedy}")

@@ -1,5 +1,6 @@
 """Runs that write to an object store, at an S3 server of this machine."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from upath import UPath
 
+from ray_mae import cli
 from ray_mae.checkpoint.format import committed, last_committed, read_state
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config import (
@@ -25,10 +27,12 @@ from ray_mae.config import (
     TrackingConfig,
 )
 from ray_mae.config.base import to_dict
+from ray_mae.config.urls import opened
 from ray_mae.inference.load import load_encoder
 from ray_mae.run import pretrain
+from ray_mae.store import fetch
 from ray_mae.train.metrics.jsonl import read_jsonl
-from ray_mae.train.run_folder import EVENTS, METRICS, last_pictures
+from ray_mae.train.run_folder import EVENTS, METRICS, PROBES, last_pictures
 from tests.processes import kill_a_worker
 from tests.settings import sections
 from tests.shards import write_volume_shards
@@ -83,7 +87,7 @@ def test_a_killed_run_goes_on_in_the_store_as_if_nothing_had_been(
     on_disk: PretrainConfig, bucket: str, tmp_path: Path
 ) -> None:
     """Driver and all are killed after a checkpoint, then a worker of the same command."""
-    run = UPath(f"{bucket}/runs/killed", use_listings_cache=False)
+    run = opened(Path(f"{bucket}/runs/killed"))
     config = replace(on_disk, output=run)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
     program = Path(sys.executable).parent / "ray-mae"
@@ -129,3 +133,73 @@ def test_a_killed_run_goes_on_in_the_store_as_if_nothing_had_been(
     same, _ = load_encoder(on_disk.output)
     for name, weight in same.state_dict().items():
         np.testing.assert_allclose(encoder.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+
+
+SEARCH = {
+    "run": {
+        "method": {"name": "mdae", "block_size": 4},
+        "encoder": {"name": "resenc", "preset": "tiny", "crop_size": 16},
+        "optim": {"lr": 0.001, "steps": 8, "batch_size": 4, "micro_batch_size": 4},
+        "scaling": {"workers": 1, "gpu": False, "cpus_per_worker": 0.5},
+        "probe": {"bootstrap": 50, "min_positive": 3, "label_counts": []},
+        "tracking": {"every": 2, "pictures": 0},
+    },
+    "space": {"optim.lr": {"grid": [1e-3, 2e-3]}},
+    "asha": {"stop": False},
+    "probes": 2,
+    "at_once": 1,
+    "repeat": {"best": 0},
+}
+
+
+def test_a_search_lies_in_the_store_and_its_best_run_is_used_from_there(
+    bucket: str, tmp_path: Path
+) -> None:
+    """Then `evaluate probe`, `embed`, `evaluate finetune` and `predict` read from there and write there."""
+    shards = tmp_path / "shards"
+    write_volume_shards(shards, train=24, held_out=16)
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(SEARCH))
+    output = f"{bucket}/searches/a"
+    words = ["tune", "--config", str(tmp_path / "s.yaml"), "--shards", str(shards)]
+    cli.run([*words, "--output", output])
+    found = opened(Path(output))
+    summary = json.loads((found / "summary.json").read_text())
+    assert summary["trials"]["ended"] == 2
+    assert summary["report"] == f"{output}/report.html"
+    assert (found / "report.html").read_bytes().startswith(b"<!")
+    trial = found / "search" / "0001"
+    names = {path.name for path in trial.iterdir()}
+    assert {"config.yaml", PROBES, "probes", "log.txt", "tensorboard", METRICS} <= names
+    boards = {path.name.rpartition(".")[2] for path in (trial / "tensorboard").iterdir()}
+    assert {"probe", "hparams"} <= boards
+    with pytest.raises(ValueError, match="holds a search: add --resume true"):
+        cli.run([*words, "--output", output])
+    cli.run([*words, "--output", output, "--resume", "true"])
+    cli.run(["tune", "report", "--output", output])
+
+    run = f"{output}/search/0001"
+    common = ["--checkpoint", run, "--shards", str(shards)]
+    cli.run(["evaluate", "probe", *common, "--output", f"{bucket}/probe", "--bootstrap", "20"])
+    place = opened(Path(f"{bucket}/probe"))
+    assert json.loads((place / "summary.json").read_text())["report"] == f"{place}/report.html"
+    assert {"probe.json", "probe.csv", "predictions.parquet"} <= {p.name for p in place.iterdir()}
+    cli.run(["embed", *common, "--output", f"{bucket}/embeddings"])
+    table = pq.read_table(fetch(opened(Path(f"{bucket}/embeddings/embeddings.parquet"))))
+    assert len(table) == 24 + 16 + 16
+    tuned = ["--seeds", "[0]", "--compare", "[trained]", "--epochs", "1", "--bootstrap", "20"]
+    cli.run(["evaluate", "finetune", *common, "--output", f"{bucket}/finetune", *tuned])
+    model = f"{bucket}/finetune/models/trained-seed0"
+    assert read_jsonl(opened(Path(model)) / "history.jsonl")
+    given = ["--checkpoint", model, "--source", str(shards), "--format", "shards"]
+    cli.run(["predict", *given, "--output", f"{bucket}/predicted"])
+    assert opened(Path(f"{bucket}/predicted/predictions.parquet")).is_file()
+    cli.run(["checkpoint", "list", "--run", run])
+    cli.run(["checkpoint", "verify", "--path", run])
+    convert = ["checkpoint", "convert", "--checkpoint", run, "--output", f"{bucket}/weights"]
+    cli.run([*convert, "--to", "weights"])
+    cli.run(["checkpoint", "inspect", "--path", f"{bucket}/weights"])
+    cli.run(["export", "--checkpoint", run, "--output", f"{bucket}/exported"])
+    exported, _ = load_encoder(f"{bucket}/exported")
+    same, _ = load_encoder(run)
+    for name, weight in same.state_dict().items():
+        np.testing.assert_array_equal(exported.state_dict()[name], weight)
