@@ -15,6 +15,7 @@ from ray_mae.data.paths import is_remote
 from ray_mae.encoders.registry import ENCODERS
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.files import replacing, write_whole
+from ray_mae.store import with_os_errors
 
 if TYPE_CHECKING:
     from ray_mae.open_weights.ours import OurEncoder
@@ -52,6 +53,18 @@ def encoder_of(
         ValueError: weights of others that cannot be read, or hold what no encoder here has.
     """
     weights, output = opened(weights), output and opened(output)
+    try:
+        return with_os_errors(lambda: _encoder_of(weights, output, default))
+    except OSError:
+        if not is_remote(weights):
+            raise
+        return None  # who sends a job may not read the store: whoever needs them says it
+
+
+def _encoder_of(
+    weights: Path, output: Path | None, default: EncoderSettings | None
+) -> EncoderSettings | None:
+    """The same, of paths that may be over fsspec."""
     if output is not None:
         with suppress(OSError, ValueError):  # of a run that is damaged: said where it is continued
             last = ckpt.last_committed(output)
@@ -59,12 +72,7 @@ def encoder_of(
                 return ckpt.read_config(last).encoder
         if (report := _left_of(weights.resolve(), output)) is not None:
             return _settings(report)
-    try:
-        found = open_own_size(weights)
-    except OSError:
-        if not is_remote(weights):
-            raise
-        return None  # who sends a job may not read the store: whoever needs them says it
+    found = open_own_size(weights)
     if found is not None:
         from ray_mae.open_weights.ours import as_ours
 

@@ -24,7 +24,7 @@ from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.migrate import migrate_exported
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
-from ray_mae.config.urls import opened
+from ray_mae.config.urls import is_path, opened
 from ray_mae.data.paths import is_remote
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
@@ -406,9 +406,7 @@ def write_exported(folder: Path, facts: EncoderFacts) -> None:
 
     It may leave the house: paths in the settings, as of a tokenizer, are left out.
     """
-    data = {
-        k: v for k, v in to_dict(facts.data).items() if not isinstance(getattr(facts.data, k), Path)
-    }
+    data = {k: v for k, v in to_dict(facts.data).items() if not is_path(getattr(facts.data, k))}
     values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": data}
     if facts.spacing_mm:
         values["spacing_mm"] = facts.spacing_mm

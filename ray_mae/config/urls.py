@@ -10,9 +10,9 @@ TAKES_URL: dict[str, frozenset[str]] = {
     "IngestConfig": frozenset({"source", "output", "reports", "tables", "volumes.table"}),
     "InspectConfig": frozenset({"shards", "against", "output"}),
     "DoctorConfig": frozenset({"output"}),
-    "PretrainConfig": frozenset({"output", "weights"}),
+    "PretrainConfig": frozenset({"shards", "output", "weights"}),
     "PlanConfig": frozenset({"output", "weights"}),
-    "TuneConfig": frozenset({"output", "run.weights"}),
+    "TuneConfig": frozenset({"shards", "output", "run.weights"}),
     "TuneReportConfig": frozenset({"output"}),
     "AdaptConfig": frozenset({"output"}),
     "SuiteConfig": frozenset({"output"}),
@@ -55,11 +55,14 @@ def as_url(path: Path | str) -> str:
 def opened(path: Path) -> Path:
     """Returns a path; of a URL one over fsspec, which joins, lists, reads and writes as pathlib's do.
 
-    A URL that is refused anyway, or whose store fsspec does not know, stays what it is.
+    A file:// URL is a path on disk. One whose store fsspec does not know, or a chain of several, stays what
+    it is, and is refused.
     """
     match = _URL.fullmatch(str(path))
-    if match is None or match["scheme"].lower() in _ON_DISK or "::" in match["scheme"]:
+    if match is None or "::" in match["scheme"]:
         return path
+    if match["scheme"].lower() in _ON_DISK:
+        return Path("/", match["rest"])
     from upath import UPath
 
     try:  # others write as well: what was listed before may be out of date
@@ -112,9 +115,7 @@ def refuse_urls(config: Any) -> None:
         read_only = name.endswith("output") and match["scheme"].lower() in ("http", "https")
         if name in takes and not isinstance(path, Path) and not read_only:
             continue
-        if match["scheme"].lower() in _ON_DISK:
-            remedy = f"give the path itself, /{match['rest']}"
-        elif name in takes and "::" in match["scheme"]:
+        if name in takes and "::" in match["scheme"]:
             remedy = "give the URL of the store itself"
         elif name in takes and read_only:
             remedy = "it can only be read: give a path, or the URL of an object store"

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = ["--config", str(ROOT / "jobs/benchmark_phantoms.yaml")]
 CONFIG = {
     "tune": ["--config", str(ROOT / "jobs/search_mvmae_tiny.yaml")],
+    "plan": ["--samples", "10"],
     **{f"benchmark{phase}": SUITE for phase in ("", " fit", " open", " report")},
 }
 GIVEN = {"archive": "dicom", "to": "weights", "format": "timm"}
@@ -65,8 +66,9 @@ def test_the_table_names_settings_that_there_are() -> None:
 
 @pytest.mark.parametrize(("command", "name"), [e for e in EVERY if e[0] != "submit"])
 def test_a_command_refuses_a_url_that_it_cannot_use_and_takes_the_others(
-    command: str, name: str
+    command: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # weights are looked at, without a key
     takes = name in TAKES_URL.get(cli.COMMANDS[command][0].__name__, ())
     value = "[s3://b/x]" if name == "against" else "s3://b/x"
     if takes:
@@ -82,7 +84,6 @@ def test_a_command_refuses_a_url_that_it_cannot_use_and_takes_the_others(
     ("value", "remedy"),
     [
         ("simplecache::s3://b/x", "give (a path|the URL of the store itself)"),
-        ("file:///data/x", "give the path itself, /data/x"),
         ("nas:/export/x", "give a path, on a cluster"),
     ],
 )
@@ -108,6 +109,12 @@ def test_a_chain_of_stores_is_refused_where_a_url_is_taken() -> None:
         cli.parsed(words("ingest", source="simplecache::s3://b/x"))
 
 
-def test_file_urls_are_paths_to_commands_that_take_urls() -> None:
-    values: Any = cli.parsed(words("ingest", source="file:///data/x"))[1]
-    assert str(values.source).startswith("file:")
+def test_file_urls_are_paths() -> None:
+    values: Any = cli.parsed(words("pretrain", shards="file:///data/x", output="file:/data/y"))[1]
+    assert values.folders == [Path("/data/x")]
+    assert values.output == Path("/data/y")
+
+
+def test_what_can_only_be_read_is_no_output() -> None:
+    with pytest.raises(ValueError, match=r"--output http://h/x .*can only be read"):
+        cli.parsed(words("pretrain", output="http://h/x"))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -127,6 +128,7 @@ def test_a_store_that_cannot_be_opened_is_named_with_what_it_needs(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)  # of a test before
     with pytest.raises(ValueError, match=f"{url} cannot be opened .*s3fs for s3"):
         resolve_path(Path(url))
 
