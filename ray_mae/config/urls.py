@@ -52,15 +52,17 @@ def as_url(path: Path | str) -> str:
     return f"{match['scheme']}://{match['rest']}" if match else str(path)
 
 
-def opened(path: Path) -> Path:
+def opened(path: Path | str) -> Path:
     """Returns a path; of a URL one over fsspec, which joins, lists, reads and writes as pathlib's do.
 
     A file:// URL is a path on disk. One whose store fsspec does not know, or a chain of several, stays what
     it is, and is refused.
     """
+    if not isinstance(path, (str, Path)):
+        return path  # it is one already
     match = _URL.fullmatch(str(path))
     if match is None or "::" in match["scheme"]:
-        return path
+        return Path(path)
     if match["scheme"].lower() in _ON_DISK:
         return Path("/", match["rest"])
     from upath import UPath
@@ -69,7 +71,7 @@ def opened(path: Path) -> Path:
         url = f"{match['scheme'].lower()}://{match['rest']}"
         return UPath(url, use_listings_cache=False)
     except (ValueError, ImportError):
-        return path
+        return Path(path)
 
 
 def path_settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

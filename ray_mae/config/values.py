@@ -123,8 +123,7 @@ def _as(value: Any, kind: Any, path: str) -> Any:
             return None
     elif kind is Path:
         if isinstance(value, (str, os.PathLike)):
-            on_disk = value if isinstance(value, Path) else Path(value)
-            return opened(on_disk)
+            return opened(value if isinstance(value, (str, Path)) else Path(value))
         if hasattr(value, "protocol"):  # a path over fsspec
             return value
     elif kind in (int, float, bool):

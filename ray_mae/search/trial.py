@@ -160,7 +160,7 @@ def _probe_last(run: PretrainConfig) -> None:
 
 def trial_folder(folder: str | Path, number: int) -> Path:
     """Returns the folder of a trial's run."""
-    return opened(Path(folder)) / f"{number:04d}"
+    return opened(folder) / f"{number:04d}"
 
 
 def _result(record: dict[str, Any], run: PretrainConfig, steps: int) -> dict[str, Any]:

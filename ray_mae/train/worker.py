@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any, cast
 
 import ray.train
@@ -77,7 +76,7 @@ def train(job: Job, stack: ExitStack) -> None:
     method = method_of(config, plan, job.tokenizer)
     size = _size(method)
     if job.weights and not begun:
-        event(begin_with(method, opened(Path(job.weights))))
+        event(begin_with(method, opened(job.weights)))
     engine = engine_of(
         method,
         config.engine,

@@ -217,7 +217,7 @@ def load_classifier(folder: Path | str) -> FinetunedClassifier:
     Raises:
         FileNotFoundError: where there is none.
     """
-    folder = _fetched(Path(folder))
+    folder = _fetched(opened(folder))
     return FinetunedClassifier(load_model(folder), ckpt.encoder_facts(folder).decoding)
 
 

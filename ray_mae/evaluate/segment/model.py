@@ -108,7 +108,7 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     Raises:
         FileNotFoundError: where there is none.
     """
-    path = opened(Path(folder)) / SEGMENTER
+    path = opened(folder) / SEGMENTER
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: give a folder below models/ in the --output folder of "
