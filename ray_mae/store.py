@@ -343,7 +343,10 @@ def writes_to_stores(
                     mirror.fetch()
                 values: Any = config
                 _MIRRORED[mirror.local] = as_url(output)
-                summary = command(replace(values, output=mirror.local))
+                try:
+                    summary = command(replace(values, output=mirror.local))
+                finally:
+                    del _MIRRORED[mirror.local]
                 return _renamed(summary, str(mirror.local), as_url(output))
 
         return wrapped
