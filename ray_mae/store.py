@@ -181,8 +181,9 @@ def _drop_old(shelf: Path) -> None:
 class Mirror:
     """A folder of this machine whose files are put into a store as they change, and removed as they go.
 
-    Texts that name the folder name its place in the store there. A summary is put after all else. An SQLite
-    file is copied by SQLite, so that it is whole. Hidden and unfinished files stay here.
+    Texts right in it that name the folder name its place in the store there; those further below may have
+    checksums. A summary is put after all else. An SQLite file is copied by SQLite, so that it is whole.
+    Hidden and unfinished files stay here, and links.
 
     Args:
         folder: over fsspec.
@@ -264,7 +265,9 @@ class Mirror:
             there = {
                 path.relative_to(self.local).as_posix(): path
                 for path in self.local.rglob("*")
-                if path.is_file() and not _stays(path.relative_to(self.local))
+                if path.is_file()
+                and not path.is_symlink()
+                and not _stays(path.relative_to(self.local))
             }
             for name in sorted(there, key=lambda name: (name == SUMMARY, name)):
                 with suppress(FileNotFoundError):  # gone since
@@ -278,7 +281,7 @@ class Mirror:
                 del self._put[name]
 
     def _put_file(self, path: Path, target: Any) -> None:
-        if path.suffix in _TEXTS:
+        if path.suffix in _TEXTS and path.parent == self.local:
             here = str(self.local).encode()
             write_whole(target, path.read_bytes().replace(here, as_url(self._folder).encode()))
         elif path.suffix in _DATABASES:

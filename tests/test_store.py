@@ -60,6 +60,7 @@ def test_lines_of_several_writers_are_read_in_the_order_in_which_they_were_put(p
     append_jsonl(path, {"event": 4})
     assert tail.news() == [{"event": 4}]
     rewrite_jsonl(path, lambda record: record["event"] != 1)
+    assert tail.news() == []  # nothing comes a second time
     assert names(place) == [EVENTS]
     assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == [0, 2, 3, 4]
 
@@ -197,6 +198,7 @@ def test_a_mirror_puts_what_changed_and_takes_away_what_went(place: Any) -> None
         (mirror.local / "a").write_bytes(b"1")
         (mirror.local / "summary.json").write_text(f'"{mirror.local}/report.html"')
         (mirror.local / ".lock").write_text("of this machine")
+        (mirror.local / "link").symlink_to(mirror.local / "a")
         connection = sqlite3.connect(mirror.local / "study.db")
         connection.execute("create table trials (number integer)")
         connection.execute("insert into trials values (7)")

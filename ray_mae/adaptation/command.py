@@ -32,14 +32,12 @@ from ray_mae.evaluate.probe.linear import probe
 from ray_mae.lock import hold
 from ray_mae.methods.registry import run_of
 from ray_mae.run import pretrain
-from ray_mae.store import require_one_node, writes_to_stores
 from ray_mae.terminal import ProgressLine, console, warn
 
 SHARDS, RUNS = "shards", "runs"
 """Folders of the parts of the archive, and of the pretrainings."""
 
 
-@writes_to_stores(goes_on=True)
 def adapt(config: AdaptConfig) -> dict[str, Any]:
     """Draws the adaptation curve.
 
@@ -90,7 +88,6 @@ def _adapt(config: AdaptConfig, began: float) -> dict[str, Any]:
     patients = cohort.patient[cohort.split == "train"]
     exact: dict[Encoder, int] = {}
     with cluster(cpus=max(config.run.logical_cpus, config.probe.workers + 1)):
-        require_one_node(config.output)
         for i, encoder in enumerate(plan):
             console.print(
                 f"[{i + 1} of {len(plan)}] from {encoder.start}, {encoder.studies:,} {noun}"

@@ -14,7 +14,6 @@ TAKES_URL: dict[str, frozenset[str]] = {
     "PlanConfig": frozenset({"output", "weights"}),
     "TuneConfig": frozenset({"shards", "output", "run.weights"}),
     "TuneReportConfig": frozenset({"output"}),
-    "AdaptConfig": frozenset({"output"}),
     "SuiteConfig": frozenset({"output"}),
     "CheckpointListConfig": frozenset({"run"}),
     "CheckpointVerifyConfig": frozenset({"path"}),

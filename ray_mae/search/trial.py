@@ -125,7 +125,7 @@ def run_trial(values: dict[str, Any], job: dict[str, Any]) -> None:
     last = max([0, *_report(probes.news()[-1:], run, steps)])
     training = _Training(run)
     while True:
-        finished = training.wait(0.3)
+        finished = training.wait(probes.every)
         last = max([last, *_report(probes.news(), run, steps)])
         if finished:
             break

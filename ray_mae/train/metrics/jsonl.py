@@ -84,10 +84,16 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offsets: dict[Path, int] = {}
+        self._seen: set[int] | None = set() if is_remote(path) else None
+        self.every = 3.0 if is_remote(path) else 0.5
+        """Seconds from one look to the next that do not ask too much of the storage."""
 
     def news(self) -> list[dict[str, Any]]:
-        """Returns the records of whole lines; all of them where the file became shorter, or is new."""
-        records = []
+        """Returns the records of whole lines; all of them where the file became shorter, or is new.
+
+        In a store, where lines move from a part to the whole, each line comes once.
+        """
+        lines: list[str] = []
         for file, size in _files(self._path).items():
             offset = self._offsets.get(file, 0)
             if size < offset:
@@ -95,9 +101,12 @@ class Tail:
             if size > offset:
                 whole, newline, _ = _read(file, offset).rpartition(b"\n")
                 offset += len(whole + newline)
-                records += _records(whole.decode(errors="replace").splitlines())
+                lines += whole.decode(errors="replace").splitlines()
             self._offsets[file] = offset
-        return records
+        if self._seen is not None:
+            lines = [line for line in dict.fromkeys(lines) if hash(line) not in self._seen]
+            self._seen.update(map(hash, lines))
+        return _records(lines)
 
 
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
