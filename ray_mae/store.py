@@ -15,8 +15,8 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -130,17 +130,7 @@ def fetch(path: Path, names: Sequence[str] | None = None) -> Path:
     """
     if not is_remote(path):
         return path
-    store: Any = path
-    objects = retry_transient(lambda: store.fs.find(store.path, detail=True))
-    wanted = {}
-    for name, facts in objects.items():
-        inner = name[len(store.path) :].strip("/")
-        if facts["type"] == "file" and (
-            names is None or inner in names or inner.partition("/")[0] in names
-        ):
-            wanted[inner] = facts
-    if not wanted:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    wanted = _objects(path, names)
     version = [
         (inner, facts["size"], *(str(facts.get(k, "")) for k in ("ETag", "LastModified", "mtime")))
         for inner, facts in sorted(wanted.items())
@@ -157,14 +147,50 @@ def fetch(path: Path, names: Sequence[str] | None = None) -> Path:
         if not place.exists():
             with tempfile.TemporaryDirectory(dir=shelf) as beside:
                 whole = Path(beside, "whole", path.name)
-                for inner, facts in wanted.items():
-                    copy = whole / inner if inner else whole
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    get = functools.partial(store.fs.get_file, facts["name"], str(copy))
-                    retry_transient(get)
+                _get(path, wanted, whole)
                 whole.parent.rename(shelf / key)
     os.utime(shelf / key)
     return place
+
+
+@contextmanager
+def fetched(path: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A folder of this machine: itself, or of one in a store a copy of some files as long as the block lasts.
+
+    Args:
+        path: of the folder.
+        names: of the files or folders in it that are wanted, as far as they are there.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as place:
+        _get(path, _objects(path, names), Path(place, path.name))
+        yield Path(place, path.name)
+
+
+def _objects(path: Path, names: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """What fsspec says of the objects at and below a path, by their names below it."""
+    store: Any = path
+    wanted = {}
+    for name, facts in retry_transient(lambda: store.fs.find(store.path, detail=True)).items():
+        inner = name[len(store.path) :].strip("/")
+        if facts["type"] == "file" and (
+            names is None or inner in names or inner.partition("/")[0] in names
+        ):
+            wanted[inner] = facts
+    if not wanted:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return wanted
+
+
+def _get(path: Path, objects: dict[str, dict[str, Any]], target: Path) -> None:
+    """Copies objects to a file or folder of this machine."""
+    store: Any = path
+    for inner, facts in objects.items():
+        copy = target / inner if inner else target
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        retry_transient(functools.partial(store.fs.get_file, facts["name"], str(copy)))
 
 
 def _drop_old(shelf: Path) -> None:
@@ -224,15 +250,10 @@ class Mirror:
         Args:
             names: of files, where not all are wanted.
         """
-        store: Any = self._folder
-        objects = retry_transient(lambda: store.fs.find(store.path, detail=True))
-        for name, facts in objects.items():
-            inner = name[len(store.path) :].strip("/")
-            if facts["type"] == "file" and inner and (names is None or inner in names):
-                copy = self.local / inner
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                retry_transient(functools.partial(store.fs.get_file, name, str(copy)))
-                self._put[inner] = _version(copy)
+        with suppress(FileNotFoundError):  # there is nothing yet
+            objects = _objects(self._folder, names)
+            _get(self._folder, objects, self.local)
+            self._put |= {inner: _version(self.local / inner) for inner in objects}
 
     def close(self) -> None:
         """Puts what has changed, and removes the folder of this machine.

@@ -16,6 +16,7 @@ from ray_mae.files import replacing, write_whole
 from ray_mae.store import (
     Mirror,
     fetch,
+    fetched,
     put_folder,
     remove_folder,
     rename_folder,
@@ -258,6 +259,9 @@ def test_a_fetched_folder_is_fetched_once_and_again_where_it_changed(
     assert (fetch(place, ["model.safetensors"]) / "model.safetensors").read_bytes() == b"22"
     with pytest.raises(FileNotFoundError, match="nothing"):
         fetch(place / "nothing")
+    with fetched(place, ["model.safetensors", "checksums"]) as copy:
+        assert [path.name for path in copy.iterdir()] == ["model.safetensors"]
+    assert not copy.exists()
 
 
 def test_what_is_no_encoder_is_said_of_a_url_as_of_a_path(place: Any) -> None:

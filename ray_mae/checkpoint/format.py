@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 Weights = dict[str, NDArray[np.float32]]
 """Arrays by name."""
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
+WITHOUT_OPTIMIZER = (STATE, WEIGHTS, TOKENIZER, CHECKSUMS)
+"""Of a checkpoint: what is read but to go on with its training."""
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
 OPTIMIZER = "optimizer.pt"
@@ -197,7 +199,7 @@ def _fetched(path: Path) -> Path:
     if (path / EXPORTED).is_file():
         return fetch(path, (EXPORTED, ENCODER))
     if is_ours(path) and not (path / f"{BEGUN_WITH}.json").is_file():
-        return fetch(find_checkpoint(path), (STATE, WEIGHTS, TOKENIZER, CHECKSUMS))
+        return fetch(find_checkpoint(path), WITHOUT_OPTIMIZER)
     from ray_mae.open_weights.read import looks_open
 
     if not is_ours(path) and not looks_open(path):

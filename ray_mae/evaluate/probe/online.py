@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint.convert import keep_best
-from ray_mae.checkpoint.format import run_config
+from ray_mae.checkpoint.format import WITHOUT_OPTIMIZER, run_config
 from ray_mae.config.pretrain import OnlineProbeConfig
 from ray_mae.data.paths import is_remote
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.store import Mirror
+from ray_mae.store import Mirror, fetched
 from ray_mae.train.metrics.jsonl import append_jsonl
 from ray_mae.train.run_folder import PROBES, RESAMPLES
 
@@ -43,7 +43,13 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
     """
     run = run_config(config)
     began = time.time()
-    with checkpoint.as_directory() as folder:
+    # of one in a store the optimiser stays there
+    place = run.output / Path(checkpoint.path).name
+    with (
+        fetched(place, WITHOUT_OPTIMIZER)
+        if is_remote(place)
+        else checkpoint.as_directory() as folder
+    ):
         step = json.loads((Path(folder) / "state.json").read_text())["step"]
         try:
             result = online_probe(Path(folder), ShardSet.read(run.folders, run.shares), run.probe)
