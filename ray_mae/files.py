@@ -1,6 +1,7 @@
 """Files that appear as a whole or not at all: what a full disk or a kill interrupts leaves the old one."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,15 @@ def replacing(target: Path, beside: Path | None = None) -> Iterator[Path]:
     """Gives a path to write to, which takes the target's place when the block ends without an error.
 
     Args:
-        target: of this machine's file systems.
+        target: a path, also one over fsspec: a store shows an object when it has all of it.
         beside: folder on the target's disk for what is not finished; None: that of the target.
     """
+    if not isinstance(target, Path):
+        with tempfile.TemporaryDirectory(prefix="ray_mae-") as place:
+            unfinished = Path(place, target.name)
+            yield unfinished
+            target.fs.put_file(str(unfinished), target.path)
+        return
     folder = beside or target.parent
     temporary = folder / f".{target.name}.{uuid.uuid4().hex[:8]}.unfinished"
     try:

@@ -32,13 +32,13 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """An S3 server for all tests of this process: the URL of its bucket."""
+def bucket() -> Iterator[str]:
+    """URL of a bucket at an S3 server of this machine, for all tests of this process."""
     with s3_server() as url:
         yield url
 
 
 @pytest.fixture
-def store(s3: str) -> str:
+def store(bucket: str) -> str:
     """The URL of a folder of one test's own in an object store."""
-    return f"{s3}/{uuid.uuid4().hex}"
+    return f"{bucket}/{uuid.uuid4().hex}"

@@ -9,9 +9,11 @@ from ray_mae.benchmarking.store import PLAN
 from ray_mae.cluster.runtime import cluster
 from ray_mae.config.suite import SuiteConfig
 from ray_mae.lock import hold
+from ray_mae.store import require_one_node, writes_to_stores
 from ray_mae.summary import write_summary
 
 
+@writes_to_stores(goes_on=True)
 def benchmark(config: SuiteConfig) -> dict[str, Any]:
     """Fits, opens the test labels and reports.
 
@@ -28,16 +30,19 @@ def benchmark(config: SuiteConfig) -> dict[str, Any]:
     return _phases(config, "benchmark", ["fit", "open", "report"])
 
 
+@writes_to_stores(goes_on=True)
 def benchmark_fit(config: SuiteConfig) -> dict[str, Any]:
     """Embeds, fits and chooses on validation patients; no test label is read. Writes plan.json."""
     return _phases(config, "benchmark fit", ["fit"])
 
 
+@writes_to_stores(goes_on=True)
 def benchmark_open(config: SuiteConfig) -> dict[str, Any]:
     """Predicts test samples once, by the plan that `fit` wrote, and counts the opening."""
     return _phases(config, "benchmark open", ["open"])
 
 
+@writes_to_stores(goes_on=True)
 def benchmark_report(config: SuiteConfig) -> dict[str, Any]:
     """Makes every number and the page again from the stored rows, without shards, weights or Ray."""
     return _phases(config, "benchmark report", ["report"])
@@ -56,6 +61,7 @@ def _phases(config: SuiteConfig, command: str, phases: list[str]) -> dict[str, A
     with hold(config.output, f"ray-mae {command}"):
         if {"fit", "open"} & {*phases}:
             with cluster(cpus=config.workers + 1):
+                require_one_node(config.output)
                 for phase in [p for p in phases if p != "report"]:
                     summary |= _work(phase)(config)
         if "report" in phases:

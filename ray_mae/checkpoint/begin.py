@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.sections import EncoderSettings
+from ray_mae.config.urls import opened
+from ray_mae.data.paths import is_remote, with_os_errors
 from ray_mae.encoders.registry import ENCODERS
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.files import replacing, write_whole
@@ -49,6 +51,19 @@ def encoder_of(
     Raises:
         ValueError: weights of others that cannot be read, or hold what no encoder here has.
     """
+    weights, output = opened(weights), output and opened(output)
+    try:
+        return with_os_errors(lambda: _encoder_of(weights, output, default))
+    except OSError:
+        if not is_remote(weights):
+            raise
+        return None  # who sends a job may not read the store: whoever needs them says it
+
+
+def _encoder_of(
+    weights: Path, output: Path | None, default: EncoderSettings | None
+) -> EncoderSettings | None:
+    """The same, of paths that may be over fsspec."""
     if output is not None:
         with suppress(OSError, ValueError):  # of a run that is damaged: said where it is continued
             last = ckpt.last_committed(output)
@@ -186,6 +201,7 @@ def _of_weights(settings: EncoderSettings) -> dict[str, Any]:
 
 def open_own_size(weights: Path) -> Any:
     """The encoder of others, its positions as they are; None where these are no weights of others."""
+    weights = ckpt.at_hand(weights)
     if ckpt.is_ours(weights):
         return None
     from ray_mae.open_weights.read import looks_open, read_open

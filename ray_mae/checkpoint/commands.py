@@ -7,6 +7,7 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint import integrity
 from ray_mae.checkpoint.convert import OPTIMIZER_PARTS, extract_weights, make_universal
 from ray_mae.config import CheckpointConvertConfig, CheckpointListConfig, CheckpointVerifyConfig
+from ray_mae.store import fetch, writes_to_stores
 
 
 def checkpoint_list(config: CheckpointListConfig) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def checkpoint_verify(config: CheckpointVerifyConfig) -> dict[str, Any]:
     }
 
 
+@writes_to_stores(goes_on=True)
 def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
     """Writes weights alone, or DeepSpeed's universal format, to a folder that is new or empty.
 
@@ -85,7 +87,7 @@ def checkpoint_convert(config: CheckpointConvertConfig) -> dict[str, Any]:
         ValueError: the folder is not empty, or the checkpoint has no optimiser to convert.
         FileNotFoundError: there is no checkpoint.
     """
-    checkpoint = ckpt.find_checkpoint(config.checkpoint.resolve())
+    checkpoint = fetch(ckpt.find_checkpoint(config.checkpoint.resolve()))
     output = config.output.resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not empty: choose another --output")

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint.integrity import write_checksums
+from ray_mae.data.paths import is_remote
 from ray_mae.files import write_whole
+from ray_mae.store import put_folder
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +124,14 @@ def extract_weights(checkpoint: Path, output: Path, **facts: Any) -> Iterator[Pa
         The folder while it has another name: what the block adds becomes part of it, with checksums.
     """
     state = ckpt.read_state(checkpoint)
+    if is_remote(output):
+        with tempfile.TemporaryDirectory(prefix="ray_mae-") as beside:
+            folder = Path(beside) / output.name
+            with extract_weights(checkpoint, folder, **facts) as local:
+                yield local
+            (output / ckpt.STATE).unlink(missing_ok=True)  # without it the weights are none
+            put_folder(folder, output, last=ckpt.STATE)
+        return
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as beside:
         folder, before = Path(beside) / "new", Path(beside) / "before"

@@ -19,18 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ray_mae.checkpoint.integrity import SNAPSHOT, read_record, require_whole
+from ray_mae.checkpoint.integrity import CHECKSUMS, SNAPSHOT, read_record, require_whole
 from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.migrate import migrate_exported
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
-from ray_mae.data.paths import resolve_url
+from ray_mae.config.urls import is_path, opened
+from ray_mae.data.paths import is_remote, resolve_url, with_os_errors
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.data.stored_form import StoredForm
 from ray_mae.encoders.registry import ENCODERS
 from ray_mae.files import write_whole
 from ray_mae.methods.registry import run_of
+from ray_mae.store import fetch, require_package
 
 if TYPE_CHECKING:
     from ray_mae.open_weights.source import OpenEncoder
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 Weights = dict[str, NDArray[np.float32]]
 """Arrays by name."""
 WEIGHTS, STATE, TOKENIZER = "model.safetensors", "state.json", "tokenizer.json"
+WITHOUT_OPTIMIZER = (STATE, WEIGHTS, TOKENIZER, CHECKSUMS)
+"""Of a checkpoint: what is read but to go on with its training."""
 TAG = "deepspeed"
 """Folder of DeepSpeed's files within a checkpoint."""
 OPTIMIZER = "optimizer.pt"
@@ -173,12 +177,43 @@ def is_ours(path: Path) -> bool:
     return any((path / name).is_file() for name in names)
 
 
+def at_hand(path: Path) -> Path:
+    """Returns where the files of an encoder lie on this machine: those of a URL are fetched, as far as read.
+
+    Args:
+        path: of a run, a checkpoint, an exported encoder or weights of others.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+        ValueError: the package of the URL's store is not installed.
+    """
+    path = opened(path)
+    if not is_remote(path):
+        return path
+    require_package(path)
+    return with_os_errors(lambda: _fetched(path))
+
+
+def _fetched(path: Path) -> Path:
+    """The copy of `at_hand`."""
+    if (path / EXPORTED).is_file():
+        return fetch(path, (EXPORTED, ENCODER))
+    if is_ours(path) and not (path / f"{BEGUN_WITH}.json").is_file():
+        return fetch(find_checkpoint(path), WITHOUT_OPTIMIZER)
+    from ray_mae.open_weights.read import looks_open
+
+    if not is_ours(path) and not looks_open(path):
+        find_checkpoint(path)  # which says that there is none
+    return fetch(path)
+
+
 def open_encoder(path: Path) -> "OpenEncoder | None":
     """Returns the encoder of others in a file or folder; None where there is none. Imports PyTorch.
 
     Raises:
         ValueError: it cannot be read, with what would do.
     """
+    path = at_hand(path)
     if is_ours(path):
         return None
     from ray_mae.open_weights.read import looks_open, read_open
@@ -241,6 +276,7 @@ def encoder_weights(path: Path) -> Weights:
         FileNotFoundError: that says what was looked for.
         ValueError: weights of others that cannot be read.
     """
+    path = at_hand(path)
     if (path / EXPORTED).is_file():
         return load_file(path / ENCODER)
     if (found := open_encoder(path)) is not None:
@@ -257,6 +293,7 @@ def decoder_weights(path: Path, template: Mapping[str, Any]) -> Weights:
         path: of a run, a checkpoint or weights of others; an exported encoder has no decoder.
         template: arrays of the decoder that they are for, by name, for their shapes.
     """
+    path = at_hand(path)
     if (path / EXPORTED).is_file():
         return {}
     prefix = "decoder."
@@ -277,6 +314,7 @@ def all_weights(path: Path) -> Weights:
         FileNotFoundError: that says what was looked for.
         ValueError: the file is not as it was written.
     """
+    path = at_hand(path)
     if (path / EXPORTED).is_file():
         return {f"encoder.{name}": w for name, w in load_file(path / ENCODER).items()}
     if (path / f"{BEGUN_WITH}.json").is_file():
@@ -323,6 +361,7 @@ def encoder_facts(path: Path) -> EncoderFacts:
         FileNotFoundError: that says what was looked for.
         ValueError: state.json is not as it was written, or weights of others cannot be read.
     """
+    path = at_hand(path)
     exported = path / EXPORTED
     if (found := open_encoder(path)) is not None:
         return facts_of_open(found)
@@ -369,9 +408,7 @@ def write_exported(folder: Path, facts: EncoderFacts) -> None:
 
     It may leave the house: paths in the settings, as of a tokenizer, are left out.
     """
-    data = {
-        k: v for k, v in to_dict(facts.data).items() if not isinstance(getattr(facts.data, k), Path)
-    }
+    data = {k: v for k, v in to_dict(facts.data).items() if not is_path(getattr(facts.data, k))}
     values: dict[str, Any] = {"encoder": to_dict(facts.settings), "data": data}
     if facts.spacing_mm:
         values["spacing_mm"] = facts.spacing_mm

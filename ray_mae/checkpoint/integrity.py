@@ -8,6 +8,7 @@ from typing import Any
 
 from ray_mae.data.paths import sha256_of
 from ray_mae.files import write_whole
+from ray_mae.store import rename_folder
 
 CHECKSUMS = "checksums"
 """Of a checkpoint: one JSON file per worker, with the SHA-256 of each file that it wrote."""
@@ -145,7 +146,7 @@ def drop_damaged(run: Path, tell: Callable[[str], None]) -> None:
     write_whole(run / SNAPSHOT, json.dumps(record))
     for name, what in dropped.items():
         if (run / name).is_dir():
-            (run / name).rename(run / f"{DAMAGED}{name}")
+            rename_folder(run / name, f"{DAMAGED}{name}")
         tell(
             f"{name} is damaged ({what}) and kept as {DAMAGED}{name}: the run goes on with "
             f"{record['latest_checkpoint_result']['checkpoint_dir_name']}, of step "

@@ -1,10 +1,9 @@
 """How a setting carries its bounds, and how a whole tree of settings is checked."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any, TypeVar
 
-from ray_mae.config.urls import as_url, refuse_urls
+from ray_mae.config.urls import as_url, is_path, refuse_urls
 from ray_mae.config.values import convert_fields, section
 
 T = TypeVar("T")
@@ -106,16 +105,12 @@ def to_dict(settings: Any) -> dict[str, Any]:
             value = to_dict(value)
         elif isinstance(value, dict):
             value = {n: to_dict(v) if dataclasses.is_dataclass(v) else v for n, v in value.items()}
+        elif is_path(value):
+            value = as_url(value)
         elif isinstance(value, (tuple, list)):
-            value = [_plain(v) for v in value]
-        else:
-            value = _plain(value)
+            value = [as_url(v) if is_path(v) else v for v in value]
         out[field.name] = value
     return out
-
-
-def _plain(value: Any) -> Any:
-    return as_url(value) if isinstance(value, Path) or hasattr(value, "protocol") else value
 
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:

@@ -175,7 +175,7 @@ class TrackingConfig:
 
 def as_list(paths: list[Path] | Path) -> list[Path]:
     """Returns one path or several as a list."""
-    return [paths] if isinstance(paths, Path) else list(paths)
+    return list(paths) if isinstance(paths, list) else [paths]
 
 
 def _chosen(name: str, values: str | Mapping[str, Any], default: Any) -> Any:

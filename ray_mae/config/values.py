@@ -10,6 +10,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ray_mae.config.urls import opened
+
 T = TypeVar("T")
 
 
@@ -121,7 +123,7 @@ def _as(value: Any, kind: Any, path: str) -> Any:
             return None
     elif kind is Path:
         if isinstance(value, (str, os.PathLike)):
-            return value if isinstance(value, Path) else Path(value)
+            return opened(value if isinstance(value, (str, Path)) else Path(value))
         if hasattr(value, "protocol"):  # a path over fsspec
             return value
     elif kind in (int, float, bool):

@@ -222,20 +222,21 @@ class _InStore:
 
 
 def with_os_errors(work: Callable[[], T]) -> T:
-    """Return the result of work with a store, whose errors are those of a file, whatever their type.
+    """Return the result of work with a store, whose library's own errors are raised as EIO.
 
     Args:
-        work: what to do.
+        work: what to do. Errors that say what is wrong with a setting stay what they are.
 
     Raises:
-        OSError: of its own type where something is not there or not ours to read; EIO for all others,
-            which may be gone a moment later.
+        OSError: as of a file; EIO for all that has no number, which may be gone a moment later.
     """
     try:
         return work()
-    except _PERMANENT:
+    except (*_PERMANENT, ValueError, RuntimeError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise OSError(errno.EIO, error_text(error)) from error
 
 

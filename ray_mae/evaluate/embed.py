@@ -15,12 +15,14 @@ from ray_mae.data.schema import NOUNS, Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.features import blocks, features, what_is_seen
+from ray_mae.store import writes_to_stores
 from ray_mae.summary import write_summary
 from ray_mae.terminal import warn
 
 FILE = "embeddings.parquet"
 
 
+@writes_to_stores()
 def embed(config: EmbedConfig) -> dict[str, Any]:
     """Writes embeddings.parquet: the columns of `features` for each study or volume, and embedding [D].
 

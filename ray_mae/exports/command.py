@@ -8,6 +8,7 @@ from ray_mae.config.registry import load
 from ray_mae.exports.folder import into, listing
 from ray_mae.exports.origin import origin_of
 from ray_mae.exports.parts import write_own, write_parts
+from ray_mae.store import writes_to_stores
 from ray_mae.summary import FILE as SUMMARY
 from ray_mae.summary import write_summary
 
@@ -19,6 +20,7 @@ EARLIER = {
 """Functions (path of the checkpoint, facts of the encoder, output folder) → how to load it, in words."""
 
 
+@writes_to_stores()
 def export(config: ExportConfig) -> dict[str, Any]:
     """Writes the encoder for every tool that takes its kind, or in a format of version 0.1.
 

@@ -23,11 +23,13 @@ from ray_mae.exports.origin import describe_data, origin_of, read_cards, read_fi
 from ray_mae.exports.parts import KNOWN, write_parts
 from ray_mae.files import write_whole
 from ray_mae.inference.load import load_encoder
+from ray_mae.store import writes_to_stores
 from ray_mae.summary import FILE as SUMMARY
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console, warn
 
 
+@writes_to_stores(goes_on=True)
 def publish(config: PublishConfig) -> dict[str, Any]:
     """Writes the folder, opens it by every tool that is installed, and then puts it in its place.
 

@@ -8,6 +8,7 @@ import torch
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.registry import load
 from ray_mae.config.sections import DataConfig, EncoderSettings
+from ray_mae.config.urls import opened
 from ray_mae.encoders.registry import build_encoder
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def load_encoder(path: Path | str, pool: str | None = None) -> tuple[AnyEncoder,
 
     Args:
         path: a run, a checkpoint, an exported folder, or weights of others (docs/weights.md), which come
-            with their own preprocessing.
+            with their own preprocessing; on disk, or a URL of a store (docs/object_stores.md).
         pool: "mean" over patch tokens or "cls" (images only); by default mean, or what an encoder's makers
             take.
 
@@ -42,7 +43,7 @@ def load_encoder(path: Path | str, pool: str | None = None) -> tuple[AnyEncoder,
         FileNotFoundError: that says what was looked for.
         ValueError: weights of others that cannot be read, with what would do.
     """
-    path = Path(path)
+    path = opened(path)
     if (found := ckpt.open_encoder(path)) is not None:
         facts, weights = ckpt.facts_of_open(found), found.weights
     else:

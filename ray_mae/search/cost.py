@@ -8,6 +8,7 @@ from ray_mae.data.schema import NOUNS
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.search.results import SearchResult
 from ray_mae.search.trial import Runs
+from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import PROBES
 from ray_mae.train.setup import make_plan
 
@@ -48,7 +49,7 @@ def budget_of(search: SearchResult) -> dict[str, Any]:
         make_plan(runs.config(values, search.output), shards) for values in lengths.values() or [{}]
     ]
     # of trials that were stopped the folder may have been removed
-    with_folder = (t for t in search.trials if t.probes and (t.folder / PROBES).is_file())
+    with_folder = (t for t in search.trials if t.probes and read_jsonl(t.folder / PROBES))
     probe, of_probe = next((t.probe() for t in with_folder), None), config.run.probe
     return {
         "noun": NOUNS[shards.kind],

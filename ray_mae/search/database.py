@@ -1,10 +1,15 @@
 """The database of a search's Optuna studies."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
+
+from ray_mae.data.paths import is_remote
+from ray_mae.store import Mirror, require_package
 
 _DATABASE = "study.db"
 
@@ -14,6 +19,26 @@ def storage_url(output: Path, storage: str | None) -> str:
     if storage:
         return storage
     return sqlalchemy.URL.create("sqlite", database=str(output / _DATABASE)).render_as_string()
+
+
+@contextmanager
+def database_of(output: Path, storage: str | None) -> Iterator[str]:
+    """Gives the URL of the database for a block.
+
+    SQLite writes to no object store: of a search whose output is a URL its file lies on this machine, and
+    the store gets it as it changes.
+
+    Args:
+        output: folder of the search.
+        storage: what the settings say.
+    """
+    if storage or not is_remote(output):
+        yield storage_url(output, storage)
+        return
+    require_package(output)
+    with Mirror(output) as mirror:
+        mirror.fetch([_DATABASE])
+        yield storage_url(mirror.local, None)
 
 
 def without_password(url: str) -> str:

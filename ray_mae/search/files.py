@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from ray_mae.data.paths import is_remote
 from ray_mae.files import write_whole
 from ray_mae.search.database import without_password
 from ray_mae.train.metrics.trackers import mlflow_uri
@@ -48,12 +49,19 @@ def study_name(output: Path, kind: str) -> str:
     return f"{file.read_text().strip()} {kind}"
 
 
+def _database(output: Path, storage: str) -> str:
+    """As a shell's word. Of a search in a store its database is to be copied first."""
+    if is_remote(output) and storage.startswith("sqlite"):
+        return f"sqlite:///study.db, a copy of {output / 'study.db'}"
+    return shlex.quote(without_password(storage))
+
+
 def dashboards(output: Path, storage: str, trackers: Sequence[str]) -> dict[str, str]:
     """Returns how to open each; a password in the URL of the database is not repeated."""
     commands = {
         "report": str(output / REPORT),
         "TensorBoard": f"tensorboard --logdir {shlex.quote(str(output))}",
-        "Optuna": f"optuna-dashboard --host 127.0.0.1 {shlex.quote(without_password(storage))}",
+        "Optuna": f"optuna-dashboard --host 127.0.0.1 {_database(output, storage)}",
         "Ray": "while it runs, http://127.0.0.1:8265 of the head node (token: ray get-auth-token)",
     }
     if "mlflow" in trackers:

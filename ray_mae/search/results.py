@@ -14,6 +14,7 @@ from ray_mae.search.database import open_storage, without_password
 from ray_mae.search.files import REPEATS, SEARCH, STATES, study_name
 from ray_mae.search.optuna_study import optuna_quiet, stored_config
 from ray_mae.search.trial import trial_folder
+from ray_mae.store import fetch
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import PROBES, RESAMPLES
 
@@ -69,7 +70,7 @@ class TrialResult:
         Args:
             name: "all", or one of probe.label_counts.
         """
-        with np.load(self.folder / RESAMPLES / f"{self.last_step:08d}.npz") as file:
+        with np.load(fetch(self.folder / RESAMPLES / f"{self.last_step:08d}.npz")) as file:
             return file[name]
 
     def probe(self) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ray_mae.data.paths import is_remote
 from ray_mae.search.space import category
+from ray_mae.store import Mirror
 
 METRIC = "probe/auroc"
 """The tag under which the online probe writes its AUROC beside the losses."""
@@ -12,6 +14,10 @@ METRIC = "probe/auroc"
 
 def write_hparams(folder: Path, values: dict[str, Any]) -> None:
     """Writes them into the trial's own TensorBoard folder, beside the curves."""
+    if is_remote(folder):
+        with Mirror(folder) as mirror:
+            write_hparams(mirror.local, values)
+        return
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.plugins.hparams import summary_v2 as hparams
     from tensorboard.summary.writer.event_file_writer import EventFileWriter

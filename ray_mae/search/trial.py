@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from ray_mae.cluster.interruption import Interrupted
 from ray_mae.config import PretrainConfig, TuneConfig
 from ray_mae.config.base import to_dict
 from ray_mae.config.parser import parse, parser_for
+from ray_mae.config.urls import opened
+from ray_mae.data.paths import is_remote
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.registry import as_general, config_class, search_of
 from ray_mae.search.space import Parameter, describe, grid, with_values
+from ray_mae.store import Mirror, storage_of
 from ray_mae.train.metrics.jsonl import Tail, read_jsonl
 from ray_mae.train.run_folder import METRICS, PROBES
 from ray_mae.train.setup import make_plan
@@ -121,7 +125,7 @@ def run_trial(values: dict[str, Any], job: dict[str, Any]) -> None:
     last = max([0, *_report(probes.news()[-1:], run, steps)])
     training = _Training(run)
     while True:
-        finished = training.wait(0.3)
+        finished = training.wait(probes.every)
         last = max([last, *_report(probes.news(), run, steps)])
         if finished:
             break
@@ -148,12 +152,15 @@ def _probe_last(run: PretrainConfig) -> None:
     from ray_mae.checkpoint.format import last_committed
     from ray_mae.evaluate.probe.online import probe_checkpoint
 
-    probe_checkpoint(ray.train.Checkpoint(str(last_committed(run.output))), to_dict(run))
+    last = last_committed(run.output)
+    assert last is not None
+    path, storage = storage_of(last)
+    probe_checkpoint(ray.train.Checkpoint(path, filesystem=storage), to_dict(run))
 
 
 def trial_folder(folder: str | Path, number: int) -> Path:
     """Returns the folder of a trial's run."""
-    return Path(folder) / f"{number:04d}"
+    return opened(folder) / f"{number:04d}"
 
 
 def _result(record: dict[str, Any], run: PretrainConfig, steps: int) -> dict[str, Any]:
@@ -181,6 +188,7 @@ class _Training:
 
     def __init__(self, run: PretrainConfig) -> None:
         self._run = run
+        self._mirror = Mirror(run.output) if is_remote(run.output) else None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._train, daemon=True)
         self._thread.start()
@@ -188,8 +196,13 @@ class _Training:
     def _train(self) -> None:
         from ray_mae.run import pretrain
 
+        folder = self._run.output
+        if self._mirror:
+            self._mirror.fetch([LOG])
+            self._mirror.start()
+            folder = self._mirror.local
         # the process is this trial's alone
-        sys.stdout = sys.stderr = (self._run.output / LOG).open("a", buffering=1)
+        sys.stdout = sys.stderr = (folder / LOG).open("a", buffering=1)
         print(time.strftime("%F %T"))
         try:
             pretrain(self._run)
@@ -209,5 +222,8 @@ class _Training:
 
     def raise_error(self) -> None:
         """Raises what `pretrain` raised, if anything."""
+        if self._mirror:
+            with suppress(OSError):  # the log alone
+                self._mirror.put()
         if self._error:
             raise self._error

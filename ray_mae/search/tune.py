@@ -22,7 +22,7 @@ from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.lock import hold
 from ray_mae.search.capacity import trials_of_cluster, trials_of_machine
-from ray_mae.search.database import storage_url
+from ray_mae.search.database import database_of, storage_url
 from ray_mae.search.files import REPEATS, SEARCH, dashboards
 from ray_mae.search.optuna_study import (
     enqueue,
@@ -33,6 +33,7 @@ from ray_mae.search.optuna_study import (
 )
 from ray_mae.search.space import Parameter, read_space
 from ray_mae.search.trial import Runs, run_trial
+from ray_mae.store import storage_of
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console
 from ray_mae.train.metrics.trackers import check_trackers, mlflow_uri
@@ -59,8 +60,11 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     parameters = read_space(config.space)
     _check(config, parameters)
     config.output.mkdir(parents=True, exist_ok=True)
-    with hold(config.output, "ray-mae tune"):
-        return _search(config, parameters, began)
+    with (
+        hold(config.output, "ray-mae tune"),
+        database_of(config.output, config.storage) as storage,
+    ):
+        return _search(replace(config, storage=storage), parameters, began)
 
 
 def _search(config: TuneConfig, parameters: list[Parameter], began: float) -> dict[str, Any]:
@@ -99,7 +103,8 @@ def tune_report(config: TuneReportConfig) -> dict[str, Any]:
     from ray_mae.search.report import write_report
 
     output = config.output.resolve()
-    return write_report(output, storage_url(output, config.storage))
+    with database_of(output, config.storage) as storage:
+        return write_report(output, storage)
 
 
 def _check(config: TuneConfig, parameters: list[Parameter]) -> None:
@@ -115,8 +120,8 @@ def _check(config: TuneConfig, parameters: list[Parameter]) -> None:
     Runs(config).check(parameters, config.output)
     check_machine(config.run.scaling)
     probed_samples(shards, config.run.probe)
-    check_trackers([*config.trackers], "trackers")
-    check_trackers([*config.run.tracking.trackers], "run.tracking.trackers")
+    check_trackers([*config.trackers], "trackers", config.output)
+    check_trackers([*config.run.tracking.trackers], "run.tracking.trackers", config.output)
 
 
 @contextmanager
@@ -181,6 +186,7 @@ class _Runner:
             ray_tune.with_parameters(run_trial, job=job),
             {"CPU": 0.01},  # workers reserve their own
         )
+        place, file_system = storage_of(config.output / "tune")
         tuner = ray_tune.Tuner(
             trainable,
             tune_config=ray_tune.TuneConfig(
@@ -191,7 +197,8 @@ class _Runner:
             ),
             run_config=ray_tune.RunConfig(
                 name=f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}",
-                storage_path=str(config.output / "tune"),
+                storage_path=place,
+                storage_filesystem=file_system,
                 failure_config=ray_tune.FailureConfig(max_failures=config.retries),
                 stop=stopper,
                 callbacks=[ProgressCallback(study, searcher, total, folder), *_trackers(config)],

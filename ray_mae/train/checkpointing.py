@@ -21,8 +21,11 @@ from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint import integrity
 from ray_mae.checkpoint.begin import fresh_names
 from ray_mae.checkpoint.convert import make_universal
+from ray_mae.data.paths import is_remote
+from ray_mae.store import put_folder, remove_folder
 from ray_mae.train.engine import Engine
 from ray_mae.train.errors import FatalError
+from ray_mae.train.metrics.jsonl import put_gathered
 from ray_mae.train.metrics.trackers import read_ids
 from ray_mae.train.run_folder import RunFolder
 from ray_mae.train.run_storage import FullDisk, is_full
@@ -117,6 +120,7 @@ class Checkpoints:
         if kind is not None and issubclass(kind, Exception):
             self._uploaded.wait(self._folder.patience)
             with suppress(OSError):
+                put_gathered()
                 self._last_committed()
 
     def metrics(self) -> dict[str, float]:
@@ -166,6 +170,8 @@ class Checkpoints:
         if self._workers > 1:
             dist.all_reduce(sizes)
         run = self._folder.path
+        if is_remote(run):
+            return  # nobody knows how much goes in
         try:
             free = shutil.disk_usage(run).free
         except OSError:
@@ -179,12 +185,14 @@ class Checkpoints:
         """From the temporary folder to the run's; called by Ray Train, in a thread where it is async."""
         began = time.perf_counter()
         run = self._folder.path
-        storage = ray.train.get_context().get_storage().storage_filesystem
+        context = ray.train.get_context().get_storage()
+        storage, path = context.storage_filesystem, context.build_checkpoint_path_from_name(name)
 
         def copy() -> Any:
             self._folder.require_current()
-            _copy(Path(local.path), run / name)
-            return ray.train.Checkpoint(str(run / name), filesystem=storage)
+            put_gathered()  # a run that goes on from this checkpoint does not write them again
+            put_folder(Path(local.path), run / name)
+            return ray.train.Checkpoint(path, filesystem=storage)
 
         try:
             copied = self._folder.outlast(copy, back=self._event)
@@ -194,7 +202,7 @@ class Checkpoints:
             shutil.rmtree(local.path, ignore_errors=True)
             if not is_full(error, run):
                 raise
-            shutil.rmtree(run / name, ignore_errors=True)
+            remove_folder(run / name)
             raise self._full(run, step, "") from error
         finally:
             self._last["upload_s"] = time.perf_counter() - began
@@ -217,17 +225,6 @@ class Checkpoints:
                 break
             time.sleep(0.1)
         return step
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Files and folders; the folder above must be there. Raises OSError, with its number."""
-    target.mkdir(exist_ok=True)
-    for path in sorted(source.rglob("*")):
-        copy = target / path.relative_to(source)
-        if path.is_dir():
-            copy.mkdir(exist_ok=True)
-        else:
-            shutil.copyfile(path, copy)
 
 
 def _require_finite(weights: dict[str, torch.Tensor], step: int) -> None:

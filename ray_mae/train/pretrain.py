@@ -1,7 +1,6 @@
 """`pretrain`: from settings to a finished run, on Ray Train."""
 
 import math
-import shutil
 import time
 from dataclasses import replace
 from itertools import chain
@@ -35,6 +34,7 @@ from ray_mae.data.patients import SharedPatients, find_shared_patients, summaris
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.files import write_whole
 from ray_mae.lock import hold
+from ray_mae.store import remove_folder, require_package
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.tables import StartTables, as_table, plan_rows
@@ -98,6 +98,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     check_machine(config.scaling)
     if config.data.corrupt == "stop":
         shards.check_sizes()
+    require_package(config.output)
     config.output.mkdir(parents=True, exist_ok=True)
     with hold(config.output, "ray-mae pretrain"):
         return _pretrain(config, plan, shards, began, probe)
@@ -112,7 +113,7 @@ def _pretrain(
     config = replace(config, engine=_engine_of(config))
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
-        shutil.rmtree(config.output / ckpt.BEST, ignore_errors=True)
+        remove_folder(config.output / ckpt.BEST)
     findings = findings_of(config, shards)
     cautions = findings.cautions(shards, config.data.repeat_below) if findings else []
     beginning = None
@@ -164,6 +165,7 @@ def _train(
         config.output, config.tracking.trackers, settings, _tracker_ids(config.output)
     )
     folder = RunFolder.begin(config.output, scaling.storage_patience)
+    folder.gather()
     job = Job(
         settings,
         tokenizer,
@@ -197,6 +199,7 @@ def _train(
                     probe=probe,
                     probe_cpus=probe_cpus,
                 )
+    folder.gather()
     return folder.events()
 
 

@@ -1,6 +1,6 @@
 """The folder of a run: its files, and which start of the run may write there."""
 
-import json
+import io
 import time
 import uuid
 from collections.abc import Callable
@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ray_mae.data.paths import is_remote, with_os_errors
 from ray_mae.files import write_whole
 from ray_mae.train.errors import FatalError
-from ray_mae.train.metrics.jsonl import JsonLines, append_jsonl, read_jsonl
+from ray_mae.train.metrics.jsonl import (
+    JsonLines,
+    append_jsonl,
+    open_lines,
+    read_jsonl,
+    rewrite_jsonl,
+)
 from ray_mae.train.run_storage import StorageAway, outlast
 
 T = TypeVar("T")
@@ -44,6 +51,9 @@ STOPPED = "stopped"
 ATTEMPT = "attempt"
 """File with the name of the start of the run that may write into its folder."""
 
+GATHERED_S = 5.0
+"""Seconds in which metrics for a store are gathered before they are put."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -73,7 +83,7 @@ class RunFolder:
         except StorageAway as error:
             raise FatalError(
                 f"{self.path} is not the folder that the driver sees under this path, or is away from this "
-                "node: --output must be on storage that all nodes share"
+                "node: --output must be on storage that all nodes share, or the URL of an object store"
             ) from error
         self.require_current()
 
@@ -86,7 +96,7 @@ class RunFolder:
             FatalError: another start has the folder.
             OSError: the folder cannot be reached.
         """
-        if (self.path / ATTEMPT).read_text() != self.attempt:
+        if with_os_errors((self.path / ATTEMPT).read_text) != self.attempt:
             raise FatalError(f"{self.path} was started again elsewhere: this start ends here")
 
     def outlast(self, work: Callable[[], T], back: Callable[[str], None] | None = None) -> T:
@@ -95,7 +105,7 @@ class RunFolder:
 
     def lines(self, name: str) -> JsonLines:
         """Opens one of its JSON-lines files for writing."""
-        return JsonLines(self.path / name, self.patience)
+        return open_lines(self.path / name, self.patience, GATHERED_S if name == METRICS else 0.0)
 
     def event(self, name: str, **more: Any) -> dict[str, Any]:
         """Returns the record of an event of this start, now."""
@@ -119,9 +129,13 @@ class RunFolder:
 
     def drop_metrics_after(self, step: int) -> None:
         """Drops the metrics after `step`, which a continued run will write again."""
-        path = self.path / METRICS
-        records = [record for record in read_jsonl(path) if record["step"] <= step]
-        write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
+        rewrite_jsonl(self.path / METRICS, lambda record: record["step"] <= step)
+
+    def gather(self) -> None:
+        """Makes one object of the parts of each JSON-lines file of a run in a store."""
+        if is_remote(self.path):
+            for name in (METRICS, EVENTS, PROBES):
+                rewrite_jsonl(self.path / name)
 
 
 def last_pictures(folder: Path) -> list[tuple[str, bytes]]:
@@ -132,6 +146,7 @@ def last_pictures(folder: Path) -> list[tuple[str, bytes]]:
     pictures = []
     for path in paths:
         if path.name.split("-")[0] == paths[-1].name.split("-")[0]:
-            with Image.open(path) as image:
-                pictures.append((image.info["Title"], path.read_bytes()))
+            content = path.read_bytes()
+            with Image.open(io.BytesIO(content)) as image:
+                pictures.append((image.info["Title"], content))
     return pictures

@@ -1,6 +1,7 @@
 """The disk of a run: an outage is waited for, a full disk ends the run, a record is replaced whole."""
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import pyarrow
 import pyarrow.fs
 
+from ray_mae.data.paths import is_remote, with_os_errors
 from ray_mae.data.retry import doubling_waits, retry
 from ray_mae.files import write_whole
 from ray_mae.train.errors import FatalError
@@ -36,6 +39,8 @@ def is_full(error: BaseException, folder: Path) -> bool:
         return False
     if any(os.strerror(number) in str(error) for number in _FULL):  # as safetensors says
         return True
+    if is_remote(folder):
+        return False
     try:  # PyTorch's own error does not tell
         return shutil.disk_usage(folder).free < 1 << 20
     except OSError:
@@ -75,7 +80,7 @@ def outlast(
             back(f"{folder} was away for {seconds:.1f} s ({error})")
 
     return retry(
-        work,
+        work if not is_remote(folder) else lambda: with_os_errors(work),
         lambda error: isinstance(error, OSError) and error.errno not in _FULL,
         storage_away,
         doubling_waits(_LONGEST),
@@ -86,9 +91,82 @@ def outlast(
 
 
 def require(folder: Path) -> None:
-    """Raises FileNotFoundError where the folder is not there, as that of a file system not mounted."""
-    if not folder.is_dir():
+    """Raises FileNotFoundError where the folder is not there, as that of a file system not mounted.
+
+    A store has no folders, and says itself when it is away.
+    """
+    if not is_remote(folder) and not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+
+
+def storage_of(run: Path, record: str, patience: float) -> tuple[str, pyarrow.fs.FileSystem]:
+    """Returns the path of the folder that a run lies in, and the file system, as Ray Train takes them.
+
+    Args:
+        run: folder of the run.
+        record: name of Ray Train's file about checkpoints.
+        patience: seconds that the storage may be away.
+    """
+    if is_remote(run):
+        store: Any = run
+        handler = StoreHandler(store, patience)
+        return store.parent.path, pyarrow.fs.PyFileSystem(handler)
+    return str(run.parent), RunStorage(run, record, patience)
+
+
+class StoreHandler(pyarrow.fs.FSSpecHandler):
+    """What Ray Train sees of the store that a run lies in: it is waited for, as a disk is.
+
+    An object appears whole when its stream is closed, Ray Train's record of checkpoints as well.
+    """
+
+    def __init__(self, run: Path, patience: float) -> None:
+        """run: over fsspec; patience: seconds."""
+        store: Any = run
+        super().__init__(store.fs)
+        self._arguments = run, patience
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoreHandler, self._arguments
+
+    def _retry(self, work: Callable[[], T]) -> T:
+        run, patience = self._arguments
+        return outlast(work, patience, run)
+
+    def get_file_info(self, paths: Any) -> Any:
+        """As of the base class."""
+        base = super().get_file_info
+        return self._retry(lambda: base(paths))
+
+    def open_input_stream(self, path: str) -> Any:
+        """As of the base class."""
+        base = super().open_input_stream
+        return self._retry(lambda: base(path))
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        """As of the base class, but that all is put when the stream is closed."""
+        return pyarrow.PythonFile(_Object(path, self), mode="w")
+
+    def put(self, path: str, content: bytes) -> None:
+        """Writes an object."""
+        self._retry(lambda: self.fs.pipe_file(path, content))
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        """Nothing: the store has no folders."""
+
+
+class _Object(io.BytesIO):
+    """A small object that appears in its place as a whole."""
+
+    def __init__(self, path: str, handler: StoreHandler) -> None:
+        super().__init__()
+        self._path, self._handler = path, handler
+
+    def close(self) -> None:
+        """Puts it."""
+        if not self.closed:
+            self._handler.put(self._path, self.getvalue())
+        super().close()
 
 
 class RunStorage(pyarrow.fs.LocalFileSystem):

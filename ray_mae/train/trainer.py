@@ -1,7 +1,6 @@
 """The workers of a run, on Ray Train: started, given their data, started again, ended."""
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -18,10 +17,11 @@ from ray_mae.cluster.interruption import Interrupted, StopSignal
 from ray_mae.cluster.runtime import cause_of_loss, gpus_wanted, started_here
 from ray_mae.config.pretrain import ScalingConfig
 from ray_mae.data.loading.stream import Stream
+from ray_mae.store import remove_folder
 from ray_mae.terminal import console
 from ray_mae.train.recovery.pulse import key_of
 from ray_mae.train.run_folder import STOPPED, RunFolder
-from ray_mae.train.run_storage import RunStorage, require
+from ray_mae.train.run_storage import require, storage_of
 from ray_mae.train.setup import Job
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -93,6 +93,7 @@ def fit(
             folder.note(line)
         return samples(workers, first_step)
 
+    place, storage = storage_of(folder.path, SNAPSHOT, folder.patience)
     trainer = ray_private.trainer(
         _train,
         cleaner=not started_here(),
@@ -106,8 +107,8 @@ def fit(
         ),
         run_config=ray.train.RunConfig(
             name=folder.path.name,
-            storage_path=str(folder.path.parent),
-            storage_filesystem=RunStorage(folder.path, SNAPSHOT, folder.patience),
+            storage_path=place,
+            storage_filesystem=storage,
             callbacks=[Restarts(folder, scaling.max_failures)],
             failure_config=ray.train.FailureConfig(max_failures=-1),  # `Restarts` counts
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
@@ -197,6 +198,6 @@ def _clear(folder: RunFolder, first_step: int) -> None:
         return  # the record cannot be read now, and all would seem unfinished
     left = ckpt.never_committed(folder.path)
     for path in left:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     if left:
         folder.note(f"removed {len(left)} unfinished checkpoints of workers that are gone")

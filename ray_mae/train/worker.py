@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any, cast
 
 import ray.train
@@ -12,6 +11,7 @@ import torch.distributed as dist
 
 from ray_mae.checkpoint.format import facts_of
 from ray_mae.config.pretrain import PretrainConfig
+from ray_mae.config.urls import opened
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture
@@ -80,7 +80,7 @@ def train(job: Job, stack: ExitStack) -> None:
     method = method_of(config, plan, job.tokenizer)
     size = _size(method)
     if job.weights and not begun:
-        event(begin_with(method, Path(job.weights)))
+        event(begin_with(method, opened(job.weights)))
     engine = engine_of(
         method,
         config.engine,

@@ -21,6 +21,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from ray_mae import cli
 from ray_mae.cluster.notices import drain_command
 from ray_mae.config import PretrainConfig
+from ray_mae.config.urls import as_url
 from tests.cluster.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
@@ -194,8 +195,9 @@ def test_all_ask_for_a_token_and_the_version_that_is_installed() -> None:
 @pytest.mark.parametrize("file", ["train.yaml", "search.yaml"])
 def test_the_commands_of_jobs_are_valid(file: str) -> None:
     config = command_of(file)
-    assert str(config.shards) == "/data/shards"
-    assert config.output.is_relative_to("/data")
+    (shards,) = config.folders
+    assert as_url(shards) == "s3://YOUR-BUCKET/shards"
+    assert as_url(config.output).startswith("s3://YOUR-BUCKET/")
 
 
 def command_of(file: str) -> Any:
@@ -239,8 +241,12 @@ def test_names_that_must_meet_do() -> None:
     assert pools == {"head", "cpu", "gpu-spot", "gpu"}
     labels = {f["spec"]["nodeLabels"]["ray-mae/pool"] for f in read("queue.yaml")[:3]}
     assert labels <= pools
-    text = json.dumps([cluster, *read("train.yaml")])
-    assert text.count('"claimName": "ray-mae"') == len([*pods(cluster)]) + 2
+    text = (ROOT / "cluster/kubernetes/cluster.yaml").read_text()
+    (with_disk,) = yaml.safe_load_all(re.sub(r"(?m)^( +)# (?=- {name: data)", r"\1", text))
+    check(with_disk)
+    assert json.dumps(with_disk).count('"claimName": "ray-mae"') == len([*pods(cluster)])
+    assert json.dumps(with_disk).count('"mountPath": "/data"') == len([*pods(cluster)])
+    assert "/data" not in json.dumps([cluster, *read("train.yaml"), search])
     assert claim["metadata"]["name"] == "ray-mae"
     images = {c["image"] for r in (cluster, *read("train.yaml")) for p in pods(r)
               for c in p["spec"]["containers"]}  # fmt: skip

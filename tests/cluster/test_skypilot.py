@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ray_mae import cli
+from ray_mae.config.urls import as_url
 from tests.cluster.head import clean_environment
 
 FILE = Path(__file__).parents[2] / "cluster/skypilot.yaml"
@@ -31,8 +32,10 @@ def test_the_command_is_one_of_ours_on_paths_of_the_bucket() -> None:
         "/opt/ray-mae", str(FILE.parents[1])
     )  # where the image has it
     _, config = cli.parsed(command)
-    (bucket,) = task["file_mounts"]
-    assert all(str(path).startswith(f"{bucket}/") for path in (*config.folders, config.output))
+    assert "file_mounts" not in task
+    assert all(
+        as_url(path).startswith("s3://YOUR-BUCKET/") for path in (*config.folders, config.output)
+    )
     gpus = {int(each["accelerators"].split(":")[1]) for each in task["resources"]["ordered"]}
     assert gpus == {config.scaling.workers}
 
@@ -57,4 +60,4 @@ def test_skypilot_takes_the_file_and_tries_kubernetes_then_spot_then_on_demand()
         *((True, False), (False, True), (False, True), (False, False))
     ]
     assert all(recovers for *_, recovers in kinds)
-    assert mounts == {"/data": "MOUNT_CACHED"}
+    assert mounts == {}

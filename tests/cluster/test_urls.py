@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = ["--config", str(ROOT / "jobs/benchmark_phantoms.yaml")]
 CONFIG = {
     "tune": ["--config", str(ROOT / "jobs/search_mvmae_tiny.yaml")],
+    "plan": ["--samples", "10"],
     **{f"benchmark{phase}": SUITE for phase in ("", " fit", " open", " report")},
 }
 GIVEN = {"archive": "dicom", "to": "weights", "format": "timm"}
@@ -59,6 +60,7 @@ def words(command: str, **paths_given: str) -> list[str]:
 
 def test_the_table_names_settings_that_there_are() -> None:
     classes = {settings_of(command).__name__: settings_of(command) for command in cli.COMMANDS}
+    assert TAKES_URL.keys() <= classes.keys()
     for name, settings in TAKES_URL.items():
         there = {path for path, _ in paths(classes[name])}
         assert {one for one in settings if "*" not in one} <= there
@@ -79,8 +81,9 @@ def test_shards_may_lie_in_a_store_wherever_they_are_read() -> None:
 
 @pytest.mark.parametrize(("command", "name"), [e for e in EVERY if e[0] != "submit"])
 def test_a_command_refuses_a_url_that_it_cannot_use_and_takes_the_others(
-    command: str, name: str
+    command: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # weights are looked at, without a key
     takes = name in TAKES_URL.get(settings_of(command).__name__, ())
     value = "[s3://b/x]" if name == "against" else "s3://b/x"
     if takes:
@@ -95,9 +98,7 @@ def test_a_command_refuses_a_url_that_it_cannot_use_and_takes_the_others(
 @pytest.mark.parametrize(
     ("value", "remedy"),
     [
-        ("S3://b/x", "give a path, on a cluster one that every node mounts"),
-        ("simplecache::s3://b/x", "give a path, on a cluster"),
-        ("file:///data/x", "give the path itself, /data/x"),
+        ("simplecache::s3://b/x", "give (a path|the URL of the store itself)"),
         ("nas:/export/x", "give a path, on a cluster"),
     ],
 )
@@ -132,6 +133,12 @@ def test_a_chain_of_stores_is_refused_where_a_url_is_taken() -> None:
         cli.parsed(words("pretrain", shards="[/data/a,simplecache::s3://b/x]"))
 
 
-def test_file_urls_are_paths_to_commands_that_take_urls() -> None:
-    values: Any = cli.parsed(words("ingest", source="file:///data/x"))[1]
-    assert str(values.source).startswith("file:")
+def test_file_urls_are_paths() -> None:
+    values: Any = cli.parsed(words("pretrain", shards="file:///data/x", output="file:/data/y"))[1]
+    assert values.folders == [Path("/data/x")]
+    assert values.output == Path("/data/y")
+
+
+def test_what_can_only_be_read_is_no_output() -> None:
+    with pytest.raises(ValueError, match=r"--output http://h/x .*can only be read"):
+        cli.parsed(words("pretrain", output="http://h/x"))

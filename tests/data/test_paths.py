@@ -13,6 +13,7 @@ import pytest
 from archive_trees import listed, touch, write_csv
 from dicom_files import write_dicom
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry as KNOWN_STORES
 from fsspec.spec import AbstractBufferedFile
 
 from ray_mae.config import IngestConfig
@@ -127,6 +128,7 @@ def test_a_store_that_cannot_be_opened_is_named_with_what_it_needs(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(KNOWN_STORES, "s3", raising=False)  # of a test before
     with pytest.raises(ValueError, match=f"{url} cannot be opened .*s3fs for s3"):
         resolve_path(Path(url))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, VolumeBatch, mean_per_study
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.config.urls import opened
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.letterbox import flatten
 from ray_mae.data.loading.volume_collator import crop_slices
@@ -25,6 +26,7 @@ from ray_mae.evaluate.metrics import FloatArray
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.files import write_whole
 from ray_mae.inference.load import AnyEncoder, load_encoder
+from ray_mae.store import fetch
 
 if TYPE_CHECKING:
     from ray_mae.inference.studies import FrozenStudyEncoder
@@ -214,12 +216,13 @@ def load_classifier(folder: Path | str) -> FinetunedClassifier:
     Raises:
         FileNotFoundError: where there is none.
     """
-    folder = Path(folder)
+    folder = _fetched(opened(folder))
     return FinetunedClassifier(load_model(folder), ckpt.encoder_facts(folder).decoding)
 
 
 def load_model(folder: Path) -> Classifier:
     """The network of a fine-tuned classifier, in evaluation mode, on the CPU; raises as `load_classifier`."""
+    folder = _fetched(folder)
     facts = _facts_of(folder)
     encoder, _ = load_encoder(folder, facts["pool"])
     model = Classifier(encoder, facts["labels"])
@@ -233,8 +236,14 @@ def classifier_labels(folder: Path) -> list[str]:
     return labels
 
 
+def _fetched(folder: Path) -> Path:
+    """The folder, or of a URL a copy of what is read of it."""
+    files = (ckpt.EXPORTED, ckpt.ENCODER, HEAD, CLASSIFIER)
+    return fetch(opened(folder), files)
+
+
 def _facts_of(folder: Path) -> dict[str, Any]:
-    path = folder / CLASSIFIER
+    path = opened(folder) / CLASSIFIER
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: give a folder below models/ in the --output folder of "

@@ -29,12 +29,14 @@ from ray_mae.evaluate.finetune.classifier import classifier_labels
 from ray_mae.evaluate.predict.batches import FACTS, NewFiles, OfShards, Predictor
 from ray_mae.evaluate.predict.sources import format_of, read_source
 from ray_mae.evaluate.predictions import FILE
+from ray_mae.store import writes_to_stores
 from ray_mae.summary import write_summary
 from ray_mae.terminal import ProgressLine, console, warn
 
 CSV, QUARANTINE = "predictions.csv", "quarantine.parquet"
 
 
+@writes_to_stores()
 def predict(config: PredictConfig) -> dict[str, Any]:
     """Writes the probability of each label in each study and view, or in each volume, of new files.
 

@@ -24,12 +24,14 @@ from ray_mae.evaluate.probe.labelled import ProbeData, draws_of, needed_splits, 
 from ray_mae.evaluate.probe.linear import pixel_components, probe
 from ray_mae.evaluate.probe.report import write_report
 from ray_mae.evaluate.probe.result import ONE_SEED, ProbeResult
+from ray_mae.store import writes_to_stores
 from ray_mae.summary import write_summary
 from ray_mae.terminal import ProgressLine, warn
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import METRICS, PROBES, REPORTS, last_pictures
 
 
+@writes_to_stores()
 def evaluate_probe(config: ProbeConfig) -> dict[str, Any]:
     """Probes the trained encoder, a random one and raw pixels on the same samples.
 

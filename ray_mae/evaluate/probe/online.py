@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_mae.checkpoint.convert import keep_best
-from ray_mae.checkpoint.format import run_config
-from ray_mae.config.pretrain import OnlineProbeConfig, PretrainConfig
+from ray_mae.checkpoint.format import WITHOUT_OPTIMIZER, run_config
+from ray_mae.config.pretrain import OnlineProbeConfig
+from ray_mae.data.paths import is_remote
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.store import Mirror, fetched
 from ray_mae.train.metrics.jsonl import append_jsonl
 from ray_mae.train.run_folder import PROBES, RESAMPLES
 
@@ -41,7 +43,13 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
     """
     run = run_config(config)
     began = time.time()
-    with checkpoint.as_directory() as folder:
+    # of one in a store the optimiser stays there
+    place = run.output / Path(checkpoint.path).name
+    with (
+        fetched(place, WITHOUT_OPTIMIZER)
+        if is_remote(place)
+        else checkpoint.as_directory() as folder
+    ):
         step = json.loads((Path(folder) / "state.json").read_text())["step"]
         try:
             result = online_probe(Path(folder), ShardSet.read(run.folders, run.shares), run.probe)
@@ -51,7 +59,12 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
         metrics = {name: result[name] for name in result if name.startswith("probe_auroc")}
         if run.checkpoint.keep_best:
             keep_best(run.output, Path(folder), metrics)
-    _keep_resamples(run.output, step, result.pop("resamples"))
+    resamples = result.pop("resamples")
+    if is_remote(run.output):
+        with Mirror(run.output) as mirror:
+            _keep_files(mirror.local, step, resamples, result)
+    else:
+        _keep_files(run.output, step, resamples, result)
     record = {
         "step": step,
         **result,
@@ -59,7 +72,6 @@ def probe_checkpoint(checkpoint: "ray.train.Checkpoint", config: dict[str, Any])
         "seconds": round(time.time() - began, 1),
     }
     append_jsonl(run.output / PROBES, record)
-    _write_tensorboard(run, step, result)
     return metrics
 
 
@@ -225,19 +237,23 @@ def _features(encoder: Any, reader: Any, rows: "np.ndarray") -> "np.ndarray":
     return features
 
 
-def _keep_resamples(run: Path, step: int, resamples: dict[str, list[float]]) -> None:
+def _keep_files(
+    run: Path, step: int, resamples: dict[str, list[float]], result: dict[str, Any]
+) -> None:
+    """NPZ of the resamples, and TensorBoard's, in the folder of a run."""
     import numpy as np
 
     (run / RESAMPLES).mkdir(exist_ok=True)
     arrays: Any = {name: np.array(values) for name, values in resamples.items()}
     np.savez(run / RESAMPLES / f"{step:08d}.npz", **arrays)
+    _write_tensorboard(run, step, result)
 
 
-def _write_tensorboard(run: PretrainConfig, step: int, result: dict[str, Any]) -> None:
+def _write_tensorboard(run: Path, step: int, result: dict[str, Any]) -> None:
     """Beside the losses in TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter
 
-    board = SummaryWriter(str(run.output / "tensorboard"), filename_suffix=".probe")
+    board = SummaryWriter(str(run / "tensorboard"), filename_suffix=".probe")
     for name in ("probe_auroc", "probe_auroc_low", "probe_auroc_high"):
         board.add_scalar(f"probe/{name.removeprefix('probe_')}", result[name], step)
     for label, value in result["labels"].items():

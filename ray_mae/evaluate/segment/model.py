@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.base import to_dict
+from ray_mae.config.urls import opened
 from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.files import write_whole
+from ray_mae.store import fetch
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
 _LAST = "seg_layers."
@@ -106,7 +108,7 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     Raises:
         FileNotFoundError: where there is none.
     """
-    path = Path(folder) / SEGMENTER
+    path = opened(folder) / SEGMENTER
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: give a folder below models/ in the --output folder of "
@@ -116,5 +118,5 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     # 0.1 wrote the method's settings, the network's among them
     settings, _ = ckpt.sections_of(facts.get("method", facts))
     model = Segmenter(cast(ResEncSettings, settings), facts["values"])
-    model.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    model.load_state_dict(load_file(fetch(path.parent / WEIGHTS)))
     return model.eval()

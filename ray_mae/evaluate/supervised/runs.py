@@ -11,9 +11,11 @@ from ray.exceptions import RayTaskError
 
 from ray_mae.cluster.runtime import gpus_wanted
 from ray_mae.config import SupervisedConfig
+from ray_mae.data.paths import is_remote
 from ray_mae.files import write_whole
+from ray_mae.store import remove_folder
 from ray_mae.terminal import console
-from ray_mae.train.metrics.jsonl import append_jsonl, read_jsonl
+from ray_mae.train.metrics.jsonl import PARTS, append_jsonl, read_jsonl, rewrite_jsonl
 
 MODELS = "models"
 """Folder of the runs: weights kept and history, in a folder of its own each."""
@@ -53,6 +55,7 @@ def runs_of(config: SupervisedConfig) -> list[Run]:
     for run in runs:
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / HISTORY).unlink(missing_ok=True)
+        remove_folder(run.folder / f"{HISTORY}{PARTS}")
     return runs
 
 
@@ -81,8 +84,9 @@ def run_all(
     pending = {task.remote(run, *common): run for run in runs}
     results: dict[str, R] = {}
     line = dict.fromkeys((run.name for run in runs), 0)  # of its history, the next to print
+    look_s = 5.0 if is_remote(config.output) else 1.0
     while pending:
-        done, _ = ray.wait(list(pending), num_returns=1, timeout=1.0)
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=look_s)
         for run in runs:
             lines = read_jsonl(run.folder / HISTORY)
             for record in lines[line[run.name] :]:
@@ -100,6 +104,9 @@ def run_all(
                 raise RuntimeError(
                     f"{run.name}: {cause} (in full: {run.folder / 'error.txt'})"
                 ) from cause
+    for run in runs:
+        if is_remote(run.folder):
+            rewrite_jsonl(run.folder / HISTORY)  # of its parts one object
     return [results[run.name] for run in runs]
 
 

@@ -69,7 +69,7 @@ class Progress:
         self._listeners.close(error is None or isinstance(error, Interrupted))
 
     def _follow(self) -> None:
-        while not self._ended.wait(0.5):
+        while not self._ended.wait(self._metrics.every):
             self._look()
         self._look()
 

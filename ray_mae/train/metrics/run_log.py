@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_mae.data.paths import is_remote
 from ray_mae.files import write_whole
+from ray_mae.store import Mirror
 from ray_mae.train.run_folder import METRICS, PICTURES, REPORTS, RunFolder
 from ray_mae.train.run_storage import require
 
@@ -41,6 +44,9 @@ def tensorboard_tag(name: str, losses: Collection[str]) -> str:
     return f"{group}/{name}"
 
 
+_LARGEST_BOARD = 1 << 22  # bytes of one of TensorBoard's files in a store
+
+
 class RunLog:
     """Metrics of a run, written by one worker. A continued run drops what it will repeat.
 
@@ -54,7 +60,11 @@ class RunLog:
 
     def __init__(self, folder: RunFolder, first_step: int, losses: Collection[str]) -> None:
         self._losses = losses
-        self._folder, self._next = folder.path, first_step + 1
+        self._mirror = Mirror(folder.path, folder.patience) if is_remote(folder.path) else None
+        if self._mirror:
+            self._mirror.start()
+        self._folder = self._mirror.local if self._mirror else folder.path
+        self._next = first_step + 1
         self._lines = folder.lines(METRICS)
         folder.outlast(lambda: folder.drop_metrics_after(first_step))
         self._writer: Any = None
@@ -84,6 +94,9 @@ class RunLog:
                 folder = str(self._folder / "tensorboard")
                 self._writer = SummaryWriter(folder, purge_step=self._next)
             work(self._writer)
+            if self._mirror and _size(self._writer) > _LARGEST_BOARD:  # it is put whole each time
+                self._writer.close()
+                self._writer = None
         except OSError:
             self._writer = None
 
@@ -112,3 +125,11 @@ class RunLog:
         """Raises StorageAway where lines are left."""
         self._write_tensorboard(lambda writer: writer.close())
         self._lines.close()
+        if self._mirror:
+            self._mirror.close()
+
+
+def _size(writer: Any) -> int:
+    """Bytes of the file that a TensorBoard writer has written so far; 0 of one that is closed."""
+    file = writer.file_writer and writer.file_writer.event_writer._file_name
+    return Path(file).stat().st_size if file else 0

@@ -7,6 +7,7 @@ slow or down costs no step. Servers, projects and keys come from their own envir
 import json
 import os
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray_mae.config.base import flatten
+from ray_mae.data.paths import is_remote
 from ray_mae.files import write_whole
 
 IDS = "trackers.json"
@@ -84,13 +86,29 @@ class Listeners:
 # ------------------------------------------------------------------------------------------ opening
 
 
-def check_trackers(names: Sequence[str], setting: str = "tracking.trackers") -> None:
+def check_trackers(
+    names: Sequence[str], setting: str = "tracking.trackers", output: Path | None = None
+) -> None:
     """Raises ValueError where a package is missing, or W&B has no key: it would ask for one and wait.
+
+    Neither can keep files of its own in an object store.
 
     Args:
         names: of the trackers.
         setting: dotted name of what chose them, for the text of the error.
+        output: folder of the run or the search.
     """
+    in_store = output is not None and is_remote(output)
+    if in_store and "mlflow" in names and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise ValueError(
+            f"{setting}: MLflow's own file cannot lie in an object store ({output}): set "
+            "MLFLOW_TRACKING_URI to a server, or leave mlflow out"
+        )
+    if in_store and "wandb" in names and os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+        raise ValueError(
+            f"{setting}: what W&B keeps offline cannot lie in an object store ({output}): unset "
+            "WANDB_MODE, or leave wandb out"
+        )
     for name in names:
         spec = find_spec(name)
         if spec is None or spec.origin is None:  # a folder `wandb` is no package
@@ -127,7 +145,7 @@ def open_trackers(
     Raises:
         ValueError: where a tracker cannot be had.
     """
-    check_trackers(names)
+    check_trackers(names, output=folder)
     ids = ids | read_ids(folder)
     trackers = [TRACKERS[name](folder, settings, ids.get(name)) for name in names]
     if trackers:
@@ -226,7 +244,7 @@ class Wandb:
                 project=os.environ.get("WANDB_PROJECT", PROJECT),
                 name=folder.name,
                 config=settings,
-                dir=folder,
+                dir=tempfile.gettempdir() if is_remote(folder) else folder,
                 settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
             )
         except wandb.Error as error:

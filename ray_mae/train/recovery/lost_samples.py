@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray_mae.data.loading.rows import names_of
 from ray_mae.train.errors import FatalError
-from ray_mae.train.metrics.jsonl import JsonLines, read_jsonl
-from ray_mae.train.run_folder import RunFolder
+from ray_mae.train.metrics.jsonl import PARTS, open_lines, read_jsonl
+from ray_mae.train.run_folder import GATHERED_S, RunFolder
 
 if TYPE_CHECKING:  # the driver counts without PyTorch
     import torch
@@ -133,7 +133,9 @@ class LostRows:
 
 def unreadable_rows(output: Path) -> int:
     """Returns the rows lost over the whole run; a step that was repeated after a restart counts once."""
-    records = (r for file in (output / UNREADABLE).glob("*.jsonl") for r in read_jsonl(file))
+    folder = output / UNREADABLE
+    names = {file.name.removesuffix(PARTS) for file in folder.glob("*.jsonl*")}
+    records = (r for name in names for r in read_jsonl(folder / name))
     return len({(r["step"], r["file"], r["group"], r["row"]) for r in records})
 
 
@@ -143,7 +145,7 @@ class _WorkerLines:
     def __init__(self, folder: RunFolder, name: str, rank: int) -> None:
         self.folder = folder.path / name
         self.path = self.folder / f"worker-{rank:04d}.jsonl"
-        self._lines = JsonLines(self.path, folder.patience)
+        self._lines = open_lines(self.path, folder.patience, GATHERED_S)
 
     def add(self, record: dict[str, Any]) -> None:
         with suppress(OSError):  # the line waits until it can be written
