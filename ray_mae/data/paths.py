@@ -225,17 +225,18 @@ def with_os_errors(work: Callable[[], T]) -> T:
     """Return the result of work with a store, whose library's own errors are raised as EIO.
 
     Args:
-        work: what to do. Errors that say what is wrong with a setting stay what they are.
+        work: what to do. Our own errors and those of a wrong value stay what they are.
 
     Raises:
         OSError: as of a file; EIO for all that has no number, which may be gone a moment later.
     """
     try:
         return work()
-    except (*_PERMANENT, ValueError, RuntimeError):
+    except (*_PERMANENT, ValueError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        known = isinstance(error, OSError) and error.errno is not None
+        if known or type(error).__module__.startswith("ray_mae."):
             raise
         raise OSError(errno.EIO, error_text(error)) from error
 
