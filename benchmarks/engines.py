@@ -3,7 +3,8 @@
     python -m benchmarks.engines [--workers 1,2] [--preset tiny] [--image-size 128] [--steps 12] [--record]
 
 The same method, batch in memory and settings; every measure is a group of processes of its own, and both
-engines take turns. CPU seconds are those of the first worker. On a CPU they talk by gloo, on GPUs by nccl, one process for each GPU.
+engines take turns. CPU seconds are those of the first worker. On a CPU they talk by gloo, on GPUs by nccl,
+one process for each GPU.
 """
 
 import argparse
