@@ -113,8 +113,7 @@ def main() -> None:
     finish(
         given,
         rows,
-        f"{len(volumes)} volumes at {given.spacing_mm} mm, {mean:.2f} million voxels on average; CPU milliseconds "
-        "for each million of them.",
+        f"{len(volumes)} volumes at {given.spacing_mm} mm, {mean:.2f} million voxels on average; CPU times.",
     )
 
 
