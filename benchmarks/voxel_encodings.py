@@ -6,7 +6,6 @@ The defaults of `ingest --volumes.dtype` and `--volumes.compression`, and the by
 `ray_mae.data.decoding.voxels`, were chosen by this table.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
+from benchmarks.record import Cell, finish, parser_of
 from ray_mae.config import VolumeSettings
 from ray_mae.data.decoding.preprocessing import Preparation
 from ray_mae.data.decoding.voxels import STEP
@@ -38,12 +38,13 @@ def planes(array: np.ndarray) -> bytes:
 
 
 def from_planes(data: bytes, like: np.ndarray) -> np.ndarray:
-    """The inverse of `planes`."""
-    apart = np.frombuffer(data, np.uint8).reshape(like.itemsize, -1)
-    together = np.empty(apart.shape[::-1], np.uint8)
-    for place, plane in enumerate(apart):
-        together[:, place] = plane
-    return together.view(like.dtype).reshape(like.shape)
+    """The inverse of `planes`, as `ray_mae.data.decoding.voxels` has it."""
+    *lower, highest = np.frombuffer(data, np.uint8).reshape(like.itemsize, *like.shape)
+    together = highest.astype(f"u{like.itemsize}")
+    for plane in reversed(lower):
+        together <<= 8
+        together |= plane
+    return together.view(like.dtype)
 
 
 def plain(data: bytes, like: np.ndarray) -> np.ndarray:
@@ -60,14 +61,14 @@ def measure(
     for volume in volumes:
         best = [np.inf, np.inf]
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = time.process_time()
             stored = store(volume)
             raw = planes(stored) if apart else stored.tobytes()
             data = zstandard.compress(raw, level) if level else raw
-            middle = time.perf_counter()
+            middle = time.process_time()
             back = zstandard.decompress(data) if level else data
             found = restore((from_planes if apart else plain)(back, stored)).astype(np.float16)
-            end = time.perf_counter()
+            end = time.process_time()
             best = [min(best[0], middle - start), min(best[1], end - middle)]
         size, voxels = size + len(data), voxels + volume.size
         encode, decode = encode + best[0], decode + best[1]
@@ -76,34 +77,44 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder of NIfTI files")
     parser.add_argument("--limit", type=int, default=12, help="volumes, evenly over the folder")
     parser.add_argument("--spacing-mm", type=float, default=1.0)
-    args = parser.parse_args()
+    given = parser.parse_args()
 
-    paths = sorted(args.source.rglob("*.nii*"))
-    preparation = Preparation.of(VolumeSettings(spacing_mm=args.spacing_mm))
+    paths = sorted(given.source.rglob("*.nii*"))
+    preparation = Preparation.of(VolumeSettings(spacing_mm=given.spacing_mm))
     volumes = []
-    for path in paths[:: max(1, len(paths) // args.limit)]:
+    for path in paths[:: max(1, len(paths) // given.limit)]:
         try:
             volumes.append(preparation.prepare([path], {}).image.values)
         except QuarantineError as reason:
             print(reason)
     mean = np.mean([volume.size for volume in volumes]) / 1e6
-    print(f"{len(volumes)} volumes at {args.spacing_mm} mm, {mean:.2f} million voxels on average")
-    print("decoded to float16; times per million voxels, one thread")
-    print(f"{'dtype':8} planes zstd bits/voxel encode ms decode ms    error")
+    rows: list[dict[str, Cell]] = []
     for dtype in DTYPES:
-        for apart in (False, True):
-            for level in (0, 1, 3, 6, 9):
-                if level == 0 and apart:
-                    continue
-                bits, encode, decode, worst = measure(volumes, dtype, apart, level)
-                print(
-                    f"{dtype:8} {'yes' if apart else 'no':6} {level:4} {bits:10.2f} {encode:9.2f} "
-                    f"{decode:9.2f} {worst:8.4f}"
-                )
+        for level, apart in [
+            (0, False),
+            *((n, apart) for n in (1, 3, 6, 9) for apart in (False, True)),
+        ]:
+            bits, encode, decode, worst = measure(volumes, dtype, apart, level)
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "byte planes": "apart" if apart else "together",
+                    "level of zstd": level,
+                    "bits a voxel": bits,
+                    "encoded, ms a million": encode,
+                    "decoded to float16, ms a million": decode,
+                    "largest error": worst,
+                }
+            )
+    finish(
+        given,
+        rows,
+        f"{len(volumes)} volumes at {given.spacing_mm} mm, {mean:.2f} million voxels on average; CPU times.",
+    )
 
 
 if __name__ == "__main__":

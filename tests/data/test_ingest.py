@@ -15,7 +15,8 @@ from dicom_files import RAMP, SHARED, needs_shared, write_dicom
 from PIL import Image
 
 from ray_mae.config import IngestConfig, InspectConfig, TableColumns
-from ray_mae.data.decoding.stored_images import decode
+from ray_mae.data.decoding.files import decode_image
+from ray_mae.data.decoding.stored_images import Window, decode
 from ray_mae.data.ingest.job import ingest
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.rows import read_rows
@@ -331,6 +332,25 @@ def test_a_table_may_list_dicom_files_whose_view_they_know_themselves(tmp_path: 
     view = studies(tmp_path / "out").iloc[0]["views"][0]
     assert (view["view"], view["position"]) == ("lateral", "LL")
     assert decode(view["image"]).shape == (64, 64)
+
+
+def test_shards_of_more_bits_are_seen_as_those_of_eight_and_keep_more(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 4095, 48 * 48).astype(np.uint16).reshape(48, 48)
+    path = write_dicom(tmp_path / "in" / "a.dcm", ramp, WindowCenter=2000, WindowWidth=1000)
+    found = {}
+    for bits in (8, 12, 16):
+        output = tmp_path / f"out-{bits}"
+        ingest(settings(tmp_path / "in", output, bits=bits))
+        form = json.loads((output / "manifest.json").read_text())["form"]
+        assert (form["bits"], form["encoding"]) == (bits, "zstd")
+        view = studies(output).iloc[0]["views"][0]
+        assert (view["encoding"], view["height"], view["width"]) == ("zstd", 32, 32)
+        found[bits] = decode(view["image"]), decode(view["image"], Window(-0.5, 0.0))
+        np.testing.assert_array_equal(decode_image(path, image_size=32, bits=bits), found[bits][0])
+    own, darker = zip(*found.values(), strict=True)
+    for image in own[1:]:
+        assert np.abs(image.astype(int) - own[0]).max() <= 1
+    assert len(np.unique(darker[0])) == 1 < len(np.unique(darker[1]))  # it was cut off at 8 bits
 
 
 def test_burned_in_text_is_quarantined_unless_it_is_to_be_kept(tmp_path: Path) -> None:
