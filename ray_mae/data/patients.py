@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_mae.data.parquet import open_parquet
+from ray_mae.data.parquet import map_files, open_parquet
 from ray_mae.data.paths import resolve_path
-from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.data.schema import SPLITS, Manifest, Shard
 from ray_mae.data.shard_set import ShardSet
 
 Patients = dict[str, set[str]]
@@ -35,13 +35,16 @@ def read_patients(folder: Path, manifest: Manifest) -> Patients:
     Those that cannot be read are left out: whoever reads their samples says so, or goes on without them.
     """
     patients: Patients = {split: set() for split in SPLITS}
-    for shard in manifest.shards:
-        with (
-            suppress(OSError, pa.ArrowException),
-            open_parquet(resolve_path(folder) / shard.file, shard) as file,
-        ):
+
+    def read(path: Path, shard: Shard) -> tuple[str, list[str]]:
+        with suppress(OSError, pa.ArrowException), open_parquet(path, shard) as file:
             column = file.read(columns=["patient_id"])["patient_id"]
-            patients[shard.split].update(column.unique().to_pylist())
+            return shard.split, column.unique().to_pylist()
+        return shard.split, []
+
+    files = [(resolve_path(folder) / shard.file, shard) for shard in manifest.shards]
+    for split, of_file in map_files(read, files):
+        patients[split].update(of_file)
     return patients
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from ray_mae.data.parquet import open_parquet
+from ray_mae.data.parquet import read_columns
 from ray_mae.data.shard_set import ShardSet
 
 PAD, UNKNOWN, FIRST, LAST, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -54,9 +54,8 @@ def training_reports(shards: ShardSet, section: str) -> Iterator[tuple[str, str]
         shards: folders of studies.
         section: as of `report_text`.
     """
-    for path, shard in shards.of_split("train"):
-        with open_parquet(path, shard) as file:
-            table = file.read(columns=["patient_id", "findings", "impression"])
+    columns = ["patient_id", "findings", "impression"]
+    for table in read_columns(shards.of_split("train"), columns):
         for row in table.to_pylist():
             text = report_text(row, section)
             if text:
