@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,8 @@ from ray_mae.benchmarking.label_maps import read_regions
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.config.suite import DatasetEntry, TaskEntry
 from ray_mae.data.labels import binary_targets
-from ray_mae.data.parquet import open_parquet
-from ray_mae.data.schema import Row
+from ray_mae.data.parquet import map_files, open_parquet, read_columns
+from ray_mae.data.schema import Row, Shard
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import check_splits, label_targets
 from ray_mae.evaluate.label_names import check_there, of_volumes, pooled_names, states_by_name
@@ -47,15 +48,17 @@ def read_samples(entry: DatasetEntry) -> SampleTable:
     (folder,) = shards.folders
     kind, attributes = shards.kind, list(folder.manifest.attributes)
     columns = [f"{kind}_id", "patient_id", "split"]
-    rows: list[Row] = []
-    for shard in folder.manifest.shards:
-        with open_parquet(folder.path / shard.file, shard) as file:
+
+    def read(path: Path, shard: Shard) -> list[Row]:
+        with open_parquet(path, shard) as file:
             there = file.schema_arrow.names
             own = [name for name in (*OF_MANIFEST, *attributes) if name in there]
             inner = ["views.list.element.view", "views.list.element.position"]
-            rows += file.read(
-                columns=columns + own + (inner if kind == "study" else [])
-            ).to_pylist()
+            wanted = columns + own + (inner if kind == "study" else [])
+            return cast(list[Row], file.read(columns=wanted).to_pylist())
+
+    files = [(folder.path / shard.file, shard) for shard in folder.manifest.shards]
+    rows = [row for of_file in map_files(read, files) for row in of_file]
     sample, patient, split = (np.array([row[c] for row in rows], dtype=np.str_) for c in columns)
     if entry.role == "external":
         split = np.full(len(rows), TEST)
@@ -129,10 +132,13 @@ def read_targets(
     external = entry.role == "external"
     columns = [f"{shards.kind}_id", "labels"] + ["other_labels"] * (shards.kind == "study")
     rows: list[Row] = []
-    for shard in folder.manifest.shards:
-        if (TEST if external else shard.split) in splits:
-            with open_parquet(folder.path / shard.file, shard) as file:
-                rows += file.read(columns=columns).to_pylist()
+    files = [
+        (folder.path / shard.file, shard)
+        for shard in folder.manifest.shards
+        if (TEST if external else shard.split) in splits
+    ]
+    for of_file in read_columns(files, columns):
+        rows += of_file.to_pylist()
     if names is None and wanted:
         check_there(shards, rows, wanted)
     left_out: dict[str, str] = {}

@@ -8,18 +8,22 @@ import hashlib
 import io
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_mae.data.loading.integrity import DamagedShard, describe_exchange
-from ray_mae.data.paths import is_remote, resolve_path, retry_transient, with_os_errors
+from ray_mae.data.paths import is_remote, resolve_path, resolve_url, retry_transient, with_os_errors
 from ray_mae.data.schema import Manifest, Shard
 
+T = TypeVar("T")
+AT_A_TIME = 8
+"""Requests at the same time: enough to hide a store's delay behind its speed."""
 TAIL = 1 << 16
 """Bytes of the end of a file that are fetched first: most footers."""
 GAP = 1 << 17
@@ -74,6 +78,48 @@ def open_parquet(path: Path, shard: Shard | None = None) -> pq.ParquetFile:
     if not is_remote(path):
         return pq.ParquetFile(path)
     return _RemoteParquet(path, retry_transient(lambda: read_footer(path, shard), remote=False))
+
+
+def map_files(work: Callable[[Path, Shard], T], files: Sequence[tuple[Path, Shard]]) -> Iterator[T]:
+    """Yields what is made of each file in order; several in a store are read at a time.
+
+    Args:
+        work: of a file's path and its entry in the manifest.
+        files: to read.
+    """
+    if not any(is_remote(resolve_url(path)) for path, _ in files):
+        yield from (work(*file) for file in files)
+        return
+    threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="fetch")
+    ahead: deque[Future[T]] = deque()
+    try:
+        for file in files:
+            ahead.append(threads.submit(work, *file))
+            if len(ahead) > 2 * AT_A_TIME:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+def read_columns(files: Sequence[tuple[Path, Shard]], columns: list[str]) -> Iterator[pa.Table]:
+    """Yields some columns of each file, in order.
+
+    Args:
+        files: paths and entries in the manifest.
+        columns: names, of parts of a column with dots.
+
+    Raises:
+        DamagedShard: a file in a store is not the shard.
+        OSError: a file cannot be read.
+    """
+
+    def read(path: Path, shard: Shard) -> pa.Table:
+        with open_parquet(path, shard) as file:
+            return file.read(columns=columns)
+
+    return map_files(read, files)
 
 
 class _RemoteParquet(pq.ParquetFile):
@@ -155,10 +201,18 @@ def read_footer(path: Path, shard: Shard | None = None, how: Fetch | None = None
         DamagedShard: it is another file than the manifest says, or none of Parquet.
         OSError: of the store.
     """
-    how = how or fetch
-    key = (str(path), shard.bytes, shard.sha256) if shard else None
-    if key and (held := _FOOTERS.get(key)):
-        return held
+    if shard is None:
+        return _read_footer(path, None, how or fetch)
+    key = (str(path), shard.bytes, shard.sha256)
+    with _FOOTERS.reading(key):  # readers of several row groups ask for it at the same time
+        if (footer := _FOOTERS.get(key)) is None:
+            footer = _read_footer(path, shard, how or fetch)
+            _compare(path, footer, shard)
+            _FOOTERS.add(key, footer)
+    return footer
+
+
+def _read_footer(path: Path, shard: Shard | None, how: Fetch) -> Footer:
     store: Any = path
     size = shard.bytes if shard else with_os_errors(lambda: store.fs.info(store.path)["size"])
     start = max(size - TAIL, 0)
@@ -174,11 +228,7 @@ def read_footer(path: Path, shard: Shard | None = None, how: Fetch | None = None
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + content))
     except pa.ArrowException as error:
         raise DamagedShard(describe_exchange(path, f"{error}")) from error
-    footer = Footer(metadata, size, length, hashlib.sha256(content).hexdigest())
-    if shard and key:
-        _compare(path, footer, shard)
-        _FOOTERS.add(key, footer)
-    return footer
+    return Footer(metadata, size, length, hashlib.sha256(content).hexdigest())
 
 
 def ranges_of(
@@ -290,6 +340,11 @@ class _Footers:
         self._held: OrderedDict[tuple, Footer] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._reading = [threading.Lock() for _ in range(64)]
+
+    def reading(self, key: tuple) -> threading.Lock:
+        """What is held while the footer is fetched."""
+        return self._reading[hash(key) % len(self._reading)]
 
     def get(self, key: tuple) -> Footer | None:
         with self._lock:

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_mae.data.parquet import open_parquet
+from ray_mae.data.parquet import map_files, open_parquet
 from ray_mae.data.paths import resolve_path
-from ray_mae.data.schema import SPLITS, Manifest
+from ray_mae.data.schema import SPLITS, Manifest, Shard
 from ray_mae.data.shard_set import ShardSet
 
 Patients = dict[str, pa.Array]
@@ -27,15 +27,15 @@ def read_patients(folder: Path, manifest: Manifest) -> Patients:
 
     Those that cannot be read are left out: whoever reads their samples says so, or goes on without them.
     """
-    parts: dict[str, list[pa.Array]] = {split: [] for split in SPLITS}
-    for shard in manifest.shards:
-        with (
-            suppress(OSError, pa.ArrowException),
-            open_parquet(resolve_path(folder) / shard.file, shard) as file,
-        ):
-            column = file.read(columns=["patient_id"])["patient_id"]
-            parts[shard.split].append(column.unique())
-    return {split: _union(arrays) for split, arrays in parts.items()}
+
+    def read(path: Path, shard: Shard) -> tuple[str, pa.Array]:
+        with suppress(OSError, pa.ArrowException), open_parquet(path, shard) as file:
+            return shard.split, file.read(columns=["patient_id"])["patient_id"].unique()
+        return shard.split, pa.array([], pa.string())
+
+    files = [(resolve_path(folder) / shard.file, shard) for shard in manifest.shards]
+    every = [*map_files(read, files)]
+    return {split: _union(of for name, of in every if name == split) for split in SPLITS}
 
 
 def _union(arrays: Iterable[pa.Array]) -> pa.Array:

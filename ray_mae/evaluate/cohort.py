@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ray_mae.data.labels import Uncertain, Unmentioned, binary_targets
 from ray_mae.data.loading.order import RowLocation, permutation
-from ray_mae.data.parquet import open_parquet
+from ray_mae.data.parquet import read_columns
 from ray_mae.data.schema import SPLITS, Manifest, Row
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.label_names import check_there, of_volumes, pooled_names, states_by_name
@@ -125,9 +125,9 @@ def read_cohort(
     names = list(labels or pooled_names(shards))
     for i, folder in enumerate(shards.folders):
         first = len(rows)
-        for shard in (s for s in folder.manifest.shards if s.split in splits):
-            with open_parquet(folder.path / shard.file, shard) as file:
-                rows += file.read(columns=columns).to_pylist()
+        files = [(folder.path / s.file, s) for s in folder.manifest.shards if s.split in splits]
+        for (_, shard), table in zip(files, read_columns(files, columns), strict=True):
+            rows += table.to_pylist()
             location += [
                 RowLocation(shard.file, group, row, 0, i)
                 for group, count in enumerate(shard.row_groups)

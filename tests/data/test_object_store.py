@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,14 @@ from ray_mae.data.loading.read_ahead import Group, ReadAhead, groups_in_turn
 from ray_mae.data.loading.rows import names_of, read_rows
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.tokenizer import training_reports
-from ray_mae.data.parquet import fetch, footer_sha256, open_parquet, ranges_of, read_footer
+from ray_mae.data.parquet import (
+    fetch,
+    footer_sha256,
+    map_files,
+    open_parquet,
+    ranges_of,
+    read_footer,
+)
 from ray_mae.data.patients import read_patients
 from ray_mae.data.schema import Manifest, Shard
 from ray_mae.data.shard_set import ShardSet
@@ -182,6 +190,27 @@ def test_who_is_in_shards_is_read_without_their_images(
     assert names_of(Path(str(remote)), keys) == names_of(shards, keys)
     total = sum(shard.bytes for shard in there.folders[0].manifest.shards)
     assert 0 < traffic.bytes < total / 4
+
+
+def test_several_files_are_read_at_a_time_and_handed_on_in_order(
+    remote: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [(remote / s.file, s) for s in Manifest.read(remote).shards]
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def slow(path: Path, shard: Shard) -> str:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05)
+        with lock:
+            at_once -= 1
+        return shard.file
+
+    assert list(map_files(slow, files)) == [shard.file for _, shard in files]
+    assert most > 3
+    assert next(iter(map_files(slow, files * 50))) == files[0][1].file  # the rest is not waited for
 
 
 def test_a_long_footer_and_long_ranges_are_read_in_parts(

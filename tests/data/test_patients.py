@@ -70,7 +70,7 @@ def test_of_a_single_folder_nothing_is_read(
 ) -> None:
     opened = []
     monkeypatch.setattr(
-        module, "open_parquet", lambda path: opened.append(path) or pq.ParquetFile(path)
+        module, "open_parquet", lambda path, _: opened.append(path) or pq.ParquetFile(path)
     )
     assert find_shared_patients(ShardSet.read(folders[0])) == []
     assert opened == []

@@ -6,6 +6,7 @@ uncertain, not mentioned or not labelled is no finding, and neither is "No Findi
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ray_mae.data.labels import POSITIVE, label_named, normalised
 from ray_mae.data.loading.order import key_of
 from ray_mae.data.loading.rows import damage_by
-from ray_mae.data.parquet import open_parquet
+from ray_mae.data.parquet import map_files, open_parquet
 from ray_mae.data.schema import NOUNS, Manifest, Shard
 from ray_mae.data.shard_set import ShardSet
 
@@ -164,10 +165,12 @@ def read_findings(shards: ShardSet, skip: bool = False) -> Findings:
         ValueError: no training sample has a finding.
     """
     files = [
-        [
-            _read(folder.path, folder.manifest, shard, skip)
-            for shard in folder.manifest.of_split("train")
-        ]
+        list(
+            map_files(
+                partial(_read, folder.manifest, skip),
+                [(folder.path / shard.file, shard) for shard in folder.manifest.of_split("train")],
+            )
+        )
         for folder in shards.folders
     ]
     every = [file for folder in files for file in folder]
@@ -218,13 +221,13 @@ class _File:
         return np.where(rarest == none, 0, rarest)
 
 
-def _read(folder: Path, manifest: Manifest, shard: Shard, skip: bool) -> _File:
+def _read(manifest: Manifest, skip: bool, path: Path, shard: Shard) -> _File:
     column = f"{manifest.kind}_id"
     try:
-        with open_parquet(folder / shard.file, shard) as file:
+        with open_parquet(path, shard) as file:
             table = file.read(columns=[column, "labels"])
     except (OSError, pa.ArrowException) as error:
-        damage = damage_by(error, folder / shard.file, shard, "labels")
+        damage = damage_by(error, path, shard, "labels")
         if not skip:
             raise damage from error
         return _File(

@@ -7,13 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ray_mae.data.parquet import Fetch, GroupPieces, fetch_group
+from ray_mae.data.parquet import AT_A_TIME, Fetch, GroupPieces, fetch_group
 from ray_mae.data.schema import Shard
 
 AHEAD = 128 << 20
 """Bytes that are fetched ahead of their use, at most; one row group may be."""
-AT_A_TIME = 8
-"""Row groups that are fetched at the same time: enough to hide a store's delay behind its speed."""
 
 
 class Group(NamedTuple):

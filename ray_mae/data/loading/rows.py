@@ -5,8 +5,9 @@ Keys of samples are traced back to their identifiers here, too.
 
 import errno
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from ray_mae.data.loading.arrow_rows import rows_of
 from ray_mae.data.loading.integrity import DamagedShard, check_content, checksum_of
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.parquet import GroupSource, fetch_group, open_parquet
+from ray_mae.data.parquet import GroupSource, fetch_group, map_files, open_parquet
 from ray_mae.data.paths import is_remote, is_transient, resolve_path, resolve_url, sha256_of
 from ray_mae.data.retry import doubling_waits, retry
 from ray_mae.data.schema import Manifest, Row, Shard
@@ -135,15 +136,16 @@ def names_of(shards: Path, keys: Collection[int]) -> dict[int, str]:
     manifest, keys = Manifest.read(shards), set(keys)
     column = f"{manifest.kind}_id"
     names: dict[int, str] = {}
-    for shard in manifest.of_split("train"):
+
+    def read(path: Path, shard: Shard) -> list[str]:
+        # of what is damaged the samples keep their keys
+        with suppress(OSError, pa.ArrowException), open_parquet(path, shard) as file:
+            return cast(list[str], file.read(columns=[column])[column].to_pylist())
+        return []
+
+    files = [(shards / shard.file, shard) for shard in manifest.of_split("train")]
+    for of_file in map_files(read, files):
+        names |= {key: name for name in of_file if (key := key_of(name)) in keys}
         if len(names) == len(keys):
             break
-        try:
-            with open_parquet(shards / shard.file, shard) as file:
-                table = file.read(columns=[column])
-        except (OSError, pa.ArrowException):  # damaged: its samples keep their keys
-            continue
-        for name in table[column].to_pylist():
-            if (key := key_of(name)) in keys:
-                names[key] = name
     return names

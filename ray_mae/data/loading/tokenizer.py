@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ray_mae.data.loading.order import permutation
-from ray_mae.data.parquet import open_parquet
+from ray_mae.data.parquet import read_columns
 from ray_mae.data.schema import Shard
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.random_streams import Draw
@@ -68,9 +68,7 @@ def training_reports(shards: ShardSet, section: str) -> Iterator[tuple[str, str]
 
 
 def _reports(files: Sequence[tuple[Path, Shard]], section: str) -> Iterator[tuple[str, str]]:
-    for path, shard in files:
-        with open_parquet(path, shard) as file:
-            table = file.read(columns=["patient_id", "findings", "impression"])
+    for table in read_columns(files, ["patient_id", "findings", "impression"]):
         for row in table.to_pylist():
             text = report_text(row, section)
             if text:

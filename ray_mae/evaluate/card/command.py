@@ -12,7 +12,7 @@ import pyarrow as pa
 from ray_mae.config import InspectConfig
 from ray_mae.data.ingest.job import QUARANTINE
 from ray_mae.data.loading.integrity import check_sizes
-from ray_mae.data.parquet import open_parquet
+from ray_mae.data.parquet import open_parquet, read_columns
 from ray_mae.data.paths import resolve_path
 from ray_mae.data.quarantine import QUARANTINE_REASONS
 from ray_mae.data.schema import ATTRIBUTES, FACES, NOUNS, PSEUDONYMS, SPLITS, Manifest
@@ -138,12 +138,9 @@ def _all_shards(config: InspectConfig, manifest: Manifest) -> list[CardShards]:
 def _small_columns(shards: Path, manifest: Manifest) -> pa.Table:
     """Every row, without its images or voxels."""
     check_sizes(shards, manifest)
-    tables = []
-    for shard in manifest.shards:
-        # reads parts of a struct; a dataset does not
-        with open_parquet(shards / shard.file, shard) as file:
-            tables.append(file.read(columns=_SMALL[manifest.kind]))
-    return pa.concat_tables(tables)
+    files = [(shards / shard.file, shard) for shard in manifest.shards]
+    # parts of a struct, too, which a dataset does not read
+    return pa.concat_tables(read_columns(files, list(_SMALL[manifest.kind])))
 
 
 def _splits(shards: CardShards, noun: str) -> dict[str, dict[str, int]]:
