@@ -39,10 +39,24 @@ _DATABASES = {".db"}
 _UNFINISHED = (".unfinished", ".partial")
 
 
-def require_package(path: Path) -> None:
-    """Raises ValueError where the package of a URL's store is not installed."""
-    if is_remote(path):
-        resolve_path(path)
+def require_store(path: Path) -> None:
+    """Looks whether a URL's store can be used, before anything is done; a folder there would make the bucket.
+
+    Raises:
+        ValueError: the store's package is not installed.
+        FileNotFoundError: there is no such bucket.
+        OSError: the store cannot be asked, such as without a key.
+    """
+    if not is_remote(path):
+        return
+    resolve_path(path)
+    store: Any = path
+    bucket = store.path.partition("/")[0]
+    if bucket and "://" not in store.path and not retry_transient(lambda: store.fs.exists(bucket)):
+        raise FileNotFoundError(
+            f"{path}: there is no bucket {bucket}, or this machine may not list what is in it: make it, or "
+            "give the machine a key or a role (docs/object_stores.md)"
+        )
 
 
 def remove_folder(folder: Path) -> None:
@@ -350,7 +364,7 @@ def writes_to_stores(
             output: Path | None = getattr(config, "output", None)
             if output is None or not is_remote(output):
                 return command(config)
-            require_package(output)
+            require_store(output)
             with Mirror(output) as mirror:
                 if goes_on:
                     mirror.fetch()

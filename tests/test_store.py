@@ -20,6 +20,7 @@ from ray_mae.store import (
     put_folder,
     remove_folder,
     rename_folder,
+    require_store,
     with_os_errors,
     writes_to_stores,
 )
@@ -262,6 +263,14 @@ def test_a_fetched_folder_is_fetched_once_and_again_where_it_changed(
     with fetched(place, ["model.safetensors", "checksums"]) as copy:
         assert [path.name for path in copy.iterdir()] == ["model.safetensors"]
     assert not copy.exists()
+
+
+def test_a_bucket_that_is_not_there_is_said_and_not_made(bucket: str) -> None:
+    require_store(opened(f"{bucket}/anything"))
+    nowhere: Any = opened("s3://no-such-bucket/run")
+    with pytest.raises(FileNotFoundError, match="s3://no-such-bucket/run: there is no bucket"):
+        count(Settings(nowhere))
+    assert not nowhere.fs.exists("no-such-bucket")
 
 
 def test_what_is_no_encoder_is_said_of_a_url_as_of_a_path(place: Any) -> None:

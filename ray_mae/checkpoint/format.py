@@ -25,14 +25,14 @@ from ray_mae.config.migrate import migrate_exported
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.sections import DATA, DataConfig, EncoderSettings
 from ray_mae.config.urls import is_path, opened
-from ray_mae.data.paths import is_remote, resolve_url, with_os_errors
+from ray_mae.data.paths import is_remote, resolve_path, resolve_url, with_os_errors
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.data.stored_form import StoredForm
 from ray_mae.encoders.registry import ENCODERS
 from ray_mae.files import write_whole
 from ray_mae.methods.registry import run_of
-from ray_mae.store import fetch, require_package
+from ray_mae.store import fetch
 
 if TYPE_CHECKING:
     from ray_mae.open_weights.source import OpenEncoder
@@ -190,7 +190,7 @@ def at_hand(path: Path) -> Path:
     path = opened(path)
     if not is_remote(path):
         return path
-    require_package(path)
+    resolve_path(path)  # the package of its store is installed
     return with_os_errors(lambda: _fetched(path))
 
 

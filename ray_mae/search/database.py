@@ -9,7 +9,7 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from ray_mae.data.paths import is_remote
-from ray_mae.store import Mirror, require_package
+from ray_mae.store import Mirror
 
 _DATABASE = "study.db"
 
@@ -35,7 +35,6 @@ def database_of(output: Path, storage: str | None) -> Iterator[str]:
     if storage or not is_remote(output):
         yield storage_url(output, storage)
         return
-    require_package(output)
     with Mirror(output) as mirror:
         mirror.fetch([_DATABASE])
         yield storage_url(mirror.local, None)

@@ -33,7 +33,7 @@ from ray_mae.search.optuna_study import (
 )
 from ray_mae.search.space import Parameter, read_space
 from ray_mae.search.trial import Runs, run_trial
-from ray_mae.store import storage_of
+from ray_mae.store import require_store, storage_of
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console
 from ray_mae.train.metrics.trackers import check_trackers, mlflow_uri
@@ -59,6 +59,7 @@ def tune(config: TuneConfig) -> dict[str, Any]:
     config = replace(config, shards=folders, output=config.output.resolve())
     parameters = read_space(config.space)
     _check(config, parameters)
+    require_store(config.output)
     config.output.mkdir(parents=True, exist_ok=True)
     with (
         hold(config.output, "ray-mae tune"),

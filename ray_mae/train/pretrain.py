@@ -34,7 +34,7 @@ from ray_mae.data.patients import SharedPatients, find_shared_patients, summaris
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.files import write_whole
 from ray_mae.lock import hold
-from ray_mae.store import remove_folder, require_package
+from ray_mae.store import remove_folder, require_store
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.tables import StartTables, as_table, plan_rows
@@ -98,7 +98,7 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     check_machine(config.scaling)
     if config.data.corrupt == "stop":
         shards.check_sizes()
-    require_package(config.output)
+    require_store(config.output)
     config.output.mkdir(parents=True, exist_ok=True)
     with hold(config.output, "ray-mae pretrain"):
         return _pretrain(config, plan, shards, began, probe)

@@ -142,3 +142,17 @@ def test_file_urls_are_paths() -> None:
 def test_what_can_only_be_read_is_no_output() -> None:
     with pytest.raises(ValueError, match=r"--output http://h/x .*can only be read"):
         cli.parsed(words("pretrain", output="http://h/x"))
+
+
+def test_a_job_that_reads_and_writes_in_a_bucket_needs_no_shared_disk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = words("pretrain", shards="s3://b/shards", output="s3://b/run")
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(["submit", "--dry-run", "--", *job])
+    said = capsys.readouterr().out
+    assert "--output s3://b/run" in said
+    assert "must mount" not in said
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(["submit", "--dry-run", "--", *words("pretrain", output="s3://b/run")])
+    assert "must mount --shards /data/x as a shared disk" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from ray_mae.evaluate.supervised.fit import Fit
 from ray_mae.evaluate.supervised.report import ComparisonReport, write_comparison
 from ray_mae.evaluate.supervised.runs import Run, run_all, runs_of
 from ray_mae.lock import hold
+from ray_mae.store import require_store
 from ray_mae.terminal import warn
 
 
@@ -148,6 +149,7 @@ def evaluate(evaluation: Evaluation[Any, Any, Any]) -> dict[str, Any]:
     """
     began = time.time()
     config = evaluation.config
+    require_store(config.output)
     config.output.mkdir(parents=True, exist_ok=True)
     with hold(config.output, f"ray-mae evaluate {evaluation.command}"):
         return _evaluate(evaluation, began)
