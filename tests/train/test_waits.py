@@ -1,14 +1,11 @@
 """No step waits for the device: through the loop's own step, both engines, every method, and the metrics."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.methods.registry import METHODS
@@ -28,13 +25,7 @@ from tests.waits import Waits, on_device
 FIRST, STEPS, MICRO = 100, 2, 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    store = tmp_path_factory.mktemp("group") / "store"
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 def engine_of(name: str, engine: str, **settings: Any) -> Engine:
