@@ -67,9 +67,7 @@ def test_a_run_goes_on_by_the_engine_that_it_was_begun_with(run: PretrainConfig)
     assert summary["continued_from_step"] == 600
     kept = yaml.safe_load((run.output / CONFIG).read_text())["engine"]
     assert (kept["name"], kept["zero_stage"]) == ("deepspeed", 2)
-    with pytest.raises(
-        ValueError, match=r"ZeRO 2, and DDP cannot .* engine\.name deepspeed, or"
-    ):
+    with pytest.raises(ValueError, match=r"ZeRO 2, and DDP cannot .* engine\.name deepspeed, or"):
         pretrain(replace(run, engine=EngineConfig(name="ddp")))
 
 
