@@ -55,14 +55,17 @@ def losses(name: str, *, compiled: bool, batches: int, **settings: Any) -> list[
 def test_batches_of_any_numbers_of_views_take_two_compilations_of_a_network(
     name: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One for the first shape, one for any: so views need not be padded to numbers of a few kinds."""
+    """One for the first shape, one for any: so views need not be padded to numbers of a few kinds.
+
+    A captioner that reads studies has a third where none of them has a second view: PyTorch takes 1 apart.
+    """
     plain = torch.nn.Module.compile
     # what is compiled again depends on the tracing; kernels would take minutes to make
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: plain(self, backend="eager"))
     ours = losses(name, compiled=True, batches=len(VIEWS), **settings)
     assert ours == pytest.approx(losses(name, compiled=False, batches=len(VIEWS), **settings))
     networks = len([*build_of(small(name, **settings), vocabulary=VOCABULARY).children()])
-    assert 1 <= counters["stats"]["unique_graphs"] <= 2 * networks
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2 * networks + ("caption_memory" in settings)
     assert not counters["graph_break"]
 
 
