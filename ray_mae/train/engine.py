@@ -4,6 +4,8 @@
 same steps in the same order: the loop, checkpoints of weights and what goes on exactly do not depend on it.
 """
 
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.methods.base import Method
+from ray_mae.train.errors import FatalError
 from ray_mae.train.optim import resolve_precision, scaled_groups
 from ray_mae.train.outcomes import Outcome
 
@@ -39,6 +42,7 @@ class Engine(ABC):
         )
         self._scales = [group["scale"] for group in self._groups]
         if config.compile:
+            _require_compiler()
             # each network, and not the method around them: its weights that change with the step, such
             # as β, would be compiled in
             for network in module.children():
@@ -172,6 +176,18 @@ def _rate_of(module: Method, layer_decay: float, name: str) -> float:
     """The share of the learning rate that a parameter of a method has: the whole one outside the encoder."""
     inner = name.removeprefix("encoder.")
     return 1.0 if inner == name or layer_decay == 1 else module.encoder.rate_of(inner, layer_decay)
+
+
+def _require_compiler() -> None:
+    """Raise FatalError where PyTorch finds none, which it would tell in the first step in many words."""
+    gpu = torch.cuda.is_available()
+    variable, *usual = ("CC", "gcc", "clang") if gpu else ("CXX", "g++")
+    wanted = [os.environ[variable]] if os.environ.get(variable) else usual
+    if not any(map(shutil.which, wanted)):
+        raise FatalError(
+            f"engine.compile wants a compiler on every node, and there is no {' or '.join(wanted)} here: "
+            f"install one, name it by {variable}, or set engine.compile to false"
+        )
 
 
 def poisoned(loss: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tests.batches import gradients, method, part, study_batch
+from tests.waits import Waits, on_device
 
 FORMS: dict[str, dict] = {
     "mse": {"alignment": "mse"},
@@ -37,9 +38,13 @@ def _worker(rank: int, folder: str) -> None:
             "gloo", init_method=f"file://{folder}/store{world}", rank=rank, world_size=world
         )
         share = len(VIEWS) // world
-        mine = part(batch, list(range(rank * share, (rank + 1) * share)))
+        mine = on_device(part(batch, list(range(rank * share, (rank + 1) * share))))
         for form, settings in FORMS.items():
-            gradient = gradients(method(beta=20.0, **settings), mine)
+            module = method(beta=20.0, **settings)
+            with Waits(module, mine) as waits:
+                module(mine, 100).total.backward()
+            Path(f"{folder}/{form}-{world}-{rank}.waits").write_text("\n".join(waits.found))
+            gradient = gradients(module, mine)
             dist.all_reduce(gradient)
             if rank == 0:
                 torch.save(gradient / world, f"{folder}/{form}-{world}.pt")
@@ -67,3 +72,9 @@ def test_the_gradient_does_not_depend_on_the_number_of_workers(
     many = torch.load(folder / f"{form}-{world}.pt")
     assert one.norm() > 0.1
     assert (one - many).norm() / one.norm() < 1e-5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nobody_waits_for_a_device_where_workers_meet(folder: Path, form: str) -> None:
+    told = [file.read_text() for file in sorted(folder.glob(f"{form}-*.waits"))]
+    assert told == [""] * 6  # of four workers and of two

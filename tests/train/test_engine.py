@@ -1,6 +1,7 @@
 """Both engines in one process: precision, what is saved, and the gradient norm."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,11 +25,15 @@ pytestmark = pytest.mark.usefixtures("process_group")
 
 
 def engine_of(
-    precision: str, stage: int, accumulation: int = 1, optim: OptimConfig | None = None
+    precision: str,
+    stage: int,
+    accumulation: int = 1,
+    optim: OptimConfig | None = None,
+    **settings: Any,
 ) -> Engine:
     name = "ddp" if stage < 0 else "deepspeed"
     return engines.engine_of(
-        method(beta=2.0),
+        method(beta=2.0, **settings),
         EngineConfig(name=name, zero_stage=max(stage, 0), precision=precision),  # type: ignore[arg-type]
         optim or OptimConfig(),
         micro_batch_size=4,
@@ -109,6 +114,30 @@ def test_a_step_with_a_loss_that_is_not_finite_never_was(
             assert ("gradient_norm" in engine.gradient_norm()) == (poison is None)
     ours, theirs = (engine.weights() for engine in engines)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("stage", [DDP, 0])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_skipped_first_step_leaves_no_trace_in_moments_nor_in_what_follows_steps(
+    stage: int, optimizer: Any
+) -> None:
+    """SGD has no momentum yet; and the mean over studies has taken in what was not finite."""
+    optim = OptimConfig(optimizer=optimizer)
+    engines = [engine_of("fp32", stage, 1, optim, alignment="centred") for _ in range(2)]
+    good = study_batch([2, 1, 3, 2])
+    bad = study_batch([2, 2], seed=1)
+    for step, batch in enumerate([bad, good, bad, good]):
+        for engine, meets_bad in zip(engines, (True, False), strict=True):
+            if batch is bad and not meets_bad:
+                continue
+            loss = engine(batch, step).total
+            engine.backward(loss * torch.nan if batch is bad else loss)
+            engine.step(1e-3)
+            engine.after_step(step + 1)
+            assert engine.skipped == (batch is bad)
+    ours, theirs = (engine.weights() for engine in engines)
+    assert any(name.endswith("centre.mean") for name in theirs)
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,7 @@ def infonce(n: Tensor, study: Tensor, studies: int, temperature: float, key: Ten
     and every view of another study, on any worker, a negative (van den Oord et al. 2018).
     A study that was drawn twice is no negative of itself.
     """
-    every, owner, mine, keys, first = gather_rows(
-        n, study, key
-    )  # [A, D], [A] over all workers, [N], [A]
+    every, owner, mine, keys, first = gather_rows(n, study, key)  # [A, D], [A], [N], [A]
     logits = n @ every.T / temperature  # [N, A]
     positive = mine[:, None] == owner[None, :]
     own = first + torch.arange(n.shape[0], device=n.device)  # an anchor meets itself
