@@ -226,6 +226,21 @@ def test_a_long_footer_and_long_ranges_are_read_in_parts(
     assert max(end - start for start, end in traffic.of(shard.file)) <= max(20_000, footer.length)
 
 
+def test_as_many_footers_are_kept_as_fit(
+    remote: UPath, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [(remote / s.file, s) for s in Manifest.read(remote).of_split("train")]
+    first = [read_footer(*file) for file in files]
+    assert [read_footer(*file).sha256 for file in files] == [f.sha256 for f in first]
+    assert len(traffic.ranges) == len(files)
+    monkeypatch.setattr(parquet, "_FOOTERS_HELD", 1)
+    forget(monkeypatch)
+    traffic.ranges.clear()
+    for file in [files[0], files[0], files[1], files[1], files[0]]:
+        assert read_footer(*file).metadata.num_rows == file[1].rows
+    assert len(traffic.ranges) == 3
+
+
 # ------------------------------------------------------------------------------------- read-ahead
 
 
