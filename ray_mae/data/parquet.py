@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from ray_mae.data.loading.integrity import DamagedShard, describe_exchange
+from ray_mae.data.loading.integrity import DamagedShard, describe_exchange, describe_size
 from ray_mae.data.paths import is_remote, resolve_path, resolve_url, retry_transient, with_os_errors
 from ray_mae.data.schema import Manifest, Shard
 
@@ -282,17 +283,33 @@ def fetch(path: Path, shard: Shard | None, ranges: Sequence[Range]) -> list[Piec
         return []
     store: Any = path
     starts, ends = zip(*ranges, strict=True)
-    contents = with_os_errors(
-        lambda: store.fs.cat_ranges(
-            [store.path] * len(ranges), list(starts), list(ends), on_error="raise"
+    try:
+        contents = with_os_errors(
+            lambda: store.fs.cat_ranges(
+                [store.path] * len(ranges), list(starts), list(ends), on_error="raise"
+            )
         )
-    )
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a range behind the end of a file is an error as any other
+        if shard and (size := _size_now(path)) not in (None, shard.bytes):
+            raise DamagedShard(describe_exchange(path, describe_size(size, shard))) from error
+        raise
     for start, end, content in zip(starts, ends, contents, strict=True):
         if len(content) != end - start:
-            said = f", {Manifest.FILE} says {shard.bytes:,}" if shard else ""
-            problem = f"{start + len(content):,} bytes{said}"
+            size = start + len(content)
+            problem = describe_size(size, shard) if shard else f"{size:,} bytes"
             raise DamagedShard(describe_exchange(path, problem))
     return list(zip(starts, contents, strict=True))
+
+
+def _size_now(path: Path) -> int | None:
+    """Bytes of a file in a store; None where that cannot be told."""
+    store: Any = path
+    with suppress(Exception):
+        store.fs.invalidate_cache(store.path)
+        return int(store.fs.info(store.path)["size"])
+    return None
 
 
 class _Pieces(io.RawIOBase):

@@ -322,6 +322,10 @@ def test_another_object_under_the_name_is_refused(shards: Path, remote: UPath) -
     (remote / second.file).write_bytes(other[:-50])
     with pytest.raises(DamagedShard, match=r"is not the file"):
         read_rows(remote / second.file, second, 0, ("study_id",))
+    for rest in (b"", b"x" * 10):  # no byte of the ranges that are wanted
+        (remote / second.file).write_bytes(rest)
+        with pytest.raises(DamagedShard, match=rf"\({len(rest)} bytes, manifest.json says"):
+            read_rows(remote / second.file, second, 0, ("study_id",))
     with pytest.raises(DamagedShard, match=r"is not the file .* bytes, manifest.json says"):
         ShardSet.read(remote).check_sizes()
 
