@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from botocore.exceptions import EndpointConnectionError
 from s3fs import S3FileSystem
 from upath import UPath
 
 from ray_mae.data import parquet, paths
+from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading import node_cache, read_ahead
 from ray_mae.data.loading.findings import read_findings
 from ray_mae.data.loading.integrity import DamagedShard
@@ -40,6 +42,7 @@ from ray_mae.data.patients import read_patients
 from ray_mae.data.schema import Manifest, Shard
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import read_cohort
+from ray_mae.train.batches import Batches
 from tests.data.test_loading import stream
 from tests.shards import write_shards, write_volume_shards
 
@@ -562,3 +565,22 @@ def test_a_full_disk_and_a_folder_of_somebody_else_mean_reading_through(
     (tmp_path / "file").write_bytes(b"")
     broken = blocks(replace(cached, cache=CacheSettings(tmp_path / "file", 64 << 20)))
     assert silent(broken) == silent(expected)
+
+
+def test_a_run_hears_once_that_the_cache_is_too_small(
+    shards: Path, remote: UPath, tmp_path: Path
+) -> None:
+    class HandedOut:
+        """What Ray Train gives a worker: here of three tasks, each with a reader of its own."""
+
+        def iter_batches(self, **_: object) -> list[pa.Table]:
+            return [block for step in range(3) for block in small.read(step, step + 1)]
+
+    small = remote_stream(remote, cache=CacheSettings(tmp_path, INDEX_BYTES + 200_000))
+    batches = Batches(HandedOut(), KINDS["study"], torch.device("cpu"))
+    said = []
+    for step in (0, 0, 1, 1, 2, 2):
+        batches.next(step)
+        said.append(batches.take_note())
+    assert sum("is full" in text for text in said) == 1
+    assert disk_use(tmp_path) <= INDEX_BYTES + 200_000
