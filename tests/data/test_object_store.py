@@ -367,6 +367,19 @@ def test_what_passes_is_waited_for_as_long_as_the_setting_says(
         read_rows(remote / shard.file, shard, 0, ("study_id",), patience=0.1)
 
 
+@pytest.mark.parametrize("kind", [ConnectionError, PermissionError])
+def test_a_store_that_cannot_be_asked_is_none_without_shards(
+    kind: type[Exception], remote: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise kind("YPSILANTI")
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", away)
+    with pytest.raises(OSError, match=r"manifest.json cannot be read \(YPSILANTI") as told:
+        Manifest.read(remote)
+    assert isinstance(told.value, PermissionError) == (kind is PermissionError)
+
+
 def test_no_permission_is_no_damage(remote: UPath, traffic: Traffic) -> None:
     traffic.failures = [PermissionError("Forbidden") for _ in range(200)]
     with pytest.raises(PermissionError, match="Forbidden"):
