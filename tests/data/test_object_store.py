@@ -375,7 +375,7 @@ def test_a_store_that_cannot_be_asked_is_none_without_shards(
         raise kind("YPSILANTI")
 
     monkeypatch.setattr(S3FileSystem, "_call_s3", away)
-    with pytest.raises(OSError, match=r"manifest.json cannot be read \(YPSILANTI") as told:
+    with pytest.raises(OSError, match=r"manifest.json cannot be read \(.*YPSILANTI") as told:
         Manifest.read(remote)
     assert isinstance(told.value, PermissionError) == (kind is PermissionError)
 
