@@ -52,6 +52,7 @@ def main() -> None:
     parser = record.parser_of(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder of images")
     parser.add_argument("--limit", type=int, default=1000, help="images at most")
+    parser.add_argument("--times", type=int, default=3, help="how often each of them is there")
     parser.add_argument("--side", type=int, default=256, help="of an image, in pixels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--others", type=Path, help="Python that has the two others")
@@ -59,6 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, s3_server() as bucket:
         folder = Path(name)
         images = [encode(image, "zstd") for image in _images(given.source, given.limit, given.side)]
+        images *= given.times
         write(folder / "shards", images)
         store = UPath(f"{bucket}/shards")
         store.fs.put(f"{folder / 'shards'}/", store.path, recursive=True)

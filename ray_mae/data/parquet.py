@@ -11,13 +11,15 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 
-from ray_mae.data.loading.integrity import DamagedShard, describe_exchange
+from ray_mae.data.loading.integrity import DamagedShard, describe_exchange, describe_size
 from ray_mae.data.paths import is_remote, resolve_path, resolve_url, retry_transient, with_os_errors
 from ray_mae.data.schema import Manifest, Shard
 
@@ -30,7 +32,7 @@ GAP = 1 << 17
 """Bytes between two wanted ranges that are fetched along: less work than another request."""
 PART = 8 << 20
 """Bytes of one request: longer ranges are several at a time."""
-_FOOTERS_HELD = 64 << 20
+_FOOTERS_HELD = 64 << 20  # bytes, packed: of some 8 million studies
 _MAGIC, _END = b"PAR1", 8
 
 Range = tuple[int, int]
@@ -202,17 +204,17 @@ def read_footer(path: Path, shard: Shard | None = None, how: Fetch | None = None
         OSError: of the store.
     """
     if shard is None:
-        return _read_footer(path, None, how or fetch)
+        return _read_footer(path, None, how or fetch)[1]
     key = (str(path), shard.bytes, shard.sha256)
     with _FOOTERS.reading(key):  # readers of several row groups ask for it at the same time
         if (footer := _FOOTERS.get(key)) is None:
-            footer = _read_footer(path, shard, how or fetch)
+            content, footer = _read_footer(path, shard, how or fetch)
             _compare(path, footer, shard)
-            _FOOTERS.add(key, footer)
+            _FOOTERS.add(key, content, footer)
     return footer
 
 
-def _read_footer(path: Path, shard: Shard | None, how: Fetch) -> Footer:
+def _read_footer(path: Path, shard: Shard | None, how: Fetch) -> tuple[bytes, Footer]:
     store: Any = path
     size = shard.bytes if shard else with_os_errors(lambda: store.fs.info(store.path)["size"])
     start = max(size - TAIL, 0)
@@ -225,10 +227,10 @@ def _read_footer(path: Path, shard: Shard | None, how: Fetch) -> Footer:
         if length is None or length > size:
             raise pa.ArrowInvalid("it does not end as a Parquet file does")
         content = tail[-length:]
-        metadata = pq.read_metadata(pa.BufferReader(_MAGIC + content))
+        metadata = _metadata(content)
     except pa.ArrowException as error:
         raise DamagedShard(describe_exchange(path, f"{error}")) from error
-    return Footer(metadata, size, length, hashlib.sha256(content).hexdigest())
+    return content, Footer(metadata, size, length, hashlib.sha256(content).hexdigest())
 
 
 def ranges_of(
@@ -281,17 +283,33 @@ def fetch(path: Path, shard: Shard | None, ranges: Sequence[Range]) -> list[Piec
         return []
     store: Any = path
     starts, ends = zip(*ranges, strict=True)
-    contents = with_os_errors(
-        lambda: store.fs.cat_ranges(
-            [store.path] * len(ranges), list(starts), list(ends), on_error="raise"
+    try:
+        contents = with_os_errors(
+            lambda: store.fs.cat_ranges(
+                [store.path] * len(ranges), list(starts), list(ends), on_error="raise"
+            )
         )
-    )
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a range behind the end of a file is an error as any other
+        if shard and (size := _size_now(path)) not in (None, shard.bytes):
+            raise DamagedShard(describe_exchange(path, describe_size(size, shard))) from error
+        raise
     for start, end, content in zip(starts, ends, contents, strict=True):
         if len(content) != end - start:
-            said = f", {Manifest.FILE} says {shard.bytes:,}" if shard else ""
-            problem = f"{start + len(content):,} bytes{said}"
+            size = start + len(content)
+            problem = describe_size(size, shard) if shard else f"{size:,} bytes"
             raise DamagedShard(describe_exchange(path, problem))
     return list(zip(starts, contents, strict=True))
+
+
+def _size_now(path: Path) -> int | None:
+    """Bytes of a file in a store; None where that cannot be told."""
+    store: Any = path
+    with suppress(Exception):
+        store.fs.invalidate_cache(store.path)
+        return int(store.fs.info(store.path)["size"])
+    return None
 
 
 class _Pieces(io.RawIOBase):
@@ -334,10 +352,13 @@ class _Pieces(io.RawIOBase):
 
 
 class _Footers:
-    """Footers of shards that this process has read, as many as fit; the one not used for longest goes."""
+    """Footers of shards that this process has read, packed; the one not used for longest goes.
+
+    One of 512 studies has 27 kB, packed 4 and parsed 215; it is parsed in 0.3 ms.
+    """
 
     def __init__(self) -> None:
-        self._held: OrderedDict[tuple, Footer] = OrderedDict()
+        self._held: OrderedDict[tuple, tuple[int, str, bytes]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
         self._reading = [threading.Lock() for _ in range(64)]
@@ -348,17 +369,24 @@ class _Footers:
 
     def get(self, key: tuple) -> Footer | None:
         with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key)
-
-    def add(self, key: tuple, footer: Footer) -> None:
-        with self._lock:
             if key not in self._held:
-                self._held[key] = footer
-                self._bytes += footer.length
+                return None
+            self._held.move_to_end(key)
+            size, sha256, packed = self._held[key]
+        content = zstandard.decompress(packed)
+        return Footer(_metadata(content), size, len(content), sha256)
+
+    def add(self, key: tuple, content: bytes, footer: Footer) -> None:
+        packed = zstandard.compress(content, level=1)
+        with self._lock:
+            self._held[key] = footer.size, footer.sha256, packed
+            self._bytes += len(packed)
             while self._bytes > _FOOTERS_HELD and len(self._held) > 1:
-                self._bytes -= self._held.popitem(last=False)[1].length
+                self._bytes -= len(self._held.popitem(last=False)[1][2])
+
+
+def _metadata(footer: bytes) -> pq.FileMetaData:
+    return pq.read_metadata(pa.BufferReader(_MAGIC + footer))
 
 
 _FOOTERS = _Footers()

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ray_mae.data.labels import CHEXPERT_LABELS
-from ray_mae.data.paths import resolve_path, with_os_errors
+from ray_mae.data.paths import is_remote, resolve_path, with_os_errors
 from ray_mae.files import write_whole
 
 SCHEMA_VERSION = 1
@@ -187,13 +187,17 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Raises FileNotFoundError or ValueError with what to do where there is no usable one."""
+        """Raises FileNotFoundError or ValueError with what to do where there is no usable one.
+
+        OSError where a store cannot be read.
+        """
         path = resolve_path(folder) / cls.FILE
-        if not with_os_errors(path.is_file):
+        text = _text_of(path)
+        if text is None:
             raise FileNotFoundError(
                 f"{path} is missing: {folder} holds no shards; run `ray-mae ingest --output {folder}`"
             )
-        raw = json.loads(with_os_errors(path.read_text))
+        raw = json.loads(text)
         if raw.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"{path} has schema version {raw.get('schema_version')}, this ray_mae reads "
@@ -201,3 +205,17 @@ class Manifest:
             )
         raw["shards"] = [Shard(**s) for s in raw["shards"]]
         return cls(**raw)
+
+
+def _text_of(path: Path) -> str | None:
+    """The text of a file; None where there is none."""
+    if not is_remote(path):
+        return path.read_text() if path.is_file() else None
+    try:  # a store that cannot be asked is none without the file
+        return with_os_errors(path.read_text)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"{path} cannot be read ({error.strerror or error})"
+        ) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 from ray_mae.adaptation.subsets import write_subset
 from ray_mae.data.schema import Manifest
@@ -74,3 +75,17 @@ def test_one_that_a_kill_left_unfinished_is_written_again(shards: Path, tmp_path
     before = write_subset(shards, chosen, tmp_path / "part")
     assert not (tmp_path / "part" / "rest").exists()
     assert write_subset(shards, chosen, tmp_path / "part") == before
+
+
+def test_a_part_of_shards_in_a_store_is_that_of_those_on_disk(
+    shards: Path, store: str, tmp_path: Path
+) -> None:
+    there = UPath(store)
+    there.fs.put(f"{shards}/", there.path, recursive=True)
+    chosen = set(draw_patients(training_patients(shards), 6, 0))
+    here = write_subset(shards, chosen, tmp_path / "here")
+    assert write_subset(there, chosen, tmp_path / "there") == here
+    for shard in here.shards:
+        assert (tmp_path / "there" / shard.file).read_bytes() == (
+            tmp_path / "here" / shard.file
+        ).read_bytes()

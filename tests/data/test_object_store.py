@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from botocore.exceptions import EndpointConnectionError
 from s3fs import S3FileSystem
 from upath import UPath
 
 from ray_mae.data import parquet, paths
+from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading import node_cache, read_ahead
 from ray_mae.data.loading.findings import read_findings
 from ray_mae.data.loading.integrity import DamagedShard
@@ -40,6 +42,7 @@ from ray_mae.data.patients import read_patients
 from ray_mae.data.schema import Manifest, Shard
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import read_cohort
+from ray_mae.train.batches import Batches
 from tests.data.test_loading import stream
 from tests.shards import write_shards, write_volume_shards
 
@@ -226,6 +229,21 @@ def test_a_long_footer_and_long_ranges_are_read_in_parts(
     assert max(end - start for start, end in traffic.of(shard.file)) <= max(20_000, footer.length)
 
 
+def test_as_many_footers_are_kept_as_fit(
+    remote: UPath, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [(remote / s.file, s) for s in Manifest.read(remote).of_split("train")]
+    first = [read_footer(*file) for file in files]
+    assert [read_footer(*file).sha256 for file in files] == [f.sha256 for f in first]
+    assert len(traffic.ranges) == len(files)
+    monkeypatch.setattr(parquet, "_FOOTERS_HELD", 1)
+    forget(monkeypatch)
+    traffic.ranges.clear()
+    for file in [files[0], files[0], files[1], files[1], files[0]]:
+        assert read_footer(*file).metadata.num_rows == file[1].rows
+    assert len(traffic.ranges) == 3
+
+
 # ------------------------------------------------------------------------------------- read-ahead
 
 
@@ -281,10 +299,8 @@ def test_no_more_than_so_many_bytes_are_fetched_ahead(
 
 
 def test_a_reader_s_turns_are_those_that_it_will_fetch(shards: Path) -> None:
-    manifest = Manifest.read(shards)
-    shard = manifest.of_split("train")[0]
-    a, b, c = (Group(shards / shard.file, shard, group) for group in range(3))
-    assert [g.group for g in groups_in_turn([a, a, b, a, c, b, a], 8)] == [0, 1, 2, 0]
+    rows = Manifest.read(shards).of_split("train")[0].row_groups
+    assert list(groups_in_turn([0, 0, 1, 0, 2, 1, 0], lambda group: rows[group], 8)) == [0, 1, 2, 0]
 
 
 # ------------------------------------------------------------------------------- what goes wrong
@@ -307,6 +323,10 @@ def test_another_object_under_the_name_is_refused(shards: Path, remote: UPath) -
     (remote / second.file).write_bytes(other[:-50])
     with pytest.raises(DamagedShard, match=r"is not the file"):
         read_rows(remote / second.file, second, 0, ("study_id",))
+    for rest in (b"", b"x" * 10):  # no byte of the ranges that are wanted
+        (remote / second.file).write_bytes(rest)
+        with pytest.raises(DamagedShard, match=rf"\({len(rest)} bytes, manifest.json says"):
+            read_rows(remote / second.file, second, 0, ("study_id",))
     with pytest.raises(DamagedShard, match=r"is not the file .* bytes, manifest.json says"):
         ShardSet.read(remote).check_sizes()
 
@@ -343,6 +363,19 @@ def test_what_passes_is_waited_for_as_long_as_the_setting_says(
     shard = Manifest.read(remote).shards[0]
     with pytest.raises(TimeoutError, match=f"{shard.file} could not be read for"):
         read_rows(remote / shard.file, shard, 0, ("study_id",), patience=0.1)
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, PermissionError])
+def test_a_store_that_cannot_be_asked_is_none_without_shards(
+    kind: type[Exception], remote: UPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise kind("YPSILANTI")
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", away)
+    with pytest.raises(OSError, match=r"manifest.json cannot be read \(.*YPSILANTI") as told:
+        Manifest.read(remote)
+    assert isinstance(told.value, PermissionError) == (kind is PermissionError)
 
 
 def test_no_permission_is_no_damage(remote: UPath, traffic: Traffic) -> None:
@@ -543,3 +576,22 @@ def test_a_full_disk_and_a_folder_of_somebody_else_mean_reading_through(
     (tmp_path / "file").write_bytes(b"")
     broken = blocks(replace(cached, cache=CacheSettings(tmp_path / "file", 64 << 20)))
     assert silent(broken) == silent(expected)
+
+
+def test_a_run_hears_once_that_the_cache_is_too_small(
+    shards: Path, remote: UPath, tmp_path: Path
+) -> None:
+    class HandedOut:
+        """What Ray Train gives a worker: here of three tasks, each with a reader of its own."""
+
+        def iter_batches(self, **_: object) -> list[pa.Table]:
+            return [block for step in range(3) for block in small.read(step, step + 1)]
+
+    small = remote_stream(remote, cache=CacheSettings(tmp_path, INDEX_BYTES + 200_000))
+    batches = Batches(HandedOut(), KINDS["study"], torch.device("cpu"))
+    said = []
+    for step in (0, 0, 1, 1, 2, 2):
+        batches.next(step)
+        said.append(batches.take_note())
+    assert sum("is full" in text for text in said) == 1
+    assert disk_use(tmp_path) <= INDEX_BYTES + 200_000

@@ -44,7 +44,7 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
         size = sizes.get(wrong[0].file)
         more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
         raise DamagedShard(
-            describe_exchange(folder / wrong[0].file, _compared(size, wrong[0]) + more)
+            describe_exchange(folder / wrong[0].file, describe_size(size, wrong[0]) + more)
         )
 
 
@@ -63,7 +63,7 @@ def check_content(path: Path, shard: Shard, wait: bool = False) -> None:
     """
     state = path.stat()
     if state.st_size != shard.bytes:
-        raise DamagedShard(describe_exchange(path, _compared(state.st_size, shard)))
+        raise DamagedShard(describe_exchange(path, describe_size(state.st_size, shard)))
     if not shard.sha256:
         return
     if (actual := _CHECKS.ask(_version(path, state), wait)) not in (None, shard.sha256):
@@ -79,7 +79,8 @@ def checksum_of(path: Path) -> str:
     return checksum
 
 
-def _compared(size: int | None, shard: Shard) -> str:
+def describe_size(size: int | None, shard: Shard) -> str:
+    """Returns the size of a file, None if it is not there, beside that of its entry in the manifest."""
     held = "is not there" if size is None else f"{size:,} bytes"
     return f"{held}, {Manifest.FILE} says {shard.bytes:,}"
 

@@ -1,15 +1,16 @@
 """Row groups of shards in a store, fetched before their rows are asked for."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ray_mae.data.parquet import AT_A_TIME, Fetch, GroupPieces, fetch_group
 from ray_mae.data.schema import Shard
 
+K = TypeVar("K", bound=Hashable)
 AHEAD = 128 << 20
 """Bytes that are fetched ahead of their use, at most; one row group may be."""
 
@@ -27,22 +28,23 @@ class Group(NamedTuple):
         return self.shard.bytes * self.shard.row_groups[self.group] // max(self.shard.rows, 1)
 
 
-def groups_in_turn(groups: Iterable[Group], rows: int) -> Iterator[Group]:
+def groups_in_turn(groups: Iterable[K], rows_of: Callable[[K], int], rows: int) -> Iterator[K]:
     """Yields the row groups that a reader fetches, in turn.
 
     Args:
         groups: of one sample after the other.
+        rows_of: a row group.
         rows: that the reader holds; it forgets its oldest row groups beyond that.
     """
-    held: OrderedDict[tuple[Path, int], int] = OrderedDict()
+    held: OrderedDict[K, int] = OrderedDict()
     total = 0
     for group in groups:
-        if (at := (group.path, group.group)) in held:
+        if group in held:
             continue
-        total += (size := group.shard.row_groups[group.group])
+        total += (size := rows_of(group))
         while held and total > rows:
             total -= held.popitem(last=False)[1]
-        held[at] = size
+        held[group] = size
         yield group
 
 

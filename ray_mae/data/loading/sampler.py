@@ -60,10 +60,23 @@ class WindowReader:
         Args:
             locations: of all samples that will be, in order.
         """
-        if any(map(is_remote, self.folders)):
-            groups = (Group(self.path(at), self.shard(at), at.group) for at in locations)
-            turns = (g for g in groups_in_turn(groups, self._limit) if is_remote(g.path))
-            self._ahead = ReadAhead(turns, self._columns, self._fetch)
+        if not any(map(is_remote, self.folders)):
+            return
+
+        def shard(group: tuple[int, str, int]) -> Shard:
+            return self._shards[group[0]][group[1]]
+
+        turns = groups_in_turn(
+            ((at.folder, at.file, at.group) for at in locations),
+            lambda group: shard(group).row_groups[group[2]],
+            self._limit,
+        )
+        remote = (
+            Group(self.folders[of[0]] / of[1], shard(of), of[2])
+            for of in turns
+            if is_remote(self.folders[of[0]])
+        )
+        self._ahead = ReadAhead(remote, self._columns, self._fetch)
 
     def close(self) -> None:
         """Ends what is still being fetched."""
