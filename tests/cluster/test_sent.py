@@ -203,7 +203,7 @@ def test_uv_builds_the_environment_only_where_it_is_asked_to(
         (["--", "tune", "--config", "x.yaml", "--shards", "/s", "--output", "/o",
           "--storage", "postgresql://me:s3cret@host/name"], "does not exist|storage holds a password"),
         (["--", "ingest", "--archive", "dicom", "--source", "s3://me:s3cret@b/x", "--output", "/o"],
-         "a URL with a password stands in the command"),
+         "--source is a URL with a password"),
         (["--package", "nothing", *COMMAND, *OUTPUT], "package nothing is no import package"),
         (["--package", "../x", *COMMAND, *OUTPUT], "package takes names of import packages"),
         ([*COMMAND, *OUTPUT, "--config", "sub/../../x.yaml"], "does not exist"),

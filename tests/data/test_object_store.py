@@ -581,14 +581,10 @@ def test_a_full_disk_and_a_folder_of_somebody_else_mean_reading_through(
 def test_a_run_hears_once_that_the_cache_is_too_small(
     shards: Path, remote: UPath, tmp_path: Path
 ) -> None:
-    class HandedOut:
-        """What Ray Train gives a worker: here of three tasks, each with a reader of its own."""
-
-        def iter_batches(self, **_: object) -> list[pa.Table]:
-            return [block for step in range(3) for block in small.read(step, step + 1)]
-
     small = remote_stream(remote, cache=CacheSettings(tmp_path, INDEX_BYTES + 200_000))
-    batches = Batches(HandedOut(), KINDS["study"], torch.device("cpu"))
+    # of three tasks, each with a reader of its own
+    blocks = (block for step in range(3) for block in small.read(step, step + 1))
+    batches = Batches(blocks, KINDS["study"], torch.device("cpu"))
     said = []
     for step in (0, 0, 1, 1, 2, 2):
         batches.next(step)
