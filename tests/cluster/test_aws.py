@@ -28,6 +28,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)  # of the S3 server of other tests
     monkeypatch.setattr(aws_config.time, "sleep", lambda _: None)  # for what it has just made
     with mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
         yield

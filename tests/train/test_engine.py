@@ -75,7 +75,7 @@ def fp32() -> list[float]:
     return trained(engine_of("fp32", 1))
 
 
-@pytest.mark.parametrize("stage", [DDP, 1, 3])
+@pytest.mark.parametrize("stage", [DDP, 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[float]) -> None:
     engine = engine_of("bf16", stage)
     losses = trained(engine)
@@ -89,7 +89,13 @@ def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[flo
 
 @pytest.mark.parametrize(
     ("precision", "stage"),
-    [("fp32", DDP), ("fp32", 0), ("fp32", 3), ("bf16", DDP), ("bf16", 1)],
+    [
+        ("fp32", DDP),
+        ("fp32", 0),
+        pytest.param("fp32", 3, marks=pytest.mark.slow),
+        ("bf16", DDP),
+        pytest.param("bf16", 1, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     ("accumulation", "way"),
@@ -141,7 +147,14 @@ def test_a_skipped_first_step_leaves_no_trace_in_moments_nor_in_what_follows_ste
 
 
 @pytest.mark.parametrize(
-    ("precision", "stage"), [("fp32", DDP), ("bf16", DDP), ("fp32", 0), ("bf16", 1), ("bf16", 2)]
+    ("precision", "stage"),
+    [
+        ("fp32", DDP),
+        ("bf16", DDP),
+        ("fp32", 0),
+        pytest.param("bf16", 1, marks=pytest.mark.slow),
+        pytest.param("bf16", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_saved_goes_on_as_if_nothing_had_happened(
     precision: str, stage: int, tmp_path: Path
@@ -198,8 +211,8 @@ def test_weights_with_two_names_are_the_same_under_both() -> None:
     ("precision", "before", "after", "optimizer"),
     [
         ("fp32", 2, 1, "sgd"),
-        ("fp32", 3, 3, "adamw"),
-        ("bf16", 1, 2, "adamw"),
+        pytest.param("fp32", 3, 3, "adamw", marks=pytest.mark.slow),
+        pytest.param("bf16", 1, 2, "adamw", marks=pytest.mark.slow),
     ],
 )
 def test_a_universal_checkpoint_goes_on_as_if_nothing_had_been(
@@ -232,7 +245,11 @@ def test_a_universal_checkpoint_of_no_step_is_a_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "stage"),
-    [("fp32", DDP), ("bf16", 1), pytest.param("fp32", 3, marks=pytest.mark.slow)],
+    [
+        ("fp32", DDP),
+        pytest.param("bf16", 1, marks=pytest.mark.slow),
+        pytest.param("fp32", 3, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("universal", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_frozen_layers_stay_as_they_are_bit_by_bit_and_a_checkpoint_goes_on(

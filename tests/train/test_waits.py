@@ -78,7 +78,7 @@ def steps(engine: Engine, given: Given, folder: Path) -> MetricAverages:
     return averages
 
 
-@pytest.mark.parametrize("engine", ["ddp", "deepspeed"])
+@pytest.mark.parametrize("engine", ["ddp", pytest.param("deepspeed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", METHODS)
 def test_no_step_waits_for_the_device(name: str, engine: str, tmp_path: Path) -> None:
     made, given = engine_of(name, engine), Given(name)
