@@ -9,6 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from s3fs import S3FileSystem
+
 BUCKET = "archive"
 
 
@@ -37,6 +39,7 @@ def s3_server() -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
+    S3FileSystem.clear_instance_cache()  # those of before looked for their keys elsewhere
     try:
         _wait_for(endpoint, process)
         request = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")
