@@ -183,7 +183,11 @@ class Manifest:
         return sum(s.rows for s in self.of_split(split))
 
     def write(self, folder: Path) -> None:
-        write_whole(folder / self.FILE, json.dumps(asdict(self), indent=1) + "\n")
+        values = asdict(self)
+        for shard in values["shards"]:
+            if not shard["footer"]:  # earlier versions do not know it
+                del shard["footer"]
+        write_whole(folder / self.FILE, json.dumps(values, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from upath import UPath
 
 from ray_mae import cli
 from ray_mae.checkpoint.format import committed, last_committed, read_state
@@ -33,6 +34,7 @@ from ray_mae.run import pretrain
 from ray_mae.store import fetch
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.run_folder import EVENTS, METRICS, PROBES, last_pictures
+from tests.data.test_object_store import upload
 from tests.processes import kill_a_worker
 from tests.settings import sections
 from tests.shards import write_volume_shards
@@ -86,9 +88,17 @@ def on_disk(shards: Path, tmp_path_factory: pytest.TempPathFactory, ray: None) -
 def test_a_killed_run_goes_on_in_the_store_as_if_nothing_had_been(
     on_disk: PretrainConfig, bucket: str, tmp_path: Path
 ) -> None:
-    """Driver and all are killed after a checkpoint, then a worker of the same command."""
-    run = opened(Path(f"{bucket}/runs/killed"))
-    config = replace(on_disk, output=run)
+    """Driver and all are killed after a checkpoint, then a worker of the same command.
+
+    The shards lie there, too, and what goes on has a part of them in the node's cache.
+    """
+    run, data = opened(Path(f"{bucket}/runs/killed")), on_disk.data
+    upload(on_disk.folders[0], UPath(f"{bucket}/shards"))
+    data = replace(data, cache=tmp_path / "cache", cache_gib=0.1)
+    config = replace(on_disk, shards=Path(f"{bucket}/shards"), output=run, data=data)
+    assert to_dict(config)["shards"] == f"{bucket}/shards"
+    with pytest.raises(ValueError, match=r"data.cache is for shards in an object store"):
+        pretrain(replace(on_disk, output=tmp_path / "other", data=data))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
     program = Path(sys.executable).parent / "ray-mae"
     command = [str(program), "pretrain", "--config", str(tmp_path / "run.yaml")]
@@ -123,6 +133,8 @@ def test_a_killed_run_goes_on_in_the_store_as_if_nothing_had_been(
     assert first <= summary["continued_from_step"] < STEPS
     assert summary["worker_restarts"] == 1
     np.testing.assert_allclose(losses(run), losses(on_disk.output), rtol=1e-6)
+    assert len(list((tmp_path / "cache").glob("*/??/*"))) > 4
+    assert yaml.safe_load((run / "config.yaml").read_text())["shards"] == [f"{bucket}/shards"]
     assert not left.exists()
     assert [metrics["step"] for _, metrics in committed(run)][-1] == STEPS
     names = {path.name for path in run.iterdir()}
@@ -144,7 +156,7 @@ SEARCH = {
         "probe": {"bootstrap": 50, "min_positive": 3, "label_counts": []},
         "tracking": {"every": 2, "pictures": 0},
     },
-    "space": {"optim.lr": {"grid": [1e-3, 2e-3]}},
+    "space": {"optim.lr": {"grid": [1e-3]}},
     "asha": {"stop": False},
     "probes": 2,
     "at_once": 1,
@@ -164,10 +176,10 @@ def test_a_search_lies_in_the_store_and_its_best_run_is_used_from_there(
     cli.run([*words, "--output", output])
     found = opened(Path(output))
     summary = json.loads((found / "summary.json").read_text())
-    assert summary["trials"]["ended"] == 2
+    assert summary["trials"]["ended"] == 1
     assert summary["report"] == f"{output}/report.html"
     assert (found / "report.html").read_bytes().startswith(b"<!")
-    trial = found / "search" / "0001"
+    trial = found / "search" / "0000"
     names = {path.name for path in trial.iterdir()}
     assert {"config.yaml", PROBES, "probes", "log.txt", "tensorboard", METRICS} <= names
     boards = {path.name.rpartition(".")[2] for path in (trial / "tensorboard").iterdir()}
@@ -177,7 +189,7 @@ def test_a_search_lies_in_the_store_and_its_best_run_is_used_from_there(
     cli.run([*words, "--output", output, "--resume", "true"])
     cli.run(["tune", "report", "--output", output])
 
-    run = f"{output}/search/0001"
+    run = f"{output}/search/0000"
     common = ["--checkpoint", run, "--shards", str(shards)]
     cli.run(["evaluate", "probe", *common, "--output", f"{bucket}/probe", "--bootstrap", "20"])
     place = opened(Path(f"{bucket}/probe"))

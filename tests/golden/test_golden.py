@@ -107,8 +107,8 @@ def test_an_archive_becomes_the_same_shards(archive: str, tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "workers"),
-    # the others on two workers are the same network with other weights of its terms
-    [*((name, 1) for name in m.SHARDS), ("mvmae_v2t", 2), ("mdae", 2)],
+    # that volumes train alike on two workers is tested elsewhere
+    [*((name, 1) for name in m.SHARDS), ("mvmae_v2t", 2)],
 )
 def test_a_run_has_the_losses_of_before(name: str, workers: int, tmp_path: Path) -> None:
     """Every part of the loss, the gradient's norm and the learning rate, step by step."""
