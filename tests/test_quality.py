@@ -77,6 +77,22 @@ def test_an_optimiser_steps_as_pytorch_s_own_and_without_its_compiler(optimizer:
     assert done.returncode == 0, done.stderr
 
 
+def test_workers_meet_without_the_compiler_and_it_is_there_for_who_wants_it(tmp_path: Path) -> None:
+    code = (
+        "import importlib, sys, torch, torch.distributed as dist; "
+        "from ray_mae.train.ddp_engine import _data_parallel\n"
+        f"dist.init_process_group('gloo', init_method='file://{tmp_path}/store', rank=0, world_size=1)\n"
+        "shared = _data_parallel(torch.nn.Linear(3, 3), compiler=False)\n"
+        "with shared.no_sync(): shared(torch.ones(2, 3)).sum().backward()\n"
+        "shared(torch.ones(2, 3)).sum().backward()\n"
+        "assert shared.module.weight.grad.tolist() == [[4.0] * 3] * 3\n"
+        "if 'torch._dynamo' in sys.modules: sys.exit('the compiler is imported')\n"
+        "sys.exit(importlib.import_module('torch._dynamo') is not torch._dynamo)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_data_tasks_do_not_import_torch() -> None:
     """Processes that only read data start fast."""
     code = (

@@ -1,8 +1,10 @@
 """PyTorch's DistributedDataParallel as an engine: everything on every worker."""
 
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from ray_mae.checkpoint.format import OPTIMIZER, all_weights
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.methods.base import Method
 from ray_mae.train.engine import Engine, poisoned
-from ray_mae.train.optim import optimizer_of, with_momentum
+from ray_mae.train.optim import optimizer_of, with_momentum, without_compiler
 from ray_mae.train.outcomes import Outcome
 
 
@@ -35,8 +37,9 @@ class DdpEngine(Engine):
         self._accumulation, self._micro = accumulation, 0
         self._shared: nn.Module = module
         if dist.is_initialized() and dist.get_world_size() > 1:
-            self._shared = DistributedDataParallel(
+            self._shared = _data_parallel(
                 module,
+                compiler=config.compile,
                 device_ids=[self._device] if gpu else None,
                 broadcast_buffers=False,  # what a method keeps of its steps is the same everywhere
                 gradient_as_bucket_view=True,
@@ -107,3 +110,22 @@ class DdpEngine(Engine):
         states = torch.load(folder / OPTIMIZER, map_location=self._device, weights_only=True)
         self._optimizer.load_state_dict(states)
         with_momentum(self._optimizer)
+
+
+def _data_parallel(module: nn.Module, *, compiler: bool, **options: Any) -> DistributedDataParallel:
+    """PyTorch's own; where nothing is compiled, without its compiler, some seconds of each worker's start.
+
+    It is imported for one question, which the stand-in answers: how compiled modules would be cut.
+    """
+    name = "_dynamo"
+    if not compiler and f"torch.{name}" not in sys.modules:
+        without_compiler(vars(DistributedDataParallel)["_inside_ddp_forward"])
+        answer = SimpleNamespace(get_optimize_ddp_mode=lambda: "no_optimization")
+        setattr(torch, name, SimpleNamespace(utils=answer))
+        try:
+            return DistributedDataParallel(module, **options)
+        except AttributeError:  # another PyTorch, with other questions
+            pass
+        finally:
+            delattr(torch, name)
+    return DistributedDataParallel(module, **options)

@@ -83,22 +83,29 @@ def optimizer_of(
     # torch's own AdamW: DeepSpeed's fused one would compile an operator for minutes
     kind: Any = torch.optim.SGD if optim.optimizer == "sgd" else torch.optim.AdamW
     if own:
-        kind = _without_compiler(kind)
+        kind = _own(kind)
     if optim.optimizer == "sgd":
         return kind(groups, lr=optim.base_lr, momentum=optim.momentum, nesterov=True, fused=fused)
     return kind(groups, lr=optim.base_lr, betas=optim.betas, fused=fused)
 
 
+def without_compiler(method: Callable[..., Any]) -> None:
+    """Keeps a method of PyTorch's from importing its compiler, only to ask not to be compiled.
+
+    Where the answer is looked for first, it is the method itself.
+    """
+    plain = inspect.unwrap(method)
+    vars(plain).setdefault("__dynamo_disable", plain)
+
+
 @lru_cache
-def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _own(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """The same optimiser, which does not import PyTorch's compiler: a second or two of each process.
 
-    PyTorch's own does so at the first step and in a few methods, only to ask not to be compiled; we
-    compile networks alone.
+    PyTorch's own does so at the first step and in a few methods; we compile networks alone.
     """
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-        method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
-        vars(method).setdefault("__dynamo_disable", method)  # where the answer is looked for first
+        without_compiler(getattr(torch.optim.Optimizer, name))
     return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
