@@ -33,8 +33,8 @@ MICRO = 8
 """Studies of two views on each worker."""
 
 
-def measure(rank: int, workers: int, engine: str, given: argparse.Namespace, folder: str) -> None:
-    """One worker; the first writes seconds of the start and of each step."""
+def join(rank: int, workers: int, folder: str) -> bool:
+    """The process group of a measurement, one process for each GPU; returns whether there are any."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": str(workers), "LOCAL_WORLD_SIZE": str(workers)}
     gpu = torch.cuda.is_available()
@@ -46,6 +46,12 @@ def measure(rank: int, workers: int, engine: str, given: argparse.Namespace, fol
         rank=rank,
         world_size=workers,
     )
+    return gpu
+
+
+def measure(rank: int, workers: int, engine: str, given: argparse.Namespace, folder: str) -> None:
+    """One worker; the first writes seconds of the start and of each step."""
+    gpu = join(rank, workers, folder)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     values = {"preset": given.preset, "image_size": given.image_size, "gamma": 0.0}
     module = build_of(sections("mvmae", **values), vocabulary=VOCABULARY)

@@ -8,7 +8,6 @@ measured apart: the step of one worker, and the speed and latency of an all-redu
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from benchmarks.engines import join
 from benchmarks.record import finish, parser_of
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.train.forecast.scaling import Network, exchanged
@@ -32,17 +32,7 @@ SIZES = (1 << 10, 1 << 26)
 
 def measure(rank: int, workers: int, given: argparse.Namespace, folder: str) -> None:
     """One worker; the first writes its seconds."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ |= {"WORLD_SIZE": str(workers), "LOCAL_WORLD_SIZE": str(workers)}
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.set_device(rank)
-    dist.init_process_group(
-        "nccl" if gpu else "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=workers,
-    )
+    gpu = join(rank, workers, folder)
     torch.set_num_threads(1)
     device = torch.device("cuda", rank) if gpu else torch.device("cpu")
     found = {f"all-reduce {size}": all_reduce(size, device) for size in SIZES}
