@@ -73,7 +73,6 @@ from .inference.load import load_encoder
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
 from .methods.simmim.settings import SimmimSettings
-from .methods.simmim3d.settings import Simmim3dSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -118,7 +117,6 @@ __all__ = [
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",
-    "Simmim3dSettings",
     "SimmimSettings",
     "StatisticsSettings",
     "StudyDataConfig",

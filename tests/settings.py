@@ -5,6 +5,7 @@ from typing import Any
 
 from ray_mae.config.registry import load
 from ray_mae.config.sections import DATA
+from ray_mae.encoders.registry import ENCODERS
 from ray_mae.methods.base import Context, Method, Vocabulary
 from ray_mae.methods.registry import METHODS
 
@@ -23,21 +24,28 @@ SMALL: dict[str, dict[str, Any]] = {
 FITTING: dict[str, dict[str, Any]] = {
     "mdae": {"block_size": 4},
     "simmim": {"mask_size": 16},
-    "simmim3d": {"block_size": 4},
+    "simmim resenc": {"mask_size": 4},
 }
-"""Settings of methods whose defaults do not fit a tiny encoder."""
+"""Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
+CASES: list[str] = [
+    *METHODS,
+    *(name for name in FITTING if " " in name),
+]
+"""Methods with their default encoders, then with others: "method encoder"."""
 
 
 def sections(name: str, **values: Any) -> dict[str, Any]:
     """The sections `method`, `encoder` and `data` of a run.
 
     Args:
-        name: of the method.
+        name: of the method, or "method encoder".
         values: settings of any of the three by their own names; a name that two have goes to the
             first of them.
     """
-    method = METHODS[name]()  # type: ignore[call-arg]
-    made = {"method": method, "encoder": method.default_encoder(), "data": DATA[method.kind]()}
+    of_method, _, of_encoder = name.partition(" ")
+    method = METHODS[of_method]()  # type: ignore[call-arg]
+    encoder = ENCODERS[of_encoder]() if of_encoder else method.default_encoder()  # type: ignore[call-arg]
+    made: dict[str, Any] = {"method": method, "encoder": encoder, "data": DATA[encoder.kind]()}
     for section, default in made.items():
         own = {f.name for f in fields(default)} & set(values)
         made[section] = replace(default, **{key: values.pop(key) for key in own})
@@ -47,7 +55,7 @@ def sections(name: str, **values: Any) -> dict[str, Any]:
 
 def small(name: str, **values: Any) -> dict[str, Any]:
     """The same on a tiny encoder."""
-    encoder = METHODS[name]().default_encoder().name  # type: ignore[call-arg]
+    encoder = sections(name)["encoder"].name
     return sections(name, **(SMALL[encoder] | FITTING.get(name, {}) | values))
 
 
@@ -70,5 +78,7 @@ def build_of(
     )
     run["encoder"].check()
     run["method"].check(run["encoder"], run["data"])
-    method: Method = load(run["method"].model).build(run["method"], run["encoder"], context)
+    method: Method = load(run["method"].model_of(run["encoder"])).build(
+        run["method"], run["encoder"], context
+    )
     return method

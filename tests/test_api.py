@@ -79,7 +79,7 @@ def test_a_run_is_described_by_names_strings_and_dictionaries(tmp_path: Path) ->
     assert type(config.optim.batch_size) is int
     assert config.scaling.workers == (1, 2)
     again = ray_mae.PretrainConfig(shards=["a", "b"], output="o", method={"name": "mdae"})
-    assert again.optim == ray_mae.MdaeSettings().default_optim()
+    assert again.optim == ray_mae.MdaeSettings().default_optim(again.encoder)
     search = ray_mae.TuneConfig(
         shards="s",
         output="o",

@@ -17,8 +17,13 @@ MOVED: dict[str, dict[str, str]] = {
     "mvmae": {f"method.{name}": f"encoder.{name}" for name in _VIT},
     "mdae": {f"method.{name}": f"encoder.{name}" for name in _RESENC}
     | {f"method.{name}": f"data.{name}" for name in _VOLUMES},
+    "simmim3d": {"method.block_size": "method.mask_size"},
 }
 """Dotted names of settings, before and now, by method."""
+
+
+RENAMED = {"simmim3d": ("simmim", "resenc")}
+"""Methods that were one with another for a kind of their own: what they are now, and the encoder they had."""
 
 
 def moved(name: str, method: str) -> str:
@@ -71,6 +76,11 @@ def migrate(
             new.setdefault(target, {})
             new[target].setdefault(new_name, value)
             changed[before] = now
+    if _method(new) in RENAMED:
+        name, encoder = RENAMED[_method(new)]
+        changed[f"method.name {new['method']['name']}"] = f"method.name {name}"
+        new["method"]["name"] = name
+        new["encoder"] = {"name": encoder, **(new.get("encoder") or {})}
     return new, changed
 
 

@@ -266,8 +266,10 @@ class RunConfig:
         complete: dict[str, Callable[[Any], Any]] = {
             "method": lambda values: _chosen("method", values, None),
             "encoder": lambda values: _chosen("encoder", values, self._default_encoder()),
-            "data": lambda values: section(DATA[self.method.kind], values, "data"),
-            "optim": lambda values: _changed("optim", values, self.method.default_optim()),
+            "data": lambda values: section(DATA[self.kind], values, "data"),
+            "optim": lambda values: _changed(
+                "optim", values, self.method.default_optim(self.encoder)
+            ),
         }
         for name, make in complete.items():
             value = getattr(self, name)
@@ -275,6 +277,11 @@ class RunConfig:
                 object.__setattr__(self, name, make(value or {}))
             convert_fields(self, only=name)
         convert_fields(self)
+
+    @property
+    def kind(self) -> str:
+        """What a sample is: study or volume, as the encoder has it."""
+        return self.encoder.kind
 
     @property
     def logical_cpus(self) -> int:

@@ -171,8 +171,15 @@ class EncoderSettings:
     form: ClassVar[str]
     """What it gives: tokens, or maps (one of each resolution)."""
     network: ClassVar[str]
+    hides: ClassVar[bool] = True
+    """Whether a method can hide a part of its input."""
     exports: ClassVar[tuple[str, ...]] = ()
     """Formats of `export --format` that it has."""
+
+    @property
+    def kind(self) -> str:
+        """Of the samples that it sees: study or volume."""
+        return "study" if self.dimensions == 2 else "volume"
 
     @property
     def input_size(self) -> int:
@@ -233,14 +240,15 @@ class Paper:
 class MethodSettings:
     """What the settings of every method have; see `ray_mae.methods.base` for the model.
 
-    `model` is "module:Class", a `ray_mae.methods.base.Method` that is built of these settings.
+    `model` is "module:Class", a `ray_mae.methods.base.Method` that is built of these settings. Of a method of
+    several kinds of samples the encoder decides which it is.
     """
 
     name: str
     """The method."""
 
-    kind: ClassVar[str]
-    """Of its samples: study or volume."""
+    kinds: ClassVar[tuple[str, ...]]
+    """Of samples that it can learn from: study, volume."""
     model: ClassVar[str]
     losses: ClassVar[Mapping[str, str]]
     """The parts of its loss in the order in which they are shown, and their titles."""
@@ -282,28 +290,41 @@ class MethodSettings:
         """The encoder that it trains by default."""
         raise NotImplementedError
 
-    def default_optim(self) -> OptimConfig:
-        """The optimiser that it is trained by, by default."""
+    def default_optim(self, encoder: EncoderSettings) -> OptimConfig:
+        """The optimiser that it is trained by, by default, with such an encoder."""
         return OptimConfig()
+
+    def model_of(self, encoder: EncoderSettings) -> str:
+        """ "module:Class" of the model that trains such an encoder."""
+        return self.model
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         """Raise ValueError, naming settings, where method, encoder and data do not fit together."""
 
 
-def require_form(method: MethodSettings, encoder: EncoderSettings, form: str | None = None) -> None:
-    """Raise ValueError where the encoder is not of the method's kind, or gives another form.
+def require_form(
+    method: MethodSettings,
+    encoder: EncoderSettings,
+    form: str | None = None,
+    *,
+    hides: bool = True,
+) -> None:
+    """Raise ValueError where the encoder is of no kind of the method's, or gives another form.
 
     Args:
-        method: whose kind of sample decides the dimensions.
+        method: whose kinds of samples decide the dimensions.
         encoder: what was chosen.
         form: tokens or maps; None takes both.
+        hides: whether the method hides a part of the input, which not every encoder allows.
     """
-    dimensions = 2 if method.kind == "study" else 3
     wrong = []
-    if encoder.dimensions != dimensions:
-        wrong.append(f"{dimensions}D input, not {encoder.dimensions}D")
+    if encoder.kind not in method.kinds:
+        wanted = " or ".join("2D" if kind == "study" else "3D" for kind in method.kinds)
+        wrong.append(f"{wanted} input, not {encoder.dimensions}D")
     if form and encoder.form != form:
         wrong.append(f"{form}, not {encoder.form}")
+    if hides and not encoder.hides:
+        wrong.append("one that takes patches away")
     if wrong:
         raise ValueError(
             f"encoder.name {encoder.name} does not fit method.name {method.name}, which wants "

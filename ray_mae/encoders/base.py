@@ -1,6 +1,6 @@
 """What methods, evaluation and export know of an encoder."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from ray_mae.config.sections import EncoderSettings
 
@@ -66,3 +66,65 @@ class Encoder(nn.Module):
         Norms and biases (one dimension) and `nn.Embedding` are exempt without being named.
         """
         return set()
+
+
+class TokenEncoder(Encoder):
+    """An encoder that gives tokens: of each patch that it sees one, and before them perhaps a class token.
+
+    Patches are counted with the last axis fastest. Methods that hide patches work with each such encoder.
+    """
+
+    prefix: int
+    """Tokens before those of patches: 1 with a class token, else 0."""
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Patches along each axis of an input."""
+        raise NotImplementedError
+
+    @property
+    def patches(self) -> int:
+        """L, the patches of an input."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: Tensor,
+        visible: Tensor | None = None,
+        view: Tensor | None = None,
+        masked: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Tokens of images or volumes.
+
+        Args:
+            x: [N, 1, *sides] normalised.
+            visible: [N, V] indices of the patches that the network sees; None shows all L.
+            view: [N] kind of view, of images; None is unknown.
+            masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
+
+        Returns:
+            [N, prefix + V, D].
+        """
+        raise NotImplementedError
+
+    def flops(self, tokens: int) -> float:
+        """Forward of one sequence of so many tokens, products of matrices only."""
+        raise NotImplementedError
+
+
+class MapEncoder(Encoder):
+    """An encoder that gives maps: one of each resolution, of all of its input."""
+
+    channels: list[int]
+    """Of each map, the finest first."""
+
+    def skips(self, x: Tensor, e: Tensor | None = None) -> list[Tensor]:
+        """[N, 1, *sides] → maps [N, C, *sides / s], the finest first.
+
+        e: [N, …] of what else the network is told, such as a noise level; None: nothing.
+        """
+        raise NotImplementedError
+
+    def flops(self, side: int) -> float:
+        """Forward of one input with sides of `side` pixels or voxels, convolutions only."""
+        raise NotImplementedError

@@ -19,6 +19,11 @@ ENCODERS: Registry[EncoderSettings] = Registry(
 )
 
 
+def kind_of_encoder(name: str) -> str:
+    """Returns of which kind of samples an encoder is: study or volume."""
+    return "study" if ENCODERS[name].dimensions == 2 else "volume"
+
+
 def build_encoder(settings: EncoderSettings, *, recompute: bool = False) -> "Encoder":
     """Returns an encoder with fresh weights, by PyTorch's global seed. Imports PyTorch.
 

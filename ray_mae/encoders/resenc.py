@@ -16,7 +16,7 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ray_mae.encoders.base import Encoder
+from ray_mae.encoders.base import MapEncoder
 from ray_mae.encoders.resenc_settings import ResEncSettings, Stages
 
 EMBEDDING = 256
@@ -143,7 +143,7 @@ def _run(call: Callable[..., Tensor], recompute: bool, *inputs: Tensor) -> Tenso
     return checkpoint(call, *inputs, use_reentrant=False) if recompute else call(*inputs)
 
 
-class ResEnc(Encoder):
+class ResEnc(MapEncoder):
     """nnU-Net's residual encoder, with FiLM in each stage where the settings say so.
 
     Its weights have nnU-Net's names, `stem.…` and `stages.…`; those of `time.…` and `film.…` are
@@ -192,10 +192,10 @@ class ResEnc(Encoder):
         """[B, 256] of noise levels t [B]; None in a network without FiLM."""
         return None if self.time is None else self.time(t)
 
-    def skips(self, x: Tensor, e: Tensor | None) -> list[Tensor]:
+    def skips(self, x: Tensor, e: Tensor | None = None) -> list[Tensor]:
         """x [B, 1, D, H, W] → the output of each stage [B, C, D/s, H/s, W/s], the finest first.
 
-        e: `embed(t)`, or None to leave FiLM out.
+        e: `embed(t)`; None leaves FiLM out.
         """
         h = x.to(self.dtype)
         out = []

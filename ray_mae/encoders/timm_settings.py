@@ -48,6 +48,7 @@ class TimmSettings(EncoderSettings):
     """Which vector its makers take: the class token, or that of its pooling; or the mean over the patches."""
 
     dimensions: ClassVar[int] = 2
+    hides: ClassVar[bool] = False
     form: ClassVar[str] = "features"
     network: ClassVar[str] = "ray_mae.encoders.timm_vit:TimmVit"
 

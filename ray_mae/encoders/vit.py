@@ -8,36 +8,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ray_mae.batch import UNKNOWN
-from ray_mae.encoders.base import Encoder
+from ray_mae.encoders.base import TokenEncoder
 from ray_mae.encoders.block import Block
+from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.vit_settings import Shape, VitSettings
 
 VIEWS = 3  # frontal, lateral, unknown
-
-
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """Cuts images into patches, row by row: [N, 1, H, W] → [N, L, patch²].
-
-    Args:
-        images: whose sides are multiples of `patch`.
-        patch: side of a patch, in pixels.
-    """
-    N, _, H, W = images.shape
-    x = images.reshape(N, H // patch, patch, W // patch, patch)
-    return x.transpose(2, 3).reshape(N, -1, patch * patch)
-
-
-def unpatchify(patches: Tensor, patch: int) -> Tensor:
-    """Puts patches of square images together: [N, L, patch²] → [N, 1, H, H]. The inverse of `patchify`."""
-    N, L, _ = patches.shape
-    side = int(L**0.5)
-    x = patches.reshape(N, side, side, patch, patch).transpose(2, 3)
-    return x.reshape(N, 1, side * patch, side * patch)
-
-
-def gather(x: Tensor, index: Tensor) -> Tensor:
-    """Picks rows of x [N, L, D] by index [N, K]: [N, K, D]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def sincos_positions(side: int, width: int) -> Tensor:
@@ -102,15 +78,15 @@ class Blocks(nn.Module):
         return 2.0 * tokens * weights + 4.0 * tokens * tokens * width * len(self.blocks)
 
 
-class VisionTransformer(Encoder):
+class VisionTransformer(TokenEncoder):
     """ViT over the visible patches of one view at a time; all views share it (MVMAE, section 4.1)."""
 
     def __init__(self, settings: VitSettings, *, recompute: bool = False) -> None:
         super().__init__()
         self.settings: VitSettings = settings
+        self.prefix = 1
         shape = settings.shape
         side = settings.image_size // settings.patch_size
-        self.patches = settings.patches
         self.patch = nn.Linear(settings.patch_size**2, shape.width)
         # not timm's 1e-6: without a position of its own, the first norm would magnify its gradient
         # a thousandfold, and clipping would silence all others
@@ -124,6 +100,14 @@ class VisionTransformer(Encoder):
         self.register = table(settings.registers, shape.width) if settings.registers else None
         self.body = Blocks(shape, settings.qk_norm, recompute, settings.norm_eps)
         initialise(self)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return (self.settings.image_size // self.stride,) * 2
+
+    @property
+    def patches(self) -> int:
+        return self.settings.patches
 
     @property
     def width(self) -> int:
@@ -144,7 +128,7 @@ class VisionTransformer(Encoder):
 
     def forward(
         self,
-        images: Tensor,
+        x: Tensor,
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
@@ -155,7 +139,7 @@ class VisionTransformer(Encoder):
         beside it in the network, and are not given out.
 
         Args:
-            images: [N, 1, H, W] normalised grey values.
+            x: [N, 1, H, W] normalised grey values.
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] 0 frontal, 1 lateral, 2 unknown; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
@@ -163,13 +147,13 @@ class VisionTransformer(Encoder):
         Returns:
             [N, 1 + V, D].
         """
-        patches = patchify(images, self.stride)  # [N, L, patch²]
+        patches = patchify(x, self.stride)  # [N, L, patch²]
         if visible is None:
             visible = all_patches(patches.shape[0], patches.shape[1], patches.device)
         else:
             patches = gather(patches, visible)
         if view is None:
-            view = torch.full((len(images),), UNKNOWN, device=images.device)
+            view = torch.full((len(x),), UNKNOWN, device=x.device)
         x = self.patch(patches.to(self.dtype))  # [N, V, D]
         if masked is not None:
             x = torch.where(masked[0][..., None], masked[1].to(x.dtype), x)

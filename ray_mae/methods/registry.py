@@ -18,7 +18,6 @@ METHODS: Registry[MethodSettings] = Registry(
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
-        "simmim3d": "ray_mae.methods.simmim3d.settings:Simmim3dSettings",
     },
     group="ray_mae.methods",
 )
@@ -54,16 +53,17 @@ def config_class(
         chosen = settings()  # type: ignore[call-arg]
         own = default or chosen.default_encoder()
         network: Any = type(own) if encoder is None else ENCODERS[encoder]
-        data = DATA[chosen.kind]
+        given = own if type(own) is network else network()
+        data = DATA[given.kind]
         sections = [
             ("method", settings, field(default_factory=settings)),
             (
                 "encoder",
                 network,
-                field(default_factory=lambda: own if type(own) is network else network()),
+                field(default_factory=lambda: given),
             ),
             ("data", data, field(default_factory=data)),
-            ("optim", OptimConfig, field(default_factory=chosen.default_optim)),
+            ("optim", OptimConfig, field(default_factory=lambda: chosen.default_optim(given))),
         ]
     specific = make_dataclass(
         cls.__name__,
@@ -88,16 +88,16 @@ def as_general(config: C) -> C:
 
 def run_of(values: Mapping[str, Any]) -> PretrainConfig:
     """Returns settings of a pretraining from what `to_dict` wrote of them, in this version or before."""
-    return _read(PretrainConfig, values, values)
+    return _read(PretrainConfig, values)
 
 
 def search_of(values: Mapping[str, Any]) -> TuneConfig:
     """Returns settings of a search from what `to_dict` wrote of them, in this version or before."""
-    return _read(TuneConfig, values, values["run"])
+    return _read(TuneConfig, values)
 
 
-def _read(cls: type[C], values: Mapping[str, Any], run: Mapping[str, Any]) -> C:
+def _read(cls: type[C], values: Mapping[str, Any]) -> C:
     new, _ = migrate(values)
-    method = run["method"].get("name", FIRST)
-    encoder = new.get("run", new).get("encoder", {}).get("name")
+    run = new.get("run", new)
+    method, encoder = run["method"].get("name", FIRST), run.get("encoder", {}).get("name")
     return as_general(from_dict(config_class(cls, method, encoder), new))

@@ -188,7 +188,7 @@ def _train(
             metrics = RunMetrics(folder.path, plan.steps, config.method.losses)
             listeners = Listeners([metrics, *trackers], console.print)
             tables = StartTables(config, plan, shards)
-            progress = Progress(folder, began, config.method, tables, listeners)
+            progress = Progress(folder, began, config, tables, listeners)
             with progress, report_pending_nodes(worker_resources(scaling)):
                 fit(
                     job,

@@ -15,6 +15,7 @@ from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.tokenizer import special_ids
 from ray_mae.data.paths import is_remote
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.encoders.registry import ENCODERS, kind_of_encoder
 from ray_mae.methods.registry import METHODS, run_of
 
 if TYPE_CHECKING:
@@ -73,13 +74,17 @@ def make_plan(config: RunConfig, shards: ShardSet, workers: int | None = None) -
     Raises:
         ValueError: where a step cannot be cut for the workers, or there is no data of the method's kind.
     """
-    kind = config.method.kind
+    kind = config.kind
     places = ", ".join(map(str, shards.paths))
     if shards.kind != kind:
-        others = [name for name in METHODS if METHODS[name].kind == shards.kind]
+        others = [name for name in METHODS if shards.kind in METHODS[name].kinds]
+        advice = f"--method.name {' or '.join(others)}"
+        if config.method.name in others:  # its encoder is what does not fit
+            of_kind = [name for name in ENCODERS if kind_of_encoder(name) == shards.kind]
+            advice = f"--encoder.name {' or '.join(of_kind)}"
         raise ValueError(
-            f"{places} holds shards of kind {shards.kind!r}, the method {config.method.name} reads "
-            f"{kind!r}: give other shards, or --method.name {' or '.join(others)}"
+            f"{places} holds shards of kind {shards.kind!r}, the method {config.method.name} with the "
+            f"encoder {config.encoder.name} reads {kind!r}: give other shards, or {advice}"
         )
     available = shards.rows("train")
     if available == 0:
@@ -113,7 +118,7 @@ def plan_of(config: RunConfig, available: int, workers: int) -> Plan:
         )
     steps = optim.steps or max(1, round(optim.epochs * available / size))
     return Plan(
-        kind=config.method.kind,
+        kind=config.kind,
         available=available,
         batch_size=size,
         micro_batch_size=micro,
@@ -147,7 +152,9 @@ def method_of(
         recompute=config.engine.activation_checkpointing,
     )
     config.check_sizes()
-    method: Method = load(config.method.model).build(config.method, config.encoder, context)
+    method: Method = load(config.method.model_of(config.encoder)).build(
+        config.method, config.encoder, context
+    )
     method.encoder.freeze(config.optim.freeze)
     return method
 
@@ -233,7 +240,7 @@ def collator_of(config: RunConfig, tokenizer: str | None) -> Collator:
         config: settings of the run.
         tokenizer: JSON document, of a method that reads reports.
     """
-    kind = KINDS[config.method.kind]
+    kind = KINDS[config.kind]
     return kind.training_collator(
         config.encoder.input_size, config.data, seed=config.seed, tokenizer=tokenizer
     )

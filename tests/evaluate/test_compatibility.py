@@ -184,7 +184,9 @@ COMMANDS: dict[str, Command] = {
 
 def _fitting() -> dict[str, Any]:
     run = small("mdae")
-    return run | {"optim": replace(run["method"].default_optim(), batch_size=4, steps=2)}
+    return run | {
+        "optim": replace(run["method"].default_optim(run["encoder"]), batch_size=4, steps=2)
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ray_mae.config import PretrainConfig
+from ray_mae.data.schema import NOUNS
 from tests.records import write_state
 from tests.settings import build_of, small
 from tests.shards import write_shards, write_volume_shards
@@ -34,14 +35,14 @@ def write_perturbed(tmp_path_factory: pytest.TempPathFactory) -> Write:
     shards: dict[str, Path] = {}
 
     def write(method: str, **settings: Any) -> Path:
-        kind = "volumes" if method in ("mdae", "simmim3d") else "studies"
+        run = small(method, **settings)
+        kind = NOUNS[run["encoder"].kind]
         if kind not in shards:
             shards[kind] = tmp_path_factory.mktemp(kind) / "patients-of-st-elsewhere"
             make = write_volume_shards if kind == "volumes" else write_shards
             manifest = make(shards[kind], train=4, held_out=2)
             replace(manifest, dataset="st-elsewhere").write(shards[kind])
         folder = tmp_path_factory.mktemp("run-of-doctor-who")
-        run = small(method, **settings)
         model = perturb(build_of(run, vocabulary=64))
         weights = {k: v.clone() for k, v in model.state_dict().items()}
         save_file(weights, folder / "model.safetensors")

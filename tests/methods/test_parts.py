@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_mae.batch import mean_per_study
-from ray_mae.encoders.vit import VisionTransformer, patchify, sincos_positions, unpatchify
+from ray_mae.encoders.patches import patchify, unpatchify
+from ray_mae.encoders.vit import VisionTransformer, sincos_positions
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.parts.losses import reconstruction
 from ray_mae.methods.parts.masking import random_masks, visible_count
@@ -56,7 +57,12 @@ def test_patches_go_back_to_the_image() -> None:
     patches = patchify(x, 4)
     assert patches.shape == (2, 9, 16)
     torch.testing.assert_close(patches[0, 1], x[0, 0, :4, 4:8].flatten())
-    torch.testing.assert_close(unpatchify(patches, 4), x)
+    torch.testing.assert_close(unpatchify(patches, 4, (3, 3)), x)
+    volume = torch.randn(2, 1, 4, 6, 8)
+    patches = patchify(volume, 2)
+    assert patches.shape == (2, 24, 8)
+    torch.testing.assert_close(patches[0, 4], volume[0, 0, :2, 2:4, :2].flatten())
+    torch.testing.assert_close(unpatchify(patches, 2, (2, 3, 4)), volume)
 
 
 def test_only_visible_patches_reach_the_encoder() -> None:
@@ -66,7 +72,7 @@ def test_only_visible_patches_reach_the_encoder() -> None:
     assert tokens.shape == (1, 1 + 4, 192)
     patches = patchify(images, 8)
     patches[:, [i for i in range(16) if i not in visible]] = torch.nan
-    hidden = unpatchify(patches, 8)
+    hidden = unpatchify(patches, 8, (4, 4))
     assert torch.equal(encoder(hidden, torch.tensor([visible]), view), tokens)
 
 

@@ -8,14 +8,16 @@ import torch
 
 from ray_mae.batch import StudyBatch
 from ray_mae.config import PlanConfig
+from ray_mae.encoders.patches import patchify, unpatchify
 from ray_mae.encoders.resenc_settings import ResEncSettings
-from ray_mae.encoders.vit import patchify, unpatchify
+from ray_mae.encoders.timm_settings import TimmSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.base import Method
-from ray_mae.methods.simmim.model import Simmim
+from ray_mae.methods.mdae.settings import MdaeSettings
+from ray_mae.methods.mvmae.settings import MvmaeSettings
+from ray_mae.methods.simmim.maps import SimmimMaps
 from ray_mae.methods.simmim.settings import SimmimSettings
-from ray_mae.methods.simmim3d.model import Simmim3d, shuffle
-from ray_mae.methods.simmim3d.settings import Simmim3dSettings
+from ray_mae.methods.simmim.tokens import SimmimTokens
 from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD, whole
 from tests.batches import part, study_batch
 from tests.settings import SMALL, build
@@ -25,18 +27,18 @@ STILL = {"crop_scale": (1.0, 1.0), "jitter_share": 0.0}
 """Data of studies without augmentation."""
 
 
-def simmim(**values: Any) -> Simmim:
+def simmim(**values: Any) -> SimmimTokens:
     """On images of 32 px in patches of 8, in units of 16: four of four patches."""
     model = build("simmim", **({"mask_size": 16, "mask_ratio": 0.5} | SMALL["vit"] | values))
-    assert isinstance(model, Simmim)
+    assert isinstance(model, SimmimTokens)
     return model
 
 
-def simmim3d(**values: Any) -> Simmim3d:
+def simmim3d(**values: Any) -> SimmimMaps:
     """On crops of 16³ in blocks of 4³, without augmentation."""
-    still = {"block_size": 4, "mirror": False, "rotate_share": 0.0, "scale_share": 0.0}
-    model = build("simmim3d", **(still | SMALL["resenc"] | values))
-    assert isinstance(model, Simmim3d)
+    still = {"mask_size": 4, "mirror": False, "rotate_share": 0.0, "scale_share": 0.0}
+    model = build("simmim resenc", **(still | SMALL["resenc"] | values))
+    assert isinstance(model, SimmimMaps)
     return model
 
 
@@ -105,7 +107,7 @@ def test_the_encoder_sees_the_token_and_not_the_hidden_patches() -> None:
     patches = patchify(whole(batch, 32), 8)
     for where in (hidden, ~hidden):
         other = torch.where(where[..., None], -patches, patches)
-        model(with_pixels(batch, unpatchify(other, 8)), 0)
+        model(with_pixels(batch, unpatchify(other, 8, (4, 4))), 0)
     model(batch, 0)
     of_other_hidden, of_other_visible, plain = seen
     # rounded otherwise, by the mean that contrast is changed about
@@ -150,8 +152,9 @@ def test_a_unit_must_be_whole_patches_and_fit_the_image() -> None:
 
 def test_the_wrong_encoder_is_refused_by_name() -> None:
     for method, encoder, right in (
-        (SimmimSettings(), ResEncSettings(), "vit"),
-        (Simmim3dSettings(), VitSettings(), "resenc"),
+        (SimmimSettings(), TimmSettings(), "vit"),
+        (MvmaeSettings(), ResEncSettings(), "vit"),
+        (MdaeSettings(), VitSettings(), "resenc"),
     ):
         with pytest.raises(ValueError, match=rf"does not fit method\.name .*take {right}"):
             PlanConfig(samples=9, method=method, encoder=encoder).check_sizes()
@@ -168,7 +171,7 @@ def test_pictures_keep_what_is_visible() -> None:
     assert not torch.allclose(filled[hidden], original[hidden])
 
 
-@pytest.mark.parametrize(("ratio", "blocks"), [(0.6, 38), (0.001, 1), (0.999, 63)], ids=str)
+@pytest.mark.parametrize(("ratio", "blocks"), [(0.6, 39), (0.001, 1), (0.999, 63)], ids=str)
 def test_as_many_whole_blocks_are_hidden_in_every_volume(ratio: float, blocks: int) -> None:
     model, batch = simmim3d(mask_ratio=ratio), volume_batch(5)
     hidden = model.hidden(batch.voxels, batch.draw)
@@ -179,10 +182,11 @@ def test_as_many_whole_blocks_are_hidden_in_every_volume(ratio: float, blocks: i
 
 
 def test_points_of_the_last_map_become_cubes_of_voxels() -> None:
-    s, grid = 2, (2, 3, 4)
+    model, s, grid = simmim3d(), 8, (2, 3, 4)
+    model.head = torch.nn.Identity()
     volume = torch.randn(2, 1, *(s * side for side in grid))
     cubes = volume.view(2, 2, s, 3, s, 4, s).permute(0, 2, 4, 6, 1, 3, 5)  # [B, s, s, s, d, h, w]
-    torch.testing.assert_close(shuffle(cubes.reshape(2, s**3, *grid), s), volume)
+    torch.testing.assert_close(model.values(cubes.reshape(2, s**3, *grid)), volume)
 
 
 def test_only_hidden_and_valid_voxels_count() -> None:
@@ -191,7 +195,7 @@ def test_only_hidden_and_valid_voxels_count() -> None:
     hidden = model.hidden(batch.voxels, batch.draw)
     counted = hidden & batch.valid
     x = torch.where(batch.valid, batch.voxels, 0.0)
-    found = model.voxels(model.encoder.skips(torch.where(hidden, model.mask, x), None)[-1])
+    found = model.values(model.encoder.skips(torch.where(hidden, model.mask, x))[-1])
     each = torch.stack([(found[i] - x[i])[counted[i]].abs().mean() for i in range(3)])
     losses = model(batch, 0)
     torch.testing.assert_close(losses.total, each.mean())
@@ -219,7 +223,7 @@ def test_the_encoder_sees_the_value_and_not_the_hidden_voxels() -> None:
     hidden = model.hidden(batch.voxels, batch.draw)
     seen = []
     skips = model.encoder.skips
-    model.encoder.skips = lambda x, e: (seen.append(x), skips(x, e))[1]
+    model.encoder.skips = lambda x: (seen.append(x), skips(x))[1]
     model(batch, 0)
     model(replace(batch, voxels=torch.where(hidden, 9.0, batch.voxels)), 0)
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
@@ -239,16 +243,16 @@ def test_the_gradient_is_the_mean_over_volumes_however_they_are_split() -> None:
 def test_blocks_must_fit_the_crop_and_no_noise_level_is_told() -> None:
     for method, encoder, message in (
         (
-            Simmim3dSettings(block_size=12),
+            SimmimSettings(mask_size=12),
             ResEncSettings(crop_size=64),
-            r"encoder\.crop_size \(64\) must be a multiple of method\.block_size, 12",
+            r"encoder\.crop_size \(64\) must be a multiple of method\.mask_size, 12",
         ),
         (
-            Simmim3dSettings(block_size=64),
+            SimmimSettings(mask_size=64),
             ResEncSettings(crop_size=64),
-            r"method\.block_size \(64\) must be smaller than encoder\.crop_size \(64\)",
+            r"method\.mask_size \(64\) must be smaller than encoder\.crop_size \(64\)",
         ),
-        (Simmim3dSettings(), ResEncSettings(film=True), r"encoder\.film must be false"),
+        (SimmimSettings(), ResEncSettings(film=True), r"encoder\.film must be false"),
     ):
         with pytest.raises(ValueError, match=message):
             PlanConfig(samples=9, method=method, encoder=encoder).check_sizes()

@@ -350,7 +350,7 @@ def test_a_segmenter_begins_with_the_makers_encoder_and_decoder(
         assert same == taken
 
 
-@pytest.mark.parametrize(("method", "film"), [("mdae", True), ("simmim3d", False)])
+@pytest.mark.parametrize(("method", "film"), [("mdae", True), ("simmim", False)])
 def test_weights_that_know_no_film_leave_it_to_the_method(
     method: str, film: bool, tmp_path: Path
 ) -> None:

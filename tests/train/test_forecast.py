@@ -41,7 +41,7 @@ def volumes(**settings: Any) -> PlanConfig:
 
 def empty_batch(config: PlanConfig, samples: int, inputs: int) -> Any:
     tokens = getattr(config.data, "max_tokens", None) if config.method.reads_reports else None
-    kind = KINDS[config.method.kind]
+    kind = KINDS[config.kind]
     return kind.empty_batch(config.encoder.input_size, samples, inputs, tokens=tokens)
 
 

@@ -48,7 +48,7 @@ class MdaeSettings(MethodSettings):
     mask_repeats: int = setting(1, ge=1, le=64)
     """Corruptions drawn of each volume that is read: reading is the cost."""
 
-    kind: ClassVar[str] = "volume"
+    kinds: ClassVar[tuple[str, ...]] = ("volume",)
     papers: ClassVar[tuple[Paper, ...]] = (
         Paper(
             "Tu et al.",
@@ -75,7 +75,7 @@ class MdaeSettings(MethodSettings):
     def default_encoder(self) -> ResEncSettings:
         return ResEncSettings(film=True)
 
-    def default_optim(self) -> OptimConfig:
+    def default_optim(self, encoder: EncoderSettings) -> OptimConfig:
         """nnssl's."""
         return OptimConfig(
             optimizer="sgd",

@@ -6,13 +6,15 @@ data set of single views the plain MAE: one code.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch, mean_per_study
+from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.registry import build_encoder
-from ray_mae.encoders.vit import VisionTransformer, gather, patchify
+from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
@@ -21,7 +23,7 @@ from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.collapse import collapse_signs
 from ray_mae.methods.parts.losses import reconstruction
 from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
-from ray_mae.methods.parts.pictures import STUDY_TITLE, study_rows
+from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.running_mean import RunningMean
 from ray_mae.transforms.images import Augmentation, whole
@@ -193,7 +195,8 @@ class Mvmae(Method):
         where = hidden[..., None].expand(-1, -1, patches.shape[-1])
         is_hidden = torch.zeros(patches.shape[:2], dtype=torch.bool, device=patches.device)
         is_hidden = is_hidden.scatter(1, hidden, True)
-        rows = study_rows(patches, is_hidden, patches.scatter(1, where, pixels), self.patch_size)
+        filled = patches.scatter(1, where, pixels)
+        shown = reconstruction_of_patches(images, is_hidden, filled, self.encoder)
         texts = []
         if decode is not None and self.captioner is not None:
             generated = self.generate(batch, tokens, visible)
@@ -204,7 +207,7 @@ class Mvmae(Method):
                         "generated": decode(generated[study].tolist()),
                     }
                 )
-        return Pictures({STUDY_TITLE: rows}, texts)
+        return replace(shown, texts=texts)
 
     @torch.no_grad()
     def generate(

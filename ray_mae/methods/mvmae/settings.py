@@ -80,7 +80,7 @@ class MvmaeSettings(MethodSettings):
     caption_parallel_share: float = setting(0.0, ge=0, le=1)
     """Share of the studies decoded in parallel, from mask tokens alone (CapPa), not causally."""
 
-    kind: ClassVar[str] = "study"
+    kinds: ClassVar[tuple[str, ...]] = ("study",)
     papers: ClassVar[tuple[Paper, ...]] = (
         Paper(
             "Agostini et al.",

@@ -3,8 +3,25 @@
 import torch
 from torch import Tensor, nn
 
+from ray_mae.methods.parts.inputs import Inputs
+
 FEWEST = 4
 """Vectors that an effective rank is computed of: of fewer it is small whatever the encoder does."""
+
+
+def signs_of_collapse(z: Tensor, inputs: Inputs) -> dict[str, Tensor]:
+    """Returns what `collapse_signs` does of views, and of volumes the effective rank alone.
+
+    Vectors of instance-normalised channels are alike in every network of volumes, so cosines say nothing.
+
+    Args:
+        z: [N, D] a vector of each input.
+        inputs: what they are of.
+    """
+    z = z.detach().float()
+    if inputs.sample is None:
+        return {"effective_rank": effective_rank(z)}
+    return collapse_signs(z, inputs.sample)
 
 
 def collapse_signs(z: Tensor, study: Tensor) -> dict[str, Tensor]:

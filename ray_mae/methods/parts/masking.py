@@ -1,5 +1,7 @@
 """Which patches of an image, or blocks of a volume, are hidden."""
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,14 @@ def random_masks(draw: Tensor, patches: int, visible: int) -> tuple[Tensor, Tens
     """
     order = uniforms(draw, patches, MASK).argsort(dim=1, stable=True)  # ties alike on any device
     return order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values
+
+
+def hidden_units(draw: Tensor, grid: tuple[int, ...], ratio: float) -> Tensor:
+    """[N, *grid] bool, which are hidden: as many in every input, rounded up, by the keys draw [N]."""
+    units = prod(grid)
+    _, index = random_masks(draw, units, visible_count(units, ratio))  # [N, M]
+    hidden = torch.zeros(len(draw), units, dtype=torch.bool, device=draw.device)
+    return hidden.scatter(1, index, True).view(-1, *grid)
 
 
 def some_of(draw: Tensor, hidden: Tensor, count: int) -> Tensor:

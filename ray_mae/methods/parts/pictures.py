@@ -4,31 +4,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_mae.encoders.vit import unpatchify
+from ray_mae.encoders.base import TokenEncoder
+from ray_mae.encoders.patches import patchify, unpatchify
+from ray_mae.methods.base import Pictures
 from ray_mae.transforms import slices
 from ray_mae.transforms.images import denormalise
 
 STUDY_TITLE = "masked, reconstructed, original"
+VOLUME_TITLE = "original, masked, reconstructed"
 LEAST_SIDE = 96
 """Pixels of a slice of a volume."""
 
 
-def study_rows(patches: Tensor, hidden: Tensor, pixels: Tensor, patch_size: int) -> Tensor:
-    """What was shown, what was reconstructed, the original: a row per view, under each other.
+def reconstruction_of(x: Tensor, masked: Tensor, filled: Tensor) -> Pictures:
+    """What was shown, what was reconstructed and the original, of images or volumes: a row per input.
 
     Args:
-        patches: [N, L, patch²] normalised, of the originals.
-        hidden: [N, L] bool.
-        pixels: [N, L, patch²] reconstructed patches; those that were not hidden are not looked at.
-        patch_size: side of a patch, in pixels.
-
-    Returns:
-        [N · H, 3 W].
+        x: [N, 1, *sides] the originals, normalised.
+        masked: the same with what was hidden replaced.
+        filled: the same with what was hidden reconstructed.
     """
-    masked = torch.where(hidden[..., None], 0.0, patches)
-    filled = torch.where(hidden[..., None], pixels, patches)
-    row = [denormalise(unpatchify(p, patch_size)) for p in (masked, filled, patches)]
-    return torch.cat(row, dim=-1)[:, 0].flatten(0, 1)
+    if x.ndim == 5:
+        return Pictures({VOLUME_TITLE: volume_rows(x, masked, filled)})
+    row = [denormalise(part) for part in (masked, filled, x)]  # [N, 1, H, W] each
+    return Pictures({STUDY_TITLE: torch.cat(row, dim=-1)[:, 0].flatten(0, 1)})
+
+
+def reconstruction_of_patches(
+    x: Tensor, hidden: Tensor, pixels: Tensor, encoder: TokenEncoder
+) -> Pictures:
+    """The same of patches.
+
+    Args:
+        x: [N, 1, *sides] the originals, normalised.
+        hidden: [N, L] bool.
+        pixels: [N, L, P] reconstructed patches; those that were not hidden are not looked at.
+        encoder: whose patches they are.
+    """
+    patches, where = patchify(x, encoder.stride), hidden[..., None]
+    masked, filled = (
+        unpatchify(torch.where(where, p, patches), encoder.stride, encoder.grid)
+        for p in (torch.zeros_like(patches), pixels)
+    )
+    return reconstruction_of(x, masked, filled)
 
 
 def volume_rows(*volumes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
     MethodSettings,
+    OptimConfig,
     Paper,
     multiple,
     require_form,
@@ -18,18 +19,17 @@ from ray_mae.encoders.vit_settings import VitSettings
 
 @dataclass(frozen=True, kw_only=True)
 class SimmimSettings(MethodSettings):
-    """SimMIM of X-ray studies (arXiv 2111.09886): mask tokens in the encoder, L1, a linear head."""
+    """SimMIM (arXiv 2111.09886): mask tokens, or a learnt value, in the encoder, L1, a linear head."""
 
     name: Literal["simmim"] = "simmim"
     """The method; others have settings of their own: see `pretrain --method.name NAME --help`."""
     mask_ratio: float = setting(0.6, gt=0, lt=1)
-    """Share of the units hidden in each view, rounded up, independently per view; at least one is
-    visible."""
-    mask_size: int = setting(32, ge=2, le=512)
-    """Side of a unit that is hidden as a whole, in pixels; a multiple of encoder.patch_size that divides
-    encoder.image_size."""
+    """Share of the units hidden in each input, rounded up, independently; at least one is visible."""
+    mask_size: int | None = setting(None, ge=1, le=512)
+    """Side of a unit that is hidden as a whole, in pixels or voxels: it divides the side of an input and is a
+    multiple of the side of a patch. Default: 32 pixels, 16 voxels."""
 
-    kind: ClassVar[str] = "study"
+    kinds: ClassVar[tuple[str, ...]] = ("study", "volume")
     papers: ClassVar[tuple[Paper, ...]] = (
         Paper(
             "Xie et al.",
@@ -38,24 +38,44 @@ class SimmimSettings(MethodSettings):
             "CVPR, arXiv:2111.09886",
         ),
     )
-    model: ClassVar[str] = "ray_mae.methods.simmim.model:Simmim"
-    losses: ClassVar[Mapping[str, str]] = {"reconstruction": "Hidden pixels"}
+    model: ClassVar[str] = "ray_mae.methods.simmim.tokens:SimmimTokens"
+    losses: ClassVar[Mapping[str, str]] = {"reconstruction": "Hidden pixels or voxels"}
 
     @property
     def described(self) -> str:
-        return f"{self.mask_ratio:.0%} masked in units of {self.mask_size} px"
+        side = f" of side {self.mask_size}" if self.mask_size else ""
+        return f"{self.mask_ratio:.0%} masked in units{side}"
+
+    def unit(self, encoder: EncoderSettings) -> int:
+        """Side of a unit, in pixels or voxels."""
+        return self.mask_size or (32 if encoder.kind == "study" else 16)
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
 
+    def default_optim(self, encoder: EncoderSettings) -> OptimConfig:
+        """Of volumes as MDAE; the rate is absolute, since base_lr is for batches of hundreds."""
+        if encoder.kind == "study":
+            return OptimConfig()
+        return OptimConfig(lr=3e-4, batch_size=32, micro_batch_size=2, steps=250_000)
+
+    def model_of(self, encoder: EncoderSettings) -> str:
+        return self.model if encoder.form == "tokens" else "ray_mae.methods.simmim.maps:SimmimMaps"
+
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
-        require_form(self, encoder, "tokens")
-        vit, unit = cast(VitSettings, encoder), self.mask_size
-        image = vit.image_size
-        multiple("method.mask_size", unit, "encoder.patch_size", vit.patch_size)
-        multiple("encoder.image_size", image, "method.mask_size", unit)
-        if image == unit:
+        require_form(self, encoder)
+        if getattr(encoder, "film", False):
             raise ValueError(
-                f"method.mask_size ({unit}) must be smaller than encoder.image_size ({image}): one "
-                "unit cannot be both hidden and visible"
+                f"encoder.film must be false with method.name {self.name}, which has no noise level"
+            )
+        size, unit = encoder.input_size, self.unit(encoder)
+        side = "encoder.image_size" if encoder.kind == "study" else "encoder.crop_size"
+        if encoder.form == "tokens":
+            patch = cast(VitSettings, encoder).patch_size
+            multiple("method.mask_size", unit, "encoder.patch_size", patch)
+        multiple(side, size, "method.mask_size", unit)
+        if size == unit:
+            raise ValueError(
+                f"method.mask_size ({unit}) must be smaller than {side} ({size}): one unit cannot be "
+                "both hidden and visible"
             )

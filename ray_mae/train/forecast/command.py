@@ -99,7 +99,7 @@ def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str, list[SharedPatients
         run_plan, inputs = make_plan(config, shards), inputs_of(config, shards)
         return run_plan, inputs, shards.describe(), find_shared_patients(shards)
     assert config.samples is not None
-    kind = KINDS[config.method.kind]
+    kind = KINDS[config.kind]
     per_sample = kind.inputs_per_sample(config.views_per_sample, config.data)
     stored = config.bytes_per_view or kind.stored_bytes
     if kind.most_inputs(config.data) > 1:

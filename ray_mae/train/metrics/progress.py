@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from ray_mae.cluster.interruption import Interrupted
-from ray_mae.config.sections import MethodSettings
+from ray_mae.config.pretrain import RunConfig
 from ray_mae.data.schema import NOUNS
 from ray_mae.number_text import ENDS, significant, with_interval
 from ray_mae.terminal import console
@@ -25,7 +25,7 @@ class Progress:
     Args:
         folder: of the run.
         began: Unix time of the command's start.
-        method: whose metrics a line shows.
+        config: of the run, whose method has the metrics that a line shows.
         tables: printed when the workers are up.
         listeners: that get each record, too.
     """
@@ -34,14 +34,14 @@ class Progress:
         self,
         folder: RunFolder,
         began: float,
-        method: MethodSettings,
+        config: RunConfig,
         tables: StartTables,
         listeners: Listeners,
     ) -> None:
         self._folder, self._began = folder, began
         self._tables, self._listeners = tables, listeners
-        self._noun = NOUNS[method.kind]
-        self._columns = ("loss", *method.losses, *method.shown, "lr")
+        self._noun = NOUNS[config.kind]
+        self._columns = ("loss", *config.method.losses, *config.method.shown, "lr")
         run = folder.path
         self._events, self._metrics = Tail(run / EVENTS), Tail(run / METRICS)
         self._probes = Tail(run / PROBES)

@@ -1,0 +1,87 @@
+"""SimMIM (Xie et al. 2022, arXiv 2111.09886) of encoders with tokens: mask tokens, and a linear head."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.base import TokenEncoder
+from ray_mae.encoders.patches import enlarge, patchify
+from ray_mae.encoders.registry import build_encoder
+from ray_mae.encoders.vit import initialise
+from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
+from ray_mae.methods.parts.collapse import signs_of_collapse
+from ray_mae.methods.parts.inputs import Reader, reader_of
+from ray_mae.methods.parts.losses import region_mean
+from ray_mae.methods.parts.masking import hidden_units
+from ray_mae.methods.parts.pictures import reconstruction_of_patches
+from ray_mae.methods.simmim.settings import SimmimSettings
+
+
+class SimmimTokens(Method):
+    """The whole pretraining model: encoder, mask token and a linear head to pixels or voxels."""
+
+    encoder: TokenEncoder
+
+    def __init__(self, settings: SimmimSettings, encoder: TokenEncoder, reader: Reader) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = encoder
+        self.mask = nn.Parameter(torch.randn(encoder.width) * 0.02)
+        self.head = nn.Linear(encoder.width, encoder.stride ** len(encoder.grid))
+        initialise(self.head)
+        self.reader = reader
+
+    @classmethod
+    def build(
+        cls, settings: SimmimSettings, encoder: EncoderSettings, context: Context
+    ) -> "SimmimTokens":
+        torch.manual_seed(context.seed)
+        network = build_encoder(encoder, recompute=context.recompute)
+        assert isinstance(network, TokenEncoder)
+        return cls(settings, network, reader_of(context, encoder))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"mask"}
+
+    def forward(self, batch: Batch, step: int, watch: bool = False) -> Losses:
+        """L1 over the hidden, valid pixels or voxels of N inputs, a mean over their samples.
+
+        watch: record signs of collapse as well, which cost a singular value decomposition.
+        """
+        inputs = self.reader(batch)
+        patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
+        hidden = self.hidden(inputs.draw)  # [N, L]
+
+        tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
+        tokens = tokens[:, self.encoder.prefix :]  # [N, L, D]
+        error = (self.head(tokens).float() - patches).abs()  # [N, L, P]
+        counted = hidden[..., None].expand_as(error)
+        if inputs.valid is not None:
+            counted = counted & patchify(inputs.valid, self.encoder.stride)
+        each = inputs.per_sample(region_mean(error, counted))  # [S]
+        total = each.mean()
+        ratios = signs_of_collapse(tokens.mean(1), inputs) if watch else {}
+        return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+
+    def hidden(self, draw: Tensor) -> Tensor:
+        """[N, L] bool: the patches of the hidden units, as many in every input, by the keys draw [N]."""
+        patches = self.settings.unit(self.encoder.settings) // self.encoder.stride  # of a side
+        units = tuple(n // patches for n in self.encoder.grid)
+        return enlarge(hidden_units(draw, units, self.settings.mask_ratio), patches).flatten(1)
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
+        """What was shown, what was reconstructed, the original."""
+        inputs = self.reader.plain(batch)
+        hidden = self.hidden(inputs.draw)
+        tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
+        pixels = self.head(tokens[:, self.encoder.prefix :]).float()
+        return reconstruction_of_patches(inputs.x, hidden, pixels, self.encoder)
+
+    def flops(self, images: int, samples: int) -> float:
+        """Forward and backward (twice the forward), products of matrices only."""
+        L = self.encoder.patches
+        forward = self.encoder.flops(self.encoder.prefix + L) + 2 * L * self.head.weight.numel()
+        return 3.0 * images * forward
