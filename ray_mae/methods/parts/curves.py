@@ -34,9 +34,9 @@ def snake(grid: Grid) -> Cells:
 def hilbert(grid: Grid) -> Cells:
     """Hilbert's curve, generalised to any lengths: a box is cut into two, three or five that hang together.
 
-    On grids with a power of 2 a side it is Hilbert's own. Of two axes every step leads to a neighbour, but for
-    one diagonal step where the longer side is odd and the shorter even; of three axes with odd sides a few
-    steps are as long as two (the rule of gilbert, jakubcerveny/gilbert).
+    On grids with a power of 2 a side it is Hilbert's own. Of two axes every step leads to a neighbour, but
+    for one diagonal step where the longer side is odd and the shorter even; of three axes with odd sides a
+    few steps are as long as two. The rule is that of gilbert (J. Červený, BSD-2-Clause).
     """
     sides = np.array([*grid, *[1] * (3 - len(grid))])
     longest = int(sides.argmax())
@@ -100,7 +100,7 @@ def peano(grid: Grid) -> Cells:
 
 
 def spiral(grid: Grid) -> Cells:
-    """From the middle out. Of three axes, which have no spiral, shell by shell, each as Hilbert's curve meets it."""
+    """From the middle out. Of three axes, which have no spiral, shell by shell, along Hilbert's curve."""
     if len(grid) == 3:
         cells = hilbert(grid)
         shell = np.abs(2 * cells - (np.array(grid) - 1)).max(1)
