@@ -39,8 +39,10 @@ NAMES: tuple[str, ...] = get_args(get_type_hints(MaskSettings)["mask"])
 RATIO = 0.75
 LAST = 100
 """Steps of the runs of tests.settings: past every warm-up."""
-GREYS = 24
-"""Of the picture, so that its file stays small."""
+COLOURS, ACROSS, GAP = 24, 5, 4
+"""Of the picture: few colours, so that its file stays small; masks side by side; pixels between tiles."""
+VEIL = np.array([0.25, 0.42, 0.62])
+"""Colour of what is hidden."""
 
 
 def choosing(name: str, inputs: int, rounds: int) -> tuple[float, float]:
@@ -126,8 +128,9 @@ def trained(films: Tensor, steps: int) -> Method:
 
 
 def tile(grey: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """A picture [H, W] in [0, 1] with what is hidden made dark, as an array of bytes."""
-    return (255 * np.where(hidden, 0.16 * grey, 0.15 + 0.85 * grey)).astype(np.uint8)
+    """A picture [H, W] in [0, 1] with a veil over what is hidden, as bytes [H, W, 3]."""
+    grey, hidden = grey[..., None], hidden[..., None]
+    return (255 * np.where(hidden, (0.6 + 0.4 * grey) * VEIL, grey)).astype(np.uint8)
 
 
 def draw_picture(path: Path, steps: int, side: int = 112) -> None:
@@ -146,27 +149,22 @@ def draw_picture(path: Path, steps: int, side: int = 112) -> None:
         hidden = enlarge(Masks(settings, (14, 14), RATIO).hidden(one.view_draw, guide), side // 14)
         tiles = [tile(films[0, 0].numpy() / 255, h) for h in hidden.numpy()]
         if name in GUIDED:
-            tiles.append(np.full((side, side), 255, np.uint8))
+            tiles.append(np.full((side, side, 3), 255, np.uint8))
         else:
             cells = Masks(settings, (10, 10, 10), RATIO).hidden(one.view_draw[:1])[0].numpy()
             cells = axial(cells.repeat(8, 0).repeat(8, 1)[:, :, 5])
             tiles.append(np.asarray(Image.fromarray(tile(brain, cells)).resize((side, side))))
-        columns.append([_named(name, side), *tiles])
-    gap = 4
-    rows = [
-        np.concatenate(
-            [np.pad(c[k], ((0, gap), (0, gap)), constant_values=255) for c in columns], 1
-        )
-        for k in range(4)
-    ]
-    picture = Image.fromarray(np.concatenate(rows)).quantize(GREYS, dither=Image.Dither.NONE)
+        framed = [np.pad(t, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for t in tiles]
+        columns.append(np.concatenate([_named(name, side + GAP), *framed]))
+    lines = [np.concatenate(columns[n : n + ACROSS], 1) for n in range(0, len(columns), ACROSS)]
+    picture = Image.fromarray(np.concatenate(lines)).quantize(COLOURS, dither=Image.Dither.NONE)
     picture.save(path, optimize=True)
     print(f"{path}: {picture.width} × {picture.height}, {path.stat().st_size / 1000:.0f} kB")
 
 
 def _named(name: str, side: int) -> np.ndarray:
-    picture = Image.new("L", (side, 20), 255)
-    ImageDraw.Draw(picture).text((side // 2, 10), name, 0, ImageFont.load_default(14), "mm")
+    picture = Image.new("RGB", (side, 20), "white")
+    ImageDraw.Draw(picture).text((side // 2, 10), name, "black", ImageFont.load_default(14), "mm")
     return np.asarray(picture)
 
 
