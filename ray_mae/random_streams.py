@@ -20,6 +20,11 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    CURVE = 11
+    BLOCK = 12
+    GREEN = 13
+    GUIDE = 14
+    HINT = 15
 
 
 class Draw(IntEnum):

@@ -173,6 +173,8 @@ class EncoderSettings:
     network: ClassVar[str]
     hides: ClassVar[bool] = True
     """Whether a method can hide a part of its input."""
+    attends: ClassVar[bool] = False
+    """Whether masks can follow its attention and its features, by `TokenEncoder.attention`."""
     exports: ClassVar[tuple[str, ...]] = ()
     """Formats of `export --format` that it has."""
 

@@ -93,6 +93,7 @@ class TokenEncoder(Encoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
+        blocks: int | None = None,
     ) -> Tensor:
         """Tokens of images or volumes.
 
@@ -101,9 +102,24 @@ class TokenEncoder(Encoder):
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] kind of view, of images; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
+            blocks: how many of the blocks they go through, without the last norm; None: all. For those whose
+                settings say that they attend.
 
         Returns:
             [N, prefix + V, D].
+        """
+        raise NotImplementedError
+
+    def attention(self, x: Tensor, queries: Tensor, view: Tensor | None = None) -> Tensor:
+        """What patches attend to in the first block, among all patches of an input (guided masks).
+
+        Args:
+            x: [N, 1, *sides] normalised.
+            queries: [N, Q] indices of the patches that are asked.
+            view: [N] kind of view, of images; None is unknown.
+
+        Returns:
+            [N, heads, Q, L] float32, which sums to 1 over the last axis.
         """
         raise NotImplementedError
 

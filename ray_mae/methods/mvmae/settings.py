@@ -8,12 +8,12 @@ from ray_mae.config.base import setting
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
-    MethodSettings,
     Paper,
     multiple,
     require_form,
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.mask_settings import MaskSettings
 
 DECODERS: dict[str, Shape] = {
     "tiny": Shape(192, 4, 3),
@@ -26,7 +26,7 @@ DECODERS: dict[str, Shape] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MvmaeSettings(MethodSettings):
+class MvmaeSettings(MaskSettings):
     """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
 
     name: Literal["mvmae"] = "mvmae"
@@ -99,7 +99,8 @@ class MvmaeSettings(MethodSettings):
 
     @property
     def described(self) -> str:
-        return f"{self.mask_ratio:.0%} masked, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+        masked = f"{self.mask_ratio:.0%} masked{self.mask_described}"
+        return f"{masked}, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
 
     @property
     def reads_reports(self) -> bool:
@@ -131,6 +132,7 @@ class MvmaeSettings(MethodSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
+        self.check_mask(encoder)
         vit = cast(VitSettings, encoder)
         self.decoder_shape(vit).check("method", "decoder_", sincos=vit.positions == "sincos")
         if self.gamma > 0:
