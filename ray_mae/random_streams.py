@@ -20,6 +20,12 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    CONTRAST = 26
+    GRAIN = 27
+    MIRROR = 28
+    PAIR = 29
+    TARGET = 30
+    FUSE = 31
 
 
 class Draw(IntEnum):
