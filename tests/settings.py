@@ -23,6 +23,13 @@ SMALL: dict[str, dict[str, Any]] = {
 """Tiny encoders by name."""
 FITTING: dict[str, dict[str, Any]] = {
     "mdae": {"block_size": 4},
+    "simclr": {"projector_width": 32, "projector_output": 16},
+    "simclr resenc": {
+        "crop_size": 24,
+        "crop_side": 16,
+        "projector_width": 32,
+        "projector_output": 16,
+    },
     "simmim": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
 }

@@ -17,6 +17,7 @@ METHODS: Registry[MethodSettings] = Registry(
     {
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
+        "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
     },
     group="ray_mae.methods",
