@@ -19,6 +19,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
         "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
+        "voco": "ray_mae.methods.voco.settings:VocoSettings",
     },
     group="ray_mae.methods",
 )
