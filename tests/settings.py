@@ -32,7 +32,7 @@ FITTING: dict[str, dict[str, Any]] = {
     },
     "simmim": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
-    "voco": {"crop_size": 32, "targets": 2, "projector_width": 32, "projector_output": 16},
+    "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
 CASES: list[str] = [
