@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Tiny encoders by name."""
 FITTING: dict[str, dict[str, Any]] = {
+    "mae": {"mask_ratio": 0.5},
     "mdae": {"block_size": 4},
     "simclr": {"projector_width": 32, "projector_output": 16},
     "simclr resenc": {
