@@ -25,6 +25,12 @@ class Stream(IntEnum):
     GREEN = 13
     GUIDE = 14
     HINT = 15
+    CONTRAST = 26
+    GRAIN = 27
+    MIRROR = 28
+    PAIR = 29
+    TARGET = 30
+    FUSE = 31
 
 
 class Draw(IntEnum):

@@ -24,8 +24,16 @@ SMALL: dict[str, dict[str, Any]] = {
 FITTING: dict[str, dict[str, Any]] = {
     "mae": {"mask_ratio": 0.5},
     "mdae": {"block_size": 4},
+    "simclr": {"projector_width": 32, "projector_output": 16},
+    "simclr resenc": {
+        "crop_size": 24,
+        "crop_side": 16,
+        "projector_width": 32,
+        "projector_output": 16,
+    },
     "simmim": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
+    "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
 CASES: list[str] = [

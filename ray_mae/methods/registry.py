@@ -18,7 +18,9 @@ METHODS: Registry[MethodSettings] = Registry(
         "mae": "ray_mae.methods.mae.settings:MaeSettings",
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
+        "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
+        "voco": "ray_mae.methods.voco.settings:VocoSettings",
     },
     group="ray_mae.methods",
 )

@@ -1,0 +1,84 @@
+"""Vectors of whole inputs: what an encoder of any form gives, pooled, and a projector of it."""
+
+from math import prod
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ray_mae.encoders.base import Encoder, MapEncoder, TokenEncoder
+from ray_mae.encoders.vit import initialise
+
+
+def pooled(encoder: Encoder, x: Tensor, view: Tensor | None = None) -> Tensor:
+    """[N, F] of inputs x [N, 1, *sides]: the means of every map one after the other, or of the patches' tokens.
+
+    An encoder with tokens sees an input that is smaller than its own as a part of one, in the middle.
+
+    Args:
+        encoder: of maps or tokens.
+        x: of equal sides, that fit: see `require_side`.
+        view: [N] kind of view, of images with tokens; None is unknown.
+    """
+    if isinstance(encoder, MapEncoder):
+        return torch.cat([h.flatten(2).mean(2) for h in encoder.skips(x)], dim=1)
+    assert isinstance(encoder, TokenEncoder)
+    visible = None
+    patches = x.shape[-1] // encoder.stride
+    if (patches,) * len(encoder.grid) != encoder.grid:
+        before = [(n - patches) // 2 for n in encoder.grid]
+        after = [n - patches - b for n, b in zip(encoder.grid, before, strict=True)]
+        rim = [encoder.stride * n for pair in zip(before, after, strict=True) for n in pair[::-1]]
+        x = F.pad(x, rim[::-1])  # of the last axis first
+        index = torch.arange(encoder.patches, device=x.device).view(encoder.grid)
+        for axis, first in enumerate(before):
+            index = index.narrow(axis, first, patches)
+        visible = index.flatten().expand(len(x), -1)
+    tokens = encoder(x, visible, view)
+    return tokens[:, encoder.prefix :].mean(1)
+
+
+def pooled_width(encoder: Encoder) -> int:
+    """F, the numbers that `pooled` gives of an input."""
+    return sum(encoder.channels) if isinstance(encoder, MapEncoder) else encoder.width
+
+
+def pooled_flops(encoder: Encoder, side: int) -> float:
+    """Forward of `pooled` for one input of so many pixels or voxels a side."""
+    if isinstance(encoder, MapEncoder):
+        return encoder.flops(side)
+    tokens = cast(TokenEncoder, encoder)
+    return tokens.flops(tokens.prefix + prod(side // tokens.stride for _ in tokens.grid))
+
+
+class Projector(nn.Module):
+    """Three linear layers, with a norm of each vector and a rectifier between them.
+
+    nnssl's; its InstanceNorm1d of [N, C] is what is written here, a LayerNorm without weights.
+
+    Args:
+        inputs: length of a vector.
+        width: of the hidden layers.
+        outputs: length of a projected vector.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Linear(inputs, width), nn.Linear(width, width), nn.Linear(width, outputs)]
+        )
+        initialise(self)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[N, inputs] → [N, outputs] float32."""
+        h = h.to(self.layers[0].weight.dtype)
+        for layer in self.layers[:-1]:
+            h = layer(h)
+            h = F.layer_norm(h, h.shape[-1:]).relu()
+        return self.layers[-1](h).float()
+
+    @property
+    def flops(self) -> float:
+        """Forward of one vector, products of matrices only."""
+        return 2.0 * sum(p.numel() for p in self.parameters() if p.ndim == 2)
