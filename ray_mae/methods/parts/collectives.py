@@ -54,7 +54,7 @@ def alone() -> bool:
 
 
 def sum_over_workers(x: Tensor) -> Tensor:
-    """Adds up a tensor of the same shape of each worker, differentiably: gradients are summed over their losses."""
+    """Adds up tensors of one shape of the workers, differentiably: gradients are summed over their losses."""
     return x if alone() else all_reduce(x)
 
 

@@ -11,13 +11,14 @@ class SpreadSettings(MethodSettings):
     """Weights of terms on one vector of each input, against collapse; 0 leaves one out, to the bit."""
 
     uniformity: float = setting(0.0, ge=0)
-    """Weight of the mean squared cosine of all pairs of vectors of the batch (U-MAE, arXiv 2210.08344). The paper
-    says 0.01; its code divides that by the number of GPUs, so 0.00125 is what its eight had."""
+    """Weight of the mean squared cosine of all pairs of vectors of the batch (U-MAE, arXiv 2210.08344). The
+    paper says 0.01; its code divides that by the number of GPUs, so 0.00125 is what its eight had."""
     sigreg: float = setting(0.0, ge=0)
-    """Weight of a test of whether the vectors are a standard normal distribution, in random directions (LeJEPA,
-    arXiv 2511.08544: 0.02 beside an invariance with 0.98)."""
+    """Weight of a test of whether the vectors have a standard normal distribution, in random directions
+    (SIGReg of LeJEPA, arXiv 2511.08544: 0.02 beside an invariance with 0.98)."""
     koleo: float = setting(0.0, ge=0)
-    """Weight of minus the mean log distance of each vector to the nearest one (DINOv2, arXiv 2304.07193: 0.1)."""
+    """Weight of minus the mean log distance of each vector to the nearest one (DINOv2, arXiv 2304.07193:
+    0.1)."""
 
     @property
     def spreads(self) -> dict[str, float]:
