@@ -143,10 +143,10 @@ class Mvmae(Method):
         """[S] factors of a term of the loss by the studies' findings; None: all 1."""
         return batch.study_weight if self.settings.rare_terms in (term, "both") else None
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, taken: Tensor) -> None:
         """The mean of the views' vectors follows the weights."""
         if self.centre is not None:
-            self.centre.follow()
+            self.centre.follow(taken)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """One vector per view [N, D] for the alignment, from tokens [N, 1 + V, D]."""

@@ -73,7 +73,7 @@ def uniformity(z: Tensor, inputs: Inputs) -> Tensor:
 
 
 def sigreg(z: Tensor, inputs: Inputs, step: int, directions: int = DIRECTIONS) -> Tensor:
-    """How far the vectors are from a standard normal distribution, a mean over directions (LeJEPA, section 4).
+    """How far vectors are from a standard normal distribution, a mean over directions (LeJEPA, section 4).
 
     Epps and Pulley's statistic: B ∫ |φ_B(t) − e^{−t²/2}|² e^{−t²/2} dt over [−3, 3] by trapezoids, φ_B
     being the characteristic function of the B samples of all workers along a direction. Each sample counts
