@@ -14,13 +14,14 @@ from ray_mae.config.sections import (
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
+from ray_mae.methods.parts.target_settings import TargetSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
 """The paper's decoder: width, blocks, and width of an attention head."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(SpreadSettings):
+class MaeSettings(SpreadSettings, TargetSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own."""
 
     name: Literal["mae"] = "mae"
@@ -54,7 +55,9 @@ class MaeSettings(SpreadSettings):
     @property
     def described(self) -> str:
         target = "normalised patches" if self.norm_pix else "patches"
-        return f"{self.mask_ratio:.0%} masked, {target}{self.spread_described}"
+        return (
+            f"{self.mask_ratio:.0%} masked, {target}{self.target_described}{self.spread_described}"
+        )
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
@@ -84,4 +87,5 @@ class MaeSettings(SpreadSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
+        self.check_target(encoder)
         self.decoder_shape(encoder).check("method", "decoder_", sincos=False)

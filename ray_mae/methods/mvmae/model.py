@@ -7,6 +7,7 @@ data set of single views the plain MAE: one code.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
-from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
+from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
 from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
@@ -98,7 +99,7 @@ class Mvmae(Method):
 
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
-        inputs = self.reader(batch)
+        inputs = self.reader(cast(Batch, batch))
         images = inputs.x  # [N, 1, H, W]
         patches = patchify(images, self.patch_size)  # [N, L, patch²]
         visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
