@@ -25,6 +25,7 @@ class Stream(IntEnum):
     GREEN = 13
     GUIDE = 14
     HINT = 15
+    DIRECTION = 23
     CONTRAST = 26
     GRAIN = 27
     MIRROR = 28

@@ -270,6 +270,15 @@ class MethodSettings:
         return False
 
     @property
+    def frozen_encoder(self) -> Path | None:
+        """Of an encoder that teaches and stays as it is (`Context.frozen`); None: there is none."""
+        return None
+
+    def resolved(self) -> Self:
+        """The same with whole paths, as the workers of a run need them."""
+        return self
+
+    @property
     def study_weights(self) -> tuple[float, float] | None:
         """Power and limit of the weights of a batch's studies, by `Findings.weights`; None: it has none."""
         return None

@@ -110,16 +110,14 @@ class Engine(ABC):
         return {} if self.skipped else {"gradient_norm": self.outcome.norm}
 
     def after_step(self, step: int) -> None:
-        """Lets the method follow a step; see `Method.after_step`. One that was skipped leaves no trace."""
-        if type(self.module).after_step is Method.after_step:
+        """Lets the method follow a step; see `Method.after_step`."""
+        method = self.module
+        if type(method).after_step is Method.after_step or not method.follows:
             return  # or ZeRO 3 would gather all parameters for nothing
         with self.whole() as module, torch.no_grad():
-            before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-            cast(Method, module).after_step(step)
             # on the device: it may not have come to the step yet
             taken = self.outcome.taken.to(self.device, non_blocking=True)
-            for name, buffer in module.named_buffers():
-                buffer.copy_(torch.where(taken, buffer, before[name]))
+            cast(Method, module).after_step(step, taken)
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:

@@ -94,6 +94,9 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
     config.check_sizes()
+    if config.method.frozen_encoder:
+        names_of_method(config, plan)  # refuses one that does not fit
+        config = replace(config, method=config.method.resolved())
     cache_of(config, shards)
     check_machine(config.scaling)
     if config.data.corrupt == "stop":

@@ -19,6 +19,7 @@ from ray_mae.encoders.registry import ENCODERS, kind_of_encoder
 from ray_mae.methods.registry import METHODS, run_of
 
 if TYPE_CHECKING:
+    from ray_mae.encoders.base import Encoder
     from ray_mae.methods.base import Method
 
 
@@ -142,6 +143,7 @@ def method_of(
     """
     from ray_mae.methods.base import Context, Vocabulary
 
+    config.check_sizes()
     known = Vocabulary(*astuple(special_ids(tokenizer))) if tokenizer else Vocabulary(vocabulary)
     context = Context(
         seed=config.seed,
@@ -150,13 +152,25 @@ def method_of(
         data=config.data,
         vocabulary=known,
         recompute=config.engine.activation_checkpointing,
+        frozen=_frozen_of(config),
     )
-    config.check_sizes()
     method: Method = load(config.method.model_of(config.encoder)).build(
         config.method, config.encoder, context
     )
     method.encoder.freeze(config.optim.freeze)
     return method
+
+
+def _frozen_of(config: RunConfig) -> "Encoder | None":
+    """The encoder that teaches the run's, with its weights; on the meta device, where the method is there."""
+    path = config.method.frozen_encoder
+    if path is None:
+        return None
+    import torch
+
+    from ray_mae.checkpoint.encoders import read_encoder
+
+    return read_encoder(path)[0].to(torch.get_default_device())
 
 
 def names_of_method(config: RunConfig, plan: Plan) -> list[str]:

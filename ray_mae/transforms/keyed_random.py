@@ -11,8 +11,11 @@ from torch import Tensor
 
 from ray_mae.random_streams import Stream
 
-MASK, CROP, JITTER, FLIP, PARALLEL, LEVEL, NOISE, WARP, REPEAT, DECODE, *_ = Stream
+MASK, CROP, JITTER, FLIP, PARALLEL, LEVEL, NOISE, WARP, REPEAT, DECODE = (
+    Stream(n) for n in range(1, 11)
+)
 CURVE, BLOCK, GREEN, GUIDE, HINT = (Stream(n) for n in range(11, 16))
+DIRECTION = Stream.DIRECTION
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64

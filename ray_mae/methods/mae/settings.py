@@ -14,13 +14,15 @@ from ray_mae.config.sections import (
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
 from ray_mae.methods.parts.mask_settings import MaskSettings
+from ray_mae.methods.parts.spread_settings import SpreadSettings
+from ray_mae.methods.parts.target_settings import TargetSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
 """The paper's decoder: width, blocks, and width of an attention head."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(MaskSettings):
+class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own."""
 
     name: Literal["mae"] = "mae"
@@ -54,7 +56,10 @@ class MaeSettings(MaskSettings):
     @property
     def described(self) -> str:
         target = "normalised patches" if self.norm_pix else "patches"
-        return f"{self.mask_ratio:.0%} masked{self.mask_described}, {target}"
+        return (
+            f"{self.mask_ratio:.0%} masked{self.mask_described}, {target}{self.target_described}"
+            f"{self.spread_described}"
+        )
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
@@ -85,4 +90,5 @@ class MaeSettings(MaskSettings):
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
         self.check_mask(encoder)
+        self.check_target(encoder)
         self.decoder_shape(encoder).check("method", "decoder_", sincos=False)

@@ -7,6 +7,7 @@ data set of single views the plain MAE: one code.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,19 @@ from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
-from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
+from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
 from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import collapse_signs
+from ray_mae.methods.parts.inputs import Views
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import Masks, some_of
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.running_mean import RunningMean
+from ray_mae.methods.parts.spread import spread
 from ray_mae.transforms.images import Augmentation, whole
 from ray_mae.transforms.keyed_random import PARALLEL, uniforms
 
@@ -56,7 +59,8 @@ class Mvmae(Method):
         self.masks = Masks(settings, encoder.grid, settings.mask_ratio, steps)
         hidden = encoder.patches - self.masks.visible
         self.decoded = max(1, round(settings.decode_share * hidden))
-        self.augment, self.beta, self.gamma = augment, beta, settings.gamma
+        self.reader = Views(augment, self.image_size)
+        self.beta, self.gamma = beta, settings.gamma
         self.vocabulary = vocabulary or Vocabulary()
         self.centre = None
         if settings.alignment == "centred":
@@ -98,7 +102,8 @@ class Mvmae(Method):
 
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
-        images = self.augment(batch, self.image_size)  # [N, 1, H, W]
+        inputs = self.reader(cast(Batch, batch))
+        images = inputs.x  # [N, 1, H, W]
         patches = patchify(images, self.patch_size)  # [N, L, patch²]
         guide = Guide(self.encoder, images, batch.view, step=step)
         visible, hidden = self.masks(batch.view_draw, guide)
@@ -137,16 +142,16 @@ class Mvmae(Method):
         if watch:
             ratios |= collapse_signs(z.detach().float(), batch.study)
         parts = {name: value.detach() for name, value in parts.items()}
-        return Losses(total, parts, ratios, each)
+        return spread(Losses(total, parts, ratios, each), self.settings, z, inputs, step)
 
     def weights(self, batch: StudyBatch, term: str) -> Tensor | None:
         """[S] factors of a term of the loss by the studies' findings; None: all 1."""
         return batch.study_weight if self.settings.rare_terms in (term, "both") else None
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, taken: Tensor) -> None:
         """The mean of the views' vectors follows the weights."""
         if self.centre is not None:
-            self.centre.follow()
+            self.centre.follow(taken)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """One vector per view [N, D] for the alignment, from tokens [N, 1 + V, D]."""

@@ -17,7 +17,9 @@ def cut(x: Tensor, start: Tensor, side: int) -> Tensor:
     row = torch.arange(B, device=x.device).repeat_interleave(K)
     place = start.flatten(0, 1)[..., None] + torch.arange(side, device=x.device)  # [B·K, 3, side]
     i, j, k = place.unbind(1)
-    cubes = x[:, 0][row[:, None, None, None], i[:, :, None, None], j[:, None, :, None], k[:, None, None]]
+    cubes = x[:, 0][
+        row[:, None, None, None], i[:, :, None, None], j[:, None, :, None], k[:, None, None]
+    ]
     return cubes[:, None]
 
 

@@ -12,6 +12,8 @@ class PixelDecoder(nn.Module):
     """Tokens of the visible patches → pixels or voxels of the hidden ones."""
 
     view: nn.Parameter | None
+    pixels: nn.Linear | None
+    """The head; None where something else than pixels is predicted."""
 
     def __init__(self, shape: Shape, encoder: TokenEncoder, *, recompute: bool = False) -> None:
         """shape: its own; encoder: whose tokens it reads, and whose kind of norms and positions it has."""
@@ -50,6 +52,13 @@ class PixelDecoder(nn.Module):
         Returns:
             [N, M, P].
         """
+        assert self.pixels is not None
+        return self.pixels(self.features(tokens, visible, hidden, view))
+
+    def features(
+        self, tokens: Tensor, visible: Tensor, hidden: Tensor, view: Tensor | None = None
+    ) -> Tensor:
+        """The same before the head: [N, M, Dd]."""
         x = self.embed(tokens)  # [N, prefix + V, Dd]
         x = torch.cat([x, self.mask.expand(x.shape[0], hidden.shape[1], -1)], dim=1)
         slot = torch.cat([self.prefix + visible, self.prefix + hidden], dim=1)
@@ -58,4 +67,4 @@ class PixelDecoder(nn.Module):
         if self.view is not None and view is not None:
             x = x + self.view[view][:, None]
         x = self.body(x)  # attention does not mind that the hidden ones come last
-        return self.pixels(x[:, self.prefix + visible.shape[1] :])
+        return x[:, self.prefix + visible.shape[1] :]

@@ -32,14 +32,18 @@ class RunningMean(nn.Module):
         return z - (self.mean / self.weight.clamp(min=1e-6)).to(z.dtype)
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Takes in the vectors of the step that was done, of all workers."""
+    def follow(self, taken: Tensor) -> None:
+        """Takes in the vectors of the step that was done, of all workers.
+
+        taken: scalar bool; where it is false the step was skipped, and the mean stays as it is.
+        """
         total = self._pending
         if total is None:
             return
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(total)
         keep = self.momentum
-        self.mean.mul_(keep).add_(total[:-1] / total[-1], alpha=1 - keep)
-        self.weight.mul_(keep).add_(1 - keep)
+        mean = keep * self.mean + (1 - keep) * (total[:-1] / total[-1])
+        self.mean.copy_(torch.where(taken, mean, self.mean))
+        self.weight.copy_(torch.where(taken, keep * self.weight + (1 - keep), self.weight))
         self._pending = None

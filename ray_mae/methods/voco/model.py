@@ -101,7 +101,9 @@ class Voco(Method):
         """Volumes with their targets, and for each target its overlaps beside the likenesses that are found."""
         inputs = self.crops.plain(batch)
         placed = self.placed(inputs)
-        base, target = (F.normalize(z, dim=-1) for z in self.vectors(pooled(self.encoder, placed.x)))
+        base, target = (
+            F.normalize(z, dim=-1) for z in self.vectors(pooled(self.encoder, placed.x))
+        )
         found = (target @ base.transpose(1, 2)).relu()  # [B, T, K]
         gap = torch.ones_like(found[..., :1])
         rows = torch.cat([placed.y, gap, found], dim=2).flatten(0, 1).clamp(0, 1)
