@@ -35,7 +35,7 @@ from ray_mae.data.shard_set import ShardSet
 from ray_mae.files import write_whole
 from ray_mae.lock import hold
 from ray_mae.store import remove_folder, require_store
-from ray_mae.summary import write_summary
+from ray_mae.summary import read_summary, write_summary
 from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.tables import StartTables, as_table, plan_rows
 from ray_mae.train.metrics.jsonl import read_jsonl
@@ -90,6 +90,20 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         Interrupted: a signal ended it, after a last checkpoint.
     """
     began = time.time()
+    config, plan, shards = ready(config)
+    require_store(config.output)
+    config.output.mkdir(parents=True, exist_ok=True)
+    with hold(config.output, "ray-mae pretrain"):
+        return _pretrain(config, plan, shards, began, probe)
+
+
+def ready(config: PretrainConfig) -> tuple[PretrainConfig, Plan, ShardSet]:
+    """Returns the settings with whole paths, the numbers of the run and its shards; nothing is begun.
+
+    Raises:
+        ValueError: the run cannot be, with what to do.
+        FileNotFoundError: the same.
+    """
     shards = ShardSet.read([real_path(path) for path in config.folders], config.shares)
     config = replace(config, shards=list(shards.paths), output=config.output.resolve())
     plan = make_plan(config, shards)
@@ -98,10 +112,21 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
     check_machine(config.scaling)
     if config.data.corrupt == "stop":
         shards.check_sizes()
-    require_store(config.output)
-    config.output.mkdir(parents=True, exist_ok=True)
-    with hold(config.output, "ray-mae pretrain"):
-        return _pretrain(config, plan, shards, began, probe)
+    return config, plan, shards
+
+
+def finished(config: PretrainConfig) -> dict[str, Any] | None:
+    """Returns the summary of a run that has taken its last step; None of one that has not.
+
+    Raises:
+        ValueError: it was made with other settings or of other shards, with their names.
+    """
+    config, plan, shards = ready(config)
+    if ckpt.last_committed(config.output) is None:
+        return None
+    step = _first_step(replace(config, engine=_engine_of(config)), shards)
+    summary = read_summary(config.output)
+    return summary if step >= plan.steps else None
 
 
 def _pretrain(
