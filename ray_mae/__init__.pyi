@@ -76,6 +76,7 @@ from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
 from .methods.simmim.settings import SimmimSettings
+from .methods.supervised.settings import SupervisedSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -127,6 +128,7 @@ __all__ = [
     "StatisticsSettings",
     "StudyDataConfig",
     "SuiteConfig",
+    "SupervisedSettings",
     "TableColumns",
     "TaskEntry",
     "TrackingConfig",

@@ -26,6 +26,8 @@ FITTING: dict[str, dict[str, Any]] = {
     "mdae": {"block_size": 4},
     "simmim": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
+    "supervised": {"labels": ["Edema", "Fracture", "Own"]},
+    "supervised resenc": {"labels": ["tumour", "contrast=2", "cyst"]},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
 CASES: list[str] = [

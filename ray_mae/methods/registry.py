@@ -19,6 +19,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
+        "supervised": "ray_mae.methods.supervised.settings:SupervisedSettings",
     },
     group="ray_mae.methods",
 )

@@ -28,6 +28,7 @@ from ray_mae.config.pretrain import EngineConfig, PretrainConfig
 from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.loading.findings import Findings
 from ray_mae.data.loading.stream import Stream
+from ray_mae.data.loading.targets import Targets
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.paths import real_path
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
@@ -61,6 +62,7 @@ from ray_mae.train.setup import (
     names_of_method,
     report_section,
     stream_of,
+    targets_of,
 )
 from ray_mae.train.trainer import Probe, fit
 
@@ -139,8 +141,9 @@ def _pretrain(
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         remove_folder(config.output / ckpt.BEST)
-    findings = findings_of(config, shards)
+    findings, targets = findings_of(config, shards), targets_of(config, shards)
     cautions = findings.cautions(shards, config.data.repeat_below) if findings else []
+    cautions += targets.cautions if targets else ()
     beginning = None
     if config.weights:  # a run that goes on has its own, and those of before may be gone
         weights = config.weights.resolve()
@@ -163,7 +166,7 @@ def _pretrain(
     for pair in shared:
         console.print(pair.describe())
     if first_step < plan.steps:
-        events = _train(config, plan, shards, tokenizer, findings, beginning, began, probe)
+        events = _train(config, plan, shards, tokenizer, findings, targets, beginning, began, probe)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
     drop_begun(config.output)
@@ -179,6 +182,7 @@ def _train(
     shards: ShardSet,
     tokenizer: str | None,
     findings: Findings | None,
+    targets: Targets | None,
     beginning: Beginning | None,
     began: float,
     probe: Probe | None,
@@ -198,12 +202,13 @@ def _train(
         ckpt.facts_of(shards),
         probe is not None,
         weights=str(beginning.weights) if beginning else None,
+        positive_weight=targets.positive_weight.tolist() if targets else None,
         begun_with=beginning.table if beginning else _of_last(config.output).get("begun_with"),
     )
 
     def samples(workers: int, first_step: int) -> Stream:
         plan = make_plan(config, shards, workers)
-        return stream_of(config, plan, shards, tokenizer, first_step, findings)
+        return stream_of(config, plan, shards, tokenizer, first_step, findings, targets)
 
     # one CPU more than the workers keep, for the tasks that read data
     worker_cpus = math.ceil(scaling.most * scaling.cpus_per_worker)

@@ -19,6 +19,7 @@ from ray_mae.train.held_out import PREFIX
 from ray_mae.train.metrics.jsonl import read_jsonl
 from ray_mae.train.pretrain import finished, ready
 from ray_mae.train.run_folder import CONFIG, METRICS, PROBES
+from ray_mae.train.setup import targets_of
 
 REPORT = "stages.md"
 """File with the tables, in the folder of all stages."""
@@ -46,7 +47,8 @@ def pretrain_stages(
     output = config.output
     assert output is not None
     for stage in config.runs:  # all of them, before the first one takes its days
-        ready(stage.run)
+        _, _, shards = ready(stage.run)
+        targets_of(stage.run, shards)
     require_store(output)
     output.mkdir(parents=True, exist_ok=True)
     with hold(output, "ray-mae pretrain"):
