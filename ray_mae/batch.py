@@ -81,7 +81,7 @@ class VolumeBatch:
     target_weight: Tensor | None = None
     """[B, L] float32, the same."""
     known_draw: Tensor | None = None
-    """The same as `draw` on the CPU: what depends on it can be known there, and nobody waits for the device."""
+    """`draw` on the CPU: what depends on it can be known there, and nobody waits for the device."""
 
     @property
     def samples(self) -> int:
