@@ -32,6 +32,7 @@ from .config import (
     OnlineProbeConfig,
     OptimConfig,
     PlanConfig,
+    PlanStagesConfig,
     PredictConfig,
     PretrainConfig,
     ProbeConfig,
@@ -41,6 +42,7 @@ from .config import (
     RunConfig,
     ScalingConfig,
     SegmentConfig,
+    StagesConfig,
     StatisticsSettings,
     StudyDataConfig,
     SuiteConfig,
@@ -74,6 +76,7 @@ from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
 from .methods.simmim.settings import SimmimSettings
+from .methods.supervised.settings import SupervisedSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -109,6 +112,7 @@ __all__ = [
     "OnlineProbeConfig",
     "OptimConfig",
     "PlanConfig",
+    "PlanStagesConfig",
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
@@ -120,9 +124,11 @@ __all__ = [
     "ScalingConfig",
     "SegmentConfig",
     "SimmimSettings",
+    "StagesConfig",
     "StatisticsSettings",
     "StudyDataConfig",
     "SuiteConfig",
+    "SupervisedSettings",
     "TableColumns",
     "TaskEntry",
     "TrackingConfig",

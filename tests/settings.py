@@ -34,6 +34,8 @@ FITTING: dict[str, dict[str, Any]] = {
     "simmim": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
     "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
+    "supervised": {"labels": ["Edema", "Fracture", "Own"]},
+    "supervised resenc": {"labels": ["tumour", "contrast=2", "cyst"]},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
 CASES: list[str] = [

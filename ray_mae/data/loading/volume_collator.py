@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ray_mae.data.decoding.voxels import decode_valid, decode_voxels
 from ray_mae.data.loading.order import key_of, mix
+from ray_mae.data.loading.targets import Targets
 from ray_mae.data.schema import Row
 from ray_mae.random_streams import Draw
 
@@ -22,6 +23,8 @@ class VolumeCollator:
     seed: int = 0
     centre: bool = False
     """The middle of every volume instead of a random place: for evaluation."""
+    targets: Targets | None = None
+    """Labels of training volumes; None: a batch brings none along."""
 
     kind: ClassVar[str] = "volume"
     columns: ClassVar[tuple[str, ...]] = (
@@ -53,7 +56,8 @@ class VolumeCollator:
             voxels[index, 0][target] = decode_voxels(row, source)
             mask = decode_valid(row)
             valid[index, 0][target] = True if mask is None else mask[source]
-        return {"voxels": voxels, "valid": valid, "key": keys, "draw": draws}
+        targets = self.targets.of(keys) if self.targets else {}
+        return {"voxels": voxels, "valid": valid, "key": keys, "draw": draws, **targets}
 
 
 def crop_slices(
