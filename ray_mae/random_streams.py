@@ -20,6 +20,7 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    DIRECTION = 23
 
 
 class Draw(IntEnum):

@@ -16,6 +16,9 @@ FORMS: dict[str, dict] = {
     "cosine": {"alignment": "cosine"},
     "infonce": {"alignment": "infonce"},
     "vicreg": {"alignment": "vicreg"},
+    "uniformity": {"beta": 0.0, "uniformity": 20.0},
+    "sigreg": {"beta": 0.0, "sigreg": 1.0},
+    "koleo": {"beta": 0.0, "koleo": 1.0},
     "captions of studies": {"caption_memory": "study"},
     "parallel captions": {"caption_parallel_share": 0.5},
 }
@@ -40,7 +43,7 @@ def _worker(rank: int, folder: str) -> None:
         share = len(VIEWS) // world
         mine = on_device(part(batch, list(range(rank * share, (rank + 1) * share))))
         for form, settings in FORMS.items():
-            module = method(beta=20.0, **settings)
+            module = method(**{"beta": 20.0} | settings)
             with Waits(module, mine) as waits:
                 module(mine, 100).total.backward()
             Path(f"{folder}/{form}-{world}-{rank}.waits").write_text("\n".join(waits.found))
@@ -51,7 +54,7 @@ def _worker(rank: int, folder: str) -> None:
         dist.destroy_process_group()
     if rank == 0:
         for form, settings in FORMS.items():
-            gradient = gradients(method(beta=20.0, **settings), batch)
+            gradient = gradients(method(**{"beta": 20.0} | settings), batch)
             torch.save(gradient, f"{folder}/{form}-1.pt")
 
 

@@ -16,6 +16,7 @@ from ray_mae.methods.parts.inputs import Reader, reader_of
 from ray_mae.methods.parts.losses import region_mean
 from ray_mae.methods.parts.masking import hidden_units
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
+from ray_mae.methods.parts.spread import spread
 from ray_mae.methods.simmim.settings import SimmimSettings
 
 
@@ -62,8 +63,10 @@ class SimmimTokens(Method):
             counted = counted & patchify(inputs.valid, self.encoder.stride)
         each = inputs.per_sample(region_mean(error, counted))  # [S]
         total = each.mean()
-        ratios = signs_of_collapse(tokens.mean(1), inputs) if watch else {}
-        return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        z = tokens.mean(1)  # [N, D]
+        ratios = signs_of_collapse(z, inputs) if watch else {}
+        losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        return spread(losses, self.settings, z, inputs, step)
 
     def hidden(self, draw: Tensor) -> Tensor:
         """[N, L] bool: the patches of the hidden units, as many in every input, by the keys draw [N]."""
