@@ -21,6 +21,12 @@ class Stream(IntEnum):
     REPEAT = 9
     DECODE = 10
     DIRECTION = 23
+    CONTRAST = 26
+    GRAIN = 27
+    MIRROR = 28
+    PAIR = 29
+    TARGET = 30
+    FUSE = 31
 
 
 class Draw(IntEnum):
