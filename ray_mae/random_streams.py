@@ -20,6 +20,7 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    DROP_PATH = 16
 
 
 class Draw(IntEnum):
