@@ -137,6 +137,7 @@ class VisionTransformer(TokenEncoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
+        draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of images, the class token first.
 
@@ -148,6 +149,7 @@ class VisionTransformer(TokenEncoder):
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] 0 frontal, 1 lateral, 2 unknown; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
+            draw: not used, since nothing here is random.
 
         Returns:
             [N, 1 + V, D].

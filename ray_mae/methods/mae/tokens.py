@@ -61,7 +61,7 @@ class MaeTokens(Method):
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(inputs.draw, hidden, self.decoded)
 
-        tokens = self.encoder(inputs.x, visible, inputs.view)  # [N, prefix + V, D]
+        tokens = self.encoder(inputs.x, visible, inputs.view, draw=inputs.draw)  # [N, …, D]
         pixels = self.decoder(tokens, visible, hidden, inputs.view)  # [N, M, P]
 
         valid = None

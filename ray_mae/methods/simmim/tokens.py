@@ -13,7 +13,7 @@ from ray_mae.encoders.vit import initialise
 from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.parts.collapse import signs_of_collapse
 from ray_mae.methods.parts.inputs import Reader, reader_of
-from ray_mae.methods.parts.losses import region_mean
+from ray_mae.methods.parts.losses import countable, region_mean
 from ray_mae.methods.parts.masking import hidden_units
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.spread import spread
@@ -55,12 +55,13 @@ class SimmimTokens(Method):
         patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
         hidden = self.hidden(inputs.draw)  # [N, L]
 
-        tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
+        masked = (hidden, self.mask)
+        tokens = self.encoder(inputs.x, view=inputs.view, masked=masked, draw=inputs.draw)
         tokens = tokens[:, self.encoder.prefix :]  # [N, L, D]
         error = (self.head(tokens).float() - patches).abs()  # [N, L, P]
         counted = hidden[..., None].expand_as(error)
         if inputs.valid is not None:
-            counted = counted & patchify(inputs.valid, self.encoder.stride)
+            counted = counted & countable(patchify(inputs.valid, self.encoder.stride))
         each = inputs.per_sample(region_mean(error, counted))  # [S]
         total = each.mean()
         z = tokens.mean(1)  # [N, D]
