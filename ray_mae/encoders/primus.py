@@ -136,14 +136,25 @@ class Eva(nn.Module):
             for last in (block.attn.proj, block.mlp.fc2):
                 last.weight.div_((2.0 * layer) ** 0.5)
 
-    def forward(self, x: Tensor, visible: Tensor | None, draw: Tensor | None) -> Tensor:
-        """x: [N, V, D] of the patches `visible` [N, V], or of all; draw: [N] keys, None drops no path."""
-        index = torch.arange(self.pos_embed.shape[1], device=x.device)
+    def forward(
+        self, x: Tensor, visible: Tensor | None, draw: Tensor | None, side: int | None = None
+    ) -> Tensor:
+        """Tokens after all blocks [N, V, D].
+
+        Args:
+            x: [N, V, D] of the patches `visible` [N, V], or of all.
+            visible: indices; None: all.
+            draw: [N] keys; None drops no path.
+            side: patches of an axis, where they are not as many as the table of positions is for.
+        """
+        side = self.side if side is None else side
+        table = self.pos_embed if side == self.side else resample_grid(self.pos_embed, side)
+        index = torch.arange(table.shape[1], device=x.device)
         index = index if visible is None else visible
-        x = x + self.pos_embed[0, index].to(x.dtype)
+        x = x + table[0, index].to(x.dtype)
         rope = None
         if self.head:
-            rope = rotary(coordinates(index, self.side), self.head)
+            rope = rotary(coordinates(index, side), self.head)
             rope = rope if visible is None else rope[:, None]  # [N, 1, V, …], of all heads
         kept = self._kept(draw)
         for i, block in enumerate(self.blocks):
@@ -217,19 +228,22 @@ class Primus(TokenEncoder):
     ) -> Tensor:
         """Tokens of crops; see `TokenEncoder`. Volumes have no kind of view.
 
+        Of crops of another size than that of the settings the table of positions is resampled.
+
         Raises:
-            ValueError: sides are not those of the settings, which the table of positions is for.
+            ValueError: the crops are no cubes, or of no whole number of patches.
         """
-        if any(side != self.settings.crop_size for side in x.shape[2:]):
+        sides = {*x.shape[2:]}
+        if len(sides) > 1 or x.shape[2] % self.stride:
             raise ValueError(
-                f"the sides of a volume must be {self.settings.crop_size} voxels, got {list(x.shape[2:])}: "
-                "crop it, or resize the encoder"
+                f"the sides of a volume must be equal multiples of {self.stride} voxels, got "
+                f"{list(x.shape[2:])}: crop it, or pad it"
             )
         patches = patchify(x, self.stride)  # [N, L, patch³]
         tokens = self.down_projection(patches if visible is None else gather(patches, visible))
         if masked is not None:
             tokens = torch.where(masked[0][..., None], masked[1].to(tokens.dtype), tokens)
-        return self.eva(tokens, visible, draw)  # type: ignore[no-any-return]
+        return self.eva(tokens, visible, draw, x.shape[2] // self.stride)  # type: ignore[no-any-return]
 
     def resize(self, settings: PrimusSettings) -> None:
         """Take crops of another size: the table of positions is resampled."""

@@ -77,9 +77,7 @@ class PrimusSettings(EncoderSettings):
         if shape != replace(PRESETS[size], mlp_ratio=shape.mlp_ratio):
             size = f"of width {shape.width}, depth {shape.depth}, heads {shape.heads}"
         plain = " with a plain ViT's blocks" if self.plain else ""
-        return (
-            f"primus {size}{plain}, crops of {self.crop_size}³, patches of {self.patch_size}³"
-        )
+        return f"primus {size}{plain}, crops of {self.crop_size}³, patches of {self.patch_size}³"
 
     def check(self) -> None:
         shape, patch = self.shape, self.patch_size

@@ -2,10 +2,12 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+
+from ray_mae.methods.parts.precision import InFp32
 
 
-class RunningMean(nn.Module):
+class RunningMean(InFp32):
     """Vectors minus their mean in the steps before, with recent steps counting more.
 
     The mean of a step is used after it alone, so a loss does not depend on who else is in the batch, and is
