@@ -29,7 +29,16 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }
 """Tiny encoders by name."""
+_DINO = {
+    "prototypes": 32,
+    "head_width": 32,
+    "bottleneck": 16,
+    "locals": 2,
+    "koleo": 0.0,  # or its samples are coupled
+}
 FITTING: dict[str, dict[str, Any]] = {
+    "dino": _DINO,
+    "dino primus": _DINO,
     "mae": {"mask_ratio": 0.5},
     "mae primus": {},
     "mdae": {"block_size": 4},

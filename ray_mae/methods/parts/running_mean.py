@@ -31,7 +31,12 @@ class RunningMean(InFp32):
             x = z.detach().float()
             total = torch.cat([x.sum(0), x.new_full((1,), len(x))])
             self._pending = total if self._pending is None else self._pending + total
-        return z - (self.mean / self.weight.clamp(min=1e-6)).to(z.dtype)
+        return z - self.value.to(z.dtype)
+
+    @property
+    def value(self) -> Tensor:
+        """[D] the mean so far; 0 where there is none."""
+        return self.mean / self.weight.clamp(min=1e-6)
 
     @torch.no_grad()
     def follow(self, taken: Tensor) -> None:
