@@ -131,9 +131,9 @@ class VolumeCrops:
 def cube(
     x: Tensor, valid: Tensor, corner: Tensor, side: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Cubes of volumes at another resolution, trilinearly: [B, 1, size, size, size], and where they are valid.
+    """Cubes of volumes at another resolution [B, 1, size, size, size], and where they are valid.
 
-    A voxel is valid if all it was made of is; the others are 0.
+    Trilinear. A voxel is valid if all it was made of is; the others are 0.
 
     Args:
         x: [B, 1, S, S, S].

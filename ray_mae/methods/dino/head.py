@@ -1,5 +1,7 @@
 """From a vector of the encoder to cosines with prototypes."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ class Head(nn.Module):
         super().__init__()
         widths = width, hidden, hidden, bottleneck
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layer = nn.Linear(before, after)
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
