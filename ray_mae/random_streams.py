@@ -25,6 +25,11 @@ class Stream(IntEnum):
     GREEN = 13
     GUIDE = 14
     HINT = 15
+    DROP_PATH = 16
+    CROPS = 19
+    BLUR = 20
+    PARTNER = 21
+    HIDDEN = 22
     DIRECTION = 23
     CONTRAST = 26
     GRAIN = 27

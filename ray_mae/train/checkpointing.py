@@ -249,7 +249,7 @@ def begin_with(module: Method, checkpoint: Path) -> str:
         ValueError: the encoder is another one.
     """
     may_be_new = fresh_names(checkpoint)
-    saved = ckpt.all_weights(checkpoint)
+    saved = ckpt.weights_to_begin_with(checkpoint)
     own = module.state_dict()
     fits = {
         name: torch.from_numpy(saved[name])

@@ -311,6 +311,15 @@ def test_a_running_mean_follows_after_the_step_and_is_part_of_the_checkpoint() -
     assert int(twin.centre.weight * 1000) == 190
 
 
+def test_a_running_mean_is_kept_in_fp32_whatever_the_weights_are() -> None:
+    centre = RunningMean(4, momentum=0.999).bfloat16()
+    for _ in range(20):
+        centre(torch.full((2, 4), 3.0))
+        centre.follow(torch.tensor(True))
+    torch.testing.assert_close(centre.weight, torch.tensor(1 - 0.999**20))
+    torch.testing.assert_close(centre.mean, torch.full((4,), 3 * (1 - 0.999**20)))
+
+
 # ------------------------------------------------------------------------------------ rare findings
 
 FORMS = ["mse", "centred", "cosine", "infonce", "vicreg"]

@@ -94,7 +94,7 @@ class MaeTokens(PredictingMethod):
         visible, hidden = self.masks(inputs.draw, self.guide(inputs, step))
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(inputs.draw, hidden, self.decoded)
-        tokens = self.encoder(inputs.x, visible, inputs.view)
+        tokens = self.encoder(inputs.x, visible, inputs.view, draw=inputs.draw)
         features = self.decoder.features(tokens, visible, hidden, inputs.view)
         pixels = None if self.decoder.pixels is None else self.decoder.pixels(features)
         return Decoded(patches, visible, hidden, tokens, features, pixels)

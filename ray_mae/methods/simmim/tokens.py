@@ -14,7 +14,7 @@ from ray_mae.methods.base import Batch, Context, Losses, Pictures
 from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import signs_of_collapse
 from ray_mae.methods.parts.inputs import Inputs, Reader, reader_of
-from ray_mae.methods.parts.losses import region_mean
+from ray_mae.methods.parts.losses import countable, region_mean
 from ray_mae.methods.parts.masking import Masks
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.spread import spread
@@ -69,7 +69,8 @@ class SimmimTokens(PredictingMethod):
         patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
         hidden = self.hidden(inputs.draw, self.guide(inputs, step))  # [N, L]
 
-        tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
+        masked = (hidden, self.mask)
+        tokens = self.encoder(inputs.x, view=inputs.view, masked=masked, draw=inputs.draw)
         tokens = tokens[:, self.encoder.prefix :]  # [N, L, D]
         predicted = pixels = None
         if self.prediction is not None:
@@ -78,7 +79,7 @@ class SimmimTokens(PredictingMethod):
             error = (self.head(tokens).float() - patches).abs()  # [N, L, P]
             counted = hidden[..., None].expand_as(error)
             if inputs.valid is not None:
-                counted = counted & patchify(inputs.valid, self.encoder.stride)
+                counted = counted & countable(patchify(inputs.valid, self.encoder.stride))
             pixels = region_mean(error, counted)
         errors = weighed(self.settings, predicted, pixels)
         each = inputs.per_sample(errors.total)  # [S]
