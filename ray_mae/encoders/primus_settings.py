@@ -51,6 +51,7 @@ class PrimusSettings(EncoderSettings):
     form: ClassVar[str] = "tokens"
     network: ClassVar[str] = "ray_mae.encoders.primus:Primus"
     exports: ClassVar[tuple[str, ...]] = ("nnunet",)
+    segmentation: ClassVar[str | None] = "ray_mae.encoders.primus:encoder_and_decoder"
 
     @property
     def shape(self) -> Shape:
@@ -77,9 +78,7 @@ class PrimusSettings(EncoderSettings):
         if shape != replace(PRESETS[size], mlp_ratio=shape.mlp_ratio):
             size = f"of width {shape.width}, depth {shape.depth}, heads {shape.heads}"
         plain = " with a plain ViT's blocks" if self.plain else ""
-        return (
-            f"primus {size}{plain}, crops of {self.crop_size}³, patches of {self.patch_size}³"
-        )
+        return f"primus {size}{plain}, crops of {self.crop_size}³, patches of {self.patch_size}³"
 
     def check(self) -> None:
         shape, patch = self.shape, self.patch_size
