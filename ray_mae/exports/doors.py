@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from packaging.version import Version
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,7 +28,7 @@ BOUND, OWN_BOUND = 1e-5, 1e-6
 """Largest difference of a feature, in float32: of other tools, and of our own reader."""
 OTHER_EPS_BOUND = 1e-3
 """The same of timm's network where the norms of the encoder add another number to the variance."""
-FIRST_WITH_PRIMUS = "0.4.4"
+FIRST_WITH_PRIMUS = (0, 4, 4)
 """Release of dynamic-network-architectures that builds a Primus with the order of tokens that is written."""
 CHANNELS_OF_OTHERS = 2
 """Input channels that a fine-tuning has, in the check of several."""
@@ -127,10 +127,15 @@ def _of_primus(folder: Path, example: Example) -> Door:
     """By the class of its makers, which some releases cannot build."""
     name, call = "nnU-Net's network", f"{nnunet.CHECKPOINT}: network_weights, without up_projection"
     package = "dynamic-network-architectures"
-    if not_installed((package,)) or Version(version(package)) >= Version(FIRST_WITH_PRIMUS):
+    if not_installed((package,)) or _release(version(package)) >= FIRST_WITH_PRIMUS:
         return _tried(name, (package,), call, lambda: _primus(folder, example))
-    why = f"{version(package)} builds no Primus with this timm, {FIRST_WITH_PRIMUS} does with one before 1.0.23"
+    why = f"{version(package)} builds none with this timm; 0.4.4 does, with timm before 1.0.23"
     return Door(name, f"{package} {version(package)}", call, why_not=why)
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """The numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
 
 
 def _primus(folder: Path, example: Example) -> float:

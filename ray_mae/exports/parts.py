@@ -79,8 +79,8 @@ def write_parts(
         network = nnunet_weights(checkpoint, facts.settings)
         write_nnunet(network, facts, origin.method, origin.papers, output)
         return (
-            "nnUNetv2_train … -tr nnUNet_Primus_M_Trainer -pretrained_weights {folder}/checkpoint_final.pth (of "
-            "that size, and for two classes; its card says how for more), with the configuration of "
+            "nnUNetv2_train … -tr nnUNet_Primus_M_Trainer -pretrained_weights {folder}/checkpoint_final.pth, "
+            "of that size and for two classes (docs/publish.md says how for more), with the configuration of "
             "nnunet_configuration.json"
         )
     return "ray_mae.load_encoder('{folder}')"
