@@ -59,6 +59,7 @@ def readme(card: Card) -> str:
         folder=card.folder,
         images=settings.dimensions == 2,
         tokens=settings.form == "tokens",
+        trainer=nnunet.primus_trainer(settings),
         settings=settings,
         config=card.config,
         size=settings.input_size,

@@ -70,12 +70,13 @@ def write_nnunet_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> s
     network = nnunet.nnunet_weights(checkpoint, facts.settings)
     torch.save({"network_weights": network}, output / "nnunet.pth")
     plans = nnunet.plans_configuration(facts.settings, facts.spacing_mm, use_mask_for_norm=True)
-    file = output / nnunet.PLANS
+    file, tr = output / nnunet.PLANS, nnunet.primus_trainer(facts.settings)
     write_whole(file, json.dumps(plans, indent=1) + "\n")
     return (
         f"add what is in {file} to `configurations` of the data set's nnUNetPlans.json, with "
         "use_mask_for_norm set to [false] as `publish` has it, then nnUNetv2_preprocess -d DATASET -c "
         f"{nnunet.CONFIGURATION} and nnUNetv2_train DATASET {nnunet.CONFIGURATION} FOLD "
+        f"{f'-tr {tr} ' if tr else ''}"
         f"-pretrained_weights {output / 'nnunet.pth'}"
     )
 

@@ -13,7 +13,7 @@ import torch
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.sections import EncoderSettings, Paper
-from ray_mae.encoders.primus_settings import PrimusSettings
+from ray_mae.encoders.primus_settings import PRESETS, PrimusSettings
 from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.exports.architectures import architecture_of
@@ -27,6 +27,8 @@ ONE_MM = "onemmiso"
 """nnssl's name of a configuration at 1 mm, which SSL3D_classification asks for."""
 PRIMUS_CLASSES = 2
 """Of a Primus' decoder: its shapes depend on their number, so that a data set of more has another one."""
+PUBLISHED_PATCH = 8
+"""Voxels per side of a patch, of nnU-Net's trainers of Primus."""
 PRIMUS_ORDER = "w h d"
 """Of its tokens, as dynamic-network-architectures has it since 0.4.3."""
 MASK_FOR_NORM = False
@@ -99,6 +101,15 @@ def reverse_axes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if w.ndim == 5 and w.data_ptr() not in turned:
             turned[w.data_ptr()] = w.permute(0, 1, 4, 3, 2).contiguous()
     return {k: turned[w.data_ptr()] if w.ndim == 5 else w for k, w in weights.items()}
+
+
+def primus_trainer(settings: object) -> str | None:
+    """The trainer of nnU-Net that builds this Primus; None where it has none of that size."""
+    if not isinstance(settings, PrimusSettings) or settings.patch_size != PUBLISHED_PATCH:
+        return None
+    sizes = {name: shape for name, shape in PRESETS.items() if name != "tiny"}
+    fits = [name for name, shape in sizes.items() if shape == settings.shape]
+    return f"nnUNet_Primus_{fits[0]}_Trainer" if fits else None
 
 
 def is_resenc_l(settings: object) -> bool:

@@ -9,7 +9,13 @@ from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports.bundle import write_bundle
-from ray_mae.exports.nnunet import network_weights, nnunet_weights, reverse_axes, write_nnunet
+from ray_mae.exports.nnunet import (
+    network_weights,
+    nnunet_weights,
+    primus_trainer,
+    reverse_axes,
+    write_nnunet,
+)
 from ray_mae.exports.origin import UNKNOWN, Origin
 from ray_mae.exports.timm import write_timm
 from ray_mae.files import write_whole
@@ -78,9 +84,11 @@ def write_parts(
     if isinstance(facts.settings, PrimusSettings) and not facts.settings.plain:
         network = nnunet_weights(checkpoint, facts.settings)
         write_nnunet(network, facts, origin.method, origin.papers, output)
+        if (trainer := primus_trainer(facts.settings)) is None:
+            return "dynamic-network-architectures' Primus, as docs/publish.md shows"
         return (
-            "nnUNetv2_train … -tr nnUNet_Primus_M_Trainer -pretrained_weights {folder}/checkpoint_final.pth, "
-            "of that size and for two classes (docs/publish.md says how for more), with the configuration of "
+            f"nnUNetv2_train … -tr {trainer} -pretrained_weights {{folder}}/checkpoint_final.pth for two "
+            "classes (docs/publish.md says how for more), with the configuration of "
             "nnunet_configuration.json"
         )
     return "ray_mae.load_encoder('{folder}')"

@@ -84,12 +84,10 @@ def test_the_class_that_is_installed_takes_its_weights_without_rotary_positions(
 )
 def test_sizes_are_the_published_ones(preset: Any, millions: float) -> None:
     with torch.device("meta"):
-        settings = PrimusSettings(preset=preset)
+        settings = PrimusSettings(preset=preset, crop_size=64)
         parts = [Primus(settings), UpProjection(settings, 1)]
     found = sum(p.numel() for part in parts for p in part.parameters())
-    assert found / 1e6 == pytest.approx(
-        millions, abs=8
-    )  # with positions of 160³, not those counted
+    assert found / 1e6 == pytest.approx(millions, abs=0.5)  # positions: of the crop
 
 
 def test_a_plain_vit_has_none_of_its_extras() -> None:

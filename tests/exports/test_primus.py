@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from ray_mae import load_encoder
 from ray_mae.config import ExportConfig, PublishConfig
 from ray_mae.encoders.primus import Primus
+from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.exports.command import export
+from ray_mae.exports.nnunet import primus_trainer
 from ray_mae.exports.publish import publish
 from tests.encoders.test_primus import GOLDEN
 from tests.exports.conftest import Write
@@ -46,6 +49,21 @@ def test_its_weights_are_those_of_the_class_of_its_makers(
     assert plans["architecture"]["arch_kwargs"]["input_shape"] == plans["patch_size"] == [16] * 3
 
 
+@pytest.mark.parametrize(
+    ("values", "trainer"),
+    [
+        ({"preset": "S"}, "nnUNet_Primus_S_Trainer"),
+        ({}, "nnUNet_Primus_M_Trainer"),
+        ({"preset": "tiny"}, None),
+        ({"patch_size": 16}, None),
+        ({"depth": 3}, None),
+    ],
+    ids=str,
+)
+def test_its_trainer_is_named_where_there_is_one(values: Any, trainer: str | None) -> None:
+    assert primus_trainer(PrimusSettings(**values)) == trainer
+
+
 def test_what_nnunet_has_no_network_for_is_refused(write_perturbed: Write, tmp_path: Path) -> None:
     run = write_perturbed("mae primus", plain=True)
     with pytest.raises(ValueError, match=r"plain ViT's blocks .* leave --format out"):
@@ -65,5 +83,5 @@ def test_it_is_published_with_what_was_tried(write_perturbed: Write, tmp_path: P
     assert doors["ray_mae"]["verified"]
     assert not any("MONAI" in name for name in doors)
     card = (tmp_path / "primus" / "README.md").read_text()
-    assert "nnUNet_Primus_M_Trainer" in card
+    assert "nnU-Net has no trainer of this size" in card
     assert "monai" not in card.lower()
