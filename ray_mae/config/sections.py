@@ -179,6 +179,9 @@ class EncoderSettings:
     """Whether masks can follow its attention and its features, by `TokenEncoder.attention`."""
     exports: ClassVar[tuple[str, ...]] = ()
     """Formats of `export --format` that it has."""
+    segmentation: ClassVar[str | None] = None
+    """Of volumes, "module:function": (settings, classes=K) → the encoder and a decoder of K classes of
+    voxels, both with fresh weights; None: it has no decoder."""
 
     @property
     def kind(self) -> str:
