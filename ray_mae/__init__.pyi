@@ -70,6 +70,7 @@ from .exports.command import export
 from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
+from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
 from .methods.simmim.settings import SimmimSettings
@@ -101,6 +102,7 @@ __all__ = [
     "InspectConfig",
     "Interrupted",
     "LabelCounts",
+    "MaeSettings",
     "MdaeSettings",
     "MvmaeSettings",
     "NameSettings",

@@ -4,6 +4,7 @@ import re
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,22 +17,27 @@ from ray_mae.encoders.vit_settings import Shape, VitSettings
 VIEWS = 3  # frontal, lateral, unknown
 
 
-def sincos_positions(side: int, width: int) -> Tensor:
-    """Returns the fixed sine-cosine embedding of two axes [side², width], as in MAE, appendix A.1.
+def sincos_positions(grid: tuple[int, ...], width: int) -> Tensor:
+    """Returns the fixed sine-cosine embedding of a grid [L, width], as in MAE, appendix A.1.
 
     Frequencies run from 1 to 1/side per patch. MAE's base of 10000 comes from sentences: on a grid
     of 8 or 14 patches most of its waves hardly move, and patches far from the corner look alike.
 
     Args:
-        side: patches per side of the grid.
-        width: of a token, a multiple of 4.
+        grid: patches along each of d axes; tokens are counted with the last axis fastest.
+        width: of a token; what is left of it after equal even shares for the axes is 0.
     """
-    omega = float(side) ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    grid = torch.arange(side, dtype=torch.float64)
-    angle = grid[:, None] * omega  # [side, width / 4]
-    axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # [side, width / 2]
-    down, across = axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)
-    return torch.cat([across, down], dim=-1).reshape(side * side, width).float()
+    d = len(grid)
+    waves = width // (2 * d)  # of an axis
+    axes = []
+    for i, side in enumerate(grid):
+        omega = float(side) ** -(torch.arange(waves, dtype=torch.float64) / waves)
+        angle = torch.arange(side, dtype=torch.float64)[:, None] * omega  # [side, waves]
+        shape = [side if j == i else 1 for j in range(d)]
+        axis = torch.cat([angle.sin(), angle.cos()], dim=1).reshape(*shape, -1)
+        axes.append(axis.expand(*grid, -1))
+    x = torch.cat(axes[::-1], dim=-1).reshape(-1, 2 * d * waves).float()
+    return F.pad(x, (0, width - x.shape[1]))
 
 
 def table(rows: int, width: int) -> nn.Parameter:
@@ -86,7 +92,6 @@ class VisionTransformer(TokenEncoder):
         self.settings: VitSettings = settings
         self.prefix = 1
         shape = settings.shape
-        side = settings.image_size // settings.patch_size
         self.patch = nn.Linear(settings.patch_size**2, shape.width)
         # not timm's 1e-6: without a position of its own, the first norm would magnify its gradient
         # a thousandfold, and clipping would silence all others
@@ -96,7 +101,7 @@ class VisionTransformer(TokenEncoder):
         if settings.positions == "learned":
             self.position = table(self.patches, shape.width)
         else:
-            self.register_buffer("position", sincos_positions(side, shape.width))
+            self.register_buffer("position", sincos_positions(self.grid, shape.width))
         self.register = table(settings.registers, shape.width) if settings.registers else None
         self.body = Blocks(shape, settings.qk_norm, recompute, settings.norm_eps)
         initialise(self)

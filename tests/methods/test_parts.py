@@ -77,7 +77,8 @@ def test_only_visible_patches_reach_the_encoder() -> None:
 
 
 def test_positions_tell_all_patches_apart() -> None:
-    assert sincos_positions(3, 8).unique(dim=0).shape == (9, 8)
+    assert sincos_positions((3, 3), 8).unique(dim=0).shape == (9, 8)
+    assert sincos_positions((3, 4, 5), 20).unique(dim=0).shape == (60, 20)
 
 
 @pytest.mark.parametrize(

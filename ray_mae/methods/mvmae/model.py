@@ -21,7 +21,7 @@ from ray_mae.methods.mvmae.captioner import Captioner
 from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.collapse import collapse_signs
-from ray_mae.methods.parts.losses import reconstruction
+from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
@@ -189,9 +189,7 @@ class Mvmae(Method):
         tokens = self.encoder(images, visible, batch.view)
         pixels = self.decoder(tokens, visible, hidden, batch.view).float()
         if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
-            target = gather(patches, hidden)
-            pixels = pixels * (target.var(-1, keepdim=True) + 1e-6).sqrt()
-            pixels = pixels + target.mean(-1, keepdim=True)
+            pixels = unnormalised(pixels, gather(patches, hidden))
         where = hidden[..., None].expand(-1, -1, patches.shape[-1])
         is_hidden = torch.zeros(patches.shape[:2], dtype=torch.bool, device=patches.device)
         is_hidden = is_hidden.scatter(1, hidden, True)

@@ -1,0 +1,104 @@
+"""MAE (He et al. 2022, arXiv 2111.06377): visible patches → tokens → hidden patches."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.base import TokenEncoder
+from ray_mae.encoders.patches import gather, patchify
+from ray_mae.encoders.registry import build_encoder
+from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
+from ray_mae.methods.mae.settings import MaeSettings
+from ray_mae.methods.parts.collapse import signs_of_collapse
+from ray_mae.methods.parts.inputs import Reader, reader_of
+from ray_mae.methods.parts.losses import reconstruction, unnormalised
+from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
+from ray_mae.methods.parts.pictures import reconstruction_of_patches
+from ray_mae.methods.parts.pixel_decoder import PixelDecoder
+
+
+class MaeTokens(Method):
+    """The whole pretraining model: encoder of visible patches, and a decoder to hidden ones."""
+
+    encoder: TokenEncoder
+
+    def __init__(
+        self,
+        settings: MaeSettings,
+        encoder: TokenEncoder,
+        decoder: PixelDecoder,
+        reader: Reader,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder, self.decoder = encoder, decoder
+        self.reader = reader
+        self.visible = visible_count(encoder.patches, settings.mask_ratio)
+        self.decoded = max(1, round(settings.decode_share * (encoder.patches - self.visible)))
+
+    @classmethod
+    def build(
+        cls, settings: MaeSettings, encoder: EncoderSettings, context: Context
+    ) -> "MaeTokens":
+        torch.manual_seed(context.seed)
+        network = build_encoder(encoder, recompute=context.recompute)
+        assert isinstance(network, TokenEncoder)
+        shape = settings.decoder_shape(encoder)
+        decoder = PixelDecoder(shape, network, recompute=context.recompute)
+        return cls(settings, network, decoder, reader_of(context, encoder))
+
+    def forward(self, batch: Batch, step: int, watch: bool = False) -> Losses:
+        """The squared error of hidden patches of N inputs, a mean over their samples.
+
+        watch: record signs of collapse as well, which cost a singular value decomposition.
+        """
+        inputs = self.reader(batch)
+        patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
+        visible, hidden = self.masks(inputs.draw)  # [N, V], [N, M]
+        if self.training and self.decoded < hidden.shape[1]:
+            hidden = some_of(inputs.draw, hidden, self.decoded)
+
+        tokens = self.encoder(inputs.x, visible, inputs.view)  # [N, prefix + V, D]
+        pixels = self.decoder(tokens, visible, hidden, inputs.view)  # [N, M, P]
+
+        valid = None
+        if inputs.valid is not None:
+            valid = gather(patchify(inputs.valid, self.encoder.stride), hidden)
+        error = reconstruction(pixels, gather(patches, hidden), self.settings.norm_pix, valid)
+        each = inputs.per_sample(error)  # [S]
+        total = each.mean()
+        ratios = (
+            signs_of_collapse(tokens[:, self.encoder.prefix :].mean(1), inputs) if watch else {}
+        )
+        return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+
+    def masks(self, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of visible [N, V] and hidden [N, L − V] patches, by the keys draw [N]."""
+        return random_masks(draw, self.encoder.patches, self.visible)
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
+        """What was shown, what was reconstructed, the original."""
+        inputs = self.reader.plain(batch)
+        patches = patchify(inputs.x, self.encoder.stride)
+        visible, hidden = self.masks(inputs.draw)
+        tokens = self.encoder(inputs.x, visible, inputs.view)
+        pixels = self.decoder(tokens, visible, hidden, inputs.view).float()
+        if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
+            pixels = unnormalised(pixels, gather(patches, hidden))
+        where = hidden[..., None].expand(-1, -1, patches.shape[-1])
+        is_hidden = torch.zeros(patches.shape[:2], dtype=torch.bool, device=patches.device)
+        return reconstruction_of_patches(
+            inputs.x,
+            is_hidden.scatter(1, hidden, True),
+            patches.scatter(1, where, pixels),
+            self.encoder,
+        )
+
+    def flops(self, images: int, samples: int) -> float:
+        """Forward and backward (twice the forward), products of matrices only."""
+        tokens = self.encoder.prefix + self.visible
+        forward = self.encoder.flops(tokens) + self.decoder.body.flops(tokens + self.decoded)
+        return 3.0 * images * forward
