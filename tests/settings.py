@@ -18,13 +18,17 @@ SMALL: dict[str, dict[str, Any]] = {
         "depth": 2,
         "heads": 2,
     },
+    "convnextv2": {"preset": "atto", "width": 4, "image_size": 64},
     "resenc": {"preset": "tiny", "crop_size": 16},
 }
 """Tiny encoders by name."""
 FITTING: dict[str, dict[str, Any]] = {
     "mae": {"mask_ratio": 0.5},
+    "mae convnextv2": {"mask_ratio": 0.5},
+    "mae resenc": {"mask_size": 8, "mask_ratio": 0.5},
     "mdae": {"block_size": 4},
     "simmim": {"mask_size": 16},
+    "simmim convnextv2": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""

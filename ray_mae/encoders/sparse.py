@@ -129,3 +129,9 @@ def masked_instance_norm(x: Tensor, where: Tensor, eps: float) -> Tensor:
     """
     normalised: Tensor = _MaskedNorm.apply(x, where, eps)
     return normalised
+
+
+def fill(h: Tensor, token: Tensor, active: Active) -> Tensor:
+    """A map h [N, C, *sides] with a learnt token [C] at the sites that are not seen, for a dense decoder."""
+    token = token.to(h.dtype).view(-1, *[1] * (h.ndim - 2))  # [C, 1, …]
+    return torch.where(active.at(tuple(h.shape[2:])), h, token)
