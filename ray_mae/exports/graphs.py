@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ray_mae.encoders.convnextv2 import ConvNextV2
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.inference.load import AnyEncoder
@@ -29,7 +30,7 @@ class ImageGraph(nn.Module):
 
     inputs = ("image", "view")
 
-    def __init__(self, encoder: VisionTransformer, pool: str) -> None:
+    def __init__(self, encoder: VisionTransformer | ConvNextV2, pool: str) -> None:
         super().__init__()
         self.encoder, self.pool = encoder, pool
 
@@ -62,7 +63,7 @@ def graph_of(encoder: AnyEncoder) -> ImageGraph | VolumeGraph:
         encoder: a copy of its own, since it is changed.
     """
     if isinstance(encoder, FrozenStudyEncoder):
-        assert isinstance(encoder.encoder, VisionTransformer)
+        assert isinstance(encoder.encoder, (VisionTransformer, ConvNextV2))
         return ImageGraph(encoder.encoder, encoder.pool).eval()
     network = encoder.encoder
     fold_film(network)
