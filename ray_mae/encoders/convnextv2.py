@@ -6,6 +6,7 @@ image is hidden.
 
 import re
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ class MapNorm(nn.LayerNorm):
 class GlobalResponseNorm(nn.Module):
     """x + γ·(x·N) + β, where N is the norm of a channel over all points, divided by the mean of those norms.
 
-    Of each image alone. The authors' sparse code takes the norms over a whole batch in pretraining and over
-    an image later. Channels hidden points do not count in have zeros there; their number divides out of N.
+    Of each image alone; the authors' sparse code takes the norms over a whole batch in pretraining, and over
+    one image later. Hidden points are zeros: they add nothing, and how many they are divides out of N.
     """
 
     def __init__(self, channels: int) -> None:
@@ -101,14 +102,14 @@ class ConvNextV2(MapEncoder):
         self.settings: ConvNextV2Settings = settings
         self.channels = list(settings.widths)
         first, last = self.channels[0], self.channels[-1]
-        self.stem = nn.Sequential(nn.Conv2d(1, first, STEM, STEM), MapNorm(first, eps=EPS))
+        self.stem: Any = nn.Sequential(nn.Conv2d(1, first, STEM, STEM), MapNorm(first, eps=EPS))
         before = [first, *self.channels]
-        self.stages = nn.ModuleList(
+        self.stages: Any = nn.ModuleList(
             Stage(before[i], width, settings.blocks[i], first=i == 0)
             for i, width in enumerate(self.channels)
         )
         self.norm_pre: nn.Module = nn.Identity()
-        self.head = nn.Module()  # timm's name of what follows the mean
+        self.head: Any = nn.Module()  # timm's name of what follows the mean
         if settings.norm == "points":
             self.norm_pre = MapNorm(last, eps=EPS)
         else:
@@ -132,7 +133,8 @@ class ConvNextV2(MapEncoder):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return self.stem[0].weight.dtype
+        dtype: torch.dtype = self.stem[0].weight.dtype
+        return dtype
 
     def layer_of(self, name: str) -> int:
         if stage := re.match(r"stages\.(\d+)\.", name):
@@ -165,7 +167,7 @@ class ConvNextV2(MapEncoder):
             return masked(self.norm_pre(h)) if i == self.depth - 1 else h
 
     def forward(self, images: Tensor, view: Tensor | None = None) -> Tensor:
-        """[N, 1 + L, C] of images [N, 1, H, W]: the vector that the network pools, then the last map's points.
+        """[N, 1 + L, C] of images [N, 1, H, W]: the vector that the network pools, then its last points.
 
         view: it knows none.
         """

@@ -35,8 +35,8 @@ class ConvNextV2Settings(EncoderSettings):
     width: int | None = setting(None, ge=4)
     """Channels of the first stage, of which each next one has twice as many; default from the preset."""
     norm: Literal["points", "pooled"] = "points"
-    """Where the last norm stands: before the mean over the points of the last map, as a Vision Transformer has
-    it, so that pretraining trains it; or after that mean, as in the authors' classifiers."""
+    """Where the last norm stands: before the mean over the points of the last map, as in a Vision
+    Transformer, so that pretraining trains it; or after that mean, as in the authors' classifiers."""
 
     dimensions: ClassVar[int] = 2
     form: ClassVar[str] = "maps"
@@ -61,6 +61,12 @@ class ConvNextV2Settings(EncoderSettings):
     @property
     def layers(self) -> int:
         return STAGES
+
+    @property
+    def why_not_pretrained(self) -> str:
+        if self.norm == "points":
+            return ""
+        return "encoder.norm pooled is for evaluation: no pretraining would train that norm, take points"
 
     @property
     def default_pool(self) -> str:

@@ -1,10 +1,10 @@
 """Convolutions that do not see what is hidden: dense operations, masked after each of them.
 
-SparK (Tian et al. 2023) and FCMAE (Woo et al. 2023) hide parts of the input of a convolutional network. A plain
-convolution would fill them from their rims, layer by layer, and a norm would mix their statistics with those of
-what is seen. Here every convolution and pool is followed by zeros where a site is hidden, and norms know active
-sites alone: what a submanifold convolution computes, at the price of the dense one. Where all sites are
-active, and outside of `seen`, the network is the dense one.
+SparK (Tian et al. 2023) and FCMAE (Woo et al. 2023) hide parts of the input of a convolutional network. A
+plain convolution would fill them from their rims, layer by layer, and a norm would mix their statistics with
+those of what is seen. Here every convolution and pool is followed by zeros where a site is hidden, and norms
+know active sites alone: what a submanifold convolution computes, at the price of the dense one. Where all
+sites are active, and outside of `seen`, the network is the dense one.
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ class Active:
     """Which sites of a network's maps are seen, at every resolution.
 
     Args:
-        units: [N, *grid] bool, True where a unit of the input is seen. A unit is a square or cube whose side is
-            a multiple of the network's stride, so that no site of any map belongs to two; at least one of
-            each input is seen.
+        units: [N, *grid] bool, True where a unit of the input is seen, at least one of each input. A unit is
+            a square or cube whose side is a multiple of the network's stride, so that no site of any map
+            belongs to two.
     """
 
     def __init__(self, units: Tensor) -> None:

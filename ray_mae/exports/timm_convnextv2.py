@@ -34,7 +34,7 @@ def write_timm_convnextv2(
     """
     if settings.norm == "pooled" and pool == "mean":
         raise ValueError(
-            "timm's ConvNeXt V2 with encoder.norm pooled gives the normalised mean: give --pool cls, which is it"
+            "timm's ConvNeXt V2 with encoder.norm pooled gives the normalised mean: give --pool cls for it"
         )
     description = json.dumps(timm_config(settings, licence), indent=1)
     write_whole(output / CONFIG, description + "\n")

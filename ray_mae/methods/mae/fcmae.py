@@ -1,4 +1,4 @@
-"""The light decoder of FCMAE (Woo et al. 2023, arXiv 2301.00808): dense ConvNeXt V2 blocks on the last map."""
+"""The light decoder of FCMAE (Woo et al. 2023, arXiv 2301.00808): dense blocks on the last map."""
 
 import torch
 from torch import Tensor, nn

@@ -81,7 +81,7 @@ class MaeMaps(Method):
         return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
 
     def masks(self, draw: Tensor) -> tuple[Active, Tensor]:
-        """What is seen, and the indices [N, M] of hidden units, as many in every input, by the keys draw [N]."""
+        """What is seen, and indices [N, M] of hidden units, as many in every input, by the keys draw [N]."""
         visible, hidden = random_masks(draw, self.units, self.visible)
         shown = torch.zeros(len(draw), self.units, dtype=torch.bool, device=draw.device)
         return Active(shown.scatter(1, visible, True).view(-1, *self.grid)), hidden

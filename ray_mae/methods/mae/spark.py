@@ -1,7 +1,7 @@
 """SparK (Tian et al. 2023, arXiv 2301.03580) of nnU-Net's U-Net: tokens where its skips have seen nothing.
 
-The paper's own decoder is thrown away afterwards. Here it is the U-Net's, which is pretrained with the encoder;
-without a norm and a projection of each skip in between, which a U-Net does not have.
+The paper's own decoder is thrown away afterwards. Here it is the U-Net's, which is pretrained with the
+encoder, without a norm and a projection of each skip in between, which a U-Net does not have.
 """
 
 import torch
@@ -35,9 +35,7 @@ class SparkDecoder(VolumeDecoder):
         return super().forward(dense, None)
 
 
-def unet(
-    settings: ResEncSettings, *, recompute: bool = False
-) -> tuple[ResEnc, SparkDecoder]:
+def unet(settings: ResEncSettings, *, recompute: bool = False) -> tuple[ResEnc, SparkDecoder]:
     """Returns both halves of a U-Net with fresh weights, by PyTorch's global seed."""
     settings.check()
     net = residual_unet(settings.stages)
