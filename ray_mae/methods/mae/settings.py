@@ -156,10 +156,14 @@ class MaeSettings(MethodSettings):
         multiple("method.mask_size", unit, f"{stride}, the encoder's stride", stride)
         multiple(side, size, "method.mask_size", unit)
         units = (size // unit) ** encoder.dimensions
-        seen = max(1, int(units * (1 - self.mask_ratio) + 1e-6))
-        if units == 1 or seen * (unit // stride) ** encoder.dimensions < 2:
+        if units == 1:
             raise ValueError(
-                f"{side} ({size}) in units of method.mask_size ({unit}) leaves too little to see at "
-                f"method.mask_ratio {self.mask_ratio:g}: of the last map two points must be seen, and a unit "
-                "must be hidden"
+                f"method.mask_size ({unit}) must be smaller than {side} ({size}): one unit cannot be both "
+                "hidden and visible"
+            )
+        seen = max(1, int(units * (1 - self.mask_ratio) + 1e-6)) * (unit // stride) ** 3
+        if isinstance(encoder, ResEncSettings) and seen < 2:
+            raise ValueError(
+                f"method.mask_ratio ({self.mask_ratio:g}) leaves one point of the last map of {side} {size}, of "
+                "which an instance norm has no variance: lower it, or enlarge the crop"
             )
