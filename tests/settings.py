@@ -18,6 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "depth": 2,
         "heads": 2,
     },
+    "convnextv2": {"preset": "atto", "width": 4, "image_size": 64},
     "resenc": {"preset": "tiny", "crop_size": 16},
     "primus": {
         "preset": "tiny",
@@ -41,6 +42,8 @@ FITTING: dict[str, dict[str, Any]] = {
     "dino primus": _DINO,
     "mae": {"mask_ratio": 0.5},
     "mae primus": {},
+    "mae convnextv2": {"mask_ratio": 0.5},
+    "mae resenc": {"mask_size": 8, "mask_ratio": 0.5},
     "mdae": {"block_size": 4},
     "simclr": {"projector_width": 32, "projector_output": 16},
     "simclr resenc": {
@@ -51,6 +54,7 @@ FITTING: dict[str, dict[str, Any]] = {
     },
     "simmim": {"mask_size": 16},
     "simmim primus": {"mask_size": 8},
+    "simmim convnextv2": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
     "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
     "supervised": {"labels": ["Edema", "Fracture", "Own"]},

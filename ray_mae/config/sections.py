@@ -204,6 +204,11 @@ class EncoderSettings:
         return None
 
     @property
+    def why_not_pretrained(self) -> str:
+        """Why no method can train all of it, with what would do; empty: one can."""
+        return ""
+
+    @property
     def sight(self) -> Sight:
         """How it is shown an image that is evaluated."""
         return Sight()
@@ -373,6 +378,8 @@ def require_form(
             f"encoder.name {encoder.name} does not fit method.name {method.name}, which wants "
             f"{' and '.join(wrong)}: take {method.default_encoder().name}"
         )
+    if encoder.why_not_pretrained:
+        raise ValueError(encoder.why_not_pretrained)
 
 
 def multiple(name: str, value: int, of: str, divisor: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.sparse import Active
 
 
 class Encoder(nn.Module):
@@ -142,15 +143,22 @@ class TokenEncoder(Encoder):
 
 
 class MapEncoder(Encoder):
-    """An encoder that gives maps: one of each resolution, of all of its input."""
+    """An encoder that gives maps: one of each resolution, of its input or of the part that it is shown.
+
+    `forward` is for frozen use: of volumes the vector [N, C]; of images that and the points of the last map,
+    [N, 1 + L, C], as a transformer has tokens.
+    """
 
     channels: list[int]
     """Of each map, the finest first."""
 
-    def skips(self, x: Tensor, e: Tensor | None = None) -> list[Tensor]:
+    def skips(
+        self, x: Tensor, e: Tensor | None = None, active: Active | None = None
+    ) -> list[Tensor]:
         """[N, 1, *sides] → maps [N, C, *sides / s], the finest first.
 
         e: [N, …] of what else the network is told, such as a noise level; None: nothing.
+        active: what is seen; the maps are 0 elsewhere, and depend on nothing there. None: all.
         """
         raise NotImplementedError
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ray_mae.checkpoint.format import EncoderFacts
 from ray_mae.config import PublishConfig
+from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import graphs, nnunet, timm
 from ray_mae.exports.doors import Door
 from ray_mae.exports.example import FILMS
@@ -60,6 +61,7 @@ def readme(card: Card) -> str:
         images=settings.dimensions == 2,
         tokens=settings.form == "tokens",
         trainer=nnunet.primus_trainer(settings),
+        views=isinstance(settings, VitSettings),
         settings=settings,
         config=card.config,
         size=settings.input_size,
