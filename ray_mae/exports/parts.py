@@ -5,8 +5,8 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
+from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports.bundle import write_bundle

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from ray_mae.config.sections import EncoderSettings
-from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
+from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
