@@ -29,9 +29,9 @@ class MaskSettings(MethodSettings):
         "sgmae",
     ] = "random"
     """What is hidden. random: any; block: rectangles or boxes (BEiT, arXiv 2106.08254); zigzag, hilbert,
-    peano, spiral, snake: all but pieces of a curve; green: what lies low in band-passed noise (ColorMAE, arXiv
-    2407.13036); sma: what a few patches attend to most in the first block (arXiv 2402.14789); sgmae: the
-    cluster of patches that the encoder sets apart (arXiv 2507.19773)."""
+    peano, spiral, snake: all but pieces of a curve; green: what lies low in band-passed noise (ColorMAE,
+    arXiv 2407.13036); sma: what a few patches attend to most in the first block (arXiv 2402.14789); sgmae:
+    the cluster of patches that the encoder sets apart (arXiv 2507.19773)."""
     mask_pattern: Literal["runs", "stride", "centre"] = "runs"
     """Curves only. runs: pieces of mask_run are visible; stride: visible patches are spread evenly along it;
     centre, of spirals: mostly those near the middle are visible, so that patches are not hidden alike."""

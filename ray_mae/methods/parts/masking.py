@@ -68,12 +68,13 @@ def blocks(grid: Grid, draw: Tensor) -> Tensor:
     covered = torch.ones(N, BLOCKS, *[1] * d, dtype=torch.bool, device=draw.device)
     for axis, n in enumerate(grid):
         side = (n * share[..., 0] ** (1 / d) * stretch[..., axis]).round().clamp(1, n)  # [N, 64]
-        first = (u[:, :, 1, axis] * (n + side - 1)).floor() - side + 1  # from 1 − side to n − 1
+        start = (u[:, :, 1, axis] * (n + side - 1)).floor() - side + 1  # from 1 − side to n − 1
         at = torch.arange(n, device=draw.device)
-        along = (at >= first[..., None]) & (at < (first + side)[..., None])  # [N, 64, n]
-        covered = covered & along.view(N, BLOCKS, *(n if k == axis else 1 for k in range(d)))
-    covered = covered.flatten(2).to(torch.uint8)  # [N, 64, L]
-    block = torch.where(covered.any(1), covered.argmax(1), BLOCKS)  # [N, L], the first of each cell
+        within = (at >= start[..., None]) & (at < (start + side)[..., None])  # [N, 64, n]
+        covered = covered & within.view(N, BLOCKS, *(n if k == axis else 1 for k in range(d)))
+    covered = covered.flatten(2)  # [N, 64, L]
+    first = covered.to(torch.uint8).argmax(1)  # [N, L], of the blocks that cover a cell
+    block = torch.where(covered.any(1), first, BLOCKS)
     order = uniform(grid, draw)
     return order.gather(1, block.gather(1, order).argsort(dim=1, descending=True, stable=True))
 
