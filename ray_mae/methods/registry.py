@@ -21,6 +21,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
         "voco": "ray_mae.methods.voco.settings:VocoSettings",
+        "volumefusion": "ray_mae.methods.volumefusion.settings:VolumefusionSettings",
     },
     group="ray_mae.methods",
 )

@@ -12,13 +12,13 @@ from ray_mae.encoders.vit import initialise
 
 
 def pooled(encoder: Encoder, x: Tensor, view: Tensor | None = None) -> Tensor:
-    """[N, F] of inputs x [N, 1, *sides]: the means of every map one after the other, or of the patches' tokens.
+    """[N, F] of inputs x [N, 1, *sides]: the means of all maps in one vector, or that of the patches' tokens.
 
     An encoder with tokens sees an input that is smaller than its own as a part of one, in the middle.
 
     Args:
         encoder: of maps or tokens.
-        x: of equal sides, that fit: see `require_side`.
+        x: of equal sides, that fit: see `checks.require_side`.
         view: [N] kind of view, of images with tokens; None is unknown.
     """
     if isinstance(encoder, MapEncoder):
@@ -72,7 +72,7 @@ class Projector(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """[N, inputs] → [N, outputs] float32."""
-        h = h.to(self.layers[0].weight.dtype)
+        h = h.to(next(self.parameters()).dtype)
         for layer in self.layers[:-1]:
             h = layer(h)
             h = F.layer_norm(h, h.shape[-1:]).relu()

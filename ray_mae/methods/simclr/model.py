@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ray_mae.batch import mean_per_study
 from ray_mae.config.sections import EncoderSettings
