@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.base import to_dict
 from ray_mae.config.urls import opened
-from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
+from ray_mae.encoders.resenc import LAST_LAYER, encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.files import write_whole
 from ray_mae.store import fetch
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
-_LAST = "seg_layers."
 
 
 class Segmenter(nn.Module):
@@ -71,13 +70,13 @@ class Segmenter(nn.Module):
         _load(self.encoder, ckpt.encoder_weights(checkpoint))
         if decoder:
             own = self.decoder.state_dict()
-            inner = {k: v for k, v in own.items() if _LAST not in k}
+            inner = {k: v for k, v in own.items() if not k.startswith(LAST_LAYER)}
             trained = ckpt.decoder_weights(checkpoint, inner)
             if not trained:
                 raise ValueError(
                     f"{checkpoint} holds no U-Net decoder, since its method trains none: take init encoder"
                 )
-            fresh = {k: v.numpy() for k, v in own.items() if _LAST in k}
+            fresh = {k: v.numpy() for k, v in own.items() if k.startswith(LAST_LAYER)}
             _load(self.decoder, trained | fresh)
 
     def drop_film(self) -> None:

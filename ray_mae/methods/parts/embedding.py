@@ -14,8 +14,6 @@ from ray_mae.encoders.vit import initialise
 def pooled(encoder: Encoder, x: Tensor, view: Tensor | None = None) -> Tensor:
     """[N, F] of inputs x [N, 1, *sides]: the means of all maps in one vector, or that of the patches' tokens.
 
-    An encoder with tokens sees an input that is smaller than its own as a part of one, in the middle.
-
     Args:
         encoder: of maps or tokens.
         x: of equal sides, that fit: see `checks.require_side`.
@@ -23,20 +21,8 @@ def pooled(encoder: Encoder, x: Tensor, view: Tensor | None = None) -> Tensor:
     """
     if isinstance(encoder, MapEncoder):
         return torch.cat([h.flatten(2).mean(2) for h in encoder.skips(x)], dim=1)
-    assert isinstance(encoder, TokenEncoder)
-    visible = None
-    patches = x.shape[-1] // encoder.stride
-    if (patches,) * len(encoder.grid) != encoder.grid:
-        before = [(n - patches) // 2 for n in encoder.grid]
-        after = [n - patches - b for n, b in zip(encoder.grid, before, strict=True)]
-        rim = [encoder.stride * n for pair in zip(before, after, strict=True) for n in pair[::-1]]
-        x = F.pad(x, rim[::-1])  # of the last axis first
-        index = torch.arange(encoder.patches, device=x.device).view(encoder.grid)
-        for axis, first in enumerate(before):
-            index = index.narrow(axis, first, patches)
-        visible = index.flatten().expand(len(x), -1)
-    tokens = encoder(x, visible, view)
-    return tokens[:, encoder.prefix :].mean(1)
+    tokens: Tensor = encoder(x, view=view)
+    return tokens[:, cast(TokenEncoder, encoder).prefix :].mean(1)
 
 
 def pooled_width(encoder: Encoder) -> int:
