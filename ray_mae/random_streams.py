@@ -20,6 +20,12 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    DROP_PATH = 16
+    CROPS = 19
+    BLUR = 20
+    PARTNER = 21
+    HIDDEN = 22
+    DIRECTION = 23
     CONTRAST = 26
     GRAIN = 27
     MIRROR = 28

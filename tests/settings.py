@@ -19,10 +19,28 @@ SMALL: dict[str, dict[str, Any]] = {
         "heads": 2,
     },
     "resenc": {"preset": "tiny", "crop_size": 16},
+    "primus": {
+        "preset": "tiny",
+        "crop_size": 16,
+        "patch_size": 4,
+        "width": 24,
+        "depth": 2,
+        "heads": 2,
+    },
 }
 """Tiny encoders by name."""
+_DINO = {
+    "prototypes": 32,
+    "head_width": 32,
+    "bottleneck": 16,
+    "locals": 2,
+    "koleo": 0.0,  # or its samples are coupled
+}
 FITTING: dict[str, dict[str, Any]] = {
+    "dino": _DINO,
+    "dino primus": _DINO,
     "mae": {"mask_ratio": 0.5},
+    "mae primus": {},
     "mdae": {"block_size": 4},
     "simclr": {"projector_width": 32, "projector_output": 16},
     "simclr resenc": {
@@ -32,6 +50,7 @@ FITTING: dict[str, dict[str, Any]] = {
         "projector_output": 16,
     },
     "simmim": {"mask_size": 16},
+    "simmim primus": {"mask_size": 8},
     "simmim resenc": {"mask_size": 4},
     "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
 }

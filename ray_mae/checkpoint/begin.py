@@ -171,7 +171,7 @@ def _of_ours(weights: Path, wanted: EncoderSettings, run: Path) -> Beginning:
     from ray_mae.open_weights.fit import fit_to
     from ray_mae.open_weights.ours import OurEncoder
 
-    saved = {name: torch.from_numpy(w) for name, w in ckpt.all_weights(folder).items()}
+    saved = {name: torch.from_numpy(w) for name, w in ckpt.weights_to_begin_with(folder).items()}
     lead = "encoder."
     encoder = {n.removeprefix(lead): w for n, w in saved.items() if n.startswith(lead)}
     ours = OurEncoder(now, encoder, {name: (name,) for name in encoder})

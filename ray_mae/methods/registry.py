@@ -17,6 +17,7 @@ METHODS: Registry[MethodSettings] = Registry(
     {
         "mae": "ray_mae.methods.mae.settings:MaeSettings",
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
+        "dino": "ray_mae.methods.dino.settings:DinoSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
         "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",

@@ -34,7 +34,7 @@ from ray_mae.train.metrics.metrics import (
     utilisation,
 )
 from ray_mae.train.metrics.run_log import RunLog
-from ray_mae.train.optim import learning_rate
+from ray_mae.train.optim import learning_rate, weight_decay
 from ray_mae.train.outcomes import Outcome, Outcomes
 from ray_mae.train.recovery.lost_samples import LostRows, SkippedSteps
 from ray_mae.train.recovery.preemption import Preemption
@@ -146,8 +146,22 @@ def train(job: Job, stack: ExitStack) -> None:
             steps=plan.steps,
             decay=config.optim.decay,
         )
+        decay = weight_decay(
+            step,
+            first=config.optim.weight_decay,
+            last=config.optim.final_weight_decay,
+            steps=plan.steps,
+        )
         outcome = take_step(
-            engine, batches, averages, lost_rows, pulse, step, lr, plan.accumulation, watch=report
+            engine,
+            batches,
+            averages,
+            lost_rows,
+            pulse,
+            step,
+            (lr, decay),
+            plan.accumulation,
+            watch=report,
         )
         outcomes.add(step, outcome)
         settle(every=report or step == first_step)
@@ -162,6 +176,7 @@ def train(job: Job, stack: ExitStack) -> None:
             samples = (step + 1) * plan.batch_size
             values |= {
                 "lr": lr,
+                **({} if decay is None else {"weight_decay": decay}),
                 **method.metrics(step),
                 **engine.gradient_norm(),
                 **utilisation(work, workers, peak),
@@ -216,7 +231,7 @@ def take_step(
     lost_rows: LostRows,
     pulse: Pulse,
     step: int,
-    lr: float,
+    rates: tuple[float, float | None],
     micro_batches: int,
     *,
     watch: bool,
@@ -230,7 +245,7 @@ def take_step(
         lost_rows: of this worker.
         pulse: is told what the worker is at.
         step: steps done before.
-        lr: learning rate.
+        rates: learning rate, and the weight decay where it changes.
         micro_batches: of this worker in a step.
         watch: also record what is too costly for every step.
 
@@ -245,7 +260,7 @@ def take_step(
         losses = engine(part.batch, step, watch and micro == 0)
         engine.backward(losses.total * part.weight)
         batches.prepare()
-        engine.step(lr)
+        engine.step(*rates)
         averages.add(losses, part)
     engine.after_step(step + 1)
     averages.end_step()

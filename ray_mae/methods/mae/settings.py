@@ -8,19 +8,19 @@ from ray_mae.config.base import setting
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
-    MethodSettings,
     OptimConfig,
     Paper,
     require_form,
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
 """The paper's decoder: width, blocks, and width of an attention head."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(MethodSettings):
+class MaeSettings(SpreadSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own."""
 
     name: Literal["mae"] = "mae"
@@ -54,7 +54,7 @@ class MaeSettings(MethodSettings):
     @property
     def described(self) -> str:
         target = "normalised patches" if self.norm_pix else "patches"
-        return f"{self.mask_ratio:.0%} masked, {target}"
+        return f"{self.mask_ratio:.0%} masked, {target}{self.spread_described}"
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
