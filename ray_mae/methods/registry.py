@@ -23,6 +23,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
         "voco": "ray_mae.methods.voco.settings:VocoSettings",
         "supervised": "ray_mae.methods.supervised.settings:SupervisedSettings",
+        "volumefusion": "ray_mae.methods.volumefusion.settings:VolumefusionSettings",
     },
     group="ray_mae.methods",
 )

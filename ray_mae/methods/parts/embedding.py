@@ -12,31 +12,17 @@ from ray_mae.encoders.vit import initialise
 
 
 def pooled(encoder: Encoder, x: Tensor, view: Tensor | None = None) -> Tensor:
-    """[N, F] of inputs x [N, 1, *sides]: the means of every map one after the other, or of the patches' tokens.
-
-    An encoder with tokens sees an input that is smaller than its own as a part of one, in the middle.
+    """[N, F] of inputs x [N, 1, *sides]: the means of all maps in one vector, or that of the patches' tokens.
 
     Args:
         encoder: of maps or tokens.
-        x: of equal sides, that fit: see `require_side`.
+        x: of equal sides, that fit: see `checks.require_side`.
         view: [N] kind of view, of images with tokens; None is unknown.
     """
     if isinstance(encoder, MapEncoder):
         return torch.cat([h.flatten(2).mean(2) for h in encoder.skips(x)], dim=1)
-    assert isinstance(encoder, TokenEncoder)
-    visible = None
-    patches = x.shape[-1] // encoder.stride
-    if (patches,) * len(encoder.grid) != encoder.grid:
-        before = [(n - patches) // 2 for n in encoder.grid]
-        after = [n - patches - b for n, b in zip(encoder.grid, before, strict=True)]
-        rim = [encoder.stride * n for pair in zip(before, after, strict=True) for n in pair[::-1]]
-        x = F.pad(x, rim[::-1])  # of the last axis first
-        index = torch.arange(encoder.patches, device=x.device).view(encoder.grid)
-        for axis, first in enumerate(before):
-            index = index.narrow(axis, first, patches)
-        visible = index.flatten().expand(len(x), -1)
-    tokens = encoder(x, visible, view)
-    return tokens[:, encoder.prefix :].mean(1)
+    tokens: Tensor = encoder(x, view=view)
+    return tokens[:, cast(TokenEncoder, encoder).prefix :].mean(1)
 
 
 def pooled_width(encoder: Encoder) -> int:
@@ -72,7 +58,7 @@ class Projector(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """[N, inputs] → [N, outputs] float32."""
-        h = h.to(self.layers[0].weight.dtype)
+        h = h.to(next(self.parameters()).dtype)
         for layer in self.layers[:-1]:
             h = layer(h)
             h = F.layer_norm(h, h.shape[-1:]).relu()

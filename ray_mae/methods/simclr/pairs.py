@@ -9,7 +9,7 @@ from torch import Tensor
 from ray_mae.batch import StudyBatch
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.methods.base import Batch, Context
-from ray_mae.methods.parts.crops import cut, filled
+from ray_mae.methods.parts.crops import anatomy, cut, filled
 from ray_mae.methods.parts.inputs import Crops, Views
 from ray_mae.methods.simclr.settings import SimclrSettings
 from ray_mae.random_streams import Stream
@@ -67,7 +67,7 @@ class ViewPairs:
 
     def __call__(self, batch: Batch) -> Pairs:
         twice = doubled(cast(StudyBatch, batch))
-        inputs = self.views(twice)
+        inputs = self.views(cast(Batch, twice))
         x = self.intensities(inputs.x, inputs.draw)
         view = torch.arange(batch.inputs, device=x.device).repeat_interleave(2)
         group = twice.study if self.of_study else view
@@ -104,21 +104,26 @@ class CropPairs:
     def __call__(self, batch: Batch) -> Pairs:
         inputs = self.crops(batch)
         draw = repeated(inputs.draw, self.per_input)  # [B · 2P]
-        x = cut(inputs.x, self.starts(inputs.x, inputs.draw), self.side)
+        where = anatomy(inputs.x, inputs.valid)
+        x = cut(inputs.x, self.starts(where, inputs.draw), self.side)
         x = self.intensities(x, draw)
         if self.mirror:
             x = mirrored(x, draw, Stream.MIRROR)
         rows = torch.arange(len(x), device=x.device)
         return Pairs(x, rows // 2, rows // self.per_input)
 
-    def starts(self, x: Tensor, draw: Tensor) -> Tensor:
-        """[B, 2P, 3] where the crops of volumes x [B, 1, S, S, S] begin, pairs together, by keys draw [B]."""
-        B, room = len(x), x.shape[-1] - self.side
+    def starts(self, where: Tensor, draw: Tensor) -> Tensor:
+        """[B, 2P, 3] where the crops of volumes begin, pairs together, by keys draw [B].
+
+        where: [B, 1, S, S, S] bool, anatomy, of which the first crop of a pair should hold some.
+        The second crop of a pair is moved by up to half of its side along each axis, and stays inside.
+        """
+        B, room = len(where), where.shape[-1] - self.side
         u = uniforms(draw, 3 * self.pairs * (TRIES + 1), Stream.PAIR)
         u = u.view(B, self.pairs, TRIES + 1, 3)
         place = (u[:, :, :TRIES] * (room + 1)).long()  # [B, P, TRIES, 3]
-        share = filled(x, place.flatten(1, 2), self.side).view(B, self.pairs, TRIES)
-        order = torch.arange(TRIES, device=x.device)
+        share = filled(where, place.flatten(1, 2), self.side).view(B, self.pairs, TRIES)
+        order = torch.arange(TRIES, device=draw.device)
         rank = torch.where(share >= self.foreground, 2 - order / TRIES, share)
         chosen = rank.argmax(2)[..., None, None].expand(-1, -1, 1, 3)
         first = place.gather(2, chosen)[:, :, 0]  # [B, P, 3]

@@ -1,7 +1,7 @@
 """Settings of SimCLR."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from ray_mae.config.base import setting
@@ -15,6 +15,7 @@ from ray_mae.config.sections import (
 )
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.parts.checks import require_no_film, require_side
+from ray_mae.methods.parts.recipes import NNSSL_MAPS, NNSSL_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,9 @@ class SimclrSettings(MethodSettings):
     name: Literal["simclr"] = "simclr"
     """The method; others have settings of their own: see `pretrain --method.name NAME --help`."""
     temperature: float | None = setting(None, gt=0)
-    """Of the softmax over cosines. Default: 0.2 of studies; 0.5 of volumes (nnssl), whose batches are small."""
+    """Of the softmax over cosines. Default: 0.2 of studies; 0.5 of volumes, as nnssl, for small batches."""
     positives: Literal["crops", "views"] = "crops"
-    """Of studies, what an anchor is drawn to: the other crop of its view, or every other crop of its study."""
+    """Of studies: what a crop is drawn to, the other one of its view or all others of its study."""
     crop_scale: tuple[float, float] = setting((0.2, 1.0), gt=0, le=1, rising=True)
     """Of studies: area of the random square crops over the largest square, in place of data.crop_scale. The
     paper's 0.08 would often lose what is small."""
@@ -37,8 +38,8 @@ class SimclrSettings(MethodSettings):
     """Of volumes: pairs of crops of each volume. The crops of a pair share at least half of a side along each
     axis."""
     foreground: float = setting(0.25, ge=0, le=1)
-    """Of volumes: the least share of voxels that are not 0 in the first crop of a pair; the first of a few
-    places that has it is taken, or the fullest. 0 takes any."""
+    """Of volumes: the least share of voxels brighter than air in the first crop of a pair. The first of eight
+    places that has it is taken, or else the fullest; 0 takes any."""
     intensities: float = setting(1.0, ge=0, le=10)
     """Factor of the shares of crops whose grey values are changed by noise, blur, brightness, contrast,
     resolution and gamma, beside what `data` changes; 1 is nnssl's, 0 changes none."""
@@ -85,11 +86,9 @@ class SimclrSettings(MethodSettings):
             return OptimConfig(
                 base_lr=5e-4, betas=(0.9, 0.999), clip=3.0, batch_size=512, epochs=300
             )
-        small = {"batch_size": 32, "micro_batch_size": 4, "steps": 250_000, "decay": "poly"}
         if encoder.form == "tokens":
-            return OptimConfig(lr=3e-4, betas=(0.9, 0.98), warmup=0.05, **small)
-        sgd = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 3e-5, "clip": 0.1, "warmup": 0.0}
-        return OptimConfig(**sgd, **small)
+            return replace(NNSSL_TOKENS, micro_batch_size=4)
+        return replace(NNSSL_MAPS, clip=0.1, micro_batch_size=4)
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, hides=False)

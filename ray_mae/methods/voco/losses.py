@@ -30,14 +30,15 @@ def placement(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The three terms of VoCo's loss [B] each: overlap, apart, regularisation.
 
-    With l = max(0, cos(target, base)), the base without gradient: overlap is the mean of −log(1 − |y − l|) by the
-    weights y; apart the mean of l² where y is 0; regularisation the mean over pairs of base crops of max(0, cos)².
+    With l = max(0, cos(target, base)), the base without gradient: overlap is the mean of −log(1 − |y − l|)
+    by the weights y, apart that of l² where y is 0; regularisation is the mean of max(0, cos)² over pairs of
+    base crops.
 
     Args:
         target: [B, T, D] vectors.
         base: [B, K, D] vectors.
         y: [B, T, K], as of `overlaps`.
-        there: [B, K] bool, base crops that hold something: others do not count.
+        there: [B, K] bool, base crops that hold anatomy: others do not count.
     """
     target, base = F.normalize(target, dim=-1), F.normalize(base, dim=-1)
     likeness = (target @ base.detach().transpose(1, 2)).relu()  # [B, T, K]

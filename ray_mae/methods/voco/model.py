@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ray_mae.batch import VolumeBatch
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.base import Encoder
 from ray_mae.encoders.patches import enlarge
 from ray_mae.encoders.registry import build_encoder
-from ray_mae.methods.base import Context, Losses, Method, Pictures
+from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.parts.collapse import effective_rank
-from ray_mae.methods.parts.crops import cut, filled
+from ray_mae.methods.parts.crops import anatomy, cut, filled
 from ray_mae.methods.parts.embedding import Projector, pooled, pooled_flops, pooled_width
 from ray_mae.methods.parts.inputs import Crops, Inputs
 from ray_mae.methods.parts.pictures import side_by_side
@@ -25,6 +24,9 @@ from ray_mae.transforms.intensities import IntensityChanges
 from ray_mae.transforms.keyed_random import repeated, uniforms
 from ray_mae.transforms.volumes import VolumeAugmentation
 
+LEAST_ANATOMY = 0.05
+"""Share of a base crop that must be brighter than air for it to count: nothing tells two empty ones apart."""
+
 
 class Placed(NamedTuple):
     """The crops of B volumes: K base crops, then T targets, of each."""
@@ -34,7 +36,7 @@ class Placed(NamedTuple):
     y: Tensor
     """[B, T, K], the share of each target in each base crop."""
     there: Tensor
-    """[B, K] bool, base crops with a voxel that is not 0."""
+    """[B, K] bool, base crops that hold anatomy."""
 
 
 class Voco(Method):
@@ -59,7 +61,7 @@ class Voco(Method):
         )
         return cls(settings, network, projector, Crops(VolumeAugmentation.of(context.volumes)))
 
-    def forward(self, batch: VolumeBatch, step: int, watch: bool = False) -> Losses:
+    def forward(self, batch: Batch, step: int, watch: bool = False) -> Losses:
         """The three terms of B volumes, a mean over them.
 
         watch: record a sign of collapse as well, which costs a singular value decomposition.
@@ -84,7 +86,7 @@ class Voco(Method):
         target = (u * (room + 1)).long().view(-1, self.targets, 3)  # [B, T, 3]
         base = base_starts(self.settings.grid, self.side, inputs.x.device)  # [K, 3]
         bases = base.expand(inputs.samples, -1, -1)
-        there = filled(inputs.x, bases, self.side) > 0
+        there = filled(anatomy(inputs.x, inputs.valid), bases, self.side) >= LEAST_ANATOMY
         x = cut(inputs.x, torch.cat([bases, target], dim=1), self.side)
         x = self.intensities(x, repeated(inputs.draw, self.bases + self.targets))
         return Placed(x, overlaps(target, base, self.side), there)
@@ -95,10 +97,8 @@ class Voco(Method):
         return z[:, : self.bases], z[:, self.bases :]
 
     @torch.no_grad()
-    def pictures(
-        self, batch: VolumeBatch, decode: Callable[[list[int]], str] | None = None
-    ) -> Pictures:
-        """Volumes with their targets, and for each target its overlaps beside the likenesses that are found."""
+    def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
+        """The targets of each volume; of each its overlaps with the base crops, and the likenesses found."""
         inputs = self.crops.plain(batch)
         placed = self.placed(inputs)
         base, target = (

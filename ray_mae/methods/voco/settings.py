@@ -1,7 +1,7 @@
 """Settings of VoCo."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from ray_mae.config.base import setting
@@ -16,11 +16,12 @@ from ray_mae.config.sections import (
 )
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.methods.parts.checks import require_no_film, require_side
+from ray_mae.methods.parts.recipes import NNSSL_MAPS
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocoSettings(MethodSettings):
-    """VoCo (arXiv 2402.17300): which parts of a volume a crop overlaps is read from its likeness to them."""
+    """VoCo (arXiv 2402.17300): a crop's likeness to parts of its volume says how it overlaps them."""
 
     name: Literal["voco"] = "voco"
     """The method; others have settings of their own: see `pretrain --method.name NAME --help`."""
@@ -44,7 +45,8 @@ class VocoSettings(MethodSettings):
         Paper(
             "Wu et al.",
             2024,
-            "VoCo: A Simple-yet-Effective Volume Contrastive Learning Framework for 3D Medical Image Analysis",
+            "VoCo: A Simple-yet-Effective Volume Contrastive Learning Framework for 3D Medical Image "
+            "Analysis",
             "CVPR, arXiv:2402.17300",
         ),
     )
@@ -68,11 +70,17 @@ class VocoSettings(MethodSettings):
 
     def default_optim(self, encoder: EncoderSettings) -> OptimConfig:
         """Of maps nnssl's; of tokens the authors' of a SwinUNETR."""
-        small = {"batch_size": 32, "micro_batch_size": 4, "steps": 250_000}
-        if encoder.form == "tokens":
-            return OptimConfig(lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1, warmup=0.02, **small)
-        sgd = {"optimizer": "sgd", "lr": 0.01, "decay": "poly", "weight_decay": 3e-5}
-        return OptimConfig(**sgd, clip=0.0, warmup=0.0, **small)
+        if encoder.form == "maps":
+            return replace(NNSSL_MAPS, clip=0.0, micro_batch_size=4)
+        return OptimConfig(
+            lr=1e-4,
+            betas=(0.9, 0.999),
+            weight_decay=0.1,
+            warmup=0.02,
+            batch_size=32,
+            micro_batch_size=4,
+            steps=250_000,
+        )
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, hides=False)
