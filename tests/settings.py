@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Tiny encoders by name."""
 FITTING: dict[str, dict[str, Any]] = {
+    "ganmae": {"mask_ratio": 0.5},
     "mae": {"mask_ratio": 0.5},
     "mdae": {"block_size": 4},
     "simmim": {"mask_size": 16},
