@@ -40,6 +40,7 @@ _DINO = {
 FITTING: dict[str, dict[str, Any]] = {
     "dino": _DINO,
     "dino primus": _DINO,
+    "ganmae": {"mask_ratio": 0.5},
     "mae": {"mask_ratio": 0.5},
     "mae primus": {},
     "mae convnextv2": {"mask_ratio": 0.5},

@@ -15,6 +15,7 @@ from ray_mae.encoders.registry import ENCODERS
 METHODS: Registry[MethodSettings] = Registry(
     "method.name",
     {
+        "ganmae": "ray_mae.methods.ganmae.settings:GanmaeSettings",
         "mae": "ray_mae.methods.mae.settings:MaeSettings",
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "dino": "ray_mae.methods.dino.settings:DinoSettings",
