@@ -91,7 +91,10 @@ def test_a_view_may_agree_with_another_view_of_its_study() -> None:
 
 def test_of_studies_with_one_view_pairs_of_views_are_pairs_of_crops() -> None:
     one, two = study_batch([1, 1, 1]), study_batch([2, 2])
-    losses = [[float(dino(pairs=p)(b, LAST).parts["dino"]) for p in ("crops", "views")] for b in (one, two)]
+    losses = [
+        [float(dino(pairs=p)(b, LAST).parts["dino"]) for p in ("crops", "views")]
+        for b in (one, two)
+    ]
     assert losses[0][0] == losses[0][1]
     assert losses[1][0] != losses[1][1]
 
