@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ray_mae.checkpoint.format import STATE, WEIGHTS
+from ray_mae.checkpoint.convert import make_universal
+from ray_mae.checkpoint.format import STATE, TAG, WEIGHTS
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.train import engine as engines
@@ -78,6 +79,18 @@ def test_a_teacher_goes_on_exactly_in_fp32(precision: str, stage: int, tmp_path:
     second.load(tmp_path)
     assert differences(second.weights(), weights) == []
     assert train(second, STEPS, 2 * STEPS) == train(first, STEPS, 2 * STEPS)
+    assert differences(second.weights(), first.weights()) == []
+
+
+@pytest.mark.slow
+def test_a_teacher_comes_with_a_checkpoint_for_other_workers(tmp_path: Path) -> None:
+    first = engine_of("bf16", 1)
+    train(first, 0, STEPS)
+    first.save(tmp_path / "parts")
+    make_universal(tmp_path / "parts" / TAG, tmp_path / "whole" / TAG)
+    second = engine_of("bf16", 2)
+    second.load(tmp_path / "whole", universal=True)
+    second.set_buffers(first.weights())
     assert differences(second.weights(), first.weights()) == []
 
 
