@@ -57,7 +57,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "simmim primus": {"mask_size": 8},
     "simmim convnextv2": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
-    "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
+    "voco": {"crop_size": 32, "target_crops": 1, "projector_width": 32, "projector_output": 16},
     "supervised": {"labels": ["Edema", "Fracture", "Own"]},
     "supervised resenc": {"labels": ["tumour", "contrast=2", "cyst"]},
 }
