@@ -71,7 +71,7 @@ def test_as_many_units_are_seen_in_every_input(name: str, values: Any, seen: int
     model = made(name, **({"mask_size": None if "conv" in name else 8} | values))
     active, hidden = model.masks(torch.arange(5))
     assert active.units.flatten(1).sum(1).tolist() == [seen] * 5
-    assert hidden.shape == (5, model.units - seen)
+    assert hidden.shape == (5, model.grid[0] ** len(model.grid) - seen)
     assert not active.units.flatten(1).gather(1, hidden).any()
     assert len({tuple(row.tolist()) for row in hidden}) > 1
 
