@@ -43,6 +43,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "mae primus": {},
     "mdae": {"block_size": 4},
     "simclr": {"projector_width": 32, "projector_output": 16},
+    "simclr primus": {"crop_side": 8, "projector_width": 32, "projector_output": 16},
     "simclr resenc": {
         "crop_size": 24,
         "crop_side": 16,
@@ -52,6 +53,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "simmim": {"mask_size": 16},
     "simmim primus": {"mask_size": 8},
     "simmim resenc": {"mask_size": 4},
+    "voco primus": {"projector_width": 32, "projector_output": 16},
     "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""

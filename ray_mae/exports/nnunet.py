@@ -33,8 +33,8 @@ instance norm takes out again, but for the rim of a crop."""
 def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, torch.Tensor]:
     """Returns nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own.
 
-    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one. Its last layer
-    is, too, where that was trained for several classes.
+    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one; where it
+    was trained for several classes, its last layer is.
 
     Args:
         checkpoint: of a run, a checkpoint or an exported encoder.
