@@ -177,6 +177,9 @@ class EncoderSettings:
     """Whether a method can hide a part of its input."""
     exports: ClassVar[tuple[str, ...]] = ()
     """Formats of `export --format` that it has."""
+    segmentation: ClassVar[str | None] = None
+    """Of volumes, "module:function": (settings, classes=K) → the encoder and a decoder of K classes of
+    voxels, both with fresh weights; None: it has no decoder."""
 
     @property
     def kind(self) -> str:

@@ -6,6 +6,7 @@ last axis fastest.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +79,8 @@ class Tokenizer(nn.Module):
         self.apply(_HE)
 
     def forward(self, patches: Tensor) -> Tensor:
-        return self.proj(patches)  # type: ignore[no-any-return]
+        tokens: Tensor = self.proj(patches)
+        return tokens
 
 
 class Block(EvaBlock):
@@ -132,9 +134,9 @@ class Eva(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for layer, block in enumerate(self.blocks, start=1):
-            for last in (block.attn.proj, block.mlp.fc2):
-                last.weight.div_((2.0 * layer) ** 0.5)
+        for name, weight in self.named_parameters():
+            if last := re.fullmatch(r"blocks\.(\d+)\.(attn\.proj|mlp\.fc2)\.weight", name):
+                weight.div_((2.0 * (int(last[1]) + 1)) ** 0.5)
 
     def forward(
         self, x: Tensor, visible: Tensor | None, draw: Tensor | None, side: int | None = None
@@ -161,7 +163,8 @@ class Eva(nn.Module):
             inputs = x, rope, None if kept is None else kept[:, i]
             recompute = self.recompute and self.training
             x = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
-        return self.norm(x)  # type: ignore[no-any-return]
+        normed: Tensor = self.norm(x)
+        return normed
 
     def _kept(self, draw: Tensor | None) -> Tensor | None:
         """[N, depth, 2] factors of branches, with a mean of 1: 0 where a sample passes one by."""
@@ -243,7 +246,8 @@ class Primus(TokenEncoder):
         tokens = self.down_projection(patches if visible is None else gather(patches, visible))
         if masked is not None:
             tokens = torch.where(masked[0][..., None], masked[1].to(tokens.dtype), tokens)
-        return self.eva(tokens, visible, draw, x.shape[2] // self.stride)  # type: ignore[no-any-return]
+        seen: Tensor = self.eva(tokens, visible, draw, x.shape[2] // self.stride)
+        return seen
 
     def resize(self, settings: PrimusSettings) -> None:
         """Take crops of another size: the table of positions is resampled."""
@@ -296,3 +300,46 @@ class UpProjection(PatchDecode):
             recompute = self.recompute and self.training
             x = checkpoint(stage, x, use_reentrant=False) if recompute else stage(x)
         return x
+
+
+def encoder_and_decoder(settings: PrimusSettings, *, classes: int) -> tuple[Primus, UpProjection]:
+    """Returns the network of a segmentation with fresh weights, by PyTorch's global seed.
+
+    Args:
+        settings: of the encoder.
+        classes: output channels.
+
+    Raises:
+        ValueError: where sizes do not fit together.
+    """
+    settings.check()
+    return Primus(settings), UpProjection(settings, classes)
+
+
+def turned(
+    weights: Mapping[str, Tensor], heads: int, kernels: Sequence[int], tokens: Sequence[int]
+) -> dict[str, Tensor]:
+    """Weights by which the network says of a volume with other axes what it said of the volume before.
+
+    Rotary positions turn a third of a head's channels by each axis: with the axes of the tokens these
+    thirds of queries and keys change places, which no product of the two feels.
+
+    Args:
+        weights: by the names of a Primus, with or without its decoder.
+        heads: of its attention.
+        kernels: axis i of the new volume is axis kernels[i] of the former one.
+        tokens: the same of the axes in the order of tokens.
+    """
+    turned = {}
+    for name, w in weights.items():
+        if w.ndim == 2 + AXES:
+            w = w.permute(0, 1, *(2 + axis for axis in kernels))
+        elif name.endswith("pos_embed"):
+            side = round(w.shape[1] ** (1 / AXES))
+            grid = w.unflatten(1, (side,) * AXES)
+            w = grid.permute(0, *(1 + axis for axis in tokens), 1 + AXES).flatten(1, AXES)
+        elif re.search(r"\.attn\.[qk]_proj\.", name):
+            thirds = w.unflatten(0, (heads, AXES, -1))
+            w = thirds[:, list(tokens)].flatten(0, 2)
+        turned[name] = w.contiguous()
+    return turned

@@ -51,6 +51,7 @@ class PrimusSettings(EncoderSettings):
     form: ClassVar[str] = "tokens"
     network: ClassVar[str] = "ray_mae.encoders.primus:Primus"
     exports: ClassVar[tuple[str, ...]] = ("nnunet",)
+    segmentation: ClassVar[str | None] = "ray_mae.encoders.primus:encoder_and_decoder"
 
     @property
     def shape(self) -> Shape:

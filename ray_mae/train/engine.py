@@ -92,6 +92,17 @@ class Engine(ABC):
             weights: all of the module's, fp32.
         """
 
+    def set_buffers(self, weights: Mapping[str, Tensor]) -> None:
+        """Gives buffers, such as a teacher, their values of a checkpoint: no universal one has them.
+
+        Args:
+            weights: all of the module's, fp32.
+        """
+        with torch.no_grad():
+            for name, buffer in self.module.named_buffers(remove_duplicate=False):
+                if name in weights:
+                    buffer.copy_(weights[name])
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """This worker's part of parameters and optimiser states; called by every worker."""

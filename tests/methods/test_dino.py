@@ -91,7 +91,10 @@ def test_a_view_may_agree_with_another_view_of_its_study() -> None:
 
 def test_of_studies_with_one_view_pairs_of_views_are_pairs_of_crops() -> None:
     one, two = study_batch([1, 1, 1]), study_batch([2, 2])
-    losses = [[float(dino(pairs=p)(b, LAST).parts["dino"]) for p in ("crops", "views")] for b in (one, two)]
+    losses = [
+        [float(dino(pairs=p)(b, LAST).parts["dino"]) for p in ("crops", "views")]
+        for b in (one, two)
+    ]
     assert losses[0][0] == losses[0][1]
     assert losses[1][0] != losses[1][1]
 
@@ -360,7 +363,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(values: dict[str, Any], wo
 
 
 def test_volumes_have_no_pairs_of_views() -> None:
-    with pytest.raises(ValueError, match="method.pairs views is for studies"):
+    with pytest.raises(ValueError, match="pairs views is for studies"):
         dino("dino primus", pairs="views")
 
 

@@ -200,6 +200,7 @@ def test_nnunet_and_a_segmentation_take_the_decoder_but_for_its_last_layer(tmp_p
     model = build_of(run, seed=3)
     weights = {key: w.contiguous().clone() for key, w in model.state_dict().items()}
     save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "shards").mkdir()
     Manifest("volume", "generated", 1, []).write(tmp_path / "shards")
     config = PretrainConfig(shards=tmp_path / "shards", output=tmp_path, **run)
     write_state(tmp_path, config, step=1, workers=1)

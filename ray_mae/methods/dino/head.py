@@ -55,4 +55,4 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
         """[…, width] → […, K] float32 cosines; frozen: prototypes without gradient."""
-        return self.prototypes(self.layers(x), frozen)  # type: ignore[no-any-return]
+        return self.prototypes(self.layers(x), frozen)

@@ -113,7 +113,7 @@ class Dino(Method):
     def encode(self, inputs: Inputs, hidden: Tensor | None) -> Tensor:
         """The student's tokens of inputs, of which it does not see the hidden patches [N, L] bool."""
         masked = None if hidden is None or self.mask is None else (hidden, self.mask)
-        return self.encoder(inputs.x, view=inputs.view, masked=masked, draw=inputs.draw)  # type: ignore[no-any-return]
+        return self.encoder(inputs.x, view=inputs.view, masked=masked, draw=inputs.draw)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """One vector of each input [N, D]: its class token, or the mean where there is none."""
