@@ -58,6 +58,7 @@ from .config import (
 )
 from .data.decoding.files import decode_image, decode_volume
 from .data.ingest.job import ingest
+from .encoders.primus_settings import PrimusSettings
 from .encoders.resenc_settings import ResEncSettings
 from .encoders.vit_settings import VitSettings
 from .evaluate.card.command import inspect
@@ -118,6 +119,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PrimusSettings",
     "ProbeSettings",
     "PublishConfig",
     "RepeatConfig",

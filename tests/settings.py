@@ -47,6 +47,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "mae resenc": {"mask_size": 8, "mask_ratio": 0.5},
     "mdae": {"block_size": 4},
     "simclr": {"projector_width": 32, "projector_output": 16},
+    "simclr primus": {"crop_side": 8, "projector_width": 32, "projector_output": 16},
     "simclr resenc": {
         "crop_size": 24,
         "crop_side": 16,
@@ -60,6 +61,8 @@ FITTING: dict[str, dict[str, Any]] = {
     "voco": {"crop_size": 32, "target_crops": 1, "projector_width": 32, "projector_output": 16},
     "supervised": {"labels": ["Edema", "Fracture", "Own"]},
     "supervised resenc": {"labels": ["tumour", "contrast=2", "cyst"]},
+    "voco primus": {"projector_width": 32, "projector_output": 16},
+    "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
 CASES: list[str] = [

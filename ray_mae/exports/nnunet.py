@@ -68,8 +68,8 @@ def nnunet_weights(checkpoint: Path, settings: EncoderSettings) -> dict[str, tor
 def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, torch.Tensor]:
     """Returns the state dict of a residual U-Net: its decoder holds the encoder once more, by another name.
 
-    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one. Its last layer
-    is, too, where that was trained for several classes.
+    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one; where it
+    was trained for several classes, its last layer is.
 
     Args:
         checkpoint: of a run, a checkpoint or an exported encoder.

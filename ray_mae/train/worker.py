@@ -300,6 +300,7 @@ def _size(method: Method) -> dict[str, float]:
         "encoder": sum(p.numel() for p in method.encoder.parameters()),
         "flops": method.flops(images=1, samples=0),
         "flops_of_study": method.flops(images=0, samples=1),
+        "buffers": sum(b.numel() * b.element_size() for b in method.buffers()),
     }
 
 

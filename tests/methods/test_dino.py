@@ -363,7 +363,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(values: dict[str, Any], wo
 
 
 def test_volumes_have_no_pairs_of_views() -> None:
-    with pytest.raises(ValueError, match="method.pairs views is for studies"):
+    with pytest.raises(ValueError, match="pairs views is for studies"):
         dino("dino primus", pairs="views")
 
 

@@ -1,8 +1,6 @@
 """What settings of several methods are refused for. Needs no PyTorch."""
 
-from typing import Any
-
-from ray_mae.config.sections import EncoderSettings, MethodSettings, multiple
+from ray_mae.config.sections import EncoderSettings, MethodSettings
 
 
 def require_no_film(method: MethodSettings, encoder: EncoderSettings) -> None:
@@ -25,15 +23,6 @@ def require_side(name: str, side: int, encoder: EncoderSettings) -> None:
         raise ValueError(
             f"{name} ({side}) must be at most encoder.crop_size ({encoder.input_size}), which it is cut from"
         )
-    if encoder.form == "tokens":
-        vit: Any = encoder
-        multiple(name, side, "encoder.patch_size", vit.patch_size)
-        if not encoder.hides and side != encoder.input_size:
-            raise ValueError(
-                f"{name} ({side}) must be encoder.crop_size ({encoder.input_size}) with encoder.name "
-                f"{encoder.name}, which sees whole inputs only"
-            )
-        return
     try:
         encoder.resized(side)
     except ValueError as error:

@@ -11,17 +11,20 @@ from ray_mae.encoders.base import Encoder, MapEncoder, TokenEncoder
 from ray_mae.encoders.vit import initialise
 
 
-def pooled(encoder: Encoder, x: Tensor, view: Tensor | None = None) -> Tensor:
+def pooled(
+    encoder: Encoder, x: Tensor, view: Tensor | None = None, draw: Tensor | None = None
+) -> Tensor:
     """[N, F] of inputs x [N, 1, *sides]: the means of all maps in one vector, or that of the patches' tokens.
 
     Args:
         encoder: of maps or tokens.
         x: of equal sides, that fit: see `checks.require_side`.
         view: [N] kind of view, of images with tokens; None is unknown.
+        draw: [N] keys of what is random in an encoder with tokens; None: nothing.
     """
     if isinstance(encoder, MapEncoder):
         return torch.cat([h.flatten(2).mean(2) for h in encoder.skips(x)], dim=1)
-    tokens: Tensor = encoder(x, view=view)
+    tokens: Tensor = encoder(x, view=view, draw=draw)
     return tokens[:, cast(TokenEncoder, encoder).prefix :].mean(1)
 
 

@@ -47,7 +47,7 @@ class Simclr(Method):
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
         pairs = self.pairs(batch)
-        h = pooled(self.encoder, pairs.x, pairs.view)  # [R, F]
+        h = pooled(self.encoder, pairs.x, pairs.view, pairs.draw)  # [R, F]
         n = F.normalize(self.projector(h), dim=-1)
         terms = infonce(n, pairs.group, self.temperature, batch.key[pairs.sample])  # [R]
         each = mean_per_study(terms, pairs.sample, batch.samples)  # [S]

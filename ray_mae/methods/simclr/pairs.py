@@ -28,6 +28,8 @@ class Pairs:
 
     x: Tensor
     """[R, 1, *sides] float32, normalised."""
+    draw: Tensor
+    """[R] int64, keys of the crops."""
     group: Tensor
     """[R] int64, index of what an anchor's positives have in common."""
     sample: Tensor
@@ -71,7 +73,7 @@ class ViewPairs:
         x = self.intensities(inputs.x, inputs.draw)
         view = torch.arange(batch.inputs, device=x.device).repeat_interleave(2)
         group = twice.study if self.of_study else view
-        return Pairs(x, group, twice.study, twice.view)
+        return Pairs(x, inputs.draw, group, twice.study, twice.view)
 
 
 def doubled(batch: StudyBatch) -> StudyBatch:
@@ -110,7 +112,7 @@ class CropPairs:
         if self.mirror:
             x = mirrored(x, draw, Stream.MIRROR)
         rows = torch.arange(len(x), device=x.device)
-        return Pairs(x, rows // 2, rows // self.per_input)
+        return Pairs(x, draw, rows // 2, rows // self.per_input)
 
     def starts(self, where: Tensor, draw: Tensor) -> Tensor:
         """[B, 2P, 3] where the crops of volumes begin, pairs together, by keys draw [B].

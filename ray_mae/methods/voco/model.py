@@ -33,6 +33,8 @@ class Placed(NamedTuple):
 
     x: Tensor
     """[B · (K + T), 1, c, c, c] float32."""
+    draw: Tensor
+    """[B · (K + T)] int64, keys of the crops."""
     y: Tensor
     """[B, T, K], the share of each target in each base crop."""
     there: Tensor
@@ -67,7 +69,7 @@ class Voco(Method):
         watch: record a sign of collapse as well, which costs a singular value decomposition.
         """
         placed = self.placed(self.crops(batch))
-        h = pooled(self.encoder, placed.x)  # [B · (K + T), F]
+        h = pooled(self.encoder, placed.x, draw=placed.draw)  # [B · (K + T), F]
         base, target = self.vectors(h)
         overlap, apart, regularisation = placement(target, base, placed.y, placed.there)  # [B]
         each = overlap + apart + self.settings.lambda_regularisation * regularisation
@@ -88,8 +90,8 @@ class Voco(Method):
         bases = base.expand(inputs.samples, -1, -1)
         there = filled(anatomy(inputs.x, inputs.valid), bases, self.side) >= LEAST_ANATOMY
         x = cut(inputs.x, torch.cat([bases, target], dim=1), self.side)
-        x = self.intensities(x, repeated(inputs.draw, self.bases + self.targets))
-        return Placed(x, overlaps(target, base, self.side), there)
+        draw = repeated(inputs.draw, self.bases + self.targets)
+        return Placed(self.intensities(x, draw), draw, overlaps(target, base, self.side), there)
 
     def vectors(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """[B, K, D] of base crops and [B, T, D] of targets, from pooled features h [B · (K + T), F]."""
