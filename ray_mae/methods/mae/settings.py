@@ -33,6 +33,9 @@ class MaeSettings(SpreadSettings, TargetSettings):
     2303.16727). Held-out losses are of all."""
     norm_pix: bool = True
     """Reconstruct patches normalised to mean 0 and variance 1 each."""
+    decoder: Literal["self", "cross"] = "self"
+    """Attention of the decoder: self, of visible and hidden patches among each other, as in MAE; cross, of
+    each hidden patch to the visible ones alone (CrossMAE, arXiv 2401.14391), at less cost."""
     decoder_width: int | None = setting(None, ge=16)
     """Decoder width; default 512, or that of a narrower encoder."""
     decoder_depth: int | None = setting(None, ge=1)

@@ -68,7 +68,9 @@ class MaeTokens(PredictingMethod):
         network = build_encoder(encoder, recompute=context.recompute)
         assert isinstance(network, TokenEncoder)
         shape = settings.decoder_shape(encoder)
-        decoder = PixelDecoder(shape, network, recompute=context.recompute)
+        decoder = PixelDecoder(
+            shape, network, attention=settings.decoder, recompute=context.recompute
+        )
         model = cls(settings, network, decoder, reader_of(context, encoder))
         model.prediction = prediction_of(settings, network, shape.width, context)
         return model
@@ -134,5 +136,5 @@ class MaeTokens(PredictingMethod):
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = self.encoder.prefix + self.visible
-        forward = self.encoder.flops(tokens) + self.decoder.body.flops(tokens + self.decoded)
+        forward = self.encoder.flops(tokens) + self.decoder.flops(tokens, self.decoded)
         return images * (3.0 * forward + self.flops_taught())
