@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ray_mae.batch import StudyBatch
 from ray_mae.methods.mvmae.model import Mvmae
+from ray_mae.methods.parts.cross_attention import Together
 from tests.batches import VOCABULARY, gradients, method, part, study_batch
 from tests.settings import build_of, small
 from tests.waits import Waits, on_device
@@ -73,8 +74,6 @@ def test_the_gradient_flows_to_what_the_encoder_saw_of_the_other_view() -> None:
     inputs = model.reader(two)  # type: ignore[arg-type]
     tokens = model.encoder(inputs.x, torch.tensor([[0, 3], [1, 2]]), two.view).detach()
     tokens.requires_grad_()
-    from ray_mae.methods.parts.cross_attention import Together
-
     together = Together(two.study, 1, 2)
     visible, hidden = torch.tensor([[0, 3], [1, 2]]), torch.tensor([[5], [6]])
     first = model.decoder(tokens, visible, hidden, two.view, together)[0]
@@ -163,12 +162,10 @@ def test_with_cross_attention_each_hidden_patch_is_predicted_alone() -> None:
 
 def test_a_share_of_the_patches_has_the_loss_of_all_on_average_with_cross_attention() -> None:
     settings = {"decoder": "cross", "mask_ratio": 0.75}
-    whole, some = (
-        build_of(small("mae", **settings)),
-        build_of(small("mae", **settings, decode_share=0.25)),
-    )
+    whole = build_of(small("mae", **settings))
+    some = build_of(small("mae", **settings, decode_share=0.25))
     batch = study_batch([1] * 64)
-    found = [some(replace(batch, view_draw=batch.view_draw + 0 * k), 0).each for k in range(1)][0]
+    found = some(batch, 0).each
     full = whole(batch, 0).each
     assert found is not None
     assert full is not None

@@ -123,5 +123,5 @@ class _Turned(torch.autograd.Function):
 
 def turned(x: Tensor, eta: float) -> Tensor:
     """Returns x itself, whose gradient is turned round, times eta (Ganin and Lempitsky 2015)."""
-    result: Tensor = _Turned.apply(x, eta)  # type: ignore[no-untyped-call]
+    result: Tensor = _Turned.apply(x, eta)
     return result

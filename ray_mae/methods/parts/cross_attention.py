@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ray_mae.encoders.block import Mlp, Norm
-from ray_mae.encoders.vit import Blocks
+from ray_mae.encoders.vit import Blocks, initialise
 from ray_mae.encoders.vit_settings import Shape
 
 NORM: Norm = partial(nn.LayerNorm, eps=1e-6)
@@ -84,17 +84,16 @@ class OtherViews(nn.Module):
         qk_norm: as of its blocks.
     """
 
+    layers: Any
+
     def __init__(self, shape: Shape, qk_norm: bool) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             CrossAttention(shape.width, shape.heads, qk_norm) for _ in range(shape.depth)
         )
+        initialise(self)
         for layer in self.layers:
-            nn.init.xavier_uniform_(layer.q.weight)
-            nn.init.xavier_uniform_(layer.kv.weight)
             nn.init.zeros_(layer.proj.weight)
-            for linear in (layer.q, layer.kv, layer.proj):
-                nn.init.zeros_(linear.bias)
 
     def forward(self, body: Blocks, x: Tensor, seen: Tensor, together: Together) -> Tensor:
         """What the decoder's blocks make of tokens x [N, T, D], seen [N, K, D] being those of the encoder."""
@@ -137,10 +136,10 @@ class CrossBlocks(nn.Module):
     def __init__(self, shape: Shape, qk_norm: bool, recompute: bool) -> None:
         super().__init__()
         width, hidden = shape.width, int(shape.width * shape.mlp_ratio)
-        self.attention = nn.ModuleList(
+        self.attention: Any = nn.ModuleList(
             CrossAttention(width, shape.heads, qk_norm) for _ in range(shape.depth)
         )
-        self.mlp = nn.ModuleList(
+        self.mlp: Any = nn.ModuleList(
             nn.Sequential(NORM(width), Mlp(width, hidden)) for _ in range(shape.depth)
         )
         self.norm, self.recompute = NORM(width), recompute
@@ -162,7 +161,7 @@ class CrossBlocks(nn.Module):
         return layers + 2.0 * queries * sum(p.numel() for p in self.mlp.parameters() if p.ndim == 2)
 
 
-def again_if(module: nn.Module, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def again_if(module: Any, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A block of x, computed again in the backward pass where the module is to do so."""
     if module.recompute and module.training:
         out: Tensor = checkpoint(block, x, use_reentrant=False)
