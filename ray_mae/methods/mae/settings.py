@@ -13,6 +13,7 @@ from ray_mae.config.sections import (
     require_form,
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
@@ -20,7 +21,7 @@ WIDTH, DEPTH, HEAD = 512, 8, 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(SpreadSettings):
+class MaeSettings(MaskSettings, SpreadSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own."""
 
     name: Literal["mae"] = "mae"
@@ -54,7 +55,7 @@ class MaeSettings(SpreadSettings):
     @property
     def described(self) -> str:
         target = "normalised patches" if self.norm_pix else "patches"
-        return f"{self.mask_ratio:.0%} masked, {target}{self.spread_described}"
+        return f"{self.mask_ratio:.0%} masked{self.mask_described}, {target}{self.spread_described}"
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
@@ -84,4 +85,5 @@ class MaeSettings(SpreadSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
+        self.check_mask(encoder)
         self.decoder_shape(encoder).check("method", "decoder_", sincos=False)
