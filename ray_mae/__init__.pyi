@@ -56,6 +56,7 @@ from .config import (
 )
 from .data.decoding.files import decode_image, decode_volume
 from .data.ingest.job import ingest
+from .encoders.primus_settings import PrimusSettings
 from .encoders.resenc_settings import ResEncSettings
 from .encoders.vit_settings import VitSettings
 from .evaluate.card.command import inspect
@@ -113,6 +114,7 @@ __all__ = [
     "PlanConfig",
     "PredictConfig",
     "PretrainConfig",
+    "PrimusSettings",
     "ProbeConfig",
     "ProbeSettings",
     "PublishConfig",

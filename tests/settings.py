@@ -19,13 +19,32 @@ SMALL: dict[str, dict[str, Any]] = {
         "heads": 2,
     },
     "resenc": {"preset": "tiny", "crop_size": 16},
+    "primus": {
+        "preset": "tiny",
+        "crop_size": 16,
+        "patch_size": 4,
+        "width": 24,
+        "depth": 2,
+        "heads": 2,
+    },
 }
 """Tiny encoders by name."""
+_DINO = {
+    "prototypes": 32,
+    "head_width": 32,
+    "bottleneck": 16,
+    "locals": 2,
+    "koleo": 0.0,  # or its samples are coupled
+}
 FITTING: dict[str, dict[str, Any]] = {
     "ganmae": {"mask_ratio": 0.5},
+    "dino": _DINO,
+    "dino primus": _DINO,
     "mae": {"mask_ratio": 0.5},
+    "mae primus": {},
     "mdae": {"block_size": 4},
     "simmim": {"mask_size": 16},
+    "simmim primus": {"mask_size": 8},
     "simmim resenc": {"mask_size": 4},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""

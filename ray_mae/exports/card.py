@@ -58,6 +58,8 @@ def readme(card: Card) -> str:
         name=card.name,
         folder=card.folder,
         images=settings.dimensions == 2,
+        tokens=settings.form == "tokens",
+        trainer=nnunet.primus_trainer(settings),
         settings=settings,
         config=card.config,
         size=settings.input_size,
@@ -80,7 +82,8 @@ def readme(card: Card) -> str:
 
 def _header(card: Card) -> dict[str, Any]:
     images = card.facts.settings.dimensions == 2
-    kind = ["timm", "transformers"] if images else ["nnunet", "monai", "3d"]
+    monai = ["monai"] if "monai" in card.facts.settings.exports else []
+    kind = ["timm", "transformers"] if images else ["nnunet", *monai, "3d"]
     learnt = "weakly-supervised" if "labels" in card.facts.read else "self-supervised"
     tags = [*kind, "medical", "radiology", learnt, "ray_mae"]
     if card.origin.method != UNKNOWN:

@@ -40,8 +40,10 @@ class Pictures:
 class Batch(Protocol):
     """What training knows of a batch."""
 
-    key: Tensor
-    """[S] int64, stable keys of its samples."""
+    @property
+    def key(self) -> Tensor:
+        """[S] int64, stable keys of its samples."""
+        ...
 
     @property
     def samples(self) -> int: ...

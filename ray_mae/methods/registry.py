@@ -18,6 +18,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "ganmae": "ray_mae.methods.ganmae.settings:GanmaeSettings",
         "mae": "ray_mae.methods.mae.settings:MaeSettings",
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
+        "dino": "ray_mae.methods.dino.settings:DinoSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
     },

@@ -249,7 +249,7 @@ def begin_with(module: Method, checkpoint: Path) -> str:
         ValueError: the encoder is another one.
     """
     may_be_new = fresh_names(checkpoint)
-    saved = ckpt.all_weights(checkpoint)
+    saved = ckpt.weights_to_begin_with(checkpoint)
     own = module.state_dict()
     fits = {
         name: torch.from_numpy(saved[name])
@@ -289,8 +289,14 @@ def restore(engine: Engine) -> None:
         else:
             with _universal(folder) as whole:
                 engine.load(whole, universal=True)
+            engine.set_buffers(_tensors(folder))
         if engine.has_frozen:
-            engine.set_frozen({n: torch.from_numpy(w) for n, w in ckpt.all_weights(folder).items()})
+            engine.set_frozen(_tensors(folder))
+
+
+def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """All weights of the method."""
+    return {name: torch.from_numpy(w) for name, w in ckpt.all_weights(checkpoint).items()}
 
 
 def _require_whole(checkpoint: Path, workers: int) -> None:

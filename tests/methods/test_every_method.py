@@ -317,10 +317,12 @@ def checkpoint(
     write(folder / "shards", train=2, held_out=1)
     config = PretrainConfig(shards=folder / "shards", output=folder, **run)
     model = stirred(model_of(name))
+    model.begin()  # a teacher is now something else than at first
+    stirred(model)  # and than what it follows
     weights = {key: w.contiguous().clone() for key, w in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     write_state(folder, config, step=1, workers=1)
-    return folder, model.encoder.state_dict()
+    return folder, model.get_submodule(run["method"].kept).state_dict()
 
 
 @torch.no_grad()

@@ -231,7 +231,7 @@ def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_ot
     seen: list[int] = []
     some.decoder.register_forward_hook(lambda _, args, out: seen.append(out.shape[1]))
     batch = study_batch([2, 1, 3])
-    hidden = some.encoder.patches - some.visible
+    hidden = some.encoder.patches - some.masks.visible
     drawn = [replace(batch, view_draw=batch.view_draw + n) for n in range(100)]
     means = [
         torch.stack([model(b, 100).parts["reconstruction"] for b in drawn]).mean().item()
@@ -309,6 +309,15 @@ def test_a_running_mean_follows_after_the_step_and_is_part_of_the_checkpoint() -
     twin.train()
     twin.after_step(2, torch.tensor(True))  # of the two batches in training alone
     assert int(twin.centre.weight * 1000) == 190
+
+
+def test_a_running_mean_is_kept_in_fp32_whatever_the_weights_are() -> None:
+    centre = RunningMean(4, momentum=0.999).bfloat16()
+    for _ in range(20):
+        centre(torch.full((2, 4), 3.0))
+        centre.follow(torch.tensor(True))
+    torch.testing.assert_close(centre.weight, torch.tensor(1 - 0.999**20))
+    torch.testing.assert_close(centre.mean, torch.full((4,), 3 * (1 - 0.999**20)))
 
 
 # ------------------------------------------------------------------------------------ rare findings

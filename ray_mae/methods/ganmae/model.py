@@ -10,15 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.base import TokenEncoder
 from ray_mae.encoders.patches import gather, patchify, put, unpatchify
 from ray_mae.encoders.vit import initialise
-from ray_mae.methods.base import Batch, Context, Losses
+from ray_mae.methods.base import Batch, Losses
 from ray_mae.methods.ganmae.settings import GanmaeSettings
 from ray_mae.methods.mae.tokens import Decoded, MaeTokens
 from ray_mae.methods.parts.inputs import Inputs, Reader
-from ray_mae.methods.parts.losses import region_mean, unnormalised
+from ray_mae.methods.parts.losses import countable, region_mean, unnormalised
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 
 
@@ -28,19 +27,17 @@ class GanMae(MaeTokens):
     settings: GanmaeSettings
 
     def __init__(
-        self, settings: GanmaeSettings, encoder: TokenEncoder, decoder: PixelDecoder, reader: Reader
+        self,
+        settings: GanmaeSettings,
+        encoder: TokenEncoder,
+        decoder: PixelDecoder,
+        reader: Reader,
+        steps: int,
     ) -> None:
-        super().__init__(settings, encoder, decoder, reader)
+        super().__init__(settings, encoder, decoder, reader, steps)
         self.judge = nn.Linear(encoder.width, 1)
         initialise(self.judge)
-        self.steps = 1
-
-    @classmethod
-    def build(cls, settings: Any, encoder: EncoderSettings, context: Context) -> "GanMae":
-        model = super().build(settings, encoder, context)
-        assert isinstance(model, GanMae)
-        model.steps = context.steps
-        return model
+        self.steps = steps
 
     def forward(self, batch: Batch, step: int, watch: bool = False) -> Losses:
         """MAE's losses, and the cross-entropy of the judgement on all patches, a mean over samples.
@@ -48,7 +45,7 @@ class GanMae(MaeTokens):
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
         inputs = self.reader(batch)
-        found = self.decode(inputs)
+        found = self.decode(inputs, step)
         losses = self.losses(found, inputs, step, watch)
         real = torch.ones_like(found.patches[..., 0]).scatter(1, found.hidden, 0)  # [N, L]: 1 − m
         logits = self.judgement(self.completed(found, self.eta(step)), inputs)  # [N, L]
@@ -98,7 +95,7 @@ class GanMae(MaeTokens):
         """[N, L] bool: patches with something valid."""
         if inputs.valid is None:
             return torch.ones_like(like, dtype=torch.bool)
-        return patchify(inputs.valid, self.encoder.stride).any(2)
+        return countable(patchify(inputs.valid, self.encoder.stride)).any(2)
 
     def metrics(self, step: int) -> dict[str, float]:
         """η of this step."""

@@ -13,6 +13,7 @@ from ray_mae.config.sections import (
     require_form,
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
 from ray_mae.methods.parts.target_settings import TargetSettings
 
@@ -21,7 +22,7 @@ WIDTH, DEPTH, HEAD = 512, 8, 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(SpreadSettings, TargetSettings):
+class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own."""
 
     name: Literal["mae"] = "mae"
@@ -58,9 +59,9 @@ class MaeSettings(SpreadSettings, TargetSettings):
     @property
     def described(self) -> str:
         target = "normalised patches" if self.norm_pix else "patches"
-        return (
-            f"{self.mask_ratio:.0%} masked, {target}{self.target_described}{self.spread_described}"
-        )
+        masked = f"{self.mask_ratio:.0%} masked{self.mask_described}, {target}"
+        cross = ", cross-attention decoder" if self.decoder == "cross" else ""
+        return masked + cross + self.target_described + self.spread_described
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
@@ -90,5 +91,6 @@ class MaeSettings(SpreadSettings, TargetSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
+        self.check_mask(encoder)
         self.check_target(encoder)
         self.decoder_shape(encoder).check("method", "decoder_", sincos=False)

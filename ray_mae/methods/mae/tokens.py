@@ -12,10 +12,11 @@ from ray_mae.encoders.patches import gather, patchify, put
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.methods.base import Batch, Context, Losses, Pictures
 from ray_mae.methods.mae.settings import MaeSettings
+from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import signs_of_collapse
 from ray_mae.methods.parts.inputs import Inputs, Reader, reader_of
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
-from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
+from ray_mae.methods.parts.masking import Masks, some_of
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.spread import spread
@@ -50,15 +51,18 @@ class MaeTokens(PredictingMethod):
         encoder: TokenEncoder,
         decoder: PixelDecoder,
         reader: Reader,
+        steps: int,
     ) -> None:
+        """steps: of the run."""
         super().__init__()
         self.settings = settings
         self.encoder, self.decoder = encoder, decoder
         self.reader = reader
+        self.masks = Masks(settings, encoder.grid, settings.mask_ratio, steps)
+        hidden = encoder.patches - self.masks.visible
+        self.decoded = max(1, round(settings.decode_share * hidden))
         if not settings.predicts_pixels:
             decoder.pixels = None
-        self.visible = visible_count(encoder.patches, settings.mask_ratio)
-        self.decoded = max(1, round(settings.decode_share * (encoder.patches - self.visible)))
 
     @classmethod
     def build(
@@ -71,7 +75,7 @@ class MaeTokens(PredictingMethod):
         decoder = PixelDecoder(
             shape, network, attention=settings.decoder, recompute=context.recompute
         )
-        model = cls(settings, network, decoder, reader_of(context, encoder))
+        model = cls(settings, network, decoder, reader_of(context, encoder), context.steps)
         model.prediction = prediction_of(settings, network, shape.width, context)
         return model
 
@@ -81,15 +85,19 @@ class MaeTokens(PredictingMethod):
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
         inputs = self.reader(batch)
-        return self.losses(self.decode(inputs), inputs, step, watch)
+        return self.losses(self.decode(inputs, step), inputs, step, watch)
 
-    def decode(self, inputs: Inputs) -> Decoded:
-        """What the network makes of inputs, of which it sees a share of the patches."""
+    def decode(self, inputs: Inputs, step: int | None = None) -> Decoded:
+        """What the network makes of inputs, of which it sees a share of the patches.
+
+        step: optimiser steps done, which masks may depend on; None is the last, and drops nothing.
+        """
         patches = patchify(inputs.x, self.encoder.stride)
-        visible, hidden = self.masks(inputs.draw)
+        visible, hidden = self.masks(inputs.draw, self.guide(inputs, step))
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(inputs.draw, hidden, self.decoded)
-        tokens = self.encoder(inputs.x, visible, inputs.view)
+        draw = None if step is None else inputs.draw
+        tokens = self.encoder(inputs.x, visible, inputs.view, draw=draw)
         features = self.decoder.features(tokens, visible, hidden, inputs.view)
         pixels = None if self.decoder.pixels is None else self.decoder.pixels(features)
         return Decoded(patches, visible, hidden, tokens, features, pixels)
@@ -113,9 +121,9 @@ class MaeTokens(PredictingMethod):
         losses = Losses(each.mean(), parts, ratios, each.detach())
         return spread(losses, self.settings, z, inputs, step)
 
-    def masks(self, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of visible [N, V] and hidden [N, L − V] patches, by the keys draw [N]."""
-        return random_masks(draw, self.encoder.patches, self.visible)
+    def guide(self, inputs: Inputs, step: int | None = None) -> Guide:
+        """What masks may follow at a step; None is the last."""
+        return Guide(self.encoder, inputs.x, inputs.view, inputs.valid, step)
 
     @torch.no_grad()
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
@@ -135,6 +143,6 @@ class MaeTokens(PredictingMethod):
 
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), products of matrices only."""
-        tokens = self.encoder.prefix + self.visible
+        tokens = self.encoder.prefix + self.masks.visible
         forward = self.encoder.flops(tokens) + self.decoder.flops(tokens, self.decoded)
-        return images * (3.0 * forward + self.flops_taught())
+        return images * (3.0 * forward + self.flops_taught() + self.masks.flops(self.encoder))

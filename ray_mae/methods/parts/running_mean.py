@@ -2,10 +2,12 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+
+from ray_mae.methods.parts.precision import InFp32
 
 
-class RunningMean(nn.Module):
+class RunningMean(InFp32):
     """Vectors minus their mean in the steps before, with recent steps counting more.
 
     The mean of a step is used after it alone, so a loss does not depend on who else is in the batch, and is
@@ -29,7 +31,12 @@ class RunningMean(nn.Module):
             x = z.detach().float()
             total = torch.cat([x.sum(0), x.new_full((1,), len(x))])
             self._pending = total if self._pending is None else self._pending + total
-        return z - (self.mean / self.weight.clamp(min=1e-6)).to(z.dtype)
+        return z - self.value.to(z.dtype)
+
+    @property
+    def value(self) -> Tensor:
+        """[D] the mean so far; 0 where there is none."""
+        return self.mean / self.weight.clamp(min=1e-6)
 
     @torch.no_grad()
     def follow(self, taken: Tensor) -> None:

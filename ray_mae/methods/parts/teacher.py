@@ -2,14 +2,15 @@
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from ray_mae.methods.parts.precision import InFp32
 
-class Teacher(nn.Module):
+
+class Teacher(InFp32):
     """An exponential moving average of a network, which begins as its equal and has no gradient.
 
     Its weights are buffers in fp32 whatever the precision of the run, since in bf16 a change by less than
@@ -28,17 +29,15 @@ class Teacher(nn.Module):
             for name, parameter in [*module.named_parameters(recurse=False)]:
                 delattr(module, name)
                 module.register_buffer(name, parameter.detach().float().clone())
-        self._low: torch.dtype | None = None
-        """Of the passes, where the module around it was cast to it."""
         self.eval()
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives, without gradient."""
-        if self._low is None:  # or as it is around us
-            return self.network(*args, **kwargs)
         device = next(self.network.buffers()).device.type
-        with torch.autocast(device, self._low):
+        if self.cast_to is None or not torch.amp.is_autocast_available(device):
+            return self.network(*args, **kwargs)  # in fp32, or by an autocast that is around us
+        with torch.autocast(device, self.cast_to):
             return self.network(*args, **kwargs)
 
     @torch.no_grad()
@@ -61,21 +60,9 @@ class Teacher(nn.Module):
             else:
                 buffer.copy_(torch.where(taken, now[name], buffer))
 
-    def train(self, mode: bool = True) -> "Teacher":
+    def train(self, mode: bool = True) -> Self:
         """Stays as in evaluation, whatever the module around it does."""
         return super().train(False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
-        """Moves to another device, but keeps the precision: of `to`, `bfloat16` and their like."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            new = fn(tensor)
-            if new.dtype == tensor.dtype:
-                return new
-            self._low = new.dtype
-            return tensor.to(new.device)
-
-        return super()._apply(moved, recurse)
 
 
 def momentum_at(step: int, steps: int, first: float) -> float:

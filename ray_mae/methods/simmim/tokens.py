@@ -11,10 +11,11 @@ from ray_mae.encoders.patches import enlarge, patchify
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.vit import initialise
 from ray_mae.methods.base import Batch, Context, Losses, Pictures
+from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import signs_of_collapse
-from ray_mae.methods.parts.inputs import Reader, reader_of
-from ray_mae.methods.parts.losses import region_mean
-from ray_mae.methods.parts.masking import hidden_units
+from ray_mae.methods.parts.inputs import Inputs, Reader, reader_of
+from ray_mae.methods.parts.losses import countable, region_mean
+from ray_mae.methods.parts.masking import Masks
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.spread import spread
 from ray_mae.methods.parts.targets import (
@@ -30,7 +31,10 @@ class SimmimTokens(PredictingMethod):
 
     encoder: TokenEncoder
 
-    def __init__(self, settings: SimmimSettings, encoder: TokenEncoder, reader: Reader) -> None:
+    def __init__(
+        self, settings: SimmimSettings, encoder: TokenEncoder, reader: Reader, steps: int
+    ) -> None:
+        """steps: of the run."""
         super().__init__()
         self.settings = settings
         self.encoder = encoder
@@ -39,6 +43,8 @@ class SimmimTokens(PredictingMethod):
         initialise(head)
         self.head = head if settings.predicts_pixels else None
         self.reader = reader
+        units = settings.units(encoder.settings)
+        self.masks = Masks(settings, units, settings.mask_ratio, steps)
 
     @classmethod
     def build(
@@ -47,7 +53,7 @@ class SimmimTokens(PredictingMethod):
         torch.manual_seed(context.seed)
         network = build_encoder(encoder, recompute=context.recompute)
         assert isinstance(network, TokenEncoder)
-        model = cls(settings, network, reader_of(context, encoder))
+        model = cls(settings, network, reader_of(context, encoder), context.steps)
         model.prediction = prediction_of(settings, network, network.width, context)
         return model
 
@@ -61,9 +67,10 @@ class SimmimTokens(PredictingMethod):
         """
         inputs = self.reader(batch)
         patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
-        hidden = self.hidden(inputs.draw)  # [N, L]
+        hidden = self.hidden(inputs.draw, self.guide(inputs, step))  # [N, L]
 
-        tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
+        masked = (hidden, self.mask)
+        tokens = self.encoder(inputs.x, view=inputs.view, masked=masked, draw=inputs.draw)
         tokens = tokens[:, self.encoder.prefix :]  # [N, L, D]
         predicted = pixels = None
         if self.prediction is not None:
@@ -72,7 +79,7 @@ class SimmimTokens(PredictingMethod):
             error = (self.head(tokens).float() - patches).abs()  # [N, L, P]
             counted = hidden[..., None].expand_as(error)
             if inputs.valid is not None:
-                counted = counted & patchify(inputs.valid, self.encoder.stride)
+                counted = counted & countable(patchify(inputs.valid, self.encoder.stride))
             pixels = region_mean(error, counted)
         errors = weighed(self.settings, predicted, pixels)
         each = inputs.per_sample(errors.total)  # [S]
@@ -82,17 +89,20 @@ class SimmimTokens(PredictingMethod):
         losses = Losses(each.mean(), parts, ratios, each.detach())
         return spread(losses, self.settings, z, inputs, step)
 
-    def hidden(self, draw: Tensor) -> Tensor:
+    def hidden(self, draw: Tensor, guide: Guide | None = None) -> Tensor:
         """[N, L] bool: the patches of the hidden units, as many in every input, by the keys draw [N]."""
         patches = self.settings.unit(self.encoder.settings) // self.encoder.stride  # of a side
-        units = tuple(n // patches for n in self.encoder.grid)
-        return enlarge(hidden_units(draw, units, self.settings.mask_ratio), patches).flatten(1)
+        return enlarge(self.masks.hidden(draw, guide), patches).flatten(1)
+
+    def guide(self, inputs: Inputs, step: int | None = None) -> Guide:
+        """What masks may follow at a step; None is the last."""
+        return Guide(self.encoder, inputs.x, inputs.view, inputs.valid, step)
 
     @torch.no_grad()
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
         """What was shown, what was reconstructed, the original; without pixels where errors are."""
         inputs = self.reader.plain(batch)
-        hidden = self.hidden(inputs.draw)
+        hidden = self.hidden(inputs.draw, self.guide(inputs))
         tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
         tokens = tokens[:, self.encoder.prefix :]
         if self.head is None:
@@ -105,4 +115,4 @@ class SimmimTokens(PredictingMethod):
         forward = self.encoder.flops(self.encoder.prefix + L)
         if self.head is not None:
             forward += 2 * L * self.head.weight.numel()
-        return images * (3.0 * forward + self.flops_taught())
+        return images * (3.0 * forward + self.flops_taught() + self.masks.flops(self.encoder))
