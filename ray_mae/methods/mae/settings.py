@@ -58,10 +58,10 @@ class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
 
     @property
     def described(self) -> str:
-        target = "normalised patches" if self.norm_pix else "patches"
-        masked = f"{self.mask_ratio:.0%} masked{self.mask_described}, {target}"
+        masked = f"{self.mask_ratio:.0%} masked{self.mask_described}"
+        target = self.target_described("normalised patches" if self.norm_pix else "patches")
         cross = ", cross-attention decoder" if self.decoder == "cross" else ""
-        return masked + cross + self.target_described + self.spread_described
+        return masked + target + cross + self.spread_described
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
