@@ -330,8 +330,8 @@ class MethodSettings:
 
     @property
     def kept(self) -> str:
-        """The module that is the encoder for whoever uses a checkpoint: evaluation, export, runs that begin with
-        it. A method with a teacher may keep that one's."""
+        """The module that is the encoder for whoever uses a checkpoint: evaluation, export, runs that begin
+        with it. A method with a teacher may keep that one's."""
         return "encoder"
 
     def default_encoder(self) -> EncoderSettings:

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ray_mae.checkpoint.encoders import read_encoder
 from ray_mae.config import PretrainConfig
+from ray_mae.config.registry import load
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.methods.base import Context, Method
 from ray_mae.methods.parts.inputs import Inputs
@@ -37,8 +39,6 @@ def inputs_of(x: Tensor, valid: Tensor | None = None) -> Inputs:
 def model_of(name: str, frozen: Any = None, **values: Any) -> Method:
     run = small(name, **values)
     context = Context(seed=0, steps=100, warmup_steps=10, data=run["data"], frozen=frozen)
-    from ray_mae.config.registry import load
-
     run["method"].check(run["encoder"], run["data"])
     model: Method = load(run["method"].model_of(run["encoder"])).build(
         run["method"], run["encoder"], context
@@ -249,8 +249,6 @@ def test_an_encoder_of_volumes_is_refused_for_images() -> None:
 
 
 def test_a_run_is_read_as_a_frozen_encoder(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     run, model = small("mae"), build_of(small("mae"))
     write_shards(tmp_path / "shards", train=2, held_out=1)
     config = PretrainConfig(shards=tmp_path / "shards", output=tmp_path, **run)

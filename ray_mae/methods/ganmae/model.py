@@ -17,7 +17,7 @@ from ray_mae.methods.base import Batch, Losses
 from ray_mae.methods.ganmae.settings import GanmaeSettings
 from ray_mae.methods.mae.tokens import Decoded, MaeTokens
 from ray_mae.methods.parts.inputs import Inputs, Reader
-from ray_mae.methods.parts.losses import region_mean, unnormalised
+from ray_mae.methods.parts.losses import countable, region_mean, unnormalised
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 
 
@@ -95,7 +95,7 @@ class GanMae(MaeTokens):
         """[N, L] bool: patches with something valid."""
         if inputs.valid is None:
             return torch.ones_like(like, dtype=torch.bool)
-        return patchify(inputs.valid, self.encoder.stride).any(2)
+        return countable(patchify(inputs.valid, self.encoder.stride)).any(2)
 
     def metrics(self, step: int) -> dict[str, float]:
         """η of this step."""

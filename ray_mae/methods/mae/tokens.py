@@ -58,11 +58,11 @@ class MaeTokens(PredictingMethod):
         self.settings = settings
         self.encoder, self.decoder = encoder, decoder
         self.reader = reader
-        if not settings.predicts_pixels:
-            decoder.pixels = None
         self.masks = Masks(settings, encoder.grid, settings.mask_ratio, steps)
         hidden = encoder.patches - self.masks.visible
         self.decoded = max(1, round(settings.decode_share * hidden))
+        if not settings.predicts_pixels:
+            decoder.pixels = None
 
     @classmethod
     def build(
@@ -72,7 +72,9 @@ class MaeTokens(PredictingMethod):
         network = build_encoder(encoder, recompute=context.recompute)
         assert isinstance(network, TokenEncoder)
         shape = settings.decoder_shape(encoder)
-        decoder = PixelDecoder(shape, network, recompute=context.recompute)
+        decoder = PixelDecoder(
+            shape, network, attention=settings.decoder, recompute=context.recompute
+        )
         model = cls(settings, network, decoder, reader_of(context, encoder), context.steps)
         model.prediction = prediction_of(settings, network, shape.width, context)
         return model
@@ -88,13 +90,14 @@ class MaeTokens(PredictingMethod):
     def decode(self, inputs: Inputs, step: int | None = None) -> Decoded:
         """What the network makes of inputs, of which it sees a share of the patches.
 
-        step: on which masks may depend; None is the last.
+        step: optimiser steps done, which masks may depend on; None is the last, and drops nothing.
         """
         patches = patchify(inputs.x, self.encoder.stride)
         visible, hidden = self.masks(inputs.draw, self.guide(inputs, step))
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(inputs.draw, hidden, self.decoded)
-        tokens = self.encoder(inputs.x, visible, inputs.view, draw=inputs.draw)
+        draw = None if step is None else inputs.draw
+        tokens = self.encoder(inputs.x, visible, inputs.view, draw=draw)
         features = self.decoder.features(tokens, visible, hidden, inputs.view)
         pixels = None if self.decoder.pixels is None else self.decoder.pixels(features)
         return Decoded(patches, visible, hidden, tokens, features, pixels)
@@ -141,5 +144,5 @@ class MaeTokens(PredictingMethod):
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = self.encoder.prefix + self.masks.visible
-        forward = self.encoder.flops(tokens) + self.decoder.body.flops(tokens + self.decoded)
-        return images * (3.0 * forward + self.masks.flops(self.encoder) + self.flops_taught())
+        forward = self.encoder.flops(tokens) + self.decoder.flops(tokens, self.decoded)
+        return images * (3.0 * forward + self.flops_taught() + self.masks.flops(self.encoder))

@@ -23,6 +23,7 @@ from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import collapse_signs
+from ray_mae.methods.parts.cross_attention import Together
 from ray_mae.methods.parts.inputs import Views
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import Masks, some_of
@@ -50,8 +51,9 @@ class Mvmae(Method):
         beta: Callable[[int], float],
         steps: int = 1,
         vocabulary: Vocabulary | None = None,
+        most_views: int = 1,
     ) -> None:
-        """beta: the weight of the alignment by step; steps: of the run."""
+        """beta: the weight of the alignment by step; steps: of the run; most_views: of a study."""
         super().__init__()
         self.settings = settings
         self.encoder, self.decoder, self.captioner = encoder, decoder, captioner
@@ -62,6 +64,9 @@ class Mvmae(Method):
         self.reader = Views(augment, self.image_size)
         self.beta, self.gamma = beta, settings.gamma
         self.vocabulary = vocabulary or Vocabulary()
+        self.most_views = most_views
+        if settings.cross_view:
+            decoder.add_other_views()
         self.centre = None
         if settings.alignment == "centred":
             self.centre = RunningMean(encoder.width, settings.alignment_momentum)
@@ -95,6 +100,7 @@ class Mvmae(Method):
             beta=ramp(settings.beta, context.warmup_steps, context.steps),
             steps=context.steps,
             vocabulary=context.vocabulary,
+            most_views=context.studies.max_views,
         )
 
     def forward(self, batch: StudyBatch, step: int, watch: bool = False) -> Losses:
@@ -111,11 +117,16 @@ class Mvmae(Method):
             hidden = some_of(batch.view_draw, hidden, self.decoded)
 
         tokens = self.encoder(images, visible, batch.view)  # [N, 1 + V, D]
-        pixels = self.decoder(tokens, visible, hidden, batch.view)  # [N, M, patch²]
+        S, target = batch.samples, gather(patches, hidden)
+        together = Together(batch.study, S, batch.most_views)
 
-        S = batch.samples
-        rec = reconstruction(pixels, gather(patches, hidden), self.settings.norm_pix)  # [N]
-        rec = weighted(mean_per_study(rec, batch.study, S), self.weights(batch, "reconstruction"))
+        def reconstructed(together: Together | None) -> Tensor:  # [S]
+            pixels = self.decoder(tokens, visible, hidden, batch.view, together)  # [N, M, patch²]
+            error = reconstruction(pixels, target, self.settings.norm_pix)  # [N]
+            return mean_per_study(error, batch.study, S)
+
+        plain = reconstructed(together)
+        rec = weighted(plain, self.weights(batch, "reconstruction"))
         z = self.pooled(tokens)  # [N, D]
         align = alignment(
             z if self.centre is None else self.centre(z),
@@ -133,6 +144,9 @@ class Mvmae(Method):
         each = (rec + beta * align).detach()  # [S]
         parts = {"reconstruction": rec.mean(), "alignment": align.mean()}
         ratios = {}
+        if self.settings.cross_view and not self.training:
+            gain = self.several(batch) * (reconstructed(None) - plain).detach()
+            ratios["cross_view_gain"] = torch.stack([gain.sum(), self.several(batch).sum()])
         if self.captioner is not None:
             caption = self.caption(tokens, visible, batch)  # [S], 0 without a report
             total = total + self.gamma * caption.mean()
@@ -143,6 +157,12 @@ class Mvmae(Method):
             ratios |= collapse_signs(z.detach().float(), batch.study)
         parts = {name: value.detach() for name, value in parts.items()}
         return spread(Losses(total, parts, ratios, each), self.settings, z, inputs, step)
+
+    def several(self, batch: StudyBatch) -> Tensor:
+        """[S] 1 of a study with several views, else 0."""
+        one = torch.ones_like(batch.study, dtype=torch.float32)
+        count = torch.zeros_like(batch.key, dtype=torch.float32).index_add(0, batch.study, one)
+        return (count > 1).float()
 
     def weights(self, batch: StudyBatch, term: str) -> Tensor | None:
         """[S] factors of a term of the loss by the studies' findings; None: all 1."""
@@ -197,7 +217,8 @@ class Mvmae(Method):
         guide = Guide(self.encoder, images, batch.view)
         visible, hidden = self.masks(batch.view_draw, guide)
         tokens = self.encoder(images, visible, batch.view)
-        pixels = self.decoder(tokens, visible, hidden, batch.view).float()
+        together = Together(batch.study, batch.samples, batch.most_views)
+        pixels = self.decoder(tokens, visible, hidden, batch.view, together).float()
         if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
             pixels = unnormalised(pixels, gather(patches, hidden))
         where = hidden[..., None].expand(-1, -1, patches.shape[-1])
@@ -247,7 +268,7 @@ class Mvmae(Method):
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = 1 + self.masks.visible
         total = images * self.encoder.flops(tokens)
-        total += images * self.decoder.body.flops(tokens + self.decoded)
+        total += images * self.decoder.flops(tokens, self.decoded, self.most_views)
         if self.captioner is not None:
             c = self.captioner
             D, L, V = c.word.embedding_dim, c.position.num_embeddings, c.word.num_embeddings

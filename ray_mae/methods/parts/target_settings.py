@@ -39,15 +39,18 @@ class TargetSettings(MethodSettings):
     def resolved(self) -> Self:
         return replace(self, features=self.features and self.features.resolve())
 
-    @property
-    def target_described(self) -> str:
-        """The target for `described`, with a comma before it; "" of pixels alone."""
+    def target_described(self, pixels: str) -> str:
+        """What is predicted, for `described`, with a comma before it where there is something to say.
+
+        pixels: what they are called; "" says nothing of pixels alone.
+        """
         if self.target == "pixels":
-            return ""
+            return pixels and f", {pixels}"
         what: str = self.target
         if self.frozen_encoder:
             what += f" of {self.frozen_encoder.name}"
-        return f", {what}" + (f" and {self.pixel_weight:g} × pixels" if self.pixel_weight else "")
+        beside = f" and {self.pixel_weight:g} × {pixels or 'pixels'}" if self.pixel_weight else ""
+        return f", {what}{beside}"
 
     def check_target(self, encoder: EncoderSettings) -> None:
         """Raises ValueError, naming settings, where target and encoder do not fit together."""

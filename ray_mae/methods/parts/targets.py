@@ -13,7 +13,7 @@ from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.vit import initialise
 from ray_mae.methods.base import Context, Method, Pictures
 from ray_mae.methods.parts.inputs import Inputs
-from ray_mae.methods.parts.losses import region_mean
+from ray_mae.methods.parts.losses import countable, region_mean
 from ray_mae.methods.parts.pictures import errors_of_patches
 from ray_mae.methods.parts.target_settings import TargetSettings
 from ray_mae.methods.parts.teacher import Teacher, momentum_at
@@ -167,7 +167,7 @@ class Latent(Target):
         counted = torch.ones_like(values, dtype=torch.bool)
         if inputs.valid is not None:
             stride = round((inputs.x[0].numel() / self.patches) ** (1 / (inputs.x.ndim - 2)))
-            counted &= patchify(inputs.valid, stride).any(2, keepdim=True)
+            counted &= countable(patchify(inputs.valid, stride)).any(2, keepdim=True)
         return values, counted
 
     def flops(self) -> float:

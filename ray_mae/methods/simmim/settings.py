@@ -46,8 +46,8 @@ class SimmimSettings(MaskSettings, SpreadSettings, TargetSettings):
     @property
     def described(self) -> str:
         side = f" of side {self.mask_size}" if self.mask_size else ""
-        form = f"{self.mask_ratio:.0%} masked in units{side}{self.mask_described}"
-        return f"{form}{self.target_described}{self.spread_described}"
+        masked = f"{self.mask_ratio:.0%} masked in units{side}{self.mask_described}"
+        return masked + self.target_described("") + self.spread_described
 
     def unit(self, encoder: EncoderSettings) -> int:
         """Side of a unit, in pixels or voxels."""

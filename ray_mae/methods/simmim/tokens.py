@@ -115,4 +115,4 @@ class SimmimTokens(PredictingMethod):
         forward = self.encoder.flops(self.encoder.prefix + L)
         if self.head is not None:
             forward += 2 * L * self.head.weight.numel()
-        return images * (3.0 * forward + self.masks.flops(self.encoder) + self.flops_taught())
+        return images * (3.0 * forward + self.flops_taught() + self.masks.flops(self.encoder))
