@@ -75,6 +75,7 @@ from .inference.load import load_encoder
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
+from .methods.rmae.settings import RmaeSettings
 from .methods.simmim.settings import SimmimSettings
 from .methods.supervised.settings import SupervisedSettings
 from .run import pretrain
@@ -120,6 +121,7 @@ __all__ = [
     "PublishConfig",
     "RepeatConfig",
     "ResEncSettings",
+    "RmaeSettings",
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    REGION = 32
 
 
 class Draw(IntEnum):

@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
 FITTING: dict[str, dict[str, Any]] = {
     "mae": {"mask_ratio": 0.5},
     "mdae": {"block_size": 4},
+    "rmae": {"mask_ratio": 0.5, "region_width": 16, "region_depth": 1, "regions": 3},
     "simmim": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
     "supervised": {"labels": ["Edema", "Fracture", "Own"]},

@@ -18,6 +18,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "mae": "ray_mae.methods.mae.settings:MaeSettings",
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
+        "rmae": "ray_mae.methods.rmae.settings:RmaeSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
         "supervised": "ray_mae.methods.supervised.settings:SupervisedSettings",
     },

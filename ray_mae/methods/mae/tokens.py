@@ -1,6 +1,7 @@
 """MAE (He et al. 2022, arXiv 2111.06377): visible patches → tokens → hidden patches."""
 
 from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -12,11 +13,26 @@ from ray_mae.encoders.registry import build_encoder
 from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.mae.settings import MaeSettings
 from ray_mae.methods.parts.collapse import signs_of_collapse
-from ray_mae.methods.parts.inputs import Reader, reader_of
+from ray_mae.methods.parts.inputs import Inputs, Reader, reader_of
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
+
+
+class Decoded(NamedTuple):
+    """What the network makes of N inputs."""
+
+    patches: Tensor
+    """[N, L, P] the inputs'."""
+    visible: Tensor
+    """[N, V] indices of those that the encoder sees."""
+    hidden: Tensor
+    """[N, M] of those that are decoded."""
+    tokens: Tensor
+    """[N, prefix + V, D] of the encoder."""
+    pixels: Tensor
+    """[N, M, P] of the decoder."""
 
 
 class MaeTokens(Method):
@@ -39,9 +55,7 @@ class MaeTokens(Method):
         self.decoded = max(1, round(settings.decode_share * (encoder.patches - self.visible)))
 
     @classmethod
-    def build(
-        cls, settings: MaeSettings, encoder: EncoderSettings, context: Context
-    ) -> "MaeTokens":
+    def build(cls, settings: MaeSettings, encoder: EncoderSettings, context: Context) -> Self:
         torch.manual_seed(context.seed)
         network = build_encoder(encoder, recompute=context.recompute)
         assert isinstance(network, TokenEncoder)
@@ -55,23 +69,29 @@ class MaeTokens(Method):
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
         inputs = self.reader(batch)
-        patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
-        visible, hidden = self.masks(inputs.draw)  # [N, V], [N, M]
+        return self.losses(self.decode(inputs), inputs, step, watch)
+
+    def decode(self, inputs: Inputs) -> Decoded:
+        """What the network makes of inputs, of which it sees a share of the patches."""
+        patches = patchify(inputs.x, self.encoder.stride)
+        visible, hidden = self.masks(inputs.draw)
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(inputs.draw, hidden, self.decoded)
+        tokens = self.encoder(inputs.x, visible, inputs.view)
+        pixels = self.decoder(tokens, visible, hidden, inputs.view)
+        return Decoded(patches, visible, hidden, tokens, pixels)
 
-        tokens = self.encoder(inputs.x, visible, inputs.view)  # [N, prefix + V, D]
-        pixels = self.decoder(tokens, visible, hidden, inputs.view)  # [N, M, P]
-
+    def losses(self, found: Decoded, inputs: Inputs, step: int, watch: bool) -> Losses:
+        """The losses of what `decode` found, as of `forward`."""
         valid = None
         if inputs.valid is not None:
-            valid = gather(patchify(inputs.valid, self.encoder.stride), hidden)
-        error = reconstruction(pixels, gather(patches, hidden), self.settings.norm_pix, valid)
+            valid = gather(patchify(inputs.valid, self.encoder.stride), found.hidden)
+        target = gather(found.patches, found.hidden)
+        error = reconstruction(found.pixels, target, self.settings.norm_pix, valid)
         each = inputs.per_sample(error)  # [S]
         total = each.mean()
-        ratios = (
-            signs_of_collapse(tokens[:, self.encoder.prefix :].mean(1), inputs) if watch else {}
-        )
+        z = found.tokens[:, self.encoder.prefix :].mean(1)  # [N, D]
+        ratios = signs_of_collapse(z, inputs) if watch else {}
         return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
 
     def masks(self, draw: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,8 @@ class Inputs:
     """[N] int64, index of the input's sample, non-decreasing; None: each sample has one input."""
     view: Tensor | None = None
     """[N] int64, kind of view; None: there are none."""
+    regions: Tensor | None = None
+    """[N, 1, *sides] uint8, stored label maps, 0 where there is none; None: nobody asked for them."""
     most: int = 1
     """Inputs of the sample that has most."""
 
