@@ -102,12 +102,15 @@ class Crops:
     def __call__(self, batch: Batch) -> Inputs:
         volumes = cast(VolumeBatch, batch)
         x, valid = self.augment(volumes)
-        return Inputs(x, volumes.draw, volumes.key, valid=valid)
+        regions = volumes.regions
+        if regions is not None:
+            regions = self.augment.labels(regions, volumes.draw, volumes.known_draw)
+        return Inputs(x, volumes.draw, volumes.key, valid=valid, regions=regions)
 
     def plain(self, batch: Batch) -> Inputs:
         volumes = cast(VolumeBatch, batch)
         x, valid = clean(volumes)
-        return Inputs(x, volumes.draw, volumes.key, valid=valid)
+        return Inputs(x, volumes.draw, volumes.key, valid=valid, regions=volumes.regions)
 
 
 def reader_of(context: Context, encoder: EncoderSettings) -> Reader:

@@ -22,6 +22,9 @@ class RmaeSettings(MaeSettings):
     """Weight of the loss of regions; 0 is `mae`, to the bit."""
     regions: int | None = setting(None, ge=1, le=64)
     """K, regions of each input, drawn anew each time; default 8, of volumes 4."""
+    region_source: Literal["superpixels", "stored"] = "superpixels"
+    """What the regions are. stored, of volumes: the label map that ingest kept of a volume (an atlas,
+    organs, a tumour), and superpixels of one that has none. Maps that people drew are labels: a run says so."""
     region_cells: int | None = setting(None, ge=2, le=64)
     """Superpixels along each axis, about; it divides the side of an input. Default 8, of volumes 4."""
     region_compactness: float = setting(0.4, gt=0)
@@ -54,6 +57,16 @@ class RmaeSettings(MaeSettings):
     def described(self) -> str:
         return f"{super().described}, regions × {self.region_weight:g}"
 
+    @property
+    def reads_segmentations(self) -> bool:
+        return bool(self.region_weight) and self.region_source == "stored"
+
+    @property
+    def label_uses(self) -> tuple[str, ...]:
+        if not self.reads_segmentations:
+            return ()
+        return ("maps of regions, the stored segmentations (method.region_source stored)",)
+
     def regions_of(self, encoder: EncoderSettings) -> int:
         """K."""
         return self.regions or (8 if encoder.kind == "study" else 4)
@@ -73,6 +86,10 @@ class RmaeSettings(MaeSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         super().check(encoder, data)
+        if self.region_source == "stored" and encoder.kind == "study":
+            raise ValueError(
+                "method.region_source stored is for volumes: studies have no label maps"
+            )
         multiple("method.region_width", self.region_width, "8 (attention heads)", HEADS)
         side = "encoder.image_size" if encoder.kind == "study" else "encoder.crop_size"
         times, cells = self.coarser(encoder), self.cells_of(encoder)
