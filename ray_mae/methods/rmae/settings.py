@@ -23,8 +23,8 @@ class RmaeSettings(MaeSettings):
     regions: int | None = setting(None, ge=1, le=64)
     """K, regions of each input, drawn anew each time; default 8, of volumes 4."""
     region_source: Literal["superpixels", "stored"] = "superpixels"
-    """What the regions are. stored, of volumes: the label map that ingest kept of a volume (an atlas,
-    organs, a tumour), and superpixels of one that has none. Maps that people drew are labels: a run says so."""
+    """What the regions are. stored, of volumes: the label map that ingest kept (an atlas, organs, a tumour),
+    and superpixels of a volume that has none. Maps that people drew are labels, and a run says so."""
     region_cells: int | None = setting(None, ge=2, le=64)
     """Superpixels along each axis, about; it divides the side of an input. Default 8, of volumes 4."""
     region_compactness: float = setting(0.4, gt=0)
