@@ -77,6 +77,7 @@ from .methods.ganmae.settings import GanmaeSettings
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
+from .methods.rmae.settings import RmaeSettings
 from .methods.simmim.settings import SimmimSettings
 from .methods.supervised.settings import SupervisedSettings
 from .run import pretrain
@@ -124,6 +125,7 @@ __all__ = [
     "PublishConfig",
     "RepeatConfig",
     "ResEncSettings",
+    "RmaeSettings",
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",

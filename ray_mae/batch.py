@@ -76,6 +76,8 @@ class VolumeBatch:
     """[B] int64, stable key of the volume."""
     draw: Tensor
     """[B] int64, key of the sample's random draws in this epoch: from (seed, epoch, key)."""
+    regions: Tensor | None = None
+    """[B, 1, D, H, W] uint8, label maps, 0 where there is none; None: the method does not read them."""
     target: Tensor | None = None
     """[B, L] float32, as of StudyBatch."""
     target_weight: Tensor | None = None

@@ -42,6 +42,7 @@ class Stream(IntEnum):
     GREEN = 13
     GUIDE = 14
     HINT = 15
+    REGION = 32
 
 
 class Draw(IntEnum):

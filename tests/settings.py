@@ -54,6 +54,7 @@ FITTING: dict[str, dict[str, Any]] = {
         "projector_width": 32,
         "projector_output": 16,
     },
+    "rmae": {"mask_ratio": 0.5, "region_width": 16, "region_depth": 1, "regions": 3},
     "simmim": {"mask_size": 16},
     "simmim primus": {"mask_size": 8},
     "simmim convnextv2": {"mask_size": 16},

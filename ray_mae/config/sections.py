@@ -320,6 +320,11 @@ class MethodSettings:
         return ()
 
     @property
+    def reads_segmentations(self) -> bool:
+        """Whether a batch of volumes brings along the label maps that shards hold of them."""
+        return False
+
+    @property
     def coupled(self) -> bool:
         """Whether the loss of a sample depends on who else is in the batch, as contrastive terms do.
 

@@ -21,6 +21,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "dino": "ray_mae.methods.dino.settings:DinoSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
         "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
+        "rmae": "ray_mae.methods.rmae.settings:RmaeSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
         "voco": "ray_mae.methods.voco.settings:VocoSettings",
         "supervised": "ray_mae.methods.supervised.settings:SupervisedSettings",

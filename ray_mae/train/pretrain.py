@@ -176,6 +176,8 @@ def _pretrain(
     summary = _summary(config.output, plan, began, events, shared)
     if findings:
         summary["labels_read"] = _labels_read(config, shards, findings)
+    elif config.label_uses:
+        summary["labels_read"] = {"for": [*config.label_uses], "train_splits_of": [*shards.names]}
     return write_summary(config.output, summary | ({"cautions": cautions} if cautions else {}))
 
 

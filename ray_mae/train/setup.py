@@ -15,6 +15,7 @@ from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.study_collator import StudyCollator
 from ray_mae.data.loading.targets import Targets, read_targets
 from ray_mae.data.loading.tokenizer import special_ids
+from ray_mae.data.loading.volume_collator import SegmentedVolumeCollator
 from ray_mae.data.paths import is_remote
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.registry import ENCODERS, kind_of_encoder
@@ -185,13 +186,15 @@ def names_of_method(config: RunConfig, plan: Plan) -> list[str]:
 
 
 def findings_of(config: PretrainConfig, shards: ShardSet) -> Findings | None:
-    """Returns what the run knows of the findings of its training samples; None where it reads no label.
+    """Returns what the run knows of the findings of its training samples; None where it reads none.
 
     Raises:
         DamagedShard: a file cannot be read.
         ValueError: no training sample has a finding.
     """
-    return read_findings(shards, config.data.corrupt == "skip") if config.label_uses else None
+    method = config.method
+    reads = config.data.label_uses or method.study_weights or method.targets
+    return read_findings(shards, config.data.corrupt == "skip") if reads else None
 
 
 def targets_of(
@@ -288,6 +291,8 @@ def collator_of(
     collator: Any = KINDS[config.kind].training_collator(
         config.encoder.input_size, config.data, seed=config.seed, tokenizer=tokenizer
     )
+    if config.method.reads_segmentations:
+        collator = SegmentedVolumeCollator(config.encoder.input_size, config.seed)
     return cast(Collator, replace(collator, targets=targets) if targets else collator)
 
 

@@ -170,14 +170,14 @@ def stage_rows(records: list[dict[str, Any]]) -> list[dict[str, str]]:
                 "loss": _change(record["losses"].get("loss")),
                 "held-out loss": _change(record["held_out_losses"].get("loss")),
                 "probe AUROC": _auroc(probe) if probe else "–",
-                "labels read for": "; ".join(read["for"]) if read else "nothing",
+                "labels": "read" if read else "not read",
             }
         )
     return rows
 
 
 def _change(values: list[float] | None) -> str:
-    return "–" if values is None else f"{values[0]:.4g} → {values[1]:.4g}"
+    return "–" if values is None else f"{values[0]:.3g} → {values[1]:.3g}"
 
 
 def _auroc(probe: dict[str, Any]) -> str:
@@ -189,7 +189,7 @@ def as_table(rows: list[dict[str, str]]) -> Table:
     """Returns them for the terminal."""
     table = Table(box=None, pad_edge=False)
     for title in rows[0]:
-        table.add_column(title, no_wrap=title != "labels read for")
+        table.add_column(title)
     for row in rows:
         table.add_row(*row.values())
     return table
@@ -210,8 +210,11 @@ def report(records: list[dict[str, Any]]) -> str:
         parts.append(
             f"From stage {first} on the encoder has learnt from labels of training patients. A probe of the "
             "same labels then measures how well they were learnt, and the stages before it what was there "
-            "without them."
+            "without them. Labels were read for:"
         )
+        parts += [
+            "\n".join(f"- {r['folder']}: {'; '.join(r['labels_read']['for'])}" for r in labelled)
+        ]
     probed = {place: r["probe"]["labels"] for place, r in enumerate(records, 1) if "probe" in r}
     if probed:
         names = dict.fromkeys(name for labels in probed.values() for name in labels)
@@ -220,7 +223,7 @@ def report(records: list[dict[str, Any]]) -> str:
             | {f"stage {p}": f"{of[name]:.3f}" if name in of else "–" for p, of in probed.items()}
             for name in names
         ]
-        parts += ["## AUROC of the online probe, validation patients", _markdown(rows)]
+        parts += ["## Online probe: AUROC of each label, validation patients", _markdown(rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -41,12 +41,13 @@ class VolumeAugmentation:
             x[rows], valid[rows] = resample(x[rows], valid[rows], warp[rows])
         return self._mirrored(x, batch.draw), self._mirrored(valid, batch.draw)
 
-    def labels(self, labels: Tensor, draw: Tensor) -> Tensor:
+    def labels(self, labels: Tensor, draw: Tensor, known: Tensor | None = None) -> Tensor:
         """Label maps [B, 1, S, S, S] uint8, moved as the voxels of the same draws [B] are.
 
-        Each voxel takes the nearest label; 0 is turned in from outside.
+        Each voxel takes the nearest label; 0 is turned in from outside. known: the draws on the CPU, so that
+        nobody waits for the device.
         """
-        warp, rows = self._turned(draw)
+        warp, rows = self._turned(draw, known)
         if len(rows):
             grid = _grid(warp[rows], len(rows), labels.shape[-1])
             moved = F.grid_sample(labels[rows].float(), grid, mode="nearest", align_corners=False)

@@ -152,8 +152,11 @@ def test_finished_stages_are_skipped_and_the_report_has_all(config: StagesConfig
     assert record["probe"]["labels"] == {"Edema": 0.6}
     assert "labels_read" not in summary["stages"]["stage-1-masked"]
     text = (config.output / REPORT).read_text()
-    assert "| 1, masked | mae | 8 | 3 → 2.5 | 4 → 3.5 | 0.600 [0.500, 0.700] | nothing |" in text
+    assert "| 1, masked | mae | 8 | 3 → 2.5 | 4 → 3.5 | 0.600 [0.500, 0.700] | not read |" in text
     assert "From stage 2 on the encoder has learnt from labels" in text
+    assert (
+        "- stage-2-supervised: the loss itself, of Edema, Fracture (method.name supervised)" in text
+    )
     assert "| Edema | 0.600 | 0.600 |" in text
     pretrain_stages(config, pretrain)
     assert len(made) == 3
