@@ -71,6 +71,7 @@ from .exports.command import export
 from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
+from .methods.dino.settings import DinoSettings
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
@@ -91,6 +92,7 @@ __all__ = [
     "DatasetEntry",
     "DemoConfig",
     "DemoMdaeConfig",
+    "DinoSettings",
     "DoctorConfig",
     "EmbedConfig",
     "EncoderEntry",
