@@ -74,6 +74,7 @@ from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
 from .methods.ganmae.settings import GanmaeSettings
+from .methods.dino.settings import DinoSettings
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
@@ -96,6 +97,7 @@ __all__ = [
     "DatasetEntry",
     "DemoConfig",
     "DemoMdaeConfig",
+    "DinoSettings",
     "DoctorConfig",
     "EmbedConfig",
     "EncoderEntry",
