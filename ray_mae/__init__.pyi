@@ -56,6 +56,7 @@ from .config import (
 )
 from .data.decoding.files import decode_image, decode_volume
 from .data.ingest.job import ingest
+from .encoders.convnextv2_settings import ConvNextV2Settings
 from .encoders.resenc_settings import ResEncSettings
 from .encoders.vit_settings import VitSettings
 from .evaluate.card.command import inspect
