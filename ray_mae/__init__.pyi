@@ -57,6 +57,7 @@ from .config import (
 from .data.decoding.files import decode_image, decode_volume
 from .data.ingest.job import ingest
 from .encoders.convnextv2_settings import ConvNextV2Settings
+from .encoders.primus_settings import PrimusSettings
 from .encoders.resenc_settings import ResEncSettings
 from .encoders.vit_settings import VitSettings
 from .evaluate.card.command import inspect
@@ -75,6 +76,7 @@ from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
 from .methods.simmim.settings import SimmimSettings
+from .methods.videomac.settings import VideomacSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -88,6 +90,7 @@ __all__ = [
     "CheckpointInspectConfig",
     "CheckpointListConfig",
     "CheckpointVerifyConfig",
+    "ConvNextV2Settings",
     "DatasetEntry",
     "DemoConfig",
     "DemoMdaeConfig",
@@ -113,6 +116,7 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PrimusSettings",
     "ProbeSettings",
     "PublishConfig",
     "RepeatConfig",
@@ -130,6 +134,7 @@ __all__ = [
     "Trust",
     "TuneConfig",
     "TuneReportConfig",
+    "VideomacSettings",
     "VitSettings",
     "VolumeColumns",
     "VolumeDataConfig",

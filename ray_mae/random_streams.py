@@ -20,6 +20,19 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    DROP_PATH = 16
+    SLICE = 17
+    CROPS = 19
+    BLUR = 20
+    PARTNER = 21
+    HIDDEN = 22
+    DIRECTION = 23
+    CONTRAST = 26
+    GRAIN = 27
+    MIRROR = 28
+    PAIR = 29
+    TARGET = 30
+    FUSE = 31
 
 
 class Draw(IntEnum):

@@ -306,6 +306,10 @@ class RunConfig:
             raise ValueError(
                 f"engine.zero_stage {self.engine.zero_stage} is DeepSpeed's: leave it out, or engine.name ddp"
             )
+        if self.optim.final_weight_decay is not None and not self.optim.weight_decay:
+            raise ValueError(
+                "optim.final_weight_decay wants an optim.weight_decay of more than 0 to begin with"
+            )
         layers = self.encoder.layers
         if layers is not None and self.optim.freeze > layers:
             raise ValueError(

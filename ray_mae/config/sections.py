@@ -42,6 +42,8 @@ class OptimConfig:
     """sgd only: Nesterov momentum."""
     weight_decay: float = setting(0.05, ge=0)
     """Decay of weights; norms, biases, embeddings and positions are exempt."""
+    final_weight_decay: float | None = setting(None, ge=0)
+    """Decay at the last step, to which `weight_decay` goes by half a cosine (DINO); null: it stays."""
     clip: float = setting(1.0, ge=0)
     """Largest gradient norm; 0 switches clipping off."""
     layer_decay: float = setting(1.0, gt=0, le=1)
@@ -175,6 +177,9 @@ class EncoderSettings:
     """Whether a method can hide a part of its input."""
     exports: ClassVar[tuple[str, ...]] = ()
     """Formats of `export --format` that it has."""
+    segmentation: ClassVar[str | None] = None
+    """Of volumes, "module:function": (settings, classes=K) → the encoder and a decoder of K classes of
+    voxels, both with fresh weights; None: it has no decoder."""
 
     @property
     def kind(self) -> str:
@@ -290,6 +295,12 @@ class MethodSettings:
         changes nothing.
         """
         return False
+
+    @property
+    def kept(self) -> str:
+        """The module that is the encoder for whoever uses a checkpoint: evaluation, export, runs that begin with
+        it. A method with a teacher may keep that one's."""
+        return "encoder"
 
     def default_encoder(self) -> EncoderSettings:
         """The encoder that it trains by default."""

@@ -1,5 +1,7 @@
 """What methods, evaluation and export know of an encoder."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ray_mae.config.sections import EncoderSettings
@@ -61,6 +63,10 @@ class Encoder(nn.Module):
             if layers and self.layer_of(name) <= layers:
                 parameter.requires_grad_(False)
 
+    def resize(self, settings: Any) -> None:
+        """Take inputs of another size: settings that `EncoderSettings.resized` gave."""
+        self.settings = settings
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, within the encoder, that are no matrices and are not decayed.
 
@@ -94,6 +100,7 @@ class TokenEncoder(Encoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
+        draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of images or volumes.
 
@@ -102,11 +109,17 @@ class TokenEncoder(Encoder):
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] kind of view, of images; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
+            draw: [N] keys of what is random in a pretraining, such as paths that are dropped; None: nothing.
 
         Returns:
             [N, prefix + V, D].
         """
         raise NotImplementedError
+
+    def last_map(self, x: Tensor) -> Tensor:
+        """The tokens of patches where these lie, [N, D, *grid] float32, of x [N, 1, *sides]."""
+        tokens = self(x)[:, self.prefix :].float()
+        return tokens.transpose(1, 2).unflatten(2, self.grid)
 
     def flops(self, tokens: int) -> float:
         """Forward of one sequence of so many tokens, products of matrices only."""
@@ -132,6 +145,10 @@ class MapEncoder(Encoder):
         active: what is seen; the maps are 0 elsewhere, and depend on nothing there. None: all.
         """
         raise NotImplementedError
+
+    def last_map(self, x: Tensor) -> Tensor:
+        """The coarsest map [N, C, *sides / s] float32, of x [N, 1, *sides]."""
+        return self.skips(x)[-1].float()
 
     def flops(self, side: int) -> float:
         """Forward of one input with sides of `side` pixels or voxels, convolutions only."""

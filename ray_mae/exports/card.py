@@ -60,6 +60,8 @@ def readme(card: Card) -> str:
         folder=card.folder,
         images=settings.dimensions == 2,
         views=isinstance(settings, VitSettings),
+        tokens=settings.form == "tokens",
+        trainer=nnunet.primus_trainer(settings),
         settings=settings,
         config=card.config,
         size=settings.input_size,
@@ -82,7 +84,8 @@ def readme(card: Card) -> str:
 
 def _header(card: Card) -> dict[str, Any]:
     images = card.facts.settings.dimensions == 2
-    kind = ["timm", "transformers"] if images else ["nnunet", "monai", "3d"]
+    monai = ["monai"] if "monai" in card.facts.settings.exports else []
+    kind = ["timm", "transformers"] if images else ["nnunet", *monai, "3d"]
     learnt = "weakly-supervised" if "labels" in card.facts.read else "self-supervised"
     tags = [*kind, "medical", "radiology", learnt, "ray_mae"]
     if card.origin.method != UNKNOWN:

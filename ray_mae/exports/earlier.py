@@ -14,6 +14,7 @@ from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import nnunet
+from ray_mae.exports.architectures import architecture_of
 from ray_mae.exports.timm import TIMM_MODEL, timm_config
 from ray_mae.exports.timm_convnextv2 import write_timm_convnextv2
 from ray_mae.files import write_whole
@@ -75,16 +76,16 @@ def _timm_weights(weights: Weights, view: int) -> Weights:
 
 def write_nnunet_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Writes nnunet.pth and the configuration for a data set's plans; returns how to use them, in words."""
-    settings = cast(ResEncSettings, facts.settings)
-    network = nnunet.reverse_axes(nnunet.network_weights(checkpoint, settings))
+    network = nnunet.nnunet_weights(checkpoint, facts.settings)
     torch.save({"network_weights": network}, output / "nnunet.pth")
-    plans = nnunet.plans_configuration(settings, facts.spacing_mm, use_mask_for_norm=True)
-    file = output / nnunet.PLANS
+    plans = nnunet.plans_configuration(facts.settings, facts.spacing_mm, use_mask_for_norm=True)
+    file, tr = output / nnunet.PLANS, nnunet.primus_trainer(facts.settings)
     write_whole(file, json.dumps(plans, indent=1) + "\n")
     return (
         f"add what is in {file} to `configurations` of the data set's nnUNetPlans.json, with "
         "use_mask_for_norm set to [false] as `publish` has it, then nnUNetv2_preprocess -d DATASET -c "
         f"{nnunet.CONFIGURATION} and nnUNetv2_train DATASET {nnunet.CONFIGURATION} FOLD "
+        f"{f'-tr {tr} ' if tr else ''}"
         f"-pretrained_weights {output / 'nnunet.pth'}"
     )
 
@@ -92,8 +93,9 @@ def write_nnunet_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> s
 def write_state_dict(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Writes network.pt, a plain state dict; returns how to use it, in words."""
     settings = cast(ResEncSettings, facts.settings)
+    network = architecture_of(settings).network
     torch.save(nnunet.network_weights(checkpoint, settings), output / "network.pt")
     return (
-        f"{output / 'network.pt'} is the state dict of {nnunet.NETWORK} for axes [x, y, z]; `publish` writes "
+        f"{output / 'network.pt'} is the state dict of {network} for axes [x, y, z]; `publish` writes "
         "a MONAI bundle, which builds the network and loads it"
     )

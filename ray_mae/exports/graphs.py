@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ray_mae.encoders.base import TokenEncoder
 from ray_mae.encoders.convnextv2 import ConvNextV2
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.vit import VisionTransformer
@@ -56,7 +57,23 @@ class VolumeGraph(nn.Module):
         return h.mean(dim=(2, 3, 4))
 
 
-def graph_of(encoder: AnyEncoder) -> ImageGraph | VolumeGraph:
+class TokenGraph(nn.Module):
+    """The same of an encoder with tokens: [B, D]."""
+
+    inputs = ("volume",)
+
+    def __init__(self, encoder: TokenEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return self.encoder(volume)[:, self.encoder.prefix :].mean(1)
+
+
+Graph = ImageGraph | VolumeGraph | TokenGraph
+
+
+def graph_of(encoder: AnyEncoder) -> Graph:
     """Returns the network to be traced, in evaluation mode. A volume's loses its FiLM, and its own norms.
 
     Args:
@@ -66,6 +83,9 @@ def graph_of(encoder: AnyEncoder) -> ImageGraph | VolumeGraph:
         assert isinstance(encoder.encoder, (VisionTransformer, ConvNextV2))
         return ImageGraph(encoder.encoder, encoder.pool).eval()
     network = encoder.encoder
+    if isinstance(network, TokenEncoder):
+        return TokenGraph(network).eval()
+    assert isinstance(network, ResEnc)
     fold_film(network)
     graph = VolumeGraph(network)
     for module in list(graph.modules()):
@@ -107,7 +127,7 @@ def write_graphs(
         _write_onnx(program, graph, output / ONNX)
 
 
-def _write_onnx(program: Any, graph: ImageGraph | VolumeGraph, target: Path) -> None:
+def _write_onnx(program: Any, graph: Graph, target: Path) -> None:
     converted = torch.onnx.export(
         program, input_names=graph.inputs, output_names=["features"], dynamo=True, verbose=False
     )

@@ -40,8 +40,10 @@ class Pictures:
 class Batch(Protocol):
     """What training knows of a batch."""
 
-    key: Tensor
-    """[S] int64, stable keys of its samples."""
+    @property
+    def key(self) -> Tensor:
+        """[S] int64, stable keys of its samples."""
+        ...
 
     @property
     def samples(self) -> int: ...
@@ -124,11 +126,19 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def after_step(self, step: int) -> None:
-        """Called when `step` optimiser steps have changed the weights: teachers, queues.
+    def after_step(self, step: int, taken: Tensor) -> None:
+        """Called when `step` optimiser steps have been done: teachers, queues.
 
         What it changes must be buffers: they are part of the checkpoint, and no ZeRO stage divides them.
+
+        Args:
+            step: optimiser steps done, this one among them.
+            taken: scalar bool on the device, false where the step was skipped since its gradient was not
+                finite on some worker. Then no buffer may change; nobody waits to hear of it.
         """
+
+    def begin(self) -> None:
+        """Called when a new run has taken weights of others: teachers begin as what they follow."""
 
     def no_weight_decay(self) -> set[str]:
         """Names of its own parameters that are no matrices and are not decayed, as of `Encoder`."""

@@ -17,7 +17,9 @@ METHODS: Registry[MethodSettings] = Registry(
     {
         "mae": "ray_mae.methods.mae.settings:MaeSettings",
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
+        "dino": "ray_mae.methods.dino.settings:DinoSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
+        "videomac": "ray_mae.methods.videomac.settings:VideomacSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
     },
     group="ray_mae.methods",

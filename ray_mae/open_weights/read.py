@@ -147,7 +147,7 @@ def _by_names(path: Path, tensors: dict[str, Tensor], args: Mapping[str, Any]) -
     some = ", ".join(sorted(tensors)[:3])
     raise ValueError(
         f"{path} holds no encoder that is known (weights such as {some}): ray-mae reads ViTs with timm's, "
-        "transformers' or DINOv2's names, and ResEnc networks of nnssl"
+        "transformers' or DINOv2's names, and ResEnc and Primus networks of nnssl"
     )
 
 

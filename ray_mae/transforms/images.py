@@ -135,12 +135,15 @@ def _filter(
     scale = extent / size  # [N] source pixels per target pixel
     centre = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale[:, None]
     distance = (source + 0.5 - centre[..., None]).abs() / scale.clamp(min=1)[:, None, None]
-    weight = (1 - distance).clamp(min=0)
-    if cubic:
-        a, d = CUBIC, distance
-        near = ((a + 2) * d - (a + 3)) * d * d + 1
-        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-        weight = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
+    weight = cubic_weight(distance) if cubic else (1 - distance).clamp(min=0)
     within = (source >= first[:, None]) & (source < end[:, None])
     weight = weight * within[:, None, :]
     return weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
+def cubic_weight(d: Tensor) -> Tensor:
+    """The cubic filter at distances d ≥ 0 in pixels."""
+    a = CUBIC
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d < 1, near, torch.where(d < 2, far, 0.0))

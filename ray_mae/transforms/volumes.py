@@ -64,12 +64,7 @@ class VolumeAugmentation:
         return warp, chosen.int().argsort(descending=True, stable=True)[:number]
 
     def _mirrored(self, x: Tensor, draw: Tensor) -> Tensor:
-        if not self.mirror:
-            return x
-        mirrored = uniforms(draw, 3, FLIP) < 0.5  # [B, 3]
-        for i, axis in enumerate((2, 3, 4)):
-            x = torch.where(mirrored[:, i].view(-1, 1, 1, 1, 1), x.flip(axis), x)
-        return x
+        return mirrored(x, draw) if self.mirror else x
 
     def _warps(self, draw: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, 3] from a place in the result to one in the crop; [B] bool, which need it."""
@@ -80,6 +75,14 @@ class VolumeAugmentation:
         # even in the logarithm, or most crops would be enlarged
         scale = torch.exp((low + (high - low) * u[:, 5]) * scaled)  # [B]
         return rotations(angles) / scale[:, None, None], turned | scaled
+
+
+def mirrored(x: Tensor, draw: Tensor, stream: int = FLIP) -> Tensor:
+    """Volumes x [B, 1, S, S, S], half of them mirrored along each axis, by the keys draw [B]."""
+    chosen = uniforms(draw, 3, stream) < 0.5  # [B, 3]
+    for i, axis in enumerate((2, 3, 4)):
+        x = torch.where(chosen[:, i].view(-1, 1, 1, 1, 1), x.flip(axis), x)
+    return x
 
 
 def clean(batch: VolumeBatch | WindowBatch) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from ray_mae.config.base import setting
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
-    MethodSettings,
     OptimConfig,
     Paper,
     multiple,
@@ -17,6 +16,7 @@ from ray_mae.config.sections import (
 from ray_mae.encoders.convnextv2_settings import STRIDE, ConvNextV2Settings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
 """The paper's decoder: width, blocks, and width of an attention head."""
@@ -25,7 +25,7 @@ UNIT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(MethodSettings):
+class MaeSettings(SpreadSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own.
 
     Of convolutional networks it is SparK (resenc) and FCMAE (convnextv2).
@@ -65,7 +65,7 @@ class MaeSettings(MethodSettings):
     @property
     def described(self) -> str:
         target = "normalised patches" if self.norm_pix else "patches"
-        return f"{self.mask_ratio:.0%} masked, {target}"
+        return f"{self.mask_ratio:.0%} masked, {target}{self.spread_described}"
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()

@@ -17,6 +17,7 @@ from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
+from ray_mae.methods.parts.spread import spread
 
 
 class MaeTokens(Method):
@@ -60,7 +61,7 @@ class MaeTokens(Method):
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(inputs.draw, hidden, self.decoded)
 
-        tokens = self.encoder(inputs.x, visible, inputs.view)  # [N, prefix + V, D]
+        tokens = self.encoder(inputs.x, visible, inputs.view, draw=inputs.draw)  # [N, …, D]
         pixels = self.decoder(tokens, visible, hidden, inputs.view)  # [N, M, P]
 
         valid = None
@@ -69,10 +70,10 @@ class MaeTokens(Method):
         error = reconstruction(pixels, gather(patches, hidden), self.settings.norm_pix, valid)
         each = inputs.per_sample(error)  # [S]
         total = each.mean()
-        ratios = (
-            signs_of_collapse(tokens[:, self.encoder.prefix :].mean(1), inputs) if watch else {}
-        )
-        return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        z = tokens[:, self.encoder.prefix :].mean(1)  # [N, D]
+        ratios = signs_of_collapse(z, inputs) if watch else {}
+        losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        return spread(losses, self.settings, z, inputs, step)
 
     def masks(self, draw: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of visible [N, V] and hidden [N, L − V] patches, by the keys draw [N]."""

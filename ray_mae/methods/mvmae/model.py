@@ -21,11 +21,13 @@ from ray_mae.methods.mvmae.captioner import Captioner
 from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.collapse import collapse_signs
+from ray_mae.methods.parts.inputs import Views
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.running_mean import RunningMean
+from ray_mae.methods.parts.spread import spread
 from ray_mae.transforms.images import Augmentation, whole
 from ray_mae.transforms.keyed_random import PARALLEL, uniforms
 
@@ -54,7 +56,8 @@ class Mvmae(Method):
         self.visible = visible_count(encoder.patches, settings.mask_ratio)
         hidden = encoder.patches - self.visible
         self.decoded = max(1, round(settings.decode_share * hidden))
-        self.augment, self.beta, self.gamma = augment, beta, settings.gamma
+        self.reader = Views(augment, self.image_size)
+        self.beta, self.gamma = beta, settings.gamma
         self.vocabulary = vocabulary or Vocabulary()
         self.centre = None
         if settings.alignment == "centred":
@@ -95,7 +98,8 @@ class Mvmae(Method):
 
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
-        images = self.augment(batch, self.image_size)  # [N, 1, H, W]
+        inputs = self.reader(batch)
+        images = inputs.x  # [N, 1, H, W]
         patches = patchify(images, self.patch_size)  # [N, L, patch²]
         visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
         if self.training and self.decoded < hidden.shape[1]:
@@ -133,16 +137,16 @@ class Mvmae(Method):
         if watch:
             ratios |= collapse_signs(z.detach().float(), batch.study)
         parts = {name: value.detach() for name, value in parts.items()}
-        return Losses(total, parts, ratios, each)
+        return spread(Losses(total, parts, ratios, each), self.settings, z, inputs, step)
 
     def weights(self, batch: StudyBatch, term: str) -> Tensor | None:
         """[S] factors of a term of the loss by the studies' findings; None: all 1."""
         return batch.study_weight if self.settings.rare_terms in (term, "both") else None
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, taken: Tensor) -> None:
         """The mean of the views' vectors follows the weights."""
         if self.centre is not None:
-            self.centre.follow()
+            self.centre.follow(taken)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """One vector per view [N, D] for the alignment, from tokens [N, 1 + V, D]."""

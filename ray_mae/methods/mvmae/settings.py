@@ -8,12 +8,12 @@ from ray_mae.config.base import setting
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
-    MethodSettings,
     Paper,
     multiple,
     require_form,
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 DECODERS: dict[str, Shape] = {
     "tiny": Shape(192, 4, 3),
@@ -26,7 +26,7 @@ DECODERS: dict[str, Shape] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MvmaeSettings(MethodSettings):
+class MvmaeSettings(SpreadSettings):
     """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
 
     name: Literal["mvmae"] = "mvmae"
@@ -99,7 +99,8 @@ class MvmaeSettings(MethodSettings):
 
     @property
     def described(self) -> str:
-        return f"{self.mask_ratio:.0%} masked, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+        form = f"{self.mask_ratio:.0%} masked, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+        return form + self.spread_described
 
     @property
     def reads_reports(self) -> bool:
@@ -118,7 +119,7 @@ class MvmaeSettings(MethodSettings):
 
     @property
     def coupled(self) -> bool:
-        return self.beta > 0 and self.alignment in ("infonce", "vicreg")
+        return super().coupled or (self.beta > 0 and self.alignment in ("infonce", "vicreg"))
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()

@@ -8,17 +8,17 @@ from ray_mae.config.base import setting
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
-    MethodSettings,
     OptimConfig,
     Paper,
     multiple,
     require_form,
 )
 from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimmimSettings(MethodSettings):
+class SimmimSettings(SpreadSettings):
     """SimMIM (arXiv 2111.09886): mask tokens, or a learnt value, in the encoder, L1, a linear head."""
 
     name: Literal["simmim"] = "simmim"
@@ -44,7 +44,7 @@ class SimmimSettings(MethodSettings):
     @property
     def described(self) -> str:
         side = f" of side {self.mask_size}" if self.mask_size else ""
-        return f"{self.mask_ratio:.0%} masked in units{side}"
+        return f"{self.mask_ratio:.0%} masked in units{side}{self.spread_described}"
 
     def unit(self, encoder: EncoderSettings) -> int:
         """Side of a unit, in pixels or voxels."""

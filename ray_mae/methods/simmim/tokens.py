@@ -13,9 +13,10 @@ from ray_mae.encoders.vit import initialise
 from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.parts.collapse import signs_of_collapse
 from ray_mae.methods.parts.inputs import Reader, reader_of
-from ray_mae.methods.parts.losses import region_mean
+from ray_mae.methods.parts.losses import countable, region_mean
 from ray_mae.methods.parts.masking import hidden_units
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
+from ray_mae.methods.parts.spread import spread
 from ray_mae.methods.simmim.settings import SimmimSettings
 
 
@@ -54,16 +55,19 @@ class SimmimTokens(Method):
         patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
         hidden = self.hidden(inputs.draw)  # [N, L]
 
-        tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
+        masked = (hidden, self.mask)
+        tokens = self.encoder(inputs.x, view=inputs.view, masked=masked, draw=inputs.draw)
         tokens = tokens[:, self.encoder.prefix :]  # [N, L, D]
         error = (self.head(tokens).float() - patches).abs()  # [N, L, P]
         counted = hidden[..., None].expand_as(error)
         if inputs.valid is not None:
-            counted = counted & patchify(inputs.valid, self.encoder.stride)
+            counted = counted & countable(patchify(inputs.valid, self.encoder.stride))
         each = inputs.per_sample(region_mean(error, counted))  # [S]
         total = each.mean()
-        ratios = signs_of_collapse(tokens.mean(1), inputs) if watch else {}
-        return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        z = tokens.mean(1)  # [N, D]
+        ratios = signs_of_collapse(z, inputs) if watch else {}
+        losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        return spread(losses, self.settings, z, inputs, step)
 
     def hidden(self, draw: Tensor) -> Tensor:
         """[N, L] bool: the patches of the hidden units, as many in every input, by the keys draw [N]."""
