@@ -58,6 +58,7 @@ from .config import (
 )
 from .data.decoding.files import decode_image, decode_volume
 from .data.ingest.job import ingest
+from .encoders.convnextv2_settings import ConvNextV2Settings
 from .encoders.primus_settings import PrimusSettings
 from .encoders.resenc_settings import ResEncSettings
 from .encoders.vit_settings import VitSettings
@@ -81,6 +82,7 @@ from .methods.mvmae.settings import MvmaeSettings
 from .methods.rmae.settings import RmaeSettings
 from .methods.simmim.settings import SimmimSettings
 from .methods.supervised.settings import SupervisedSettings
+from .methods.videomac.settings import VideomacSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -94,6 +96,7 @@ __all__ = [
     "CheckpointInspectConfig",
     "CheckpointListConfig",
     "CheckpointVerifyConfig",
+    "ConvNextV2Settings",
     "DatasetEntry",
     "DemoConfig",
     "DemoMdaeConfig",
@@ -143,6 +146,7 @@ __all__ = [
     "Trust",
     "TuneConfig",
     "TuneReportConfig",
+    "VideomacSettings",
     "VitSettings",
     "VolumeColumns",
     "VolumeDataConfig",

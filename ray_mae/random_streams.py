@@ -26,6 +26,7 @@ class Stream(IntEnum):
     GUIDE = 14
     HINT = 15
     DROP_PATH = 16
+    SLICE = 17
     CROPS = 19
     BLUR = 20
     PARTNER = 21

@@ -44,6 +44,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "mae": {"mask_ratio": 0.5},
     "mae primus": {},
     "mae convnextv2": {"mask_ratio": 0.5},
+    "mae primus": {},
     "mae resenc": {"mask_size": 8, "mask_ratio": 0.5},
     "mdae": {"block_size": 4},
     "simclr": {"projector_width": 32, "projector_output": 16},
@@ -56,6 +57,8 @@ FITTING: dict[str, dict[str, Any]] = {
     },
     "rmae": {"mask_ratio": 0.5, "region_width": 16, "region_depth": 1, "regions": 3},
     "simmim": {"mask_size": 16},
+    "simmim": {"mask_size": 16},
+    "simmim convnextv2": {"mask_size": 16},
     "simmim primus": {"mask_size": 8},
     "simmim convnextv2": {"mask_size": 16},
     "simmim resenc": {"mask_size": 4},
@@ -64,6 +67,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "supervised resenc": {"labels": ["tumour", "contrast=2", "cyst"]},
     "voco primus": {"projector_width": 32, "projector_output": 16},
     "voco": {"crop_size": 32, "targets": 1, "projector_width": 32, "projector_output": 16},
+    "videomac": {"mask_size": 8, "mask_ratio": 0.5},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
 CASES: list[str] = [

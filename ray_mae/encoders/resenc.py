@@ -48,9 +48,7 @@ class InstanceNorm(nn.InstanceNorm3d):
         if (active := sites(x)) is None:
             y = F.instance_norm(row, weight=weight, bias=bias, eps=self.eps)
         else:
-            where = active.flatten(2)  # [B, 1, D · H · W]
-            y = masked_instance_norm(row, where, self.eps)
-            y = torch.where(where, y * weight[:, None] + bias[:, None], 0).to(x.dtype)
+            y = masked_instance_norm(row, active.flatten(2), weight, bias, self.eps)
         return y.view(x.shape).contiguous(memory_format=torch.channels_last_3d)
 
 

@@ -92,42 +92,51 @@ def _after(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
 
 
 class _MaskedNorm(torch.autograd.Function):
-    """Instance norm over active sites, which keeps its input alone for the backward pass."""
+    """Instance norm over active sites, which keeps nothing but its input for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, where: Tensor, eps: float) -> Tensor:
-        count = where.sum(2, keepdim=True)  # [N, 1, 1]
-        wide = torch.where(where, x, 0).float()
+    def forward(
+        ctx: Any, x: Tensor, where: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        hidden, count = ~where, where.sum(2, keepdim=True)  # [N, 1, L], [N, 1, 1]
+        wide = x.to(torch.float32, copy=True).masked_fill_(hidden, 0)  # in place from here on
         mean = wide.sum(2, keepdim=True) / count  # [N, C, 1]
-        wide = torch.where(where, wide - mean, 0)
-        scale = (wide.square().sum(2, keepdim=True) / count + eps).rsqrt()
-        ctx.save_for_backward(x, where, count, mean, scale)
-        return wide * scale
+        wide.sub_(mean).masked_fill_(hidden, 0)
+        length = torch.linalg.vector_norm(wide, dim=2, keepdim=True)
+        scale = (length.square() / count + eps).rsqrt()
+        ctx.save_for_backward(x, hidden, weight, count, mean, scale)
+        wide.mul_(scale * weight[:, None]).add_(bias[:, None]).masked_fill_(hidden, 0)
+        return wide.to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, where, count, mean, scale = ctx.saved_tensors
-        y = torch.where(where, (x.float() - mean) * scale, 0)
-        grad = torch.where(where, grad, 0)
-        shift = grad.sum(2, keepdim=True) / count
-        slope = (grad * y).sum(2, keepdim=True) / count
-        dx = torch.where(where, scale * (grad - shift - y * slope), 0)
-        return dx.to(x.dtype), None, None
+        x, hidden, weight, count, mean, scale = ctx.saved_tensors
+        y = x.to(torch.float32, copy=True).sub_(mean).mul_(scale).masked_fill_(hidden, 0)
+        wide = grad.to(torch.float32, copy=True).masked_fill_(hidden, 0)
+        shift = wide.sum(2, keepdim=True)  # [N, C, 1]
+        slope = torch.einsum("ncl,ncl->nc", wide, y)[..., None]
+        wide.sub_(y.mul_(slope / count)).sub_(shift / count).mul_(scale * weight[:, None])
+        dx = wide.masked_fill_(hidden, 0).to(x.dtype)
+        return dx, None, slope.sum((0, 2)), shift.sum((0, 2)), None
 
 
-def masked_instance_norm(x: Tensor, where: Tensor, eps: float) -> Tensor:
-    """Each channel by the mean and deviation of its own active sites, in float32.
+def masked_instance_norm(
+    x: Tensor, where: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    """Each channel by the mean and deviation of its own active sites, computed in float32.
 
     Args:
-        x: [N, C, L].
+        x: [N, C, L], in any precision.
         where: [N, 1, L] bool, True where a site is active.
+        weight: [C] float32, times which it is taken.
+        bias: [C] float32, which is added.
         eps: added to the variance.
 
     Returns:
-        [N, C, L] float32, 0 where a site is hidden.
+        [N, C, L] in the precision of x, 0 where a site is hidden.
     """
-    normalised: Tensor = _MaskedNorm.apply(x, where, eps)
+    normalised: Tensor = _MaskedNorm.apply(x, where, weight, bias, eps)
     return normalised
 
 

@@ -22,6 +22,7 @@ METHODS: Registry[MethodSettings] = Registry(
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
         "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
         "rmae": "ray_mae.methods.rmae.settings:RmaeSettings",
+        "videomac": "ray_mae.methods.videomac.settings:VideomacSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
         "voco": "ray_mae.methods.voco.settings:VocoSettings",
         "supervised": "ray_mae.methods.supervised.settings:SupervisedSettings",

@@ -34,10 +34,10 @@ def fit_to(ours: OurEncoder, wanted: EncoderSettings, path: Path) -> OurEncoder:
         )
     if isinstance(wanted, ResEncSettings):
         return _fit_resenc(ours, wanted, path)
-    if isinstance(wanted, PrimusSettings):
-        return _fit_primus(ours, wanted, path)
     if isinstance(wanted, ConvNextV2Settings):
         return _fit_convnextv2(ours, wanted, path)
+    if isinstance(wanted, PrimusSettings):
+        return _fit_primus(ours, wanted, path)
     if not isinstance(wanted, VitSettings):
         return ours
     now = ours.settings
@@ -117,26 +117,6 @@ def _fit_resenc(ours: OurEncoder, wanted: ResEncSettings, path: Path) -> OurEnco
     return replace(ours, settings=wanted, fresh=fresh)
 
 
-def _fit_primus(ours: OurEncoder, wanted: PrimusSettings, path: Path) -> OurEncoder:
-    from ray_mae.encoders.primus import resample_grid
-
-    now = ours.settings
-    assert isinstance(now, PrimusSettings)
-    if now.shape != wanted.shape or now.plain != wanted.plain:
-        values = {**shape_settings(now.shape), "plain": str(now.plain).lower()}
-        sets = ", ".join(f"encoder.{name} {value}" for name, value in values.items())
-        raise ValueError(f"{path} holds {now.described}: set {sets}, or leave them out")
-    if now.patch_size != wanted.patch_size:
-        raise ValueError(
-            f"{path} has patches of {now.patch_size}³ voxels: set encoder.patch_size {now.patch_size}"
-        )
-    weights, resampled = dict(ours.weights), dict(ours.resampled)
-    if now.side != wanted.side:
-        weights["eva.pos_embed"] = resample_grid(weights["eva.pos_embed"], wanted.side)
-        resampled["eva.pos_embed"] = f"from {now.side}³ to {wanted.side}³ patches (trilinear)"
-    return replace(ours, settings=wanted, weights=weights, resampled=resampled)
-
-
 def _fit_convnextv2(ours: OurEncoder, wanted: ConvNextV2Settings, path: Path) -> OurEncoder:
     """A norm after the mean is left out where the run has one before it, which is fresh."""
     now = ours.settings
@@ -155,3 +135,23 @@ def _fit_convnextv2(ours: OurEncoder, wanted: ConvNextV2Settings, path: Path) ->
     weights |= {f"{after}.weight": torch.ones(width), f"{after}.bias": torch.zeros(width)}
     fresh = [*ours.fresh, f"{after}.weight", f"{after}.bias"]
     return replace(ours, settings=wanted, weights=weights, fresh=fresh)
+
+
+def _fit_primus(ours: OurEncoder, wanted: PrimusSettings, path: Path) -> OurEncoder:
+    from ray_mae.encoders.primus import resample_grid
+
+    now = ours.settings
+    assert isinstance(now, PrimusSettings)
+    if now.shape != wanted.shape or now.plain != wanted.plain:
+        values = {**shape_settings(now.shape), "plain": str(now.plain).lower()}
+        sets = ", ".join(f"encoder.{name} {value}" for name, value in values.items())
+        raise ValueError(f"{path} holds {now.described}: set {sets}, or leave them out")
+    if now.patch_size != wanted.patch_size:
+        raise ValueError(
+            f"{path} has patches of {now.patch_size}³ voxels: set encoder.patch_size {now.patch_size}"
+        )
+    weights, resampled = dict(ours.weights), dict(ours.resampled)
+    if now.side != wanted.side:
+        weights["eva.pos_embed"] = resample_grid(weights["eva.pos_embed"], wanted.side)
+        resampled["eva.pos_embed"] = f"from {now.side}³ to {wanted.side}³ patches (trilinear)"
+    return replace(ours, settings=wanted, weights=weights, resampled=resampled)

@@ -121,19 +121,26 @@ def test_a_unit_smaller_than_the_stride_is_refused(encoder: MapEncoder) -> None:
 
 
 def test_the_norm_over_active_sites_is_that_of_these_sites_alone() -> None:
-    x = torch.randn(2, 3, 10, dtype=torch.float64, requires_grad=True)
-    where = torch.arange(10)[None, None] % 3 != 0
-    where = where.expand(2, 1, -1)
-    found = masked_instance_norm(x, where, 1e-5)
-    expected = F.instance_norm(x[:, :, where[0, 0]].float(), eps=1e-5)
-    torch.testing.assert_close(found[:, :, where[0, 0]], expected)
-    assert found[:, :, ~where[0, 0]].eq(0).all()
-    weight = torch.randn(2, 3, 10)
-    (found * weight).sum().backward()
-    (of_found,) = (x.grad.clone(),)
-    x.grad = None
-    (expected * weight[:, :, where[0, 0]]).sum().backward()
-    torch.testing.assert_close(of_found, x.grad, rtol=1e-4, atol=1e-5)
+    where = (torch.arange(10) % 3 != 0).expand(2, 1, -1)
+    weight, bias = torch.randn(3), torch.randn(3)
+    slope = torch.randn(2, 3, 10)
+    x = torch.randn(2, 3, 10)
+    active = where[0, 0]
+    found, expected = [], []
+    for values in (x, x[:, :, active]):
+        given = [t.clone().requires_grad_(True) for t in (values, weight, bias)]
+        if values is x:
+            y = masked_instance_norm(given[0], where, *given[1:], 1e-5)
+            assert y[:, :, ~active].eq(0).all()
+            y = y[:, :, active]
+        else:
+            y = F.instance_norm(given[0], weight=given[1], bias=given[2], eps=1e-5)
+        (y * slope[:, :, active]).sum().backward()
+        of_x, *others = (t.grad for t in given)
+        of_x = of_x[:, :, active] if values is x else of_x
+        (found if values is x else expected).extend([y.detach(), of_x, *others])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_the_response_norm_is_the_papers_and_does_not_count_hidden_points() -> None:

@@ -21,6 +21,7 @@ from ray_mae.methods.parts.inputs import Reader, reader_of
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import Masks
 from ray_mae.methods.parts.pictures import reconstruction_of
+from ray_mae.methods.parts.spread import spread
 
 
 class MapDecoder(Protocol):
@@ -70,15 +71,28 @@ class MaeMaps(Method):
         inputs = self.reader(batch)
         active, hidden = self.masks(inputs.draw)
         maps = self.encoder.skips(inputs.x, active=active)
-        made = gather(patchify(self.decoder(maps, active), self.unit), hidden)  # [N, M, P]
-        target, valid = gather(patchify(inputs.x, self.unit), hidden), None
-        if inputs.valid is not None:
-            valid = gather(patchify(inputs.valid, self.unit), hidden)
-        error = reconstruction(made, target, self.settings.norm_pix, valid)
+        error = self.error(self.decoder(maps, active), inputs.x, inputs.valid, hidden)
         each = inputs.per_sample(error)  # [S]
         total = each.mean()
-        ratios = signs_of_collapse(maps[-1].flatten(2).mean(2), inputs) if watch else {}
-        return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        z = maps[-1].flatten(2).mean(2)  # [N, C]
+        ratios = signs_of_collapse(z, inputs) if watch else {}
+        losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        return spread(losses, self.settings, z, inputs, step)
+
+    def error(self, made: Tensor, x: Tensor, valid: Tensor | None, hidden: Tensor) -> Tensor:
+        """[N] squared error of the hidden units [N, M] of what was made of x, [N, 1, *sides] both.
+
+        valid: [N, 1, *sides] bool, which voxels count; None: all do.
+        """
+        parts = (None if part is None else self.units_of(part, hidden) for part in (made, x, valid))
+        pixels, target, counted = parts
+        assert pixels is not None
+        assert target is not None
+        return reconstruction(pixels, target, self.settings.norm_pix, counted)
+
+    def units_of(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """The hidden units [N, M] of x [N, 1, *sides]: [N, M, P]."""
+        return gather(patchify(x, self.unit), hidden)
 
     def masks(self, draw: Tensor) -> tuple[Active, Tensor]:
         """What is seen, and indices [N, M] of hidden units, as many in every input, by the keys draw [N]."""
@@ -91,13 +105,17 @@ class MaeMaps(Method):
         """What was shown, what was reconstructed, the original."""
         inputs = self.reader.plain(batch)
         active, _ = self.masks(inputs.draw)
-        made = self.decoder(self.encoder.skips(inputs.x, active=active), active).float()
+        made = self.decoder(self.encoder.skips(inputs.x, active=active), active)
+        return reconstruction_of(inputs.x, *self.filled(inputs.x, made, active))
+
+    def filled(self, x: Tensor, made: Tensor, active: Active) -> tuple[Tensor, Tensor]:
+        """Inputs x without what is hidden, and with what was made in its place, [N, 1, *sides] each."""
+        made = made.float()
         if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
-            units = unnormalised(*(patchify(x, self.unit) for x in (made, inputs.x)))
+            units = unnormalised(patchify(made, self.unit), patchify(x, self.unit))
             made = unpatchify(units, self.unit, self.grid)
-        seen = active.at(tuple(inputs.x.shape[2:]))
-        masked, filled = (torch.where(seen, inputs.x, other) for other in (0, made))
-        return reconstruction_of(inputs.x, masked, filled)
+        seen = active.at(tuple(x.shape[2:]))
+        return torch.where(seen, x, 0), torch.where(seen, x, made)
 
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward): a masked convolution costs what the dense one does."""
