@@ -74,8 +74,8 @@ from .exports.command import export
 from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
-from .methods.ganmae.settings import GanmaeSettings
 from .methods.dino.settings import DinoSettings
+from .methods.ganmae.settings import GanmaeSettings
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings

@@ -38,11 +38,6 @@ class Stream(IntEnum):
     PAIR = 29
     TARGET = 30
     FUSE = 31
-    CURVE = 11
-    BLOCK = 12
-    GREEN = 13
-    GUIDE = 14
-    HINT = 15
     REGION = 32
 
 

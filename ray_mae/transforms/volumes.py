@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ray_mae.batch import VolumeBatch, WindowBatch
 from ray_mae.config.sections import VolumeDataConfig
-from ray_mae.transforms.keyed_random import FLIP, WARP, uniforms
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import uniforms
 
 LARGEST_ANGLE = math.radians(30)
 """About each axis, as nnssl turns its volumes."""
@@ -69,7 +70,7 @@ class VolumeAugmentation:
 
     def _warps(self, draw: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, 3] from a place in the result to one in the crop; [B] bool, which need it."""
-        u = uniforms(draw, 6, WARP)
+        u = uniforms(draw, 6, Stream.WARP)
         turned, scaled = u[:, 0] < self.rotate_share, u[:, 1] < self.scale_share
         angles = (2 * u[:, 2:5] - 1) * LARGEST_ANGLE * turned[:, None]  # [B, 3]
         low, high = (math.log(bound) for bound in self.scale_range)
@@ -78,7 +79,7 @@ class VolumeAugmentation:
         return rotations(angles) / scale[:, None, None], turned | scaled
 
 
-def mirrored(x: Tensor, draw: Tensor, stream: int = FLIP) -> Tensor:
+def mirrored(x: Tensor, draw: Tensor, stream: int = Stream.FLIP) -> Tensor:
     """Volumes x [B, 1, S, S, S], half of them mirrored along each axis, by the keys draw [B]."""
     chosen = uniforms(draw, 3, stream) < 0.5  # [B, 3]
     for i, axis in enumerate((2, 3, 4)):

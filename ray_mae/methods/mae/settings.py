@@ -175,6 +175,6 @@ class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
         seen = max(1, int(units * (1 - self.mask_ratio) + 1e-6)) * (unit // stride) ** 3
         if isinstance(encoder, ResEncSettings) and seen < 2:
             raise ValueError(
-                f"method.mask_ratio ({self.mask_ratio:g}) leaves one point of the last map of {side} {size}, of "
-                "which an instance norm has no variance: lower it, or enlarge the crop"
+                f"method.mask_ratio ({self.mask_ratio:g}) leaves one point of the last map of {side} {size}, "
+                "of which an instance norm has no variance: lower it, or enlarge the crop"
             )

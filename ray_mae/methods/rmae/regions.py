@@ -13,7 +13,8 @@ from ray_mae.encoders.vit import Blocks, initialise, sincos_positions
 from ray_mae.methods.parts.inputs import Inputs
 from ray_mae.methods.parts.superpixels import superpixels
 from ray_mae.methods.rmae.settings import RmaeSettings
-from ray_mae.transforms.keyed_random import REGION, uniforms
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import uniforms
 
 STORED = 256
 """Values of a label map that shards hold; 0 is no region."""
@@ -176,6 +177,6 @@ def drawn(labels: Tensor, draw: Tensor, regions: int, cells: int, least: int) ->
     count = count.scatter_add(1, flat, torch.ones_like(flat, dtype=count.dtype))
     there = count >= least**d
     there[:, 0] = False
-    order = (uniforms(draw, count.shape[1], REGION) + ~there).argsort(dim=1, stable=True)
+    order = (uniforms(draw, count.shape[1], Stream.REGION) + ~there).argsort(dim=1, stable=True)
     number = there.sum(1, keepdim=True).clamp(min=1)  # [N, 1]
     return order.gather(1, torch.arange(regions, device=flat.device)[None] % number)
