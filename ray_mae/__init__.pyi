@@ -74,7 +74,10 @@ from .inference.load import load_encoder
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
+from .methods.simclr.settings import SimclrSettings
 from .methods.simmim.settings import SimmimSettings
+from .methods.voco.settings import VocoSettings
+from .methods.volumefusion.settings import VolumefusionSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -112,8 +115,8 @@ __all__ = [
     "PlanConfig",
     "PredictConfig",
     "PretrainConfig",
-    "ProbeConfig",
     "PrimusSettings",
+    "ProbeConfig",
     "ProbeSettings",
     "PublishConfig",
     "RepeatConfig",
@@ -121,6 +124,7 @@ __all__ = [
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",
+    "SimclrSettings",
     "SimmimSettings",
     "StatisticsSettings",
     "StudyDataConfig",
@@ -132,9 +136,11 @@ __all__ = [
     "TuneConfig",
     "TuneReportConfig",
     "VitSettings",
+    "VocoSettings",
     "VolumeColumns",
     "VolumeDataConfig",
     "VolumeSettings",
+    "VolumefusionSettings",
     "adapt",
     "benchmark",
     "benchmark_fit",
