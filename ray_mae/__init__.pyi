@@ -83,6 +83,10 @@ from .methods.rmae.settings import RmaeSettings
 from .methods.simmim.settings import SimmimSettings
 from .methods.supervised.settings import SupervisedSettings
 from .methods.videomac.settings import VideomacSettings
+from .methods.simclr.settings import SimclrSettings
+from .methods.simmim.settings import SimmimSettings
+from .methods.voco.settings import VocoSettings
+from .methods.volumefusion.settings import VolumefusionSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -134,6 +138,7 @@ __all__ = [
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",
+    "SimclrSettings",
     "SimmimSettings",
     "StagesConfig",
     "StatisticsSettings",
@@ -148,9 +153,11 @@ __all__ = [
     "TuneReportConfig",
     "VideomacSettings",
     "VitSettings",
+    "VocoSettings",
     "VolumeColumns",
     "VolumeDataConfig",
     "VolumeSettings",
+    "VolumefusionSettings",
     "adapt",
     "benchmark",
     "benchmark_fit",

@@ -24,7 +24,6 @@ FORMS: dict[str, dict] = {
     "koleo": {"beta": 0.0, "koleo": 1.0},
     "dino": {"dino": {"koleo": 1.0}},
     "dino by sinkhorn": {"dino": {"koleo": 0.0, "centring": "sinkhorn"}},
-    "simclr": {"simclr": {}},
     "simclr of views": {"simclr": {"positives": "views"}},
     "simclr of volumes": {"simclr primus": {}},
     "captions of studies": {"caption_memory": "study"},

@@ -63,7 +63,8 @@ class SimclrSettings(MethodSettings):
     @property
     def described(self) -> str:
         temperature = f", temperature {self.temperature:g}" if self.temperature else ""
-        return f"crops told apart{temperature}, positives of one {self.positives[:-1]}"
+        what = "pairs of crops" if self.positives == "crops" else "all crops of a study"
+        return f"{what} drawn together{temperature}"
 
     @property
     def coupled(self) -> bool:

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ray_mae.encoders.patches import enlarge
 from ray_mae.encoders.resenc import ResEnc, VolumeDecoder, encoder_and_decoder
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.parts.collapse import effective_rank
 from ray_mae.methods.parts.inputs import Crops, Inputs
-from ray_mae.methods.parts.pictures import axial, volume_rows
+from ray_mae.methods.parts.pictures import LEAST_SIDE, axial, volume_rows
 from ray_mae.methods.volumefusion.fusion import (
     class_maps,
     cross_entropy,
@@ -114,10 +115,13 @@ class Volumefusion(Method):
         shares = torch.cat(
             [axial(self.share(classes)) for classes in (fused.classes, found)], dim=2
         )
+        zoom = max(1, -(-LEAST_SIDE // self.crop_size))  # as `volume_rows` has it
         return Pictures(
             {
-                "volume, mixed with another one": volume_rows(inputs.x, fused.x),
-                "share of the volume itself, share found": shares.flatten(0, 1),
+                "volume, mixed with another one": volume_rows(
+                    standardised(inputs.x, fused.counted), fused.x
+                ),
+                "share of the volume itself, share found": enlarge(shares, zoom).flatten(0, 1),
             }
         )
 
