@@ -190,6 +190,7 @@ def test_a_run_with_a_teacher_goes_on_as_if_nothing_had_happened(name: str) -> N
 
     def advance(model: Method, step: int) -> Tensor:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer.zero_grad()
         loss = model(batch, step).total
         loss.backward()
         optimizer.step()
