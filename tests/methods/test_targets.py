@@ -14,8 +14,9 @@ from ray_mae.config.registry import load
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.exports.origin import origin_of
 from ray_mae.methods.base import Context, Method
+from ray_mae.methods.parts.hog import BINS, hog
 from ray_mae.methods.parts.inputs import Inputs
-from ray_mae.methods.parts.targets import BINS, Frozen, Hog, forward_flops, hog
+from ray_mae.methods.parts.targets import Frozen, Hog, forward_flops
 from ray_mae.train.optim import parameter_groups
 from tests import batches
 from tests.batches import study_batch
