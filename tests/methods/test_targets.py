@@ -12,9 +12,11 @@ from ray_mae.checkpoint.encoders import read_encoder
 from ray_mae.config import PretrainConfig
 from ray_mae.config.registry import load
 from ray_mae.encoders.registry import build_encoder
+from ray_mae.exports.origin import origin_of
 from ray_mae.methods.base import Context, Method
+from ray_mae.methods.parts.hog import BINS, hog
 from ray_mae.methods.parts.inputs import Inputs
-from ray_mae.methods.parts.targets import BINS, Frozen, Hog, forward_flops, hog
+from ray_mae.methods.parts.targets import Frozen, Hog, forward_flops
 from ray_mae.train.optim import parameter_groups
 from tests import batches
 from tests.batches import study_batch
@@ -183,6 +185,27 @@ def test_a_teacher_follows_the_encoder_and_is_in_the_checkpoint(name: str) -> No
     assert not model_of(name, target="hog").follows
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_with_a_teacher_goes_on_as_if_nothing_had_happened(name: str) -> None:
+    batch = study_batch([2, 1, 3])
+
+    def advance(model: Method, step: int) -> Tensor:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer.zero_grad()
+        loss = model(batch, step).total
+        loss.backward()
+        optimizer.step()
+        model.after_step(step + 1, TAKEN)
+        return loss.detach()
+
+    model = model_of(name, target="teacher")
+    advance(model, 0)
+    again = model_of(name, target="teacher")
+    again.load_state_dict({key: tensor.clone() for key, tensor in model.state_dict().items()})
+    for step in (1, 2):
+        assert torch.equal(advance(again, step), advance(model, step))
+
+
 def test_what_a_teacher_gives_is_normalised() -> None:
     model: Any = model_of("mae", target="teacher")
     inputs = model.reader(study_batch([2, 1]))
@@ -246,6 +269,24 @@ def test_an_encoder_of_volumes_is_refused_for_images() -> None:
     volumes: Any = build_encoder(small("simmim resenc")["encoder"])
     with pytest.raises(ValueError, match=r"3D input.*2D"):
         Frozen(volumes, encoder)
+
+
+def test_a_card_names_a_frozen_encoder_and_not_where_it_lay(tmp_path: Path) -> None:
+    run = small("mae", target="features", features=tmp_path / "secret" / "rad-dino")
+    write_shards(tmp_path / "shards", train=2, held_out=1)
+    config = PretrainConfig(shards=tmp_path / "shards", output=tmp_path, **run)
+    save_file({"encoder.x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    write_state(tmp_path, config, step=1, workers=1)
+    training = origin_of(tmp_path).training
+    assert training["taught by"].startswith("rad-dino: ")
+    assert "secret" not in str(training)
+
+
+def test_whole_paths_are_made_for_the_workers(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = small("mae", target="features", features=Path("teacher"))["method"]
+    assert settings.resolved().features == tmp_path / "teacher"
+    assert small("mae")["method"].resolved() == small("mae")["method"]
 
 
 def test_a_run_is_read_as_a_frozen_encoder(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ class Mvmae(Method):
         self.centre = None
         if settings.alignment == "centred":
             self.centre = RunningMean(encoder.width, settings.alignment_momentum)
+        self.follows = self.centre is not None
 
     @classmethod
     def build(cls, settings: MvmaeSettings, encoder: VitSettings, context: Context) -> "Mvmae":

@@ -81,7 +81,7 @@ def errors_of_patches(x: Tensor, hidden: Tensor, errors: Tensor, encoder: TokenE
         )
     )
     shown = reconstruction_of(x, masked, filled)
-    return Pictures({f"{name} (errors)": image for name, image in shown.images.items()})
+    return Pictures({n.replace("reconstructed", "errors"): i for n, i in shown.images.items()})
 
 
 def volume_rows(*volumes: Tensor) -> Tensor:

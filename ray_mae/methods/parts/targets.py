@@ -1,6 +1,5 @@
 """What is predicted of hidden patches beside pixels: histograms of gradients, or tokens of a teacher."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,14 +11,12 @@ from ray_mae.encoders.base import Encoder, MapEncoder, TokenEncoder
 from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.vit import initialise
 from ray_mae.methods.base import Context, Method, Pictures
+from ray_mae.methods.parts.hog import BINS, hog
 from ray_mae.methods.parts.inputs import Inputs
 from ray_mae.methods.parts.losses import countable, region_mean
 from ray_mae.methods.parts.pictures import errors_of_patches
 from ray_mae.methods.parts.target_settings import TargetSettings
 from ray_mae.methods.parts.teacher import Teacher, momentum_at
-
-BINS = 9
-"""Of the angles of a cell, over half a turn (MaskFeat)."""
 
 
 class Target(nn.Module):
@@ -80,40 +77,6 @@ class Hog(Target):
         patches = patchify(x.reshape(-1, 1, *grid), self.cells)  # [N · planes · 9, L, cells]
         L, K = patches.shape[1:]
         return patches.view(N, -1, L, K).permute(0, 2, 3, 1).reshape(N, L, -1)
-
-
-def hog(x: Tensor, cell: int) -> Tensor:
-    """[N, planes, 9, *cells]: how much gradient there is in each direction, of length 1 per plane and cell.
-
-    Sobel's derivatives of the input with its border reflected; in each plane of two axes the magnitude goes
-    into one of 9 bins of the angle without its sign, summed over cells; no window, no blocks.
-
-    Args:
-        x: [N, 1, *sides] of 2 or 3 axes.
-        cell: side of a cell, which divides all sides.
-    """
-    axes = range(2, x.ndim)
-    pool = F.avg_pool3d if x.ndim == 5 else F.avg_pool2d
-    padded = F.pad(x.float(), [1, 1] * len(axes), mode="reflect")
-    slopes = [_sobel(padded, axis) for axis in axes]
-    planes = []
-    for i in range(len(axes)):
-        for j in range(i + 1, len(axes)):
-            size = (slopes[i].square() + slopes[j].square()).sqrt()
-            angle = torch.atan2(slopes[j], slopes[i])
-            bin_ = (BINS * angle / math.pi).floor().remainder(BINS)
-            sums = [pool(torch.where(bin_ == b, size, 0), cell) for b in range(BINS)]
-            planes.append(F.normalize(torch.cat(sums, dim=1), dim=1))  # [N, 9, *cells]
-    return torch.stack(planes, dim=1)
-
-
-def _sobel(padded: Tensor, along: int) -> Tensor:
-    """Derivative along an axis, smoothed along the others, of what has a border of 1 there."""
-    for axis in range(2, padded.ndim):
-        weights = (1, 0, -1) if axis == along else (1, 2, 1)
-        inner = padded.shape[axis] - 2
-        padded = sum(w * padded.narrow(axis, k, inner) for k, w in enumerate(weights) if w)  # type: ignore[assignment]
-    return padded
 
 
 class _Tokens(nn.Module):
