@@ -273,14 +273,6 @@ def test_the_command_line_reads_a_file_with_stages_and_flags_count_in_all(
         cli.parsed(["pretrain", *words, "--seed"])
 
 
-@pytest.mark.parametrize("job", sorted(JOBS.glob("*stages*.yaml")), ids=lambda job: job.stem)
-def test_a_job_of_stages_can_be_trained(job: Path) -> None:
-    _, config = cli.parsed(["pretrain", "--config", str(job), "--shards=s", "--output=o"])
-    assert len(config.runs) == 2
-    for stage in config.runs:
-        stage.run.check_sizes()
-
-
 def test_the_commands_of_the_page_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(JOBS.parent)
     page = (JOBS.parent / "docs/stages.md").read_text()
