@@ -38,7 +38,7 @@ def losses(name: str, *, compiled: bool, batches: int, **settings: Any) -> list[
     found = []
     for step, views in enumerate(VIEWS[:batches]):
         batch: Any = volume_batch(4, step, 16)
-        if small(name)["method"].kind == "study":
+        if small(name)["encoder"].kind == "study":
             batch = dataclasses.replace(study_batch(views, seed=step), known_most=max(views))
         loss = engine(batch.to("cpu"), 100 + step).total
         engine.backward(loss)
