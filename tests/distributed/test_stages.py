@@ -1,5 +1,6 @@
 """A pretraining in stages with its folder in a store, on a real Ray worker."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,21 @@ import numpy as np
 import pytest
 
 from ray_mae.checkpoint.format import all_weights, find_checkpoint, read_state
+from ray_mae.cluster.runtime import cluster
 from ray_mae.config import StagesConfig
 from ray_mae.run import pretrain
 from ray_mae.train.stages import REPORT
 from tests.settings import SMALL
 from tests.shards import write_shards
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray(bucket: str) -> Iterator[None]:
+    """Begun with the server's address in the environment, which its worker has as well."""
+    with cluster(cpus=2):
+        yield
 
 
 def test_stages_in_a_store_begin_where_the_one_before_ended_and_are_not_trained_twice(
