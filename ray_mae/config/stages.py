@@ -80,6 +80,11 @@ class StagesConfig:
             stages.append(self._stage(place, dict(changes), stages[-1] if stages else None))
         return tuple(stages)
 
+    def check_sizes(self) -> None:
+        """Raises ValueError, naming settings, where those of a stage do not fit together."""
+        for stage in self.runs:
+            stage.run.check_sizes()
+
     def _stage(self, place: int, changes: dict[str, Any], before: Stage | None) -> Stage:
         name = changes.pop("name", None)
         where = f"stages[{place - 1}]" + (f", {name}" if name else "")

@@ -86,6 +86,11 @@ def test_a_label_that_is_named_must_be_there_with_both_classes(studies: ShardSet
     targets = read_targets(studies, wanted("Edema", "Pneumonia", "Own", named=False))
     assert targets.cautions[0].startswith("Pneumonia, Own: no positive or no negative")
     assert not targets.of(keys("train-0"))["target_weight"][:, 1:].any()
+    weights = targets.positive_weight.tolist()
+    held_out = read_targets(
+        studies, wanted("Edema", "Pneumonia", "Own"), "val", positive_weight=weights
+    )
+    assert (held_out.of(keys("val-0"))["target_weight"] > 0).tolist() == [[True, False, False]]
 
 
 def test_labels_of_volumes_are_classes_or_one_value_of_several(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Pretraining in stages: what each begins with, what is skipped, and what is refused."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from tests.records import write_record, write_state
 from tests.settings import SMALL
 from tests.shards import write_shards
 
+JOBS = Path(__file__).parents[2] / "jobs"
 LABELS = {"name": "supervised", "labels": ["Edema", "Fracture"]}
 
 
@@ -268,6 +271,14 @@ def test_the_command_line_reads_a_file_with_stages_and_flags_count_in_all(
         cli.parsed(["pretrain", f"--config={file}", "--output=x"])
     with pytest.raises(ValueError, match="no --SETTING VALUE"):
         cli.parsed(["pretrain", *words, "--seed"])
+
+
+def test_the_commands_of_the_page_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(JOBS.parent)
+    page = (JOBS.parent / "docs/stages.md").read_text()
+    commands = re.findall(r"^    ray-mae (.*)$", page, re.MULTILINE)
+    made = [cli.parsed(shlex.split(command))[1] for command in commands]
+    assert [type(config) for config in made] == [PlanStagesConfig, StagesConfig]
 
 
 def test_a_plan_has_a_row_of_each_stage(

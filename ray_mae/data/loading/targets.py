@@ -30,7 +30,7 @@ class Targets:
     values: NDArray[np.int8]
     """[K, L] 0, 1, or UNKNOWN."""
     positive_weight: NDArray[np.float32]
-    """[L] factor of positives; that of negatives is 1."""
+    """[L] factor of positives, 0 for a label of which nothing is learnt; that of negatives is 1."""
     cautions: tuple[str, ...] = ()
     """What a user may not have meant, in sentences."""
 
@@ -42,7 +42,8 @@ class Targets:
             found = self.keys[at] == keys
             values[found] = self.values[at[found]]
         target = (values == 1).astype(np.float32)
-        weight = np.where(values == 1, self.positive_weight, 1) * (values != UNKNOWN)
+        known = (values != UNKNOWN) & (self.positive_weight > 0)
+        weight = np.where(values == 1, self.positive_weight, 1) * known
         return {"target": target, "target_weight": weight.astype(np.float32)}
 
 
@@ -88,8 +89,8 @@ def read_targets(
         if lacking.any():
             _require(shards, wanted, files, positive, negative)
             cautions = [_lacks(shards, wanted, lacking, split)]
-        values[:, lacking] = UNKNOWN
-        positive_weight = (negative / positive.clip(min=1)).clip(1, wanted.positive_most)
+        ratio = (negative / positive.clip(min=1)).clip(1, wanted.positive_most)
+        positive_weight = np.where(lacking, 0, ratio).tolist()
     keys, first = np.unique(keys, return_index=True)
     return Targets(
         keys, values[first], np.asarray(positive_weight, dtype=np.float32), tuple(cautions)
