@@ -71,7 +71,9 @@ def test_batches_of_any_numbers_of_views_take_two_compilations_of_a_network(
     ours = losses(name, compiled=True, batches=len(VIEWS), **settings)
     assert ours == pytest.approx(losses(name, compiled=False, batches=len(VIEWS), **settings))
     networks = len([*build_of(small(name, **settings), vocabulary=VOCABULARY).children()])
-    more = 4 if name == "dino" else "caption_memory" in settings  # two sizes of crops, with a mask or not
+    more = (
+        4 if name == "dino" else "caption_memory" in settings
+    )  # two sizes of crops, with a mask or not
     assert 1 <= counters["stats"]["unique_graphs"] <= 2 * networks + more
     assert not counters["graph_break"]
 
