@@ -72,6 +72,7 @@ from .exports.command import export
 from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
+from .methods.dino.settings import DinoSettings
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
@@ -94,6 +95,7 @@ __all__ = [
     "DatasetEntry",
     "DemoConfig",
     "DemoMdaeConfig",
+    "DinoSettings",
     "DoctorConfig",
     "EmbedConfig",
     "EncoderEntry",

@@ -33,6 +33,11 @@ class Stream(IntEnum):
     PAIR = 29
     TARGET = 30
     FUSE = 31
+    CURVE = 11
+    BLOCK = 12
+    GREEN = 13
+    GUIDE = 14
+    HINT = 15
 
 
 class Draw(IntEnum):

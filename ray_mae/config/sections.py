@@ -175,6 +175,8 @@ class EncoderSettings:
     network: ClassVar[str]
     hides: ClassVar[bool] = True
     """Whether a method can hide a part of its input."""
+    attends: ClassVar[bool] = False
+    """Whether masks can follow its attention and its features, by `TokenEncoder.attention`."""
     exports: ClassVar[tuple[str, ...]] = ()
     """Formats of `export --format` that it has."""
     segmentation: ClassVar[str | None] = None
@@ -298,8 +300,8 @@ class MethodSettings:
 
     @property
     def kept(self) -> str:
-        """The module that is the encoder for whoever uses a checkpoint: evaluation, export, runs that begin with
-        it. A method with a teacher may keep that one's."""
+        """The module that is the encoder for whoever uses a checkpoint: evaluation, export, runs that begin
+        with it. A method with a teacher may keep that one's."""
         return "encoder"
 
     def default_encoder(self) -> EncoderSettings:

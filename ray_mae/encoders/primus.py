@@ -139,15 +139,21 @@ class Eva(nn.Module):
                 weight.div_((2.0 * (int(last[1]) + 1)) ** 0.5)
 
     def forward(
-        self, x: Tensor, visible: Tensor | None, draw: Tensor | None, side: int | None = None
+        self,
+        x: Tensor,
+        visible: Tensor | None,
+        draw: Tensor | None,
+        side: int | None = None,
+        blocks: int | None = None,
     ) -> Tensor:
-        """Tokens after all blocks [N, V, D].
+        """Tokens after the blocks [N, V, D].
 
         Args:
             x: [N, V, D] of the patches `visible` [N, V], or of all.
             visible: indices; None: all.
             draw: [N] keys; None drops no path.
             side: patches of an axis, where they are not as many as the table of positions is for.
+            blocks: how many of the blocks they go through, without the last norm; None: all.
         """
         side = self.side if side is None else side
         table = self.pos_embed if side == self.side else resample_grid(self.pos_embed, side)
@@ -159,11 +165,11 @@ class Eva(nn.Module):
             rope = rotary(coordinates(index, side), self.head)
             rope = rope if visible is None else rope[:, None]  # [N, 1, V, …], of all heads
         kept = self._kept(draw)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate([*self.blocks][:blocks]):
             inputs = x, rope, None if kept is None else kept[:, i]
             recompute = self.recompute and self.training
             x = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
-        normed: Tensor = self.norm(x)
+        normed: Tensor = self.norm(x) if blocks is None else x
         return normed
 
     def _kept(self, draw: Tensor | None) -> Tensor | None:
@@ -228,6 +234,7 @@ class Primus(TokenEncoder):
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
         draw: Tensor | None = None,
+        blocks: int | None = None,
     ) -> Tensor:
         """Tokens of crops; see `TokenEncoder`. Volumes have no kind of view.
 
@@ -246,7 +253,7 @@ class Primus(TokenEncoder):
         tokens = self.down_projection(patches if visible is None else gather(patches, visible))
         if masked is not None:
             tokens = torch.where(masked[0][..., None], masked[1].to(tokens.dtype), tokens)
-        seen: Tensor = self.eva(tokens, visible, draw, x.shape[2] // self.stride)
+        seen: Tensor = self.eva(tokens, visible, draw, x.shape[2] // self.stride, blocks)
         return seen
 
     def resize(self, settings: PrimusSettings) -> None:

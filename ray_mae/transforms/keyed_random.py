@@ -13,6 +13,7 @@ from ray_mae.random_streams import Stream
 
 MASK, CROP, JITTER, FLIP, PARALLEL, LEVEL, NOISE, WARP, REPEAT, DECODE, *_ = Stream
 DIRECTION = Stream.DIRECTION
+CURVE, BLOCK, GREEN, GUIDE, HINT = (Stream(n) for n in range(11, 16))
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64

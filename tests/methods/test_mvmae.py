@@ -231,7 +231,7 @@ def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_ot
     seen: list[int] = []
     some.decoder.register_forward_hook(lambda _, args, out: seen.append(out.shape[1]))
     batch = study_batch([2, 1, 3])
-    hidden = some.encoder.patches - some.visible
+    hidden = some.encoder.patches - some.masks.visible
     drawn = [replace(batch, view_draw=batch.view_draw + n) for n in range(100)]
     means = [
         torch.stack([model(b, 100).parts["reconstruction"] for b in drawn]).mean().item()

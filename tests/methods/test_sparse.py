@@ -13,7 +13,8 @@ from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.sparse import Active, masked_instance_norm
-from ray_mae.methods.parts.masking import hidden_units
+from ray_mae.methods.mae.settings import MaeSettings
+from ray_mae.methods.parts.masking import Masks
 
 ENCODERS: dict[str, Any] = {
     "resenc": ResEncSettings(preset="tiny", crop_size=32),
@@ -43,7 +44,7 @@ def units(encoder: MapEncoder, ratio: float = 0.6) -> Tensor:
     """[2, *grid] bool, True where a unit as large as the stride is seen."""
     settings = encoder.settings
     grid = (settings.input_size // encoder.stride,) * settings.dimensions
-    return ~hidden_units(torch.tensor([3, 4]), grid, ratio)
+    return ~Masks(MaeSettings(), grid, ratio).hidden(torch.tensor([3, 4]))
 
 
 def test_what_is_hidden_changes_no_map_and_no_gradient(encoder: MapEncoder) -> None:

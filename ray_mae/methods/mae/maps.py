@@ -1,6 +1,7 @@
 """MAE of encoders with maps, which do not see what is hidden: SparK of a U-Net, FCMAE of ConvNeXt V2."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Protocol, cast
 
 import torch
@@ -18,7 +19,7 @@ from ray_mae.methods.mae.settings import MaeSettings
 from ray_mae.methods.parts.collapse import signs_of_collapse
 from ray_mae.methods.parts.inputs import Reader, reader_of
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
-from ray_mae.methods.parts.masking import random_masks, visible_count
+from ray_mae.methods.parts.masking import Masks
 from ray_mae.methods.parts.pictures import reconstruction_of
 from ray_mae.methods.parts.spread import spread
 
@@ -51,8 +52,7 @@ class MaeMaps(Method):
         self.reader = reader
         self.size, self.unit = encoder.settings.input_size, settings.unit(encoder.settings)
         self.grid = (self.size // self.unit,) * encoder.settings.dimensions
-        self.units = (self.size // self.unit) ** encoder.settings.dimensions
-        self.visible = visible_count(self.units, settings.mask_ratio)
+        self.choose = Masks(settings, self.grid, settings.mask_ratio)
 
     @classmethod
     def build(cls, settings: MaeSettings, encoder: EncoderSettings, context: Context) -> "MaeMaps":
@@ -96,9 +96,9 @@ class MaeMaps(Method):
 
     def masks(self, draw: Tensor) -> tuple[Active, Tensor]:
         """What is seen, and indices [N, M] of hidden units, as many in every input, by the keys draw [N]."""
-        visible, hidden = random_masks(draw, self.units, self.visible)
-        shown = torch.zeros(len(draw), self.units, dtype=torch.bool, device=draw.device)
-        return Active(shown.scatter(1, visible, True).view(-1, *self.grid)), hidden
+        _, hidden = self.choose(draw)
+        shown = torch.ones(len(draw), prod(self.grid), dtype=torch.bool, device=draw.device)
+        return Active(shown.scatter(1, hidden, False).view(-1, *self.grid)), hidden
 
     @torch.no_grad()
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:

@@ -16,6 +16,7 @@ from ray_mae.config.sections import (
 from ray_mae.encoders.convnextv2_settings import STRIDE, ConvNextV2Settings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
@@ -25,7 +26,7 @@ UNIT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(SpreadSettings):
+class MaeSettings(MaskSettings, SpreadSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own.
 
     Of convolutional networks it is SparK (resenc) and FCMAE (convnextv2).
@@ -65,7 +66,7 @@ class MaeSettings(SpreadSettings):
     @property
     def described(self) -> str:
         target = "normalised patches" if self.norm_pix else "patches"
-        return f"{self.mask_ratio:.0%} masked, {target}{self.spread_described}"
+        return f"{self.mask_ratio:.0%} masked{self.mask_described}, {target}{self.spread_described}"
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
@@ -119,6 +120,7 @@ class MaeSettings(SpreadSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder)
+        self.check_mask(encoder)
         if encoder.form == "maps":
             self._check_maps(encoder)
             return

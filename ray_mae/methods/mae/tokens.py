@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.base import TokenEncoder
@@ -11,10 +10,11 @@ from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.mae.settings import MaeSettings
+from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import signs_of_collapse
-from ray_mae.methods.parts.inputs import Reader, reader_of
+from ray_mae.methods.parts.inputs import Inputs, Reader, reader_of
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
-from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
+from ray_mae.methods.parts.masking import Masks, some_of
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.spread import spread
@@ -31,13 +31,16 @@ class MaeTokens(Method):
         encoder: TokenEncoder,
         decoder: PixelDecoder,
         reader: Reader,
+        steps: int,
     ) -> None:
+        """steps: of the run."""
         super().__init__()
         self.settings = settings
         self.encoder, self.decoder = encoder, decoder
         self.reader = reader
-        self.visible = visible_count(encoder.patches, settings.mask_ratio)
-        self.decoded = max(1, round(settings.decode_share * (encoder.patches - self.visible)))
+        self.masks = Masks(settings, encoder.grid, settings.mask_ratio, steps)
+        hidden = encoder.patches - self.masks.visible
+        self.decoded = max(1, round(settings.decode_share * hidden))
 
     @classmethod
     def build(
@@ -48,7 +51,7 @@ class MaeTokens(Method):
         assert isinstance(network, TokenEncoder)
         shape = settings.decoder_shape(encoder)
         decoder = PixelDecoder(shape, network, recompute=context.recompute)
-        return cls(settings, network, decoder, reader_of(context, encoder))
+        return cls(settings, network, decoder, reader_of(context, encoder), context.steps)
 
     def forward(self, batch: Batch, step: int, watch: bool = False) -> Losses:
         """The squared error of hidden patches of N inputs, a mean over their samples.
@@ -57,7 +60,7 @@ class MaeTokens(Method):
         """
         inputs = self.reader(batch)
         patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
-        visible, hidden = self.masks(inputs.draw)  # [N, V], [N, M]
+        visible, hidden = self.masks(inputs.draw, self.guide(inputs, step))  # [N, V], [N, M]
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(inputs.draw, hidden, self.decoded)
 
@@ -75,16 +78,16 @@ class MaeTokens(Method):
         losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
         return spread(losses, self.settings, z, inputs, step)
 
-    def masks(self, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of visible [N, V] and hidden [N, L − V] patches, by the keys draw [N]."""
-        return random_masks(draw, self.encoder.patches, self.visible)
+    def guide(self, inputs: Inputs, step: int | None = None) -> Guide:
+        """What masks may follow at a step; None is the last."""
+        return Guide(self.encoder, inputs.x, inputs.view, inputs.valid, step)
 
     @torch.no_grad()
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
         """What was shown, what was reconstructed, the original."""
         inputs = self.reader.plain(batch)
         patches = patchify(inputs.x, self.encoder.stride)
-        visible, hidden = self.masks(inputs.draw)
+        visible, hidden = self.masks(inputs.draw, self.guide(inputs))
         tokens = self.encoder(inputs.x, visible, inputs.view)
         pixels = self.decoder(tokens, visible, hidden, inputs.view).float()
         if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
@@ -100,6 +103,6 @@ class MaeTokens(Method):
 
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), products of matrices only."""
-        tokens = self.encoder.prefix + self.visible
+        tokens = self.encoder.prefix + self.masks.visible
         forward = self.encoder.flops(tokens) + self.decoder.body.flops(tokens + self.decoded)
-        return 3.0 * images * forward
+        return images * (3.0 * forward + self.masks.flops(self.encoder))

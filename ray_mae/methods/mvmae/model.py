@@ -20,10 +20,11 @@ from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
 from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
+from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import collapse_signs
 from ray_mae.methods.parts.inputs import Views
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
-from ray_mae.methods.parts.masking import random_masks, some_of, visible_count
+from ray_mae.methods.parts.masking import Masks, some_of
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.running_mean import RunningMean
@@ -46,15 +47,16 @@ class Mvmae(Method):
         *,
         augment: Augmentation,
         beta: Callable[[int], float],
+        steps: int = 1,
         vocabulary: Vocabulary | None = None,
     ) -> None:
-        """beta: the weight of the alignment by step."""
+        """beta: the weight of the alignment by step; steps: of the run."""
         super().__init__()
         self.settings = settings
         self.encoder, self.decoder, self.captioner = encoder, decoder, captioner
         self.image_size, self.patch_size = encoder.settings.image_size, encoder.stride
-        self.visible = visible_count(encoder.patches, settings.mask_ratio)
-        hidden = encoder.patches - self.visible
+        self.masks = Masks(settings, encoder.grid, settings.mask_ratio, steps)
+        hidden = encoder.patches - self.masks.visible
         self.decoded = max(1, round(settings.decode_share * hidden))
         self.reader = Views(augment, self.image_size)
         self.beta, self.gamma = beta, settings.gamma
@@ -90,6 +92,7 @@ class Mvmae(Method):
             captioner,
             augment=Augmentation.of(context.studies),
             beta=ramp(settings.beta, context.warmup_steps, context.steps),
+            steps=context.steps,
             vocabulary=context.vocabulary,
         )
 
@@ -101,7 +104,8 @@ class Mvmae(Method):
         inputs = self.reader(batch)
         images = inputs.x  # [N, 1, H, W]
         patches = patchify(images, self.patch_size)  # [N, L, patch²]
-        visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
+        guide = Guide(self.encoder, images, batch.view, step=step)
+        visible, hidden = self.masks(batch.view_draw, guide)
         if self.training and self.decoded < hidden.shape[1]:
             hidden = some_of(batch.view_draw, hidden, self.decoded)
 
@@ -189,7 +193,8 @@ class Mvmae(Method):
         """Per view: what was shown, what was reconstructed, the original; and the reports."""
         images = whole(batch, self.image_size)
         patches = patchify(images, self.patch_size)
-        visible, hidden = random_masks(batch.view_draw, patches.shape[1], self.visible)
+        guide = Guide(self.encoder, images, batch.view)
+        visible, hidden = self.masks(batch.view_draw, guide)
         tokens = self.encoder(images, visible, batch.view)
         pixels = self.decoder(tokens, visible, hidden, batch.view).float()
         if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
@@ -239,7 +244,7 @@ class Mvmae(Method):
 
     def flops(self, images: int, samples: int) -> float:
         """Forward and backward (twice the forward), products of matrices only."""
-        tokens = 1 + self.visible
+        tokens = 1 + self.masks.visible
         total = images * self.encoder.flops(tokens)
         total += images * self.decoder.body.flops(tokens + self.decoded)
         if self.captioner is not None:
@@ -248,7 +253,7 @@ class Mvmae(Method):
             weights = sum(p.numel() for p in c.decoder.parameters())
             one = 2 * L * (weights + D * V) + 4 * L * D * (L + tokens) * len(c.decoder.layers)
             total += one * (samples if self.settings.caption_memory == "study" else images)
-        return 3.0 * total
+        return 3.0 * total + images * self.masks.flops(self.encoder)
 
 
 def ramp(final: float, start: int, end: int) -> Callable[[int], float]:

@@ -11,10 +11,11 @@ from ray_mae.encoders.patches import enlarge, patchify
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.vit import initialise
 from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
+from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import signs_of_collapse
-from ray_mae.methods.parts.inputs import Reader, reader_of
+from ray_mae.methods.parts.inputs import Inputs, Reader, reader_of
 from ray_mae.methods.parts.losses import countable, region_mean
-from ray_mae.methods.parts.masking import hidden_units
+from ray_mae.methods.parts.masking import Masks
 from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.spread import spread
 from ray_mae.methods.simmim.settings import SimmimSettings
@@ -25,7 +26,10 @@ class SimmimTokens(Method):
 
     encoder: TokenEncoder
 
-    def __init__(self, settings: SimmimSettings, encoder: TokenEncoder, reader: Reader) -> None:
+    def __init__(
+        self, settings: SimmimSettings, encoder: TokenEncoder, reader: Reader, steps: int
+    ) -> None:
+        """steps: of the run."""
         super().__init__()
         self.settings = settings
         self.encoder = encoder
@@ -33,6 +37,8 @@ class SimmimTokens(Method):
         self.head = nn.Linear(encoder.width, encoder.stride ** len(encoder.grid))
         initialise(self.head)
         self.reader = reader
+        units = settings.units(encoder.settings)
+        self.masks = Masks(settings, units, settings.mask_ratio, steps)
 
     @classmethod
     def build(
@@ -41,7 +47,7 @@ class SimmimTokens(Method):
         torch.manual_seed(context.seed)
         network = build_encoder(encoder, recompute=context.recompute)
         assert isinstance(network, TokenEncoder)
-        return cls(settings, network, reader_of(context, encoder))
+        return cls(settings, network, reader_of(context, encoder), context.steps)
 
     def no_weight_decay(self) -> set[str]:
         return {"mask"}
@@ -53,7 +59,7 @@ class SimmimTokens(Method):
         """
         inputs = self.reader(batch)
         patches = patchify(inputs.x, self.encoder.stride)  # [N, L, P]
-        hidden = self.hidden(inputs.draw)  # [N, L]
+        hidden = self.hidden(inputs.draw, self.guide(inputs, step))  # [N, L]
 
         masked = (hidden, self.mask)
         tokens = self.encoder(inputs.x, view=inputs.view, masked=masked, draw=inputs.draw)
@@ -69,17 +75,20 @@ class SimmimTokens(Method):
         losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
         return spread(losses, self.settings, z, inputs, step)
 
-    def hidden(self, draw: Tensor) -> Tensor:
+    def hidden(self, draw: Tensor, guide: Guide | None = None) -> Tensor:
         """[N, L] bool: the patches of the hidden units, as many in every input, by the keys draw [N]."""
         patches = self.settings.unit(self.encoder.settings) // self.encoder.stride  # of a side
-        units = tuple(n // patches for n in self.encoder.grid)
-        return enlarge(hidden_units(draw, units, self.settings.mask_ratio), patches).flatten(1)
+        return enlarge(self.masks.hidden(draw, guide), patches).flatten(1)
+
+    def guide(self, inputs: Inputs, step: int | None = None) -> Guide:
+        """What masks may follow at a step; None is the last."""
+        return Guide(self.encoder, inputs.x, inputs.view, inputs.valid, step)
 
     @torch.no_grad()
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
         """What was shown, what was reconstructed, the original."""
         inputs = self.reader.plain(batch)
-        hidden = self.hidden(inputs.draw)
+        hidden = self.hidden(inputs.draw, self.guide(inputs))
         tokens = self.encoder(inputs.x, view=inputs.view, masked=(hidden, self.mask))
         pixels = self.head(tokens[:, self.encoder.prefix :]).float()
         return reconstruction_of_patches(inputs.x, hidden, pixels, self.encoder)
@@ -88,4 +97,4 @@ class SimmimTokens(Method):
         """Forward and backward (twice the forward), products of matrices only."""
         L = self.encoder.patches
         forward = self.encoder.flops(self.encoder.prefix + L) + 2 * L * self.head.weight.numel()
-        return 3.0 * images * forward
+        return images * (3.0 * forward + self.masks.flops(self.encoder))
