@@ -1,6 +1,7 @@
 """What SparK and FCMAE mean: MAE of encoders with maps."""
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import pytest
@@ -71,9 +72,19 @@ def test_as_many_units_are_seen_in_every_input(name: str, values: Any, seen: int
     model = made(name, **({"mask_size": None if "conv" in name else 8} | values))
     active, hidden = model.masks(torch.arange(5))
     assert active.units.flatten(1).sum(1).tolist() == [seen] * 5
-    assert hidden.shape == (5, model.grid[0] ** len(model.grid) - seen)
+    assert hidden.shape == (5, prod(model.grid) - seen)
     assert not active.units.flatten(1).gather(1, hidden).any()
     assert len({tuple(row.tolist()) for row in hidden}) > 1
+
+
+@both
+@pytest.mark.parametrize("mask", ["hilbert", "block"])
+def test_units_are_hidden_along_curves_and_in_blocks_as_patches_are(name: str, mask: str) -> None:
+    model = made(name, mask=mask)
+    active, hidden = model.masks(torch.arange(9))
+    assert hidden.shape == (9, prod(model.grid) // 2)
+    assert not torch.equal(active.units, made(name).masks(torch.arange(9))[0].units)
+    assert model(batch_of(name), 0).total.isfinite()
 
 
 @both
@@ -159,6 +170,7 @@ def test_sizes_that_do_not_fit_are_refused_by_name() -> None:
         (MaeSettings(decoder_width=64), units, r"method\.decoder_width mean"),
         (MaeSettings(decode_share=0.5), maps, r"method\.decode_share mean"),
         (MaeSettings(mask_size=32), VitSettings(), r"mask_size is for encoders with maps"),
+        (MaeSettings(mask="sma"), maps, r"encoder\.name convnextv2 has none"),
         (MaeSettings(), TimmSettings(), "does not fit"),
         (MaeSettings(), replace(maps, norm="pooled"), r"encoder\.norm pooled is for evaluation"),
     ):

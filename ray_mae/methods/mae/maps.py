@@ -52,7 +52,7 @@ class MaeMaps(Method):
         self.reader = reader
         self.size, self.unit = encoder.settings.input_size, settings.unit(encoder.settings)
         self.grid = (self.size // self.unit,) * encoder.settings.dimensions
-        self.cells = Masks(settings, self.grid, settings.mask_ratio)
+        self.choose = Masks(settings, self.grid, settings.mask_ratio)
 
     @classmethod
     def build(cls, settings: MaeSettings, encoder: EncoderSettings, context: Context) -> "MaeMaps":
@@ -96,9 +96,9 @@ class MaeMaps(Method):
 
     def masks(self, draw: Tensor) -> tuple[Active, Tensor]:
         """What is seen, and indices [N, M] of hidden units, as many in every input, by the keys draw [N]."""
-        visible, hidden = self.cells(draw)
-        shown = torch.zeros(len(draw), prod(self.grid), dtype=torch.bool, device=draw.device)
-        return Active(shown.scatter(1, visible, True).view(-1, *self.grid)), hidden
+        _, hidden = self.choose(draw)
+        shown = torch.ones(len(draw), prod(self.grid), dtype=torch.bool, device=draw.device)
+        return Active(shown.scatter(1, hidden, False).view(-1, *self.grid)), hidden
 
     @torch.no_grad()
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
