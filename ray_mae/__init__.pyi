@@ -80,11 +80,10 @@ from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
 from .methods.rmae.settings import RmaeSettings
+from .methods.simclr.settings import SimclrSettings
 from .methods.simmim.settings import SimmimSettings
 from .methods.supervised.settings import SupervisedSettings
 from .methods.videomac.settings import VideomacSettings
-from .methods.simclr.settings import SimclrSettings
-from .methods.simmim.settings import SimmimSettings
 from .methods.voco.settings import VocoSettings
 from .methods.volumefusion.settings import VolumefusionSettings
 from .run import pretrain
