@@ -28,13 +28,12 @@ from benchmarks.record import Cell, finish, parser_of
 from ray_mae.config import EngineConfig, OptimConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.methods.base import Method
-from ray_mae.methods.registry import METHODS
 from ray_mae.train.engine import Engine, engine_of
 from ray_mae.train.forecast.activations import activation_bytes
 from ray_mae.train.forecast.gpus import find_gpu
 from ray_mae.train.forecast.memory import ddp_states, states
 from tests import batches, volume_batches
-from tests.settings import build_of, sections, small
+from tests.settings import CASES, build_of, sections, small
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -72,7 +71,7 @@ class Case:
     def batch(self, run: dict[str, Any], samples: int) -> Any:
         """In memory of the device."""
         size = run["encoder"].input_size
-        if run["method"].kind == "volume":
+        if run["encoder"].kind == "volume":
             batch: Any = volume_batches.volume_batch(samples, side=size)
             return replace(batch, voxels=batch.voxels.half()).to(DEVICE)
         batch = batches.study_batch([self.views] * samples, canvas=round(1.2 * size))
@@ -169,7 +168,7 @@ class Forecast:
             method = build_of(run, vocabulary=VOCABULARY)
         self._parameters = sum(p.numel() for p in method.parameters())
         self._precision = precision
-        empty = KINDS[run["method"].kind].empty_batch(
+        empty = KINDS[run["encoder"].kind].empty_batch(
             run["encoder"].input_size,
             case.samples,
             case.samples * case.views,
@@ -228,7 +227,7 @@ def row(
 def precision(given: argparse.Namespace, budget: Budget) -> Iterator[dict[str, Cell]]:
     """Each method in bf16 beside fp32: the first loss and gradient, and the losses of some steps."""
     torch.backends.cudnn.allow_tf32 = False
-    for name in METHODS:
+    for name in CASES:
         run = small(name)
         case = Case(name, name, {}, 4, 2)
         batch = case.batch(run, 4)

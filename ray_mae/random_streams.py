@@ -25,6 +25,20 @@ class Stream(IntEnum):
     GREEN = 13
     GUIDE = 14
     HINT = 15
+    DROP_PATH = 16
+    SLICE = 17
+    CROPS = 19
+    BLUR = 20
+    PARTNER = 21
+    HIDDEN = 22
+    DIRECTION = 23
+    CONTRAST = 26
+    GRAIN = 27
+    MIRROR = 28
+    PAIR = 29
+    TARGET = 30
+    FUSE = 31
+    REGION = 32
 
 
 class Draw(IntEnum):

@@ -1,9 +1,10 @@
-"""One Ray for a test module that wants it: `pytest.mark.usefixtures("local_ray")`."""
+"""One Ray for all modules that want it, `pytest.mark.usefixtures("local_ray")`, and the order of files."""
 
 import os
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -24,11 +25,39 @@ def pytest_configure() -> None:
             signal.signal(signum, usual)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, those that share a Ray in a row, and quick ones fill up the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    sharing = {item.path for item in items if _shares(item)}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in sharing))  # stable
+
+
+_shared = ExitStack()
+"""Holds the Ray of this process that modules share."""
+
+
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """CPUs for two training workers and for reading data; ended with the module."""
-    with cluster(cpus=3):
-        yield
+def local_ray() -> None:
+    """CPUs for two training workers and for reading data; modules after this one use the same."""
+    import ray
+
+    if not ray.is_initialized():
+        _shared.enter_context(cluster(cpus=3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray_of_others(request: pytest.FixtureRequest) -> None:
+    """A module that has a Ray of its own, or none, does not find that of the one before."""
+    if not any(_shares(item) for item in request.session.items if item.path == request.path):
+        _shared.close()
+
+
+def _shares(item: pytest.Item) -> bool:
+    return "local_ray" in getattr(item, "fixturenames", ())
+
+
+def pytest_sessionfinish() -> None:
+    _shared.close()
 
 
 @pytest.fixture(scope="session")

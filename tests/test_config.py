@@ -156,22 +156,34 @@ def test_help_tells_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     assert "rises from 0. [at least 0 and less than 1] (type: float, default: 0.1)" in text
 
 
+@pytest.fixture(scope="module")
+def shards_of_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of shards by the kind of sample."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("study", "volume")}
+    write_shards(folders["study"])
+    write_volume_shards(folders["volume"])
+    return folders
+
+
 @pytest.mark.parametrize("job", JOBS, ids=lambda p: p.name)
-def test_every_job_is_valid(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_job_is_valid(
+    job: Path, shards_of_kind: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     command = {"search": "tune"}.get(kind := job.stem.split("_")[0], kind)
     command = f"evaluate {command}" if f"evaluate {command}" in cli.COMMANDS else command
     cls = cli.COMMANDS[command][0]
     missing = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory}
-    own = [f"--{name}=x" for name in missing - set(yaml.safe_load(job.read_text()))]
+    values = yaml.safe_load(job.read_text())
+    given = {name for part in (values, *values.get("stages", [])) for name in part}
+    own = [f"--{name}=x" for name in missing - given]
     _, config = cli.parsed([*command.split(), "--config", str(job), *own])
     assert capsys.readouterr().err == ""  # it is in today's form
     if command == "pretrain":
         config.check_sizes()
     if command == "tune":
-        write = write_shards if config.run.kind == "study" else write_volume_shards
-        write(tmp_path)
-        search = dataclasses.replace(config, shards=tmp_path)
-        Runs(search).check(read_space(search.space), tmp_path)
+        shards = shards_of_kind[config.run.kind]
+        search = dataclasses.replace(config, shards=shards)
+        Runs(search).check(read_space(search.space), shards)
 
 
 @pytest.mark.parametrize(

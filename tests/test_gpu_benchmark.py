@@ -21,7 +21,7 @@ def test_the_gpu_script_runs_at_toy_size() -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "Not measured" not in done.stdout
-    for row in ("MVMAE-V2T ViT-B", "decode_share 0.25", "ZeRO 1", "DDP, compiled", "simmim3d"):
+    for row in ("MVMAE-V2T ViT-B", "decode_share 0.25", "ZeRO 1", "DDP, compiled", "simmim resenc"):
         assert row in done.stdout
 
 

@@ -119,10 +119,8 @@ def _of_network(encoder: Any, batch: Any, source: Source) -> dict[str, NDArray[A
     else:
         found = {f"{VECTOR}mean": encoder.embed(batch)}
         if source.grid:
-            network, x = encoder.encoder, clean(batch)[0]
-            level = network.embed(torch.zeros(len(x), device=x.device))
-            maps = network.skips(x, level)[-1]
-            pooled = adaptive_avg_pool3d(maps.float(), min(source.grid, maps.shape[-1]))
+            maps = encoder.encoder.last_map(clean(batch)[0])
+            pooled = adaptive_avg_pool3d(maps, min(source.grid, maps.shape[-1]))
             found[TOKENS] = pooled.flatten(2).transpose(1, 2)
     return {name: values.float().cpu().numpy() for name, values in found.items()}
 

@@ -34,7 +34,6 @@ from ray_mae.config.suite import SegmentHead
 from ray_mae.data.paths import real_path
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.cohort import read_cohort
 from ray_mae.evaluate.supervised.runs import Run
 from ray_mae.files import write_whole
@@ -70,8 +69,8 @@ def why_not(suite: Suite, task: str, encoder: str) -> str:
         return suite.unreadable.get((encoder, kind), f"it reads no {kind}")
     assert sources[0].path is not None
     settings = encoder_facts(sources[0].path).settings
-    if settings.form != "maps":
-        return f"its network ({settings.name}) gives tokens, and a U-Net's decoder needs maps"
+    if settings.segmentation is None:
+        return f"its network ({settings.name}) has no decoder of voxels"
     if head.encoders and encoder not in head.encoders and entry.kind != "scratch":
         return "not among heads.segment.encoders"
     return ""
@@ -104,7 +103,7 @@ def bytes_of_models(suite: Suite, keys: Sequence[FitKey]) -> int:
     for key in keys:
         source = suite.sources[key.encoder, suite.kind_of(key.cell.task)][key.pretraining]
         if key.encoder not in sizes and source.path is not None:
-            settings = cast(ResEncSettings, encoder_facts(source.path).settings)
+            settings = encoder_facts(source.path).settings
             with torch.device("meta"):
                 model = Segmenter(settings, [0, 1])
             sizes[key.encoder] = sum(p.nbytes for p in model.parameters())
@@ -136,7 +135,7 @@ def train(training: Training) -> float:
         shown.cohort,
         np.asarray(~np.isnan(shown.targets).all(axis=1)),
         classes_of(task, training.labels),
-        cast(ResEncSettings, facts.settings.resized(settings.crop_size)),
+        facts.settings.resized(settings.crop_size),
         cast(VolumeDataConfig, facts.data),
     )
     run = Run(settings.compare[0], key.seed, training.folder)

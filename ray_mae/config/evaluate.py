@@ -307,7 +307,7 @@ class FinetuneConfig(SupervisedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(SupervisedConfig):
-    """Train a U-Net from the encoder on label maps, beside the same network from scratch."""
+    """Train the encoder with a decoder on label maps, beside the same network from scratch."""
 
     init: Literal["encoder", "all"] = "encoder"
     """What the trained start takes from the checkpoint: the encoder, or the decoder as well (all

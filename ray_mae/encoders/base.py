@@ -1,8 +1,11 @@
 """What methods, evaluation and export know of an encoder."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.sparse import Active
 
 
 class Encoder(nn.Module):
@@ -60,6 +63,10 @@ class Encoder(nn.Module):
             if layers and self.layer_of(name) <= layers:
                 parameter.requires_grad_(False)
 
+    def resize(self, settings: Any) -> None:
+        """Take inputs of another size: settings that `EncoderSettings.resized` gave."""
+        self.settings = settings
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, within the encoder, that are no matrices and are not decayed.
 
@@ -94,6 +101,7 @@ class TokenEncoder(Encoder):
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
         blocks: int | None = None,
+        draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of images or volumes.
 
@@ -104,6 +112,7 @@ class TokenEncoder(Encoder):
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
             blocks: how many of the blocks they go through, without the last norm; None: all. For those whose
                 settings say that they attend.
+            draw: [N] keys of what is random in a pretraining, such as paths that are dropped; None: nothing.
 
         Returns:
             [N, prefix + V, D].
@@ -123,23 +132,39 @@ class TokenEncoder(Encoder):
         """
         raise NotImplementedError
 
+    def last_map(self, x: Tensor) -> Tensor:
+        """The tokens of patches where these lie, [N, D, *grid] float32, of x [N, 1, *sides]."""
+        tokens = self(x)[:, self.prefix :].float()
+        return tokens.transpose(1, 2).unflatten(2, self.grid)
+
     def flops(self, tokens: int) -> float:
         """Forward of one sequence of so many tokens, products of matrices only."""
         raise NotImplementedError
 
 
 class MapEncoder(Encoder):
-    """An encoder that gives maps: one of each resolution, of all of its input."""
+    """An encoder that gives maps: one of each resolution, of its input or of the part that it is shown.
+
+    `forward` is for frozen use: of volumes the vector [N, C]; of images that and the points of the last map,
+    [N, 1 + L, C], as a transformer has tokens.
+    """
 
     channels: list[int]
     """Of each map, the finest first."""
 
-    def skips(self, x: Tensor, e: Tensor | None = None) -> list[Tensor]:
+    def skips(
+        self, x: Tensor, e: Tensor | None = None, active: Active | None = None
+    ) -> list[Tensor]:
         """[N, 1, *sides] → maps [N, C, *sides / s], the finest first.
 
         e: [N, …] of what else the network is told, such as a noise level; None: nothing.
+        active: what is seen; the maps are 0 elsewhere, and depend on nothing there. None: all.
         """
         raise NotImplementedError
+
+    def last_map(self, x: Tensor) -> Tensor:
+        """The coarsest map [N, C, *sides / s] float32, of x [N, 1, *sides]."""
+        return self.skips(x)[-1].float()
 
     def flops(self, side: int) -> float:
         """Forward of one input with sides of `side` pixels or voxels, convolutions only."""

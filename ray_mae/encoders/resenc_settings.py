@@ -52,6 +52,7 @@ class ResEncSettings(EncoderSettings):
     form: ClassVar[str] = "maps"
     network: ClassVar[str] = "ray_mae.encoders.resenc:ResEnc"
     exports: ClassVar[tuple[str, ...]] = ("nnunet", "monai")
+    segmentation: ClassVar[str | None] = "ray_mae.encoders.resenc:encoder_and_decoder"
 
     @property
     def stages(self) -> Stages:

@@ -13,7 +13,7 @@ import torch
 
 from ray_mae.checkpoint.format import EncoderFacts
 from ray_mae.encoders.resenc_settings import ResEncSettings
-from ray_mae.exports.nnunet import NETWORK, arch_kwargs
+from ray_mae.exports.architectures import architecture_of
 from ray_mae.files import write_whole
 
 METADATA, TRAIN, INFERENCE = (f"configs/{name}.json" for name in ("metadata", "train", "inference"))
@@ -75,14 +75,15 @@ def write_bundle(
 
 
 def _network(settings: ResEncSettings) -> dict[str, Any]:
-    kwargs = arch_kwargs(settings) | _TYPES
+    architecture = architecture_of(settings)
     return {
         "network_def": {
-            "_target_": NETWORK,
+            "_target_": architecture.network,
             "input_channels": 1,
             "num_classes": 1,
             "deep_supervision": False,
-            **kwargs,
+            **architecture.kwargs,
+            **_TYPES,
         }
     }
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ray_mae.checkpoint.format import EncoderFacts
 from ray_mae.config import PublishConfig
+from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import graphs, nnunet, timm
 from ray_mae.exports.doors import Door
 from ray_mae.exports.example import FILMS
@@ -58,6 +59,9 @@ def readme(card: Card) -> str:
         name=card.name,
         folder=card.folder,
         images=settings.dimensions == 2,
+        views=isinstance(settings, VitSettings),
+        tokens=settings.form == "tokens",
+        trainer=nnunet.primus_trainer(settings),
         settings=settings,
         config=card.config,
         size=settings.input_size,
@@ -80,7 +84,8 @@ def readme(card: Card) -> str:
 
 def _header(card: Card) -> dict[str, Any]:
     images = card.facts.settings.dimensions == 2
-    kind = ["timm", "transformers"] if images else ["nnunet", "monai", "3d"]
+    monai = ["monai"] if "monai" in card.facts.settings.exports else []
+    kind = ["timm", "transformers"] if images else ["nnunet", *monai, "3d"]
     learnt = "weakly-supervised" if "labels" in card.facts.read else "self-supervised"
     tags = [*kind, "medical", "radiology", learnt, "ray_mae"]
     if card.origin.method != UNKNOWN:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import bundle, graphs, nnunet, timm
 from ray_mae.exports.example import Example
@@ -26,6 +28,8 @@ BOUND, OWN_BOUND = 1e-5, 1e-6
 """Largest difference of a feature, in float32: of other tools, and of our own reader."""
 OTHER_EPS_BOUND = 1e-3
 """The same of timm's network where the norms of the encoder add another number to the variance."""
+FIRST_WITH_PRIMUS = (0, 4, 4)
+"""Release of dynamic-network-architectures that builds a Primus with the order of tokens that is written."""
 CHANNELS_OF_OTHERS = 2
 """Input channels that a fine-tuning has, in the check of several."""
 
@@ -84,8 +88,7 @@ def try_doors(folder: Path, example: Example) -> Iterator[Door]:
     yield _tried("ray_mae", ("ray-mae",), own, lambda: _own(folder, example), OWN_BOUND)
     if images:
         settings = example.encoder.settings
-        assert isinstance(settings, VitSettings)
-        eps = settings.norm_eps
+        eps = settings.norm_eps if isinstance(settings, VitSettings) else timm.NORM_EPS
         bound = BOUND if eps == timm.NORM_EPS else OTHER_EPS_BOUND
         note = f"norms add {timm.NORM_EPS:g} there and {eps:g} here" * (bound != BOUND)
         call = f'timm.create_model("local-dir:{name}", pretrained=True)'
@@ -96,6 +99,8 @@ def try_doors(folder: Path, example: Example) -> Iterator[Door]:
             "transformers", ("transformers",), call, lambda: _transformers(folder, example), bound
         )
         yield replace(door, note=note)
+    elif isinstance(example.encoder.settings, PrimusSettings):
+        yield _of_primus(folder, example)
     else:
         network, call = "dynamic-network-architectures", f"{nnunet.CHECKPOINT}: network_weights"
         yield _tried("nnU-Net's network", (network,), call, lambda: _nnunet(folder, example, 1))
@@ -115,6 +120,36 @@ def try_doors(folder: Path, example: Example) -> Iterator[Door]:
     yield _tried("ONNX", graphs.ONNX_PACKAGES[::-1], call, lambda: _onnx(folder, example))
     if not images:
         yield from _never_here(example)
+
+
+def _of_primus(folder: Path, example: Example) -> Door:
+    """By the class of its makers, which some releases cannot build."""
+    name, call = "nnU-Net's network", f"{nnunet.CHECKPOINT}: network_weights, without up_projection"
+    package = "dynamic-network-architectures"
+    if not_installed((package,)) or _release(version(package)) >= FIRST_WITH_PRIMUS:
+        return _tried(name, (package,), call, lambda: _primus(folder, example))
+    why = f"{version(package)} builds none with this timm; 0.4.4 does, with timm before 1.0.23"
+    return Door(name, f"{package} {version(package)}", call, why_not=why)
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """The numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
+
+
+def _primus(folder: Path, example: Example) -> float:
+    from dynamic_network_architectures.architectures.primus import Primus
+
+    content = torch.load(folder / nnunet.CHECKPOINT, weights_only=True)
+    kwargs = content["nnssl_adaptation_plan"]["architecture_plans"]["arch_kwargs"]
+    network: Any = Primus(1, num_classes=3, **kwargs).eval()
+    given = content["network_weights"]
+    kept = {name: w for name, w in given.items() if not name.startswith("up_projection.")}
+    missing, unexpected = network.load_state_dict(kept, strict=False)
+    if unexpected or any(not name.startswith("up_projection.") for name in missing):
+        return float("inf")
+    x = network.down_projection(example.inputs[0].permute(0, 1, 4, 3, 2))
+    return _largest(network.eva(x.flatten(2).mT)[0].mean(1), example.features)
 
 
 def _never_here(example: Example) -> Iterator[Door]:
@@ -199,8 +234,11 @@ def _timm(folder: Path, example: Example) -> float:
     from timm import create_model
 
     model = create_model(f"local-dir:{folder}", pretrained=True).eval()
-    bias: Tensor = model.patch_embed.proj.bias
     image = example.inputs[0]
+    if not (folder / timm.VIEW_BIASES).is_file():  # it knows no views
+        alone = _largest(model(image[:1]), example.features[:1])
+        return max(_largest(model(image), example.features), alone)
+    bias: Tensor = model.patch_embed.proj.bias
     ours = example.of_view(_view_of(bias, folder))
     worst = max(_largest(model(image), ours), _largest(model(image[:1]), ours[:1]))
     for view, other in load_file(folder / timm.VIEW_BIASES).items():
@@ -221,6 +259,8 @@ def _transformers(folder: Path, example: Example) -> float:
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(folder).eval()
+    if not (folder / timm.VIEW_BIASES).is_file():
+        return _largest(model(example.inputs[0]).pooler_output, example.features)
     view = _view_of(model.timm_model.patch_embed.proj.bias, folder)
     return _largest(model(example.inputs[0]).pooler_output, example.of_view(view))
 

@@ -10,16 +10,26 @@ from safetensors.numpy import save
 
 from ray_mae.checkpoint.format import EncoderFacts, Weights, encoder_weights
 from ray_mae.data.schema import VIEWS
+from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import nnunet
+from ray_mae.exports.architectures import architecture_of
 from ray_mae.exports.timm import TIMM_MODEL, timm_config
+from ray_mae.exports.timm_convnextv2 import write_timm_convnextv2
 from ray_mae.files import write_whole
 from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
 
 def write_timm_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
-    """Writes a file per view, its embedding in the positions; returns how to load it, in words."""
+    """Writes a file per view, its embedding in the positions; returns how to load it, in words.
+
+    Version 0.1 knew no ConvNeXt V2: of that it is the folder of today.
+    """
+    if isinstance(facts.settings, ConvNextV2Settings):
+        weights, pool = encoder_weights(checkpoint), facts.settings.default_pool
+        write_timm_convnextv2(weights, facts.settings, output, pool=pool, licence="unknown")
+        return f"timm.create_model('local-dir:{output}', pretrained=True); it takes grey / 255"
     settings = cast(VitSettings, facts.settings)
     if settings.registers:
         raise ValueError(
@@ -66,16 +76,16 @@ def _timm_weights(weights: Weights, view: int) -> Weights:
 
 def write_nnunet_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Writes nnunet.pth and the configuration for a data set's plans; returns how to use them, in words."""
-    settings = cast(ResEncSettings, facts.settings)
-    network = nnunet.reverse_axes(nnunet.network_weights(checkpoint, settings))
+    network = nnunet.nnunet_weights(checkpoint, facts.settings)
     torch.save({"network_weights": network}, output / "nnunet.pth")
-    plans = nnunet.plans_configuration(settings, facts.spacing_mm, use_mask_for_norm=True)
-    file = output / nnunet.PLANS
+    plans = nnunet.plans_configuration(facts.settings, facts.spacing_mm, use_mask_for_norm=True)
+    file, tr = output / nnunet.PLANS, nnunet.primus_trainer(facts.settings)
     write_whole(file, json.dumps(plans, indent=1) + "\n")
     return (
         f"add what is in {file} to `configurations` of the data set's nnUNetPlans.json, with "
         "use_mask_for_norm set to [false] as `publish` has it, then nnUNetv2_preprocess -d DATASET -c "
         f"{nnunet.CONFIGURATION} and nnUNetv2_train DATASET {nnunet.CONFIGURATION} FOLD "
+        f"{f'-tr {tr} ' if tr else ''}"
         f"-pretrained_weights {output / 'nnunet.pth'}"
     )
 
@@ -83,8 +93,9 @@ def write_nnunet_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> s
 def write_state_dict(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
     """Writes network.pt, a plain state dict; returns how to use it, in words."""
     settings = cast(ResEncSettings, facts.settings)
+    network = architecture_of(settings).network
     torch.save(nnunet.network_weights(checkpoint, settings), output / "network.pt")
     return (
-        f"{output / 'network.pt'} is the state dict of {nnunet.NETWORK} for axes [x, y, z]; `publish` writes "
+        f"{output / 'network.pt'} is the state dict of {network} for axes [x, y, z]; `publish` writes "
         "a MONAI bundle, which builds the network and loads it"
     )

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ray_mae.encoders.base import TokenEncoder
+from ray_mae.encoders.convnextv2 import ConvNextV2
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.inference.load import AnyEncoder
@@ -29,7 +31,7 @@ class ImageGraph(nn.Module):
 
     inputs = ("image", "view")
 
-    def __init__(self, encoder: VisionTransformer, pool: str) -> None:
+    def __init__(self, encoder: VisionTransformer | ConvNextV2, pool: str) -> None:
         super().__init__()
         self.encoder, self.pool = encoder, pool
 
@@ -55,16 +57,35 @@ class VolumeGraph(nn.Module):
         return h.mean(dim=(2, 3, 4))
 
 
-def graph_of(encoder: AnyEncoder) -> ImageGraph | VolumeGraph:
+class TokenGraph(nn.Module):
+    """The same of an encoder with tokens: [B, D]."""
+
+    inputs = ("volume",)
+
+    def __init__(self, encoder: TokenEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return self.encoder(volume)[:, self.encoder.prefix :].mean(1)
+
+
+Graph = ImageGraph | VolumeGraph | TokenGraph
+
+
+def graph_of(encoder: AnyEncoder) -> Graph:
     """Returns the network to be traced, in evaluation mode. A volume's loses its FiLM, and its own norms.
 
     Args:
         encoder: a copy of its own, since it is changed.
     """
     if isinstance(encoder, FrozenStudyEncoder):
-        assert isinstance(encoder.encoder, VisionTransformer)
+        assert isinstance(encoder.encoder, (VisionTransformer, ConvNextV2))
         return ImageGraph(encoder.encoder, encoder.pool).eval()
     network = encoder.encoder
+    if isinstance(network, TokenEncoder):
+        return TokenGraph(network).eval()
+    assert isinstance(network, ResEnc)
     fold_film(network)
     graph = VolumeGraph(network)
     for module in list(graph.modules()):
@@ -106,7 +127,7 @@ def write_graphs(
         _write_onnx(program, graph, output / ONNX)
 
 
-def _write_onnx(program: Any, graph: ImageGraph | VolumeGraph, target: Path) -> None:
+def _write_onnx(program: Any, graph: Graph, target: Path) -> None:
     converted = torch.onnx.export(
         program, input_names=graph.inputs, output_names=["features"], dynamo=True, verbose=False
     )

@@ -1,7 +1,7 @@
 """The network of volumes for nnU-Net, its fine-tuning fork, nnssl and SSL3D_classification.
 
-They get nnU-Net's ResidualEncoderUNet, encoder and decoder, under its own names. FiLM at noise level 0
-is folded into the norms, so that the network says exactly what ours says of a clean volume.
+They get nnU-Net's ResidualEncoderUNet or Primus, encoder and decoder, under its own names. FiLM at noise
+level 0 is folded into the norms, so that the network says exactly what ours says of a clean volume.
 """
 
 import json
@@ -12,17 +12,25 @@ from typing import Any
 import torch
 
 from ray_mae.checkpoint import format as ckpt
-from ray_mae.config.sections import Paper
-from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
+from ray_mae.config.sections import EncoderSettings, Paper
+from ray_mae.encoders.primus_settings import PRESETS, PrimusSettings
+from ray_mae.encoders.resenc import LAST_LAYER, encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
+from ray_mae.exports.architectures import architecture_of
 from ray_mae.files import write_whole
+from ray_mae.open_weights.primus import ORDER, REVERSED
 
-NETWORK = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 CONFIGURATION = "3d_ray_mae"
 CHECKPOINT, PLAN = "checkpoint_final.pth", "adaptation_plan.json"
 PLANS = "nnunet_configuration.json"
 ONE_MM = "onemmiso"
 """nnssl's name of a configuration at 1 mm, which SSL3D_classification asks for."""
+PRIMUS_CLASSES = 2
+"""Of a Primus' decoder: its shapes depend on their number, so that a data set of more has another one."""
+PUBLISHED_PATCH = 8
+"""Voxels per side of a patch, of nnU-Net's trainers of Primus."""
+PRIMUS_ORDER = "w h d"
+"""Of its tokens, as dynamic-network-architectures has it since 0.4.3."""
 MASK_FOR_NORM = False
 """Trained on are z-scores over the foreground in which the background keeps its own value, far below 0.
 nnU-Net's z-score within a mask sets the background to 0, which in training stood for what was hidden.
@@ -30,10 +38,38 @@ Its z-score over the whole volume differs from ours by one factor and one shift,
 instance norm takes out again, but for the rim of a crop."""
 
 
-def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, torch.Tensor]:
-    """Returns nnU-Net's state dict: its decoder holds the encoder once more, under a name of its own.
+def nnunet_weights(checkpoint: Path, settings: EncoderSettings) -> dict[str, torch.Tensor]:
+    """Returns nnU-Net's state dict of volumes [z, y, x], as its readers give them.
 
-    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one.
+    Of a Primus the decoder is a fresh one, of a segmentation with two classes.
+
+    Args:
+        checkpoint: of a run, a checkpoint or an exported encoder.
+        settings: of the encoder.
+    """
+    if isinstance(settings, ResEncSettings):
+        return reverse_axes(network_weights(checkpoint, settings))
+    assert isinstance(settings, PrimusSettings)
+    if settings.plain:
+        raise ValueError(
+            f"{checkpoint} has a plain ViT's blocks (encoder.plain), which no network of nnU-Net has: leave "
+            "--format out"
+        )
+    from ray_mae.encoders.primus import UpProjection, turned
+
+    torch.manual_seed(0)
+    decoder = UpProjection(settings, PRIMUS_CLASSES).state_dict()
+    network = _tensors(ckpt.encoder_weights(checkpoint))
+    network |= {f"up_projection.{name}": w for name, w in decoder.items()}
+    theirs = turned(network, settings.shape.heads, REVERSED, REVERSED)
+    return theirs | {"mask_token": torch.zeros(1, 1, settings.shape.width)}
+
+
+def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, torch.Tensor]:
+    """Returns the state dict of a residual U-Net: its decoder holds the encoder once more, by another name.
+
+    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one; where it
+    was trained for several classes, its last layer is.
 
     Args:
         checkpoint: of a run, a checkpoint or an exported encoder.
@@ -42,8 +78,10 @@ def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, tor
     torch.manual_seed(0)
     encoder, decoder = encoder_and_decoder(settings)
     encoder.load_state_dict(_tensors(ckpt.encoder_weights(checkpoint)))
-    if trained := ckpt.decoder_weights(checkpoint, decoder.state_dict()):
-        decoder.load_state_dict(_tensors(trained))
+    own = decoder.state_dict()
+    inner = {k: w for k, w in own.items() if not k.startswith(LAST_LAYER)}
+    trained = ckpt.decoder_weights(checkpoint, own) or ckpt.decoder_weights(checkpoint, inner)
+    decoder.load_state_dict(own | _tensors(trained))
     fold_film(encoder, decoder)
     theirs = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
     theirs |= {f"decoder.{k}": v for k, v in decoder.state_dict().items()}
@@ -68,26 +106,13 @@ def reverse_axes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: turned[w.data_ptr()] if w.ndim == 5 else w for k, w in weights.items()}
 
 
-def arch_kwargs(settings: ResEncSettings) -> dict[str, Any]:
-    """Returns nnU-Net's arguments of the network as plain values, types by their names."""
-    stages = settings.stages
-    n = len(stages.features)
-    return {
-        "n_stages": n,
-        "features_per_stage": list(stages.features),
-        "conv_op": "torch.nn.modules.conv.Conv3d",
-        "kernel_sizes": [[3, 3, 3]] * n,
-        "strides": [[s] * 3 for s in stages.strides],
-        "n_blocks_per_stage": list(stages.blocks),
-        "n_conv_per_stage_decoder": [1] * (n - 1),
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }
+def primus_trainer(settings: object) -> str | None:
+    """The trainer of nnU-Net that builds this Primus; None where it has none of that size."""
+    if not isinstance(settings, PrimusSettings) or settings.patch_size != PUBLISHED_PATCH:
+        return None
+    sizes = {name: shape for name, shape in PRESETS.items() if name != "tiny"}
+    fits = [name for name, shape in sizes.items() if shape == settings.shape]
+    return f"nnUNet_Primus_{fits[0]}_Trainer" if fits else None
 
 
 def is_resenc_l(settings: object) -> bool:
@@ -96,7 +121,7 @@ def is_resenc_l(settings: object) -> bool:
 
 
 def plans_configuration(
-    settings: ResEncSettings, spacing_mm: float | None, use_mask_for_norm: bool = MASK_FOR_NORM
+    settings: EncoderSettings, spacing_mm: float | None, use_mask_for_norm: bool = MASK_FOR_NORM
 ) -> dict[str, Any]:
     """Returns what a data set's nnUNetPlans.json needs to train this network, by the configuration's name.
 
@@ -105,29 +130,29 @@ def plans_configuration(
         spacing_mm: between the voxels trained on; None leaves that of the data set.
         use_mask_for_norm: see MASK_FOR_NORM.
     """
+    architecture = architecture_of(settings)
     return {
         CONFIGURATION: {
             "inherits_from": "3d_fullres",
             "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
             "preprocessor_name": "DefaultPreprocessor",
-            "patch_size": [settings.crop_size] * 3,
+            "patch_size": [settings.input_size] * 3,
             **({"spacing": [spacing_mm] * 3} if spacing_mm else {}),
             "normalization_schemes": ["ZScoreNormalization"],
             "use_mask_for_norm": [use_mask_for_norm],
             "architecture": {
-                "network_class_name": NETWORK,
-                "arch_kwargs": arch_kwargs(settings),
-                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+                "network_class_name": architecture.network,
+                "arch_kwargs": architecture.kwargs,
+                "_kw_requires_import": list(architecture.types),
             },
         }
     }
 
 
-def adaptation_plan(settings: ResEncSettings, spacing_mm: float | None) -> dict[str, Any]:
+def adaptation_plan(settings: EncoderSettings, spacing_mm: float | None) -> dict[str, Any]:
     """Returns nnssl's plan of how a fine-tuning takes the checkpoint: which network, spacing and names."""
-    patch = [settings.crop_size] * 3
+    architecture, patch = architecture_of(settings), [settings.input_size] * 3
     name = ONE_MM if spacing_mm == 1 else "ray_mae"
-    stem = "encoder.stem.convs.0"
     resampling = "resample_data_or_seg_to_shape"
 
     def order(is_seg: bool) -> dict[str, Any]:
@@ -140,9 +165,11 @@ def adaptation_plan(settings: ResEncSettings, spacing_mm: float | None) -> dict[
 
     return {
         "architecture_plans": {
-            "arch_class_name": NETWORK.rpartition(".")[2],
-            "arch_kwargs": arch_kwargs(settings),
-            "arch_kwargs_requiring_import": ["conv_op", "norm_op", "nonlin"],
+            "arch_class_name": architecture.network.rpartition(".")[2],
+            "arch_kwargs": architecture.kwargs,
+            "arch_kwargs_requiring_import": [
+                name for name in architecture.types if architecture.kwargs[name]
+            ],
         },
         "pretrain_plan": {
             "dataset_name": "ray_mae",
@@ -174,10 +201,10 @@ def adaptation_plan(settings: ResEncSettings, spacing_mm: float | None) -> dict[
         },
         "pretrain_num_input_channels": 1,
         "recommended_downstream_patchsize": patch,
-        "key_to_encoder": "encoder.stages",
-        "key_to_stem": "encoder.stem",
-        "keys_to_in_proj": [f"{stem}.conv", f"{stem}.all_modules.0"],
-        "key_to_lpe": None,
+        "key_to_encoder": architecture.encoder,
+        "key_to_stem": architecture.stem,
+        "keys_to_in_proj": list(architecture.in_proj),
+        "key_to_lpe": architecture.positions,
     }
 
 
@@ -191,14 +218,13 @@ def write_nnunet(
     """Writes checkpoint_final.pth, adaptation_plan.json, config.json and nnunet_configuration.json.
 
     Args:
-        network: by `network_weights`.
+        network: by `nnunet_weights`.
         facts: of the encoder.
         method: its name.
         papers: of the method.
         output: folder, which is there.
     """
-    settings = facts.settings
-    assert isinstance(settings, ResEncSettings)
+    settings, architecture = facts.settings, architecture_of(facts.settings)
     plan = adaptation_plan(settings, facts.spacing_mm)
     citation = {
         "type": "Method",
@@ -207,11 +233,13 @@ def write_nnunet(
         "bibtex_citations": [_bibtex(paper) for paper in papers],
     }
     content = {
-        "network_weights": reverse_axes(network),
+        "network_weights": network,
         "nnssl_adaptation_plan": plan,
         "citations": [citation],
         "trainer_name": "ray_mae",
     }
+    if isinstance(settings, PrimusSettings):
+        content[ORDER] = PRIMUS_ORDER
     torch.save(content, output / CHECKPOINT)
     _write_json(output / PLAN, {**plan, "trainer_name": "ray_mae"})
     _write_json(output / PLANS, plans_configuration(settings, facts.spacing_mm))
@@ -221,9 +249,9 @@ def write_nnunet(
             "model_type": f"ray_mae_{settings.name}",
             "input": "[B, 1, X, Y, Z], RAS, z-scores over the foreground",
             "spacing_mm": facts.spacing_mm,
-            "crop_size": settings.crop_size,
-            "num_features": settings.stages.features[-1],
-            "architecture": NETWORK,
+            "crop_size": settings.input_size,
+            "num_features": architecture.features,
+            "architecture": architecture.network,
         },
     )
 

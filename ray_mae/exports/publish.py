@@ -49,7 +49,7 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     began = time.time()
     _require_free(config)
     facts = ckpt.encoder_facts(config.checkpoint)
-    if not isinstance(facts.settings, KNOWN):
+    if not isinstance(facts.settings, KNOWN) or getattr(facts.settings, "plain", False):
         raise ValueError(
             f"{config.checkpoint} holds an encoder {facts.settings.name}, for which other tools have no "
             "network, or which its makers have published themselves"

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d
 
 from ray_mae.batch import VolumeBatch, WindowBatch
-from ray_mae.config.sections import DataConfig, VolumeDataConfig
+from ray_mae.config.sections import DataConfig, EncoderSettings, VolumeDataConfig
+from ray_mae.encoders.base import MapEncoder, TokenEncoder
 from ray_mae.encoders.resenc import ResEnc, fold_film
-from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.transforms.volumes import VolumeAugmentation, clean
 
 RAW_SIDE = 8
@@ -58,7 +58,7 @@ class VolumePreprocessing:
 
 
 class FrozenVolumeEncoder(nn.Module):
-    """Crops of volumes → feature vectors at noise level 0. Nothing is masked.
+    """Crops of volumes → feature vectors, at noise level 0 where a network is told one. Nothing is masked.
 
     It sees what it is given: `VolumePreprocessing` gives the middle of a volume, `embed_whole` looks at all
     of it.
@@ -66,7 +66,7 @@ class FrozenVolumeEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: ResEnc,
+        encoder: MapEncoder | TokenEncoder,
         data: DataConfig | None = None,
         pool: str | None = None,
         spacing_mm: float | None = None,
@@ -77,14 +77,14 @@ class FrozenVolumeEncoder(nn.Module):
         self.data = cast(VolumeDataConfig, data or VolumeDataConfig())
 
     @property
-    def settings(self) -> ResEncSettings:
+    def settings(self) -> EncoderSettings:
         """The encoder's."""
         return self.encoder.settings
 
     @property
     def preprocessing(self) -> VolumePreprocessing:
         """What turns a file into the encoder's input."""
-        return VolumePreprocessing(self.settings.crop_size, self.spacing_mm)
+        return VolumePreprocessing(self.settings.input_size, self.spacing_mm)
 
     @property
     def augmentation(self) -> VolumeAugmentation:
@@ -97,8 +97,9 @@ class FrozenVolumeEncoder(nn.Module):
         return self.encoder.width
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """[B, 1, D, H, W] preprocessed → [B, C]: the mean over the last stage."""
-        return self.encoder(volumes.to(next(self.parameters()).dtype))
+        """[B, 1, D, H, W] preprocessed → [B, C]: the mean over the last stage, or over tokens."""
+        last = self.encoder.last_map(volumes.to(next(self.parameters()).dtype))
+        return last.mean(dim=(2, 3, 4))
 
     def embed(
         self, batch: VolumeBatch | WindowBatch, augment: VolumeAugmentation | None = None
@@ -128,7 +129,7 @@ class FrozenVolumeEncoder(nn.Module):
         from ray_mae.data.loading.volume_windows import cut, windows_of
 
         values, mask = volume.cpu().numpy(), None if valid is None else valid.cpu().numpy()
-        size = self.settings.crop_size
+        size = self.settings.input_size
         places, weights = windows_of(values, mask, size)
         windows, inside = (torch.from_numpy(a) for a in cut(values, mask, places, size))
         batch = WindowBatch(
@@ -147,8 +148,9 @@ class FrozenVolumeEncoder(nn.Module):
 
     def resize(self, size: int | None) -> None:
         """Take another size of crop. Raises ValueError where the network cannot."""
-        self.encoder.settings = self.settings.resized(size)
+        self.encoder.resize(self.settings.resized(size))
 
     def drop_film(self) -> None:
         """Leave FiLM out, without changing the features."""
-        fold_film(self.encoder)
+        if isinstance(self.encoder, ResEnc):
+            fold_film(self.encoder)

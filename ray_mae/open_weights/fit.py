@@ -6,11 +6,14 @@ from pathlib import Path
 import torch
 
 from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
+from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.open_weights.fold import resample_kernel, resample_positions
 from ray_mae.open_weights.ours import OurEncoder, preset_of
+from ray_mae.open_weights.primus import shape_settings
 
 
 def fit_to(ours: OurEncoder, wanted: EncoderSettings, path: Path) -> OurEncoder:
@@ -31,6 +34,10 @@ def fit_to(ours: OurEncoder, wanted: EncoderSettings, path: Path) -> OurEncoder:
         )
     if isinstance(wanted, ResEncSettings):
         return _fit_resenc(ours, wanted, path)
+    if isinstance(wanted, ConvNextV2Settings):
+        return _fit_convnextv2(ours, wanted, path)
+    if isinstance(wanted, PrimusSettings):
+        return _fit_primus(ours, wanted, path)
     if not isinstance(wanted, VitSettings):
         return ours
     now = ours.settings
@@ -108,3 +115,43 @@ def _fit_resenc(ours: OurEncoder, wanted: ResEncSettings, path: Path) -> OurEnco
         return replace(ours, settings=wanted, weights=folded | kept, rewritten=rewritten)
     fresh = [*ours.fresh, *(("film.", "time.") if wanted.film and not now.film else ())]
     return replace(ours, settings=wanted, fresh=fresh)
+
+
+def _fit_convnextv2(ours: OurEncoder, wanted: ConvNextV2Settings, path: Path) -> OurEncoder:
+    """A norm after the mean is left out where the run has one before it, which is fresh."""
+    now = ours.settings
+    assert isinstance(now, ConvNextV2Settings)
+    if (now.widths, now.blocks) != (wanted.widths, wanted.blocks):
+        own = f", encoder.width {now.width}" if now.width else ""
+        raise ValueError(
+            f"{path} has stages of {list(now.widths)} channels: set encoder.preset {now.preset}{own}, or "
+            "leave them out"
+        )
+    if now.norm == wanted.norm:
+        return replace(ours, settings=wanted)
+    before, after = ("norm_pre" if s.norm == "points" else "head.norm" for s in (now, wanted))
+    weights = {n: w for n, w in ours.weights.items() if not n.startswith(f"{before}.")}
+    width = now.widths[-1]
+    weights |= {f"{after}.weight": torch.ones(width), f"{after}.bias": torch.zeros(width)}
+    fresh = [*ours.fresh, f"{after}.weight", f"{after}.bias"]
+    return replace(ours, settings=wanted, weights=weights, fresh=fresh)
+
+
+def _fit_primus(ours: OurEncoder, wanted: PrimusSettings, path: Path) -> OurEncoder:
+    from ray_mae.encoders.primus import resample_grid
+
+    now = ours.settings
+    assert isinstance(now, PrimusSettings)
+    if now.shape != wanted.shape or now.plain != wanted.plain:
+        values = {**shape_settings(now.shape), "plain": str(now.plain).lower()}
+        sets = ", ".join(f"encoder.{name} {value}" for name, value in values.items())
+        raise ValueError(f"{path} holds {now.described}: set {sets}, or leave them out")
+    if now.patch_size != wanted.patch_size:
+        raise ValueError(
+            f"{path} has patches of {now.patch_size}³ voxels: set encoder.patch_size {now.patch_size}"
+        )
+    weights, resampled = dict(ours.weights), dict(ours.resampled)
+    if now.side != wanted.side:
+        weights["eva.pos_embed"] = resample_grid(weights["eva.pos_embed"], wanted.side)
+        resampled["eva.pos_embed"] = f"from {now.side}³ to {wanted.side}³ patches (trilinear)"
+    return replace(ours, settings=wanted, weights=weights, resampled=resampled)

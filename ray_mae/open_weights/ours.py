@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.registry import build_encoder
-from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.timm_settings import TimmSettings
 from ray_mae.encoders.vit import VIEWS
 from ray_mae.encoders.vit_settings import PRESETS, Shape, VitSettings
@@ -47,7 +46,7 @@ def as_ours(found: OpenEncoder) -> OurEncoder:
     Raises:
         ValueError: it has a part that ours has not.
     """
-    if isinstance(found.settings, ResEncSettings):
+    if not isinstance(found.settings, TimmSettings):
         every = found.weights | found.decoder
         return OurEncoder(
             found.settings,
@@ -56,7 +55,6 @@ def as_ours(found: OpenEncoder) -> OurEncoder:
             dict(found.rewritten),
             notes=[*found.notes],
         )
-    assert isinstance(found.settings, TimmSettings)
     model = on_meta(found.settings).body
     if lacking := parts_ours_lacks(model):
         raise ValueError(

@@ -10,27 +10,27 @@ from torch import Tensor
 from ray_mae.encoders.resenc_settings import PRESETS, ResEncSettings, Stages
 from ray_mae.open_weights.files import require_sound
 from ray_mae.open_weights.names import Renamed
+from ray_mae.open_weights.primus import is_primus, read_primus
 from ray_mae.open_weights.source import OpenEncoder, complete
 
 _ALIAS = re.compile(r"(.*)\.all_modules\.([01])\.(weight|bias)")
 _TARGET = {"0": "conv", "1": "norm"}
-_PRIMUS = ("eva.", "down_projection.", "up_projection.")
 
 
 def read_nnssl(path: Path, content: Mapping[str, Any]) -> OpenEncoder:
-    """Returns the encoder of a checkpoint of nnssl or nnU-Net.
+    """Returns the encoder of a checkpoint of nnssl or nnU-Net: a residual one, or a Primus.
 
     Args:
         path: the file.
         content: of it.
 
     Raises:
-        ValueError: it is no residual encoder of a size that is known, or is not whole.
+        ValueError: it is no encoder of a size that is known, or is not whole.
     """
     plan = content.get("nnssl_adaptation_plan") or {}
     tensors = {n.removeprefix("module."): t for n, t in content["network_weights"].items()}
-    if any(name.startswith(_PRIMUS) for name in tensors):
-        raise ValueError(f"{path} holds a Primus network: ray-mae reads ResEnc networks")
+    if is_primus(tensors):
+        return read_primus(path, content, tensors, _spacing(plan))
     renamed = _rename(tensors)
     preset = _preset(path, renamed.weights, plan)
     notes = _add_aliases(renamed)
@@ -120,7 +120,7 @@ def _preset(path: Path, weights: Mapping[str, Tensor], plan: Mapping[str, Any]) 
             blocks[stage] = max(blocks.get(stage, 0), block + 1)
     if not features:
         raise ValueError(
-            f"{path} holds no residual encoder (encoder.stages.…): ray-mae reads ResEnc networks"
+            f"{path} holds no residual encoder (encoder.stages.…) and no Primus (eva.…), which ray-mae reads"
         )
     found = tuple(features[i] for i in sorted(features)), tuple(blocks[i] for i in sorted(blocks))
     arguments = (plan.get("architecture_plans") or {}).get("arch_kwargs") or {}
@@ -154,11 +154,22 @@ def _one(values: Any) -> int:
 
 def _trained_on(plan: Mapping[str, Any], stride: int) -> tuple[int, float | None]:
     """Side of the crops and spacing, of the plan's first configuration; what is not said is the default."""
-    configurations = (plan.get("pretrain_plan") or {}).get("configurations") or {}
-    first: Mapping[str, Any] = next(iter(configurations.values()), {})
+    first = _first(plan)
     size = _one(plan.get("pretrain_patch_size") or first.get("patch_size") or 0)
     crop = (
         size if size and size % stride == 0 and size >= 2 * stride else ResEncSettings().crop_size
     )
-    spacing = first.get("spacing")
-    return crop, float(spacing[0]) if spacing and len({*spacing}) == 1 else None
+    return crop, _spacing(plan)
+
+
+def _first(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The plan's first configuration, which is the one that is taken."""
+    configurations = (plan.get("pretrain_plan") or {}).get("configurations") or {}
+    first: Mapping[str, Any] = next(iter(configurations.values()), {})
+    return first
+
+
+def _spacing(plan: Mapping[str, Any]) -> float | None:
+    """Between the voxels trained on; None where it is not said, or not the same along each axis."""
+    spacing = _first(plan).get("spacing")
+    return float(spacing[0]) if spacing and len({*spacing}) == 1 else None

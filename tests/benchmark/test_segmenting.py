@@ -177,7 +177,7 @@ def test_who_cannot_segment_is_left_out_with_the_reason(shards: Path, tmp_path: 
         suite,
         [FitKey(Cell("t", "segment", "all"), "ours"), FitKey(Cell("age", "linear", "all"), "ours")],
     )
-    assert "gives tokens" in told["t"].pop("tokens")
+    assert "has no decoder of voxels" in told["t"].pop("tokens")
     assert "reads samples of kind 'study'" in told["t"].pop("films")
     assert "kind scratch" in told["t"].pop("random")
     assert {"histogram", "prevalence"} <= set(told["t"])

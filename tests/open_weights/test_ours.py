@@ -381,7 +381,7 @@ def test_other_volume_networks_are_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint_final.pth"
     primus = {"network_weights": {"eva.blocks.0.norm1.weight": torch.ones(3)}}
     torch.save(primus, file)
-    with pytest.raises(ValueError, match="holds a Primus network: ray-mae reads ResEnc networks"):
+    with pytest.raises(ValueError, match="holds a Primus with parts missing"):
         read_open(tmp_path)
     other = replace(TINY, features=(8, 16, 32, 48))
     makers.nnssl_file(file, other)

@@ -193,7 +193,7 @@ def test_a_search_whose_driver_was_killed_goes_on(
     output = tmp_path / "killed"
     changes = {
         "space": {"optim.lr": {"loguniform": [1e-4, 1e-2]}},
-        "run": {**SEARCH["run"], "optim": {**SEARCH["run"]["optim"], "steps": 36}},
+        "run": {**SEARCH["run"], "optim": {**SEARCH["run"]["optim"], "steps": 24}},
         "trials": 3,
         "at_once": 1,
         "probes": 3,

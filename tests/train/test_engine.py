@@ -72,10 +72,12 @@ def test_only_matrices_and_kernels_decay() -> None:
 
 @pytest.fixture(scope="module")
 def fp32() -> list[float]:
-    return trained(engine_of("fp32", 1))
+    return trained(engine_of("fp32", DDP))
 
 
-@pytest.mark.parametrize("stage", [DDP, 1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stage", [DDP, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 3))]
+)
 def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[float]) -> None:
     engine = engine_of("bf16", stage)
     losses = trained(engine)
@@ -91,7 +93,7 @@ def test_bf16_trains_like_fp32_and_keeps_fp32_weights(stage: int, fp32: list[flo
     ("precision", "stage"),
     [
         ("fp32", DDP),
-        ("fp32", 0),
+        pytest.param("fp32", 0, marks=pytest.mark.slow),
         pytest.param("fp32", 3, marks=pytest.mark.slow),
         ("bf16", DDP),
         pytest.param("bf16", 1, marks=pytest.mark.slow),
@@ -186,6 +188,7 @@ def test_both_engines_take_the_same_steps(accumulation: int) -> None:
         torch.testing.assert_close(weight, theirs[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_with_two_names_are_the_same_under_both() -> None:
     """nnU-Net registers each convolution twice: both names are loaded, so both must be the fp32 ones."""
     engine = engines.engine_of(
@@ -210,7 +213,7 @@ def test_weights_with_two_names_are_the_same_under_both() -> None:
 @pytest.mark.parametrize(
     ("precision", "before", "after", "optimizer"),
     [
-        ("fp32", 2, 1, "sgd"),
+        pytest.param("fp32", 2, 1, "sgd", marks=pytest.mark.slow),
         pytest.param("fp32", 3, 3, "adamw", marks=pytest.mark.slow),
         pytest.param("bf16", 1, 2, "adamw", marks=pytest.mark.slow),
     ],
@@ -234,6 +237,7 @@ def test_a_universal_checkpoint_goes_on_as_if_nothing_had_been(
         torch.testing.assert_close(weight, theirs[name], rtol=1e-4 * rounding, atol=5e-5 * rounding)
 
 
+@pytest.mark.slow
 def test_a_universal_checkpoint_of_no_step_is_a_start(tmp_path: Path) -> None:
     whole = engine_of("fp32", 2)
     whole.save(tmp_path / "parts")

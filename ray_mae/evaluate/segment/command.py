@@ -1,4 +1,4 @@
-"""`evaluate segment`: a U-Net from the encoder on label maps, beside the same network from scratch."""
+"""`evaluate segment`: encoder and decoder on label maps, beside the same network from scratch."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,6 @@ from ray_mae.data.parallel_map import parallel_map
 from ray_mae.data.paths import real_path
 from ray_mae.data.schema import SPLITS, Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.cohort import read_cohort
 from ray_mae.evaluate.segment.crops import values_in
 from ray_mae.evaluate.segment.dice import METRICS, over_volumes
@@ -107,11 +106,11 @@ class Segmentation(driver.Evaluation[SegmentConfig, SegmentTask, SegmentResult])
             "encoder" if config.init == "encoder" else "encoder and decoder but for the last layer"
         )
         return {
-            "Network": f"the U-Net of pretraining with {len(task.values)} classes. trained starts at "
-            f"the checkpoint's {parts}, random at fresh weights; what is fresh, the order and the "
-            "augmentation are the same in both for a seed.",
+            "Network": f"{task.settings.described}, with its decoder and {len(task.values)} classes. "
+            f"trained starts at the checkpoint's {parts}, random at fresh weights; what is fresh, the "
+            "order and the augmentation are the same in both for a seed.",
             "Budget": f"{config.steps:,} steps of {config.optimizer} with {config.batch_size} × "
-            f"{config.accumulate} crops of {task.settings.crop_size}³ each, for every start and seed; "
+            f"{config.accumulate} crops of {task.settings.input_size}³ each, for every start and seed; "
             f"validated every {config.validate_every:,}. Loss: Dice and cross-entropy.",
             "Choice": "the weights with the highest mean Dice on validation patients, of equal ones "
             "those with the lower loss. Test patients serve for the numbers alone.",
@@ -138,7 +137,7 @@ def readable(config: SegmentConfig) -> tuple[Manifest, ckpt.EncoderFacts]:
     """
     manifest, facts = Manifest.read(config.shards), ckpt.encoder_facts(config.checkpoint)
     kind = of_encoder(facts.settings)
-    if manifest.kind != kind.name or facts.settings.form != "maps":
+    if manifest.kind != kind.name or facts.settings.segmentation is None:
         raise ValueError(
             "segmentation is for volumes: "
             f"{config.shards} holds shards of kind {manifest.kind!r}, {config.checkpoint} an encoder "
@@ -186,8 +185,8 @@ def prepare_label_maps(
         left_out[f"{unlabelled} volumes"] = "no label map"
     for value in sorted((by_split["val"] | by_split["test"]) - set(classes)):
         left_out[f"label {value}"] = "not in the training volumes; counts as background"
-    settings, data = cast(ResEncSettings, facts.settings), cast(VolumeDataConfig, facts.data)
-    task = SegmentTask(shards, manifest, cohort, labelled, classes, settings, data)
+    data = cast(VolumeDataConfig, facts.data)
+    task = SegmentTask(shards, manifest, cohort, labelled, classes, facts.settings, data)
     return Preparation(task, left_out)
 
 

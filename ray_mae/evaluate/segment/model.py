@@ -1,8 +1,8 @@
-"""A U-Net that gives every voxel a class: the pretrained network with another last layer."""
+"""A network that gives every voxel a class: the pretrained one with its decoder, and another last layer."""
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -11,35 +11,44 @@ from torch import Tensor, nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.base import to_dict
+from ray_mae.config.registry import load
+from ray_mae.config.sections import EncoderSettings
 from ray_mae.config.urls import opened
-from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
-from ray_mae.encoders.resenc_settings import ResEncSettings
+from ray_mae.encoders.base import TokenEncoder
+from ray_mae.encoders.resenc import LAST_LAYER, ResEnc, fold_film
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.files import write_whole
 from ray_mae.store import fetch
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
-_LAST = "seg_layers."
 
 
 class Segmenter(nn.Module):
     """Volumes → classes of voxels."""
 
-    def __init__(self, settings: ResEncSettings, values: list[int]) -> None:
+    def __init__(self, settings: EncoderSettings, values: list[int]) -> None:
         """Fresh weights. values: what the classes are called in label maps, the background first."""
         super().__init__()
+        assert settings.segmentation is not None
         self.values = values
-        self.encoder, self.decoder = encoder_and_decoder(settings, classes=len(values))
+        self.encoder: Any
+        self.decoder: Any
+        self.encoder, self.decoder = load(settings.segmentation)(settings, classes=len(values))
 
     @property
-    def settings(self) -> ResEncSettings:
+    def settings(self) -> EncoderSettings:
         """The encoder's."""
-        return self.encoder.settings
+        settings: EncoderSettings = self.encoder.settings
+        return settings
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K, D, H, W] float32 of clean crops [B, 1, D, H, W]."""
-        e = self.encoder.embed(torch.zeros(len(x), device=x.device))
-        return self.decoder(self.encoder.skips(x, e), e).float()
+        if isinstance(self.encoder, TokenEncoder):
+            logits: Tensor = self.decoder(self.encoder(x)[:, self.encoder.prefix :])
+        else:
+            e = self.encoder.embed(torch.zeros(len(x), device=x.device))
+            logits = self.decoder(self.encoder.skips(x, e), e)
+        return logits.float()
 
     @torch.no_grad()
     def logits(self, volume: Tensor, *, overlap: float = 0.5, windows: int = 2) -> Tensor:
@@ -49,7 +58,7 @@ class Segmenter(nn.Module):
         """
         logits = sliding_window_inference(
             volume[None, None],
-            roi_size=self.settings.crop_size,
+            roi_size=self.settings.input_size,
             sw_batch_size=windows,
             predictor=self,
             overlap=overlap,
@@ -71,18 +80,20 @@ class Segmenter(nn.Module):
         _load(self.encoder, ckpt.encoder_weights(checkpoint))
         if decoder:
             own = self.decoder.state_dict()
-            inner = {k: v for k, v in own.items() if _LAST not in k}
+            inner = {k: v for k, v in own.items() if not k.startswith(LAST_LAYER)}
             trained = ckpt.decoder_weights(checkpoint, inner)
             if not trained:
                 raise ValueError(
-                    f"{checkpoint} holds no U-Net decoder, since its method trains none: take init encoder"
+                    f"{checkpoint} holds no decoder of this network, since its method trains none: take init "
+                    "encoder"
                 )
-            fresh = {k: v.numpy() for k, v in own.items() if _LAST in k}
+            fresh = {k: v.numpy() for k, v in own.items() if k.startswith(LAST_LAYER)}
             _load(self.decoder, trained | fresh)
 
     def drop_film(self) -> None:
         """Leave FiLM out, without changing what is computed at noise level 0."""
-        fold_film(self.encoder, self.decoder)
+        if isinstance(self.encoder, ResEnc):
+            fold_film(self.encoder, self.decoder)
 
     def save(self, folder: Path) -> None:
         """Write the files that `load_segmenter` reads."""
@@ -117,6 +128,6 @@ def load_segmenter(folder: Path | str) -> Segmenter:
     facts = json.loads(path.read_text())
     # 0.1 wrote the method's settings, the network's among them
     settings, _ = ckpt.sections_of(facts.get("method", facts))
-    model = Segmenter(cast(ResEncSettings, settings), facts["values"])
+    model = Segmenter(settings, facts["values"])
     model.load_state_dict(load_file(fetch(path.parent / WEIGHTS)))
     return model.eval()

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import SegmentConfig
-from ray_mae.config.sections import VolumeDataConfig
+from ray_mae.config.sections import EncoderSettings, VolumeDataConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.loading.order import Order
 from ray_mae.data.schema import Manifest
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.evaluate.baselines import TRAINED
 from ray_mae.evaluate.cohort import Cohort
 from ray_mae.evaluate.metrics import FloatArray
@@ -42,7 +41,7 @@ class SegmentTask:
     """[S], the cohort's rows with a label map."""
     values: tuple[int, ...]
     """Of the K classes in the label maps, the background first."""
-    settings: ResEncSettings
+    settings: EncoderSettings
     """Of the encoder, with the crop of this task."""
     data: VolumeDataConfig
     """As of the pretraining."""
@@ -113,7 +112,7 @@ def train_segmenter(run: Run, config: SegmentConfig, task: SegmentTask) -> tuple
         include_background=False, to_onehot_y=True, softmax=True, batch=True
     )
     collator = LabelledCrops(
-        task.settings.crop_size, task.values, config.foreground_share, seed=run.seed
+        task.settings.input_size, task.values, config.foreground_share, seed=run.seed
     )
     samples = task.samples(config.batch_size, config.shuffle_window)
     order = Order.of(task.manifest, "train", run.seed, config.shuffle_window)

@@ -14,6 +14,7 @@ from ray_mae.config.sections import (
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
 from ray_mae.methods.parts.mask_settings import MaskSettings
+from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 DECODERS: dict[str, Shape] = {
     "tiny": Shape(192, 4, 3),
@@ -26,7 +27,7 @@ DECODERS: dict[str, Shape] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MvmaeSettings(MaskSettings):
+class MvmaeSettings(MaskSettings, SpreadSettings):
     """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
 
     name: Literal["mvmae"] = "mvmae"
@@ -39,6 +40,9 @@ class MvmaeSettings(MaskSettings):
     all."""
     norm_pix: bool = False
     """Reconstruct patches normalised to mean 0 and variance 1 each."""
+    cross_view: bool = False
+    """Let the pixel decoder look at the visible tokens of the study's other views too (CAV-MAE, arXiv
+    2210.07839). Of a study with one view it changes nothing."""
     decoder_width: int | None = setting(None, ge=16)
     """Pixel decoder width; default from the preset."""
     decoder_depth: int | None = setting(None, ge=1)
@@ -100,7 +104,9 @@ class MvmaeSettings(MaskSettings):
     @property
     def described(self) -> str:
         masked = f"{self.mask_ratio:.0%} masked{self.mask_described}"
-        return f"{masked}, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+        cross = ", cross-view decoding" if self.cross_view else ""
+        terms = f"β {self.beta:g} ({self.alignment}), γ {self.gamma:g}{self.spread_described}"
+        return f"{masked}{cross}, {terms}"
 
     @property
     def reads_reports(self) -> bool:
@@ -119,7 +125,7 @@ class MvmaeSettings(MaskSettings):
 
     @property
     def coupled(self) -> bool:
-        return self.beta > 0 and self.alignment in ("infonce", "vicreg")
+        return super().coupled or (self.beta > 0 and self.alignment in ("infonce", "vicreg"))
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()

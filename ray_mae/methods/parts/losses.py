@@ -38,7 +38,12 @@ def reconstruction(
     error = (pixels - target).square()
     if valid is None:
         return error.mean(dim=(1, 2))
-    return region_mean(error, valid & (valid.float().mean(-1, keepdim=True) >= FEWEST_VALID))
+    return region_mean(error, countable(valid))
+
+
+def countable(valid: Tensor) -> Tensor:
+    """Valid voxels [N, M, P] bool of patches, without those of patches that have hardly any."""
+    return valid & (valid.float().mean(-1, keepdim=True) >= FEWEST_VALID)
 
 
 def region_mean(error: Tensor, region: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ray_mae.methods.parts.inputs import Reader, reader_of
 from ray_mae.methods.parts.losses import region_mean
 from ray_mae.methods.parts.masking import Masks
 from ray_mae.methods.parts.pictures import reconstruction_of
+from ray_mae.methods.parts.spread import spread
 from ray_mae.methods.simmim.settings import SimmimSettings
 
 
@@ -58,8 +59,10 @@ class SimmimMaps(Method):
         error = (self.values(h) - inputs.x).abs()  # [N, 1, *sides]
         each = inputs.per_sample(region_mean(error, inputs.counted(hidden)))  # [S]
         total = each.mean()
-        ratios = signs_of_collapse(h.flatten(2).mean(2), inputs) if watch else {}
-        return Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        z = h.flatten(2).mean(2)  # [N, D]
+        ratios = signs_of_collapse(z, inputs) if watch else {}
+        losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
+        return spread(losses, self.settings, z, inputs, step)
 
     def hidden(self, draw: Tensor) -> Tensor:
         """[N, 1, *sides] bool: whole units, as many in every input, by the keys draw [N]."""
