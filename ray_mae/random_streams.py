@@ -20,7 +20,25 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    CURVE = 11
+    BLOCK = 12
+    GREEN = 13
+    GUIDE = 14
+    HINT = 15
     DROP_PATH = 16
+    SLICE = 17
+    CROPS = 19
+    BLUR = 20
+    PARTNER = 21
+    HIDDEN = 22
+    DIRECTION = 23
+    CONTRAST = 26
+    GRAIN = 27
+    MIRROR = 28
+    PAIR = 29
+    TARGET = 30
+    FUSE = 31
+    REGION = 32
 
 
 class Draw(IntEnum):

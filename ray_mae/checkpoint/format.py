@@ -282,7 +282,7 @@ def encoder_weights(path: Path) -> Weights:
     if (found := open_encoder(path)) is not None:
         return {name: w.numpy() for name, w in found.weights.items()}
     prefix = "encoder."
-    every = all_weights(path)
+    every = weights_to_begin_with(path)
     return {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
 
 
@@ -302,6 +302,30 @@ def decoder_weights(path: Path, template: Mapping[str, Any]) -> Weights:
     every = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
     fits = all(k in every and every[k].shape == tuple(v.shape) for k, v in template.items())
     return {k: every[k] for k in template} if fits else {}
+
+
+def weights_to_begin_with(path: Path) -> Weights:
+    """Returns what `all_weights` does, with the encoder that the method keeps as encoder.….
+
+    Args:
+        path: of a run or a checkpoint, or of an exported encoder.
+
+    Raises:
+        FileNotFoundError: that says what was looked for.
+        ValueError: a file is not as it was written.
+    """
+    path = at_hand(path)
+    every = all_weights(path)
+    if any((path / name).is_file() for name in (EXPORTED, f"{BEGUN_WITH}.json")):
+        return every
+    kept = f"{read_config(find_checkpoint(path)).method.kept}."
+    trained = "encoder."
+    if kept == trained:
+        return every
+    others = {k: w for k, w in every.items() if not k.startswith(trained)}
+    return others | {
+        trained + k.removeprefix(kept): w for k, w in every.items() if k.startswith(kept)
+    }
 
 
 def all_weights(path: Path) -> Weights:

@@ -40,8 +40,10 @@ class Pictures:
 class Batch(Protocol):
     """What training knows of a batch."""
 
-    key: Tensor
-    """[S] int64, stable keys of its samples."""
+    @property
+    def key(self) -> Tensor:
+        """[S] int64, stable keys of its samples."""
+        ...
 
     @property
     def samples(self) -> int: ...
@@ -80,6 +82,8 @@ class Context:
     vocabulary: Vocabulary = Vocabulary()
     recompute: bool = False
     """Whether activations are computed again in the backward pass."""
+    frozen: Encoder | None = None
+    """That of `MethodSettings.frozen_encoder`, with its weights."""
 
     @property
     def studies(self) -> StudyDataConfig:
@@ -102,6 +106,8 @@ class Method(nn.Module):
 
     encoder: Encoder
     """What is kept. Its weights are named `encoder.…` in every checkpoint."""
+    follows: bool = True
+    """Whether its `after_step` has anything to do, where it has one of its own."""
 
     @classmethod
     def build(cls, settings: Any, encoder: Any, context: Context) -> Self:
@@ -124,11 +130,19 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def after_step(self, step: int) -> None:
-        """Called when `step` optimiser steps have changed the weights: teachers, queues.
+    def after_step(self, step: int, taken: Tensor) -> None:
+        """Called when `step` optimiser steps have been done: teachers, queues.
 
         What it changes must be buffers: they are part of the checkpoint, and no ZeRO stage divides them.
+
+        Args:
+            step: optimiser steps done, this one among them.
+            taken: scalar bool on the device, false where the step was skipped since its gradient was not
+                finite on some worker. Then no buffer may change; nobody waits to hear of it.
         """
+
+    def begin(self) -> None:
+        """Called when a new run has taken weights of others: teachers begin as what they follow."""
 
     def no_weight_decay(self) -> set[str]:
         """Names of its own parameters that are no matrices and are not decayed, as of `Encoder`."""

@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from ray.train import CheckpointUploadMode
 from safetensors.torch import save_file
-from torch import nn
 
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.checkpoint import integrity
 from ray_mae.checkpoint.begin import fresh_names
 from ray_mae.checkpoint.convert import make_universal
 from ray_mae.data.paths import is_remote
+from ray_mae.methods.base import Method
 from ray_mae.store import put_folder, remove_folder
 from ray_mae.train.engine import Engine
 from ray_mae.train.errors import FatalError
@@ -238,7 +238,7 @@ def _require_finite(weights: dict[str, torch.Tensor], step: int) -> None:
 # ---------------------------------------------------------------------------------------- beginning
 
 
-def begin_with(module: nn.Module, checkpoint: Path) -> str:
+def begin_with(module: Method, checkpoint: Path) -> str:
     """Loads what fits of other weights into the module; returns in words how much that was.
 
     Args:
@@ -249,7 +249,7 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
         ValueError: the encoder is another one.
     """
     may_be_new = fresh_names(checkpoint)
-    saved = ckpt.all_weights(checkpoint)
+    saved = ckpt.weights_to_begin_with(checkpoint)
     own = module.state_dict()
     fits = {
         name: torch.from_numpy(saved[name])
@@ -264,6 +264,7 @@ def begin_with(module: nn.Module, checkpoint: Path) -> str:
             f"such as {strange[0]}; take its settings of encoder, or no --weights"
         )
     module.load_state_dict(fits, strict=False)
+    module.begin()
     fresh = f", {len(rest)} are new" if rest else ""
     return f"weights of {checkpoint}: {len(fits)} taken{fresh}"
 
@@ -288,8 +289,14 @@ def restore(engine: Engine) -> None:
         else:
             with _universal(folder) as whole:
                 engine.load(whole, universal=True)
+            engine.set_buffers(_tensors(folder))
         if engine.has_frozen:
-            engine.set_frozen({n: torch.from_numpy(w) for n, w in ckpt.all_weights(folder).items()})
+            engine.set_frozen(_tensors(folder))
+
+
+def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """All weights of the method."""
+    return {name: torch.from_numpy(w) for name, w in ckpt.all_weights(checkpoint).items()}
 
 
 def _require_whole(checkpoint: Path, workers: int) -> None:

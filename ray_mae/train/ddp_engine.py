@@ -64,12 +64,12 @@ class DdpEngine(Engine):
             return self._shared.no_sync()
         return nullcontext()
 
-    def step(self, lr: float) -> None:
+    def step(self, lr: float, weight_decay: float | None = None) -> None:
         last = self._last
         self._micro = (self._micro + 1) % self._accumulation
         if not last:
             return
-        self._set_rates(lr, self._optimizer.param_groups)
+        self._set_rates(lr, weight_decay, self._optimizer.param_groups)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._clip or float("inf"))
         taken = norm.isfinite()
         # the fused operator looks at it on the device, as it does for a GradScaler

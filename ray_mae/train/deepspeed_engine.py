@@ -93,8 +93,8 @@ class DeepSpeedEngine(Engine):
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(poisoned(loss))
 
-    def step(self, lr: float) -> None:
-        self._set_rates(lr, self._optimizer.param_groups)
+    def step(self, lr: float, weight_decay: float | None = None) -> None:
+        self._set_rates(lr, weight_decay, self._optimizer.param_groups)
         last = self._engine.is_gradient_accumulation_boundary()
         if last and self.stage == 0:
             # DeepSpeed would take any step; the gradients are the same on every worker by now

@@ -41,6 +41,7 @@ class Engine(ABC):
             module, optim.weight_decay, partial(_rate_of, module, optim.layer_decay)
         )
         self._scales = [group["scale"] for group in self._groups]
+        self._decay = [bool(group["weight_decay"]) for group in self._groups]
         if config.compile:
             _require_compiler()
             # each network, and not the method around them: its weights that change with the step, such
@@ -71,8 +72,13 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def step(self, lr: float) -> None:
-        """After each micro-batch; the last one of a step changes the weights and has an `outcome`."""
+    def step(self, lr: float, weight_decay: float | None = None) -> None:
+        """After each micro-batch; the last one of a step changes the weights and has an `outcome`.
+
+        Args:
+            lr: learning rate.
+            weight_decay: of what decays; None: that of the settings.
+        """
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
@@ -85,6 +91,17 @@ class Engine(ABC):
         Args:
             weights: all of the module's, fp32.
         """
+
+    def set_buffers(self, weights: Mapping[str, Tensor]) -> None:
+        """Gives buffers, such as a teacher, their values of a checkpoint: no universal one has them.
+
+        Args:
+            weights: all of the module's, fp32.
+        """
+        with torch.no_grad():
+            for name, buffer in self.module.named_buffers(remove_duplicate=False):
+                if name in weights:
+                    buffer.copy_(weights[name])
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -110,16 +127,14 @@ class Engine(ABC):
         return {} if self.skipped else {"gradient_norm": self.outcome.norm}
 
     def after_step(self, step: int) -> None:
-        """Lets the method follow a step; see `Method.after_step`. One that was skipped leaves no trace."""
-        if type(self.module).after_step is Method.after_step:
+        """Lets the method follow a step; see `Method.after_step`."""
+        method = self.module
+        if type(method).after_step is Method.after_step or not method.follows:
             return  # or ZeRO 3 would gather all parameters for nothing
         with self.whole() as module, torch.no_grad():
-            before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-            cast(Method, module).after_step(step)
             # on the device: it may not have come to the step yet
             taken = self.outcome.taken.to(self.device, non_blocking=True)
-            for name, buffer in module.named_buffers():
-                buffer.copy_(torch.where(taken, buffer, before[name]))
+            cast(Method, module).after_step(step, taken)
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
@@ -138,9 +153,13 @@ class Engine(ABC):
         """Whether something is not trained."""
         return any(not p.requires_grad for p in self.module.parameters())
 
-    def _set_rates(self, lr: float, groups: list[dict[str, Any]]) -> None:
-        for group, scale in zip(groups, self._scales, strict=True):
+    def _set_rates(
+        self, lr: float, weight_decay: float | None, groups: list[dict[str, Any]]
+    ) -> None:
+        for group, scale, decays in zip(groups, self._scales, self._decay, strict=True):
             group["lr"] = lr * scale
+            if decays and weight_decay is not None:
+                group["weight_decay"] = weight_decay
 
 
 def engine_of(

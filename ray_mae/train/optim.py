@@ -144,3 +144,19 @@ def learning_rate(
     share = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
     left = (1 - share) ** POWER if decay == "poly" else 0.5 * (1 + math.cos(math.pi * share))
     return floor + (peak - floor) * left
+
+
+def weight_decay(step: int, *, first: float, last: float | None, steps: int) -> float | None:
+    """Returns the decay of a step, from `first` to `last` by half a cosine; None where it does not change.
+
+    Args:
+        step: of the optimiser, from 0.
+        first: decay at the first step.
+        last: decay at the last step; None: the first.
+        steps: of the whole run.
+    """
+    if last is None:
+        return None
+    return last + (first - last) * 0.5 * (
+        1 + math.cos(math.pi * min(1.0, step / max(1, steps - 1)))
+    )

@@ -13,6 +13,7 @@ from ray_mae.checkpoint.format import facts_of
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.urls import opened
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.rows import read_rows
@@ -35,7 +36,7 @@ from ray_mae.train.metrics.metrics import (
     utilisation,
 )
 from ray_mae.train.metrics.run_log import RunLog
-from ray_mae.train.optim import learning_rate
+from ray_mae.train.optim import learning_rate, weight_decay
 from ray_mae.train.outcomes import Outcome, Outcomes
 from ray_mae.train.recovery.lost_samples import LostRows, SkippedSteps
 from ray_mae.train.recovery.preemption import Preemption
@@ -45,7 +46,7 @@ from ray_mae.train.run_storage import outlast
 from ray_mae.train.setup import (
     Job,
     Plan,
-    collator_of,
+    held_out_collator,
     make_plan,
     method_of,
     order_of,
@@ -103,13 +104,14 @@ def train(job: Job, stack: ExitStack) -> None:
         first_step=first_step,
         **size,
     )
+    collator = outlast(lambda: held_out_collator(job, shards), folder.patience, config.folders[0])
     pictured = outlast(
-        lambda: _read_pictured(config, plan, shards, job.tokenizer, engine.device),
+        lambda: _read_pictured(config, plan, shards, collator, engine.device),
         folder.patience,
         config.folders[0],
     )
     held_out = outlast(
-        lambda: HeldOutLosses(config, plan, shards, job.tokenizer, rank, workers, first_step),
+        lambda: HeldOutLosses(config, plan, shards, collator, rank, workers, first_step),
         folder.patience,
         config.folders[0],
     )
@@ -148,8 +150,22 @@ def train(job: Job, stack: ExitStack) -> None:
             steps=plan.steps,
             decay=config.optim.decay,
         )
+        decay = weight_decay(
+            step,
+            first=config.optim.weight_decay,
+            last=config.optim.final_weight_decay,
+            steps=plan.steps,
+        )
         outcome = take_step(
-            engine, batches, averages, lost_rows, pulse, step, lr, plan.accumulation, watch=report
+            engine,
+            batches,
+            averages,
+            lost_rows,
+            pulse,
+            step,
+            (lr, decay),
+            plan.accumulation,
+            watch=report,
         )
         outcomes.add(step, outcome)
         settle(every=report or step == first_step)
@@ -164,6 +180,7 @@ def train(job: Job, stack: ExitStack) -> None:
             samples = (step + 1) * plan.batch_size
             values |= {
                 "lr": lr,
+                **({} if decay is None else {"weight_decay": decay}),
                 **method.metrics(step),
                 **engine.gradient_norm(),
                 **utilisation(work, workers, peak),
@@ -218,7 +235,7 @@ def take_step(
     lost_rows: LostRows,
     pulse: Pulse,
     step: int,
-    lr: float,
+    rates: tuple[float, float | None],
     micro_batches: int,
     *,
     watch: bool,
@@ -232,7 +249,7 @@ def take_step(
         lost_rows: of this worker.
         pulse: is told what the worker is at.
         step: steps done before.
-        lr: learning rate.
+        rates: learning rate, and the weight decay where it changes.
         micro_batches: of this worker in a step.
         watch: also record what is too costly for every step.
 
@@ -247,7 +264,7 @@ def take_step(
         losses = engine(part.batch, step, watch and micro == 0)
         engine.backward(losses.total * part.weight)
         batches.prepare()
-        engine.step(lr)
+        engine.step(*rates)
         averages.add(losses, part)
     engine.after_step(step + 1)
     averages.end_step()
@@ -283,6 +300,7 @@ def _size(method: Method) -> dict[str, float]:
         "encoder": sum(p.numel() for p in method.encoder.parameters()),
         "flops": method.flops(images=1, samples=0),
         "flops_of_study": method.flops(images=0, samples=1),
+        "buffers": sum(b.numel() * b.element_size() for b in method.buffers()),
     }
 
 
@@ -297,14 +315,13 @@ def _read_pictured(
     config: PretrainConfig,
     plan: Plan,
     shards: ShardSet,
-    tokenizer: str | None,
+    collator: Collator,
     device: torch.device,
 ) -> Any:
     """A few samples for pictures, of validation patients where there are any; None for none."""
     if config.tracking.pictures == 0:
         return None
     path, shard = (shards.of_split("val") or shards.of_split("train"))[0]
-    collator = collator_of(config, tokenizer)
     rows: list[dict[str, Any]] = []
     for group in range(len(shard.row_groups)):  # more than needed: of one patient come several
         with suppress(*([DamagedShard] if config.data.corrupt == "skip" else [])):

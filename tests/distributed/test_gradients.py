@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from tests.batches import gradients, method, part, study_batch
+from tests.settings import build_of, small
+from tests.volume_batches import some, volume_batch
 from tests.waits import Waits, on_device
 
 FORMS: dict[str, dict] = {
@@ -16,10 +19,25 @@ FORMS: dict[str, dict] = {
     "cosine": {"alignment": "cosine"},
     "infonce": {"alignment": "infonce"},
     "vicreg": {"alignment": "vicreg"},
+    "uniformity": {"beta": 0.0, "uniformity": 20.0},
+    "sigreg": {"beta": 0.0, "sigreg": 1.0},
+    "koleo": {"beta": 0.0, "koleo": 1.0},
+    "dino": {"dino": {"koleo": 1.0}},
+    "dino by sinkhorn": {"dino": {"koleo": 0.0, "centring": "sinkhorn"}},
+    "simclr of views": {"simclr": {"positives": "views"}},
+    "simclr of volumes": {"simclr primus": {}},
     "captions of studies": {"caption_memory": "study"},
     "parallel captions": {"caption_parallel_share": 0.5},
 }
 VIEWS = [2, 1, 3, 2, 1, 2, 1, 3]  # of the eight studies: uneven over workers
+
+
+def _module(settings: dict) -> Any:
+    """A method with some settings: MVMAE's, or those of the method that they name."""
+    for name in ("dino", "simclr", "simclr primus"):
+        if name in settings:
+            return build_of(small(name, **settings[name]))
+    return method(**{"beta": 20.0} | settings)
 
 
 def _worker(rank: int, folder: str) -> None:
@@ -31,6 +49,7 @@ def _worker(rank: int, folder: str) -> None:
     ):  # of a part the longest may be short
         batch.tokens[study, length - 1] = 3
         batch.tokens[study, length:] = 0
+    volumes = volume_batch(len(VIEWS))
     for world in (4, 2):
         if rank >= world:
             continue
@@ -38,9 +57,11 @@ def _worker(rank: int, folder: str) -> None:
             "gloo", init_method=f"file://{folder}/store{world}", rank=rank, world_size=world
         )
         share = len(VIEWS) // world
-        mine = on_device(part(batch, list(range(rank * share, (rank + 1) * share))))
+        samples = list(range(rank * share, (rank + 1) * share))
+        studies, crops = on_device(part(batch, samples)), on_device(some(volumes, samples))
         for form, settings in FORMS.items():
-            module = method(beta=20.0, **settings)
+            module = _module(settings)
+            mine = crops if form.endswith("volumes") else studies
             with Waits(module, mine) as waits:
                 module(mine, 100).total.backward()
             Path(f"{folder}/{form}-{world}-{rank}.waits").write_text("\n".join(waits.found))
@@ -48,11 +69,20 @@ def _worker(rank: int, folder: str) -> None:
             dist.all_reduce(gradient)
             if rank == 0:
                 torch.save(gradient / world, f"{folder}/{form}-{world}.pt")
+            if form == "dino":
+                module.zero_grad()  # of two passes: as with accumulation
+                module.after_step(1, torch.tensor(True))
+                torch.save(module.centre.value, f"{folder}/centre-{world}-{rank}.pt")
         dist.destroy_process_group()
     if rank == 0:
         for form, settings in FORMS.items():
-            gradient = gradients(method(beta=20.0, **settings), batch)
+            whole = volumes if form.endswith("volumes") else batch
+            gradient = gradients(_module(settings), whole)
             torch.save(gradient, f"{folder}/{form}-1.pt")
+        module = _module(FORMS["dino"])
+        module(batch, 100)
+        module.after_step(1, torch.tensor(True))
+        torch.save(module.centre.value, f"{folder}/centre-1.pt")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +102,15 @@ def test_the_gradient_does_not_depend_on_the_number_of_workers(
     many = torch.load(folder / f"{form}-{world}.pt")
     assert one.norm() > 0.1
     assert (one - many).norm() / one.norm() < 1e-5
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_teachers_centre_is_that_of_all_workers_on_each(folder: Path, world: int) -> None:
+    one = torch.load(folder / "centre-1.pt")
+    each = [torch.load(folder / f"centre-{world}-{rank}.pt") for rank in range(world)]
+    assert one.norm() > 0.1
+    assert all(torch.equal(centre, each[0]) for centre in each)
+    torch.testing.assert_close(each[0], one)
 
 
 @pytest.mark.parametrize("form", FORMS)

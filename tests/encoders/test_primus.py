@@ -180,13 +180,6 @@ def test_a_mask_token_stands_in_the_place_of_voxels_and_keeps_the_position() -> 
     assert not torch.allclose(network(x, masked=(other, token))[:, 6], found[:, 5])
 
 
-def test_a_crop_of_another_size_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"sides of a volume must be 16 voxels, got \[16, 16, 20\]"
-    ):
-        primus()(torch.zeros(1, 1, 16, 16, 20))
-
-
 def test_weights_fit_another_size_of_crop_with_positions_between_theirs() -> None:
     network = primus()
     other = Primus(replace(SMALL, crop_size=24)).eval()

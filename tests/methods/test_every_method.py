@@ -203,7 +203,7 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(name: str) -> None:
         optimizer.step()
         before = {key: p.clone() for key, p in model.named_parameters()}
         with torch.no_grad():
-            model.after_step(step + 1)
+            model.after_step(step + 1, torch.tensor(True))
         require_same(dict(model.named_parameters()), before)
         return loss.detach()
 
@@ -214,6 +214,24 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(name: str) -> None:
     for step in (STEP + 1, STEP + 2):
         assert torch.equal(advance(again, step), advance(model, step))
     require_same(again.state_dict(), model.state_dict())
+
+
+def test_a_step_that_was_skipped_leaves_no_trace(name: str) -> None:
+    """Not even where the forward pass met values that are not finite."""
+    model, twin, batch = model_of(name), model_of(name), batch_of(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    bad = {
+        f.name: torch.full_like(getattr(batch, f.name), torch.nan)
+        for f in dataclasses.fields(batch)
+        if f.name == "voxels"
+    }
+    model(dataclasses.replace(batch, **bad), STEP)
+    model.after_step(STEP + 1, torch.tensor(False))
+    require_same(model.state_dict(), before)
+    for one in (model, twin):
+        one(batch, STEP)
+        one.after_step(STEP + 1, torch.tensor(True))
+    require_same(model.state_dict(), twin.state_dict())
 
 
 def test_activation_checkpointing_changes_no_gradient(name: str) -> None:
@@ -299,10 +317,12 @@ def checkpoint(
     write(folder / "shards", train=2, held_out=1)
     config = PretrainConfig(shards=folder / "shards", output=folder, **run)
     model = stirred(model_of(name))
+    model.begin()  # a teacher is now something else than at first
+    stirred(model)  # and than what it follows
     weights = {key: w.contiguous().clone() for key, w in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     write_state(folder, config, step=1, workers=1)
-    return folder, model.encoder.state_dict()
+    return folder, model.get_submodule(run["method"].kept).state_dict()
 
 
 @torch.no_grad()

@@ -221,8 +221,8 @@ def test_alignment_is_a_mean_over_the_pairs_that_exist() -> None:
 
 def test_masks_and_crops_belong_to_the_view_not_to_its_place_in_the_batch() -> None:
     model, batch = method(), study_batch([2, 1, 2])
-    images = model.augment(batch, 32)
-    torch.testing.assert_close(model.augment(part(batch, [1, 2]), 32), images[2:])
+    images = model.reader(batch).x
+    torch.testing.assert_close(model.reader(part(batch, [1, 2])).x, images[2:])
 
 
 def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_otherwise() -> None:
@@ -231,7 +231,7 @@ def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_ot
     seen: list[int] = []
     some.decoder.register_forward_hook(lambda _, args, out: seen.append(out.shape[1]))
     batch = study_batch([2, 1, 3])
-    hidden = some.encoder.patches - some.visible
+    hidden = some.encoder.patches - some.masks.visible
     drawn = [replace(batch, view_draw=batch.view_draw + n) for n in range(100)]
     means = [
         torch.stack([model(b, 100).parts["reconstruction"] for b in drawn]).mean().item()
@@ -288,7 +288,7 @@ def test_what_all_studies_share_does_not_make_a_centred_alignment_small() -> Non
     centre = RunningMean(16, momentum=0.9)
     for _ in range(3):
         centre(z)
-        centre.follow()
+        centre.follow(torch.tensor(True))
     centred = alignment(centre(z), study, 4, "centred").mean()
     torch.testing.assert_close(centred, alignment(noise - noise.mean(0), study, 4).mean())
     assert centred > 1000 * alignment(z, study, 4).mean()
@@ -298,7 +298,7 @@ def test_a_running_mean_follows_after_the_step_and_is_part_of_the_checkpoint() -
     model, batch = method(alignment="centred"), study_batch([2, 3])
     first = model(batch, 100).parts["alignment"]
     torch.testing.assert_close(model(batch, 100).parts["alignment"], first)
-    model.after_step(1)
+    model.after_step(1, torch.tensor(True))
     second = model(batch, 100).parts["alignment"]
     assert second != first
     twin = method(alignment="centred")
@@ -307,8 +307,17 @@ def test_a_running_mean_follows_after_the_step_and_is_part_of_the_checkpoint() -
     twin.eval()
     twin(batch, 100)
     twin.train()
-    twin.after_step(2)  # of the two batches in training alone
+    twin.after_step(2, torch.tensor(True))  # of the two batches in training alone
     assert int(twin.centre.weight * 1000) == 190
+
+
+def test_a_running_mean_is_kept_in_fp32_whatever_the_weights_are() -> None:
+    centre = RunningMean(4, momentum=0.999).bfloat16()
+    for _ in range(20):
+        centre(torch.full((2, 4), 3.0))
+        centre.follow(torch.tensor(True))
+    torch.testing.assert_close(centre.weight, torch.tensor(1 - 0.999**20))
+    torch.testing.assert_close(centre.mean, torch.full((4,), 3 * (1 - 0.999**20)))
 
 
 # ------------------------------------------------------------------------------------ rare findings

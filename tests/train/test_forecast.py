@@ -146,7 +146,7 @@ def test_a_run_opens_with_its_table_and_tells_its_hours_once(tmp_path: Path) -> 
     made = make_plan(config, shards)
     opening = StartTables(config, made, shards)
     event = {"parameters": 10**8, "encoder": 10**7, "flops": 1e12, "precision": "bf16"}
-    event["flops_of_study"] = 0.0
+    event |= {"flops_of_study": 0.0, "buffers": 0}
     tables = opening.started(event | {"gpu": "NVIDIA A100-SXM4-80GB", "workers": 4})
     console = Console(width=100, record=True)
     console.print(*tables)

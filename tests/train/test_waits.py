@@ -67,7 +67,7 @@ def steps(engine: Engine, given: Given, folder: Path) -> MetricAverages:
                 lost,
                 pulse,
                 step,
-                1e-3,
+                (1e-3, None),
                 MICRO,
                 watch=step == FIRST,  # type: ignore[arg-type]
             ),

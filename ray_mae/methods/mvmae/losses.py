@@ -38,8 +38,8 @@ def alignment(
         return vicreg(z, study, studies, most, weight)
     n = F.normalize(z, dim=-1)
     if form == "infonce":
-        terms = infonce(n, study, studies, temperature, study if key is None else key)
-        return weighted(terms, weight)
+        each = infonce(n, study, temperature, study if key is None else key)  # [N]
+        return weighted(mean_per_study(each, study, studies), weight)
     u, v, together = study_pairs(study, most)
     if form == "cosine":
         distance = 1 - (n[u] * n[v]).sum(-1)

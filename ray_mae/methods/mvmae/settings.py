@@ -8,12 +8,13 @@ from ray_mae.config.base import setting
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
-    MethodSettings,
     Paper,
     multiple,
     require_form,
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.mask_settings import MaskSettings
+from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 DECODERS: dict[str, Shape] = {
     "tiny": Shape(192, 4, 3),
@@ -26,7 +27,7 @@ DECODERS: dict[str, Shape] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MvmaeSettings(MethodSettings):
+class MvmaeSettings(MaskSettings, SpreadSettings):
     """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
 
     name: Literal["mvmae"] = "mvmae"
@@ -39,6 +40,9 @@ class MvmaeSettings(MethodSettings):
     all."""
     norm_pix: bool = False
     """Reconstruct patches normalised to mean 0 and variance 1 each."""
+    cross_view: bool = False
+    """Let the pixel decoder look at the visible tokens of the study's other views too (CAV-MAE, arXiv
+    2210.07839). Of a study with one view it changes nothing."""
     decoder_width: int | None = setting(None, ge=16)
     """Pixel decoder width; default from the preset."""
     decoder_depth: int | None = setting(None, ge=1)
@@ -99,7 +103,10 @@ class MvmaeSettings(MethodSettings):
 
     @property
     def described(self) -> str:
-        return f"{self.mask_ratio:.0%} masked, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
+        masked = f"{self.mask_ratio:.0%} masked{self.mask_described}"
+        cross = ", cross-view decoding" if self.cross_view else ""
+        terms = f"β {self.beta:g} ({self.alignment}), γ {self.gamma:g}{self.spread_described}"
+        return f"{masked}{cross}, {terms}"
 
     @property
     def reads_reports(self) -> bool:
@@ -118,7 +125,7 @@ class MvmaeSettings(MethodSettings):
 
     @property
     def coupled(self) -> bool:
-        return self.beta > 0 and self.alignment in ("infonce", "vicreg")
+        return super().coupled or (self.beta > 0 and self.alignment in ("infonce", "vicreg"))
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
@@ -131,6 +138,7 @@ class MvmaeSettings(MethodSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
+        self.check_mask(encoder)
         vit = cast(VitSettings, encoder)
         self.decoder_shape(vit).check("method", "decoder_", sincos=vit.positions == "sincos")
         if self.gamma > 0:

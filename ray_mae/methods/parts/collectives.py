@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
+from torch.distributed.nn.functional import all_gather, all_reduce
 
 
 class Rows(NamedTuple):
@@ -32,7 +32,7 @@ def gather_rows(x: Tensor, study: Tensor, key: Tensor) -> Rows:
         study: [N] index within this worker's batch.
         key: [N] int64 of the sample.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if alone():
         return Rows(x, study, study, key, 0)
     rank = dist.get_rank()
     lengths = gather_numbers(x.shape[0])
@@ -46,6 +46,21 @@ def gather_rows(x: Tensor, study: Tensor, key: Tensor) -> Rows:
     every = torch.cat([r[:k] for r, k in zip(rows, lengths, strict=True)])
     owner, keys = torch.cat([o[:k] for o, k in zip(others, lengths, strict=True)]).unbind(1)
     return Rows(every, owner, mine, keys, sum(lengths[:rank]))
+
+
+def alone() -> bool:
+    """Whether there are no other workers."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
+def sum_over_workers(x: Tensor) -> Tensor:
+    """Adds up tensors of one shape of the workers, differentiably: gradients are summed over their losses."""
+    return x if alone() else all_reduce(x)
+
+
+def count_over_workers(number: int) -> int:
+    """Adds up a whole number of each worker, as `gather_numbers` does."""
+    return number if alone() else sum(gather_numbers(number))
 
 
 def gather_numbers(number: int) -> list[int]:

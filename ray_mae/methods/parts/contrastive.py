@@ -22,26 +22,26 @@ def study_pairs(study: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     return u, v, study[u] == study[v]
 
 
-def infonce(n: Tensor, study: Tensor, studies: int, temperature: float, key: Tensor) -> Tensor:
-    """[S] contrastive loss over all views of the global micro-batch; 0 with a single view.
+def infonce(n: Tensor, group: Tensor, temperature: float, key: Tensor) -> Tensor:
+    """[N] contrastive loss of each vector over all of the global micro-batch; 0 without a positive.
 
-    n: [N, D] L2-normalised. Each view is an anchor; the study's other views are its positives
-    and every view of another study, on any worker, a negative (van den Oord et al. 2018).
-    A study that was drawn twice is no negative of itself.
+    n: [N, D] L2-normalised. Each is an anchor: the others of its group are its positives, and every vector of
+    another sample, on any worker, a negative (van den Oord et al. 2018). What is of its own sample and not of
+    its group is neither, and a sample that was drawn twice is no negative of itself.
+    group: [N] index within this worker's batch, of one sample each; key: [N] int64 of the sample.
     """
-    every, owner, mine, keys, first = gather_rows(n, study, key)  # [A, D], [A], [N], [A]
+    every, owner, mine, keys, first = gather_rows(n, group, key)  # [A, D], [A], [N], [A]
     logits = n @ every.T / temperature  # [N, A]
     positive = mine[:, None] == owner[None, :]
     own = first + torch.arange(n.shape[0], device=n.device)  # an anchor meets itself
     positive &= own[:, None] != torch.arange(every.shape[0], device=n.device)
     never = -1e9  # finite, so that an anchor without negatives has no NaN gradient
-    again = key[:, None] == keys[None, :]  # the anchor itself, its study, and its study once more
+    again = key[:, None] == keys[None, :]  # the anchor itself, its sample, and its sample once more
     negatives = logits.masked_fill(again, never).logsumexp(1, keepdim=True)  # [N, 1]
     logits = logits.masked_fill(~positive, 0)
     loss = torch.logaddexp(logits, negatives) - logits  # [N, A] −log softmax against negatives
     count = positive.sum(1)
-    per_view = torch.where(positive, loss, 0).sum(1) / count.clamp(min=1)  # [N]
-    return mean_per_study(per_view, study, studies)
+    return torch.where(positive, loss, 0).sum(1) / count.clamp(min=1)
 
 
 def vicreg(

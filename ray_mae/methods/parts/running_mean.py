@@ -2,10 +2,12 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+
+from ray_mae.methods.parts.precision import InFp32
 
 
-class RunningMean(nn.Module):
+class RunningMean(InFp32):
     """Vectors minus their mean in the steps before, with recent steps counting more.
 
     The mean of a step is used after it alone, so a loss does not depend on who else is in the batch, and is
@@ -29,17 +31,26 @@ class RunningMean(nn.Module):
             x = z.detach().float()
             total = torch.cat([x.sum(0), x.new_full((1,), len(x))])
             self._pending = total if self._pending is None else self._pending + total
-        return z - (self.mean / self.weight.clamp(min=1e-6)).to(z.dtype)
+        return z - self.value.to(z.dtype)
+
+    @property
+    def value(self) -> Tensor:
+        """[D] the mean so far; 0 where there is none."""
+        return self.mean / self.weight.clamp(min=1e-6)
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Takes in the vectors of the step that was done, of all workers."""
+    def follow(self, taken: Tensor) -> None:
+        """Takes in the vectors of the step that was done, of all workers.
+
+        taken: scalar bool; where it is false the step was skipped, and the mean stays as it is.
+        """
         total = self._pending
         if total is None:
             return
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(total)
         keep = self.momentum
-        self.mean.mul_(keep).add_(total[:-1] / total[-1], alpha=1 - keep)
-        self.weight.mul_(keep).add_(1 - keep)
+        mean = keep * self.mean + (1 - keep) * (total[:-1] / total[-1])
+        self.mean.copy_(torch.where(taken, mean, self.mean))
+        self.weight.copy_(torch.where(taken, keep * self.weight + (1 - keep), self.weight))
         self._pending = None

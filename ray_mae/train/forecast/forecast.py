@@ -109,6 +109,8 @@ class Size:
     """Of forward and backward per view or volume."""
     flops_of_study: float = 0.0
     """And per study, whatever its views: a captioner that reads them together."""
+    buffers: int = 0
+    """Bytes that are not trained, on every worker and in every checkpoint: a teacher."""
 
 
 def forecast(
@@ -156,8 +158,12 @@ def forecast(
         flops=flops,
         precision=precision,
         gpu=gpu,
-        memory={name: Memory(of, activations, recomputed) for name, of in shares.items()},
-        checkpoint=checkpoint_bytes(
+        memory={
+            name: Memory(replace(of, weights=of.weights + size.buffers), activations, recomputed)
+            for name, of in shares.items()
+        },
+        checkpoint=size.buffers
+        + checkpoint_bytes(
             size.parameters,
             engine=config.engine,
             precision=precision,
@@ -185,6 +191,7 @@ def measure_on_meta(
         sum(p.numel() for p in method.encoder.parameters()),
         method.flops(images=1, samples=0),
         method.flops(images=0, samples=1),
+        sum(b.numel() * b.element_size() for b in method.buffers()),
     )
     passes = [_activations(config, plan, inputs, precision, r) for r in (False, True)]
     return size, passes[0], passes[1]

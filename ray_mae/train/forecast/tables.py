@@ -168,7 +168,8 @@ class StartTables:
         if self._forecast is not None:
             return []
         config, plan = self._config, replace(self._plan, workers=event["workers"])
-        size = Size(event["parameters"], event["encoder"], event["flops"], event["flops_of_study"])
+        names = ("parameters", "encoder", "flops", "flops_of_study", "buffers")
+        size = Size(*(event[name] for name in names))
         gpu = find_gpu(event["gpu"]) if event["gpu"] else None
         estimate = forecast(config, plan, self._inputs, gpu, size, precision=event["precision"])
         self._forecast = estimate
