@@ -4,7 +4,7 @@
                                  [--side 64] [--samples 2] [--rounds 3] [--record]
 
 Methods with their own settings and random weights; those that an encoder does not fit are left out. Plain MAE
-of nnU-Net's encoder is MDAE's form of it, as in `pretrain_mae3d_large.yaml`. A step is forward and backward of
+of nnU-Net's encoder is MDAE's form of it, `pretrain_mae3d_large.yaml`. A step is forward and backward of
 one micro-batch, with the making of its inputs. One thread, so that seconds are work and not waiting.
 """
 
