@@ -25,11 +25,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] → [B, N, D]."""
+        y = F.scaled_dot_product_attention(*self.project(x))
+        return self.proj(y.transpose(1, 2).reshape(x.shape))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, N, D] → queries, keys and values [B, heads, N, D / heads] each."""
         B, N, D = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)  # [B, heads, N, D / heads] each
-        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
-        return self.proj(y.transpose(1, 2).reshape(B, N, D))
+        q, k, v = qkv.unbind(0)
+        return self.q_norm(q), self.k_norm(k), v
 
 
 class Mlp(nn.Module):

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -71,11 +72,12 @@ class Blocks(nn.Module):
         self.norm = norm(shape.width)
         self.recompute = recompute
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """[N, T, D] → [N, T, D]; first: only so many blocks, without the norm."""
+        for block in list(self.blocks)[:first]:
             recompute = self.recompute and self.training
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return self.norm(x)
+        return self.norm(x) if first is None else x
 
     def flops(self, tokens: int) -> float:
         """Forward of one sequence, products of matrices only."""
@@ -137,6 +139,7 @@ class VisionTransformer(TokenEncoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
+        blocks: int | None = None,
         draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of images, the class token first.
@@ -150,6 +153,7 @@ class VisionTransformer(TokenEncoder):
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] 0 frontal, 1 lateral, 2 unknown; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
+            blocks: how many of the blocks they go through, without the last norm; None: all.
             draw: not used, since nothing here is random.
 
         Returns:
@@ -171,8 +175,16 @@ class VisionTransformer(TokenEncoder):
         first = (
             self.cls[None] if self.register is None else torch.cat([self.cls[None], self.register])
         )
-        x = self.body(torch.cat([first.expand(x.shape[0], -1, -1), x], dim=1))
+        x = self.body(torch.cat([first.expand(x.shape[0], -1, -1), x], dim=1), blocks)
         return x if self.register is None else torch.cat([x[:, :1], x[:, len(first) :]], dim=1)
+
+    def attention(self, x: Tensor, queries: Tensor, view: Tensor | None = None) -> Tensor:
+        tokens = self(x, view=view, blocks=0)[:, self.prefix :]  # [N, L, D]
+        block = cast(Block, self.body.blocks[0])
+        q, k, _ = block.attn.project(block.norm1(tokens))  # [N, heads, L, D / heads]
+        index = queries[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
+        scores = q.gather(2, index) @ k.transpose(2, 3)  # [N, heads, Q, L]
+        return (scores.float() / q.shape[3] ** 0.5).softmax(-1)
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Of a grid of patches, [rows · columns, D]; of another one than the encoder's bicubically."""

@@ -88,6 +88,7 @@ class VitSettings(EncoderSettings):
     dimensions: ClassVar[int] = 2
     form: ClassVar[str] = "tokens"
     network: ClassVar[str] = "ray_mae.encoders.vit:VisionTransformer"
+    attends: ClassVar[bool] = True
     exports: ClassVar[tuple[str, ...]] = ("timm",)
 
     @property

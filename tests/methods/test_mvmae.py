@@ -221,8 +221,8 @@ def test_alignment_is_a_mean_over_the_pairs_that_exist() -> None:
 
 def test_masks_and_crops_belong_to_the_view_not_to_its_place_in_the_batch() -> None:
     model, batch = method(), study_batch([2, 1, 2])
-    images = model.augment(batch, 32)
-    torch.testing.assert_close(model.augment(part(batch, [1, 2]), 32), images[2:])
+    images = model.reader(batch).x
+    torch.testing.assert_close(model.reader(part(batch, [1, 2])).x, images[2:])
 
 
 def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_otherwise() -> None:
@@ -231,7 +231,7 @@ def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_ot
     seen: list[int] = []
     some.decoder.register_forward_hook(lambda _, args, out: seen.append(out.shape[1]))
     batch = study_batch([2, 1, 3])
-    hidden = some.encoder.patches - some.visible
+    hidden = some.encoder.patches - some.masks.visible
     drawn = [replace(batch, view_draw=batch.view_draw + n) for n in range(100)]
     means = [
         torch.stack([model(b, 100).parts["reconstruction"] for b in drawn]).mean().item()

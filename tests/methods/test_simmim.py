@@ -174,11 +174,11 @@ def test_pictures_keep_what_is_visible() -> None:
 @pytest.mark.parametrize(("ratio", "blocks"), [(0.6, 39), (0.001, 1), (0.999, 63)], ids=str)
 def test_as_many_whole_blocks_are_hidden_in_every_volume(ratio: float, blocks: int) -> None:
     model, batch = simmim3d(mask_ratio=ratio), volume_batch(5)
-    hidden = model.hidden(batch.voxels, batch.draw)
+    hidden = model.hidden(batch.draw)
     cubes = hidden.view(5, 4, 4, 4, 4, 4, 4).permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
     assert (cubes.all(-1) == cubes.any(-1)).all()
     assert cubes.all(-1).flatten(1).sum(1).tolist() == [blocks] * 5
-    torch.testing.assert_close(model.hidden(batch.voxels[3:], batch.draw[3:]), hidden[3:])
+    torch.testing.assert_close(model.hidden(batch.draw[3:]), hidden[3:])
 
 
 def test_points_of_the_last_map_become_cubes_of_voxels() -> None:
@@ -192,7 +192,7 @@ def test_points_of_the_last_map_become_cubes_of_voxels() -> None:
 def test_only_hidden_and_valid_voxels_count() -> None:
     model, batch = simmim3d(), volume_batch(3)
     batch.valid[:, :, 4:9, :, 2:] = False
-    hidden = model.hidden(batch.voxels, batch.draw)
+    hidden = model.hidden(batch.draw)
     counted = hidden & batch.valid
     x = torch.where(batch.valid, batch.voxels, 0.0)
     found = model.values(model.encoder.skips(torch.where(hidden, model.mask, x))[-1])
@@ -220,7 +220,7 @@ def test_a_volume_without_a_valid_voxel_counts_as_zero() -> None:
 
 def test_the_encoder_sees_the_value_and_not_the_hidden_voxels() -> None:
     model, batch = simmim3d(), volume_batch(2)
-    hidden = model.hidden(batch.voxels, batch.draw)
+    hidden = model.hidden(batch.draw)
     seen = []
     skips = model.encoder.skips
     model.encoder.skips = lambda x: (seen.append(x), skips(x))[1]

@@ -18,6 +18,7 @@ from ray_mae.methods.dino.settings import GLOBALS, DinoSettings
 from ray_mae.methods.parts.collapse import signs_of_collapse
 from ray_mae.methods.parts.inputs import Inputs
 from ray_mae.methods.parts.losses import FEWEST_VALID
+from ray_mae.methods.parts.masking import blocks, uniform
 from ray_mae.methods.parts.pictures import volume_rows
 from ray_mae.methods.parts.running_mean import RunningMean
 from ray_mae.methods.parts.spread import koleo, sample_of
@@ -148,7 +149,10 @@ class Dino(Method):
         low, high = self.settings.hidden_ratio
         number = ((low + (high - low) * u[:, 1]) * L).long().clamp(min=1)  # [N]
         number = torch.where(u[:, 0] < self.settings.hidden_share, number, 0)
-        order = uniforms(inputs.draw, L, Stream.MASK).argsort(dim=1, stable=True)[:, : self.slots]
+        rank = blocks if self.settings.mask == "block" else uniform
+        order = rank(self.encoder.grid, inputs.draw).flip(1)[
+            :, : self.slots
+        ]  # first what is hidden first
         is_hidden = torch.arange(self.slots, device=order.device) < number[:, None]  # [N, M]
         hidden = torch.zeros(len(order), L, dtype=torch.bool, device=order.device)
         hidden = hidden.scatter(1, order, is_hidden)
@@ -169,10 +173,11 @@ class Dino(Method):
         _, order, counted = hiding
         prefix = self.encoder.prefix
         with torch.no_grad():
-            t = self.teacher_head(gather(seen[:, prefix:], order)).float()  # [N, M, K]
-            p = self.targets(t.flatten(0, 1), step, self.patch_centre, counted.flatten())
-        s = self.head(gather(tokens[:, prefix:], order), frozen)
-        return hidden_patches(p.view_as(t), self.logs(s), counted)
+            t = self.teacher_head(gather(seen[:, prefix:], order).flatten(0, 1)).float()  # [N·M, K]
+            targets = self.targets(t, step, self.patch_centre, counted.flatten())
+        s = self.head(gather(tokens[:, prefix:], order).flatten(0, 1), frozen)
+        rows = targets.unflatten(0, order.shape), self.logs(s).unflatten(0, order.shape)
+        return hidden_patches(*rows, counted)
 
     def temperature(self, step: int) -> float:
         """The teacher's, which rises in its warm-up."""

@@ -74,6 +74,8 @@ class DinoSettings(MethodSettings):
     """iBOT: share of the global crops of which patches are hidden."""
     hidden_ratio: tuple[float, float] = setting((0.1, 0.5), gt=0, lt=1, rising=True)
     """iBOT: share of their patches that is hidden, drawn for each."""
+    mask: Literal["block", "random"] = "block"
+    """iBOT: which patches are hidden: those of random rectangles or boxes, or any."""
     koleo: float = setting(0.1, ge=0)
     """Weight of minus the mean log distance of a vector of a global crop to the nearest of another sample
     (DINOv2)."""

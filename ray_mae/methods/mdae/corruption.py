@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ray_mae.methods.parts.masking import random_blocks
-from ray_mae.transforms.keyed_random import LEVEL, NOISE, normals, uniforms
+from ray_mae.encoders.patches import enlarge
+from ray_mae.methods.parts.mask_settings import MaskSettings
+from ray_mae.methods.parts.masking import random_blocks, rank
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import normals, uniforms
 
 
 class Corrupted(NamedTuple):
@@ -37,6 +41,8 @@ class Corruption:
     mask_ratio: tuple[float, float]
     masking: str
     block_size: int
+    masks: MaskSettings | None = None
+    """Which blocks are hidden; None: random ones."""
 
     def __call__(
         self, x: Tensor, draw: Tensor, *, p: float | None = None, t: float | None = None
@@ -45,7 +51,7 @@ class Corruption:
 
         D, H and W are multiples of block_size. p, t: for all samples, instead of drawn.
         """
-        u = uniforms(draw, 2, LEVEL)  # [B, 2]
+        u = uniforms(draw, 2, Stream.LEVEL)  # [B, 2]
         time = u[:, 0] if t is None else torch.full_like(u[:, 0], t)
         if self.sigma_max == 0:
             time = torch.zeros_like(time)
@@ -77,7 +83,7 @@ class Corruption:
         """x_t [B, 1, D, H, W]; a: [B]."""
         if self.sigma_max == 0:
             return x
-        z = normals(draw, x[0].numel(), NOISE).view_as(x)
+        z = normals(draw, x[0].numel(), Stream.NOISE).view_as(x)
         a = a.view(-1, 1, 1, 1, 1)
         if self.noise == "ve":
             return torch.addcmul(x, a, z)
@@ -87,9 +93,9 @@ class Corruption:
 
     def _hidden(self, x: Tensor, ratio: Tensor, draw: Tensor) -> Tensor:
         """Ω_M [B, 1, D, H, W]: whole blocks, by share ratio [B]."""
-        grid = [side // self.block_size for side in x.shape[2:]]
-        blocks = grid[0] * grid[1] * grid[2]
-        hidden = random_blocks(draw, blocks, ratio, self.masking).view(-1, 1, *grid)
-        for axis in (2, 3, 4):
-            hidden = hidden.repeat_interleave(self.block_size, dim=axis)
-        return hidden
+        grid = tuple(side // self.block_size for side in x.shape[2:])
+        # runs of before hid the first of a random order, which other methods show
+        chosen = None if self.masks is None or self.masks.mask == "random" else self.masks
+        order = None if chosen is None else rank(chosen, grid, draw)
+        hidden = random_blocks(draw, prod(grid), ratio, self.masking, order).view(-1, *grid)
+        return enlarge(hidden, self.block_size)[:, None]

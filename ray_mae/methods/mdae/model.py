@@ -67,6 +67,7 @@ class Mdae(Method):
                 mask_ratio=settings.mask_ratio,
                 masking=settings.masking,
                 block_size=settings.block_size,
+                masks=settings,
             ),
             augment=VolumeAugmentation.of(context.volumes),
         )

@@ -8,17 +8,17 @@ from ray_mae.config.base import setting
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
-    MethodSettings,
     OptimConfig,
     Paper,
     multiple,
     require_form,
 )
 from ray_mae.encoders.resenc_settings import ResEncSettings
+from ray_mae.methods.parts.mask_settings import MaskSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class MdaeSettings(MethodSettings):
+class MdaeSettings(MaskSettings):
     """MDAE, masked-diffusion autoencoder of volumes (CVPR 2026).
 
     sigma_max 0 with lambda_visible 0: MAE-3D; mask_ratio (0, 0): denoising score matching.
@@ -32,7 +32,8 @@ class MdaeSettings(MethodSettings):
     """The share p of hidden blocks is drawn per sample between these; equal values fix it. At least
     one block is hidden and one visible, unless the ratio is exactly 0 or 1."""
     masking: Literal["exact", "bernoulli"] = "exact"
-    """exact: a share p of the blocks, rounded down; bernoulli: each block with probability p."""
+    """exact: a share p of the blocks, rounded down; bernoulli: as many as if each were hidden with
+    probability p."""
     noise: Literal["ve", "vp", "flow"] = "ve"
     """Added before masking: ve x + σ z, vp √(1-a) x + √a z, flow (1-a) x + a z."""
     sigma_max: float = setting(1.0, ge=0)
@@ -67,8 +68,8 @@ class MdaeSettings(MethodSettings):
     def described(self) -> str:
         low, high = self.mask_ratio
         return (
-            f"blocks of {self.block_size}³, {low:.0%} to {high:.0%} "
-            f"masked, noise {self.noise} up to {self.sigma_max:g}, λ {self.lambda_masked:g} masked "
+            f"blocks of {self.block_size}³, {low:.0%} to {high:.0%} masked{self.mask_described}, "
+            f"noise {self.noise} up to {self.sigma_max:g}, λ {self.lambda_masked:g} masked "
             f"and {self.lambda_visible:g} visible ({self.weighting})"
         )
 
@@ -91,6 +92,7 @@ class MdaeSettings(MethodSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "maps")
+        self.check_mask(encoder)
         crop, block = encoder.input_size, self.block_size
         multiple("encoder.crop_size", crop, "method.block_size", block)
         if crop == block:

@@ -13,6 +13,7 @@ from ray_mae.config.sections import (
     require_form,
 )
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
 
 DECODERS: dict[str, Shape] = {
@@ -26,7 +27,7 @@ DECODERS: dict[str, Shape] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MvmaeSettings(SpreadSettings):
+class MvmaeSettings(MaskSettings, SpreadSettings):
     """MVMAE-V2T (arXiv 2511.22294). gamma 0: MVMAE; beta 0 as well: independent MAE."""
 
     name: Literal["mvmae"] = "mvmae"
@@ -39,6 +40,9 @@ class MvmaeSettings(SpreadSettings):
     all."""
     norm_pix: bool = False
     """Reconstruct patches normalised to mean 0 and variance 1 each."""
+    cross_view: bool = False
+    """Let the pixel decoder look at the visible tokens of the study's other views too (CAV-MAE, arXiv
+    2210.07839). Of a study with one view it changes nothing."""
     decoder_width: int | None = setting(None, ge=16)
     """Pixel decoder width; default from the preset."""
     decoder_depth: int | None = setting(None, ge=1)
@@ -99,8 +103,10 @@ class MvmaeSettings(SpreadSettings):
 
     @property
     def described(self) -> str:
-        form = f"{self.mask_ratio:.0%} masked, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}"
-        return form + self.spread_described
+        masked = f"{self.mask_ratio:.0%} masked{self.mask_described}"
+        cross = ", cross-view decoding" if self.cross_view else ""
+        terms = f"β {self.beta:g} ({self.alignment}), γ {self.gamma:g}{self.spread_described}"
+        return f"{masked}{cross}, {terms}"
 
     @property
     def reads_reports(self) -> bool:
@@ -132,6 +138,7 @@ class MvmaeSettings(SpreadSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "tokens")
+        self.check_mask(encoder)
         vit = cast(VitSettings, encoder)
         self.decoder_shape(vit).check("method", "decoder_", sincos=vit.positions == "sincos")
         if self.gamma > 0:

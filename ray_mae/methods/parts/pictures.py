@@ -60,6 +60,30 @@ def reconstruction_of_patches(
     return reconstruction_of(x, masked, filled)
 
 
+def errors_of_patches(x: Tensor, hidden: Tensor, errors: Tensor, encoder: TokenEncoder) -> Pictures:
+    """What was shown, the error of each hidden patch (the largest of an input is white) and the original.
+
+    Args:
+        x: [N, 1, *sides] the originals, normalised.
+        hidden: [N, L] bool.
+        errors: [N, L] of what was predicted; of others 0.
+        encoder: whose patches they are.
+    """
+    patches, where = patchify(x, encoder.stride), hidden[..., None]
+    share = errors / errors.amax(1, keepdim=True).clamp(min=1e-12)
+    low, high = patches.flatten(1).amin(1), patches.flatten(1).amax(1)
+    grey = low[:, None] + share * (high - low)[:, None]
+    masked, filled = (
+        unpatchify(p, encoder.stride, encoder.grid)
+        for p in (
+            torch.where(where, torch.zeros_like(patches), patches),
+            grey[..., None].expand_as(patches),
+        )
+    )
+    shown = reconstruction_of(x, masked, filled)
+    return Pictures({n.replace("reconstructed", "errors"): i for n, i in shown.images.items()})
+
+
 def volume_rows(*volumes: Tensor) -> Tensor:
     """The middle axial slices of volumes side by side, a row per sample, in radiological convention.
 

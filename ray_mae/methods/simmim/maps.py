@@ -13,7 +13,7 @@ from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.parts.collapse import signs_of_collapse
 from ray_mae.methods.parts.inputs import Reader, reader_of
 from ray_mae.methods.parts.losses import region_mean
-from ray_mae.methods.parts.masking import hidden_units
+from ray_mae.methods.parts.masking import Masks
 from ray_mae.methods.parts.pictures import reconstruction_of
 from ray_mae.methods.parts.spread import spread
 from ray_mae.methods.simmim.settings import SimmimSettings
@@ -34,6 +34,7 @@ class SimmimMaps(Method):
         self.head = kernel(encoder.width, encoder.stride**self.dimensions, 1)
         self.size = encoder.settings.input_size
         self.reader = reader
+        self.masks = Masks(settings, settings.units(encoder.settings), settings.mask_ratio)
 
     @classmethod
     def build(
@@ -53,7 +54,7 @@ class SimmimMaps(Method):
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
         inputs = self.reader(batch)
-        hidden = self.hidden(inputs.x, inputs.draw)  # [N, 1, *sides]
+        hidden = self.hidden(inputs.draw)  # [N, 1, *sides]
         h = self.encoder.skips(self.masked(inputs.x, hidden))[-1]  # [N, C, *sides / s]
         error = (self.values(h) - inputs.x).abs()  # [N, 1, *sides]
         each = inputs.per_sample(region_mean(error, inputs.counted(hidden)))  # [S]
@@ -63,11 +64,9 @@ class SimmimMaps(Method):
         losses = Losses(total, {"reconstruction": total.detach()}, ratios, each.detach())
         return spread(losses, self.settings, z, inputs, step)
 
-    def hidden(self, x: Tensor, draw: Tensor) -> Tensor:
-        """[N, 1, *sides] bool: whole units of inputs x of that shape, by the keys draw [N]."""
-        unit = self.settings.unit(self.encoder.settings)
-        grid = tuple(side // unit for side in x.shape[2:])
-        return enlarge(hidden_units(draw, grid, self.settings.mask_ratio), unit)[:, None]
+    def hidden(self, draw: Tensor) -> Tensor:
+        """[N, 1, *sides] bool: whole units, as many in every input, by the keys draw [N]."""
+        return enlarge(self.masks.hidden(draw), self.settings.unit(self.encoder.settings))[:, None]
 
     def masked(self, x: Tensor, hidden: Tensor) -> Tensor:
         """x [N, 1, *sides] with the learnt value where it is hidden."""
@@ -85,7 +84,7 @@ class SimmimMaps(Method):
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
         """What was shown, what was reconstructed, the original."""
         inputs = self.reader.plain(batch)
-        hidden = self.hidden(inputs.x, inputs.draw)
+        hidden = self.hidden(inputs.draw)
         masked = self.masked(inputs.x, hidden)
         found = self.values(self.encoder.skips(masked)[-1])
         return reconstruction_of(inputs.x, masked, torch.where(hidden, found, inputs.x))

@@ -51,7 +51,7 @@ class Voco(Method):
         self.settings = settings
         self.encoder, self.projector, self.crops = encoder, projector, crops
         self.side = settings.side(encoder.settings)
-        self.bases, self.targets = settings.grid**3, settings.targets
+        self.bases, self.targets = settings.grid**3, settings.target_crops
         self.intensities = IntensityChanges().times(settings.intensities)
 
     @classmethod

@@ -28,7 +28,7 @@ class VocoSettings(MethodSettings):
     grid: int = setting(2, ge=2, le=8)
     """Base crops along each axis: they tile the crop of encoder.crop_size that is read, so that their side is
     crop_size / grid."""
-    targets: int = setting(4, ge=1, le=64)
+    target_crops: int = setting(4, ge=1, le=64)
     """Crops at random places whose overlap with the base crops is told."""
     lambda_regularisation: float = setting(1.0, ge=0)
     """Weight of the term that keeps the base crops of a volume apart."""
@@ -59,7 +59,7 @@ class VocoSettings(MethodSettings):
 
     @property
     def described(self) -> str:
-        return f"{self.targets} crops placed among {self.grid}³ base crops"
+        return f"{self.target_crops} crops placed among {self.grid}³ base crops"
 
     def side(self, encoder: EncoderSettings) -> int:
         """Of a crop, in voxels."""
