@@ -52,6 +52,7 @@ def origin_of(checkpoint: Path) -> Origin:
     state = ckpt.read_state(ckpt.find_checkpoint(checkpoint))
     config = ckpt.run_config(state["config"])
     optim = config.optim
+    last = "" if optim.final_weight_decay is None else f" to {optim.final_weight_decay:g}"
     return Origin(
         method=config.method.name,
         described=config.method.described,
@@ -65,7 +66,7 @@ def origin_of(checkpoint: Path) -> Origin:
             "steps": f"{state['step']:,}",
             "samples per step": f"{optim.batch_size:,}",
             "samples seen": f"{state['position']:,}",
-            "optimiser": f"{optim.optimizer}, {optim.decay} decay, weight decay {optim.weight_decay:g}",
+            "optimiser": f"{optim.optimizer}, {optim.decay} decay, weight decay {optim.weight_decay:g}{last}",
             "seed": str(config.seed),
             "precision": str(state.get("precision", UNKNOWN)),
             "workers": str(state.get("workers", UNKNOWN)),

@@ -60,9 +60,9 @@ def test_each_crop_of_the_teacher_meets_every_other_crop_of_the_student(
     torch.testing.assert_close(crop_pairs(p, q), torch.stack(found).mean(0))
 
 
-@pytest.mark.parametrize("ibot", [0.0, 1.0])
-def test_with_prototypes_of_zero_the_loss_is_log_k(ibot: float) -> None:
-    model = dino(ibot=ibot, hidden_share=1.0)
+@pytest.mark.parametrize(("ibot", "locals_"), [(0.0, 2), (1.0, 0)])
+def test_with_prototypes_of_zero_the_loss_is_log_k(ibot: float, locals_: int) -> None:
+    model = dino(ibot=ibot, hidden_share=1.0, locals=locals_)
     torch.nn.init.zeros_(model.head.prototypes.weight)
     model.begin()
     losses = model(study_batch([2, 1]), LAST)
@@ -237,6 +237,19 @@ def test_of_some_global_crops_some_patches_are_hidden_and_counted() -> None:
     assert int(number[some].min()) >= 6
     assert int(number.max()) <= 32
     assert number[some].unique().numel() > 10
+
+
+def test_blocks_are_hidden_together() -> None:
+    shares = []
+    for mask in ("block", "random"):
+        model = dino(image_size=64, hidden_share=1.0, hidden_ratio=(0.3, 0.3), mask=mask)
+        wide, _ = model.crops(study_batch([16] * 4, canvas=8))
+        hidden = model.hiding(wide[0])[0].view(-1, 8, 8)
+        assert torch.equal(hidden.flatten(1).sum(1), torch.full((64,), 19))
+        beside = (hidden[..., 1:] & hidden[..., :-1]).sum() / hidden[..., :-1].sum()
+        shares.append(float(beside))
+    assert shares[0] > 0.6
+    assert shares[1] < 0.4
 
 
 def test_a_crop_of_which_nothing_is_hidden_has_no_loss_of_patches() -> None:

@@ -173,10 +173,11 @@ class Dino(Method):
         _, order, counted = hiding
         prefix = self.encoder.prefix
         with torch.no_grad():
-            t = self.teacher_head(gather(seen[:, prefix:], order)).float()  # [N, M, K]
-            p = self.targets(t.flatten(0, 1), step, self.patch_centre, counted.flatten())
-        s = self.head(gather(tokens[:, prefix:], order), frozen)
-        return hidden_patches(p.view_as(t), self.logs(s), counted)
+            t = self.teacher_head(gather(seen[:, prefix:], order).flatten(0, 1)).float()  # [N·M, K]
+            targets = self.targets(t, step, self.patch_centre, counted.flatten())
+        s = self.head(gather(tokens[:, prefix:], order).flatten(0, 1), frozen)
+        rows = targets.unflatten(0, order.shape), self.logs(s).unflatten(0, order.shape)
+        return hidden_patches(*rows, counted)
 
     def temperature(self, step: int) -> float:
         """The teacher's, which rises in its warm-up."""

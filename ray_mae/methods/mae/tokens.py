@@ -1,7 +1,7 @@
 """MAE (He et al. 2022, arXiv 2111.06377): visible patches → tokens → hidden patches."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -65,9 +65,7 @@ class MaeTokens(PredictingMethod):
             decoder.pixels = None
 
     @classmethod
-    def build(
-        cls, settings: MaeSettings, encoder: EncoderSettings, context: Context
-    ) -> "MaeTokens":
+    def build(cls, settings: MaeSettings, encoder: EncoderSettings, context: Context) -> Self:
         torch.manual_seed(context.seed)
         network = build_encoder(encoder, recompute=context.recompute)
         assert isinstance(network, TokenEncoder)

@@ -31,8 +31,9 @@ from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.running_mean import RunningMean
 from ray_mae.methods.parts.spread import spread
+from ray_mae.random_streams import Stream
 from ray_mae.transforms.images import Augmentation, whole
-from ray_mae.transforms.keyed_random import PARALLEL, uniforms
+from ray_mae.transforms.keyed_random import uniforms
 
 
 class Mvmae(Method):
@@ -188,7 +189,8 @@ class Mvmae(Method):
         parallel, words = None, batch.tokens
         if self.settings.caption_parallel_share > 0:
             parallel = (
-                uniforms(batch.draw, 1, PARALLEL)[:, 0] < self.settings.caption_parallel_share
+                uniforms(batch.draw, 1, Stream.PARALLEL)[:, 0]
+                < self.settings.caption_parallel_share
             )
             # always the full length: the number of mask tokens would give a report's length away, and
             # with a batch's longest report the loss would depend on who else is in the batch

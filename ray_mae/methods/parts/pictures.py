@@ -25,9 +25,20 @@ def reconstruction_of(x: Tensor, masked: Tensor, filled: Tensor) -> Pictures:
         filled: the same with what was hidden reconstructed.
     """
     if x.ndim == 5:
-        return Pictures({VOLUME_TITLE: volume_rows(x, masked, filled)})
-    row = [denormalise(part) for part in (masked, filled, x)]  # [N, 1, H, W] each
-    return Pictures({STUDY_TITLE: torch.cat(row, dim=-1)[:, 0].flatten(0, 1)})
+        return Pictures({VOLUME_TITLE: side_by_side(x, masked, filled)})
+    return Pictures({STUDY_TITLE: side_by_side(masked, filled, x)})
+
+
+def side_by_side(*columns: Tensor) -> Tensor:
+    """Images or volumes beside one another, a row per input: [rows, columns] grey values.
+
+    Args:
+        columns: [N, 1, *sides] normalised, of volumes as `volume_rows` takes them.
+    """
+    if columns[0].ndim == 5:
+        return volume_rows(*columns)
+    row = [denormalise(part) for part in columns]  # [N, 1, H, W] each
+    return torch.cat(row, dim=-1)[:, 0].flatten(0, 1)
 
 
 def reconstruction_of_patches(

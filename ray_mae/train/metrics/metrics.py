@@ -209,7 +209,7 @@ class Collapse:
             for name, value in (("cosine_other_study", cosine), ("effective_rank", rank))
             if value is not None
         ]
-        remedy = "the learning rate" if cosine is None else "method.beta or the learning rate"
+        remedy = "the learning rate" + ("" if cosine is None else ", or method.beta of mvmae")
         return (
             f"warning: vectors of other studies are nearly the same ({', '.join(signs)}): the encoder may "
             f"have collapsed; lower {remedy}"
