@@ -32,6 +32,7 @@ from .config import (
     OnlineProbeConfig,
     OptimConfig,
     PlanConfig,
+    PlanStagesConfig,
     PredictConfig,
     PretrainConfig,
     ProbeConfig,
@@ -41,6 +42,7 @@ from .config import (
     RunConfig,
     ScalingConfig,
     SegmentConfig,
+    StagesConfig,
     StatisticsSettings,
     StudyDataConfig,
     SuiteConfig,
@@ -56,6 +58,7 @@ from .config import (
 )
 from .data.decoding.files import decode_image, decode_volume
 from .data.ingest.job import ingest
+from .encoders.convnextv2_settings import ConvNextV2Settings
 from .encoders.primus_settings import PrimusSettings
 from .encoders.resenc_settings import ResEncSettings
 from .encoders.vit_settings import VitSettings
@@ -72,10 +75,17 @@ from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
 from .methods.dino.settings import DinoSettings
+from .methods.ganmae.settings import GanmaeSettings
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
+from .methods.rmae.settings import RmaeSettings
+from .methods.simclr.settings import SimclrSettings
 from .methods.simmim.settings import SimmimSettings
+from .methods.supervised.settings import SupervisedSettings
+from .methods.videomac.settings import VideomacSettings
+from .methods.voco.settings import VocoSettings
+from .methods.volumefusion.settings import VolumefusionSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -89,6 +99,7 @@ __all__ = [
     "CheckpointInspectConfig",
     "CheckpointListConfig",
     "CheckpointVerifyConfig",
+    "ConvNextV2Settings",
     "DatasetEntry",
     "DemoConfig",
     "DemoMdaeConfig",
@@ -100,6 +111,7 @@ __all__ = [
     "ExportConfig",
     "FinetuneConfig",
     "FinetuneHead",
+    "GanmaeSettings",
     "Heads",
     "IngestConfig",
     "InspectConfig",
@@ -112,6 +124,7 @@ __all__ = [
     "OnlineProbeConfig",
     "OptimConfig",
     "PlanConfig",
+    "PlanStagesConfig",
     "PredictConfig",
     "PretrainConfig",
     "PrimusSettings",
@@ -120,23 +133,30 @@ __all__ = [
     "PublishConfig",
     "RepeatConfig",
     "ResEncSettings",
+    "RmaeSettings",
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",
+    "SimclrSettings",
     "SimmimSettings",
+    "StagesConfig",
     "StatisticsSettings",
     "StudyDataConfig",
     "SuiteConfig",
+    "SupervisedSettings",
     "TableColumns",
     "TaskEntry",
     "TrackingConfig",
     "Trust",
     "TuneConfig",
     "TuneReportConfig",
+    "VideomacSettings",
     "VitSettings",
+    "VocoSettings",
     "VolumeColumns",
     "VolumeDataConfig",
     "VolumeSettings",
+    "VolumefusionSettings",
     "adapt",
     "benchmark",
     "benchmark_fit",

@@ -12,6 +12,7 @@ from ray_mae.config.base import from_dict, to_dict
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.config.urls import opened
 from ray_mae.data.paths import is_remote, with_os_errors
+from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.registry import ENCODERS
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.files import replacing, write_whole
@@ -78,6 +79,8 @@ def _encoder_of(
         settings = as_ours(found).settings
         if isinstance(settings, ResEncSettings) and isinstance(default, ResEncSettings):
             settings = replace(settings, film=default.film)
+        if isinstance(settings, ConvNextV2Settings):
+            settings = replace(settings, norm="points")  # which pretraining trains
         return settings
     try:
         return ckpt.encoder_facts(weights).settings

@@ -204,6 +204,11 @@ class EncoderSettings:
         return None
 
     @property
+    def why_not_pretrained(self) -> str:
+        """Why no method can train all of it, with what would do; empty: one can."""
+        return ""
+
+    @property
     def sight(self) -> Sight:
         """How it is shown an image that is evaluated."""
         return Sight()
@@ -243,6 +248,22 @@ class Paper:
         return f"{self.authors} ({self.year}). {self.title}. {self.where}."
 
 
+@dataclass(frozen=True)
+class LabelTargets:
+    """Labels of training samples that a batch brings along as targets."""
+
+    names: tuple[str, ...]
+    """Of the L labels; of volumes also NAME=VALUE, that value against all others."""
+    uncertain: Literal["zeros", "ones", "ignore"]
+    """What an uncertain label of a study counts as."""
+    unmentioned: Literal["zeros", "ignore"]
+    """What a label counts as that is not mentioned in a study."""
+    positive_most: float
+    """Limit of the weight of positives, which is negatives over positives."""
+    named: bool = True
+    """Whether somebody named them: then each must be there, with both classes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """What the settings of every method have; see `ray_mae.methods.base` for the model.
@@ -275,14 +296,33 @@ class MethodSettings:
         return False
 
     @property
+    def frozen_encoder(self) -> Path | None:
+        """Of an encoder that teaches and stays as it is (`Context.frozen`); None: there is none."""
+        return None
+
+    def resolved(self) -> Self:
+        """The same with whole paths, as the workers of a run need them."""
+        return self
+
+    @property
     def study_weights(self) -> tuple[float, float] | None:
         """Power and limit of the weights of a batch's studies, by `Findings.weights`; None: it has none."""
+        return None
+
+    @property
+    def targets(self) -> LabelTargets | None:
+        """Labels that a batch brings along; None: it brings none."""
         return None
 
     @property
     def label_uses(self) -> tuple[str, ...]:
         """What labels of training samples are read for, in words."""
         return ()
+
+    @property
+    def reads_segmentations(self) -> bool:
+        """Whether a batch of volumes brings along the label maps that shards hold of them."""
+        return False
 
     @property
     def coupled(self) -> bool:
@@ -343,6 +383,8 @@ def require_form(
             f"encoder.name {encoder.name} does not fit method.name {method.name}, which wants "
             f"{' and '.join(wrong)}: take {method.default_encoder().name}"
         )
+    if encoder.why_not_pretrained:
+        raise ValueError(encoder.why_not_pretrained)
 
 
 def multiple(name: str, value: int, of: str, divisor: int) -> None:

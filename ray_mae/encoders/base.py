@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.sparse import Active
 
 
 class Encoder(nn.Module):
@@ -99,8 +100,8 @@ class TokenEncoder(Encoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
-        draw: Tensor | None = None,
         blocks: int | None = None,
+        draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of images or volumes.
 
@@ -109,19 +110,14 @@ class TokenEncoder(Encoder):
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] kind of view, of images; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
-            draw: [N] keys of what is random in a pretraining, such as paths that are dropped; None: nothing.
             blocks: how many of the blocks they go through, without the last norm; None: all. For those whose
                 settings say that they attend.
+            draw: [N] keys of what is random in a pretraining, such as paths that are dropped; None: nothing.
 
         Returns:
             [N, prefix + V, D].
         """
         raise NotImplementedError
-
-    def last_map(self, x: Tensor) -> Tensor:
-        """The tokens of patches where these lie, [N, D, *grid] float32, of x [N, 1, *sides]."""
-        tokens = self(x)[:, self.prefix :].float()
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
 
     def attention(self, x: Tensor, queries: Tensor, view: Tensor | None = None) -> Tensor:
         """What patches attend to in the first block, among all patches of an input (guided masks).
@@ -136,21 +132,33 @@ class TokenEncoder(Encoder):
         """
         raise NotImplementedError
 
+    def last_map(self, x: Tensor) -> Tensor:
+        """The tokens of patches where these lie, [N, D, *grid] float32, of x [N, 1, *sides]."""
+        tokens = self(x)[:, self.prefix :].float()
+        return tokens.transpose(1, 2).unflatten(2, self.grid)
+
     def flops(self, tokens: int) -> float:
         """Forward of one sequence of so many tokens, products of matrices only."""
         raise NotImplementedError
 
 
 class MapEncoder(Encoder):
-    """An encoder that gives maps: one of each resolution, of all of its input."""
+    """An encoder that gives maps: one of each resolution, of its input or of the part that it is shown.
+
+    `forward` is for frozen use: of volumes the vector [N, C]; of images that and the points of the last map,
+    [N, 1 + L, C], as a transformer has tokens.
+    """
 
     channels: list[int]
     """Of each map, the finest first."""
 
-    def skips(self, x: Tensor, e: Tensor | None = None) -> list[Tensor]:
+    def skips(
+        self, x: Tensor, e: Tensor | None = None, active: Active | None = None
+    ) -> list[Tensor]:
         """[N, 1, *sides] → maps [N, C, *sides / s], the finest first.
 
         e: [N, …] of what else the network is told, such as a noise level; None: nothing.
+        active: what is seen; the maps are 0 elsewhere, and depend on nothing there. None: all.
         """
         raise NotImplementedError
 

@@ -18,9 +18,19 @@ from torch.utils.checkpoint import checkpoint
 
 from ray_mae.encoders.base import MapEncoder
 from ray_mae.encoders.resenc_settings import ResEncSettings, Stages
+from ray_mae.encoders.sparse import (
+    Active,
+    mask_operations,
+    masked,
+    masked_instance_norm,
+    seen,
+    sites,
+)
 
 EMBEDDING = 256
 """Width of the time embedding (section 3)."""
+LAST_LAYER = "seg_layers."
+"""How names of the decoder's last layer begin, which has an output for each class."""
 
 
 class InstanceNorm(nn.InstanceNorm3d):
@@ -34,7 +44,11 @@ class InstanceNorm(nn.InstanceNorm3d):
         # Of voxels in a row: PyTorch's gradient of a single volume laid out channels last is wrong.
         # With float32 weights the statistics of bf16 values are float32, without a copy of them.
         row = x.contiguous().flatten(2)  # [B, C, D · H · W]
-        y = F.instance_norm(row, weight=self.weight.float(), bias=self.bias.float(), eps=self.eps)
+        weight, bias = self.weight.float(), self.bias.float()
+        if (active := sites(x)) is None:
+            y = F.instance_norm(row, weight=weight, bias=bias, eps=self.eps)
+        else:
+            y = masked_instance_norm(row, active.flatten(2), weight, bias, self.eps)
         return y.view(x.shape).contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -166,6 +180,7 @@ class ResEnc(MapEncoder):
         self.time = TimeEmbedding() if settings.film else None
         self.film = nn.ModuleList(Film(C) for C in self.channels) if settings.film else None
         self.recompute = recompute
+        mask_operations(self)
 
     @property
     def width(self) -> int:
@@ -192,21 +207,26 @@ class ResEnc(MapEncoder):
         """[B, 256] of noise levels t [B]; None in a network without FiLM."""
         return None if self.time is None else self.time(t)
 
-    def skips(self, x: Tensor, e: Tensor | None = None) -> list[Tensor]:
+    def skips(
+        self, x: Tensor, e: Tensor | None = None, active: Active | None = None
+    ) -> list[Tensor]:
         """x [B, 1, D, H, W] → the output of each stage [B, C, D/s, H/s, W/s], the finest first.
 
-        e: `embed(t)`; None leaves FiLM out.
+        e: `embed(t)`; None leaves FiLM out. active: what is seen; None: all.
         """
         h = x.to(self.dtype)
+        with seen(active):
+            h = masked(h)
         out = []
         for i in range(len(self.stages)):
-            h = _run(partial(self._stage, i, e), self.recompute and self.training, h)
+            h = _run(partial(self._stage, i, e, active), self.recompute and self.training, h)
             out.append(h)
         return out
 
-    def _stage(self, i: int, e: Tensor | None, h: Tensor) -> Tensor:
-        h = self.stem(h) if i == 0 else h
-        return residual_stage(self.stages[i], h, _conditioned(self.film, i, e))
+    def _stage(self, i: int, e: Tensor | None, active: Active | None, h: Tensor) -> Tensor:
+        with seen(active):
+            h = self.stem(h) if i == 0 else h
+            return masked(residual_stage(self.stages[i], h, _conditioned(self.film, i, e)))
 
     def forward(self, volumes: Tensor, t: float | None = 0.0) -> Tensor:
         """Feature vectors [B, C] float32 of clean volumes [B, 1, D, H, W]: the mean of `last_map`."""

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ray_mae.checkpoint.format import EncoderFacts
 from ray_mae.config import PublishConfig
+from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import graphs, nnunet, timm
 from ray_mae.exports.doors import Door
 from ray_mae.exports.example import FILMS
@@ -58,6 +59,7 @@ def readme(card: Card) -> str:
         name=card.name,
         folder=card.folder,
         images=settings.dimensions == 2,
+        views=isinstance(settings, VitSettings),
         tokens=settings.form == "tokens",
         trainer=nnunet.primus_trainer(settings),
         settings=settings,

@@ -51,9 +51,10 @@ def export(config: ExportConfig) -> dict[str, Any]:
             how_to_load = how.replace(str(folder), str(config.output))
         else:
             origin, name = origin_of(config.checkpoint), folder.name
-            how_to_load = write_parts(config.checkpoint, facts, origin, folder, name=name).format(
-                folder=config.output
-            )
+            pool = facts.settings.default_pool
+            how_to_load = write_parts(
+                config.checkpoint, facts, origin, folder, name=name, pool=pool
+            ).format(folder=config.output)
         files = listing(folder)
     return write_summary(
         config.output,

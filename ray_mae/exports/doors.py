@@ -88,8 +88,7 @@ def try_doors(folder: Path, example: Example) -> Iterator[Door]:
     yield _tried("ray_mae", ("ray-mae",), own, lambda: _own(folder, example), OWN_BOUND)
     if images:
         settings = example.encoder.settings
-        assert isinstance(settings, VitSettings)
-        eps = settings.norm_eps
+        eps = settings.norm_eps if isinstance(settings, VitSettings) else timm.NORM_EPS
         bound = BOUND if eps == timm.NORM_EPS else OTHER_EPS_BOUND
         note = f"norms add {timm.NORM_EPS:g} there and {eps:g} here" * (bound != BOUND)
         call = f'timm.create_model("local-dir:{name}", pretrained=True)'
@@ -235,8 +234,11 @@ def _timm(folder: Path, example: Example) -> float:
     from timm import create_model
 
     model = create_model(f"local-dir:{folder}", pretrained=True).eval()
-    bias: Tensor = model.patch_embed.proj.bias
     image = example.inputs[0]
+    if not (folder / timm.VIEW_BIASES).is_file():  # it knows no views
+        alone = _largest(model(image[:1]), example.features[:1])
+        return max(_largest(model(image), example.features), alone)
+    bias: Tensor = model.patch_embed.proj.bias
     ours = example.of_view(_view_of(bias, folder))
     worst = max(_largest(model(image), ours), _largest(model(image[:1]), ours[:1]))
     for view, other in load_file(folder / timm.VIEW_BIASES).items():
@@ -257,6 +259,8 @@ def _transformers(folder: Path, example: Example) -> float:
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(folder).eval()
+    if not (folder / timm.VIEW_BIASES).is_file():
+        return _largest(model(example.inputs[0]).pooler_output, example.features)
     view = _view_of(model.timm_model.patch_embed.proj.bias, folder)
     return _largest(model(example.inputs[0]).pooler_output, example.of_view(view))
 

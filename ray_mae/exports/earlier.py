@@ -10,17 +10,26 @@ from safetensors.numpy import save
 
 from ray_mae.checkpoint.format import EncoderFacts, Weights, encoder_weights
 from ray_mae.data.schema import VIEWS
+from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.exports import nnunet
 from ray_mae.exports.architectures import architecture_of
 from ray_mae.exports.timm import TIMM_MODEL, timm_config
+from ray_mae.exports.timm_convnextv2 import write_timm_convnextv2
 from ray_mae.files import write_whole
 from ray_mae.transforms.images import PIXEL_MEAN, PIXEL_STD
 
 
 def write_timm_files(checkpoint: Path, facts: EncoderFacts, output: Path) -> str:
-    """Writes a file per view, its embedding in the positions; returns how to load it, in words."""
+    """Writes a file per view, its embedding in the positions; returns how to load it, in words.
+
+    Version 0.1 knew no ConvNeXt V2: of that it is the folder of today.
+    """
+    if isinstance(facts.settings, ConvNextV2Settings):
+        weights, pool = encoder_weights(checkpoint), facts.settings.default_pool
+        write_timm_convnextv2(weights, facts.settings, output, pool=pool, licence="unknown")
+        return f"timm.create_model('local-dir:{output}', pretrained=True); it takes grey / 255"
     settings = cast(VitSettings, facts.settings)
     if settings.registers:
         raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.encoders.base import TokenEncoder
+from ray_mae.encoders.convnextv2 import ConvNextV2
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.inference.load import AnyEncoder
@@ -30,7 +31,7 @@ class ImageGraph(nn.Module):
 
     inputs = ("image", "view")
 
-    def __init__(self, encoder: VisionTransformer, pool: str) -> None:
+    def __init__(self, encoder: VisionTransformer | ConvNextV2, pool: str) -> None:
         super().__init__()
         self.encoder, self.pool = encoder, pool
 
@@ -79,7 +80,7 @@ def graph_of(encoder: AnyEncoder) -> Graph:
         encoder: a copy of its own, since it is changed.
     """
     if isinstance(encoder, FrozenStudyEncoder):
-        assert isinstance(encoder.encoder, VisionTransformer)
+        assert isinstance(encoder.encoder, (VisionTransformer, ConvNextV2))
         return ImageGraph(encoder.encoder, encoder.pool).eval()
     network = encoder.encoder
     if isinstance(network, TokenEncoder):

@@ -5,6 +5,7 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import VitSettings
@@ -18,9 +19,10 @@ from ray_mae.exports.nnunet import (
 )
 from ray_mae.exports.origin import UNKNOWN, Origin
 from ray_mae.exports.timm import write_timm
+from ray_mae.exports.timm_convnextv2 import write_timm_convnextv2
 from ray_mae.files import write_whole
 
-KNOWN = (VitSettings, ResEncSettings, PrimusSettings)
+KNOWN = (VitSettings, ConvNextV2Settings, ResEncSettings, PrimusSettings)
 """Encoders that other tools have a network for."""
 
 
@@ -65,9 +67,12 @@ def write_parts(
         How to open it, in words.
     """
     write_own(checkpoint, facts, output)
-    if isinstance(facts.settings, VitSettings):
+    if isinstance(facts.settings, (VitSettings, ConvNextV2Settings)):
         weights = ckpt.encoder_weights(checkpoint)
-        write_timm(weights, facts.settings, output, pool=pool, view=view, licence=licence)
+        if isinstance(facts.settings, VitSettings):
+            write_timm(weights, facts.settings, output, pool=pool, view=view, licence=licence)
+        else:
+            write_timm_convnextv2(weights, facts.settings, output, pool=pool, licence=licence)
         return (
             "timm.create_model('local-dir:{folder}', pretrained=True, in_chans=1, num_classes=0); it takes "
             "grey / 255, without in_chans in three channels"

@@ -73,22 +73,37 @@ def timm_config(settings: VitSettings, pool: str, licence: str) -> dict[str, Any
             "fc_norm": False,  # the norm stays before the pool, as in ours
             **pooled,
         },
-        "pretrained_cfg": {
-            "tag": "ray_mae",
-            "custom_load": False,
-            "input_size": [CHANNELS, size, size],
-            "fixed_input_size": True,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "crop_mode": "border",  # the whole image, padded to a square
-            "mean": [0.0] * CHANNELS,
-            "std": [1.0] * CHANNELS,
-            "num_classes": 0,
-            "pool_size": None,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-            "license": licence,
-        },
+        "pretrained_cfg": seen_by_timm(size, licence, "patch_embed.proj", "head"),
+    }
+
+
+def seen_by_timm(
+    size: int, licence: str, first_conv: str, classifier: str, *, fixed: bool = True
+) -> dict[str, Any]:
+    """Returns `pretrained_cfg` of config.json: how an image is prepared.
+
+    Args:
+        size: side of an image, in pixels.
+        licence: of the weights.
+        first_conv: timm's name of the layer that reads an image.
+        classifier: the same of what a classifier has last.
+        fixed: whether the network is made for that size.
+    """
+    return {
+        "tag": "ray_mae",
+        "custom_load": False,
+        "input_size": [CHANNELS, size, size],
+        "fixed_input_size": fixed,
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "border",  # the whole image, padded to a square
+        "mean": [0.0] * CHANNELS,
+        "std": [1.0] * CHANNELS,
+        "num_classes": 0,
+        "pool_size": None,
+        "first_conv": first_conv,
+        "classifier": classifier,
+        "license": licence,
     }
 
 

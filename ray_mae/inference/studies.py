@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from ray_mae.batch import StudyBatch, mean_per_study
 from ray_mae.config.sections import DataConfig, Sight, StudyDataConfig
 from ray_mae.data.letterbox import letterbox
+from ray_mae.encoders.convnextv2 import ConvNextV2
+from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.timm_settings import TimmSettings
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
@@ -46,19 +48,22 @@ class FrozenStudyEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: "VisionTransformer | TimmVit",
+        encoder: "VisionTransformer | ConvNextV2 | TimmVit",
         data: DataConfig | None = None,
         pool: str | None = None,
         spacing_mm: float | None = None,
     ) -> None:
-        """pool: mean over patch tokens, or cls; by default mean, or what an encoder's makers take."""
+        """pool: mean over patch tokens, or cls; by default mean, or what an encoder's makers take.
+
+        Of an encoder with maps the points of its last map are the tokens, after the vector that it pools.
+        """
         super().__init__()
         self.encoder, self.pool = encoder, pool or encoder.settings.default_pool
         self.data = cast(StudyDataConfig, data or StudyDataConfig())
         self.spacing_mm = spacing_mm
 
     @property
-    def settings(self) -> VitSettings | TimmSettings:
+    def settings(self) -> VitSettings | ConvNextV2Settings | TimmSettings:
         """The encoder's."""
         return self.encoder.settings
 

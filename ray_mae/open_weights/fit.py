@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ray_mae.config.sections import EncoderSettings
+from ray_mae.encoders.convnextv2_settings import ConvNextV2Settings
 from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.encoders.resenc import ResEnc, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
@@ -33,6 +34,8 @@ def fit_to(ours: OurEncoder, wanted: EncoderSettings, path: Path) -> OurEncoder:
         )
     if isinstance(wanted, ResEncSettings):
         return _fit_resenc(ours, wanted, path)
+    if isinstance(wanted, ConvNextV2Settings):
+        return _fit_convnextv2(ours, wanted, path)
     if isinstance(wanted, PrimusSettings):
         return _fit_primus(ours, wanted, path)
     if not isinstance(wanted, VitSettings):
@@ -112,6 +115,26 @@ def _fit_resenc(ours: OurEncoder, wanted: ResEncSettings, path: Path) -> OurEnco
         return replace(ours, settings=wanted, weights=folded | kept, rewritten=rewritten)
     fresh = [*ours.fresh, *(("film.", "time.") if wanted.film and not now.film else ())]
     return replace(ours, settings=wanted, fresh=fresh)
+
+
+def _fit_convnextv2(ours: OurEncoder, wanted: ConvNextV2Settings, path: Path) -> OurEncoder:
+    """A norm after the mean is left out where the run has one before it, which is fresh."""
+    now = ours.settings
+    assert isinstance(now, ConvNextV2Settings)
+    if (now.widths, now.blocks) != (wanted.widths, wanted.blocks):
+        own = f", encoder.width {now.width}" if now.width else ""
+        raise ValueError(
+            f"{path} has stages of {list(now.widths)} channels: set encoder.preset {now.preset}{own}, or "
+            "leave them out"
+        )
+    if now.norm == wanted.norm:
+        return replace(ours, settings=wanted)
+    before, after = ("norm_pre" if s.norm == "points" else "head.norm" for s in (now, wanted))
+    weights = {n: w for n, w in ours.weights.items() if not n.startswith(f"{before}.")}
+    width = now.widths[-1]
+    weights |= {f"{after}.weight": torch.ones(width), f"{after}.bias": torch.zeros(width)}
+    fresh = [*ours.fresh, f"{after}.weight", f"{after}.bias"]
+    return replace(ours, settings=wanted, weights=weights, fresh=fresh)
 
 
 def _fit_primus(ours: OurEncoder, wanted: PrimusSettings, path: Path) -> OurEncoder:

@@ -46,7 +46,7 @@ def as_ours(found: OpenEncoder) -> OurEncoder:
     Raises:
         ValueError: it has a part that ours has not.
     """
-    if found.settings.dimensions == 3:
+    if not isinstance(found.settings, TimmSettings):
         every = found.weights | found.decoder
         return OurEncoder(
             found.settings,
@@ -55,7 +55,6 @@ def as_ours(found: OpenEncoder) -> OurEncoder:
             dict(found.rewritten),
             notes=[*found.notes],
         )
-    assert isinstance(found.settings, TimmSettings)
     model = on_meta(found.settings).body
     if lacking := parts_ours_lacks(model):
         raise ValueError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ray_mae.encoders.vit_settings import PRESETS
 from ray_mae.open_weights import vits
+from ray_mae.open_weights.convnextv2 import is_convnextv2, read_convnextv2
 from ray_mae.open_weights.files import (
     INDEX,
     PICKLES,
@@ -85,6 +86,8 @@ _NOTHING = _Nothing()
 def _with_config(path: Path, own_size: bool) -> OpenEncoder:
     config = read_json(path / CONFIG)
     files, tensors = _weights_in(path)
+    if is_convnextv2(config):
+        return read_convnextv2(path, files, tensors, config)
     if "architecture" in config or "pretrained_cfg" in config:
         return vits.read_timm(path, files, tensors, config)
     seen = read_json(path / PREPROCESSOR) if (path / PREPROCESSOR).is_file() else {}

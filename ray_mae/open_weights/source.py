@@ -28,7 +28,7 @@ class OpenEncoder:
     files: list[Path]
     """That hold its weights."""
     settings: EncoderSettings
-    """Of `timm` for images, `resenc` or `primus` for volumes."""
+    """Of `timm` or `convnextv2` for images, `resenc` or `primus` for volumes."""
     weights: dict[str, Tensor]
     """Of that encoder, float32, complete."""
     origins: dict[str, tuple[str, ...]]
