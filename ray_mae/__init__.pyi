@@ -32,6 +32,7 @@ from .config import (
     OnlineProbeConfig,
     OptimConfig,
     PlanConfig,
+    PlanStagesConfig,
     PredictConfig,
     PretrainConfig,
     ProbeConfig,
@@ -41,6 +42,7 @@ from .config import (
     RunConfig,
     ScalingConfig,
     SegmentConfig,
+    StagesConfig,
     StatisticsSettings,
     StudyDataConfig,
     SuiteConfig,
@@ -73,11 +75,17 @@ from .exports.publish import publish
 from .health.command import doctor
 from .inference.load import load_encoder
 from .methods.dino.settings import DinoSettings
+from .methods.ganmae.settings import GanmaeSettings
 from .methods.mae.settings import MaeSettings
 from .methods.mdae.settings import MdaeSettings
 from .methods.mvmae.settings import MvmaeSettings
+from .methods.rmae.settings import RmaeSettings
+from .methods.simclr.settings import SimclrSettings
 from .methods.simmim.settings import SimmimSettings
+from .methods.supervised.settings import SupervisedSettings
 from .methods.videomac.settings import VideomacSettings
+from .methods.voco.settings import VocoSettings
+from .methods.volumefusion.settings import VolumefusionSettings
 from .run import pretrain
 from .search.tune import tune, tune_report
 from .train.forecast.command import plan
@@ -103,6 +111,7 @@ __all__ = [
     "ExportConfig",
     "FinetuneConfig",
     "FinetuneHead",
+    "GanmaeSettings",
     "Heads",
     "IngestConfig",
     "InspectConfig",
@@ -115,6 +124,7 @@ __all__ = [
     "OnlineProbeConfig",
     "OptimConfig",
     "PlanConfig",
+    "PlanStagesConfig",
     "PredictConfig",
     "PretrainConfig",
     "PrimusSettings",
@@ -123,13 +133,17 @@ __all__ = [
     "PublishConfig",
     "RepeatConfig",
     "ResEncSettings",
+    "RmaeSettings",
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",
+    "SimclrSettings",
     "SimmimSettings",
+    "StagesConfig",
     "StatisticsSettings",
     "StudyDataConfig",
     "SuiteConfig",
+    "SupervisedSettings",
     "TableColumns",
     "TaskEntry",
     "TrackingConfig",
@@ -138,9 +152,11 @@ __all__ = [
     "TuneReportConfig",
     "VideomacSettings",
     "VitSettings",
+    "VocoSettings",
     "VolumeColumns",
     "VolumeDataConfig",
     "VolumeSettings",
+    "VolumefusionSettings",
     "adapt",
     "benchmark",
     "benchmark_fit",

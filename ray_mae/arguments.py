@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import get_loader
 
 from ray_mae.config.migrate import describe_changes, migrate, moved
+from ray_mae.config.stages import OF_ALL, merged
 
 
 def separated(arguments: list[str]) -> list[str]:
@@ -60,6 +61,34 @@ def migrated(arguments: list[str], document: dict[str, Any], method: str, lead: 
     if changed:
         print(describe_changes(changed, "this command"), file=sys.stderr)
     return words
+
+
+def of_stages(arguments: list[str], document: dict[str, Any]) -> dict[str, Any]:
+    """What `StagesConfig` takes, of a YAML file with `stages:` and the flags beside it.
+
+    A flag overrides the file, in all stages.
+
+    Raises:
+        ValueError: a word that is no flag with its value.
+    """
+    flags: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        value = next(words, None)
+        if not word.startswith("--") or value is None:
+            raise ValueError(f"{word} is no --SETTING VALUE, which is all that goes with `stages:`")
+        if word != "--config":
+            *sections, name = word[2:].split(".")
+            inner = flags
+            for one in sections:
+                inner = inner.setdefault(one, {})
+            inner[name] = get_loader("yaml")(value)
+    stages = document.get("stages")
+    if isinstance(stages, list):
+        own = {name: value for name, value in flags.items() if name not in OF_ALL}
+        stages = [merged(one, own) if isinstance(one, dict) else one for one in stages]
+    settings = {name: value for name, value in document.items() if name != "stages"}
+    return {"settings": merged(settings, flags), "stages": stages}
 
 
 def with_switches(arguments: list[str], cls: type) -> list[str]:

@@ -37,6 +37,10 @@ class StudyBatch:
     """[N, 2] int64, height and width of the image in the middle of its square; None: they are squares."""
     study_weight: Tensor | None = None
     """[S] float32, factor of the study's loss by its findings, where a run reads labels; None: all 1."""
+    target: Tensor | None = None
+    """[S, L] float32, 0 or 1 of each label, where a method learns labels; None: it does not."""
+    target_weight: Tensor | None = None
+    """[S, L] float32, factor of each target's loss, 0 where it is not known."""
     known_most: int | None = None
     """Views of the study that has most, where it is known beside the device; see `most_views`."""
 
@@ -57,11 +61,7 @@ class StudyBatch:
 
     def to(self, device: torch.device | str) -> "StudyBatch":
         """The batch on a device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {
-            k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, Tensor)
-        }
-        return replace(self, known_most=self.most_views, **moved)
+        return replace(self, known_most=self.most_views, **_moved(self, device))
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,14 @@ class VolumeBatch:
     """[B] int64, stable key of the volume."""
     draw: Tensor
     """[B] int64, key of the sample's random draws in this epoch: from (seed, epoch, key)."""
+    regions: Tensor | None = None
+    """[B, 1, D, H, W] uint8, label maps, 0 where there is none; None: the method does not read them."""
+    target: Tensor | None = None
+    """[B, L] float32, as of StudyBatch."""
+    target_weight: Tensor | None = None
+    """[B, L] float32, the same."""
     known_draw: Tensor | None = None
-    """The same on the CPU: what depends on them can be known there, and nobody waits for the device."""
+    """`draw` on the CPU: what depends on it can be known there, and nobody waits for the device."""
 
     @property
     def samples(self) -> int:
@@ -91,10 +97,9 @@ class VolumeBatch:
 
     def to(self, device: torch.device | str) -> "VolumeBatch":
         """The batch on a device."""
-        names = [f.name for f in fields(self) if f.name != "known_draw"]
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        moved = _moved(self, device)
         known = self.draw.cpu() if self.known_draw is None else self.known_draw
-        return replace(self, **moved, known_draw=known)
+        return replace(self, **moved | {"known_draw": known})
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,12 @@ class WindowBatch:
         """The batch on a device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return replace(self, **moved)
+
+
+def _moved(batch: StudyBatch | VolumeBatch, device: torch.device | str) -> dict[str, Tensor]:
+    """Its tensors on a device, by name."""
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, Tensor)}
 
 
 def mean_per_study(

@@ -18,6 +18,7 @@ from ray_mae.arguments import (
     document_of,
     migrated,
     name_of,
+    of_stages,
     of_submit,
     separated,
     value_of,
@@ -56,13 +57,13 @@ def _inspect(config: settings.InspectConfig) -> None:
     print_summary({name: card[name] for name in shown})
 
 
-def _pretrain(config: settings.PretrainConfig) -> None:
+def _pretrain(config: settings.PretrainConfig | settings.StagesConfig) -> None:
     from ray_mae.run import pretrain
 
     print_summary(pretrain(config))
 
 
-def _plan(config: settings.PlanConfig) -> None:
+def _plan(config: settings.PlanConfig | settings.PlanStagesConfig) -> None:
     from ray_mae.train.forecast.command import plan
 
     plan(config)
@@ -239,6 +240,13 @@ CHOSEN: dict[str, str] = {"pretrain": "", "plan": "", "tune": "run.", "adapt": "
 """Commands whose settings depend on the method and the encoder, and what stands before their names."""
 
 
+STAGED: dict[str, type[settings.StagesConfig]] = {
+    "pretrain": settings.StagesConfig,
+    "plan": settings.PlanStagesConfig,
+}
+"""Commands whose YAML file may have `stages:`."""
+
+
 def parser_of(command: str, cls: type | None = None) -> ArgumentParser:
     """The parser of one command: --config FILE and every setting of `cls` by its dotted name."""
     return parser_for(cls or COMMANDS[command][0], f"ray-mae {command}")
@@ -298,6 +306,9 @@ def _chosen(command: str, cls: type, arguments: list[str], files: list[Path]) ->
     lead = CHOSEN[command]
     arguments = separated(arguments)
     document = document_of(arguments)
+    if command in STAGED and "stages" in document and not {"-h", "--help"} & {*arguments}:
+        files.append(Path(arguments[arguments.index("--config") + 1]))
+        return STAGED[command](**of_stages(arguments, document))
     section = (document.get("run") or {}) if lead else document
     method = name_of(arguments, f"{lead}method.name", section.get("method"), FIRST)
     words = migrated(arguments, document, method, lead)

@@ -20,6 +20,11 @@ class Stream(IntEnum):
     WARP = 8
     REPEAT = 9
     DECODE = 10
+    CURVE = 11
+    BLOCK = 12
+    GREEN = 13
+    GUIDE = 14
+    HINT = 15
     DROP_PATH = 16
     SLICE = 17
     CROPS = 19
@@ -33,11 +38,7 @@ class Stream(IntEnum):
     PAIR = 29
     TARGET = 30
     FUSE = 31
-    CURVE = 11
-    BLOCK = 12
-    GREEN = 13
-    GUIDE = 14
-    HINT = 15
+    REGION = 32
 
 
 class Draw(IntEnum):

@@ -21,6 +21,13 @@ def write_summary(output: Path, summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
+def read_summary(output: Path) -> dict[str, Any] | None:
+    """Returns what a command has left in its output folder; None where it has not."""
+    file = output / FILE
+    summary: dict[str, Any] | None = json.loads(file.read_text()) if file.is_file() else None
+    return summary
+
+
 def print_summary(summary: dict[str, Any], indent: int = 0) -> None:
     """A summary as indented lines; a group of plain values takes one."""
     for name, value in summary.items():

@@ -9,6 +9,7 @@ from ray_mae.methods.mvmae.model import Mvmae
 from tests.settings import build
 
 VOCABULARY = 40
+LABELS = 3
 
 
 def study_batch(views: list[int], seed: int = 0, canvas: int = 40) -> StudyBatch:
@@ -21,7 +22,7 @@ def study_batch(views: list[int], seed: int = 0, canvas: int = 40) -> StudyBatch
 
     tokens = torch.randint(5, VOCABULARY, (S, 12), generator=g)
     tokens[:, 0], tokens[:, -1] = 2, 3
-    return StudyBatch(
+    batch = StudyBatch(
         images=torch.randint(0, 256, (N, 1, canvas, canvas), generator=g, dtype=torch.uint8),
         side=torch.full((N,), canvas),
         study=torch.arange(S).repeat_interleave(torch.tensor(views)),
@@ -32,6 +33,14 @@ def study_batch(views: list[int], seed: int = 0, canvas: int = 40) -> StudyBatch
         tokens=tokens,
         has_report=torch.ones(S, dtype=torch.bool),
     )
+    return replace(batch, **targets(S, g))
+
+
+def targets(samples: int, g: torch.Generator) -> dict[str, torch.Tensor]:
+    """Random labels, of which some are not known, as fields of a batch."""
+    target = torch.randint(0, 2, (samples, LABELS), generator=g).float()
+    weight = torch.randint(0, 4, (samples, LABELS), generator=g).float()
+    return {"target": target, "target_weight": weight}
 
 
 def part(batch: StudyBatch, studies: list[int]) -> StudyBatch:
@@ -50,6 +59,8 @@ def part(batch: StudyBatch, studies: list[int]) -> StudyBatch:
         draw=batch.draw[of_study],
         tokens=tokens[:, : int((tokens != 0).sum(1).max())],  # as a packing would
         has_report=batch.has_report[of_study],
+        target=None if batch.target is None else batch.target[of_study],
+        target_weight=None if batch.target_weight is None else batch.target_weight[of_study],
         study_weight=None if batch.study_weight is None else batch.study_weight[of_study],
     )
 

@@ -40,16 +40,30 @@ _DINO = {
 FITTING: dict[str, dict[str, Any]] = {
     "dino": _DINO,
     "dino primus": _DINO,
+    "ganmae": {"mask_ratio": 0.5},
     "mae": {"mask_ratio": 0.5},
     "mae convnextv2": {"mask_ratio": 0.5},
     "mae primus": {},
     "mae resenc": {"mask_size": 8, "mask_ratio": 0.5},
     "mdae": {"block_size": 4},
+    "rmae": {"mask_ratio": 0.5, "region_width": 16, "region_depth": 1, "regions": 3},
+    "simclr": {"projector_width": 32, "projector_output": 16},
+    "simclr primus": {"crop_side": 8, "projector_width": 32, "projector_output": 16},
+    "simclr resenc": {
+        "crop_size": 24,
+        "crop_side": 16,
+        "projector_width": 32,
+        "projector_output": 16,
+    },
     "simmim": {"mask_size": 16},
     "simmim convnextv2": {"mask_size": 16},
     "simmim primus": {"mask_size": 8},
     "simmim resenc": {"mask_size": 4},
+    "supervised": {"labels": ["Edema", "Fracture", "Own"]},
+    "supervised resenc": {"labels": ["tumour", "contrast=2", "cyst"]},
     "videomac": {"mask_size": 8, "mask_ratio": 0.5},
+    "voco": {"crop_size": 32, "target_crops": 1, "projector_width": 32, "projector_output": 16},
+    "voco primus": {"projector_width": 32, "projector_output": 16},
 }
 """Settings of methods whose defaults do not fit a tiny encoder, or not the one that is named, too."""
 CASES: list[str] = [

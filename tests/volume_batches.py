@@ -8,6 +8,7 @@ import torch
 from ray_mae.batch import VolumeBatch
 from ray_mae.methods.base import Context
 from ray_mae.methods.mdae.model import Mdae
+from tests.batches import targets
 from tests.settings import small
 
 PLAIN: dict[str, Any] = {
@@ -24,17 +25,18 @@ def volume_batch(samples: int, seed: int = 0, side: int = 16) -> VolumeBatch:
     g = torch.Generator().manual_seed(seed)
     coarse = torch.randn(samples, 1, 4, 4, 4, generator=g)
     voxels = torch.nn.functional.interpolate(coarse, size=[side] * 3, mode="trilinear")
-    return VolumeBatch(
+    batch = VolumeBatch(
         voxels=voxels / voxels.std(),
         valid=torch.ones_like(voxels, dtype=torch.bool),
         key=torch.arange(samples),
         draw=torch.randint(-(2**62), 2**62, (samples,), generator=g),
     )
+    return replace(batch, **targets(samples, g))
 
 
 def some(batch: VolumeBatch, rows: list[int]) -> VolumeBatch:
     """Some of the batch's samples."""
-    fields = ("voxels", "valid", "key", "draw")
+    fields = ("voxels", "valid", "key", "draw", "target", "target_weight")
     return replace(batch, **{name: getattr(batch, name)[rows] for name in fields})
 
 

@@ -222,15 +222,21 @@ def _pretrainings(path: Path, known: Mapping[str, Path]) -> tuple[list[_Pretrain
         for name, sha in zip(names, shas, strict=True)
     ]
     unknown: list[str] = []
-    if config.weights is None:
-        return found, unknown
-    if ckpt.is_ours(config.weights):
-        more, of_more = _pretrainings(config.weights, known)
-        return [*found, *more], of_more
-    what = state.get("begun_with", {}).get("family", config.weights.name)
-    unknown.append(
-        f"Its pretraining began with other weights ({what}), and what they were trained on is not known."
-    )
+    begun = state.get("begun_with", {}).get("family")
+    for weights, how, family in (
+        (config.weights, "began with other weights", begun),
+        (config.method.frozen_encoder, "was taught by a frozen encoder", None),
+    ):
+        if weights is None:
+            continue
+        if ckpt.is_ours(weights):
+            more, of_more = _pretrainings(weights, known)
+            found, unknown = [*found, *more], [*unknown, *of_more]
+        else:
+            what = family or weights.name
+            unknown.append(
+                f"Its pretraining {how} ({what}), and what that was trained on is not known."
+            )
     return found, unknown
 
 

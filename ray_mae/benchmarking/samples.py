@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from ray_mae.benchmarking.label_maps import read_regions
 from ray_mae.benchmarking.records import SampleTable
 from ray_mae.config.suite import DatasetEntry, TaskEntry
+from ray_mae.data.label_names import check_there, of_volumes, pooled_names, states_by_name
 from ray_mae.data.labels import binary_targets
 from ray_mae.data.parquet import map_files, open_parquet, read_columns
 from ray_mae.data.schema import Row, Shard
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import check_splits, label_targets
-from ray_mae.evaluate.label_names import check_there, of_volumes, pooled_names, states_by_name
 
 TEST = "test"
 OF_MANIFEST = ("session_id", "site", "modality", "years")

@@ -56,6 +56,7 @@ from ray_mae.config.sections import (
     StudyDataConfig,
     VolumeDataConfig,
 )
+from ray_mae.config.stages import PlanStagesConfig, Stage, StagesConfig
 from ray_mae.config.suite import (
     DatasetEntry,
     EncoderEntry,
@@ -98,6 +99,7 @@ __all__ = [
     "OnlineProbeConfig",
     "OptimConfig",
     "PlanConfig",
+    "PlanStagesConfig",
     "PredictConfig",
     "PretrainConfig",
     "ProbeConfig",
@@ -107,6 +109,8 @@ __all__ = [
     "RunConfig",
     "ScalingConfig",
     "SegmentConfig",
+    "Stage",
+    "StagesConfig",
     "StatisticsSettings",
     "StudyDataConfig",
     "SubmitConfig",

@@ -178,8 +178,14 @@ def as_list(paths: list[Path] | Path) -> list[Path]:
     return list(paths) if isinstance(paths, list) else [paths]
 
 
-def _chosen(name: str, values: str | Mapping[str, Any], default: Any) -> Any:
-    """A section whose settings are chosen by name: from the name alone, or from settings by name."""
+def choose_section(name: str, values: str | Mapping[str, Any], default: Any) -> Any:
+    """Returns a section whose settings are chosen by name: from the name alone, or from settings by name.
+
+    Args:
+        name: of the section, method or encoder.
+        values: what is given of it.
+        default: what counts where nothing is given, of its own name; None: the defaults of that name.
+    """
     values = {"name": values} if isinstance(values, str) else values
     if default is None or values.get("name", default.name) != default.name:
         # by its name, since methods know settings and not the other way round
@@ -264,8 +270,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         complete: dict[str, Callable[[Any], Any]] = {
-            "method": lambda values: _chosen("method", values, None),
-            "encoder": lambda values: _chosen("encoder", values, self._default_encoder()),
+            "method": lambda values: choose_section("method", values, None),
+            "encoder": lambda values: choose_section("encoder", values, self._default_encoder()),
             "data": lambda values: section(DATA[self.kind], values, "data"),
             "optim": lambda values: _changed(
                 "optim", values, self.method.default_optim(self.encoder)
@@ -320,7 +326,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunConfig, ValidatedConfig):
-    """Pretrain an encoder from shards, on Ray Train."""
+    """Pretrain an encoder from shards, on Ray Train; in several stages with `stages:` (docs/stages.md)."""
 
     shards: list[Path] | Path
     """Folder that `ingest` wrote, or several of one kind: [A, B]."""

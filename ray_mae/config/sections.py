@@ -248,6 +248,22 @@ class Paper:
         return f"{self.authors} ({self.year}). {self.title}. {self.where}."
 
 
+@dataclass(frozen=True)
+class LabelTargets:
+    """Labels of training samples that a batch brings along as targets."""
+
+    names: tuple[str, ...]
+    """Of the L labels; of volumes also NAME=VALUE, that value against all others."""
+    uncertain: Literal["zeros", "ones", "ignore"]
+    """What an uncertain label of a study counts as."""
+    unmentioned: Literal["zeros", "ignore"]
+    """What a label counts as that is not mentioned in a study."""
+    positive_most: float
+    """Limit of the weight of positives, which is negatives over positives."""
+    named: bool = True
+    """Whether somebody named them: then each must be there, with both classes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """What the settings of every method have; see `ray_mae.methods.base` for the model.
@@ -280,14 +296,33 @@ class MethodSettings:
         return False
 
     @property
+    def frozen_encoder(self) -> Path | None:
+        """Of an encoder that teaches and stays as it is (`Context.frozen`); None: there is none."""
+        return None
+
+    def resolved(self) -> Self:
+        """The same with whole paths, as the workers of a run need them."""
+        return self
+
+    @property
     def study_weights(self) -> tuple[float, float] | None:
         """Power and limit of the weights of a batch's studies, by `Findings.weights`; None: it has none."""
+        return None
+
+    @property
+    def targets(self) -> LabelTargets | None:
+        """Labels that a batch brings along; None: it brings none."""
         return None
 
     @property
     def label_uses(self) -> tuple[str, ...]:
         """What labels of training samples are read for, in words."""
         return ()
+
+    @property
+    def reads_segmentations(self) -> bool:
+        """Whether a batch of volumes brings along the label maps that shards hold of them."""
+        return False
 
     @property
     def coupled(self) -> bool:

@@ -100,8 +100,8 @@ class TokenEncoder(Encoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
-        draw: Tensor | None = None,
         blocks: int | None = None,
+        draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of images or volumes.
 
@@ -110,19 +110,14 @@ class TokenEncoder(Encoder):
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] kind of view, of images; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
-            draw: [N] keys of what is random in a pretraining, such as paths that are dropped; None: nothing.
             blocks: how many of the blocks they go through, without the last norm; None: all. For those whose
                 settings say that they attend.
+            draw: [N] keys of what is random in a pretraining, such as paths that are dropped; None: nothing.
 
         Returns:
             [N, prefix + V, D].
         """
         raise NotImplementedError
-
-    def last_map(self, x: Tensor) -> Tensor:
-        """The tokens of patches where these lie, [N, D, *grid] float32, of x [N, 1, *sides]."""
-        tokens = self(x)[:, self.prefix :].float()
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
 
     def attention(self, x: Tensor, queries: Tensor, view: Tensor | None = None) -> Tensor:
         """What patches attend to in the first block, among all patches of an input (guided masks).
@@ -136,6 +131,11 @@ class TokenEncoder(Encoder):
             [N, heads, Q, L] float32, which sums to 1 over the last axis.
         """
         raise NotImplementedError
+
+    def last_map(self, x: Tensor) -> Tensor:
+        """The tokens of patches where these lie, [N, D, *grid] float32, of x [N, 1, *sides]."""
+        tokens = self(x)[:, self.prefix :].float()
+        return tokens.transpose(1, 2).unflatten(2, self.grid)
 
     def flops(self, tokens: int) -> float:
         """Forward of one sequence of so many tokens, products of matrices only."""

@@ -36,6 +36,11 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
+def put(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """Returns x [N, L, D] with rows [N, K, D] in the place of those of index [N, K]: `gather` undone."""
+    return x.scatter(1, index[..., None].expand_as(rows), rows.to(x.dtype))
+
+
 def enlarge(x: Tensor, times: int) -> Tensor:
     """Repeats each value of a grid [N, *grid] along every axis: [N, *(times · grid)]."""
     for axis in range(1, x.ndim):

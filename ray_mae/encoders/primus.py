@@ -7,12 +7,13 @@ last axis fastest.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.patch_encode_decode import PatchDecode
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
+from timm.layers import apply_rot_embed_cat
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -146,31 +147,33 @@ class Eva(nn.Module):
         side: int | None = None,
         blocks: int | None = None,
     ) -> Tensor:
-        """Tokens after the blocks [N, V, D].
+        """Tokens [N, V, D] after all blocks and the last norm, or after some blocks alone.
 
         Args:
             x: [N, V, D] of the patches `visible` [N, V], or of all.
             visible: indices; None: all.
             draw: [N] keys; None drops no path.
             side: patches of an axis, where they are not as many as the table of positions is for.
-            blocks: how many of the blocks they go through, without the last norm; None: all.
+            blocks: how many; None: all.
         """
         side = self.side if side is None else side
         table = self.pos_embed if side == self.side else resample_grid(self.pos_embed, side)
         index = torch.arange(table.shape[1], device=x.device)
         index = index if visible is None else visible
         x = x + table[0, index].to(x.dtype)
-        rope = None
-        if self.head:
-            rope = rotary(coordinates(index, side), self.head)
-            rope = rope if visible is None else rope[:, None]  # [N, 1, V, …], of all heads
+        rope = self.rope(index, side)
+        if rope is not None and visible is not None:
+            rope = rope[:, None]  # [N, 1, V, …], of all heads
         kept = self._kept(draw)
-        for i, block in enumerate([*self.blocks][:blocks]):
+        for i, block in enumerate(self.blocks[:blocks]):
             inputs = x, rope, None if kept is None else kept[:, i]
             recompute = self.recompute and self.training
             x = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
-        normed: Tensor = self.norm(x) if blocks is None else x
-        return normed
+        return x if blocks is not None else cast(Tensor, self.norm(x))
+
+    def rope(self, index: Tensor, side: int) -> Tensor | None:
+        """Rotary positions [..., 2 · width of a head] of patches index [...]; None without."""
+        return rotary(coordinates(index, side), self.head) if self.head else None
 
     def _kept(self, draw: Tensor | None) -> Tensor | None:
         """[N, depth, 2] factors of branches, with a mean of 1: 0 where a sample passes one by."""
@@ -233,8 +236,8 @@ class Primus(TokenEncoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
-        draw: Tensor | None = None,
         blocks: int | None = None,
+        draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of crops; see `TokenEncoder`. Volumes have no kind of view.
 
@@ -255,6 +258,22 @@ class Primus(TokenEncoder):
             tokens = torch.where(masked[0][..., None], masked[1].to(tokens.dtype), tokens)
         seen: Tensor = self.eva(tokens, visible, draw, x.shape[2] // self.stride, blocks)
         return seen
+
+    def attention(self, x: Tensor, queries: Tensor, view: Tensor | None = None) -> Tensor:
+        tokens = self(x, blocks=0)  # [N, L, D]
+        block: Any = self.eva.blocks[0]
+        heads = block.attn.num_heads
+        h = block.norm1(tokens)
+        q, k = (
+            project(h).unflatten(2, (heads, -1)).transpose(1, 2)  # [N, heads, L, D / heads]
+            for project in (block.attn.q_proj, block.attn.k_proj)
+        )
+        rope = self.eva.rope(torch.arange(h.shape[1], device=h.device), x.shape[2] // self.stride)
+        if rope is not None:
+            q, k = (apply_rot_embed_cat(part, rope).to(h.dtype) for part in (q, k))
+        index = queries[:, None, :, None].expand(-1, heads, -1, q.shape[3])
+        scores = q.gather(2, index) @ k.transpose(2, 3)  # [N, heads, Q, L]
+        return (scores.float() / q.shape[3] ** 0.5).softmax(-1)
 
     def resize(self, settings: PrimusSettings) -> None:
         """Take crops of another size: the table of positions is resampled."""

@@ -49,6 +49,7 @@ class PrimusSettings(EncoderSettings):
 
     dimensions: ClassVar[int] = 3
     form: ClassVar[str] = "tokens"
+    attends: ClassVar[bool] = True
     network: ClassVar[str] = "ray_mae.encoders.primus:Primus"
     exports: ClassVar[tuple[str, ...]] = ("nnunet",)
     segmentation: ClassVar[str | None] = "ray_mae.encoders.primus:encoder_and_decoder"

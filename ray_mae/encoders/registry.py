@@ -13,8 +13,8 @@ ENCODERS: Registry[EncoderSettings] = Registry(
     {
         "vit": "ray_mae.encoders.vit_settings:VitSettings",
         "timm": "ray_mae.encoders.timm_settings:TimmSettings",
-        "convnextv2": "ray_mae.encoders.convnextv2_settings:ConvNextV2Settings",
         "primus": "ray_mae.encoders.primus_settings:PrimusSettings",
+        "convnextv2": "ray_mae.encoders.convnextv2_settings:ConvNextV2Settings",
         "resenc": "ray_mae.encoders.resenc_settings:ResEncSettings",
     },
     group="ray_mae.encoders",

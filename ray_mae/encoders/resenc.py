@@ -29,6 +29,8 @@ from ray_mae.encoders.sparse import (
 
 EMBEDDING = 256
 """Width of the time embedding (section 3)."""
+LAST_LAYER = "seg_layers."
+"""How names of the decoder's last layer begin, which has an output for each class."""
 
 
 class InstanceNorm(nn.InstanceNorm3d):

@@ -139,8 +139,8 @@ class VisionTransformer(TokenEncoder):
         visible: Tensor | None = None,
         view: Tensor | None = None,
         masked: tuple[Tensor, Tensor] | None = None,
-        draw: Tensor | None = None,
         blocks: int | None = None,
+        draw: Tensor | None = None,
     ) -> Tensor:
         """Tokens of images, the class token first.
 
@@ -153,8 +153,8 @@ class VisionTransformer(TokenEncoder):
             visible: [N, V] indices of the patches that the network sees; None shows all L.
             view: [N] 0 frontal, 1 lateral, 2 unknown; None is unknown.
             masked: [N, V] bool, and a vector [D] that stands in the place of those patches (SimMIM).
-            draw: not used, since nothing here is random.
             blocks: how many of the blocks they go through, without the last norm; None: all.
+            draw: not used, since nothing here is random.
 
         Returns:
             [N, 1 + V, D].
@@ -178,14 +178,6 @@ class VisionTransformer(TokenEncoder):
         x = self.body(torch.cat([first.expand(x.shape[0], -1, -1), x], dim=1), blocks)
         return x if self.register is None else torch.cat([x[:, :1], x[:, len(first) :]], dim=1)
 
-    def positions(self, rows: int, columns: int) -> Tensor:
-        """Of a grid of patches, [rows · columns, D]; of another one than the encoder's bicubically."""
-        if (rows, columns) == self.grid:
-            return self.position
-        table = self.position.float().T.unflatten(1, self.grid)[None]  # [1, D, side, side]
-        other = F.interpolate(table, (rows, columns), mode="bicubic", align_corners=False)
-        return other[0].flatten(1).T
-
     def attention(self, x: Tensor, queries: Tensor, view: Tensor | None = None) -> Tensor:
         tokens = self(x, view=view, blocks=0)[:, self.prefix :]  # [N, L, D]
         block = cast(Block, self.body.blocks[0])
@@ -193,6 +185,14 @@ class VisionTransformer(TokenEncoder):
         index = queries[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
         scores = q.gather(2, index) @ k.transpose(2, 3)  # [N, heads, Q, L]
         return (scores.float() / q.shape[3] ** 0.5).softmax(-1)
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """Of a grid of patches, [rows · columns, D]; of another one than the encoder's bicubically."""
+        if (rows, columns) == self.grid:
+            return self.position
+        table = self.position.float().T.unflatten(1, self.grid)[None]  # [1, D, side, side]
+        other = F.interpolate(table, (rows, columns), mode="bicubic", align_corners=False)
+        return other[0].flatten(1).T
 
     def layer_of(self, name: str) -> int:
         if block := re.match(r"body\.blocks\.(\d+)\.", name):

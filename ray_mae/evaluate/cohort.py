@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_mae.data.label_names import check_there, of_volumes, pooled_names, states_by_name
 from ray_mae.data.labels import Uncertain, Unmentioned, binary_targets
 from ray_mae.data.loading.order import RowLocation, permutation
 from ray_mae.data.parquet import read_columns
 from ray_mae.data.schema import SPLITS, Manifest, Row
 from ray_mae.data.shard_set import ShardSet
-from ray_mae.evaluate.label_names import check_there, of_volumes, pooled_names, states_by_name
 from ray_mae.evaluate.metrics import FloatArray
 
 

@@ -14,7 +14,7 @@ import torch
 from ray_mae.checkpoint import format as ckpt
 from ray_mae.config.sections import EncoderSettings, Paper
 from ray_mae.encoders.primus_settings import PRESETS, PrimusSettings
-from ray_mae.encoders.resenc import encoder_and_decoder, fold_film
+from ray_mae.encoders.resenc import LAST_LAYER, encoder_and_decoder, fold_film
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.exports.architectures import architecture_of
 from ray_mae.files import write_whole
@@ -68,7 +68,8 @@ def nnunet_weights(checkpoint: Path, settings: EncoderSettings) -> dict[str, tor
 def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, torch.Tensor]:
     """Returns the state dict of a residual U-Net: its decoder holds the encoder once more, by another name.
 
-    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one.
+    Of a method that trains no U-Net decoder, and of an exported encoder, the decoder is a fresh one; where it
+    was trained for several classes, its last layer is.
 
     Args:
         checkpoint: of a run, a checkpoint or an exported encoder.
@@ -77,8 +78,10 @@ def network_weights(checkpoint: Path, settings: ResEncSettings) -> dict[str, tor
     torch.manual_seed(0)
     encoder, decoder = encoder_and_decoder(settings)
     encoder.load_state_dict(_tensors(ckpt.encoder_weights(checkpoint)))
-    if trained := ckpt.decoder_weights(checkpoint, decoder.state_dict()):
-        decoder.load_state_dict(_tensors(trained))
+    own = decoder.state_dict()
+    inner = {k: w for k, w in own.items() if not k.startswith(LAST_LAYER)}
+    trained = ckpt.decoder_weights(checkpoint, own) or ckpt.decoder_weights(checkpoint, inner)
+    decoder.load_state_dict(own | _tensors(trained))
     fold_film(encoder, decoder)
     theirs = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
     theirs |= {f"decoder.{k}": v for k, v in decoder.state_dict().items()}

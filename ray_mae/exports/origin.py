@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_mae.checkpoint import format as ckpt
+from ray_mae.config.pretrain import RunConfig
 from ray_mae.config.sections import Paper
 from ray_mae.data.paths import resolve_url
 
@@ -51,6 +52,7 @@ def origin_of(checkpoint: Path) -> Origin:
     state = ckpt.read_state(ckpt.find_checkpoint(checkpoint))
     config = ckpt.run_config(state["config"])
     optim = config.optim
+    last = "" if optim.final_weight_decay is None else f" to {optim.final_weight_decay:g}"
     return Origin(
         method=config.method.name,
         described=config.method.described,
@@ -58,12 +60,13 @@ def origin_of(checkpoint: Path) -> Origin:
         training={
             "encoder": facts.settings.described,
             "method": config.method.described,
+            **_taught(config),
             "labels read for": "; ".join(config.label_uses) or "nothing",
             "began with": _began_with(state, bool(config.weights)),
             "steps": f"{state['step']:,}",
             "samples per step": f"{optim.batch_size:,}",
             "samples seen": f"{state['position']:,}",
-            "optimiser": f"{optim.optimizer}, {optim.decay} decay, weight decay {optim.weight_decay:g}",
+            "optimiser": f"{optim.optimizer}, {optim.decay} decay, weight decay {optim.weight_decay:g}{last}",
             "seed": str(config.seed),
             "precision": str(state.get("precision", UNKNOWN)),
             "workers": str(state.get("workers", UNKNOWN)),
@@ -73,6 +76,15 @@ def origin_of(checkpoint: Path) -> Origin:
         shards=facts.trained_on,
         folders=tuple(config.folders),
     )
+
+
+def _taught(config: RunConfig) -> dict[str, str]:
+    """A frozen encoder whose features were learnt from: what it is called, not where it lay."""
+    frozen = config.method.frozen_encoder
+    if frozen is None:
+        return {}
+    words = "a frozen encoder, whose licence and training data count here, too"
+    return {"taught by": f"{frozen.name}: {words}"}
 
 
 def _began_with(state: Mapping[str, Any], weights: bool) -> str:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
 
-from ray_mae.checkpoint import format as ckpt
+from ray_mae.checkpoint.encoders import read_encoder
 from ray_mae.config.registry import load
 from ray_mae.config.sections import DataConfig, EncoderSettings
 from ray_mae.config.urls import opened
+from ray_mae.encoders.base import Encoder
 from ray_mae.encoders.registry import build_encoder
 
 if TYPE_CHECKING:
@@ -43,14 +44,8 @@ def load_encoder(path: Path | str, pool: str | None = None) -> tuple[AnyEncoder,
         FileNotFoundError: that says what was looked for.
         ValueError: weights of others that cannot be read, with what would do.
     """
-    path = opened(path)
-    if (found := ckpt.open_encoder(path)) is not None:
-        facts, weights = ckpt.facts_of_open(found), found.weights
-    else:
-        facts = ckpt.encoder_facts(path)
-        weights = {name: torch.from_numpy(w) for name, w in ckpt.encoder_weights(path).items()}
-    encoder = _frozen(facts.settings, facts.data, pool, facts.spacing_mm)
-    encoder.encoder.load_state_dict(weights)
+    network, facts = read_encoder(opened(path))
+    encoder = _frozen(network, facts.data, pool, facts.spacing_mm)
     return encoder.eval(), encoder.preprocessing
 
 
@@ -72,13 +67,12 @@ def random_encoder(
         spacing_mm: between the voxels that it is for; None for images, and where each volume has its own.
     """
     torch.manual_seed(seed)
-    return _frozen(settings, data, pool, spacing_mm).eval()
+    return _frozen(build_encoder(settings), data, pool, spacing_mm).eval()
 
 
 def _frozen(
-    settings: EncoderSettings, data: DataConfig | None, pool: str | None, spacing_mm: float | None
+    network: Encoder, data: DataConfig | None, pool: str | None, spacing_mm: float | None
 ) -> AnyEncoder:
-    encoder: AnyEncoder = load(_FROZEN[settings.dimensions])(
-        build_encoder(settings), data, pool, spacing_mm
-    )
+    frozen = load(_FROZEN[network.settings.dimensions])
+    encoder: AnyEncoder = frozen(network, data, pool, spacing_mm)
     return encoder

@@ -82,6 +82,8 @@ class Context:
     vocabulary: Vocabulary = Vocabulary()
     recompute: bool = False
     """Whether activations are computed again in the backward pass."""
+    frozen: Encoder | None = None
+    """That of `MethodSettings.frozen_encoder`, with its weights."""
 
     @property
     def studies(self) -> StudyDataConfig:
@@ -104,6 +106,8 @@ class Method(nn.Module):
 
     encoder: Encoder
     """What is kept. Its weights are named `encoder.…` in every checkpoint."""
+    follows: bool = True
+    """Whether its `after_step` has anything to do, where it has one of its own."""
 
     @classmethod
     def build(cls, settings: Any, encoder: Any, context: Context) -> Self:

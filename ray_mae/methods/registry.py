@@ -15,12 +15,18 @@ from ray_mae.encoders.registry import ENCODERS
 METHODS: Registry[MethodSettings] = Registry(
     "method.name",
     {
+        "ganmae": "ray_mae.methods.ganmae.settings:GanmaeSettings",
         "mae": "ray_mae.methods.mae.settings:MaeSettings",
         "mvmae": "ray_mae.methods.mvmae.settings:MvmaeSettings",
         "dino": "ray_mae.methods.dino.settings:DinoSettings",
         "mdae": "ray_mae.methods.mdae.settings:MdaeSettings",
+        "simclr": "ray_mae.methods.simclr.settings:SimclrSettings",
+        "rmae": "ray_mae.methods.rmae.settings:RmaeSettings",
         "videomac": "ray_mae.methods.videomac.settings:VideomacSettings",
         "simmim": "ray_mae.methods.simmim.settings:SimmimSettings",
+        "voco": "ray_mae.methods.voco.settings:VocoSettings",
+        "supervised": "ray_mae.methods.supervised.settings:SupervisedSettings",
+        "volumefusion": "ray_mae.methods.volumefusion.settings:VolumefusionSettings",
     },
     group="ray_mae.methods",
 )

@@ -1,10 +1,11 @@
 """Which of a command's paths a job on a cluster can see."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ray_mae.config.stages import OF_ALL, StagesConfig
 from ray_mae.config.urls import TAKES_URL, as_url, is_url, path_settings
 
 
@@ -34,24 +35,41 @@ def check_paths(config: Any, files: Sequence[Path], image: bool, local: bool) ->
                 "relative to that"
             )
     shared = []
-    for name, path in path_settings(config):
+    for name, path in _paths_of(config):
         if is_url(path):
             continue
         if Path(path).is_absolute():
-            shared.append(f"--{name} {path}")
+            if (flag := f"--{name} {path}") not in shared:
+                shared.append(flag)
             continue
         reason = (
             "the job's folder is thrown away when it ends"
             if name.endswith("output")
             else "the YAML files that a command names are sent, and no other file"
         )
-        url = ", or a URL" if name in TAKES_URL.get(type(config).__name__, ()) else ""
+        url = ", or a URL" if name in TAKES_URL.get(_name(config), ()) else ""
         raise ValueError(
             f"--{name} {path} is relative, and {reason}: give an absolute path that all nodes mount{url}"
         )
     if shared and not local:
         return [f"every node of the cluster must mount {', '.join(shared)} as a shared disk"]
     return []
+
+
+def _paths_of(config: Any) -> Iterator[tuple[str, Any]]:
+    """As `path_settings`; of stages those of each, without what follows from the others."""
+    if not isinstance(config, StagesConfig):
+        yield from path_settings(config)
+        return
+    if config.output is not None:
+        yield "output", config.output
+    for stage in config.runs:
+        own = ("output",) if stage.place == 1 else OF_ALL
+        yield from (item for item in path_settings(stage.run) if item[0] not in own)
+
+
+def _name(config: Any) -> str:
+    return (config.RUN if isinstance(config, StagesConfig) else type(config)).__name__
 
 
 def is_sent(file: Path) -> bool:

@@ -128,7 +128,8 @@ class Engine(ABC):
 
     def after_step(self, step: int) -> None:
         """Lets the method follow a step; see `Method.after_step`."""
-        if type(self.module).after_step is Method.after_step:
+        method = self.module
+        if type(method).after_step is Method.after_step or not method.follows:
             return  # or ZeRO 3 would gather all parameters for nothing
         with self.whole() as module, torch.no_grad():
             # on the device: it may not have come to the step yet

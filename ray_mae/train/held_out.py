@@ -8,12 +8,13 @@ import torch.distributed as dist
 
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.base import Losses, Method
 from ray_mae.train.engine import Engine
-from ray_mae.train.setup import Plan, collator_of
+from ray_mae.train.setup import Plan
 
 PREFIX = "held_out/"
 """Of the names of their metrics."""
@@ -28,7 +29,7 @@ class HeldOutLosses:
         config: of the run; tracking.held_out says how many samples.
         plan: of the run.
         shards: whose validation patients are taken, evenly over their files.
-        tokenizer: JSON document; None where no report is read.
+        collator: by `held_out_collator`.
         rank: of this worker.
         workers: how many there are; each has a share of the samples.
         first_step: steps that were done before.
@@ -39,14 +40,14 @@ class HeldOutLosses:
         config: PretrainConfig,
         plan: Plan,
         shards: ShardSet,
-        tokenizer: str | None,
+        collator: Collator,
         rank: int,
         workers: int,
         first_step: int,
     ) -> None:
         self._every, self._workers = config.tracking.pictures_every, workers
         self._period = first_step // self._every
-        collator, kind = collator_of(config, tokenizer), KINDS[plan.kind]
+        kind = KINDS[plan.kind]
         rows = _rows(config, shards, collator.columns)
         size = min(plan.micro_batch_size, -(-len(rows) // workers))
         self._batches: list[tuple[Any, int]] = []

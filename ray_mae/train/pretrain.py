@@ -28,6 +28,7 @@ from ray_mae.config.pretrain import EngineConfig, PretrainConfig
 from ray_mae.config.sections import StudyDataConfig
 from ray_mae.data.loading.findings import Findings
 from ray_mae.data.loading.stream import Stream
+from ray_mae.data.loading.targets import Targets
 from ray_mae.data.loading.tokenizer import load_tokenizer, train_tokenizer, training_reports
 from ray_mae.data.paths import real_path
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
@@ -35,7 +36,7 @@ from ray_mae.data.shard_set import ShardSet
 from ray_mae.files import write_whole
 from ray_mae.lock import hold
 from ray_mae.store import remove_folder, require_store
-from ray_mae.summary import write_summary
+from ray_mae.summary import read_summary, write_summary
 from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.tables import StartTables, as_table, plan_rows
 from ray_mae.train.metrics.jsonl import read_jsonl
@@ -61,6 +62,7 @@ from ray_mae.train.setup import (
     names_of_method,
     report_section,
     stream_of,
+    targets_of,
 )
 from ray_mae.train.trainer import Probe, fit
 
@@ -90,18 +92,46 @@ def pretrain(config: PretrainConfig, probe: Probe | None = None) -> dict[str, An
         Interrupted: a signal ended it, after a last checkpoint.
     """
     began = time.time()
-    shards = ShardSet.read([real_path(path) for path in config.folders], config.shares)
-    config = replace(config, shards=list(shards.paths), output=config.output.resolve())
-    plan = make_plan(config, shards)
-    config.check_sizes()
-    cache_of(config, shards)
-    check_machine(config.scaling)
-    if config.data.corrupt == "stop":
-        shards.check_sizes()
+    config, plan, shards = ready(config)
     require_store(config.output)
     config.output.mkdir(parents=True, exist_ok=True)
     with hold(config.output, "ray-mae pretrain"):
         return _pretrain(config, plan, shards, began, probe)
+
+
+def ready(config: PretrainConfig) -> tuple[PretrainConfig, Plan, ShardSet]:
+    """Returns the settings with whole paths, the numbers of the run and its shards; nothing is begun.
+
+    Raises:
+        ValueError: the run cannot be, with what to do.
+        FileNotFoundError: the same.
+    """
+    shards = ShardSet.read([real_path(path) for path in config.folders], config.shares)
+    config = replace(config, shards=list(shards.paths), output=config.output.resolve())
+    plan = make_plan(config, shards)
+    config.check_sizes()
+    if config.method.frozen_encoder:
+        names_of_method(config, plan)  # refuses one that does not fit
+        config = replace(config, method=config.method.resolved())
+    cache_of(config, shards)
+    check_machine(config.scaling)
+    if config.data.corrupt == "stop":
+        shards.check_sizes()
+    return config, plan, shards
+
+
+def finished(config: PretrainConfig) -> dict[str, Any] | None:
+    """Returns the summary of a run that has taken its last step; None of one that has not.
+
+    Raises:
+        ValueError: it was made with other settings or of other shards, with their names.
+    """
+    config, plan, shards = ready(config)
+    if ckpt.last_committed(config.output) is None:
+        return None
+    step = _first_step(replace(config, engine=_engine_of(config)), shards)
+    summary = read_summary(config.output)
+    return summary if step >= plan.steps else None
 
 
 def _pretrain(
@@ -114,8 +144,9 @@ def _pretrain(
     first_step = _first_step(config, shards)
     if not first_step:  # of a start that came to no checkpoint
         remove_folder(config.output / ckpt.BEST)
-    findings = findings_of(config, shards)
+    findings, targets = findings_of(config, shards), targets_of(config, shards)
     cautions = findings.cautions(shards, config.data.repeat_below) if findings else []
+    cautions += targets.cautions if targets else ()
     beginning = None
     if config.weights:  # a run that goes on has its own, and those of before may be gone
         weights = config.weights.resolve()
@@ -138,13 +169,15 @@ def _pretrain(
     for pair in shared:
         console.print(pair.describe())
     if first_step < plan.steps:
-        events = _train(config, plan, shards, tokenizer, findings, beginning, began, probe)
+        events = _train(config, plan, shards, tokenizer, findings, targets, beginning, began, probe)
     else:
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
     drop_begun(config.output)
     summary = _summary(config.output, plan, began, events, shared)
     if findings:
         summary["labels_read"] = _labels_read(config, shards, findings)
+    elif config.label_uses:
+        summary["labels_read"] = {"for": [*config.label_uses], "train_splits_of": [*shards.names]}
     return write_summary(config.output, summary | ({"cautions": cautions} if cautions else {}))
 
 
@@ -154,6 +187,7 @@ def _train(
     shards: ShardSet,
     tokenizer: str | None,
     findings: Findings | None,
+    targets: Targets | None,
     beginning: Beginning | None,
     began: float,
     probe: Probe | None,
@@ -173,12 +207,13 @@ def _train(
         ckpt.facts_of(shards),
         probe is not None,
         weights=str(beginning.weights) if beginning else None,
+        positive_weight=targets.positive_weight.tolist() if targets else None,
         begun_with=beginning.table if beginning else _of_last(config.output).get("begun_with"),
     )
 
     def samples(workers: int, first_step: int) -> Stream:
         plan = make_plan(config, shards, workers)
-        return stream_of(config, plan, shards, tokenizer, first_step, findings)
+        return stream_of(config, plan, shards, tokenizer, first_step, findings, targets)
 
     # one CPU more than the workers keep, for the tasks that read data
     worker_cpus = math.ceil(scaling.most * scaling.cpus_per_worker)

@@ -1,5 +1,6 @@
 """What follows from the settings and the data of a run: its numbers, its method, its order of samples."""
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,13 +13,16 @@ from ray_mae.data.loading.node_cache import CacheSettings
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.stream import Stream
 from ray_mae.data.loading.study_collator import StudyCollator
+from ray_mae.data.loading.targets import Targets, read_targets
 from ray_mae.data.loading.tokenizer import special_ids
+from ray_mae.data.loading.volume_collator import SegmentedVolumeCollator
 from ray_mae.data.paths import is_remote
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.encoders.registry import ENCODERS, kind_of_encoder
 from ray_mae.methods.registry import METHODS, run_of
 
 if TYPE_CHECKING:
+    from ray_mae.encoders.base import Encoder
     from ray_mae.methods.base import Method
 
 
@@ -142,6 +146,7 @@ def method_of(
     """
     from ray_mae.methods.base import Context, Vocabulary
 
+    config.check_sizes()
     known = Vocabulary(*astuple(special_ids(tokenizer))) if tokenizer else Vocabulary(vocabulary)
     context = Context(
         seed=config.seed,
@@ -150,13 +155,25 @@ def method_of(
         data=config.data,
         vocabulary=known,
         recompute=config.engine.activation_checkpointing,
+        frozen=_frozen_of(config),
     )
-    config.check_sizes()
     method: Method = load(config.method.model_of(config.encoder)).build(
         config.method, config.encoder, context
     )
     method.encoder.freeze(config.optim.freeze)
     return method
+
+
+def _frozen_of(config: RunConfig) -> "Encoder | None":
+    """The encoder that teaches the run's, with its weights; on the meta device, where the method is there."""
+    path = config.method.frozen_encoder
+    if path is None:
+        return None
+    import torch
+
+    from ray_mae.checkpoint.encoders import read_encoder
+
+    return read_encoder(path)[0].to(torch.get_default_device())
 
 
 def names_of_method(config: RunConfig, plan: Plan) -> list[str]:
@@ -169,13 +186,39 @@ def names_of_method(config: RunConfig, plan: Plan) -> list[str]:
 
 
 def findings_of(config: PretrainConfig, shards: ShardSet) -> Findings | None:
-    """Returns what the run knows of the findings of its training samples; None where it reads no label.
+    """Returns what the run knows of the findings of its training samples; None where it reads none.
 
     Raises:
         DamagedShard: a file cannot be read.
         ValueError: no training sample has a finding.
     """
-    return read_findings(shards, config.data.corrupt == "skip") if config.label_uses else None
+    method = config.method
+    reads = config.data.label_uses or method.study_weights or method.targets
+    return read_findings(shards, config.data.corrupt == "skip") if reads else None
+
+
+def targets_of(
+    config: PretrainConfig,
+    shards: ShardSet,
+    split: str = "train",
+    positive_weight: Sequence[float] | None = None,
+) -> Targets | None:
+    """Returns the labels that batches bring along; None where they bring none.
+
+    Args:
+        config: settings of the run.
+        shards: what it reads.
+        split: whose labels.
+        positive_weight: of the training split, for the others.
+
+    Raises:
+        DamagedShard: a file cannot be read.
+        ValueError: there is no such label, or it cannot be learnt.
+    """
+    wanted, skip = config.method.targets, config.data.corrupt == "skip"
+    if wanted is None:
+        return None
+    return read_targets(shards, wanted, split, positive_weight=positive_weight, skip=skip)
 
 
 def stream_of(
@@ -185,6 +228,7 @@ def stream_of(
     tokenizer: str | None,
     first_step: int,
     findings: Findings | None = None,
+    targets: Targets | None = None,
 ) -> Stream:
     """Returns the run's samples from a step on.
 
@@ -195,8 +239,9 @@ def stream_of(
         tokenizer: JSON document, of a method that reads reports.
         first_step: steps done before.
         findings: by `findings_of`.
+        targets: by `targets_of`.
     """
-    collator = collator_of(config, tokenizer)
+    collator = collator_of(config, tokenizer, targets)
     if findings and (weights := config.method.study_weights):
         collator = replace(cast(StudyCollator, collator), weights=findings.weights(*weights))
     return Stream(
@@ -233,17 +278,33 @@ def cache_of(config: RunConfig, shards: ShardSet) -> CacheSettings | None:
     return CacheSettings(config.data.cache.absolute(), round(config.data.cache_gib * 2**30))
 
 
-def collator_of(config: RunConfig, tokenizer: str | None) -> Collator:
+def collator_of(
+    config: RunConfig, tokenizer: str | None, targets: Targets | None = None
+) -> Collator:
     """Returns how rows become the batches of the run, all studies having one weight.
 
     Args:
         config: settings of the run.
         tokenizer: JSON document, of a method that reads reports.
+        targets: by `targets_of`.
     """
-    kind = KINDS[config.kind]
-    return kind.training_collator(
+    collator: Any = KINDS[config.kind].training_collator(
         config.encoder.input_size, config.data, seed=config.seed, tokenizer=tokenizer
     )
+    if config.method.reads_segmentations:
+        collator = SegmentedVolumeCollator(config.encoder.input_size, config.seed)
+    return cast(Collator, replace(collator, targets=targets) if targets else collator)
+
+
+def held_out_collator(job: "Job", shards: ShardSet) -> Collator:
+    """Returns the same for samples of validation patients, which are looked at and not learnt from.
+
+    Args:
+        job: of the worker.
+        shards: what the run reads.
+    """
+    targets = targets_of(job.run, shards, "val", job.positive_weight)
+    return collator_of(job.run, job.tokenizer, targets)
 
 
 def order_of(config: PretrainConfig, shards: ShardSet, findings: Findings | None = None) -> Mixture:
@@ -281,6 +342,8 @@ class Job:
     """Whether checkpoints can be probed."""
     weights: str | None = None
     """Folder of the weights that a new run begins with, by `checkpoint.begin`."""
+    positive_weight: list[float] | None = None
+    """[L] factors of positive targets, where the method learns labels."""
     begun_with: dict[str, Any] | None = None
     """Table of them, which each checkpoint carries on."""
 

@@ -13,6 +13,7 @@ from ray_mae.checkpoint.format import facts_of
 from ray_mae.config.pretrain import PretrainConfig
 from ray_mae.config.urls import opened
 from ray_mae.data.kinds import KINDS
+from ray_mae.data.loading.collator import Collator
 from ray_mae.data.loading.integrity import DamagedShard
 from ray_mae.data.loading.order import Mixture
 from ray_mae.data.loading.rows import read_rows
@@ -45,7 +46,7 @@ from ray_mae.train.run_storage import outlast
 from ray_mae.train.setup import (
     Job,
     Plan,
-    collator_of,
+    held_out_collator,
     make_plan,
     method_of,
     order_of,
@@ -103,13 +104,14 @@ def train(job: Job, stack: ExitStack) -> None:
         first_step=first_step,
         **size,
     )
+    collator = outlast(lambda: held_out_collator(job, shards), folder.patience, config.folders[0])
     pictured = outlast(
-        lambda: _read_pictured(config, plan, shards, job.tokenizer, engine.device),
+        lambda: _read_pictured(config, plan, shards, collator, engine.device),
         folder.patience,
         config.folders[0],
     )
     held_out = outlast(
-        lambda: HeldOutLosses(config, plan, shards, job.tokenizer, rank, workers, first_step),
+        lambda: HeldOutLosses(config, plan, shards, collator, rank, workers, first_step),
         folder.patience,
         config.folders[0],
     )
@@ -313,14 +315,13 @@ def _read_pictured(
     config: PretrainConfig,
     plan: Plan,
     shards: ShardSet,
-    tokenizer: str | None,
+    collator: Collator,
     device: torch.device,
 ) -> Any:
     """A few samples for pictures, of validation patients where there are any; None for none."""
     if config.tracking.pictures == 0:
         return None
     path, shard = (shards.of_split("val") or shards.of_split("train"))[0]
-    collator = collator_of(config, tokenizer)
     rows: list[dict[str, Any]] = []
     for group in range(len(shard.row_groups)):  # more than needed: of one patient come several
         with suppress(*([DamagedShard] if config.data.corrupt == "skip" else [])):

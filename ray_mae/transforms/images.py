@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ray_mae.batch import StudyBatch
 from ray_mae.config.sections import Sight, StudyDataConfig
-from ray_mae.transforms.keyed_random import CROP, FLIP, JITTER, uniforms
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import uniforms
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 """Of grey values in [0, 1]; close to the statistics of chest X-rays (.506, .252 in MIMIC-CXR)."""
@@ -31,13 +32,13 @@ class Augmentation:
     def __call__(self, batch: StudyBatch, size: int) -> Tensor:
         """Normalised random crops [N, 1, size, size] float32, drawn per view from `view_draw`."""
         side = batch.side.to(torch.float32)
-        u = uniforms(batch.view_draw, 3, CROP)  # [N, 3]
+        u = uniforms(batch.view_draw, 3, Stream.CROP)  # [N, 3]
         low, high = self.crop_scale
         extent = side * (low + (high - low) * u[:, 0]).sqrt()  # [N], the scale is an area
         box = torch.stack([*((side - extent) * u[:, i] for i in (1, 2)), extent], dim=1)
         x = resample(batch.images, batch.side, box, size)
 
-        j = uniforms(batch.view_draw, 3, JITTER)
+        j = uniforms(batch.view_draw, 3, Stream.JITTER)
         on = (j[:, 0] < self.jitter_share).float()[:, None, None, None]
         bright, contrast = (
             1 + on * amount * (2 * j[:, i, None, None, None] - 1)
@@ -47,7 +48,7 @@ class Augmentation:
         mean = x.mean(dim=(1, 2, 3), keepdim=True)
         x = ((x - mean) * contrast + mean).clamp(0, 1)
         if self.flip:
-            mirrored = uniforms(batch.view_draw, 1, FLIP)[:, 0] < 0.5
+            mirrored = uniforms(batch.view_draw, 1, Stream.FLIP)[:, 0] < 0.5
             x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
         return normalise(x)
 

@@ -1,7 +1,7 @@
 """Grey values of images and volumes, changed at random: noise, blur, contrast, resolution, gamma.
 
-The ways, their order and bounds are those by which nnssl's contrastive methods change volumes, in batch and by
-keys. Each is computed of all inputs and kept of a share of them, so that no shape depends on a draw.
+The ways, their order and bounds are those by which nnssl's contrastive methods change volumes. Each is
+computed of all inputs and kept of a share of them, by keys, so that no shape depends on a draw.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,15 @@ from ray_mae.random_streams import Stream
 from ray_mae.transforms.images import cubic_weight
 from ray_mae.transforms.keyed_random import normals, uniforms
 
+WAYS = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma")
+
 
 @dataclass(frozen=True)
 class IntensityChanges:
     """Shares of the inputs that are changed in each way, one after the other, and bounds of how much.
 
-    A share 0 leaves the inputs as they are, to the bit. Where nnssl changes a share of the channels of a share
-    of its samples, the product of both stands here.
+    A share 0 leaves the inputs as they are, to the bit. Where nnssl changes a share of the channels of a
+    share of its samples, the product of both stands here.
     """
 
     noise: float = 0.1
@@ -45,9 +47,8 @@ class IntensityChanges:
 
     def times(self, factor: float) -> "IntensityChanges":
         """The same with every share times a factor, at most 1."""
-        shares = ("noise", "blur", "brightness", "contrast", "low_resolution")
-        shares += ("gamma_inverted", "gamma")
-        return replace(self, **{name: min(1.0, factor * getattr(self, name)) for name in shares})
+        shares = {name: min(1.0, factor * getattr(self, name)) for name in WAYS}
+        return replace(self, **shares)
 
     def __call__(self, x: Tensor, draw: Tensor) -> Tensor:
         """Inputs x [N, 1, *sides] float32, of two axes or three, changed by the keys draw [N]."""
@@ -110,7 +111,7 @@ def blurred(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def coarsened(x: Tensor, zoom: Tensor) -> Tensor:
-    """x [N, 1, *sides] at a resolution of zoom [N, 1, …] and back: the nearest points, then a cubic filter."""
+    """x [N, 1, *sides] at a resolution of zoom [N, 1, …], the nearest points, and back by a cubic filter."""
 
     def rows(side: int) -> Tensor:
         fewer = (zoom.view(-1, 1) * side).round().clamp(min=1)  # [N, 1] points of the side

@@ -11,10 +11,6 @@ from torch import Tensor
 
 from ray_mae.random_streams import Stream
 
-MASK, CROP, JITTER, FLIP, PARALLEL, LEVEL, NOISE, WARP, REPEAT, DECODE, *_ = Stream
-DIRECTION = Stream.DIRECTION
-CURVE, BLOCK, GREEN, GUIDE, HINT = (Stream(n) for n in range(11, 16))
-
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
@@ -66,6 +62,6 @@ def normals(draw: Tensor, n: int, stream: int) -> Tensor:
 
 def repeated(draw: Tensor, times: int) -> Tensor:
     """[B · times] keys: each of draw [B] itself, then others made of it."""
-    other = _bits(draw, times, REPEAT)  # [B, times]
+    other = _bits(draw, times, Stream.REPEAT)  # [B, times]
     other[:, 0] = draw
     return other.flatten()

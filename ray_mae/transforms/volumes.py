@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ray_mae.batch import VolumeBatch, WindowBatch
 from ray_mae.config.sections import VolumeDataConfig
-from ray_mae.transforms.keyed_random import FLIP, WARP, uniforms
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import uniforms
 
 LARGEST_ANGLE = math.radians(30)
 """About each axis, as nnssl turns its volumes."""
@@ -41,12 +42,13 @@ class VolumeAugmentation:
             x[rows], valid[rows] = resample(x[rows], valid[rows], warp[rows])
         return self._mirrored(x, batch.draw), self._mirrored(valid, batch.draw)
 
-    def labels(self, labels: Tensor, draw: Tensor) -> Tensor:
+    def labels(self, labels: Tensor, draw: Tensor, known: Tensor | None = None) -> Tensor:
         """Label maps [B, 1, S, S, S] uint8, moved as the voxels of the same draws [B] are.
 
-        Each voxel takes the nearest label; 0 is turned in from outside.
+        Each voxel takes the nearest label; 0 is turned in from outside. known: the draws on the CPU, so that
+        nobody waits for the device.
         """
-        warp, rows = self._turned(draw)
+        warp, rows = self._turned(draw, known)
         if len(rows):
             grid = _grid(warp[rows], len(rows), labels.shape[-1])
             moved = F.grid_sample(labels[rows].float(), grid, mode="nearest", align_corners=False)
@@ -68,7 +70,7 @@ class VolumeAugmentation:
 
     def _warps(self, draw: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, 3] from a place in the result to one in the crop; [B] bool, which need it."""
-        u = uniforms(draw, 6, WARP)
+        u = uniforms(draw, 6, Stream.WARP)
         turned, scaled = u[:, 0] < self.rotate_share, u[:, 1] < self.scale_share
         angles = (2 * u[:, 2:5] - 1) * LARGEST_ANGLE * turned[:, None]  # [B, 3]
         low, high = (math.log(bound) for bound in self.scale_range)
@@ -77,7 +79,7 @@ class VolumeAugmentation:
         return rotations(angles) / scale[:, None, None], turned | scaled
 
 
-def mirrored(x: Tensor, draw: Tensor, stream: int = FLIP) -> Tensor:
+def mirrored(x: Tensor, draw: Tensor, stream: int = Stream.FLIP) -> Tensor:
     """Volumes x [B, 1, S, S, S], half of them mirrored along each axis, by the keys draw [B]."""
     chosen = uniforms(draw, 3, stream) < 0.5  # [B, 3]
     for i, axis in enumerate((2, 3, 4)):

@@ -203,6 +203,14 @@ def test_a_run_has_seen_what_its_weights_have(
     unknown = of(third, tested)
     assert unknown.state == "unknown"
     assert "other weights" in unknown.why
+    for teacher, state in ((first, "labels"), (tmp_path / "rad-dino", "unknown")):
+        folder = tmp_path / f"taught by {teacher.name}"
+        folder.mkdir()
+        taught = small("mae", target="features", features=teacher)
+        write_state(
+            folder, PretrainConfig(shards=clean, output=folder, **taught), step=1, workers=1
+        )
+        assert of(folder, tested).state == state
 
 
 def test_a_run_that_read_labels_says_so_and_of_which_train_split(

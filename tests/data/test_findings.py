@@ -125,7 +125,7 @@ def test_shards_without_a_finding_are_refused_and_of_several_folders_told(
     with pytest.raises(ValueError, match=r"no study of the train split of .*bare has a label"):
         read_findings(bare)
     normal = shards_with(tmp_path / "normal", lambda row: [1] + [0] * 13)
-    with pytest.raises(ValueError, match="ingest with labels, or leave both settings at 0"):
+    with pytest.raises(ValueError, match="ingest with labels, or leave such settings out"):
         read_findings(normal)
     both = ShardSet.read([shards_with(tmp_path / "a").paths[0], bare.paths[0]])
     found = read_findings(both)

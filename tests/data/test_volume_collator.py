@@ -20,7 +20,11 @@ from ray_mae.data.decoding.voxels import (
     encode_voxels,
 )
 from ray_mae.data.loading.order import key_of
-from ray_mae.data.loading.volume_collator import VolumeCollator, crop_slices
+from ray_mae.data.loading.volume_collator import (
+    SegmentedVolumeCollator,
+    VolumeCollator,
+    crop_slices,
+)
 
 
 def row(voxels: np.ndarray, name: str = "v", valid: np.ndarray | None = None) -> dict[str, Any]:
@@ -89,6 +93,20 @@ def test_a_crop_is_a_part_of_its_volume_and_the_same_for_the_same_draw() -> None
     first = tuple(int(i) for i in np.argwhere(counted(9, 8, 7) == crop[0, 0, 0])[0])
     there = tuple(slice(f, f + 6) for f in first)
     np.testing.assert_array_equal(crop, counted(9, 8, 7)[there])
+
+
+def test_a_label_map_is_cropped_as_its_volume_is_and_where_there_is_none_it_is_0() -> None:
+    voxels = counted(9, 12, 7)
+    labels = (voxels % 250).astype(np.uint8)
+    rows = [row(voxels, "a"), row(voxels, "b")]
+    rows[0]["segmentation"] = encode_labels(labels, 1)
+    arrays = SegmentedVolumeCollator(8, seed=1).collate(rows, [3, 3])
+    plain = VolumeCollator(8, seed=1).collate(rows, [3, 3])
+    assert all(np.array_equal(arrays[name], plain[name]) for name in plain)
+    inside = arrays["valid"][0]
+    assert np.array_equal(arrays["regions"][0][inside], arrays["voxels"][0][inside] % 250)
+    assert not arrays["regions"][0][~inside].any()
+    assert not arrays["regions"][1].any()
 
 
 def test_the_crop_moves_over_the_whole_volume_with_the_epoch() -> None:

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 
 from tests.batches import gradients, method, part, study_batch
 from tests.settings import build_of, small
+from tests.volume_batches import some, volume_batch
 from tests.waits import Waits, on_device
 
 FORMS: dict[str, dict] = {
@@ -23,6 +24,8 @@ FORMS: dict[str, dict] = {
     "koleo": {"beta": 0.0, "koleo": 1.0},
     "dino": {"dino": {"koleo": 1.0}},
     "dino by sinkhorn": {"dino": {"koleo": 0.0, "centring": "sinkhorn"}},
+    "simclr of views": {"simclr": {"positives": "views"}},
+    "simclr of volumes": {"simclr primus": {}},
     "captions of studies": {"caption_memory": "study"},
     "parallel captions": {"caption_parallel_share": 0.5},
 }
@@ -31,8 +34,9 @@ VIEWS = [2, 1, 3, 2, 1, 2, 1, 3]  # of the eight studies: uneven over workers
 
 def _module(settings: dict) -> Any:
     """A method with some settings: MVMAE's, or those of the method that they name."""
-    if "dino" in settings:
-        return build_of(small("dino", **settings["dino"]))
+    for name in ("dino", "simclr", "simclr primus"):
+        if name in settings:
+            return build_of(small(name, **settings[name]))
     return method(**{"beta": 20.0} | settings)
 
 
@@ -45,6 +49,7 @@ def _worker(rank: int, folder: str) -> None:
     ):  # of a part the longest may be short
         batch.tokens[study, length - 1] = 3
         batch.tokens[study, length:] = 0
+    volumes = volume_batch(len(VIEWS))
     for world in (4, 2):
         if rank >= world:
             continue
@@ -52,9 +57,11 @@ def _worker(rank: int, folder: str) -> None:
             "gloo", init_method=f"file://{folder}/store{world}", rank=rank, world_size=world
         )
         share = len(VIEWS) // world
-        mine = on_device(part(batch, list(range(rank * share, (rank + 1) * share))))
+        samples = list(range(rank * share, (rank + 1) * share))
+        studies, crops = on_device(part(batch, samples)), on_device(some(volumes, samples))
         for form, settings in FORMS.items():
             module = _module(settings)
+            mine = crops if form.endswith("volumes") else studies
             with Waits(module, mine) as waits:
                 module(mine, 100).total.backward()
             Path(f"{folder}/{form}-{world}-{rank}.waits").write_text("\n".join(waits.found))
@@ -69,7 +76,8 @@ def _worker(rank: int, folder: str) -> None:
         dist.destroy_process_group()
     if rank == 0:
         for form, settings in FORMS.items():
-            gradient = gradients(_module(settings), batch)
+            whole = volumes if form.endswith("volumes") else batch
+            gradient = gradients(_module(settings), whole)
             torch.save(gradient, f"{folder}/{form}-1.pt")
         module = _module(FORMS["dino"])
         module(batch, 100)

@@ -16,6 +16,8 @@ from ray_mae.config import PlanConfig
 from ray_mae.encoders.patches import patchify, unpatchify
 from ray_mae.encoders.primus import Primus, UpProjection, coordinates, resample_grid, rotary
 from ray_mae.encoders.primus_settings import PrimusSettings
+from ray_mae.evaluate.probe.tokens import of_volumes
+from ray_mae.inference.load import random_encoder
 from ray_mae.methods.mae.tokens import MaeTokens
 from ray_mae.methods.simmim.tokens import SimmimTokens
 from tests.encoders.primus_values import CLASSES, EVERY, fill, volume
@@ -109,6 +111,22 @@ def test_tokens_are_in_the_order_of_patches() -> None:
     tokens = primus()(crops())
     mapped = primus().last_map(crops())
     assert torch.equal(mapped[:, :, 1, 2, 3], tokens[:, 1 * 16 + 2 * 4 + 3])
+
+
+@torch.no_grad()
+def test_heads_and_features_see_its_tokens_where_they_lie() -> None:
+    frozen = random_encoder(SMALL, seed=0)
+    batch = volume_batch(2, 0, 16)
+    tokens = frozen.encoder(batch.voxels)
+    torch.testing.assert_close(frozen(batch.voxels), tokens.mean(1))
+    torch.testing.assert_close(
+        of_volumes(frozen, batch), tokens
+    )  # 4³ of them, as many as there may be
+    coarse = random_encoder(SMALL.resized(32), seed=0)
+    large = volume_batch(1, 0, 32)
+    found = of_volumes(coarse, large)
+    cube = coarse.encoder.last_map(large.voxels)[0, :, :2, 2:4, 4:6]
+    torch.testing.assert_close(found[0, 1 * 4 + 2], cube.mean((1, 2, 3)))
 
 
 def test_rotary_products_depend_on_differences_of_positions() -> None:

@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from ray_mae.config import OnlineProbeConfig, PretrainConfig
 from ray_mae.config.parser import parse, parser_for
+from ray_mae.data.label_names import states_by_name
 from ray_mae.data.labels import (
     CHEXPERT_LABELS,
     NEGATIVE,
@@ -28,7 +29,6 @@ from ray_mae.data.labels import (
 from ray_mae.data.schema import Manifest, study_schema
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.evaluate.cohort import Cohort, read_cohort
-from ray_mae.evaluate.label_names import states_by_name
 from ray_mae.evaluate.probe.online import probed_samples
 from ray_mae.methods.registry import as_general, config_class
 from tests.shards import record, rewrite, write_shards, write_volume_shards

@@ -9,8 +9,9 @@ from ray_mae.methods.mdae.corruption import Corrupted, Corruption
 from ray_mae.methods.mdae.losses import noise_weight
 from ray_mae.methods.parts.losses import region_mean
 from ray_mae.methods.parts.masking import random_blocks
+from ray_mae.random_streams import Stream
 from ray_mae.transforms import keyed_random as randomness
-from ray_mae.transforms.keyed_random import NOISE, normals, repeated
+from ray_mae.transforms.keyed_random import normals, repeated
 from tests.volume_batches import mdae
 
 DRAW = torch.arange(64) * 7919 - 100
@@ -136,7 +137,7 @@ def test_repeats_are_corruptions_of_their_own_and_the_first_is_the_sample_s() ->
 
 
 def test_normal_numbers_are_normal() -> None:
-    z = normals(torch.arange(1000), 501, NOISE)
+    z = normals(torch.arange(1000), 501, Stream.NOISE)
     assert z.shape == (1000, 501)
     assert z.mean().item() == pytest.approx(0, abs=0.005)
     assert z.var().item() == pytest.approx(1, abs=0.01)
@@ -150,9 +151,9 @@ def test_normal_numbers_are_normal() -> None:
 def test_normal_numbers_do_not_depend_on_how_many_are_made_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    at_once = normals(DRAW, 100, NOISE)
+    at_once = normals(DRAW, 100, Stream.NOISE)
     monkeypatch.setattr(randomness, "_CHUNK", 120)
-    assert torch.equal(normals(DRAW, 100, NOISE), at_once)
+    assert torch.equal(normals(DRAW, 100, Stream.NOISE), at_once)
 
 
 @given(

@@ -62,7 +62,7 @@ def test_each_crop_of_the_teacher_meets_every_other_crop_of_the_student(
 
 @pytest.mark.parametrize(("ibot", "locals_"), [(0.0, 2), (1.0, 0)])
 def test_with_prototypes_of_zero_the_loss_is_log_k(ibot: float, locals_: int) -> None:
-    model = dino(ibot=ibot, hidden_share=1.0, **{"locals": locals_})
+    model = dino(ibot=ibot, hidden_share=1.0, locals=locals_)
     torch.nn.init.zeros_(model.head.prototypes.weight)
     model.begin()
     losses = model(study_batch([2, 1]), LAST)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ray_mae.transforms.intensities import (
+    WAYS,
     IntensityChanges,
     blurred,
     coarsened,
@@ -15,7 +16,6 @@ from ray_mae.transforms.intensities import (
     powered,
 )
 
-WAYS = ["noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma"]
 NONE = replace(IntensityChanges(), zoom=(0.5, 0.8)).times(0)
 
 

@@ -93,8 +93,3 @@ def test_a_decoder_is_the_paper_s_and_never_wider_than_a_narrow_encoder() -> Non
 def test_heads_that_do_not_divide_the_decoder_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"method\.decoder_width \(512\) must be a multiple of"):
         PlanConfig(samples=9, method=MaeSettings(decoder_heads=7)).check_sizes()
-
-
-def test_volumes_want_an_encoder_of_tokens() -> None:
-    with pytest.raises(ValueError, match=r"does not fit method\.name mae, which wants tokens"):
-        PlanConfig(samples=9, method="mae", encoder="resenc").check_sizes()  # type: ignore[arg-type]

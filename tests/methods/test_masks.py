@@ -1,6 +1,5 @@
 """Masks: exact counts, equal on any split, what each one is."""
 
-import dataclasses
 from math import prod
 from typing import Any, get_args, get_type_hints
 
@@ -9,10 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.methods.mdae.corruption import Corruption
+from ray_mae.methods.mdae.settings import MdaeSettings
 from ray_mae.methods.parts.curves import places
 from ray_mae.methods.parts.mask_settings import CURVED, GUIDED, MaskSettings
 from ray_mae.methods.parts.masking import RANKINGS, Masks, rank, uniform, visible_count
 from ray_mae.methods.simmim.settings import SimmimSettings
+from tests.settings import SMALL, build
 from tests.waits import Waits
 
 PATTERNS: list[dict[str, Any]] = [
@@ -156,10 +159,44 @@ def test_no_mask_waits_for_the_device(values: dict[str, Any]) -> None:
 
 
 def test_a_centre_is_for_spirals() -> None:
-    from ray_mae.encoders.vit_settings import VitSettings
-
-    settings = dataclasses.replace(SimmimSettings(mask="hilbert", mask_pattern="centre"))
+    settings = SimmimSettings(mask="hilbert", mask_pattern="centre")
     with pytest.raises(
         ValueError, match=r"mask_pattern centre is for method\.mask spiral, not hilbert"
     ):
         settings.check_mask(VitSettings())
+
+
+@pytest.mark.parametrize("mask", ["block", "hilbert", "green"])
+def test_units_and_blocks_of_volumes_are_hidden_by_every_mask(mask: Any) -> None:
+    model: Any = build("simmim resenc", **SMALL["resenc"], mask_size=4, mask=mask)
+    hidden = model.hidden(DRAW[:20])
+    assert (hidden.flatten(1).sum(1) == 39 * 4**3).all()
+    cubes = hidden.view(20, 4, 4, 4, 4, 4, 4).permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+    assert (cubes.all(-1) == cubes.any(-1)).all()
+    assert neighbours(cubes.any(-1)) > neighbours(random_cubes(39)) + 0.04
+
+    x = torch.randn(20, 1, 16, 16, 16)
+    made = corruption(mask)(x, DRAW[:20])
+    blocks = made.hidden[:, 0, ::4, ::4, ::4]
+    count = corruption("random")(x, DRAW[:20]).hidden[:, 0, ::4, ::4, ::4].flatten(1).sum(1)
+    assert torch.equal(blocks.flatten(1).sum(1), count)  # the share is the sample's, not the mask's
+    assert torch.equal(corruption(mask)(x[7:9], DRAW[7:9]).hidden, made.hidden[7:9])
+    for p in (0.0, 1.0):
+        assert (corruption(mask)(x, DRAW[:20], p=p).hidden == bool(p)).all()
+
+
+def random_cubes(hidden: int) -> torch.Tensor:
+    return Masks(SimmimSettings(), (4, 4, 4), hidden / 64).hidden(DRAW[:20])
+
+
+def corruption(mask: Any) -> Corruption:
+    ratio = (0.2, 0.8)
+    return Corruption("ve", 0.0, ratio, "exact", 4, masks=MdaeSettings(mask=mask))
+
+
+@pytest.mark.parametrize("mask", ["block", "peano"])
+def test_what_is_seen_of_a_larger_share_contains_what_is_seen_of_a_smaller_one(mask: str) -> None:
+    order = rank(of({"mask": mask}), (8, 8), DRAW[:5])
+    few, many = (Masks(of({"mask": mask}), (8, 8), r)(DRAW[:5])[0] for r in (0.9, 0.5))
+    assert torch.equal(order[:, : few.shape[1]].sort(1).values, few)
+    assert all({*f} < {*m} for f, m in zip(few.tolist(), many.tolist(), strict=True))

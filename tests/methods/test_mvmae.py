@@ -221,8 +221,8 @@ def test_alignment_is_a_mean_over_the_pairs_that_exist() -> None:
 
 def test_masks_and_crops_belong_to_the_view_not_to_its_place_in_the_batch() -> None:
     model, batch = method(), study_batch([2, 1, 2])
-    images = model.augment(batch, 32)
-    torch.testing.assert_close(model.augment(part(batch, [1, 2]), 32), images[2:])
+    images = model.reader(batch).x
+    torch.testing.assert_close(model.reader(part(batch, [1, 2])).x, images[2:])
 
 
 def test_a_share_of_the_hidden_patches_is_decoded_in_training_and_all_of_them_otherwise() -> None:

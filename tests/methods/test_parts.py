@@ -9,8 +9,9 @@ from ray_mae.encoders.vit import VisionTransformer, sincos_positions
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.parts.losses import reconstruction
 from ray_mae.methods.parts.masking import visible_count
+from ray_mae.random_streams import Stream
 from ray_mae.transforms.images import resample
-from ray_mae.transforms.keyed_random import MASK, uniforms
+from ray_mae.transforms.keyed_random import uniforms
 from tests.settings import build
 
 
@@ -22,7 +23,7 @@ def test_visible_counts_are_those_of_the_papers() -> None:
 
 
 def test_random_numbers_are_uniform_and_independent_of_each_other() -> None:
-    u = uniforms(torch.arange(2000), 50, MASK)  # neighbouring keys
+    u = uniforms(torch.arange(2000), 50, Stream.MASK)  # neighbouring keys
     assert u.min() >= 0
     assert u.max() < 1
     assert u.mean().item() == pytest.approx(0.5, abs=0.01)
@@ -30,7 +31,7 @@ def test_random_numbers_are_uniform_and_independent_of_each_other() -> None:
     correlation = torch.corrcoef(u.T) - torch.eye(50)
     assert correlation.abs().max() < 0.12
     assert torch.corrcoef(u[:50])[0, 1:].abs().max() < 0.6
-    other = uniforms(torch.arange(2000), 50, MASK + 1)
+    other = uniforms(torch.arange(2000), 50, Stream.MASK + 1)
     assert not torch.equal(u, other)
 
 

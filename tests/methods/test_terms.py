@@ -1,5 +1,7 @@
 """Uniformity and SIGReg: the values that their papers imply, and what a weight does in a method."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -154,6 +156,17 @@ def test_a_weight_of_0_changes_nothing_and_costs_nothing(name: str) -> None:
     torch.testing.assert_close(b.each.mean(), b.total.detach())
     assert all(term in weighed.settings.described for term in TERMS)
     assert not any(term in plain.settings.described for term in TERMS)
+
+
+def test_the_vector_is_the_mean_of_what_the_encoder_gives_normed_once() -> None:
+    """U-MAE's code passes CLS through the last norm a second time."""
+    model: Any = build_of(small("mae", uniformity=0.01))
+    batch = study_batch([2, 1, 3, 2])
+    inputs = model.reader(batch)
+    found = model.decode(inputs)
+    assert torch.equal(found.tokens, model.encoder(inputs.x, found.visible, inputs.view))
+    total, count = model(batch, 0).ratios["uniformity"]
+    torch.testing.assert_close(total / count, uniformity(found.tokens[:, 1:].mean(1), inputs))
 
 
 @pytest.mark.parametrize("term", TERMS)

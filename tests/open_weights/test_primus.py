@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ray_mae import load_encoder
@@ -17,8 +18,10 @@ from ray_mae.encoders.primus_settings import PrimusSettings
 from ray_mae.evaluate.segment.model import Segmenter, load_segmenter
 from ray_mae.exports.nnunet import adaptation_plan
 from ray_mae.open_weights.read import read_open
+from tests.checkpoints import write_checkpoint
 from tests.encoders.primus_values import fill
 from tests.settings import build_of, small
+from tests.shards import write_volume_shards
 
 RUN = small("simmim primus")
 SETTINGS: PrimusSettings = RUN["encoder"]
@@ -148,6 +151,21 @@ def test_what_cannot_be_read_is_refused_by_name(spoil: Any, message: str, tmp_pa
     torch.save(content, tmp_path / FILE)
     with pytest.raises(ValueError, match=message):
         read_open(tmp_path)
+
+
+@torch.no_grad()
+def test_a_run_begins_with_ours_for_crops_of_another_size(tmp_path: Path) -> None:
+    write_volume_shards(tmp_path / "shards", train=2, held_out=1)
+    run = write_checkpoint(tmp_path / "run", tmp_path / "shards", "simmim primus")
+    same = replace(SETTINGS, drop_path=0.0)
+    assert "resampled" not in begin(run, same, tmp_path / "same", list).table  # as it is
+    wanted = replace(SETTINGS, crop_size=32)
+    beginning = begin(run, wanted, tmp_path / "other", list)
+    assert beginning.table["resampled"] == {"eva.pos_embed": "from 4³ to 8³ patches (trilinear)"}
+    found = load_file(beginning.weights / "model.safetensors")
+    encoder, _ = load_encoder(run)
+    encoder.resize(32)
+    assert torch.equal(found["encoder.eva.pos_embed"], encoder.encoder.eva.pos_embed)
 
 
 @torch.no_grad()

@@ -140,7 +140,7 @@ class Findings:
         """
         noun = NOUNS[self.kind]
         told = [
-            f"no {noun} of {folder.path} has a finding: they are weighted and drawn as ones without"
+            f"no {noun} of {folder.path} has a finding: they count as ones without"
             for folder, rarest in zip(shards.folders, self.commonness, strict=True)
             if not rarest.any()
         ]
@@ -182,8 +182,8 @@ def read_findings(shards: ShardSet, skip: bool = False) -> Findings:
     if not positives:
         raise ValueError(
             f"no {shards.kind} of the train split of {', '.join(map(str, shards.paths))} has a label that is "
-            "positive, and method.rare_power and data.repeat_below go by them: ingest with labels, or leave "
-            "both settings at 0"
+            "positive, and this run goes by them (method.labels, method.rare_power, data.repeat_below): "
+            "ingest with labels, or leave such settings out"
         )
     written = {
         normalised(name): name for f in shards.folders[::-1] for name in f.manifest.label_names

@@ -10,6 +10,7 @@ from ray_mae.data.decoding.stored_images import DEFAULT, decode
 from ray_mae.data.letterbox import flatten
 from ray_mae.data.loading.findings import StudyWeights
 from ray_mae.data.loading.order import key_of, mix, permutation
+from ray_mae.data.loading.targets import Targets
 from ray_mae.data.loading.view_windows import WindowJitter
 from ray_mae.data.schema import VIEWS, Row
 from ray_mae.random_streams import Draw
@@ -28,6 +29,8 @@ class StudyCollator:
     seed: int = 0
     weights: StudyWeights | None = None
     """Of training studies, by their findings; None: all alike."""
+    targets: Targets | None = None
+    """Labels of training studies; None: a batch brings none along."""
     windows: WindowJitter | None = None
     """How training chooses the windows of views anew; None: each as its file has it."""
 
@@ -66,8 +69,10 @@ class StudyCollator:
         pixels, shape = flatten(images)
         tokens, has_report = self._tokens(rows)
         weights = {"study_weight": self.weights.of(keys)} if self.weights else {}
+        targets = self.targets.of(keys) if self.targets else {}
         return {
             **weights,
+            **targets,
             "pixels": pixels,
             "shape": shape,
             "study": study,

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_mae.data.decoding.voxels import decode_valid, decode_voxels
+from ray_mae.data.decoding.voxels import decode_labels, decode_valid, decode_voxels
 from ray_mae.data.loading.order import key_of, mix
+from ray_mae.data.loading.targets import Targets
 from ray_mae.data.schema import Row
 from ray_mae.random_streams import Draw
 
@@ -22,6 +23,8 @@ class VolumeCollator:
     seed: int = 0
     centre: bool = False
     """The middle of every volume instead of a random place: for evaluation."""
+    targets: Targets | None = None
+    """Labels of training volumes; None: a batch brings none along."""
 
     kind: ClassVar[str] = "volume"
     columns: ClassVar[tuple[str, ...]] = (
@@ -53,7 +56,27 @@ class VolumeCollator:
             voxels[index, 0][target] = decode_voxels(row, source)
             mask = decode_valid(row)
             valid[index, 0][target] = True if mask is None else mask[source]
-        return {"voxels": voxels, "valid": valid, "key": keys, "draw": draws}
+        targets = self.targets.of(keys) if self.targets else {}
+        return {"voxels": voxels, "valid": valid, "key": keys, "draw": draws, **targets}
+
+
+@dataclass(frozen=True)
+class SegmentedVolumeCollator(VolumeCollator):
+    """The same, with the label map of each crop."""
+
+    columns: ClassVar[tuple[str, ...]] = (*VolumeCollator.columns, "segmentation")
+
+    def collate(self, rows: list[Row], epochs: list[int]) -> dict[str, np.ndarray]:
+        """Those arrays, and regions [B, 1, S, S, S] uint8: 0 where there is no label, or no map."""
+        arrays = super().collate(rows, epochs)
+        regions = np.zeros(arrays["valid"].shape, np.uint8)
+        for index, row in enumerate(rows):
+            labels = decode_labels(row)
+            if labels is not None:
+                draw = None if self.centre else int(arrays["draw"][index])
+                source, target = crop_slices(labels.shape, self.crop_size, draw)
+                regions[index, 0][target] = labels[source]
+        return {**arrays, "regions": regions}
 
 
 def crop_slices(

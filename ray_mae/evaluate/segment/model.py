@@ -15,13 +15,12 @@ from ray_mae.config.registry import load
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.config.urls import opened
 from ray_mae.encoders.base import TokenEncoder
-from ray_mae.encoders.resenc import ResEnc, fold_film
+from ray_mae.encoders.resenc import LAST_LAYER, ResEnc, fold_film
 from ray_mae.evaluate.supervised.fit import weights_of
 from ray_mae.files import write_whole
 from ray_mae.store import fetch
 
 WEIGHTS, SEGMENTER = "segmenter.safetensors", "segmenter.json"
-_LAST = "seg_layers."
 
 
 class Segmenter(nn.Module):
@@ -81,14 +80,14 @@ class Segmenter(nn.Module):
         _load(self.encoder, ckpt.encoder_weights(checkpoint))
         if decoder:
             own = self.decoder.state_dict()
-            inner = {k: v for k, v in own.items() if _LAST not in k}
+            inner = {k: v for k, v in own.items() if not k.startswith(LAST_LAYER)}
             trained = ckpt.decoder_weights(checkpoint, inner)
             if not trained:
                 raise ValueError(
                     f"{checkpoint} holds no decoder of this network, since its method trains none: take init "
                     "encoder"
                 )
-            fresh = {k: v.numpy() for k, v in own.items() if _LAST in k}
+            fresh = {k: v.numpy() for k, v in own.items() if k.startswith(LAST_LAYER)}
             _load(self.decoder, trained | fresh)
 
     def drop_film(self) -> None:

@@ -18,6 +18,7 @@ from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import Shape, VitSettings
 from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
+from ray_mae.methods.parts.target_settings import TargetSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
 """The paper's decoder: width, blocks, and width of an attention head."""
@@ -26,7 +27,7 @@ UNIT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaeSettings(MaskSettings, SpreadSettings):
+class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
     """MAE, the masked autoencoder (arXiv 2111.06377), of every view or crop on its own.
 
     Of convolutional networks it is SparK (resenc) and FCMAE (convnextv2).
@@ -44,6 +45,9 @@ class MaeSettings(MaskSettings, SpreadSettings):
     2303.16727). Held-out losses are of all."""
     norm_pix: bool = True
     """Reconstruct patches normalised to mean 0 and variance 1 each."""
+    decoder: Literal["self", "cross"] = "self"
+    """Attention of the decoder: self, of visible and hidden patches among each other, as in MAE; cross, of
+    each hidden patch to the visible ones alone (CrossMAE, arXiv 2401.14391), at less cost."""
     decoder_width: int | None = setting(None, ge=16)
     """Decoder width; default 512, or that of a narrower encoder. A U-Net has its own."""
     decoder_depth: int | None = setting(None, ge=1)
@@ -65,8 +69,10 @@ class MaeSettings(MaskSettings, SpreadSettings):
 
     @property
     def described(self) -> str:
-        target = "normalised patches" if self.norm_pix else "patches"
-        return f"{self.mask_ratio:.0%} masked{self.mask_described}, {target}{self.spread_described}"
+        masked = f"{self.mask_ratio:.0%} masked{self.mask_described}"
+        target = self.target_described("normalised patches" if self.norm_pix else "patches")
+        cross = ", cross-attention decoder" if self.decoder == "cross" else ""
+        return masked + target + cross + self.spread_described
 
     def default_encoder(self) -> VitSettings:
         return VitSettings()
@@ -121,6 +127,7 @@ class MaeSettings(MaskSettings, SpreadSettings):
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder)
         self.check_mask(encoder)
+        self.check_target(encoder)
         if encoder.form == "maps":
             self._check_maps(encoder)
             return
@@ -131,7 +138,9 @@ class MaeSettings(MaskSettings, SpreadSettings):
         self.decoder_shape(encoder).check("method", "decoder_", sincos=False)
 
     def _check_maps(self, encoder: EncoderSettings) -> None:
-        unused = [n for n in ("decoder_heads",) if getattr(self, n)]
+        unused = ["decoder_heads"] if self.decoder_heads else []
+        if self.decoder != "self":
+            unused.append("decoder")
         if self.decode_share < 1:
             unused.append("decode_share")
         if isinstance(encoder, ResEncSettings):

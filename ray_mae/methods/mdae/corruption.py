@@ -11,7 +11,8 @@ from torch import Tensor
 from ray_mae.encoders.patches import enlarge
 from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.masking import random_blocks, rank
-from ray_mae.transforms.keyed_random import LEVEL, NOISE, normals, uniforms
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import normals, uniforms
 
 
 class Corrupted(NamedTuple):
@@ -50,7 +51,7 @@ class Corruption:
 
         D, H and W are multiples of block_size. p, t: for all samples, instead of drawn.
         """
-        u = uniforms(draw, 2, LEVEL)  # [B, 2]
+        u = uniforms(draw, 2, Stream.LEVEL)  # [B, 2]
         time = u[:, 0] if t is None else torch.full_like(u[:, 0], t)
         if self.sigma_max == 0:
             time = torch.zeros_like(time)
@@ -82,7 +83,7 @@ class Corruption:
         """x_t [B, 1, D, H, W]; a: [B]."""
         if self.sigma_max == 0:
             return x
-        z = normals(draw, x[0].numel(), NOISE).view_as(x)
+        z = normals(draw, x[0].numel(), Stream.NOISE).view_as(x)
         a = a.view(-1, 1, 1, 1, 1)
         if self.noise == "ve":
             return torch.addcmul(x, a, z)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_mae.encoders.vit import VIEWS
+from ray_mae.methods.parts.cross_attention import pad_groups
 
 
 class Captioner(nn.Module):
@@ -91,18 +92,3 @@ class Captioner(nn.Module):
             tgt_is_causal=parallel is None,
         )
         return self.logits(x)
-
-
-def pad_groups(memory: Tensor, group: Tensor, groups: int, most: int) -> tuple[Tensor, Tensor]:
-    """Rows [N, T, D] side by side by group: [K, G·T, D], and where nothing is [K, G·T] bool.
-
-    group: [N], non-decreasing; most: G, rows of the largest group.
-    """
-    _, T, D = memory.shape
-    count = group.new_zeros(groups).index_add(0, group, torch.ones_like(group))  # [K]
-    first = count.cumsum(0) - count
-    within = torch.arange(group.shape[0], device=group.device) - first[group]  # [N]
-    padded = memory.new_zeros(groups, most, T, D)
-    padded[group, within] = memory
-    absent = torch.arange(most, device=group.device) >= count[:, None]  # [K, G]
-    return padded.flatten(1, 2), absent.repeat_interleave(T, dim=1)

@@ -7,6 +7,7 @@ data set of single views the plain MAE: one code.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,13 @@ from ray_mae.encoders.patches import gather, patchify
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
-from ray_mae.methods.base import Context, Losses, Method, Pictures, Vocabulary
+from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures, Vocabulary
 from ray_mae.methods.mvmae.captioner import Captioner
 from ray_mae.methods.mvmae.losses import alignment, caption, weighted
 from ray_mae.methods.mvmae.settings import MvmaeSettings
 from ray_mae.methods.parts.attention_masks import Guide
 from ray_mae.methods.parts.collapse import collapse_signs
+from ray_mae.methods.parts.cross_attention import Together
 from ray_mae.methods.parts.inputs import Views
 from ray_mae.methods.parts.losses import reconstruction, unnormalised
 from ray_mae.methods.parts.masking import Masks, some_of
@@ -29,8 +31,9 @@ from ray_mae.methods.parts.pictures import reconstruction_of_patches
 from ray_mae.methods.parts.pixel_decoder import PixelDecoder
 from ray_mae.methods.parts.running_mean import RunningMean
 from ray_mae.methods.parts.spread import spread
+from ray_mae.random_streams import Stream
 from ray_mae.transforms.images import Augmentation, whole
-from ray_mae.transforms.keyed_random import PARALLEL, uniforms
+from ray_mae.transforms.keyed_random import uniforms
 
 
 class Mvmae(Method):
@@ -49,8 +52,9 @@ class Mvmae(Method):
         beta: Callable[[int], float],
         steps: int = 1,
         vocabulary: Vocabulary | None = None,
+        most_views: int = 1,
     ) -> None:
-        """beta: the weight of the alignment by step; steps: of the run."""
+        """beta: the weight of the alignment by step; steps: of the run; most_views: of a study."""
         super().__init__()
         self.settings = settings
         self.encoder, self.decoder, self.captioner = encoder, decoder, captioner
@@ -61,9 +65,13 @@ class Mvmae(Method):
         self.reader = Views(augment, self.image_size)
         self.beta, self.gamma = beta, settings.gamma
         self.vocabulary = vocabulary or Vocabulary()
+        self.most_views = most_views
+        if settings.cross_view:
+            decoder.add_other_views()
         self.centre = None
         if settings.alignment == "centred":
             self.centre = RunningMean(encoder.width, settings.alignment_momentum)
+        self.follows = self.centre is not None
 
     @classmethod
     def build(cls, settings: MvmaeSettings, encoder: VitSettings, context: Context) -> "Mvmae":
@@ -94,6 +102,7 @@ class Mvmae(Method):
             beta=ramp(settings.beta, context.warmup_steps, context.steps),
             steps=context.steps,
             vocabulary=context.vocabulary,
+            most_views=context.studies.max_views,
         )
 
     def forward(self, batch: StudyBatch, step: int, watch: bool = False) -> Losses:
@@ -101,7 +110,7 @@ class Mvmae(Method):
 
         watch: record signs of collapse as well, which cost a singular value decomposition.
         """
-        inputs = self.reader(batch)
+        inputs = self.reader(cast(Batch, batch))
         images = inputs.x  # [N, 1, H, W]
         patches = patchify(images, self.patch_size)  # [N, L, patch²]
         guide = Guide(self.encoder, images, batch.view, step=step)
@@ -110,11 +119,16 @@ class Mvmae(Method):
             hidden = some_of(batch.view_draw, hidden, self.decoded)
 
         tokens = self.encoder(images, visible, batch.view)  # [N, 1 + V, D]
-        pixels = self.decoder(tokens, visible, hidden, batch.view)  # [N, M, patch²]
+        S, target = batch.samples, gather(patches, hidden)
+        together = Together(batch.study, S, batch.most_views)
 
-        S = batch.samples
-        rec = reconstruction(pixels, gather(patches, hidden), self.settings.norm_pix)  # [N]
-        rec = weighted(mean_per_study(rec, batch.study, S), self.weights(batch, "reconstruction"))
+        def reconstructed(together: Together | None) -> Tensor:  # [S]
+            pixels = self.decoder(tokens, visible, hidden, batch.view, together)  # [N, M, patch²]
+            error = reconstruction(pixels, target, self.settings.norm_pix)  # [N]
+            return mean_per_study(error, batch.study, S)
+
+        plain = reconstructed(together)
+        rec = weighted(plain, self.weights(batch, "reconstruction"))
         z = self.pooled(tokens)  # [N, D]
         align = alignment(
             z if self.centre is None else self.centre(z),
@@ -132,6 +146,9 @@ class Mvmae(Method):
         each = (rec + beta * align).detach()  # [S]
         parts = {"reconstruction": rec.mean(), "alignment": align.mean()}
         ratios = {}
+        if self.settings.cross_view and not self.training:
+            gain = self.several(batch) * (reconstructed(None) - plain).detach()
+            ratios["cross_view_gain"] = torch.stack([gain.sum(), self.several(batch).sum()])
         if self.captioner is not None:
             caption = self.caption(tokens, visible, batch)  # [S], 0 without a report
             total = total + self.gamma * caption.mean()
@@ -142,6 +159,12 @@ class Mvmae(Method):
             ratios |= collapse_signs(z.detach().float(), batch.study)
         parts = {name: value.detach() for name, value in parts.items()}
         return spread(Losses(total, parts, ratios, each), self.settings, z, inputs, step)
+
+    def several(self, batch: StudyBatch) -> Tensor:
+        """[S] 1 of a study with several views, else 0."""
+        one = torch.ones_like(batch.study, dtype=torch.float32)
+        count = torch.zeros_like(batch.key, dtype=torch.float32).index_add(0, batch.study, one)
+        return (count > 1).float()
 
     def weights(self, batch: StudyBatch, term: str) -> Tensor | None:
         """[S] factors of a term of the loss by the studies' findings; None: all 1."""
@@ -166,7 +189,8 @@ class Mvmae(Method):
         parallel, words = None, batch.tokens
         if self.settings.caption_parallel_share > 0:
             parallel = (
-                uniforms(batch.draw, 1, PARALLEL)[:, 0] < self.settings.caption_parallel_share
+                uniforms(batch.draw, 1, Stream.PARALLEL)[:, 0]
+                < self.settings.caption_parallel_share
             )
             # always the full length: the number of mask tokens would give a report's length away, and
             # with a batch's longest report the loss would depend on who else is in the batch
@@ -196,7 +220,8 @@ class Mvmae(Method):
         guide = Guide(self.encoder, images, batch.view)
         visible, hidden = self.masks(batch.view_draw, guide)
         tokens = self.encoder(images, visible, batch.view)
-        pixels = self.decoder(tokens, visible, hidden, batch.view).float()
+        together = Together(batch.study, batch.samples, batch.most_views)
+        pixels = self.decoder(tokens, visible, hidden, batch.view, together).float()
         if self.settings.norm_pix:  # back to grey values, or a viewer sees noise
             pixels = unnormalised(pixels, gather(patches, hidden))
         where = hidden[..., None].expand(-1, -1, patches.shape[-1])
@@ -246,7 +271,7 @@ class Mvmae(Method):
         """Forward and backward (twice the forward), products of matrices only."""
         tokens = 1 + self.masks.visible
         total = images * self.encoder.flops(tokens)
-        total += images * self.decoder.body.flops(tokens + self.decoded)
+        total += images * self.decoder.flops(tokens, self.decoded, self.most_views)
         if self.captioner is not None:
             c = self.captioner
             D, L, V = c.word.embedding_dim, c.position.num_embeddings, c.word.num_embeddings

@@ -40,6 +40,9 @@ class MvmaeSettings(MaskSettings, SpreadSettings):
     all."""
     norm_pix: bool = False
     """Reconstruct patches normalised to mean 0 and variance 1 each."""
+    cross_view: bool = False
+    """Let the pixel decoder look at the visible tokens of the study's other views too (CAV-MAE, arXiv
+    2210.07839). Of a study with one view it changes nothing."""
     decoder_width: int | None = setting(None, ge=16)
     """Pixel decoder width; default from the preset."""
     decoder_depth: int | None = setting(None, ge=1)
@@ -101,9 +104,9 @@ class MvmaeSettings(MaskSettings, SpreadSettings):
     @property
     def described(self) -> str:
         masked = f"{self.mask_ratio:.0%} masked{self.mask_described}"
-        return (
-            f"{masked}, β {self.beta:g} ({self.alignment}), γ {self.gamma:g}{self.spread_described}"
-        )
+        cross = ", cross-view decoding" if self.cross_view else ""
+        terms = f"β {self.beta:g} ({self.alignment}), γ {self.gamma:g}{self.spread_described}"
+        return f"{masked}{cross}, {terms}"
 
     @property
     def reads_reports(self) -> bool:

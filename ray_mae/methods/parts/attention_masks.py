@@ -15,7 +15,8 @@ from ray_mae.encoders.base import TokenEncoder
 from ray_mae.encoders.patches import patchify
 from ray_mae.methods.parts.curves import Grid
 from ray_mae.methods.parts.mask_settings import MaskSettings
-from ray_mae.transforms.keyed_random import GUIDE, HINT, normals, uniforms
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import normals, uniforms
 
 ITERATIONS = 30
 """Of the search for the vector that cuts patches in two."""
@@ -95,7 +96,7 @@ def attended(
     Returns:
         [N, U] int64, the first `visible` of which are.
     """
-    queries = uniforms(draw, guide.encoder.patches, GUIDE).argsort(dim=1, stable=True)
+    queries = uniforms(draw, guide.encoder.patches, Stream.GUIDE).argsort(dim=1, stable=True)
     queries = queries[:, : settings.mask_queries]
     attention = guide.encoder.attention(guide.x, queries, guide.view).mean(1).sum(1)  # [N, L]
     score = pooled(attention[..., None], guide.encoder.grid, grid)[..., 0]  # [N, U]
@@ -103,7 +104,7 @@ def attended(
     order = plain.gather(1, by_score)  # the most attended first
     risen = min(1.0, share / settings.mask_warmup) if settings.mask_warmup else 1.0
     candidates = order.shape[1] - round(visible * (1 - cos(pi * risen)) / 2)
-    u = uniforms(draw, candidates, HINT)
+    u = uniforms(draw, candidates, Stream.HINT)
     drawn = order[:, :candidates].gather(1, u.argsort(dim=1, stable=True))
     return torch.cat([order[:, candidates:], drawn], dim=1)
 
@@ -134,11 +135,11 @@ def clustered(
     over = guided / (1 - settings.mask_warmup) if settings.mask_warmup < 1 else 1.0
     hints = 1 - (1 - settings.mask_hints) * over
     f, there = guide.features(grid), guide.there(grid)
-    start = normals(draw, prod(grid), GUIDE)  # [N, U]
+    start = normals(draw, prod(grid), Stream.GUIDE)  # [N, U]
     cluster = cut(f, there, start)
     mean = F.normalize((f * cluster[..., None]).sum(1, keepdim=True), dim=-1)  # [N, 1, D]
     likeness = (f * mean).sum(-1).clamp(0, 1)  # [N, U]
-    meant = cluster & (uniforms(draw, prod(grid), HINT) >= hints)
+    meant = cluster & (uniforms(draw, prod(grid), Stream.HINT) >= hints)
     key = torch.where(meant, 1 + likeness, 0.0).gather(1, plain)
     return plain.gather(1, key.argsort(dim=1, stable=True))
 

@@ -28,6 +28,8 @@ class Inputs:
     """[N] int64, index of the input's sample, non-decreasing; None: each sample has one input."""
     view: Tensor | None = None
     """[N] int64, kind of view; None: there are none."""
+    regions: Tensor | None = None
+    """[N, 1, *sides] uint8, stored label maps, 0 where there is none; None: nobody asked for them."""
     most: int = 1
     """Inputs of the sample that has most."""
 
@@ -100,12 +102,15 @@ class Crops:
     def __call__(self, batch: Batch) -> Inputs:
         volumes = cast(VolumeBatch, batch)
         x, valid = self.augment(volumes)
-        return Inputs(x, volumes.draw, volumes.key, valid=valid)
+        regions = volumes.regions
+        if regions is not None:
+            regions = self.augment.labels(regions, volumes.draw, volumes.known_draw)
+        return Inputs(x, volumes.draw, volumes.key, valid=valid, regions=regions)
 
     def plain(self, batch: Batch) -> Inputs:
         volumes = cast(VolumeBatch, batch)
         x, valid = clean(volumes)
-        return Inputs(x, volumes.draw, volumes.key, valid=valid)
+        return Inputs(x, volumes.draw, volumes.key, valid=valid, regions=volumes.regions)
 
 
 def reader_of(context: Context, encoder: EncoderSettings) -> Reader:

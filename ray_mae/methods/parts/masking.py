@@ -17,15 +17,8 @@ from ray_mae.encoders.base import Encoder, TokenEncoder
 from ray_mae.methods.parts.attention_masks import Guide, attended, clustered, guide_flops
 from ray_mae.methods.parts.curves import Grid, places
 from ray_mae.methods.parts.mask_settings import CURVED, GUIDED, MaskSettings
-from ray_mae.transforms.keyed_random import (
-    BLOCK,
-    CURVE,
-    DECODE,
-    GREEN,
-    MASK,
-    normals,
-    uniforms,
-)
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import normals, uniforms
 
 GOLDEN = round((5**0.5 - 1) / 2 * 2**40) | 1
 """The golden ratio's fraction (√5 − 1)/2 in units of 2^-40, odd, so that its multiples come again last."""
@@ -50,7 +43,9 @@ def visible_count(patches: int, mask_ratio: float) -> int:
 
 def uniform(grid: Grid, draw: Tensor) -> Tensor:
     """[N, L] int64, cells of a grid in a random order, by the keys draw [N]."""
-    return uniforms(draw, prod(grid), MASK).argsort(dim=1, stable=True)  # ties alike on any device
+    return uniforms(draw, prod(grid), Stream.MASK).argsort(
+        dim=1, stable=True
+    )  # ties alike on any device
 
 
 def blocks(grid: Grid, draw: Tensor) -> Tensor:
@@ -60,7 +55,7 @@ def blocks(grid: Grid, draw: Tensor) -> Tensor:
     is visible in 2 % of images and a corner in 86 %.
     """
     N, d = len(draw), len(grid)
-    u = uniforms(draw, BLOCKS * 2 * d, BLOCK).view(N, BLOCKS, 2, d)
+    u = uniforms(draw, BLOCKS * 2 * d, Stream.BLOCK).view(N, BLOCKS, 2, d)
     share = SHARES[0] + (SHARES[1] - SHARES[0]) * u[:, :, 0, :1]  # [N, 64, 1]
     low, high = STRETCH[d]
     stretch = low * (high / low) ** u[:, :, 0, 1:]  # [N, 64, d − 1], log-uniform
@@ -82,7 +77,7 @@ def blocks(grid: Grid, draw: Tensor) -> Tensor:
 def green(grid: Grid, draw: Tensor) -> Tensor:
     """[N, L] int64: first the largest values of band-passed noise, whose waves are some cells long."""
     axes = tuple(range(1, len(grid) + 1))
-    noise = normals(draw, prod(grid), GREEN).view(-1, *grid)
+    noise = normals(draw, prod(grid), Stream.GREEN).view(-1, *grid)
     passed = torch.fft.fftn(noise, dim=axes) * _band(grid, draw.device)
     values = torch.fft.ifftn(passed, dim=axes).real.flatten(1)
     return values.argsort(dim=1, descending=True, stable=True)
@@ -109,7 +104,7 @@ def along(settings: MaskSettings, grid: Grid, draw: Tensor) -> Tensor:
     table = _places(settings.mask, grid, draw.device)
     length = min(L, settings.mask_run or (4 if len(grid) == 2 else 8))
     pieces = -(-L // length)
-    u = uniforms(draw, 2 + max(L, pieces), CURVE)
+    u = uniforms(draw, 2 + max(L, pieces), Stream.CURVE)
     place = table[(u[:, 0] * len(table)).long()].long()  # [N, L]
     start, u = u[:, 1:2], u[:, 2:]
     if (
@@ -203,7 +198,7 @@ class Masks:
 
 def some_of(draw: Tensor, hidden: Tensor, count: int) -> Tensor:
     """[N, count] of the hidden patches [N, M], ascending, drawn by the keys draw [N], whatever the mask."""
-    order = uniforms(draw, hidden.shape[1], DECODE).argsort(dim=1, stable=True)
+    order = uniforms(draw, hidden.shape[1], Stream.DECODE).argsort(dim=1, stable=True)
     return hidden.gather(1, order[:, :count].sort(dim=1).values)
 
 
@@ -221,7 +216,7 @@ def random_blocks(
 
     order: [B, blocks] in which they are seen, of `rank`; None: a random one.
     """
-    u = uniforms(draw, blocks, MASK)  # [B, blocks]
+    u = uniforms(draw, blocks, Stream.MASK)  # [B, blocks]
     first = u.argsort(dim=1, stable=True) if order is None else order.flip(1)  # to be hidden
     expected = (ratio.double() * blocks + 1e-6).long()
     count = expected if masking == "exact" else (u < ratio[:, None]).sum(1)  # [B]

@@ -25,9 +25,20 @@ def reconstruction_of(x: Tensor, masked: Tensor, filled: Tensor) -> Pictures:
         filled: the same with what was hidden reconstructed.
     """
     if x.ndim == 5:
-        return Pictures({VOLUME_TITLE: volume_rows(x, masked, filled)})
-    row = [denormalise(part) for part in (masked, filled, x)]  # [N, 1, H, W] each
-    return Pictures({STUDY_TITLE: torch.cat(row, dim=-1)[:, 0].flatten(0, 1)})
+        return Pictures({VOLUME_TITLE: side_by_side(x, masked, filled)})
+    return Pictures({STUDY_TITLE: side_by_side(masked, filled, x)})
+
+
+def side_by_side(*columns: Tensor) -> Tensor:
+    """Images or volumes beside one another, a row per input: [rows, columns] grey values.
+
+    Args:
+        columns: [N, 1, *sides] normalised, of volumes as `volume_rows` takes them.
+    """
+    if columns[0].ndim == 5:
+        return volume_rows(*columns)
+    row = [denormalise(part) for part in columns]  # [N, 1, H, W] each
+    return torch.cat(row, dim=-1)[:, 0].flatten(0, 1)
 
 
 def reconstruction_of_patches(
@@ -47,6 +58,30 @@ def reconstruction_of_patches(
         for p in (torch.zeros_like(patches), pixels)
     )
     return reconstruction_of(x, masked, filled)
+
+
+def errors_of_patches(x: Tensor, hidden: Tensor, errors: Tensor, encoder: TokenEncoder) -> Pictures:
+    """What was shown, the error of each hidden patch (the largest of an input is white) and the original.
+
+    Args:
+        x: [N, 1, *sides] the originals, normalised.
+        hidden: [N, L] bool.
+        errors: [N, L] of what was predicted; of others 0.
+        encoder: whose patches they are.
+    """
+    patches, where = patchify(x, encoder.stride), hidden[..., None]
+    share = errors / errors.amax(1, keepdim=True).clamp(min=1e-12)
+    low, high = patches.flatten(1).amin(1), patches.flatten(1).amax(1)
+    grey = low[:, None] + share * (high - low)[:, None]
+    masked, filled = (
+        unpatchify(p, encoder.stride, encoder.grid)
+        for p in (
+            torch.where(where, torch.zeros_like(patches), patches),
+            grey[..., None].expand_as(patches),
+        )
+    )
+    shown = reconstruction_of(x, masked, filled)
+    return Pictures({n.replace("reconstructed", "errors"): i for n, i in shown.images.items()})
 
 
 def volume_rows(*volumes: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from ray_mae.methods.parts.collectives import count_over_workers, gather_rows, s
 from ray_mae.methods.parts.contrastive import study_pairs
 from ray_mae.methods.parts.inputs import Inputs
 from ray_mae.methods.parts.spread_settings import SpreadSettings
-from ray_mae.transforms.keyed_random import DIRECTION, normals
+from ray_mae.random_streams import Stream
+from ray_mae.transforms.keyed_random import normals
 
 EPS = 1e-8
 """Beside a distance, in its logarithm."""
@@ -87,7 +88,7 @@ def sigreg(z: Tensor, inputs: Inputs, step: int, directions: int = DIRECTIONS) -
     """
     x, D = z.float(), z.shape[1]
     key = torch.full((1,), step, device=z.device)
-    a = F.normalize(normals(key, D * directions, DIRECTION).view(D, directions), dim=0)
+    a = F.normalize(normals(key, D * directions, Stream.DIRECTION).view(D, directions), dim=0)
     t = torch.linspace(0, LAST, KNOTS, device=z.device)
     normal = torch.exp(-t.square() / 2)  # [K]: the characteristic function and the weight
     angle = (x @ a)[..., None] * t  # [N, directions, K]

@@ -16,10 +16,11 @@ from ray_mae.config.sections import (
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
+from ray_mae.methods.parts.target_settings import TargetSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimmimSettings(MaskSettings, SpreadSettings):
+class SimmimSettings(MaskSettings, SpreadSettings, TargetSettings):
     """SimMIM (arXiv 2111.09886): mask tokens, or a learnt value, in the encoder, L1, a linear head."""
 
     name: Literal["simmim"] = "simmim"
@@ -45,7 +46,8 @@ class SimmimSettings(MaskSettings, SpreadSettings):
     @property
     def described(self) -> str:
         side = f" of side {self.mask_size}" if self.mask_size else ""
-        return f"{self.mask_ratio:.0%} masked in units{side}{self.mask_described}{self.spread_described}"
+        masked = f"{self.mask_ratio:.0%} masked in units{side}{self.mask_described}"
+        return masked + self.target_described("") + self.spread_described
 
     def unit(self, encoder: EncoderSettings) -> int:
         """Side of a unit, in pixels or voxels."""
@@ -70,6 +72,7 @@ class SimmimSettings(MaskSettings, SpreadSettings):
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder)
         self.check_mask(encoder)
+        self.check_target(encoder)
         if getattr(encoder, "film", False):
             raise ValueError(
                 f"encoder.film must be false with method.name {self.name}, which has no noise level"

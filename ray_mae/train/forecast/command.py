@@ -3,12 +3,16 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from rich.table import Table
+
 from ray_mae.checkpoint.begin import describe_beginning, preview
 from ray_mae.checkpoint.compatibility import require_compatible
 from ray_mae.config.pretrain import PlanConfig, as_list
+from ray_mae.config.stages import PlanStagesConfig
 from ray_mae.data.kinds import KINDS
 from ray_mae.data.patients import SharedPatients, find_shared_patients, summarise_shared
 from ray_mae.data.shard_set import ShardSet
+from ray_mae.number_text import hours_text
 from ray_mae.summary import write_summary
 from ray_mae.terminal import console, warn
 from ray_mae.train.forecast.forecast import Forecast, Inputs, forecast, inputs_of, measure_on_meta
@@ -26,13 +30,16 @@ from ray_mae.train.run_folder import CONFIG
 from ray_mae.train.setup import Plan, make_plan, names_of_method, plan_of
 
 
-def plan(config: PlanConfig) -> dict[str, Any]:
-    """Prints the forecast of a run; returns the summary, which goes to summary.json of `output`.
+def plan(config: PlanConfig | PlanStagesConfig) -> dict[str, Any]:
+    """Prints the forecast of a run, or of each stage; returns the summary, which goes to summary.json of
+    `output`.
 
     Raises:
         ValueError: as `pretrain` would, before it takes any resources.
         FileNotFoundError: the same.
     """
+    if isinstance(config, PlanStagesConfig):
+        return _plan_stages(config)
     if config.output and (config.output / CONFIG).exists():
         raise ValueError(
             f"{config.output} is the folder of a run: choose another --output, or none"
@@ -88,6 +95,32 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     if config.output:
         write_summary(config.output, summary)
     return summary
+
+
+def _plan_stages(config: PlanStagesConfig) -> dict[str, Any]:
+    """The forecast of each stage, then a table with a row of each."""
+    summaries = {}
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "method", "steps", "samples", "parameters", "time", "cost"):
+        table.add_column(title, justify="left" if title in ("stage", "method") else "right")
+    for stage in config.runs:
+        console.print(f"\nstage {stage.place} of {len(config.runs)}, {stage.name}")
+        summary = plan(stage.run)
+        summaries[stage.folder] = summary
+        numbers, estimate, cost = summary["plan"], summary["forecast"], summary["cost"]
+        table.add_row(
+            f"{stage.place}, {stage.name}",
+            stage.run.method.name,
+            f"{numbers['steps']:,}",
+            f"{numbers['samples']:,}",
+            f"{estimate['parameters'] / 1e6:.1f} M",
+            "–" if estimate["hours"] is None else hours_text(estimate["hours"]),
+            "–" if cost is None else f"{cost:,.0f}",
+        )
+    console.print()
+    console.print(table)
+    summary = {"command": "plan", "stages": summaries}
+    return write_summary(config.output, summary) if config.output else summary
 
 
 def _of_data(config: PlanConfig) -> tuple[Plan, Inputs, str, list[SharedPatients]]:
