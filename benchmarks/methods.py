@@ -4,8 +4,8 @@
 
 The settings are those of `benchmarks.family`, with random weights and samples. A step is forward and backward
 of one micro-batch on one thread, in turn in one process, so that seconds are work and not waiting.
-Activations are what `plan` forecasts: the most bytes alive beside weights and gradients. Compared is with plain
-MAE, the first method of the same network.
+Activations are what `plan` forecasts: the most bytes alive beside weights and gradients. Compared is with
+plain MAE, the first method of the same network.
 """
 
 import statistics
