@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ray_mae.config import PlanConfig
 from ray_mae.encoders.base import TokenEncoder
+from ray_mae.encoders.registry import build_encoder
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit import VisionTransformer
 from ray_mae.encoders.vit_settings import VitSettings
@@ -299,3 +300,23 @@ def test_an_encoder_without_attention_is_refused(mask: Any) -> None:
 def test_settings_of_a_run_say_the_mask() -> None:
     assert "masks by sgmae" in small("mae", mask="sgmae")["method"].described
     assert "runs of the hilbert curve" in small("mdae", mask="hilbert")["method"].described
+
+
+def test_attention_of_volumes_is_that_of_the_first_block_with_its_positions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = small("mae primus")["encoder"]
+    primus = build_encoder(settings).eval()
+    x, queries = torch.randn(2, 1, *[settings.input_size] * 3), torch.tensor([[0, 3], [5, 1]])
+    product, kept = F.scaled_dot_product_attention, []
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
+        kept.append((q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(-1))
+        return product(q, k, v, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    with torch.no_grad():
+        primus(x)
+        found = primus.attention(x, queries)  # type: ignore[operator]
+    torch.testing.assert_close(found[0], kept[0][0][:, [0, 3]])
+    torch.testing.assert_close(found[1], kept[0][1][:, [5, 1]])

@@ -107,9 +107,8 @@ def along(settings: MaskSettings, grid: Grid, draw: Tensor) -> Tensor:
     u = uniforms(draw, 2 + max(L, pieces), Stream.CURVE)
     place = table[(u[:, 0] * len(table)).long()].long()  # [N, L]
     start, u = u[:, 1:2], u[:, 2:]
-    if (
-        settings.mask_pattern == "stride"
-    ):  # multiples of the golden ratio leave gaps of 3 or 4 lengths
+    if settings.mask_pattern == "stride":
+        # multiples of the golden ratio leave gaps of 3 or 4 lengths, whatever their number
         shift = (start * 2**24).long() << 16
         key = (place * GOLDEN + shift) & (2**40 - 1)
     elif settings.mask_pattern == "centre":
