@@ -1,93 +1,99 @@
-"""What a step of each method takes beside plain MAE on the same encoder: CPU seconds, in turn in one process.
+"""A step of every method beside plain MAE of the same network: work, CPU seconds, activations.
 
-    python -m benchmarks.methods [--encoders vit resenc primus] [--methods simclr voco] [--preset NAME]
-                                 [--side 64] [--samples 2] [--rounds 3] [--record]
+    python -m benchmarks.methods [--kind studies|volumes] [--samples 16] [--rounds 3] [--record]
 
-Methods with their own settings and random weights; those that an encoder does not fit are left out. Plain MAE
-of nnU-Net's encoder is MDAE's form of it, `pretrain_mae3d_large.yaml`. A step is forward and backward of
-one micro-batch, with the making of its inputs. One thread, so that seconds are work and not waiting.
+The settings are those of `benchmarks.family`, with random weights and samples. A step is forward and backward
+of one micro-batch on one thread, in turn in one process, so that seconds are work and not waiting.
+Activations are what `plan` forecasts: the most bytes alive beside weights and gradients. Compared is with
+plain MAE, the first method of the same network.
 """
 
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from benchmarks.family import STUDIES, VOLUMES, Flags, words
 from benchmarks.record import Cell, finish, parser_of
+from ray_mae import cli
+from ray_mae.config import PretrainConfig
 from ray_mae.methods.base import Method
-from ray_mae.methods.registry import METHODS
+from ray_mae.train.forecast.activations import activation_bytes
+from ray_mae.train.setup import method_of, plan_of
 from tests.batches import VOCABULARY, study_batch
-from tests.settings import build_of, sections
 from tests.volume_batches import volume_batch
 
-MAE_3D = {"sigma_max": 0.0, "lambda_visible": 0.0, "mask_ratio": (0.75, 0.75)}
-FITTING: dict[str, dict[str, Any]] = {
-    "mdae": MAE_3D,
-    "mvmae": {"gamma": 0.0},
-    "simclr": {"crop_side": 32},
-}
-"""Settings of methods beside their own."""
-STEP = 100
-
-
-def methods_of(encoder: str, values: dict[str, Any], names: list[str]) -> dict[str, Method]:
-    """Those that fit an encoder of some settings, plain MAE first."""
-    built: dict[str, Method] = {}
-    for name in ("mdae", "mae", *names):
-        more = FITTING.get(name, {})
-        try:
-            run = sections(f"{name} {encoder}", **values, **more)
-            model = build_of(run, vocabulary=VOCABULARY)
-        except ValueError:
-            continue
-        built.setdefault(name, model)
-    return built
+STEPS = 500
+VIEWS = 2
+KINDS = {"studies": STUDIES, "volumes": VOLUMES}
 
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--encoders", nargs="+", default=["vit", "resenc", "primus"])
-    parser.add_argument("--methods", nargs="+", default=[*METHODS])
-    parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--side", type=int, default=64, help="of images or crops")
-    parser.add_argument("--samples", type=int, default=2, help="volumes, or studies of two views")
+    parser.add_argument("--kind", choices=list(KINDS), default="studies")
+    parser.add_argument("--samples", type=int, default=16, help="studies of two views, or volumes")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Cell]] = []
-    for encoder in given.encoders:
-        images = encoder in ("vit", "convnextv2")
-        size = "image_size" if images else "crop_size"
-        models = methods_of(encoder, {"preset": given.preset, size: given.side}, given.methods)
-        batch: Any = volume_batch(given.samples, side=given.side)
-        if images:
-            batch = study_batch([2] * given.samples, canvas=round(1.2 * given.side))
-        seconds: dict[str, list[float]] = {name: [] for name in models}
-        for _ in range(given.rounds + 1):
-            for name, model in models.items():
-                began = time.process_time()
-                model(batch, STEP).total.backward()
-                seconds[name].append(time.process_time() - began)
-        work = {name: model.flops(batch.inputs, batch.samples) for name, model in models.items()}
-        step = {name: statistics.median(times[1:]) for name, times in seconds.items()}
-        plain = next(iter(models))
-        for name in models:
-            rows.append(
-                {
-                    "encoder": encoder,
-                    "method": f"{name}, plain MAE" if name == plain else name,
-                    "CPU s a step": step[name],
-                    "beside MAE": step[name] / step[plain],
-                    "work beside MAE": work[name] / work[plain],
-                }
-            )
+    rows = [*_rows(KINDS[given.kind], given.samples, given.rounds)]
     finish(
         given,
         rows,
-        f"Encoders of preset {given.preset}, inputs of side {given.side}, {given.samples} samples; the "
-        f"median of {given.rounds} rounds.",
+        f"{given.samples} {given.kind} of the family's size; the median of {given.rounds} rounds.",
+        name=f"methods_{given.kind}",
     )
+
+
+def _rows(family: dict[str, Flags], samples: int, rounds: int) -> Iterator[dict[str, Cell]]:
+    configs = {name: _config(flags) for name, flags in family.items() if name != "supervised"}
+    batches = {name: _batch(config, samples) for name, config in configs.items()}
+    models = {name: _model(config) for name, config in configs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds + 1):  # the first warms up
+        for name, model in models.items():
+            began = time.process_time()
+            model(batches[name], STEPS).total.backward()
+            seconds[name].append(time.process_time() - began)
+    first: dict[str, tuple[float, float, float]] = {}
+    for name, config in configs.items():
+        batch = batches[name]
+        with torch.device("meta"):
+            shape = _model(config)
+        found = (
+            models[name].flops(batch.inputs, batch.samples) / 1e9,
+            statistics.median(seconds[name][1:]),
+            activation_bytes(shape, batch.to("meta"), "fp32") / 2**20,
+        )
+        plain = first.setdefault(config.encoder.name, found)
+        yield {
+            "method": name,
+            "encoder": config.encoder.name,
+            "GFLOP a step": found[0],
+            "of the first": found[0] / plain[0],
+            "CPU s a step": found[1],
+            "CPU of the first": found[1] / plain[1],
+            "activations, MiB": found[2],
+            "activations of the first": found[2] / plain[2],
+        }
+
+
+def _config(flags: Flags) -> PretrainConfig:
+    given = ["pretrain", "--shards", "s", "--output", "o", "--optim.steps", str(STEPS)]
+    config: PretrainConfig = cli.parsed([*given, *words(flags)])[1]
+    return config
+
+
+def _model(config: PretrainConfig) -> Method:
+    return method_of(config, plan_of(config, 1000, 1), None, vocabulary=VOCABULARY).train()
+
+
+def _batch(config: PretrainConfig, samples: int) -> Any:
+    size = config.encoder.input_size
+    if config.kind == "volume":
+        return volume_batch(samples, side=size)
+    return study_batch([VIEWS] * samples, canvas=round(1.2 * size))
 
 
 if __name__ == "__main__":
