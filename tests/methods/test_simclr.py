@@ -180,6 +180,15 @@ def test_all_stages_of_maps_are_pooled() -> None:
     torch.testing.assert_close(h[:, :8], model.encoder.skips(x)[0].mean((2, 3, 4)))  # type: ignore[operator]
 
 
+def test_views_may_be_seen_by_an_encoder_with_maps() -> None:
+    model, batch = simclr("simclr convnextv2", projector_width=32), study_batch([2, 1])
+    losses = model(batch, 0)
+    losses.total.backward()
+    assert losses.total > 0
+    assert all(p.grad is not None for p in model.parameters())
+    assert model.projector.layers[0].in_features == sum((4, 8, 16, 32))
+
+
 def test_the_projector_norms_each_vector_as_the_norm_of_nnssl_does() -> None:
     """PyTorch reads [N, C] as one sample of N channels, so an InstanceNorm1d norms each vector."""
     projector, h = Projector(12, 8, 4), torch.randn(5, 12)

@@ -44,7 +44,7 @@ def test_the_label_is_the_share_of_voxels_in_each_base_crop() -> None:
 
 
 def test_targets_lie_anywhere_inside_and_labels_sum_to_1() -> None:
-    model = voco("voco primus", targets=8, **STILL)
+    model = voco("voco primus", target_crops=8, **STILL)
     placed = model.placed(replace(inputs(model, 6)))
     assert placed.x.shape == (6 * 16, 1, 8, 8, 8)
     assert placed.y.shape == (6, 8, 8)

@@ -72,7 +72,9 @@ class Voco(Method):
         h = pooled(self.encoder, placed.x, draw=placed.draw)  # [B · (K + T), F]
         base, target = self.vectors(h)
         overlap, apart, regularisation = placement(target, base, placed.y, placed.there)  # [B]
-        each = overlap + apart + self.settings.lambda_regularisation * regularisation
+        each = overlap + apart
+        if weight := self.settings.lambda_regularisation:
+            each = each + weight * regularisation
         parts = {"overlap": overlap, "apart": apart, "regularisation": regularisation}
         ratios = {"effective_rank": effective_rank(h.detach().float())} if watch else {}
         means = {name: term.mean().detach() for name, term in parts.items()}

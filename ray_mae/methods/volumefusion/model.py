@@ -79,7 +79,8 @@ class Volumefusion(Method):
         logits = self.decoder(skips, None).float()  # [B, K, S, S, S]
         entropy = cross_entropy(logits, fused.classes, fused.counted)  # [B]
         dice = dice_loss(logits, fused.classes, fused.counted)
-        each = entropy + self.settings.lambda_dice * dice
+        weight = self.settings.lambda_dice
+        each = entropy + weight * dice if weight else entropy
         parts = {"cross_entropy": entropy.mean().detach(), "dice": dice.mean().detach()}
         h = skips[-1].detach().float().flatten(2).mean(2)
         ratios = {"effective_rank": effective_rank(h)} if watch else {}
