@@ -38,10 +38,16 @@ def timm_model(settings: TimmSettings) -> Any:
 class TimmVit(Encoder):
     """timm's network, whose weights have timm's names after `body.`."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, settings: TimmSettings, *, recompute: bool = False) -> None:
         super().__init__()
         self.settings: TimmSettings = settings
         self.body: Any = timm_model(settings)
+        for name in ("mean", "std"):  # on its device, and no part of its weights
+            values = torch.tensor(getattr(settings, name)).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
         self.recompute = recompute
 
     @property
@@ -72,11 +78,7 @@ class TimmVit(Encoder):
         is the vector that the network pools. Registers are left out.
         """
         grey = images * PIXEL_STD + PIXEL_MEAN  # black to white in [0, 1]
-        mean, std = (
-            torch.tensor(v, device=images.device).view(1, -1, 1, 1)
-            for v in (self.settings.mean, self.settings.std)
-        )
-        tokens = self.body.forward_features((grey - mean) / std)
+        tokens = self.body.forward_features((grey - self.mean) / self.std)
         first = tokens[:, :1]
         if self.body.cls_token is None or not isinstance(self.body.fc_norm, nn.Identity):
             first = self.body.forward_head(tokens, pre_logits=True)[:, None]

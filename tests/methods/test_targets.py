@@ -1,5 +1,6 @@
 """What is predicted beside pixels: the histograms of MaskFeat, and tokens of a teacher."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray_mae.checkpoint.encoders import read_encoder
 from ray_mae.config import PretrainConfig
 from ray_mae.config.registry import load
 from ray_mae.encoders.registry import build_encoder
+from ray_mae.encoders.timm_settings import TimmSettings
 from ray_mae.exports.origin import origin_of
 from ray_mae.methods.base import Context, Method
 from ray_mae.methods.parts.hog import BINS, hog
@@ -262,6 +264,24 @@ def test_an_encoder_of_another_size_with_as_many_patches_sees_the_input_resized(
     frozen: Any = frozen_encoder(image_size=56, patch_size=14)
     values, _ = Frozen(frozen, encoder)(inputs_of(images(32, 32)))
     assert values.shape == (1, 16, 16)
+
+
+@pytest.mark.slow  # importing timm
+def test_a_network_of_timm_teaches_too_and_nobody_waits_for_its_grey_values() -> None:
+    sizes = {"img_size": 64, "in_chans": 1, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    settings = TimmSettings(
+        architecture="vit_tiny_patch16_224", arguments=json.dumps(sizes), image_size=64
+    )
+    frozen: Any = build_encoder(settings)
+    assert not {"mean", "std"} & frozen.state_dict().keys()
+    model: Any = model_of("mae", frozen=frozen, target="features", features=Path("rad-dino"))
+    batch = on_device(study_batch([2, 1]))
+    frozen_: Any = model.prediction.target.network
+    with Waits(model, frozen_, batch) as waits:
+        model(batch, 0).total.backward()
+    assert waits.found == []
+    assert model.flops(1, 0) > model_of("mae", target="hog").flops(1, 0)
+    assert "features of rad-dino" in model.settings.described
 
 
 def test_an_encoder_of_volumes_is_refused_for_images() -> None:
