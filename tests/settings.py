@@ -47,6 +47,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "mae resenc": {"mask_size": 8, "mask_ratio": 0.5},
     "mdae": {"block_size": 4},
     "rmae": {"mask_ratio": 0.5, "region_width": 16, "region_depth": 1, "regions": 3},
+    "rmae primus": {"region_width": 16, "region_depth": 1, "regions": 3},
     "simclr": {"projector_width": 32, "projector_output": 16},
     "simclr primus": {"crop_side": 8, "projector_width": 32, "projector_output": 16},
     "simclr resenc": {

@@ -177,6 +177,9 @@ class EncoderSettings:
     """Whether a method can hide a part of its input."""
     attends: ClassVar[bool] = False
     """Whether masks can follow its attention and its features, by `TokenEncoder.attention`."""
+    changeable: ClassVar[tuple[str, ...]] = ()
+    """Settings that a run may have otherwise than the weights it begins with: `checkpoint.begin` takes these
+    over, resampled or folded where that is needed."""
     exports: ClassVar[tuple[str, ...]] = ()
     """Formats of `export --format` that it has."""
     segmentation: ClassVar[str | None] = None

@@ -21,8 +21,6 @@ from ray_mae.config.values import section
 
 OF_ALL = ("output", "weights")
 """Settings that a stage does not have of its own: its folder and what it begins with follow."""
-MAY_CHANGE = ("image_size", "patch_size", "norm_eps", "crop_size", "film")
-"""Settings of an encoder under which weights are taken over, resampled or folded where that is needed."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
@@ -160,10 +158,11 @@ def _encoder_after(before: EncoderSettings, changes: Any) -> EncoderSettings:
     encoder: EncoderSettings = choose_section("encoder", changes or {}, before)
     now, then = to_dict(encoder), to_dict(before)
     for name, value in now.items():
-        if name not in MAY_CHANGE and then.get(name) != value:
+        if name not in before.changeable and then.get(name) != value:
             was = then.get(name, then["name"])
+            may = ", ".join(before.changeable) or "no setting"
             raise ValueError(
                 f"encoder.{name} cannot be {value}: the stage begins with weights of an encoder whose "
-                f"{name} is {was}; {', '.join(m for m in MAY_CHANGE if m in then)} may change"
+                f"{name} is {was}; {may} may change"
             )
     return encoder

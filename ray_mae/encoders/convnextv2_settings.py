@@ -41,6 +41,7 @@ class ConvNextV2Settings(EncoderSettings):
     dimensions: ClassVar[int] = 2
     form: ClassVar[str] = "maps"
     network: ClassVar[str] = "ray_mae.encoders.convnextv2:ConvNextV2"
+    changeable: ClassVar[tuple[str, ...]] = ("image_size", "norm")
     exports: ClassVar[tuple[str, ...]] = ("timm",)
 
     @property

@@ -54,6 +54,7 @@ class PrimusSettings(EncoderSettings):
     form: ClassVar[str] = "tokens"
     attends: ClassVar[bool] = True
     network: ClassVar[str] = "ray_mae.encoders.primus:Primus"
+    changeable: ClassVar[tuple[str, ...]] = ("crop_size", "drop_path")
     exports: ClassVar[tuple[str, ...]] = ("nnunet",)
     segmentation: ClassVar[str | None] = "ray_mae.encoders.primus:encoder_and_decoder"
 

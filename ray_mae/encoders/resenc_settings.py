@@ -51,6 +51,7 @@ class ResEncSettings(EncoderSettings):
     dimensions: ClassVar[int] = 3
     form: ClassVar[str] = "maps"
     network: ClassVar[str] = "ray_mae.encoders.resenc:ResEnc"
+    changeable: ClassVar[tuple[str, ...]] = ("crop_size", "film")
     exports: ClassVar[tuple[str, ...]] = ("nnunet", "monai")
     segmentation: ClassVar[str | None] = "ray_mae.encoders.resenc:encoder_and_decoder"
 

@@ -89,6 +89,7 @@ class VitSettings(EncoderSettings):
     form: ClassVar[str] = "tokens"
     network: ClassVar[str] = "ray_mae.encoders.vit:VisionTransformer"
     attends: ClassVar[bool] = True
+    changeable: ClassVar[tuple[str, ...]] = ("image_size", "patch_size", "norm_eps")
     exports: ClassVar[tuple[str, ...]] = ("timm",)
 
     @property

@@ -1,20 +1,16 @@
 """R-MAE: maps of regions from visible patches, of superpixels or of stored label maps."""
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ray_mae.batch import VolumeBatch
 from ray_mae.config import PlanConfig
-from ray_mae.config.sections import EncoderSettings, VolumeDataConfig
-from ray_mae.encoders.base import TokenEncoder
-from ray_mae.encoders.patches import gather, patchify, unpatchify
-from ray_mae.methods.base import Context
-from ray_mae.methods.parts.inputs import Inputs, reader_of
-from ray_mae.methods.parts.pixel_decoder import PixelDecoder
+from ray_mae.encoders.patches import unpatchify
+from ray_mae.methods.parts.inputs import Inputs
 from ray_mae.methods.parts.superpixels import superpixels
 from ray_mae.methods.rmae.model import Rmae
 from ray_mae.methods.rmae.regions import STORED, RegionBranch, drawn
@@ -30,49 +26,11 @@ def rmae(**values: Any) -> Rmae:
     return model
 
 
-@dataclass(frozen=True, kw_only=True)
-class CubeSettings(EncoderSettings):
-    """Of an encoder of volumes with tokens."""
-
-    name: Literal["cubes"] = "cubes"
-    crop_size: int = 16
-
-    dimensions: ClassVar[int] = 3
-    form: ClassVar[str] = "tokens"
-
-    @property
-    def input_size(self) -> int:
-        return self.crop_size
-
-
-class Cubes(TokenEncoder):
-    """Each patch by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.settings, self.prefix = CubeSettings(), 0
-        self.patch = nn.Linear(4**3, 16)
-
-    width, stride, patches, grid = 16, 4, 64, (4, 4, 4)  # type: ignore[assignment]
-
-    def forward(
-        self, x: Tensor, visible: Any = None, view: Any = None, masked: Any = None
-    ) -> Tensor:
-        return self.patch(gather(patchify(x, 4), visible))
-
-
 def cubes(**values: Any) -> Rmae:
-    """Of volumes, without augmentation but mirroring."""
-    settings = RmaeSettings(region_width=16, region_depth=1, mask_ratio=0.5, **values)
-    torch.manual_seed(0)
-    encoder = Cubes()
-    data = VolumeDataConfig(rotate_share=0.0, scale_share=0.0)
-    context = Context(seed=0, steps=10, warmup_steps=1, data=data)
-    shape = replace(settings.shape, heads=2)
-    model = Rmae(
-        settings, encoder, PixelDecoder(shape, encoder), reader_of(context, encoder.settings)
-    )
-    model.regions = RegionBranch(settings, encoder)
+    """Of volumes in 4³ patches of 4³ voxels, without augmentation but mirroring."""
+    still = {"rotate_share": 0.0, "scale_share": 0.0}
+    model = build_of(small("rmae primus", **still, **values))
+    assert isinstance(model, Rmae)
     return model
 
 

@@ -251,6 +251,22 @@ def test_a_later_stage_may_have_larger_images(shards: Path, tmp_path: Path) -> N
     assert config.runs[1].run.encoder.width == 32
 
 
+def test_what_may_change_of_an_encoder_is_what_its_weights_allow(
+    shards: Path, tmp_path: Path
+) -> None:
+    """Of vit a patch is resampled, of primus not: what its weights refuse is refused before."""
+    values = values_of(shards, tmp_path / "out") | {
+        "encoder": {"name": "primus", **SMALL["primus"]}
+    }
+    values["stages"][1]["encoder"] = {"crop_size": 32, "drop_path": 0.3}
+    assert config_of(values).runs[1].run.encoder.drop_path == 0.3
+    values["stages"][1]["encoder"] = {"patch_size": 8}
+    with pytest.raises(
+        ValueError, match=r"encoder\.patch_size cannot be 8: .* crop_size, drop_path may"
+    ):
+        config_of(values)
+
+
 def test_the_command_line_reads_a_file_with_stages_and_flags_count_in_all(
     shards: Path, tmp_path: Path
 ) -> None:

@@ -99,8 +99,7 @@ class Rmae(MaeTokens):
         work = super().flops(images, samples)
         if self.regions is None:
             return work
-        visible = self.encoder.patches - self.decoded
-        return work + 3.0 * images * self.regions.flops(visible, self.decoded)
+        return work + 3.0 * images * self.regions.flops(self.masks.visible, self.decoded)
 
 
 def _at(maps: Tensor, index: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ray_mae.config.base import setting
-from ray_mae.config.sections import DataConfig, EncoderSettings, Paper, multiple
+from ray_mae.config.sections import DataConfig, EncoderSettings, Paper, multiple, require_form
 from ray_mae.encoders.vit_settings import Shape
 from ray_mae.methods.mae.settings import MaeSettings
 
@@ -66,8 +66,12 @@ class RmaeSettings(MaeSettings):
     @property
     def label_uses(self) -> tuple[str, ...]:
         if not self.reads_segmentations:
-            return ()
-        return ("maps of regions, the stored segmentations (method.region_source stored)",)
+            return super().label_uses
+        of_maps = "maps of regions, the stored segmentations (method.region_source stored)"
+        return (*super().label_uses, of_maps)
+
+    def model_of(self, encoder: EncoderSettings) -> str:
+        return self.model
 
     def regions_of(self, encoder: EncoderSettings) -> int:
         """K."""
@@ -87,6 +91,7 @@ class RmaeSettings(MaeSettings):
         return Shape(self.region_width, self.region_depth, HEADS)
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
+        require_form(self, encoder, "tokens")
         super().check(encoder, data)
         if self.region_source == "stored" and encoder.kind == "study":
             raise ValueError(

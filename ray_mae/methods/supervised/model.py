@@ -63,7 +63,8 @@ class Supervised(Method):
         """[N, D] of each input, all of which is seen."""
         if isinstance(self.encoder, MapEncoder):
             return self.encoder.skips(inputs.x)[-1].flatten(2).mean(2)
-        tokens = self.encoder(inputs.x, view=inputs.view)  # [N, prefix + L, D]
+        draw = inputs.draw if self.training else None  # of paths that are dropped
+        tokens = self.encoder(inputs.x, view=inputs.view, draw=draw)  # [N, prefix + L, D]
         return tokens[:, 0] if self.settings.pool == "cls" else self._mean(tokens)
 
     def _mean(self, tokens: Tensor) -> Tensor:
