@@ -7,23 +7,27 @@
     python -m benchmarks.fair_table --output /tmp/table rare        # weights and draws by rare findings
     python -m benchmarks.fair_table --output /tmp/table decode      # a share of the hidden patches decoded
     python -m benchmarks.fair_table --output /tmp/table real --data ../shared/data   # on real images
+    python -m benchmarks.fair_table --output /tmp/table --seeds 3 family          # every method of studies
+    python -m benchmarks.fair_table --output /tmp/table --seeds 3 family_volumes  # and of volumes
+    python -m benchmarks.fair_table --output /tmp/table --seeds 1 --data ../shared/data family_real
 
-Every pretraining has the same network, steps, batches and seeds. Phantoms say nothing of medicine: what is
-shown is whether the product, at the size of its demo, does what the papers say. What is there stays, so the
-same command goes on.
+Every pretraining has the same network (of the family: of its kind), steps, batches and seeds. Phantoms say
+nothing of medicine: what is shown is whether the product, at the size of its demo, does what the papers say.
+What is there stays, so the same command goes on.
 """
 
 import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from benchmarks import family
 from ray_mae.benchmarking.records import ALL
 from ray_mae.benchmarking.store import Store
 from ray_mae.data.phantoms.brain_anatomy import PRETRAINING
@@ -80,6 +84,13 @@ DECODE: dict[str, dict[str, Any]] = {
     "v2t": STUDIES["v2t"],
     "v2t_decode_25": {**STUDIES["v2t"], "method.decode_share": 0.25},
 }
+FAMILY = {f"family_{name}": flags for name, flags in family.STUDIES.items()}
+FAMILY3D = {f"family3d_{name}": flags for name, flags in family.VOLUMES.items()}
+OTHERS = {
+    "family": {"random_convnextv2": "family_fcmae"},
+    "family_volumes": {"random_primus": "family3d_mae_primus"},
+}
+"""Random weights of the networks that not the first method has, and a method that has them."""
 RAREST = ["Consolidation", "Lung Opacity", "Pneumonia"]
 """Of the findings that these phantoms have; all five are in 9 to 14 % of the studies."""
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -90,8 +101,11 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "rare": RARE,
     "decode": DECODE,
     "real": {**STUDIES, **VOLUMES},
+    "family": FAMILY,
+    "family_volumes": FAMILY3D,
+    "family_real": {**FAMILY, **FAMILY3D},
 }
-STEPS = {"volumes": 300, "length": 1500}
+STEPS = {"volumes": 300, "family_volumes": 300, "length": 1500}
 """Where they are not 500."""
 BASELINES = {
     "pixels": {"kind": "pixels"},
@@ -107,23 +121,24 @@ def main() -> None:
     parser.add_argument("what", choices=list(METHODS))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="default: 500; 300 for volumes, 1500 for length")
+    parser.add_argument("--steps", type=int, help="default: 500; 300 of volumes, 1500 for length")
+    parser.add_argument("--at-once", type=int, default=1, help="pretrainings side by side")
     parser.add_argument("--data", type=Path, help="folder with cxr/ and mri/, for real")
     wanted = parser.parse_args()
     root, seeds = wanted.output.resolve(), range(wanted.seeds)
     methods, steps = METHODS[wanted.what], wanted.steps or STEPS.get(wanted.what, 500)
-    if wanted.what == "real":
+    if wanted.what.endswith("real"):
         runs = {name: [str(root / "runs" / f"{name}-{seed}") for seed in seeds] for name in methods}
-        suite = _suite_of_real(root, runs, _real(root, wanted.data.resolve()))
-    elif wanted.what == "volumes":
+        suite = _suite_of_real(root, runs, _real(root, wanted.data.resolve()), wanted.what)
+    elif wanted.what.endswith("volumes"):
         shards = _volumes(root)
-        runs = dict(_pretrained(root, methods, shards["seen"], seeds, steps))
-        suite = _suite_of_volumes(root, runs, shards)
+        runs = _pretrained(root, methods, shards["seen"], seeds, steps, wanted.at_once)
+        suite = _suite_of_volumes(root, runs, shards, wanted.what)
     else:
         chests = _studies(root)
         if wanted.what == "alignment":
             methods = _of_chosen_weights(root, chests, steps)
-        runs = dict(_pretrained(root, methods, chests, seeds, steps))
+        runs = _pretrained(root, methods, chests, seeds, steps, wanted.at_once)
         suite = _suite_of_studies(root, runs, chests, wanted.what)
     began = time.time()
     _run("benchmark", "--config", str(_written(root, wanted.what, suite)))
@@ -138,7 +153,7 @@ def _written(root: Path, name: str, suite: dict[str, Any]) -> Path:
 
 def _of_chosen_weights(root: Path, shards: Path, steps: int) -> dict[str, dict[str, Any]]:
     """The forms of the alignment, each with the weight that validation patients prefer over a few seeds."""
-    runs = dict(_pretrained(root, FORMS, shards, SEARCHED, steps))
+    runs = _pretrained(root, FORMS, shards, SEARCHED, steps)
     suite = _suite_of_studies(root, runs, shards, "alignment")
     suite["output"] = str(root / "search-alignment")
     _run("benchmark", "fit", "--config", str(_written(root, "search-alignment", suite)))
@@ -192,20 +207,28 @@ def _volumes(root: Path) -> dict[str, Path]:
 
 
 def _pretrained(
-    root: Path, methods: dict[str, dict[str, Any]], shards: Path, seeds: range, steps: int
-) -> Iterator[tuple[str, list[str]]]:
-    """Runs of each method, one after the other, a seed of all before the next seed."""
-    for seed in seeds:
-        for name, settings in methods.items():
-            run = root / "runs" / f"{name}-{seed}"
-            if not (run / "summary.json").is_file():
-                flags = [w for k, v in {**settings, **COMMON}.items() for w in (f"--{k}", str(v))]
-                _run(
-                    *("pretrain", "--shards", str(shards), "--output", str(run)),
-                    *("--seed", str(seed), "--optim.steps", str(steps), *flags),
-                )  # fmt: skip
-    for name in methods:
-        yield name, [str(root / "runs" / f"{name}-{seed}") for seed in seeds]
+    root: Path,
+    methods: dict[str, dict[str, Any]],
+    shards: Path,
+    seeds: range,
+    steps: int,
+    at_once: int = 1,
+) -> dict[str, list[str]]:
+    """Runs of each method, so many side by side, a seed of all before the next seed."""
+
+    def pretrain(name: str, seed: int) -> None:
+        run = root / "runs" / f"{name}-{seed}"
+        if not (run / "summary.json").is_file():
+            _run(
+                *("pretrain", "--shards", str(shards), "--output", str(run)),
+                *("--seed", str(seed), "--optim.steps", str(steps)),
+                *family.words({**methods[name], **COMMON}),
+            )  # fmt: skip
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for done in [pool.submit(pretrain, name, seed) for seed in seeds for name in methods]:
+            done.result()
+    return {name: [str(root / "runs" / f"{name}-{seed}") for seed in seeds] for name in methods}
 
 
 def _suite_of_studies(
@@ -230,7 +253,7 @@ def _suite_of_studies(
         "output": str(root / f"table-{what}"),
         "encoders": {
             **{name: {"paths": paths} for name, paths in runs.items()},
-            "random": {"kind": "random", "like": first, "seeds": [0, 1, 2, 3, 4]},
+            **_random(first, what),
             **BASELINES,
             "metadata": {"kind": "metadata", "columns": ["sex", "age", "manufacturer", "view"]},
         },
@@ -250,15 +273,28 @@ def _suite_of_studies(
     }
 
 
-def _suite_of_volumes(
-    root: Path, runs: dict[str, list[str]], shards: dict[str, Path]
-) -> dict[str, Any]:
+def _random(first: str, what: str) -> dict[str, Any]:
+    """Random weights of each network."""
+    like = {"random": first, **OTHERS.get(what, {})}
     return {
-        "title": "Phantoms of brains: MDAE, MAE-3D and DSM on seen and unseen contrasts",
-        "output": str(root / "table-volumes"),
+        name: {"kind": "random", "like": method, "seeds": [0, 1, 2, 3, 4]}
+        for name, method in like.items()
+    }
+
+
+def _suite_of_volumes(
+    root: Path, runs: dict[str, list[str]], shards: dict[str, Path], what: str
+) -> dict[str, Any]:
+    first, *others = runs
+    contrasts = [["mdae", "mae3d"], ["mdae", "dsm"], ["mdae", "random"]]
+    if what != "volumes":
+        contrasts = [[name, first] for name in others]
+    return {
+        "title": f"Phantoms of brains: {what}, on seen and unseen contrasts",
+        "output": str(root / f"table-{what}"),
         "encoders": {
             **{name: {"paths": paths} for name, paths in runs.items()},
-            "random": {"kind": "random", "like": "mdae", "seeds": [0, 1, 2, 3, 4]},
+            **_random(first, what),
             **BASELINES,
             "metadata": {"kind": "metadata", "columns": ["site", "modality"]},
         },
@@ -267,10 +303,12 @@ def _suite_of_volumes(
             "seen": {"dataset": "seen", "cohort": "heads"},
             "unseen": {"dataset": "unseen", "cohort": "heads"},
         },
-        "heads": {"use": ["linear", "knn"]},
-        "label_counts": {"studies": [100], "draws": 3},
-        "contrasts": [["mdae", "mae3d"], ["mdae", "dsm"], ["mdae", "random"]],
-        "trust": {"subgroups": ["site"], "knows": ["site"], "corruptions": ["bias_field"]},
+        "heads": {"use": ["linear", "knn"] if what == "volumes" else ["linear"]},
+        "label_counts": {"studies": [100] if what == "volumes" else [], "draws": 3},
+        "contrasts": contrasts,
+        "trust": {"subgroups": ["site"], "knows": ["site"], "corruptions": ["bias_field"]}
+        if what == "volumes"
+        else {},
     }
 
 
@@ -314,15 +352,24 @@ def _real(root: Path, data: Path) -> dict[str, Path]:
 
 
 def _suite_of_real(
-    root: Path, runs: dict[str, list[str]], shards: dict[str, Path]
+    root: Path, runs: dict[str, list[str]], shards: dict[str, Path], what: str
 ) -> dict[str, Any]:
+    like, like3d = "mvmae", "mdae"
+    contrasts = [
+        ["v2t", "mvmae"], ["mvmae", "mae"], ["mvmae", "random"],
+        ["mdae", "mae3d"], ["mdae", "random3d"],
+    ]  # fmt: skip
+    if what == "family_real":
+        like, like3d = first, first3d = next(iter(FAMILY)), next(iter(FAMILY3D))
+        contrasts = [[name, first] for name in FAMILY if name != first]
+        contrasts += [[name, first3d] for name in FAMILY3D if name != first3d]
     return {
         "title": "Real X-rays and brain volumes, with encoders pretrained on phantoms",
-        "output": str(root / "table-real"),
+        "output": str(root / f"table-{what}"),
         "encoders": {
             **{name: {"paths": paths} for name, paths in runs.items()},
-            "random": {"kind": "random", "like": "mvmae", "seeds": [0, 1, 2, 3, 4]},
-            "random3d": {"kind": "random", "like": "mdae", "seeds": [0, 1, 2, 3, 4]},
+            "random": {"kind": "random", "like": like, "seeds": [0, 1, 2, 3, 4]},
+            "random3d": {"kind": "random", "like": like3d, "seeds": [0, 1, 2, 3, 4]},
             **BASELINES,
             "metadata": {"kind": "metadata", "columns": ["site"]},
         },
@@ -333,10 +380,7 @@ def _suite_of_real(
             "diagnosis": {"dataset": "brains", "least_patients": 3},
         },
         "heads": {"use": ["linear", "knn", "ridge"]},
-        "contrasts": [
-            ["v2t", "mvmae"], ["mvmae", "mae"], ["mvmae", "random"],
-            ["mdae", "mae3d"], ["mdae", "random3d"],
-        ],
+        "contrasts": contrasts,
         "trust": {"subgroups": ["sex"], "knows": ["site", "sex"]},
         "notes": ["The encoders saw phantoms alone; heads and tests are of real patients."],
     }  # fmt: skip

@@ -20,12 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ray_mae.encoders.base import TokenEncoder
 from ray_mae.encoders.patches import gather, patchify
-from ray_mae.encoders.primus_settings import AXES, PAIR, PrimusSettings
+from ray_mae.encoders.primus_settings import AXES, LAYER_SCALE, PAIR, PrimusSettings
 from ray_mae.random_streams import Stream
 from ray_mae.transforms.keyed_random import uniforms
 
-LAYER_SCALE = 0.1
-"""Of the blocks' branches, at first."""
 _BASE = 10_000.0
 """The slowest wave of the rotary positions has about this wavelength, over 2π."""
 _HE = InitWeights_He(1e-2)

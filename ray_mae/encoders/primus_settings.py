@@ -19,7 +19,10 @@ PRESETS: dict[str, Shape] = {
 }
 """All but tiny are those of the paper."""
 
+LAYER_SCALE = 0.1
+"""Of the branches of its blocks, at first."""
 AXES, PAIR = 3, 2
+"""Of a volume; channels that a rotary position turns together."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_mae.config.sections import EncoderSettings
-from ray_mae.encoders.primus_settings import AXES, PrimusSettings
+from ray_mae.encoders.primus_settings import AXES, LAYER_SCALE, PrimusSettings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 
 _PACKAGE = "dynamic_network_architectures.architectures"
@@ -82,7 +82,7 @@ def _primus(settings: PrimusSettings) -> Architecture:
             "input_shape": [settings.crop_size] * AXES,
             "drop_path_rate": settings.drop_path,
             "scale_attn_inner": True,
-            "init_values": 0.1,
+            "init_values": LAYER_SCALE,
         },
         encoder="eva",
         stem="down_projection",

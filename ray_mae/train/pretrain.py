@@ -174,10 +174,8 @@ def _pretrain(
         events = [{"event": "nothing to do", "time": began, "first_step": first_step}]
     drop_begun(config.output)
     summary = _summary(config.output, plan, began, events, shared)
-    if findings:
-        summary["labels_read"] = _labels_read(config, shards, findings)
-    elif config.label_uses:
-        summary["labels_read"] = {"for": [*config.label_uses], "train_splits_of": [*shards.names]}
+    if config.label_uses:
+        summary["labels_read"] = _labels_read(config, shards, findings, targets)
     return write_summary(config.output, summary | ({"cautions": cautions} if cautions else {}))
 
 
@@ -351,16 +349,22 @@ def _tokenizer(
     return document
 
 
-def _labels_read(config: PretrainConfig, shards: ShardSet, findings: Findings) -> dict[str, Any]:
+def _labels_read(
+    config: PretrainConfig, shards: ShardSet, findings: Findings | None, targets: Targets | None
+) -> dict[str, Any]:
     """For summary.json: which labels of training samples the run was steered by, and what for."""
     data = config.data
     draws = (data.repeat_below, data.repeat_most) if data.repeat_below else None
-    return {
+    read: dict[str, Any] = {
         "for": [*config.label_uses],
         "train_splits_of": [*shards.names],
-        "samples": findings.samples,
-        "findings": findings.table(config.method.study_weights, draws),
+        "samples": findings.samples if findings else shards.rows("train"),
     }
+    if findings:
+        read["findings"] = findings.table(config.method.study_weights, draws)
+    if targets:
+        read["targets"] = targets.table()
+    return read
 
 
 def _summary(

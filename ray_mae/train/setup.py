@@ -192,8 +192,7 @@ def findings_of(config: PretrainConfig, shards: ShardSet) -> Findings | None:
         DamagedShard: a file cannot be read.
         ValueError: no training sample has a finding.
     """
-    method = config.method
-    reads = config.data.label_uses or method.study_weights or method.targets
+    reads = config.data.label_uses or config.method.study_weights
     return read_findings(shards, config.data.corrupt == "skip") if reads else None
 
 

@@ -44,6 +44,10 @@ def test_positives_weigh_what_negatives_outnumber_them_by_within_the_limit(
     assert arrays["target"].tolist() == [[1, 0], [1, 1], [0, 0], [0, 0]]
     # 12 of 24 have an edema; of 21 known ones, 3 being uncertain, one has a fracture
     assert arrays["target_weight"].tolist() == [[1, 1], [1, 20], [1, 0], [1, 1]]
+    assert targets.table() == {
+        "Edema": {"positives": 12, "negatives": 12, "weight": 1},
+        "fracture": {"positives": 1, "negatives": 20, "weight": 20},
+    }
     low = read_targets(studies, wanted("Edema", "Fracture", most=4))
     assert low.positive_weight.tolist() == [1, 4]
 

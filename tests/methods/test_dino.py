@@ -115,6 +115,20 @@ def test_crops_have_two_sizes_and_are_all_different(name: str) -> None:
     assert torch.equal(again[1].x, wide[1].x)
 
 
+def test_crops_are_not_mirrored_in_pictures_with_letters_of_sides() -> None:
+    """Volumes that are brighter on one side stay so."""
+    model = dino("dino primus", rotate_share=0.0, scale_share=0.0)
+    batch = volume_batch(16)
+    batch.voxels[:] = torch.linspace(-1, 1, 16).view(-1, 1, 1)
+
+    def sides(crops: Any) -> set[bool]:
+        each = crops(batch)[0][0].x[:, 0].mean((2, 3))  # [N, S], along the first axis
+        return {bool(row[-4:].mean() > row[:4].mean()) for row in each}
+
+    assert sides(model.crops) == {False, True}
+    assert sides(model.crops.lettered()) == {True}
+
+
 def test_a_cube_is_where_it_was_asked_for() -> None:
     x = torch.arange(8.0).view(1, 1, 8, 1, 1) * 100 + torch.arange(8.0).view(1, 1, 1, 8, 1) * 10
     x = x + torch.arange(8.0).view(1, 1, 1, 1, 8)

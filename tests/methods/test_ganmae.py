@@ -112,6 +112,11 @@ def test_what_it_cannot_do_is_refused(values: dict[str, Any], message: str) -> N
         gan(**values)
 
 
+def test_an_encoder_of_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match="tokens, not maps"):
+        gan("ganmae resenc")
+
+
 def test_it_costs_a_pass_over_everything_more_than_mae() -> None:
     model, mae = gan(), gan("mae")
     assert isinstance(model, GanMae)

@@ -15,7 +15,9 @@ from ray_mae.methods.parts.curves import places
 from ray_mae.methods.parts.mask_settings import CURVED, GUIDED, MaskSettings
 from ray_mae.methods.parts.masking import RANKINGS, Masks, rank, uniform, visible_count
 from ray_mae.methods.simmim.settings import SimmimSettings
-from tests.settings import SMALL, build
+from tests.batches import VOCABULARY, study_batch
+from tests.settings import CASES, SMALL, build, build_of, sections, small
+from tests.volume_batches import volume_batch
 from tests.waits import Waits
 
 PATTERNS: list[dict[str, Any]] = [
@@ -200,3 +202,26 @@ def test_what_is_seen_of_a_larger_share_contains_what_is_seen_of_a_smaller_one(m
     few, many = (Masks(of({"mask": mask}), (8, 8), r)(DRAW[:5])[0] for r in (0.9, 0.5))
     assert torch.equal(order[:, : few.shape[1]].sort(1).values, few)
     assert all({*f} < {*m} for f, m in zip(few.tolist(), many.tolist(), strict=True))
+
+
+HIDING = [name for name in CASES if isinstance(sections(name)["method"], MaskSettings)]
+
+
+@pytest.mark.parametrize("name", HIDING)
+@torch.no_grad()
+def test_every_method_that_has_the_setting_goes_by_it(name: str) -> None:
+    """A mask that is chosen is never left out silently: it changes the loss, or is refused."""
+    run = small(name)
+    study = run["encoder"].kind == "study"
+    batch: Any = study_batch([3, 3]) if study else volume_batch(2, 0, run["encoder"].input_size)
+    plain = build_of(run, vocabulary=VOCABULARY)(batch, 100).total
+    assert "block" in small(name, mask="block")["method"].described
+    for mask in ("block", *GUIDED):
+        chosen = small(name, mask=mask)
+        if mask in GUIDED and not run["encoder"].attends:
+            with pytest.raises(ValueError, match=rf"method\.mask {mask} follows the attention"):
+                chosen["method"].check(chosen["encoder"], chosen["data"])
+            continue
+        model = build_of(chosen, vocabulary=VOCABULARY)
+        assert model(batch, 100).total != plain
+        assert model(batch, 100).total == model(batch, 100).total

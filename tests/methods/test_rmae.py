@@ -259,7 +259,7 @@ def test_settings_that_do_not_fit_are_refused_by_name() -> None:
     for values, message in (
         (
             {"region_cells": 6},
-            r"encoder\.image_size \(224\) must be a multiple of method\.region_cells, 6",
+            r"image_size \(224\) must be a multiple of 12 \(2 × method\.region_cells\)",
         ),
         ({"region_width": 20}, r"method\.region_width \(20\) must be a multiple of 8"),
         ({"region_source": "stored"}, r"method\.region_source stored is for volumes"),

@@ -29,10 +29,25 @@ class Targets:
     """[K] of the samples, by `key_of`, rising."""
     values: NDArray[np.int8]
     """[K, L] 0, 1, or UNKNOWN."""
+    names: tuple[str, ...]
+    """[L]"""
     positive_weight: NDArray[np.float32]
     """[L] factor of positives, 0 for a label of which nothing is learnt; that of negatives is 1."""
     cautions: tuple[str, ...] = ()
     """What a user may not have meant, in sentences."""
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """By label: samples with it, without it, and the weight of a positive."""
+        return {
+            name: {
+                "positives": int((column == 1).sum()),
+                "negatives": int((column == 0).sum()),
+                "weight": round(float(weight), 4),
+            }
+            for name, column, weight in zip(
+                self.names, self.values.T, self.positive_weight, strict=True
+            )
+        }
 
     def of(self, keys: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Arrays of a batch, by name, of samples by their keys [S]; of others nothing is known."""
@@ -92,9 +107,8 @@ def read_targets(
         ratio = (negative / positive.clip(min=1)).clip(1, wanted.positive_most)
         positive_weight = np.where(lacking, 0, ratio).tolist()
     keys, first = np.unique(keys, return_index=True)
-    return Targets(
-        keys, values[first], np.asarray(positive_weight, dtype=np.float32), tuple(cautions)
-    )
+    factors = np.asarray(positive_weight, dtype=np.float32)
+    return Targets(keys, values[first], wanted.names, factors, tuple(cautions))
 
 
 _File = tuple[NDArray[np.int64], NDArray[np.int8], list[Row]]

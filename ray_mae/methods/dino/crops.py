@@ -29,6 +29,10 @@ class MultiCrop(Protocol):
         """The global crops and the local ones, each of all N views or volumes."""
         ...
 
+    def lettered(self) -> "MultiCrop":
+        """The same for pictures that say where a person's right is: nothing is mirrored there."""
+        ...
+
 
 def crops_of(context: Context, settings: DinoSettings, encoder: EncoderSettings) -> MultiCrop:
     """Returns what makes the crops for an encoder.
@@ -74,6 +78,9 @@ class StudyCrops:
         keys = _keys(studies.view_draw, self.settings)
         return _divided(self._crop(studies, keys[:, i], i) for i in range(keys.shape[1]))
 
+    def lettered(self) -> "StudyCrops":
+        return self  # pictures of views have no letters of their own
+
     def _crop(self, batch: StudyBatch, draw: Tensor, place: int) -> Inputs:
         inputs = self.readers[place >= GLOBALS](replace(batch, view_draw=draw))
         share = self.settings.blur[min(place, GLOBALS)]
@@ -103,6 +110,7 @@ class VolumeCrops:
         plain: Reader,
     ) -> None:
         self.settings, self.sizes, self.plain = settings, sizes, plain
+        self.augment = augment
         self.scales = settings.global_scale, settings.local_scale
         self.reader, self.changes = Crops(augment), IntensityChanges()
 
@@ -115,6 +123,10 @@ class VolumeCrops:
             self._crop(replace(volumes, draw=keys[:, i], known_draw=known[:, i]), i >= GLOBALS)
             for i in range(keys.shape[1])
         )
+
+    def lettered(self) -> "VolumeCrops":
+        augment = replace(self.augment, mirror=False)
+        return VolumeCrops(augment, self.settings, self.sizes, self.plain)
 
     def _crop(self, batch: VolumeBatch, local: bool) -> Inputs:
         inputs = self.reader(batch)

@@ -232,7 +232,7 @@ class Dino(Method):
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
         """What is cropped, what is hidden of it: a row per input."""
         whole = self.crops.plain.plain(batch)
-        wide, narrow = self.crops(batch)
+        wide, narrow = self.crops.lettered()(batch)
         second = wide[1].x
         if self.mask is not None:
             hidden = self.hiding(wide[1])[0].view(-1, *self.encoder.grid)

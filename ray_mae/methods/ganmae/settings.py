@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ray_mae.config.base import setting
-from ray_mae.config.sections import DataConfig, EncoderSettings, Paper
+from ray_mae.config.sections import DataConfig, EncoderSettings, Paper, require_form
 from ray_mae.methods.mae.settings import MaeSettings
 
 
@@ -43,6 +43,7 @@ class GanmaeSettings(MaeSettings):
         return f"{super().described}, η {self.adversarial:g}"
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
+        require_form(self, encoder, "tokens")
         super().check(encoder, data)
         if self.target != "pixels":
             raise ValueError(

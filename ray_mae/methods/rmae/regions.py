@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ray_mae.encoders.base import TokenEncoder
 from ray_mae.encoders.block import Block
-from ray_mae.encoders.patches import gather, patchify
+from ray_mae.encoders.patches import enlarge, gather, patchify
 from ray_mae.encoders.vit import Blocks, initialise, sincos_positions
 from ray_mae.methods.parts.inputs import Inputs
 from ray_mae.methods.parts.superpixels import superpixels
-from ray_mae.methods.rmae.settings import RmaeSettings
+from ray_mae.methods.rmae.settings import COARSER, RmaeSettings
 from ray_mae.random_streams import Stream
 from ray_mae.transforms.keyed_random import uniforms
 
@@ -107,10 +107,9 @@ class RegionBranch(nn.Module):
     def labels(self, inputs: Inputs) -> Tensor:
         """[N, 1, *sides / times] int64: the stored regions of an input that has some, or its superpixels."""
         x = inputs.x
-        if self.times > 1:
-            pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
-            x = pool(x, self.times)
-        found = STORED + superpixels(x, self.cells, self.settings.region_compactness)
+        pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
+        coarse = superpixels(pool(x, COARSER), self.cells, self.settings.region_compactness)
+        found = STORED + enlarge(coarse[:, 0], COARSER // self.times)[:, None]
         if inputs.regions is None:
             return found
         steps = [slice(None), slice(None), *[slice(None, None, self.times)] * (x.ndim - 2)]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from ray_mae.batch import mean_per_study
 from ray_mae.config.sections import EncoderSettings
 from ray_mae.encoders.base import Encoder
+from ray_mae.encoders.patches import enlarge
 from ray_mae.encoders.registry import build_encoder
 from ray_mae.methods.base import Batch, Context, Losses, Method, Pictures
 from ray_mae.methods.parts.collapse import signs_of_collapse
@@ -62,15 +63,14 @@ class Simclr(Method):
 
     @torch.no_grad()
     def pictures(self, batch: Batch, decode: Callable[[list[int]], str] | None = None) -> Pictures:
-        """Both crops of each pair as the network sees them, and the cosines of all crops."""
+        """Both crops of each pair as the network sees them, and the cosines of all crops, pairs together."""
         pairs = self.pairs(batch)
         n = F.normalize(self.projector(pooled(self.encoder, pairs.x, pairs.view)), dim=-1)
+        cosines = ((n @ n.T + 1) / 2).clamp(0, 1)
         return Pictures(
             {
                 "two crops of each pair": side_by_side(pairs.x[0::2], pairs.x[1::2]),
-                "cosines of crops, from -1 (black) to 1; pairs lie on the diagonal": (
-                    ((n @ n.T + 1) / 2).clamp(0, 1)
-                ),
+                "cosines of crops, from -1 (black) to 1": enlarge(cosines[None], 8)[0],
             }
         )
 
