@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ray_mae.encoders.convnextv2_settings import PRESETS, STAGES, ConvNextV2Settings
@@ -43,6 +44,12 @@ def read_convnextv2(
     weights = renamed.weights
     for name in [n for n, w in weights.items() if ".mlp.fc" in n and w.ndim == 4]:
         renamed.put(name, weights[name].flatten(1), [name], "kernels of one point as matrices")
+    notes = ["It is shown a whole image with black beside it, as all of ours, and no middle part."]
+    if not {"norm_pre.weight", "head.norm.weight"} & {*weights}:  # FCMAE trains none
+        width = len(weights.get("stages.3.blocks.0.conv_dw.bias", torch.empty(0)))
+        renamed.put("head.norm.weight", torch.ones(width), [])
+        renamed.put("head.norm.bias", torch.zeros(width), [])
+        notes.append("It has no last norm: a fresh one is taken, as timm does.")
     size = (seen.get("input_size") or [3, 224, 224])[-1]
     settings = ConvNextV2Settings(
         **_shape(path, weights),
@@ -63,9 +70,7 @@ def read_convnextv2(
         renamed.origins,
         renamed.rewritten,
         renamed.left_out,
-        notes=[
-            "It is shown a whole image with black beside it, as all of ours, and no middle part."
-        ],
+        notes=notes,
     )
 
 

@@ -175,3 +175,16 @@ def test_registers_are_refused_in_the_format_of_before_which_would_lose_them(
     run = write_perturbed("mvmae", registers=2)
     with pytest.raises(ValueError, match=r"has registers, .* leave --format out"):
         export(ExportConfig(checkpoint=run, output=tmp_path / "out", format="timm"))
+
+
+@pytest.mark.slow
+def test_every_door_of_a_network_that_convolves_says_the_same(
+    write_perturbed: Write, tmp_path: Path
+) -> None:
+    run = write_perturbed("mae convnextv2")
+    summary = publish(PublishConfig(checkpoint=run, output=tmp_path / "encoder"))
+    assert {"ray_mae", "timm", "transformers", "torch.export"} <= summary["doors"].keys()
+    assert all(door["verified"] for door in summary["doors"].values())
+    card = (tmp_path / "encoder" / "README.md").read_text()
+    assert "for images of any view" in card
+    assert "views.safetensors" not in card

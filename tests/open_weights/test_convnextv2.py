@@ -86,6 +86,18 @@ def test_a_run_that_begins_with_it_has_the_last_norm_before_the_mean(tmp_path: P
         fit_to(ours, ConvNextV2Settings(preset="pico"), tmp_path)
 
 
+@torch.inference_mode()
+def test_without_a_last_norm_it_has_the_fresh_one_that_timm_gives_it(tmp_path: Path) -> None:
+    """As of FCMAE's pretraining, which has none."""
+    model = theirs(tmp_path / "source")
+    file = tmp_path / "source" / "model.safetensors"
+    save_file({n: w for n, w in load_file(file).items() if not n.startswith("head.")}, file)
+    encoder, _ = load_encoder(tmp_path / "source")
+    maps = model.forward_features(makers.normalised(GREY, (MEAN, STD)))
+    vector = torch.nn.functional.layer_norm(maps.mean((2, 3)), WIDTHS[-1:], eps=1e-6)
+    torch.testing.assert_close(encoder(normalise(GREY)), vector, **CLOSE)
+
+
 def test_stages_that_ours_has_not_are_refused(tmp_path: Path) -> None:
     theirs(tmp_path / "source", depths=[1, 1, 1, 1])
     with pytest.raises(
