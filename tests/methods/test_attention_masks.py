@@ -22,7 +22,7 @@ from tests.batches import part, study_batch
 from tests.settings import SMALL, build, small
 from tests.waits import Waits, on_device
 
-N, SIDE = 600, 6
+N, SIDE = 400, 6
 DRAW = torch.arange(N) * 7919
 METHODS = ["mae", "mvmae", "simmim"]
 

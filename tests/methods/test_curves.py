@@ -22,7 +22,7 @@ def steps(cells: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("curve", CURVES)
 @given(grid=GRIDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_curve_passes_every_cell_once(curve: str, grid: tuple[int, ...]) -> None:
     cells = CURVES[curve](grid)
     assert sorted(map(tuple, cells)) == sorted(map(tuple, cells_of(grid)))
@@ -63,7 +63,7 @@ def test_small_curves_are_as_drawn_in_books() -> None:
 
 
 @given(grid=GRIDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_snake_and_a_spiral_go_from_neighbour_to_neighbour(grid: tuple[int, ...]) -> None:
     assert (steps(CURVES["snake"](grid)) == 1).all()
     if len(grid) == 2 and grid[0] == grid[1]:
@@ -71,7 +71,7 @@ def test_a_snake_and_a_spiral_go_from_neighbour_to_neighbour(grid: tuple[int, ..
 
 
 @given(grid=GRIDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_hilbert_s_curve_has_no_jump(grid: tuple[int, ...]) -> None:
     found = steps(hilbert(grid))
     long, short = max(grid), min(grid)
