@@ -197,6 +197,11 @@ class EncoderSettings:
         raise NotImplementedError
 
     @property
+    def size_name(self) -> str:
+        """Dotted name of the setting that says `input_size`."""
+        return "encoder.image_size" if self.kind == "study" else "encoder.crop_size"
+
+    @property
     def described(self) -> str:
         """For the table that opens a run."""
         raise NotImplementedError
@@ -349,6 +354,10 @@ class MethodSettings:
     def default_optim(self, encoder: EncoderSettings) -> OptimConfig:
         """The optimiser that it is trained by, by default, with such an encoder."""
         return OptimConfig()
+
+    def papers_of(self, encoder: EncoderSettings) -> tuple[Paper, ...]:
+        """What is to be cited with such an encoder."""
+        return self.papers
 
     def model_of(self, encoder: EncoderSettings) -> str:
         """ "module:Class" of the model that trains such an encoder."""

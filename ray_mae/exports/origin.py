@@ -56,7 +56,7 @@ def origin_of(checkpoint: Path) -> Origin:
     return Origin(
         method=config.method.name,
         described=config.method.described,
-        papers=config.method.papers,
+        papers=config.method.papers_of(config.encoder),
         training={
             "encoder": facts.settings.described,
             "method": config.method.described,

@@ -167,7 +167,7 @@ class DinoSettings(MethodSettings):
         if self.local_size is not None:
             multiple("method.local_size", side, "encoder.patch_size", patch)
         if side > size:
-            name = "encoder.image_size" if encoder.kind == "study" else "encoder.crop_size"
+            name = encoder.size_name
             raise ValueError(f"method.local_size ({side}) must be at most {name}, {size}")
         if self.pairs == "views":
             if encoder.kind != "study":

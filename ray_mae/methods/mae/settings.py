@@ -16,12 +16,33 @@ from ray_mae.config.sections import (
 from ray_mae.encoders.convnextv2_settings import STRIDE, ConvNextV2Settings
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.encoders.vit_settings import Shape, VitSettings
+from ray_mae.methods.parts.checks import require_no_film
 from ray_mae.methods.parts.mask_settings import MaskSettings
+from ray_mae.methods.parts.recipes import NNSSL_MAPS, NNSSL_TOKENS
 from ray_mae.methods.parts.spread_settings import SpreadSettings
 from ray_mae.methods.parts.target_settings import TargetSettings
 
 WIDTH, DEPTH, HEAD = 512, 8, 32
 """The paper's decoder: width, blocks, and width of an attention head."""
+FORMS = {
+    "resenc": (
+        Paper(
+            "Tian et al.",
+            2023,
+            "Designing BERT for Convolutional Networks: Sparse and Hierarchical Masked Modeling",
+            "ICLR, arXiv:2301.03580",
+        ),
+    ),
+    "convnextv2": (
+        Paper(
+            "Woo et al.",
+            2023,
+            "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
+            "CVPR, arXiv:2301.00808",
+        ),
+    ),
+}
+"""Papers of what it is of networks that convolve, by encoder."""
 UNIT = 32
 """Side of what SparK and FCMAE hide as a whole, in pixels or voxels."""
 
@@ -81,27 +102,10 @@ class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
         """Of volumes nnssl's for transformers and for U-Nets, with a batch of 32."""
         if encoder.kind == "study":
             return OptimConfig()
-        if encoder.form == "maps":
-            return OptimConfig(
-                optimizer="sgd",
-                lr=0.01,
-                decay="poly",
-                weight_decay=3e-5,
-                clip=12.0,
-                warmup=0.0,
-                batch_size=32,
-                micro_batch_size=2,
-                steps=250_000,
-            )
-        return OptimConfig(
-            lr=3e-4,
-            betas=(0.9, 0.98),
-            decay="poly",
-            warmup=0.05,
-            batch_size=32,
-            micro_batch_size=2,
-            steps=250_000,
-        )
+        return NNSSL_MAPS if encoder.form == "maps" else NNSSL_TOKENS
+
+    def papers_of(self, encoder: EncoderSettings) -> tuple[Paper, ...]:
+        return (*self.papers, *FORMS.get(encoder.name, ()))
 
     def model_of(self, encoder: EncoderSettings) -> str:
         return self.model if encoder.form == "tokens" else "ray_mae.methods.mae.maps:MaeMaps"
@@ -146,10 +150,7 @@ class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
         if isinstance(encoder, ResEncSettings):
             stride = encoder.stages.stride
             unused += [n for n in ("decoder_width", "decoder_depth") if getattr(self, n)]
-            if encoder.film:
-                raise ValueError(
-                    f"encoder.film must be false with method.name {self.name}, which has no noise level"
-                )
+            require_no_film(self, encoder)
         elif isinstance(encoder, ConvNextV2Settings):
             stride = STRIDE
         else:
@@ -163,7 +164,7 @@ class MaeSettings(MaskSettings, SpreadSettings, TargetSettings):
                 f"{encoder.name}: leave them out"
             )
         size, unit = encoder.input_size, self.unit(encoder)
-        side = "encoder.image_size" if encoder.kind == "study" else "encoder.crop_size"
+        side = encoder.size_name
         multiple("method.mask_size", unit, f"{stride}, the encoder's stride", stride)
         multiple(side, size, "method.mask_size", unit)
         units = (size // unit) ** encoder.dimensions

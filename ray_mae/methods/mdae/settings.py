@@ -15,6 +15,7 @@ from ray_mae.config.sections import (
 )
 from ray_mae.encoders.resenc_settings import ResEncSettings
 from ray_mae.methods.parts.mask_settings import MaskSettings
+from ray_mae.methods.parts.recipes import NNSSL_MAPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +79,7 @@ class MdaeSettings(MaskSettings):
 
     def default_optim(self, encoder: EncoderSettings) -> OptimConfig:
         """nnssl's."""
-        return OptimConfig(
-            optimizer="sgd",
-            lr=0.01,
-            decay="poly",
-            weight_decay=3e-5,
-            clip=12.0,
-            warmup=0.0,
-            batch_size=32,
-            micro_batch_size=2,
-            steps=250_000,
-        )
+        return NNSSL_MAPS
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder, "maps")

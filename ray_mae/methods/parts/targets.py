@@ -176,7 +176,7 @@ class Frozen(Latent):
         size = own.input_size if isinstance(frozen, MapEncoder) else other.input_size
         grid = (size // frozen.stride,) * other.dimensions
         if grid != encoder.grid:
-            side = "encoder.image_size" if own.dimensions == 2 else "encoder.crop_size"
+            side = own.size_name
             fitting = grid[0] * encoder.stride
             advice = f"{side} {fitting}"
             if isinstance(frozen, MapEncoder):

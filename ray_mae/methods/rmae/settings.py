@@ -98,7 +98,7 @@ class RmaeSettings(MaeSettings):
                 "method.region_source stored is for volumes: studies have no label maps"
             )
         multiple("method.region_width", self.region_width, "8 (attention heads)", HEADS)
-        side = "encoder.image_size" if encoder.kind == "study" else "encoder.crop_size"
+        side = encoder.size_name
         finest = COARSER * self.cells_of(encoder)
         of = f"{finest} ({COARSER} × method.region_cells)"
         multiple(side, encoder.input_size, of, finest)

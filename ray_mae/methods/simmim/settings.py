@@ -14,6 +14,7 @@ from ray_mae.config.sections import (
     require_form,
 )
 from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.methods.parts.checks import require_no_film
 from ray_mae.methods.parts.mask_settings import MaskSettings
 from ray_mae.methods.parts.spread_settings import SpreadSettings
 from ray_mae.methods.parts.target_settings import TargetSettings
@@ -73,12 +74,9 @@ class SimmimSettings(MaskSettings, SpreadSettings, TargetSettings):
         require_form(self, encoder)
         self.check_mask(encoder)
         self.check_target(encoder)
-        if getattr(encoder, "film", False):
-            raise ValueError(
-                f"encoder.film must be false with method.name {self.name}, which has no noise level"
-            )
+        require_no_film(self, encoder)
         size, unit = encoder.input_size, self.unit(encoder)
-        side = "encoder.image_size" if encoder.kind == "study" else "encoder.crop_size"
+        side = encoder.size_name
         if encoder.form == "tokens":
             patch = cast(VitSettings, encoder).patch_size
             multiple("method.mask_size", unit, "encoder.patch_size", patch)

@@ -15,6 +15,7 @@ from ray_mae.config.sections import (
     require_form,
 )
 from ray_mae.encoders.vit_settings import VitSettings
+from ray_mae.methods.parts.checks import require_no_film
 
 CHEXPERT = (
     "Enlarged Cardiomediastinum",
@@ -104,10 +105,7 @@ class SupervisedSettings(MethodSettings):
 
     def check(self, encoder: EncoderSettings, data: DataConfig) -> None:
         require_form(self, encoder)
-        if getattr(encoder, "film", False):
-            raise ValueError(
-                f"encoder.film must be false with method.name {self.name}, which has no noise level"
-            )
+        require_no_film(self, encoder)
         if self.labels is None and encoder.kind == "volume":
             raise ValueError("method.labels must name the labels of volumes that are learnt")
         if len({*self.names}) < len(self.names):

@@ -35,12 +35,6 @@ class VideomacSettings(MaeSettings):
             "VideoMAC: Video Masked Autoencoders Meet ConvNets",
             "CVPR, arXiv:2402.19082",
         ),
-        Paper(
-            "Tian et al.",
-            2023,
-            "Designing BERT for Convolutional Networks: Sparse and Hierarchical Masked Modeling",
-            "ICLR, arXiv:2301.03580",
-        ),
     )
     model: ClassVar[str] = "ray_mae.methods.videomac.model:Videomac"
     losses: ClassVar[Mapping[str, str]] = {
