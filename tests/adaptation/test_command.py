@@ -27,7 +27,7 @@ def test_every_start_and_number_is_pretrained_and_probed_and_the_same_command_go
         shards=tmp_path / "shards",
         output=tmp_path / "curve",
         starts=[tmp_path / "open"],
-        train_studies=[8],
+        train_studies=[8, 1000],
         run=RunConfig(
             **small("mvmae", gamma=0.0),
             optim=OptimConfig(batch_size=4, micro_batch_size=4, steps=2),
@@ -38,10 +38,10 @@ def test_every_start_and_number_is_pretrained_and_probed_and_the_same_command_go
     summary = adapt(config)
     rows = list(csv.DictReader((tmp_path / "curve/adapt.csv").open()))
     assert [(row["start"], int(row["studies"])) for row in rows] == [
-        ("open", 0), ("open", 8), ("random", 0), ("random", 8),
+        ("open", 0), ("open", 8), ("open", 24), ("random", 0), ("random", 8), ("random", 24),
     ]  # fmt: skip
     assert [row["start"] for row in rows if row["gain"] == "nan"] == ["open"]
-    assert len(summary["verdicts"]) == 1
+    assert len(summary["verdicts"]) == 2
     page = (tmp_path / "curve/report.html").read_text()
     assert all(sentence in page for sentence in summary["verdicts"])
     part = Manifest.read(tmp_path / "curve/shards/8-seed0")
@@ -54,5 +54,5 @@ def test_every_start_and_number_is_pretrained_and_probed_and_the_same_command_go
     assert runs["open-8-seed0"]["shards"] == [str(tmp_path / "curve/shards/8-seed0")]
     again = adapt(config)
     assert again["macro_auroc"] == summary["macro_auroc"]
-    done = json.loads((tmp_path / "curve/runs/open-8-seed0/summary.json").read_text())
+    done = json.loads((tmp_path / "curve/runs/open-24-seed0/summary.json").read_text())
     assert "nothing to do" in done["start_up_seconds"]
