@@ -281,9 +281,7 @@ def test_volumes_go_the_same_way(volume_run: tuple[PretrainConfig, dict], tmp_pa
     np.testing.assert_allclose(losses(config.output), losses(first.output), rtol=1e-5)
     encoder, _ = load_encoder(config.output)
     assert encoder(torch.randn(2, 1, 16, 16, 24)).shape == (2, encoder.width)
-    with pytest.raises(
-        ValueError, match="mvmae with the encoder vit reads 'study'"
-    ):
+    with pytest.raises(ValueError, match="mvmae with the encoder vit reads 'study'"):
         pretrain(run_of(config.shards, tmp_path / "other", workers=1, stage=0))
 
 
