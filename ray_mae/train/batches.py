@@ -4,7 +4,9 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -30,13 +32,29 @@ class MicroBatch(NamedTuple):
     """Rows that could not be read, in whose place others are in the batch."""
 
 
+def begin_reading(shard: Any) -> Iterator[Any]:
+    """Asks for this worker's first block at once, so that it is read while the network is built.
+
+    Args:
+        shard: this worker's share of the run's dataset.
+
+    Returns:
+        Its blocks.
+    """
+    blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+    reader = ThreadPoolExecutor(1, thread_name_prefix="first block")
+    first = reader.submit(lambda: [*islice(blocks, 1)])
+    reader.shutdown(wait=False)
+    return chain.from_iterable(part() for part in (first.result, lambda: blocks))
+
+
 class Batches:
     """Micro-batches of this worker in the run's order, and the time spent waiting for them.
 
     On a GPU they are copied from pinned memory by a stream of its own, while the one before trains.
 
     Args:
-        blocks: of this worker, by `first_blocks.blocks`.
+        blocks: of this worker, by `begin_reading`.
         kind: of its samples.
         device: of the worker.
     """

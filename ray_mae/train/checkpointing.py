@@ -269,6 +269,15 @@ def begin_with(module: Method, checkpoint: Path) -> str:
     return f"weights of {checkpoint}: {len(fits)} taken{fresh}"
 
 
+def saved_step() -> int:
+    """Returns the step to go on with: that of the last committed checkpoint, 0 where there is none."""
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return 0
+    with saved.as_directory() as path:
+        return int(ckpt.read_state(Path(path))["step"])
+
+
 def restore(engine: Engine) -> None:
     """Loads the last committed checkpoint, if any.
 

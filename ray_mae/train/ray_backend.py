@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import ray
 import ray.train
@@ -19,8 +19,6 @@ from ray.train.backend import Backend, BackendConfig
 
 from ray_mae.cluster.slurm import interface_of
 from ray_mae.data.loading.stream import Stream
-from ray_mae.train import first_blocks
-from ray_mae.train.run_folder import RunFolder
 
 # ------------------------------------------------------------------------------------ process group
 
@@ -33,9 +31,6 @@ TIMEOUT = timedelta(minutes=30)
 class ProcessGroup(BackendConfig):
     """For `DataParallelTrainer(backend_config=…)`."""
 
-    folder: RunFolder
-    """Of the run."""
-
     @property
     def backend_cls(self) -> type[Backend]:
         return _Group
@@ -45,9 +40,6 @@ class _Group(Backend):
     share_cuda_visible_devices = True  # DeepSpeed takes the device of the local rank
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        folder = cast(ProcessGroup, backend_config).folder
-        if all(worker_group.execute(first_blocks.announce, folder)):
-            worker_group.execute(first_blocks.begin)
         address, port = worker_group.execute(_serve)[0]
         worker_group.execute(_join, address=address, port=port)
 

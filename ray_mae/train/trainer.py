@@ -98,7 +98,7 @@ def fit(
         _train,
         cleaner=not started_here(),
         train_loop_config=asdict(job),
-        backend_config=ProcessGroup(folder),
+        backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.workers,
             elastic_resize_monitor_interval_s=scaling.resize_every,

@@ -20,9 +20,8 @@ from ray_mae.data.loading.rows import read_rows
 from ray_mae.data.loading.tokenizer import decode_tokens, report_text
 from ray_mae.data.shard_set import ShardSet
 from ray_mae.methods.base import Method
-from ray_mae.train import first_blocks
-from ray_mae.train.batches import Batches
-from ray_mae.train.checkpointing import Checkpoints, begin_with, restore
+from ray_mae.train.batches import Batches, begin_reading
+from ray_mae.train.checkpointing import Checkpoints, begin_with, restore, saved_step
 from ray_mae.train.engine import Engine, engine_of
 from ray_mae.train.errors import FatalError
 from ray_mae.train.held_out import HeldOutLosses
@@ -72,13 +71,12 @@ def train(job: Job, stack: ExitStack) -> None:
     folder.require_shared(at_start)
     events = folder.lines(EVENTS)
     event = _event_writer(events, folder, rank)
-    first_step = first_blocks.saved_step()
+    first_step = saved_step()
     event("worker ready", workers=workers, reads_after=first_step)
 
     shards = outlast(lambda: _read_shards(config, job.shards), at_start, config.folders[0])
-    if not first_blocks.begun():
-        dist.barrier()  # the driver looks into that event for what to read
-        first_blocks.begin()
+    dist.barrier()  # the driver looks into that event for what to read
+    blocks = begin_reading(ray.train.get_dataset_shard("train"))
     plan = make_plan(config, shards, workers)
     method = method_of(config, plan, job.tokenizer)
     size = _size(method)
@@ -116,7 +114,7 @@ def train(job: Job, stack: ExitStack) -> None:
         config.folders[0],
     )
 
-    batches = Batches(first_blocks.blocks(), KINDS[plan.kind], engine.device)
+    batches = Batches(blocks, KINDS[plan.kind], engine.device)
     averages = MetricAverages(workers, shards.names)
     order = order_of(config, shards)
     preemption, pulse = Preemption(), Pulse(folder.attempt, first_step)
