@@ -11,22 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-CHEXPERT_LABELS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+from ray_mae.config.chexpert import CHEXPERT_LABELS as CHEXPERT_LABELS
 
 # Not mentioned: whoever labelled the study said nothing of it. Not labelled: nobody was asked.
 POSITIVE, NEGATIVE, UNCERTAIN, NOT_MENTIONED, NOT_LABELLED = 1, 0, -1, -2, -3

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from ray_mae.config.base import setting
+from ray_mae.config.chexpert import CHEXPERT_LABELS
 from ray_mae.config.sections import (
     DataConfig,
     EncoderSettings,
@@ -17,21 +18,7 @@ from ray_mae.config.sections import (
 from ray_mae.encoders.vit_settings import VitSettings
 from ray_mae.methods.parts.checks import require_no_film
 
-CHEXPERT = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+CHEXPERT = CHEXPERT_LABELS[1:]
 """The labels of studies where none are named: CheXpert's, without "No Finding", which follows from them."""
 
 
