@@ -18,7 +18,7 @@ ORDER = (
 )  # fmt: skip
 """Of the modules on the page: data, step, start, scale; others follow by name."""
 
-PARTS = ("__init__", "record", "page", "curves", "streamers")
+PARTS = ("__init__", "record", "page", "curves", "streamers", "family")
 """Of this folder, no measurements."""
 
 HEAD = """# Benchmarks
